@@ -1,0 +1,202 @@
+"""The index of face boxes: one JSON line a video, in a small file beside the data set.
+
+A line is either where the face is on some frames of the video (every fifth, usually; between them it is
+interpolated), or the whole picture (``boxes`` is null), or the sentence that says why the video cannot be used::
+
+    {"video": "real/a", "frames": 300, "fps": 25.0, "width": 640, "height": 480, "detector": "yuface",
+     "boxes": {"frame": [0, 5], "x": [301.5, 302.0], "y": [210.2, 210.4], "size": [122.1, 122.5]}}
+    {"video": "real/b", "frames": 300, "fps": 25.0, "width": 300, "height": 300, "detector": "none", "boxes": null}
+    {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file"}
+
+``x, y`` is the nose tip (the centre of the detected box where a detector has no landmarks) and ``size`` the larger of
+the face's height and width, in pixels of the upright picture. A later line replaces an earlier one of the same video.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataloading.errors import InputError
+
+FILE_NAME = "face_index.jsonl"
+MARGIN = 1.25
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceEntry:
+    """What the index knows about one video.
+
+    Attributes:
+        video: ``Video.name``.
+        frames: Number of frames of the video; 0 where there is an error.
+        fps: Average frame rate.
+        width, height: Size of the upright picture in pixels.
+        detector: Who found the face; ``"none"`` for the whole picture.
+        key_frames: int64 [K], ascending: the frames for which the face is recorded; empty for the whole picture.
+        centers: float64 [K, 2]: x, y of the nose tip in pixels.
+        sizes: float64 [K]: the larger of the face's height and width in pixels.
+        boxes_of: ``Video.name`` of the original whose boxes these are, where they were reused.
+        error: Why the video cannot be used, or None.
+    """
+
+    video: str
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    detector: str = "none"
+    key_frames: np.ndarray = np.empty(0, np.int64)
+    centers: np.ndarray = np.empty((0, 2))
+    sizes: np.ndarray = np.empty(0)
+    boxes_of: str | None = None
+    error: str | None = None
+
+    @property
+    def whole_frame(self) -> bool:
+        """Whether the box is the whole picture (the videos are face crops already)."""
+        return self.error is None and len(self.key_frames) == 0
+
+    @property
+    def face_range(self) -> tuple[int, int]:
+        """First and last frame (inclusive) between which the face is known; the whole video for the whole picture.
+
+        Outside it the nearest known box is held, which may show no face: clips are better taken inside.
+        """
+        if self.whole_frame:
+            return 0, self.frames - 1
+        return int(self.key_frames[0]), int(self.key_frames[-1])
+
+    def box(self, frames: Sequence[int] | np.ndarray) -> Box:
+        """One box for a whole clip; see `FaceIndex.box`."""
+        if self.whole_frame:
+            return 0.0, 0.0, float(self.width), float(self.height)
+        at = np.asarray(frames, np.float64)
+        center_x = float(np.median(np.interp(at, self.key_frames, self.centers[:, 0])))
+        center_y = float(np.median(np.interp(at, self.key_frames, self.centers[:, 1])))
+        half = MARGIN * float(np.interp(at, self.key_frames, self.sizes).max()) / 2
+        return center_x - half, center_y - half, center_x + half, center_y + half
+
+    def to_json(self) -> str:
+        """The line of the index file, without the line break."""
+        if self.error is not None:
+            return json.dumps({"video": self.video, "error": self.error}, ensure_ascii=False)
+        line: dict[str, object] = {
+            "video": self.video,
+            "frames": self.frames,
+            "fps": round(self.fps, 4),
+            "width": self.width,
+            "height": self.height,
+            "detector": self.detector,
+            "boxes": None,
+        }
+        if self.boxes_of is not None:
+            line["boxes_of"] = self.boxes_of
+        if not self.whole_frame:
+            line["boxes"] = {
+                "frame": self.key_frames.tolist(),
+                "x": self.centers[:, 0].round(1).tolist(),
+                "y": self.centers[:, 1].round(1).tolist(),
+                "size": self.sizes.round(1).tolist(),
+            }
+        return json.dumps(line, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "FaceEntry":
+        """Reads a line of the index file; ValueError, KeyError or TypeError where it is not one."""
+        line = json.loads(text)
+        if "error" in line:
+            return cls(video=str(line["video"]), error=str(line["error"]))
+        entry = {key: line[key] for key in ("video", "frames", "fps", "width", "height", "detector")}
+        boxes = line["boxes"]
+        if boxes is not None:
+            entry["key_frames"] = np.asarray(boxes["frame"], np.int64)
+            entry["centers"] = np.stack([np.asarray(boxes[axis], np.float64) for axis in "xy"], axis=1)
+            entry["sizes"] = np.asarray(boxes["size"], np.float64)
+            if not len(entry["key_frames"]) == len(entry["centers"]) == len(entry["sizes"]) > 0:
+                raise ValueError("boxes of unequal length")
+        return cls(**entry, boxes_of=line.get("boxes_of"))
+
+
+class FaceIndex:
+    """Face boxes of the videos of a data set, by `Video.name`."""
+
+    def __init__(self, entries: dict[str, FaceEntry] | None = None, path: Path | None = None):
+        """``path``: the file the entries were read from, named in error messages."""
+        self.entries = entries or {}
+        self.path = path
+
+    @classmethod
+    def read(cls, root: str | Path) -> "FaceIndex":
+        """Reads the index of a data set.
+
+        Args:
+            root: The directory of the data set (with ``face_index.jsonl`` in it), or an index file.
+
+        Raises:
+            InputError: There is none, or a line other than the last is not a line of an index. A broken last line is
+                what a killed run leaves behind and is ignored.
+        """
+        path = Path(root)
+        path = path / FILE_NAME if path.is_dir() else path
+        if not path.is_file():
+            raise InputError(f"There is no face index {path}: run `istvt prepare {Path(root)}` first.")
+        entries: dict[str, FaceEntry] = {}
+        lines = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = FaceEntry.from_json(line.decode())
+            except (ValueError, KeyError, TypeError) as error:
+                if number == len(lines):
+                    continue
+                raise InputError(f"Line {number} of {path} is not a line of a face index ({error}).") from error
+            entries[entry.video] = entry
+        return cls(entries, path)
+
+    def __contains__(self, video_name: str) -> bool:
+        return video_name in self.entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[FaceEntry]:
+        return iter(self.entries.values())
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why videos cannot be used: sentence by `Video.name`."""
+        return {entry.video: entry.error for entry in self if entry.error is not None}
+
+    def entry(self, video_name: str) -> FaceEntry:
+        """The entry of one video; InputError where the index has none."""
+        try:
+            return self.entries[video_name]
+        except KeyError:
+            where = self.path or "the face index"
+            raise InputError(f"{video_name} is not in {where}: run `istvt prepare` on its data set again.") from None
+
+    def box(self, video_name: str, frames: Sequence[int] | np.ndarray) -> Box:
+        """One square box for a whole clip: x0, y0, x1, y1 in pixels of the upright picture.
+
+        Its side is 1.25 times the largest face size (the larger of height and width) over the clip, its centre the
+        median position of the nose tip over the clip, both interpolated between the recorded frames; paper, section
+        IV-B. One box for all frames, because a box that moves from frame to frame is a temporal artefact itself. It may
+        reach beyond the picture. Videos recorded without detection give the whole picture, which need not be square.
+
+        Args:
+            video_name: `Video.name`.
+            frames: Indices of the frames of the clip.
+
+        Raises:
+            InputError: The video is not in the index, or it is there with an error.
+        """
+        entry = self.entry(video_name)
+        if entry.error is not None:
+            raise InputError(entry.error)
+        return entry.box(frames)

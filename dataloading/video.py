@@ -1,0 +1,134 @@
+"""What a data set is to the rest of the program: a list of labelled videos, and what was left out of it and why."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REAL, FAKE = 0, 1
+CLASSES = ("real", "fake")
+SPLITS = ("train", "val", "test")
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video file of a data set.
+
+    Attributes:
+        path: The file.
+        label: 0 for real, 1 for fake.
+        manipulation: The method that made a fake, as its data set names it; ``"original"`` for a real video.
+        split: ``"train"``, ``"val"``, ``"test"``, or None where the video belongs to no split.
+        name: Unique in the data set: the path relative to its root, with forward slashes and without suffix.
+        identity: The group that must not be in two splits at once (people, and originals together with their fakes).
+        source: ``name`` of the original that a fake was made from (it shares the frames), where that is in the set.
+        mask: The video that shows where a fake was manipulated, where the set has one.
+    """
+
+    path: Path
+    label: int
+    manipulation: str
+    split: str | None
+    name: str
+    identity: str
+    source: str | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One file, or one name in a list of the data set, that is not used, and why.
+
+    ``reason`` does not name the file, so that equal reasons can be counted.
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of a data set, as plain data: what was found, by class, split and manipulation, and what was left out."""
+
+    root: Path
+    layout: str
+    videos: int
+    classes: dict[str, int]
+    splits: dict[str, int]
+    manipulations: dict[str, int]
+    table: dict[str, dict[str, int]]  # manipulation -> split -> videos
+    left_out: dict[str, int]  # reason -> files
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Dataset:
+    """The labelled videos of one directory.
+
+    Attributes:
+        root: The directory that was read.
+        layout: The layout it was read as.
+        videos: Its videos, sorted by name.
+        left_out: Everything that was seen and is not used, with the reason.
+        notes: Sentences that a person should know, such as how a split was made where there is no official one.
+    """
+
+    root: Path
+    layout: str
+    videos: list[Video]
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def select(
+        self, split: str | Collection[str] | None = None, manipulation: str | Collection[str] | None = None
+    ) -> "Dataset":
+        """The part of the set in one of the given splits and made by one of the given manipulations; None means any.
+
+        Real videos are the manipulation ``"original"``: ``select("test", ("original", "FaceSwap"))`` is the FaceSwap
+        test set with its real videos.
+        """
+        splits, manipulations = _as_set(split), _as_set(manipulation)
+        videos = [
+            video
+            for video in self.videos
+            if (splits is None or video.split in splits)
+            and (manipulations is None or video.manipulation in manipulations)
+        ]
+        return Dataset(self.root, self.layout, videos, list(self.left_out), list(self.notes))
+
+    def summary(self) -> Summary:
+        """Counts by class, split and manipulation, and of what was left out by reason."""
+        table: dict[str, dict[str, int]] = {}
+        for video in self.videos:
+            row = table.setdefault(video.manipulation, {})
+            row[_split_name(video)] = row.get(_split_name(video), 0) + 1
+        order = sorted(table, key=lambda manipulation: (manipulation != ORIGINAL, manipulation))
+        splits = Counter(_split_name(video) for video in self.videos)
+        return Summary(
+            root=self.root,
+            layout=self.layout,
+            videos=len(self.videos),
+            classes={name: sum(v.label == label for v in self.videos) for label, name in enumerate(CLASSES)},
+            splits={name: splits[name] for name in (*SPLITS, NO_SPLIT) if splits[name]},
+            manipulations={name: sum(table[name].values()) for name in order},
+            table={name: table[name] for name in order},
+            left_out=dict(Counter(item.reason for item in self.left_out).most_common()),
+            notes=tuple(self.notes),
+        )
+
+
+NO_SPLIT = "no split"
+
+
+def _split_name(video: Video) -> str:
+    return video.split or NO_SPLIT
+
+
+def _as_set(choice: str | Collection[str] | None) -> frozenset[str] | None:
+    if choice is None:
+        return None
+    return frozenset((choice,)) if isinstance(choice, str) else frozenset(choice)
