@@ -14,7 +14,7 @@ the face's height and width, in pixels of the upright picture. A later line repl
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +50,9 @@ class FaceEntry:
     width: int = 0
     height: int = 0
     detector: str = "none"
-    key_frames: np.ndarray = np.empty(0, np.int64)
-    centers: np.ndarray = np.empty((0, 2))
-    sizes: np.ndarray = np.empty(0)
+    key_frames: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    centers: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    sizes: np.ndarray = field(default_factory=lambda: np.empty(0))
     boxes_of: str | None = None
     error: str | None = None
 
