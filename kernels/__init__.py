@@ -1,0 +1,14 @@
+"""GPU kernels of ISTVT, and the plain-PyTorch reference of each.
+
+Imports torch and triton and nothing else of this project. Shapes: ``B`` clips, ``F = T + 1`` frame rows (row 0 is the
+temporal class row), ``S = H * W + 1`` positions (column 0 is the spatial class column), ``N`` heads, ``D`` head
+dimension, ``C`` channels.
+"""
+
+from kernels.attention_tape import AttentionTape
+from kernels.layer_norm_difference import layer_norm_difference
+from kernels.self_subtract import self_subtract
+from kernels.spatial_attention import spatial_attention
+from kernels.temporal_attention import temporal_attention
+
+__all__ = ["AttentionTape", "layer_norm_difference", "self_subtract", "spatial_attention", "temporal_attention"]
