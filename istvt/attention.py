@@ -1,0 +1,195 @@
+"""The attentions of a block: over frames at each position, over positions in each frame row, and over both jointly.
+
+Tokens are [B, F, S, C]; queries, keys and values [B, F, S, N, D], read in place from one packed projection.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import kernels
+from dataloading.errors import InputError
+
+Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which a linear layer would run on `x` here: autocast's where it is on, else that of `x`."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def resolve_backend(backend: str, device: torch.device) -> str:
+    """The backend that runs for `backend` on `device`: "auto" is triton on CUDA and sdpa elsewhere.
+
+    Raises:
+        InputError: the backend is unknown, or cannot run there (the sentence says why).
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"attention backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    if backend == "auto":
+        return "triton" if device.type == "cuda" else "sdpa"
+    if backend == "xformers":
+        if device.type != "cuda":
+            raise InputError(f"attention backend xformers has no {device.type} operator; use sdpa or reference")
+        try:
+            import xformers.ops  # noqa: F401
+        except ImportError as error:
+            raise InputError("attention backend xformers is not installed; pip install xformers") from error
+    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise InputError(f"attention backend triton needs a CUDA device, not {device.type}; use sdpa or reference")
+    return backend
+
+
+class Attention(nn.Module):
+    """The projections that every attention here has: packed QKV without bias, output with bias.
+
+    Rows of `qkv.weight` are all queries, all keys, all values, each head-major.
+    """
+
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, head_dim
+        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=False)
+        self.proj = nn.Linear(heads * head_dim, dim)
+        self.backend: str = "auto"
+
+    @property
+    def scale(self) -> float:
+        """1 / sqrt(D), of the head dimension before any padding."""
+        return self.head_dim**-0.5
+
+    def _padded_head_dim(self, x: Tensor) -> int:
+        """Head dimension of the projections: the next multiple of 16 where the kernels run, so that loads are wide."""
+        padded = -(-self.head_dim // 16) * 16
+        return padded if resolve_backend(self.backend, x.device) == "triton" else self.head_dim
+
+    def project_qkv(self, x: Tensor, parts: slice = slice(0, 3)) -> Tensor:
+        """[B, F, S, C] -> [B, F, S, parts, N, D], one product; `parts` selects among queries, keys, values.
+
+        Where the kernels run, D is padded by zero rows of the weight: exact, with zero gradient, and the
+        parameter itself stays unpadded.
+        """
+        head_dim = self._padded_head_dim(x)
+        weight = self.qkv.weight.view(3, self.heads, self.head_dim, -1)[parts]
+        if head_dim != self.head_dim:
+            weight = functional.pad(weight, (0, 0, 0, head_dim - self.head_dim))
+        return functional.linear(x, weight.reshape(-1, weight.shape[-1])).unflatten(-1, (-1, self.heads, head_dim))
+
+    def project_out(self, out: Tensor) -> Tensor:
+        """[B, F, S, N, D] (padded or not) -> [B, F, S, C]."""
+        weight = self.proj.weight
+        if out.shape[-1] != self.head_dim:
+            weight = weight.unflatten(1, (self.heads, self.head_dim))
+            weight = functional.pad(weight, (0, out.shape[-1] - self.head_dim)).flatten(1)
+        return functional.linear(out.flatten(-2), weight, self.proj.bias)
+
+
+class TemporalAttention(Attention):
+    """Attention over frame rows at each position, queries and keys from frame differences if `self_subtract`."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, self_subtract: bool) -> None:
+        super().__init__(dim, heads, head_dim)
+        self.self_subtract = self_subtract
+
+    def forward(
+        self, x: Tensor, norm: nn.LayerNorm, query_rows: int | None = None, tape: kernels.AttentionTape | None = None
+    ) -> Tensor:
+        """proj(attention(QK from self_subtract(norm(x)), V from norm(x))).
+
+        Args:
+            x: [B, F, S, C], before the norm.
+            norm: the block's LayerNorm for this attention; the difference may be fused into it.
+            query_rows: only the leading rows ask; None is all.
+            tape: receives the attention and, after backward, its gradient.
+
+        Returns:
+            [B, query_rows or F, S, C].
+        """
+        if not self.self_subtract or x.shape[1] < 2:
+            tokens, mode = norm(x), "off"
+        elif resolve_backend(self.backend, x.device) == "reference":
+            return self._reference(norm(x), query_rows, tape)
+        elif compute_dtype(x) in (torch.float16, torch.bfloat16):
+            # Rounded projections of nearly equal frames must not be subtracted: difference first, in float32.
+            tokens = kernels.layer_norm_difference(x, norm.weight, norm.bias, norm.eps, out_dtype=compute_dtype(x))
+            mode = "telescoped"
+        else:
+            tokens, mode = norm(x), "fused"
+        if query_rows is None:
+            q, k, v = self.project_qkv(tokens).unbind(3)
+        else:
+            q = self.project_qkv(tokens[:, :query_rows], slice(0, 1)).squeeze(3)
+            k, v = self.project_qkv(tokens, slice(1, 3)).unbind(3)
+        return self.project_out(kernels.temporal_attention(q, k, v, scale=self.scale, self_subtract=mode, tape=tape))
+
+    def _reference(self, tokens: Tensor, query_rows: int | None, tape: kernels.AttentionTape | None) -> Tensor:
+        """The specification: subtract, three projections, softmax."""
+        difference = kernels.self_subtract(tokens)
+        q = self.project_qkv(difference[:, :query_rows], slice(0, 1)).squeeze(3)
+        k = self.project_qkv(difference, slice(1, 2)).squeeze(3)
+        v = self.project_qkv(tokens, slice(2, 3)).squeeze(3)
+        return self.project_out(kernels.temporal_attention(q, k, v, scale=self.scale, tape=tape))
+
+
+class SpatialAttention(Attention):
+    """Attention over positions within each frame row."""
+
+    def forward(self, x: Tensor, queries: int | None = None, tape: kernels.AttentionTape | None = None) -> Tensor:
+        """[B, F, S, C] (normalised) -> [B, F, queries or S, C]; only the leading `queries` positions ask."""
+        if queries is None:
+            q, k, v = self.project_qkv(x).unbind(3)
+        else:
+            q = self.project_qkv(x[:, :, :queries], slice(0, 1)).squeeze(3)
+            k, v = self.project_qkv(x, slice(1, 3)).unbind(3)
+        return self.project_out(attend_positions(q, k, v, self.scale, self.backend, tape))
+
+
+class JointAttention(Attention):
+    """Vanilla attention over all F*S tokens, O(T^2 H^2 W^2); queries and keys from differences if `self_subtract`."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, self_subtract: bool) -> None:
+        super().__init__(dim, heads, head_dim)
+        self.self_subtract = self_subtract
+
+    def forward(self, x: Tensor, tape: kernels.AttentionTape | None = None) -> Tensor:
+        """[B, F, S, C] (normalised) -> [B, F, S, C]."""
+        if self.self_subtract and x.shape[1] > 1:
+            q, k = self.project_qkv(kernels.self_subtract(x), slice(0, 2)).unbind(3)
+            v = self.project_qkv(x, slice(2, 3)).squeeze(3)
+        else:
+            q, k, v = self.project_qkv(x).unbind(3)
+        # One frame row that holds every token: the spatial attention is the joint one.
+        q, k, v = (t.flatten(1, 2).unsqueeze(1) for t in (q, k, v))
+        out = attend_positions(q, k, v, self.scale, self.backend, tape)
+        return self.project_out(out.reshape(*x.shape[:3], *out.shape[-2:]))
+
+
+def attend_positions(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, backend: str, tape: kernels.AttentionTape | None = None
+) -> Tensor:
+    """Attention over axis 2 of [B, F, S, N, D] by the chosen backend; a tape is served by the kernels' own functions."""
+    backend = resolve_backend(backend, q.device)
+    if tape is not None or backend in ("triton", "reference"):
+        return kernels.spatial_attention(q, k, v, scale=scale, tape=tape)
+    batch, rows = q.shape[:2]
+    if backend == "sdpa":
+        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
+        out = functional.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
+    else:
+        import xformers.ops
+
+        q, k, v = (_pad_for_xformers(t.flatten(0, 1)) for t in (q, k, v))
+        out = xformers.ops.memory_efficient_attention(q, k, v, scale=scale)
+    return out.unflatten(0, (batch, rows))
+
+
+def _pad_for_xformers(t: Tensor) -> Tensor:
+    """xformers takes a head dimension that is a multiple of 8."""
+    return functional.pad(t, (0, -t.shape[-1] % 8)).contiguous()

@@ -1,0 +1,103 @@
+"""One transformer block, for each of the paper's attention variants (Table III)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+import kernels
+
+from .attention import JointAttention, SpatialAttention, TemporalAttention
+from .config import ISTVTConfig
+
+LAYER_NORM_EPS = 1e-6
+
+
+@dataclass
+class BlockTapes:
+    """Where one block records its attentions and their gradients; None where it has no such attention."""
+
+    temporal: kernels.AttentionTape | None = None
+    spatial: kernels.AttentionTape | None = None
+    joint: kernels.AttentionTape | None = None
+
+
+class MLP(nn.Module):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
+        return self.fc2(functional.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """x = x + attention(x); x = x + MLP(LN(x)), pre-norm, one residual around all of the block's attention.
+
+    Args:
+        config: the model's configuration.
+        index: which block this is; `decomposed_blocks` are temporal first and spatial later.
+    """
+
+    def __init__(self, config: ISTVTConfig, index: int) -> None:
+        super().__init__()
+        self.attention = block_attention(config, index)
+        sizes = (config.dim, config.heads, config.resolved_head_dim)
+        if self.attention == "joint":
+            self.norm_joint = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+            self.joint = JointAttention(*sizes, config.self_subtract)
+        if self.attention not in ("joint", "spatial_only"):
+            self.norm_temporal = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+            self.temporal = TemporalAttention(*sizes, config.self_subtract)
+        if self.attention not in ("joint", "temporal_only"):
+            self.norm_spatial = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+            self.spatial = SpatialAttention(*sizes)
+        self.norm_mlp = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(config.dim, config.mlp_dim)
+
+    def forward(self, x: Tensor, tapes: BlockTapes | None = None) -> Tensor:
+        """[B, F, S, C] -> [B, F, S, C]."""
+        x = x + self.attend(x, tapes or BlockTapes())
+        return x + self.mlp(self.norm_mlp(x))
+
+    def attend(self, x: Tensor, tapes: BlockTapes) -> Tensor:
+        """The sum that the residual adds: all of the block's attention."""
+        match self.attention:
+            case "temporal_first":
+                t = self.temporal(x, self.norm_temporal, tape=tapes.temporal)
+                return self.spatial(self.norm_spatial(t), tape=tapes.spatial)
+            case "spatial_first":
+                s = self.spatial(self.norm_spatial(x), tape=tapes.spatial)
+                return self.temporal(s, self.norm_temporal, tape=tapes.temporal)
+            case "parallel":
+                t = self.temporal(x, self.norm_temporal, tape=tapes.temporal)
+                return t + self.spatial(self.norm_spatial(x), tape=tapes.spatial)
+            case "temporal_only":
+                return self.temporal(x, self.norm_temporal, tape=tapes.temporal)
+            case "spatial_only":
+                return self.spatial(self.norm_spatial(x), tape=tapes.spatial)
+            case _:
+                return self.joint(self.norm_joint(x), tape=tapes.joint)
+
+    def class_token(self, x: Tensor) -> Tensor:
+        """What `forward` gives at token (0, 0), computed for that token alone: [B, F, S, C] -> [B, 1, 1, C].
+
+        Only for `temporal_first`: temporal query row 0 against all frames, spatial attention inside row 0 with one
+        query, one MLP token. It is all that the last block owes the classifier.
+        """
+        t = self.temporal(x, self.norm_temporal, query_rows=1)
+        x = x[:, :1, :1] + self.spatial(self.norm_spatial(t), queries=1)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+def block_attention(config: ISTVTConfig, index: int) -> str:
+    """The attention of block `index`: the model's, or one of the two halves of `decomposed_blocks`."""
+    if config.attention != "decomposed_blocks":
+        return config.attention
+    return "temporal_only" if index < -(-config.depth // 2) else "spatial_only"

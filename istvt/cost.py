@@ -1,0 +1,103 @@
+"""What a model costs: parameters and multiply-accumulates, by part, counted by formula.
+
+The published tables count linear and convolution layers only; attention products (QK^T and AV) stand on their own.
+Every layer is counted over the whole token grid, as the tables do; `ISTVT.forward` computes less in the last block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import ISTVTConfig
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """One part of the model: its parameters, and the multiply-accumulates it spends on one clip.
+
+    Attributes:
+        part: what it is.
+        parameters: trainable parameters.
+        layer_macs: multiply-accumulates of its linear and convolution layers.
+        attention_macs: multiply-accumulates of QK^T and AV.
+    """
+
+    part: str
+    parameters: int
+    layer_macs: int
+    attention_macs: int = 0
+
+
+def model_cost(config: ISTVTConfig) -> list[PartCost]:
+    """Cost of one clip through `config`'s model, part by part, in the order of the data."""
+    tokens = config.frame_rows * config.positions
+    inner = config.heads * config.resolved_head_dim
+    blocks = config.depth
+    temporal, spatial, joint = attention_counts(config)
+    projections = 4 * config.dim * inner
+    projection_parameters = projections + config.dim + 2 * config.dim  # output bias, and the LayerNorm before it
+    mlp = 2 * config.dim * config.mlp_dim
+
+    def attention(part: str, count: int, pairs: int) -> PartCost:
+        return PartCost(part, count * projection_parameters, count * tokens * projections, count * 2 * inner * pairs)
+
+    parts = [_backbone_cost(config), PartCost("class tokens and positions", _embedding_parameters(config), 0)]
+    if temporal:
+        parts.append(attention("temporal attention", temporal, config.positions * config.frame_rows**2))
+    if spatial:
+        parts.append(attention("spatial attention", spatial, config.frame_rows * config.positions**2))
+    if joint:
+        parts.append(attention("joint attention", joint, tokens**2))
+    parts.append(PartCost("MLP", blocks * (mlp + config.mlp_dim + config.dim + 2 * config.dim), blocks * tokens * mlp))
+    parts.append(PartCost("norm and head", 2 * config.dim + config.dim + 1, config.dim))
+    return parts
+
+
+def total_cost(config: ISTVTConfig) -> PartCost:
+    """The sum of `model_cost`."""
+    parts = model_cost(config)
+    return PartCost(
+        "total",
+        sum(p.parameters for p in parts),
+        sum(p.layer_macs for p in parts),
+        sum(p.attention_macs for p in parts),
+    )
+
+
+def attention_counts(config: ISTVTConfig) -> tuple[int, int, int]:
+    """How many temporal, spatial and joint attentions the model holds."""
+    depth = config.depth
+    match config.attention:
+        case "joint":
+            return 0, 0, depth
+        case "temporal_only":
+            return depth, 0, 0
+        case "spatial_only":
+            return 0, depth, 0
+        case "decomposed_blocks":
+            return -(-depth // 2), depth // 2, 0
+        case _:
+            return depth, depth, 0
+
+
+def _embedding_parameters(config: ISTVTConfig) -> int:
+    grid = config.frame_rows * config.positions
+    return config.dim * (grid + config.has_temporal_row + config.has_spatial_column)
+
+
+def _backbone_cost(config: ISTVTConfig) -> PartCost:
+    """The entry flow over T frames of image_size pixels; zero multiply-accumulates where only a grid is given."""
+    first, second, third, fourth = config.backbone_dims
+    side = (config.image_size - 3) // 2 + 1
+    parameters = 3 * first * 9 + 2 * first
+    macs = side**2 * 3 * first * 9
+    side -= 2
+    parameters += first * second * 9 + 2 * second
+    macs += side**2 * first * second * 9
+    for into, out in ((second, third), (third, fourth), (fourth, config.dim)):
+        pooled = (side - 1) // 2 + 1
+        separable = 9 * into + into * out + 9 * out + out * out
+        parameters += separable + into * out + 6 * out
+        macs += side**2 * separable + pooled**2 * into * out
+        side = pooled
+    return PartCost("Xception entry flow", parameters, config.frames * macs)

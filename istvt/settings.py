@@ -1,0 +1,89 @@
+"""What a person may set about data and training; every field is a command-line option and a line of the settings file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dataloading.errors import InputError
+
+Optimizer = Literal["adamw", "sgd"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass
+class DataSettings:
+    """Where the videos are and how clips are taken from them.
+
+    Attributes:
+        root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows.
+        layout: the layout's name; "auto" recognises it.
+        compression: which FaceForensics++ compression to read: raw, c23 or c40.
+        manipulations: only fakes of these manipulations (and all originals); None is all.
+        train_clips: random clips a video and epoch, of the larger class; the smaller class gets more.
+        evaluation_clips: clips a video in evaluation, evenly spread over its first 270 frames.
+        decoder: who decodes: "auto", "pyav" or "dali".
+        workers: threads that decode.
+    """
+
+    root: Path = Path("data/synthetic")
+    layout: str = "auto"
+    compression: str = "c23"
+    manipulations: list[str] | None = None
+    train_clips: int = 1
+    evaluation_clips: int = 4
+    decoder: Literal["auto", "pyav", "dali"] = "auto"
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root)
+        for name in ("train_clips", "evaluation_clips", "workers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"data.{name} is {getattr(self, name)}; expected at least 1")
+
+
+@dataclass
+class TrainingSettings:
+    """How a model is trained.
+
+    Attributes:
+        epochs: passes over the training clips.
+        batch_size: clips a step (and a process).
+        optimizer: adamw, or sgd with momentum as the paper.
+        learning_rate: the peak, reached after the warm-up.
+        momentum: of sgd.
+        weight_decay: decoupled for adamw.
+        warmup_epochs: epochs of linear warm-up; cosine decay to zero follows.
+        gradient_clip: largest norm of the gradient; 0 leaves it alone.
+        precision: auto is bfloat16 on a GPU that has it and float32 elsewhere; float16 scales the loss.
+        augment: flip and jitter training clips, each clip as a whole.
+        backend: who computes attention.
+        backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
+        seed: of initial weights, sampling and augmentation.
+    """
+
+    epochs: int = 20
+    batch_size: int = 16
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 5e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    warmup_epochs: float = 1.0
+    gradient_clip: float = 1.0
+    precision: Precision = "auto"
+    augment: bool = True
+    backend: Literal["auto", "triton", "sdpa", "xformers", "reference"] = "auto"
+    backbone_weights: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("learning_rate",):
+            if not getattr(self, name) > 0:
+                raise InputError(f"training.{name} is {getattr(self, name)}; expected more than 0")
+        for name in ("momentum", "weight_decay", "warmup_epochs", "gradient_clip"):
+            if getattr(self, name) < 0:
+                raise InputError(f"training.{name} is {getattr(self, name)}; expected 0 or more")

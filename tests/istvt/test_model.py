@@ -1,0 +1,139 @@
+"""The model's face: shapes, variants, frame counts and image sizes, and what each variant can and cannot see."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataloading.errors import InputError
+from istvt import ISTVT, ISTVTConfig, preset
+from istvt.config import ATTENTIONS, entry_flow_size
+
+TINY = ISTVTConfig(frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
+
+
+def clips_for(config: ISTVTConfig, batch: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    size = config.image_size
+    return torch.rand(batch, config.frames, 3, size, size, generator=generator) * 2 - 1
+
+
+@pytest.mark.parametrize("self_subtract", [True, False])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_variant_gives_one_logit_a_clip_and_a_gradient_for_every_parameter(attention, self_subtract):
+    config = replace(TINY, attention=attention, self_subtract=self_subtract)
+    model = ISTVT(config)
+    logits = model(clips_for(config))
+    assert logits.shape == (2,)
+    logits.sum().backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+
+
+@settings(max_examples=12, deadline=None)
+@given(frames=st.integers(1, 9), image_size=st.integers(7, 70), batch=st.integers(0, 2))
+def test_any_frame_count_image_size_and_batch_works(frames, image_size, batch):
+    config = replace(TINY, frames=frames, image_size=image_size)
+    model = ISTVT(config).eval()
+    tokens = model.tokenize(clips_for(config, batch))
+    side = entry_flow_size(image_size)
+    assert tokens.shape == (batch, frames + 1, side * side + 1, 16)
+    assert model.encode(tokens).shape == tokens.shape
+    assert model(clips_for(config, batch)).shape == (batch,)
+
+
+def test_an_image_of_300_pixels_gives_the_published_19_by_19_grid():
+    assert preset("seed").feature_grid == (19, 19)
+    assert (preset("seed").frame_rows, preset("seed").positions) == (7, 362)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_forward_equals_its_three_public_parts(attention):
+    config = replace(TINY, attention=attention)
+    model = ISTVT(config).double().eval()
+    clips = clips_for(config).double()
+    with torch.no_grad():
+        torch.testing.assert_close(model(clips), model.classify(model.encode(model.tokenize(clips))))
+
+
+@pytest.mark.parametrize("attention", [a for a in ATTENTIONS if a != "spatial_only"])
+def test_self_subtract_changes_what_the_model_computes(attention):
+    with_difference = ISTVT(replace(TINY, attention=attention)).eval()
+    without = ISTVT(replace(TINY, attention=attention, self_subtract=False)).eval()
+    without.load_state_dict(with_difference.state_dict())
+    clips = clips_for(TINY)
+    assert not torch.allclose(with_difference(clips), without(clips), atol=1e-6)
+
+
+def test_spatial_only_judges_each_frame_alone():
+    """Its logit is the mean over frames, so the order of frames, and how they combine into clips, cannot matter."""
+    config = replace(TINY, attention="spatial_only")
+    model = ISTVT(config).double().eval()
+    torch.nn.init.zeros_(model.position_embedding)
+    clips = clips_for(config).double()
+    with torch.no_grad():
+        each = torch.stack([model(clips[:, t : t + 1].expand(-1, 3, -1, -1, -1)) for t in range(3)])
+        torch.testing.assert_close(model(clips), each.mean(0))
+
+
+def test_the_full_model_sees_the_order_of_frames():
+    model = ISTVT(TINY).double().eval()
+    torch.nn.init.zeros_(model.position_embedding)
+    clips = clips_for(TINY).double()
+    with torch.no_grad():
+        assert not torch.allclose(model(clips), model(clips[:, [1, 0, 2]]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_backends_agree(attention):
+    config = replace(TINY, attention=attention)
+    model = ISTVT(config).double().eval()
+    clips = clips_for(config).double()
+    with torch.no_grad():
+        torch.testing.assert_close(model.set_backend("sdpa")(clips), model.set_backend("reference")(clips))
+
+
+def test_bfloat16_autocast_stays_near_float32():
+    model = ISTVT(TINY).eval()
+    clips = clips_for(TINY)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = model(clips).float()
+    torch.testing.assert_close(low, model(clips), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"dim": 15}, ["model.dim is 15", "multiple of heads"]),
+        ({"attention": "both"}, ["model.attention is 'both'", "temporal_first"]),
+        ({"image_size": 6}, ["model.image_size is 6", "7"]),
+        ({"depth": 0}, ["model.depth is 0"]),
+        ({"head_dim": 129}, ["model.head_dim is 129", "128"]),
+        ({"grid": (0, 3)}, ["model.grid"]),
+        ({"attention": "decomposed_blocks", "depth": 1}, ["model.depth is 1"]),
+    ],
+)
+def test_a_wrong_configuration_is_one_sentence(change, names):
+    with pytest.raises(InputError) as error:
+        replace(TINY, **change)
+    assert all(name in str(error.value) for name in names)
+
+
+def test_clips_of_another_shape_are_one_sentence():
+    model = ISTVT(TINY)
+    with pytest.raises(InputError, match=r"clips have shape \(1, 2, 3, 40, 40\); expected \[clips, 3 frames"):
+        model(torch.zeros(1, 2, 3, 40, 40))
+    with pytest.raises(InputError, match="give a 6x6 feature grid; this model takes 3x3"):
+        model(torch.zeros(1, 3, 3, 96, 96))
+
+
+def test_a_backend_that_cannot_run_here_says_why():
+    with pytest.raises(InputError, match="expected one of"):
+        ISTVT(TINY, backend="fast")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="needs a CUDA device"):
+            ISTVT(TINY, backend="triton")
+        with pytest.raises(InputError, match="no cpu operator"):
+            ISTVT(TINY, backend="xformers")
