@@ -1,0 +1,231 @@
+"""Which frames of which videos make the clips of an evaluation or of a training epoch.
+
+Every list of clips is made in full before anything is decoded, from the face index alone, so that it can be counted,
+divided among processes, resumed and repeated. A video that gives no clip is listed with its reason.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataloading.errors import InputError
+from dataloading.face_index import Box, FaceEntry, FaceIndex
+from dataloading.video import CLASSES, Video
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Consecutive frames of one video and the box to crop from them.
+
+    Attributes:
+        video: The video.
+        frames: int64 [T], the indices of its frames in display order.
+        box: x0, y0, x1, y1 in pixels of the upright picture, one for all frames; it may reach beyond the picture.
+        label: 0 for real, 1 for fake.
+        index: Position in the list of clips the sampler made.
+    """
+
+    video: Video
+    frames: np.ndarray
+    box: Box
+    label: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedVideo:
+    """A video that gives no clip, and the sentence that says why."""
+
+    video: Video
+    reason: str
+
+
+class Clips(list[Clip]):
+    """A list of clips that also holds what could not be sampled.
+
+    Attributes:
+        skipped: The videos that gave no clip, each with its reason.
+    """
+
+    def __init__(self, clips: Iterable[Clip] = (), skipped: Iterable[SkippedVideo] = ()):
+        super().__init__(clips)
+        self.skipped = list(skipped)
+
+
+def evaluation_clips(
+    videos: Sequence[Video],
+    index: FaceIndex,
+    frames: int = 6,
+    clips_per_video: int = 4,
+    first_frames: int | None = 270,
+) -> Clips:
+    """The same clips every time: evenly spread over the first frames of each video, as the paper evaluates.
+
+    The first clip starts where the face is first known, the last one ends where it is last known or at
+    ``first_frames``, whichever comes first, and the starts between are evenly spaced. A video with room for fewer
+    different clips gives as many as it has.
+
+    Args:
+        videos: The videos, in the order in which their clips are to come.
+        index: Their face boxes.
+        frames: T, the consecutive frames of a clip.
+        clips_per_video: Clips of each video.
+        first_frames: Only this many frames from the beginning are used (270 in the paper); None for all.
+
+    Returns:
+        The clips, grouped by video, and in ``.skipped`` the videos that gave none.
+    """
+    _require_positive(frames=frames, clips_per_video=clips_per_video)
+    usable, skipped = _usable_videos(videos, index, frames, first_frames)
+    clips = Clips(skipped=skipped)
+    for video, starts in usable:
+        # np.unique: a video with fewer starts than clips_per_video must not give the same clip twice.
+        spread = np.linspace(starts.start, starts.stop - 1, min(clips_per_video, len(starts)))
+        for start in np.unique(np.rint(spread).astype(np.int64)):
+            clips.append(_clip(video, int(start), frames, len(clips), index))
+    return clips
+
+
+class TrainingClips:
+    """Random clips with balanced classes, one explicit list an epoch.
+
+    Each epoch draws the same number of clips of each class: ``clips_per_video`` for every video of the larger class,
+    and for the smaller class as many in all, so that its videos give more, differently placed clips. Starts within
+    a video are drawn without replacement as long as it has different ones.
+
+    With several processes the number of clips of a class is rounded up to a multiple of ``world_size`` by drawing
+    *further random clips*: every rank then has exactly as many clips, hence as many steps, and nothing has to be
+    repeated, padded or dropped. The shards of an epoch are disjoint and make up the whole epoch.
+
+    The list depends on (videos, index, frames, clips_per_video, seed, world_size, epoch) and on nothing else.
+
+    Attributes:
+        skipped: The videos that give no clip, each with its reason.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        index: FaceIndex,
+        frames: int = 6,
+        clips_per_video: int = 4,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        first_frames: int | None = None,
+    ):
+        """``first_frames``: use only this many frames from the beginning of each video; None for all.
+
+        Raises:
+            InputError: A class has no usable video, or ``rank`` is not one of ``world_size``.
+        """
+        _require_positive(frames=frames, clips_per_video=clips_per_video, world_size=world_size)
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank is {rank}; expected 0 to {world_size - 1} with a world_size of {world_size}.")
+        usable, self.skipped = _usable_videos(videos, index, frames, first_frames)
+        self.index, self.frames, self.seed, self.rank, self.world_size = index, frames, seed, rank, world_size
+        self._by_class = [[entry for entry in usable if entry[0].label == label] for label in range(len(CLASSES))]
+        for name, entries in zip(CLASSES, self._by_class, strict=True):
+            if not entries:
+                raise InputError(
+                    f"There is no usable {name} video to train on (usable: {len(usable)}, skipped: "
+                    f"{len(self.skipped)}{_example(self.skipped)}); expected at least one of each class."
+                )
+        largest = max(len(entries) for entries in self._by_class)
+        self._clips_per_class = -(-largest * clips_per_video // world_size) * world_size
+
+    def __len__(self) -> int:
+        """Clips of one epoch on this rank."""
+        return self._clips_per_class * len(CLASSES) // self.world_size
+
+    def epoch(self, number: int, position: int = 0) -> Clips:
+        """This rank's clips of one epoch, shuffled.
+
+        Args:
+            number: The epoch, from 0.
+            position: How many of this rank's clips of the epoch were used already: resuming from (epoch, position)
+                gives exactly the rest. ``Clip.index`` counts from the beginning of the epoch all the same.
+
+        Returns:
+            The clips; ``.skipped`` is that of the sampler.
+        """
+        random = np.random.default_rng([self.seed, number])
+        drawn = [
+            (video, start)
+            for entries in self._by_class
+            for video, start in _random_starts(entries, self._clips_per_class, random)
+        ]
+        order = random.permutation(len(drawn))[self.rank :: self.world_size]
+        clips = (_clip(*drawn[j], self.frames, i, self.index) for i, j in enumerate(order))
+        return Clips((clip for clip in clips if clip.index >= position), self.skipped)
+
+
+def _random_starts(
+    entries: list[tuple[Video, range]], count: int, random: np.random.Generator
+) -> Iterable[tuple[Video, int]]:
+    """``count`` clips spread over the videos of one class: each video gives as many as any other, or one more."""
+    share = np.full(len(entries), count // len(entries))
+    share[random.permutation(len(entries))[: count % len(entries)]] += 1
+    for (video, starts), clips in zip(entries, share, strict=True):
+        for offset in _draw(len(starts), int(clips), random):
+            yield video, starts[int(offset)]
+
+
+def _draw(choices: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """``count`` numbers below ``choices``; each is drawn again only after all the others were drawn as often."""
+    rounds = [random.permutation(choices) for _ in range(count // choices)]
+    rounds.append(random.choice(choices, count % choices, replace=False))
+    return np.concatenate(rounds)
+
+
+def _usable_videos(
+    videos: Sequence[Video], index: FaceIndex, frames: int, first_frames: int | None
+) -> tuple[list[tuple[Video, range]], list[SkippedVideo]]:
+    """The videos that hold a clip, each with the frames at which one can start, and the others with the reason."""
+    usable, skipped = [], []
+    for video in videos:
+        if video.name not in index:
+            skipped.append(SkippedVideo(video, f"{video.path} is not in the face index: run `istvt prepare` again."))
+            continue
+        entry = index.entry(video.name)
+        reason = _unusable(entry, frames, first_frames)
+        if reason is None:
+            usable.append((video, _starts(entry, frames, first_frames)))
+        else:
+            skipped.append(SkippedVideo(video, f"{video.path}: {reason}"))
+    return usable, skipped
+
+
+def _unusable(entry: FaceEntry, frames: int, first_frames: int | None) -> str | None:
+    if entry.error is not None:
+        return entry.error
+    if entry.frames < frames:
+        return f"has {entry.frames} frames; a clip needs {frames}."
+    if not _starts(entry, frames, first_frames):
+        first, last = entry.face_range
+        within = "" if first_frames is None else f" within the first {first_frames}"
+        return f"shows a face in frames {first} to {last} only; a clip needs {frames} frames{within}."
+    return None
+
+
+def _starts(entry: FaceEntry, frames: int, first_frames: int | None) -> range:
+    """The frames at which a clip can start so that it lies where the face is known."""
+    first, last = entry.face_range
+    stop = min(last + 1, entry.frames, first_frames or entry.frames)
+    return range(first, stop - frames + 1)
+
+
+def _clip(video: Video, start: int, frames: int, position: int, index: FaceIndex) -> Clip:
+    at = np.arange(start, start + frames, dtype=np.int64)
+    return Clip(video, at, index.box(video.name, at), video.label, position)
+
+
+def _require_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name} is {number}; expected 1 or more.")
+
+
+def _example(skipped: list[SkippedVideo]) -> str:
+    return f", such as {skipped[0].reason.rstrip('.')}" if skipped else ""
