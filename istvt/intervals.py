@@ -1,0 +1,91 @@
+"""Confidence intervals: closed forms for a proportion and an area under the ROC curve, and bootstrap resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+# A block of resamples holds about this many counts: small enough for the cache, and memory does not grow with the set.
+_COUNTS_PER_BLOCK = 50_000
+
+
+def normal_quantile(confidence: float) -> float:
+    """Two-sided standard normal quantile: 1.960 for a confidence of 0.95."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209).
+
+    Unlike the textbook ``p +- z sqrt(p (1 - p) / n)`` it stays inside [0, 1] and keeps a width when every trial
+    succeeded or none did.
+
+    Raises:
+        ValueError: ``trials`` is not positive, or ``successes`` is outside ``0..trials``.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"successes must lie in 0..trials with trials at least 1, got {successes} of {trials}")
+    z = normal_quantile(confidence)
+    proportion = successes / trials
+    denominator = 1 + z * z / trials
+    centre = (proportion + z * z / (2 * trials)) / denominator
+    half_width = z * sqrt(proportion * (1 - proportion) / trials + z * z / (4 * trials * trials)) / denominator
+    low = 0.0 if successes == 0 else max(0.0, centre - half_width)
+    high = 1.0 if successes == trials else min(1.0, centre + half_width)
+    return low, high
+
+
+def area_interval(area: float, negatives: int, positives: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of an area under the ROC curve (Newcombe 2006, Statistics in Medicine 25:559, method 5).
+
+    The limits are the areas ``t`` at which ``(t - area)^2 = z^2 V(t)``, with
+
+        V(t) = t (1 - t) / (m n) * (1 + N (1 - t) / (2 - t) + N t / (1 + t)),    N = (m + n) / 2 - 1.
+
+    It has a width at an area of exactly 0 or 1, where every bootstrap resample gives the same area.
+    """
+    z = normal_quantile(confidence)
+    pairs = negatives * positives
+    excess = (negatives + positives) / 2 - 1
+
+    def outside(t: float) -> bool:
+        variance = t * (1 - t) / pairs * (1 + excess * (1 - t) / (2 - t) + excess * t / (1 + t))
+        return (t - area) ** 2 > z * z * variance
+
+    def limit(far: float) -> float:
+        near = area
+        for _ in range(60):
+            middle = (near + far) / 2
+            near, far = (near, middle) if outside(middle) else (middle, far)
+        return near
+
+    return limit(0.0), limit(1.0)
+
+
+def resample_counts(labels: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Draw stratified bootstrap resamples, in blocks.
+
+    Each resample draws as many videos of each class, with replacement, as the set holds, so class sizes never vary.
+
+    Args:
+        labels: class of each video, int ``[videos]``.
+        resamples: how many to draw in all.
+        seed: of the random generator; the same seed gives the same resamples.
+
+    Yields:
+        How often each video was drawn, float64 ``[block, videos]``; the blocks add up to ``resamples`` rows.
+    """
+    generator = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    block = max(1, _COUNTS_PER_BLOCK // max(1, len(labels)))
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        counts = np.zeros((rows, len(labels)))
+        for member in members:
+            drawn = generator.integers(0, len(member), size=(rows, len(member)))
+            flat = (drawn + len(member) * np.arange(rows)[:, None]).ravel()
+            counts[:, member] = np.bincount(flat, minlength=rows * len(member)).reshape(rows, len(member))
+        yield counts
