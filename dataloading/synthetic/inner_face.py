@@ -1,0 +1,173 @@
+"""The inner face, the only part of a picture that the latents govern."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from dataloading.synthetic.identity import Identity
+from dataloading.synthetic.portrait import SUBPIXEL_BITS, Portrait, ellipse, fill
+
+EXPRESSION_LATENTS = 6  # mouth opening, mouth width, brow, eyelid, gaze x, gaze y
+LIGHT_PATTERNS = 6
+COLOUR_PATTERNS = 3
+LATENTS = EXPRESSION_LATENTS + LIGHT_PATTERNS + COLOUR_PATTERNS
+
+LIGHT_CONTRAST = 13.0  # standard deviation of one pattern at its peak, in grey levels on light skin
+COLOUR_CONTRAST = 9.0
+
+
+def _patterns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Smooth patterns over the inner face, float32 `[LIGHT_PATTERNS + COLOUR_PATTERNS, h, w]`; x, y run over -1..1 inside it."""
+    pi = np.pi
+    waves = [
+        np.sin(0.5 * pi * x) * 1.2,
+        np.sin(0.5 * pi * y) * 1.2,
+        np.cos(pi * x) * np.cos(0.5 * pi * y),
+        np.cos(0.5 * pi * x) * np.cos(pi * y),
+        np.sin(pi * x) * np.sin(pi * y),
+        np.cos(1.5 * pi * x + 0.5) * np.cos(1.5 * pi * y),
+        np.cos(0.5 * pi * x) * np.cos(0.5 * pi * y) * 1.2,
+        np.sin(0.75 * pi * (x + y)),
+        np.sin(0.75 * pi * (x - y)),
+    ]
+    return np.stack(waves).astype(np.float32)
+
+
+COLOUR_DIRECTIONS = np.float32([(1.0, -0.35, -0.9), (-0.5, 0.55, -0.6), (0.7, -0.6, 0.6)])
+
+
+class InnerFace:
+    """Draws one person's inner face for any latents, inside a window of the portrait.
+
+    `mask` (float32 `[h, w, 1]`) is 1 over the features and falls to 0 before the outline of the head: what lies outside never
+    depends on the latents.
+    """
+
+    def __init__(self, portrait: Portrait, like: Identity | None = None):
+        self.who, self.side = portrait.identity, portrait.side
+        place = like or self.who  # a pasted face takes the place of the face that it covers
+        centre_y, half_width, half_height = place.centre_y + 0.055, 0.86 * place.half_width, 0.29
+        self.x0, self.y0 = int((0.5 - half_width) * self.side) - 1, int((centre_y - half_height) * self.side) - 1
+        self.width = 2 * (int(half_width * self.side) + 2)
+        self.height = 2 * (int(half_height * self.side) + 2)
+        self.window = (slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width))
+        y, x = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
+        x = ((x + self.x0 + 0.5) / self.side - 0.5) / half_width
+        y = ((y + self.y0 + 0.5) / self.side - centre_y) / half_height
+        radius = (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** (1 / 2.5)
+        ramp = np.clip((1.0 - radius) / 0.16, 0, 1)
+        self.mask = (ramp * ramp * (3 - 2 * ramp))[..., None]
+        edge = np.clip((0.93 - radius) / 0.035, 0, 1)
+        self.cut = edge[..., None]
+        self.skin = portrait.skin[self.window]
+        patterns = _patterns(x, y)
+        # Dark skin reflects less of the same light.
+        reflect = 0.45 + 0.55 * float(self.who.skin.mean()) / 215
+        colours = np.concatenate([np.ones((LIGHT_PATTERNS, 3), np.float32) * LIGHT_CONTRAST, COLOUR_DIRECTIONS * COLOUR_CONTRAST])
+        self.basis = (patterns[:, :, :, None] * colours[:, None, None, :] * reflect).reshape(LATENTS - EXPRESSION_LATENTS, -1)
+
+    def draw(self, latents: np.ndarray) -> np.ndarray:
+        """Draw the window for latents float64 `[LATENTS]`, each N(0, 1); float32 `[h, w, 3]` in 0..255, mask not applied."""
+        light = latents[EXPRESSION_LATENTS:].astype(np.float32) @ self.basis
+        image = np.rint(np.clip(self.skin + light.reshape(self.skin.shape), 0, 255)).astype(np.uint8)
+        self._draw_eyes(image, *latents[3:6])
+        self._draw_brows(image, latents[2])
+        self._draw_nostrils(image)
+        self._draw_mouth(image, *latents[:2])
+        if self.who.glasses:
+            self._draw_glasses(image)
+        return image.astype(np.float32)
+
+    def _pixels(self, points: np.ndarray) -> np.ndarray:
+        """Pixels of the window for points relative to the face's centre, in fractions of the side."""
+        return (np.asarray(points) + (0.5, self.who.centre_y)) * self.side - (self.x0, self.y0)
+
+    def _line(self, image: np.ndarray, points: np.ndarray, colour: np.ndarray, thickness: float, closed: bool = False) -> None:
+        fixed = np.rint(self._pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        width = max(1, round(thickness * self.side))
+        cv2.polylines(image, [fixed], closed, tuple(map(float, colour)), width, cv2.LINE_AA, SUBPIXEL_BITS)
+
+    def _fill(self, image: np.ndarray, points: np.ndarray, colour: np.ndarray) -> None:
+        fill(image, self._pixels(points), tuple(map(float, colour)))
+
+    def _draw_eyes(self, image: np.ndarray, eyelid: float, gaze_x: float, gaze_y: float) -> None:
+        who = self.who
+        openness = 1 - 0.95 * float(np.clip((eyelid - 0.6) / 0.9, 0, 1)) + 0.06 * np.tanh(gaze_y)
+        t = np.linspace(-1, 1, 13)
+        for side in (-1, 1):
+            x = side * who.eye_distance + who.eye_width * t
+            slant = -who.eye_slant * side * who.eye_width * t
+            arch = 1 - np.abs(t) ** 2.2
+            upper = who.eye_y + slant - who.eye_height * (openness * 1.15 - 0.35 * (1 - openness)) * arch
+            lower = who.eye_y + slant + who.eye_height * 0.62 * arch
+            upper = np.minimum(upper, lower)
+            almond = np.concatenate([np.stack([x, upper], 1), np.stack([x, lower], 1)[::-1]])
+            cx, cy = side * who.eye_distance + 0.013 * np.tanh(gaze_x), who.eye_y - 0.003 + 0.007 * np.tanh(gaze_y)
+            radius = who.eye_height * 0.86
+            ball = np.zeros_like(image)
+            ball[:] = (236, 234, 232)
+            self._fill(ball, ellipse(cx, cy, radius, radius, 24), who.eye * 0.62)
+            self._fill(ball, ellipse(cx, cy, radius * 0.84, radius * 0.84, 24), who.eye)
+            self._fill(ball, ellipse(cx, cy, radius * 0.42, radius * 0.42, 20), np.array((14, 12, 12)))
+            self._fill(ball, ellipse(cx + 0.007, cy - 0.008, 0.0055, 0.0055, 12), np.array((250, 250, 250)))
+            cover = np.zeros(image.shape[:2], np.uint8)
+            fill(cover, self._pixels(almond), 255)
+            weight = cover[..., None].astype(np.float32) / 255
+            image[:] = np.rint(image + weight * (ball.astype(np.float32) - image))
+            self._line(image, np.stack([x, upper - 0.004 - who.eye_height * 0.38 * arch], 1), who.skin * 0.66, 0.004)
+            self._line(image, np.stack([x, lower], 1), who.skin * 0.62, 0.003)
+            self._line(image, np.stack([x, upper], 1), who.hair * 0.25 + 12, 0.010)
+
+    def _draw_brows(self, image: np.ndarray, raised: float) -> None:
+        who = self.who
+        t = np.linspace(-1, 1, 9)
+        colour = who.hair * 0.8 if who.hair.mean() < 130 else who.hair * 0.55
+        lift = 0.009 * np.tanh(raised)
+        for side in (-1, 1):
+            x = side * (who.eye_distance + 0.004) + side * t * who.eye_width * 1.2
+            y = who.eye_y - who.brow_height - lift - who.brow_arch * (1 - (t - 0.25) ** 2) + 0.006 * t
+            half = who.brow_thickness * (0.95 - 0.45 * np.clip(t, 0, 1)) * np.where(np.abs(t) == 1, 0.5, 1)
+            self._fill(image, np.concatenate([np.stack([x, y - half], 1), np.stack([x, y + half], 1)[::-1]]), colour)
+
+    def _draw_nostrils(self, image: np.ndarray) -> None:
+        who = self.who
+        for side in (-1, 1):
+            nostril = ellipse(side * who.nose_width * 0.48, who.eye_y + who.nose_length + 0.014, who.nose_width * 0.24, 0.0065, 16)
+            self._fill(image, nostril, who.skin * 0.42)
+
+    def _draw_mouth(self, image: np.ndarray, opened: float, widened: float) -> None:
+        who = self.who
+        gap = 0.018 * (opened + np.sqrt(opened * opened + 0.4)) * 0.5 + 0.001
+        half = who.mouth_width * (1 + 0.10 * np.tanh(widened)) * (1 - 1.2 * gap)
+        t = np.linspace(-1, 1, 17)
+        arch = np.clip(1 - t**2, 0, 1)
+        smile = -0.012 * np.tanh(widened) * t**2
+        x, y = t * half, who.mouth_y + smile
+        bow = 1 - 0.25 * np.exp(-((t / 0.18) ** 2))
+        top = y - gap * arch * 0.8 - who.lip_fullness * 0.85 * arch**0.8 * bow
+        upper = y - gap * arch * 0.8
+        lower = y + gap * arch * 1.3
+        bottom = lower + who.lip_fullness * 1.05 * arch**0.8
+        self._fill(image, np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]]), who.lip)
+        self._fill(image, np.concatenate([np.stack([x, top], 1), np.stack([x, upper], 1)[::-1]]), who.lip * 0.86)
+        mouth = np.concatenate([np.stack([x * 0.96, upper], 1), np.stack([x * 0.96, lower], 1)[::-1]])
+        self._fill(image, mouth, np.array((62, 22, 26)))
+        if gap > 0.008:
+            teeth = np.minimum(upper + 0.010, lower)
+            inside = np.abs(t) < 0.75
+            edge = np.stack([x, upper], 1)[inside], np.stack([x, teeth], 1)[inside][::-1]
+            self._fill(image, np.concatenate(edge), np.array((238, 234, 226)))
+        self._line(image, np.stack([x * 0.97, (upper + lower) / 2], 1)[[0, 1]], who.skin * 0.5, 0.003)
+        self._line(image, np.stack([x * 0.97, (upper + lower) / 2], 1)[[-2, -1]], who.skin * 0.5, 0.003)
+        if gap <= 0.008:
+            self._line(image, np.stack([x * 0.97, (upper + lower) / 2], 1), who.lip * 0.45, 0.004)
+
+    def _draw_glasses(self, image: np.ndarray) -> None:
+        who = self.who
+        colour = np.array((38, 34, 36))
+        for side in (-1, 1):
+            rim = ellipse(side * who.eye_distance, who.eye_y + 0.006, who.eye_width * 1.45, 0.062, 32)
+            self._line(image, rim, colour, 0.008, closed=True)
+        bridge = who.eye_distance - who.eye_width * 1.45
+        self._line(image, np.array([(-bridge, who.eye_y - 0.004), (0, who.eye_y - 0.012), (bridge, who.eye_y - 0.004)]), colour, 0.008)

@@ -1,0 +1,246 @@
+"""The FaceForensics++-shaped tree: who is in which split, which files there are, and writing those that are missing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dataloading.errors import InputError
+from dataloading.synthetic.encoding import write_video
+from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
+
+SETTINGS_FILE = "synthetic.json"
+GENERATOR_VERSION = 1
+COMPRESSION = "c23"
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SyntheticSummary:
+    """What `synthesize` left behind: videos by split and manipulation ("original" for real), and what this run had to do."""
+
+    directory: Path
+    videos: dict[str, dict[str, int]]
+    written: int
+    already_there: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Task:
+    plan: VideoPlan
+    path: Path
+    mask: Path | None
+    fps: int
+
+
+def synthesize(
+    directory: str | os.PathLike[str],
+    *,
+    identities: int = 48,
+    videos_per_identity: int = 1,
+    frames: int = 24,
+    size: int = 128,
+    fps: int = 25,
+    seed: int = 0,
+    workers: int = 2,
+    splits: tuple[float, float, float] = (0.5, 0.25, 0.25),
+    progress: bool = True,
+) -> SyntheticSummary:
+    """Write the synthetic set into `directory`, keeping the videos that are already there.
+
+    Args:
+        directory: root of the tree; made if missing.
+        identities: people, an even number: they are paired, and each pair makes fakes of one another.
+        videos_per_identity: real videos of each person; each gives one fake of every manipulation.
+        frames: frames a video.
+        size: side of the square frames in pixels, even.
+        fps: frames a second.
+        seed: with the other settings, determines every file.
+        workers: processes; 1 draws in this one.
+        splits: shares of the pairs that go to train, val and test; a share above 0 gets at least one pair.
+        progress: show a progress bar.
+
+    Returns:
+        Counts by split and manipulation, and how many videos this run wrote.
+
+    Raises:
+        InputError: for settings that make no set, for a directory that holds something else or a set of other settings.
+    """
+    started = time.monotonic()
+    root = Path(directory)
+    settings = {
+        "generator": "istvt synthetic set",
+        "version": GENERATOR_VERSION,
+        "identities": identities,
+        "videos_per_identity": videos_per_identity,
+        "frames": frames,
+        "size": size,
+        "fps": fps,
+        "seed": seed,
+        "splits": [float(share) for share in splits],
+    }
+    _check(settings, workers)
+    pairs = _pairs_by_split(identities, videos_per_identity, splits)
+    _claim(root, settings)
+    for name, members in pairs.items():
+        _write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
+    tasks = list(_tasks(root, pairs, settings))
+    missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
+    _write_all(missing, workers, progress)
+    return SyntheticSummary(
+        directory=root,
+        videos={
+            name: dict.fromkeys(("original", *MANIPULATIONS), 2 * len(members)) for name, members in pairs.items()
+        },
+        written=len(missing),
+        already_there=len(tasks) - len(missing),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _check(settings: dict, workers: int) -> None:
+    for name, least in (("identities", 2), ("videos_per_identity", 1), ("frames", 1), ("size", 32), ("fps", 1)):
+        if settings[name] < least:
+            raise InputError(f"{name} is {settings[name]}; the synthetic set needs at least {least}.")
+    for name in ("identities", "size"):
+        if settings[name] % 2:
+            raise InputError(f"{name} is {settings[name]}; the synthetic set needs an even number.")
+    if workers < 1:
+        raise InputError(f"workers is {workers}; at least 1 is needed.")
+    if settings["seed"] < 0:
+        raise InputError(f"seed is {settings['seed']}; it must not be negative.")
+    shares = settings["splits"]
+    if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
+        raise InputError(f"splits is {shares}; three shares for train, val and test are needed, none of them negative.")
+    wanted = sum(share > 0 for share in shares)
+    if settings["identities"] < 2 * wanted:
+        raise InputError(
+            f"identities is {settings['identities']}; {wanted} splits need at least {2 * wanted}, a pair for each."
+        )
+
+
+def _pairs_by_split(
+    identities: int, videos_per_identity: int, splits: tuple[float, float, float]
+) -> dict[str, list[tuple[int, int]]]:
+    """Pairs of video numbers by split. Video `v` shows person `v // videos_per_identity`."""
+    people = identities // 2
+    exact = [share / sum(splits) * people for share in splits]
+    counts = [max(int(count), int(share > 0)) for count, share in zip(exact, splits, strict=True)]
+    while sum(counts) > people:
+        counts[counts.index(max(counts))] -= 1
+    while sum(counts) < people:
+        short = [count - have for count, have in zip(exact, counts, strict=True)]
+        counts[short.index(max(short))] += 1
+    pairs, first = {}, 0
+    for name, count in zip(SPLIT_NAMES, counts, strict=True):
+        pairs[name] = [
+            (2 * pair * videos_per_identity + take, (2 * pair + 1) * videos_per_identity + take)
+            for pair in range(first, first + count)
+            for take in range(videos_per_identity)
+        ]
+        first += count
+    return pairs
+
+
+def _claim(root: Path, settings: dict) -> None:
+    """Make `root` the home of a set of these settings, or say why it cannot be."""
+    path = root / SETTINGS_FILE
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} is a file; a directory for the synthetic set is needed.")
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON ({error}); remove the directory or choose another.") from error
+        differing = [name for name in settings if found.get(name) != settings[name]]
+        if differing:
+            told = ", ".join(f"{name} {found.get(name)} (now {settings[name]})" for name in differing)
+            raise InputError(f"{root} holds a synthetic set made with {told}; choose another directory or remove it.")
+        return
+    if root.exists() and any(root.iterdir()):
+        raise InputError(f"{root} holds files that are no synthetic set; choose an empty or a new directory.")
+    root.mkdir(parents=True, exist_ok=True)
+    _write_json(path, settings)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: dict) -> Iterator[_Task]:
+    each = settings["videos_per_identity"]
+
+    def plan(target: int, source: int, manipulation: str) -> VideoPlan:
+        return VideoPlan(
+            seed=settings["seed"],
+            video=target,
+            person=target // each,
+            source_video=source,
+            source=source // each,
+            manipulation=manipulation,
+            frames=settings["frames"],
+            size=settings["size"],
+        )
+
+    originals = root / "original_sequences" / "youtube" / COMPRESSION / "videos"
+    for members in pairs.values():
+        for a, b in members:
+            for target, source in ((a, b), (b, a)):
+                yield _Task(plan(target, source, "original"), originals / f"{target:03d}.mp4", None, settings["fps"])
+                for manipulation in MANIPULATIONS:
+                    folder = root / "manipulated_sequences" / manipulation
+                    name = f"{target:03d}_{source:03d}.mp4"
+                    yield _Task(
+                        plan(target, source, manipulation),
+                        folder / COMPRESSION / "videos" / name,
+                        folder / "masks" / "videos" / name,
+                        settings["fps"],
+                    )
+
+
+def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
+    for folder in {path.parent for task in tasks for path in (task.path, task.mask) if path is not None}:
+        folder.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        shown = bar.add_task("Drawing synthetic videos", total=len(tasks))
+        if workers == 1 or len(tasks) < 2:
+            for task in tasks:
+                _write(task)
+                bar.advance(shown)
+            return
+        # Spawned, not forked: the caller may hold threads (torch, the progress bar) that a fork would cut in two.
+        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+            for _ in pool.map(_write, tasks, chunksize=4):
+                bar.advance(shown)
+
+
+def _write(task: _Task) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    pictures, masks = zip(*render(task.plan), strict=True)
+    if task.mask is not None:
+        write_video(task.mask, masks, task.fps)
+    write_video(task.path, pictures, task.fps)
+
+
+def count_videos(summary: SyntheticSummary) -> Counter[str]:
+    """Videos by manipulation over all splits."""
+    total: Counter[str] = Counter()
+    for videos in summary.videos.values():
+        total.update(videos)
+    return total
