@@ -1,0 +1,79 @@
+"""Clips in, one logit each out: what validation, evaluation and prediction share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from dataloading.loader import ClipLoader
+
+from dataloading.sampling import Clip
+
+from .metrics import VideoScore, score_videos
+from .model import ISTVT
+from .precision import autocast
+
+
+@dataclass
+class ScoredClips:
+    """What the model says about a list of clips.
+
+    Attributes:
+        clips: the clips that could be decoded.
+        logits: float64 [clips], positive = fake.
+        skipped: (video name, reason) of every clip that could not be.
+        decoder: which decoder made them.
+    """
+
+    clips: list[Clip]
+    logits: np.ndarray
+    skipped: list[tuple[str, str]]
+    decoder: str
+
+    def videos(self) -> list[VideoScore]:
+        """One score a video, the mean of its clips' probabilities."""
+        return score_videos(self.clips, self.logits)
+
+
+@torch.inference_mode()
+def score_clips(
+    model: ISTVT,
+    clips: Sequence[Clip],
+    *,
+    batch_size: int = 16,
+    decoder: str = "auto",
+    workers: int = 2,
+    dtype: torch.dtype = torch.float32,
+    advance: Callable[[int], None] | None = None,
+) -> ScoredClips:
+    """Score clips with `model`, on the device its parameters are on.
+
+    Args:
+        model: put into evaluation mode, and back as it was.
+        clips: of videos prepared for it.
+        batch_size: clips a forward pass.
+        decoder: "auto", "pyav" or "dali".
+        workers: threads that decode.
+        dtype: autocast to this dtype; float32 is plain.
+        advance: called with the number of clips done after each batch.
+    """
+    device = next(model.parameters()).device
+    loader = ClipLoader(
+        list(clips), batch_size, model.config.image_size, device=device.type, decoder=decoder, workers=workers
+    )
+    was_training = model.training
+    model.eval()
+    positions, logits = [], []
+    for batch in loader:
+        with autocast(device, dtype):
+            logits.append(model(batch.clips).float().cpu())
+        positions.append(batch.indices.cpu())
+        if advance:
+            advance(len(batch.indices))
+    model.train(was_training)
+    order = torch.cat(positions).tolist() if positions else []
+    values = torch.cat(logits).double().numpy() if logits else np.empty(0)
+    skipped = [(clip.video.name, reason) for clip, reason in loader.skipped]
+    return ScoredClips([clips[i] for i in order], values, skipped, loader.decoder)
