@@ -1,0 +1,128 @@
+"""Exact frames of a video file as RGB arrays, by PyAV (FFmpeg)."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from dataloading.errors import InputError
+from dataloading.probe import VideoInfo, open_video, probe, video_stream
+
+# Decoders that look at `skip_frame` for the packet at hand; others, such as dav1d, work ahead.
+_SKIPS_PACKET_BY_PACKET = ("h264", "hevc")
+
+
+def decode_frames(path: str | Path, frames: Sequence[int] | np.ndarray, info: VideoInfo | None = None) -> np.ndarray:
+    """Decodes chosen frames, upright, as 8-bit RGB.
+
+    A frame is found by its place in the sorted presentation times, so the index is exact with constant and variable
+    frame rates, reordered frames and open groups of pictures; rates and durations play no part.
+
+    Args:
+        path: The file.
+        frames: Indices in display order, in any order.
+        info: What `probe` says of the file, if it is known already.
+
+    Returns:
+        uint8 [n, H, W, 3], in the order of ``frames``.
+
+    Raises:
+        InputError: The file is no video, it has no such frame, or the frame is damaged; file and frame are named.
+    """
+    path = Path(path)
+    info = info or probe(path)
+    decoded = dict(iterate_frames(path, frames, info))
+    sizes = {picture.shape for picture in decoded.values()}
+    if len(sizes) > 1:
+        raise InputError(f"{path} changes its picture size within frames {min(decoded)} to {max(decoded)}.")
+    return np.stack([decoded[int(frame)] for frame in frames])
+
+
+def iterate_frames(
+    path: str | Path, frames: Sequence[int] | np.ndarray, info: VideoInfo | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Like `decode_frames`, but hands out one frame at a time, ascending: for many frames of a long video.
+
+    Yields:
+        ``(frame, uint8 [H, W, 3])``, each of the different ``frames`` once.
+
+    Raises:
+        InputError: As `decode_frames`, before the first frame that is missing.
+    """
+    path = Path(path)
+    info = info or probe(path)
+    wanted = sorted({int(frame) for frame in frames})
+    if not wanted:
+        raise InputError(f"No frame of {path} is asked for; expected one or more.")
+    for frame in (wanted[0], wanted[-1]):
+        if not 0 <= frame < info.frames:
+            raise InputError(f"{path} has no frame {frame}: it has {info.frames}, counted from 0.")
+    # From the nearest keyframe first. Where a stream cannot be entered there, its beginning always works.
+    keyframe = int(info.keyframes[np.searchsorted(info.keyframes, wanted[0], side="right") - 1]) if info.timed else 0
+    error: av.FFmpegError | None = None
+    for start in dict.fromkeys((max(keyframe, 0), 0)):
+        try:
+            for frame, picture in _decode_from(path, start, wanted, info):
+                wanted = wanted[1:]
+                yield frame, picture
+        except av.FFmpegError as failure:
+            error = failure
+        if not wanted:
+            return
+    reason = f" ({error.strerror})" if error is not None and error.strerror else ""
+    raise InputError(f"{path} is damaged: frame {wanted[0]} of {info.frames} cannot be decoded{reason}.") from error
+
+
+def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
+    """The wanted frames, ascending, decoded forward from keyframe ``start``; it ends early where one is missing."""
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        # An error must be an error: by default FFmpeg paints over damage and says nothing. One thread a file, because
+        # the loader already decodes several files at once.
+        stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.thread_count = 1
+        pictures = (
+            _pictures_by_time(container, stream, start, wanted, info)
+            if info.timed
+            else enumerate(container.decode(stream))
+        )
+        expected = iter(wanted)
+        remaining = set(wanted)
+        for frame, picture in pictures:
+            if frame not in remaining:
+                continue
+            if frame != next(expected):
+                return
+            remaining.remove(frame)
+            yield frame, _to_rgb(picture, info.rotation)
+            if not remaining:
+                return
+
+
+def _pictures_by_time(
+    container: "av.container.InputContainer", stream: "av.VideoStream", start: int, wanted: list[int], info: VideoInfo
+) -> Iterator[tuple[int, "av.VideoFrame"]]:
+    """Decoded pictures and their frame numbers, by presentation time; at least the wanted ones."""
+    wanted_times = {int(time) for time in info.timestamps[wanted]}
+    entry = int(info.timestamps[start])
+    if start > 0:
+        container.seek(entry, stream=stream, backward=True)
+    for packet in container.demux(stream):
+        if start > 0 and packet.pts is not None and packet.pts < entry:
+            # Shown before the keyframe. In an open group of pictures some of these come after it and refer to what
+            # came before; nothing shown later refers to them.
+            continue
+        # What is neither wanted nor a reference of something else need not be decoded: half of the frames of x264.
+        if info.codec in _SKIPS_PACKET_BY_PACKET:
+            skip = packet.pts is not None and packet.pts not in wanted_times
+            stream.codec_context.skip_frame = "NONREF" if skip else "DEFAULT"
+        for picture in stream.decode(packet):
+            if picture.pts is not None:
+                yield int(np.searchsorted(info.timestamps, picture.pts)), picture
+
+
+def _to_rgb(picture: "av.VideoFrame", rotation: int) -> np.ndarray:
+    """uint8 [H, W, 3], turned upright. More than 8 bits are scaled to 8."""
+    rgb = picture.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(rgb, rotation // 90)) if rotation else rgb
