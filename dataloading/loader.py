@@ -1,0 +1,323 @@
+"""From a list of clips to batches for the model."""
+
+import queue
+import threading
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from dataloading.decode import decode_frames
+from dataloading.errors import InputError
+from dataloading.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
+from dataloading.probe import VideoInfo, probe_once
+from dataloading.sampling import Clip
+
+DECODERS = ("auto", "pyav", "dali")
+_EIGHT_BIT = ("yuv420p", "yuvj420p")
+# Smallest width and height that DALI's decoder takes, by codec. On a GPU these are NVDEC's.
+_DALI_ON_CPU = {"vp8": (1, 1), "vp9": (1, 1), "mjpeg": (1, 1)}
+_DALI_ON_GPU = {
+    "h264": (48, 16),
+    "hevc": (144, 144),
+    "vp8": (48, 16),
+    "vp9": (128, 128),
+    "av1": (128, 128),
+    "mpeg4": (48, 16),
+    "mjpeg": (64, 64),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Some clips, ready for the model.
+
+    Attributes:
+        clips: float32 [B, T, 3, H, W] in [-1, 1].
+        labels: float32 [B], 0 real and 1 fake.
+        indices: int64 [B], positions in the list the loader was given.
+    """
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+
+
+class ClipLoader:
+    """Decodes, crops, resizes and augments a list of clips, in its order, each exactly once an epoch.
+
+    Iterating it is one epoch, and it can be iterated again. Decoding and the DALI graph run in background threads, a
+    few batches ahead of the consumer. The last batch may be smaller. A clip that cannot be decoded is left out of its
+    batch and listed with the reason in ``skipped``; the epoch goes on. A batch of which nothing is left is not given
+    out, so with DistributedDataParallel wrap the epoch in ``model.join()``.
+
+    Attributes:
+        decoder: ``"pyav"`` or ``"dali"``, whichever decodes: their colours differ by some grey levels, so that it
+            belongs into a checkpoint.
+        skipped: ``(clip, reason)`` for the clips that the latest epoch has had to leave out so far.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        batch_size: int,
+        image_size: int,
+        augment: bool | Augmentation = False,
+        device: str | torch.device = "cpu",
+        decoder: str = "auto",
+        seed: int = 0,
+        workers: int = 2,
+        prefetch: int = 2,
+    ):
+        """Checks its arguments; nothing is decoded yet.
+
+        Args:
+            clips: What to load, in this order; all with the same number of frames.
+            batch_size: B, clips of a batch.
+            image_size: H and W of the output in pixels.
+            augment: True for the default `Augmentation`, or one. Its draws depend on the seed, on how often the loader
+                was iterated, and on the clip (its ``index`` and video): not on the batch size or on what is skipped.
+            device: Where the graph runs and the batches are: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+            decoder: ``"pyav"``; ``"dali"`` (NVDEC on a GPU; on CPU it knows VP8, VP9 and MJPEG only); ``"auto"``: DALI
+                on a GPU if it can decode every readable video of the list, else PyAV.
+            seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
+            workers: Threads that read and decode, and threads of the DALI graph.
+            prefetch: Batches prepared ahead, beyond the one that is being made.
+
+        Raises:
+            InputError: An argument is out of range, DALI is missing, or ``decoder="dali"`` and a video is not for it.
+        """
+        for name, number in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
+            if number < 1:
+                raise InputError(f"{name} is {number}; expected 1 or more.")
+        if decoder not in DECODERS:
+            raise InputError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}.")
+        lengths = sorted({len(clip.frames) for clip in clips})
+        if len(lengths) > 1:
+            raise InputError(f"The clips have {lengths[0]} to {lengths[-1]} frames; expected the same number in each.")
+        require_dali()
+        self.clips = clips
+        self.batch_size, self.image_size, self.seed = batch_size, image_size, seed
+        self.augmentation = (augment if isinstance(augment, Augmentation) else Augmentation()) if augment else None
+        self.device = torch.device(device)
+        self.decoder = self._choose_decoder(decoder)
+        self.skipped: list[tuple[Clip, str]] = []
+        self._workers, self._prefetch = workers, prefetch
+        self._passes = 0
+
+    def __len__(self) -> int:
+        """Batches of an epoch in which nothing is skipped."""
+        return -(-len(self.clips) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.skipped = []
+        self._passes += 1
+        return _in_background(self._batches(self._passes, self.skipped), self._prefetch)
+
+    def _choose_decoder(self, decoder: str) -> str:
+        if decoder == "pyav" or (decoder == "auto" and self.device.type == "cpu"):
+            return "pyav"
+        for path in dict.fromkeys(clip.video.path for clip in self.clips):
+            try:
+                reason = why_not_dali(probe_once(path), self.device.type)
+            except InputError:
+                continue  # unreadable whoever decodes: it will be skipped and listed
+            if reason is not None and decoder == "auto":
+                return "pyav"
+            if reason is not None:
+                raise InputError(f"decoder is 'dali', but {path} {reason}; decoder='pyav' reads it.")
+        return "dali"
+
+    def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
+        """The work of one epoch."""
+        graph = _RestartingGraph(self._build_graph)
+        positions = range(len(self.clips))
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="clip") as threads:
+            loads = _run_ahead(threads, lambda i: self._load(i, epoch), positions, self._prefetch * self.batch_size)
+            try:
+                while futures := list(islice(loads, self.batch_size)):
+                    batch = self._finish(futures, graph, skipped)
+                    if batch is not None:
+                        yield batch
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+
+    def _build_graph(self) -> ClipGraph:
+        decode, augment = self.decoder == "dali", self.augmentation is not None
+        return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
+
+    def _load(self, position: int, epoch: int) -> tuple[int, Sample | str]:
+        """Reads one clip; in a worker thread. A clip that cannot be read gives the reason instead."""
+        clip = self.clips[position]
+        draw = Draw()
+        if self.augmentation is not None:
+            name = zlib.crc32(clip.video.name.encode())
+            draw = self.augmentation.draw(np.random.default_rng([self.seed, epoch, clip.index, name]))
+        try:
+            if self.decoder == "dali":
+                return position, _encoded_sample(clip, draw)
+            return position, _decoded_sample(clip, draw, self.image_size)
+        except InputError as error:
+            return position, str(error)
+
+    def _finish(
+        self, loaded: list[tuple[int, Sample | str]], graph: "_RestartingGraph", skipped: list[tuple[Clip, str]]
+    ) -> Batch | None:
+        """Runs the graph on what could be read, notes what could not."""
+        skipped.extend((self.clips[i], outcome) for i, outcome in loaded if isinstance(outcome, str))
+        good = [(i, outcome) for i, outcome in loaded if isinstance(outcome, Sample)]
+        if not good:
+            return None
+        clips, failures = graph.run([sample for _, sample in good])
+        for place, message in failures.items():
+            clip = self.clips[good[place][0]]
+            first, last = clip.frames[0], clip.frames[-1]
+            reason = f"{clip.video.path} is damaged: DALI cannot decode frames {first} to {last} ({message})."
+            skipped.append((clip, reason))
+        indices = [i for place, (i, _) in enumerate(good) if place not in failures]
+        if not indices:
+            return None
+        labels = torch.tensor([float(self.clips[i].label) for i in indices], device=self.device)
+        return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
+
+
+def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
+    """Why DALI cannot decode a video on ``"cpu"`` or ``"cuda"``, to follow its name in a sentence; None if it can."""
+    smallest = (_DALI_ON_GPU if device_type == "cuda" else _DALI_ON_CPU).get(info.codec)
+    if smallest is None:
+        return f"is {info.codec}, which DALI cannot decode on {device_type}"
+    if info.pixel_format not in _EIGHT_BIT:
+        return f"has pixel format {info.pixel_format}, and DALI decodes 8-bit 4:2:0 only"
+    if info.rotation:
+        return f"is to be rotated by {info.rotation} degrees, which DALI does not do"
+    if not info.timed or info.hidden:
+        return "has hidden frames or frames without times, which DALI counts differently"
+    if info.width < smallest[0] or info.height < smallest[1]:
+        return f"is {info.width}x{info.height}, below the {smallest[0]}x{smallest[1]} that DALI decodes"
+    return None
+
+
+def _decoded_sample(clip: Clip, draw: Draw, image_size: int) -> Sample:
+    box = _checked_box(clip)
+    pictures = decode_frames(clip.video.path, clip.frames, probe_once(clip.video.path))
+    height, width = pictures.shape[1:3]
+    # Only what the resampling can reach is kept: with its margin the result is the same, and full pictures of
+    # several batches would not fit into memory.
+    x0, x1 = _reach(box[0], box[2], width, image_size)
+    y0, y1 = _reach(box[1], box[3], height, image_size)
+    part = np.ascontiguousarray(pictures[:, y0:y1, x0:x1])
+    return Sample(part, clip.frames, box - np.float32([x0, y0, x0, y0]), draw)
+
+
+def _reach(low: float, high: float, length: int, image_size: int) -> tuple[int, int]:
+    """Pixels of one axis that antialiased resampling of [low, high] to ``image_size`` reads; at least one."""
+    margin = 2 + (high - low) / image_size
+    first = int(np.clip(np.floor(low - margin), 0, length - 1))
+    return first, int(np.clip(np.ceil(high + margin), first + 1, length))
+
+
+def _encoded_sample(clip: Clip, draw: Draw) -> Sample:
+    box = _checked_box(clip)
+    info = probe_once(clip.video.path)
+    last = int(clip.frames[-1])
+    if last >= info.frames:
+        raise InputError(f"{clip.video.path} has no frame {last}: it has {info.frames}, counted from 0.")
+    return Sample(np.fromfile(clip.video.path, np.uint8), clip.frames, box, draw)
+
+
+def _checked_box(clip: Clip) -> np.ndarray:
+    box = np.float32(clip.box)
+    if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
+        raise InputError(f"{clip.video.path} has the box {clip.box}; expected x0 < x1 and y0 < y1 in pixels.")
+    return box
+
+
+class _RestartingGraph:
+    """A `ClipGraph` that survives a sample that DALI cannot decode."""
+
+    def __init__(self, build):
+        self._build = build
+        self._graph: ClipGraph | None = None
+
+    def run(self, samples: list[Sample]) -> tuple[torch.Tensor | None, dict[int, str]]:
+        """The output for the samples that work, and by place in the list what DALI said of those that do not."""
+        try:
+            return self._run(samples), {}
+        except RuntimeError as error:
+            if samples[0].data.ndim > 1 or "CUDA" in str(error):
+                raise  # decoded frames cannot be at fault, and a broken GPU is no damaged video
+        # The whole batch is lost with one damaged video: one by one, to find out which.
+        outputs, failures = [], {}
+        for place, sample in enumerate(samples):
+            try:
+                outputs.append(self._run([sample]))
+            except RuntimeError as error:
+                failures[place] = _last_line(error)
+        return (torch.cat(outputs) if outputs else None), failures
+
+    def _run(self, samples: list[Sample]) -> torch.Tensor:
+        graph, self._graph = self._graph or self._build(), None
+        output = graph.run(samples)
+        self._graph = graph  # only if it is still alive
+        return output
+
+
+def _last_line(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _run_ahead(threads: ThreadPoolExecutor, function, items: Iterable[int], ahead: int) -> Iterator:
+    """Results of ``function(item)`` in order; while one is used, up to ``ahead`` more are being worked on."""
+    pending: deque[Future] = deque()
+    for item in items:
+        pending.append(threads.submit(function, item))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
+    """The same items, made in a thread that runs up to ``ahead`` items in front; its errors are raised here."""
+    ready: queue.Queue = queue.Queue(maxsize=max(ahead, 1))
+    stop = threading.Event()
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not _offer(ready, (item, None), stop):
+                    return
+            _offer(ready, None, stop)
+        except BaseException as error:  # handed to the consumer, whatever it is
+            _offer(ready, (None, error), stop)
+        finally:
+            items.close()
+
+    producer = threading.Thread(target=produce, name="clip-loader", daemon=True)
+    producer.start()
+    try:
+        while (entry := ready.get()) is not None:
+            item, error = entry
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stop.set()
+        producer.join()
+
+
+def _offer(ready: queue.Queue, entry: object, stop: threading.Event) -> bool:
+    """Puts an entry into the queue unless the consumer has left meanwhile."""
+    while not stop.is_set():
+        try:
+            ready.put(entry, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False

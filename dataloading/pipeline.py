@@ -1,0 +1,170 @@
+"""The one DALI graph between a clip's frames and the model's input, the same on CPU and GPU.
+
+Decoded frames (or, where DALI decodes, an encoded file and frame numbers) go in with a box; they are cropped, resized
+with antialiasing, augmented, and scaled from [0, 255] to [-1, 1]. Whatever is random is drawn outside, one draw a clip,
+and applied to all of its frames alike: a change from frame to frame would be a temporal trace of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dataloading.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How training clips are varied; one draw for all frames of a clip.
+
+    Attributes:
+        flip: Probability of mirroring left and right.
+        brightness, contrast, saturation: Each is multiplied by a factor from 1 - this to 1 + this.
+        compression: Probability of a JPEG round trip.
+        lowest_quality: JPEG quality is drawn from this to 95.
+    """
+
+    flip: float = 0.5
+    brightness: float = 0.15
+    contrast: float = 0.15
+    saturation: float = 0.15
+    compression: float = 0.2
+    lowest_quality: int = 60
+
+    def draw(self, random: np.random.Generator) -> "Draw":
+        """The changes for one clip."""
+        flip, compress = random.random(2) < (self.flip, self.compression)
+        around = np.array([self.brightness, self.contrast, self.saturation])
+        brightness, contrast, saturation = 1 + around * random.uniform(-1, 1, 3)
+        quality = int(random.integers(self.lowest_quality, 96)) if compress else UNCOMPRESSED
+        return Draw(bool(flip), float(brightness), float(contrast), float(saturation), quality)
+
+
+UNCOMPRESSED = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The changes drawn for one clip; the defaults change nothing."""
+
+    flip: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    quality: int = UNCOMPRESSED
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One clip on its way into the graph.
+
+    Attributes:
+        data: uint8 [T, H, W, 3] decoded frames, or uint8 [bytes], a whole encoded file, where DALI decodes.
+        frames: int32 [T], the frames to decode from the file.
+        box: float32 [4], x0, y0, x1, y1 in pixels of the picture; it may reach beyond it, where the border is repeated.
+        draw: Its augmentation.
+    """
+
+    data: np.ndarray
+    frames: np.ndarray
+    box: np.ndarray
+    draw: Draw
+
+
+class ClipGraph:
+    """A built DALI pipeline. Once a run has raised, the pipeline is dead and a new one has to be built."""
+
+    def __init__(
+        self, batch_size: int, image_size: int, device: torch.device, decode: bool, augment: bool, threads: int
+    ):
+        """``decode``: samples are encoded files. ``augment``: samples' draws are applied, otherwise ignored."""
+        self._decode, self._augment, self._device = decode, augment, device
+        device_id = None
+        if device.type == "cuda":
+            device_id = torch.cuda.current_device() if device.index is None else device.index
+        self._pipeline = _define(batch_size, image_size, device_id, decode, augment, threads)
+        self._pipeline.build()
+
+    def run(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """float32 [B, T, 3, image_size, image_size] in [-1, 1], on the device, in memory of its own.
+
+        Raises:
+            RuntimeError: DALI could not decode one of the samples; it does not say which.
+        """
+        inputs: dict[str, list[np.ndarray]] = {
+            "data": [sample.data for sample in samples],
+            "roi_start": [np.float32([sample.box[1], sample.box[0]]) for sample in samples],
+            "roi_end": [np.float32([sample.box[3], sample.box[2]]) for sample in samples],
+        }
+        if self._decode:
+            inputs["frames"] = [np.asarray(sample.frames, np.int32) for sample in samples]
+        if self._augment:
+            for name in ("brightness", "contrast", "saturation"):
+                inputs[name] = [np.float32(getattr(sample.draw, name)) for sample in samples]
+            for name in ("flip", "quality"):
+                inputs[name] = [np.int32(getattr(sample.draw, name)) for sample in samples]
+        (output,) = self._pipeline.run(**inputs)
+        clips = torch.from_dlpack(output.as_tensor()).clone()
+        if clips.is_cuda:
+            # The consumer is another thread, perhaps on another stream, and DALI takes its buffer back.
+            torch.cuda.current_stream(clips.device).synchronize()
+        return clips
+
+
+def require_dali() -> None:
+    """An InputError with the way out where DALI is not installed."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"NVIDIA DALI, which crops and augments clips, cannot be imported ({error}): "
+            "install nvidia-dali-cuda130 as the README says."
+        ) from error
+
+
+def _define(batch_size: int, image_size: int, device_id: int | None, decode: bool, augment: bool, threads: int):
+    from nvidia.dali import fn, math, pipeline_def, types
+
+    on_gpu = device_id is not None
+
+    # One batch in, one batch out: the loader's own thread runs ahead, and nothing is lost between epochs.
+    @pipeline_def(
+        batch_size=batch_size,
+        num_threads=threads,
+        device_id=device_id,
+        prefetch_queue_depth=1,
+        exec_dynamic=True,
+        enable_conditionals=True,
+    )
+    def graph():
+        if decode:
+            encoded = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
+            frames = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
+            # pad_mode: the default turns a frame beyond the end into a black one.
+            video = fn.decoders.video(encoded, device="mixed" if on_gpu else "cpu", frames=frames, pad_mode="none")
+        else:
+            video = fn.external_source(name="data", dtype=types.UINT8, layout="FHWC")
+            if on_gpu:
+                video = video.gpu()
+        start = fn.external_source(name="roi_start", dtype=types.FLOAT, ndim=1)
+        end = fn.external_source(name="roi_end", dtype=types.FLOAT, ndim=1)
+        # float: rounding to grey levels would add noise to differences of nearly equal frames.
+        video = fn.resize(video, roi_start=start, roi_end=end, size=[image_size, image_size], dtype=types.FLOAT)
+        mirror = 0
+        if augment:
+            factors = {
+                name: fn.external_source(name=name, dtype=types.FLOAT, ndim=0)
+                for name in ("brightness", "contrast", "saturation")
+            }
+            mirror = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
+            quality = fn.external_source(name="quality", dtype=types.INT32, ndim=0)
+            video = math.clamp(fn.color_twist(video, dtype=types.FLOAT, **factors), 0.0, 255.0)
+            if quality < UNCOMPRESSED:
+                compressed = fn.jpeg_compression_distortion(fn.cast(video, dtype=types.UINT8), quality=quality)
+                video = fn.cast(compressed, dtype=types.FLOAT)
+        return fn.crop_mirror_normalize(
+            video, dtype=types.FLOAT, output_layout="FCHW", mean=[127.5] * 3, std=[127.5] * 3, mirror=mirror
+        )
+
+    return graph()
