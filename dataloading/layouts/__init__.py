@@ -1,0 +1,77 @@
+"""Published layouts of deepfake data sets, read into one form with their official splits and labels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloading.errors import InputError
+from dataloading.layouts import celeb_df, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
+from dataloading.layouts.files import directories
+from dataloading.layouts.summary_text import format_summary
+from dataloading.video import Dataset
+
+__all__ = ["LAYOUTS", "format_summary", "read_dataset"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    expected: str
+    recognise: Callable[[Path], bool]
+    read: Callable[[Path, str, Path | None], Dataset]
+
+
+# In the order in which they are tried: the ones with the most telling names first.
+_LAYOUTS = {
+    deeper_forensics.NAME: _Layout(deeper_forensics.EXPECTED, deeper_forensics.recognise, deeper_forensics.read),
+    faceforensics.NAME: _Layout(
+        faceforensics.EXPECTED,
+        faceforensics.recognise,
+        lambda root, compression, _: faceforensics.read(root, compression),
+    ),
+    celeb_df.NAME: _Layout(celeb_df.EXPECTED, celeb_df.recognise, lambda root, *_: celeb_df.read(root)),
+    faceforensics.KAGGLE_NAME: _Layout(
+        faceforensics.KAGGLE_EXPECTED, faceforensics.recognise_kaggle, lambda root, *_: faceforensics.read_kaggle(root)
+    ),
+    dfdc_preview.NAME: _Layout(dfdc_preview.EXPECTED, dfdc_preview.recognise, lambda root, *_: dfdc_preview.read(root)),
+    plain.NAME: _Layout(plain.EXPECTED, plain.recognise, lambda root, *_: plain.read(root)),
+    dfdc.NAME: _Layout(dfdc.EXPECTED, dfdc.recognise, lambda root, *_: dfdc.read(root)),
+}
+LAYOUTS = tuple(_LAYOUTS)
+
+
+def read_dataset(
+    root: str | Path, layout: str = "auto", compression: str = "c23", originals: str | Path | None = None
+) -> Dataset:
+    """Reads the videos of a data set, with their official split and labels (real 0, fake 1).
+
+    No video is opened. What is not used is in `Dataset.left_out` with the reason; where a set has no official split,
+    one is made by identity and `Dataset.notes` says so.
+
+    Args:
+        root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognised.
+        layout: One of `LAYOUTS`, or ``"auto"`` to recognise it by its names.
+        compression: For FaceForensics++: ``raw`` (or ``c0``), ``c23`` or ``c40``.
+        originals: For DeeperForensics: the FaceForensics++ root with its real videos, unless that lies beside it.
+
+    Raises:
+        InputError: The directory is missing, fits no layout or has no usable video, or a list in it cannot be read.
+    """
+    root = Path(root)
+    if layout != "auto" and layout not in _LAYOUTS:
+        raise InputError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}.")
+    if not root.is_dir():
+        problem = "is not a directory" if root.exists() else "does not exist"
+        raise InputError(f"{root} {problem}; expected the directory of a data set.")
+    if layout == "auto":
+        root, layout = _recognise(root)
+    return _LAYOUTS[layout].read(root, compression, Path(originals) if originals is not None else None)
+
+
+def _recognise(root: Path) -> tuple[Path, str]:
+    inside = directories(root)
+    for place in (root, *(inside if len(inside) == 1 else ())):
+        for name, layout in _LAYOUTS.items():
+            if layout.recognise(place):
+                return place, name
+    looked_for = "; ".join(f"{name}: {layout.expected}" for name, layout in _LAYOUTS.items())
+    raise InputError(f"{root} fits no layout that is known here. Looked for {looked_for}.")

@@ -1,0 +1,93 @@
+"""From the files that a layout recognised to a `Dataset`: splits where there are none, names, sources."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dataloading.errors import InputError
+from dataloading.layouts.identity_split import STRADDLES, split_by_identity
+from dataloading.video import ORIGINAL, Dataset, LeftOut, Video
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A video file that a layout recognised.
+
+    Attributes:
+        path: The file.
+        label: 0 for real, 1 for fake.
+        people: Who is in it, first the one whose body and scene are shown.
+        manipulation: As `Video.manipulation`.
+        split: The official split, or None where none is given.
+        identity: As `Video.identity`; by default the first of ``people``.
+        original: The file of the original that a fake was made from.
+        mask: The mask video.
+        root: What the name is relative to, where that is not the root of the data set.
+    """
+
+    path: Path
+    label: int
+    people: tuple[str, ...]
+    manipulation: str = ORIGINAL
+    split: str | None = None
+    identity: str | None = None
+    original: Path | None = None
+    mask: Path | None = None
+    root: Path | None = None
+
+
+def with_made_split(
+    candidates: Sequence[Candidate], shares: Mapping[str, float], left_out: list[LeftOut]
+) -> list[Candidate]:
+    """Splits candidates by identity; those whose people are in two splits are added to ``left_out``."""
+    if not candidates:
+        return []
+    places = split_by_identity([c.people for c in candidates], [c.label for c in candidates], shares)
+    kept = []
+    for candidate, (identity, split) in zip(candidates, places, strict=True):
+        if split is None:
+            left_out.append(LeftOut(candidate.path, STRADDLES))
+        else:
+            kept.append(replace(candidate, split=split, identity=identity))
+    return kept
+
+
+def to_dataset(
+    root: Path,
+    layout: str,
+    candidates: Sequence[Candidate],
+    left_out: list[LeftOut],
+    notes: list[str],
+    expected: str,
+) -> Dataset:
+    """Names the candidates and links fakes to their originals.
+
+    Raises:
+        InputError: There is not a single video; the sentence says what was ``expected``.
+    """
+    if not candidates:
+        ignored = f" ({len(left_out)} files were left out, the first because: {left_out[0].reason})" if left_out else ""
+        raise InputError(f"{root} has no usable video for the layout {layout}; expected {expected}{ignored}.")
+    name_of: dict[Path, str] = {}
+    taken: set[str] = set()
+    for candidate in sorted(candidates, key=lambda c: c.path):
+        relative = candidate.path.relative_to(candidate.root or root)
+        name = relative.with_suffix("").as_posix()
+        # a.mp4 and a.avi in one directory: the second keeps its suffix.
+        name_of[candidate.path] = name if name not in taken else relative.as_posix()
+        taken.add(name_of[candidate.path])
+    videos = [
+        Video(
+            path=candidate.path,
+            label=candidate.label,
+            manipulation=candidate.manipulation,
+            split=candidate.split,
+            name=name_of[candidate.path],
+            identity=candidate.identity or candidate.people[0],
+            source=name_of.get(candidate.original) if candidate.original else None,
+            mask=candidate.mask,
+        )
+        for candidate in candidates
+    ]
+    left_out.sort(key=lambda item: (item.reason, item.path))
+    return Dataset(root, layout, sorted(videos, key=lambda video: video.name), left_out, notes)

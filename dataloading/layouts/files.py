@@ -1,0 +1,91 @@
+"""Finding and reading the files of a data set: what all layouts share."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dataloading.errors import InputError
+from dataloading.face_index import FILE_NAME as FACE_INDEX
+from dataloading.video import LeftOut
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+
+NOT_A_VIDEO = f"not a video file name (expected {', '.join(sorted(VIDEO_SUFFIXES))})"
+UNKNOWN_PLACE = "in a directory that this layout does not have"
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name is that of a video file."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def directories(directory: Path) -> list[Path]:
+    """The visible directories in a directory, sorted by name; none where it does not exist."""
+    if not directory.is_dir():
+        return []
+    return sorted(child for child in directory.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def child_directory(directory: Path, name: str) -> Path | None:
+    """The directory of that name in a directory, whatever its upper and lower case."""
+    exact = directory / name
+    if exact.is_dir():
+        return exact
+    return next((child for child in directories(directory) if child.name.lower() == name.lower()), None)
+
+
+def videos_in(directory: Path, left_out: list[LeftOut], *, recursive: bool = False) -> list[Path]:
+    """The video files in a directory, sorted; files there with another kind of name are added to ``left_out``."""
+    found = []
+    for path in sorted(walk(directory) if recursive else directory.iterdir()):
+        if path.is_dir() or path.name.startswith(".") or path.name == FACE_INDEX:
+            continue
+        if is_video(path):
+            found.append(path)
+        else:
+            left_out.append(LeftOut(path, NOT_A_VIDEO))
+    return found
+
+
+def walk(root: Path, enter: Callable[[Path], bool] = lambda directory: True) -> Iterator[Path]:
+    """All visible files below a directory; ``enter`` says which directories to look into."""
+    for directory, names, files in os.walk(root):
+        here = Path(directory)
+        names[:] = sorted(name for name in names if not name.startswith(".") and enter(here / name))
+        yield from (here / name for name in sorted(files) if not name.startswith("."))
+
+
+def files_named(name: str, root: Path, depth: int) -> list[Path]:
+    """The files of that name in a directory and at most ``depth`` levels below it, sorted."""
+    return sorted(path for level in range(depth + 1) for path in root.glob("*/" * level + name) if path.is_file())
+
+
+def add_unknown_places(root: Path, known: Iterable[Path], left_out: list[LeftOut]) -> None:
+    """Adds to ``left_out`` every video file below ``root`` that is neither in ``known`` nor left out already."""
+    seen = {*known, *(item.path for item in left_out)}
+    # Directories of extracted frames may hold millions of files and never a video.
+    for path in walk(root, enter=lambda directory: directory.name not in ("images", "frames")):
+        if is_video(path) and path not in seen:
+            left_out.append(LeftOut(path, UNKNOWN_PLACE))
+
+
+def read_text(path: Path) -> str:
+    """The text of a list file; InputError where it is not text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file.") from None
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """The content of a JSON file that must be a list or a dict; InputError where it is not."""
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error}).") from None
+    if not isinstance(content, kind):
+        expected = "a list" if kind is list else "an object"
+        raise InputError(f"{path} holds a JSON {type(content).__name__}; expected {expected}.")
+    return content
