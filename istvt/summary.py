@@ -64,7 +64,7 @@ def verdict_sentence(metrics: Metrics) -> str:
 def interval_sentence(evaluation: Evaluation) -> str:
     """How the intervals were made."""
     sentence = (
-        f"Intervals hold {evaluation.confidence:.0%}: Wilson's for accuracy, precision and recall by video, elsewhere "
+        f"{evaluation.confidence:.0%} intervals: Wilson's for accuracy, precision and recall by video; for the others "
         f"a bootstrap of {evaluation.resamples:,} resamples of videos within each class (seed {evaluation.seed})."
     )
     if any(m.auc.method == "newcombe" for m in (evaluation.videos, *evaluation.manipulations.values())):

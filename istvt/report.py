@@ -1,0 +1,332 @@
+"""The report: one HTML file that opens from disk, holds its pictures and needs no network and no script."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from dataloading.errors import InputError
+from dataloading.video import CLASSES, ORIGINAL
+from istvt import plots
+from istvt.metrics import DEFAULT_THRESHOLD, METRIC_NAMES, Evaluation, VideoScore
+from istvt.summary import interval_sentence, verdict_sentence
+
+_THUMBNAIL = 160
+_JPEG_QUALITY = 82
+_LISTED_VIDEOS = 1000
+_SEPARATORS = re.compile(r"([/_,])")
+_HEADLINE = {
+    "accuracy": "share of videos judged right",
+    "auc": "chance that a fake scores above a real video",
+    "average_precision": "precision averaged over recall",
+    "equal_error_rate": "error rate where both errors are equally frequent",
+}
+_CURVES = (
+    ("Loss", (("train_loss", "training"), ("val_loss", "validation")), False),
+    ("Validation AUC and accuracy", (("val_auc", "AUC"), ("val_accuracy", "accuracy")), True),
+    (
+        "Validation precision, recall and F1",
+        (("val_precision", "precision"), ("val_recall", "recall"), ("val_f1", "F1")),
+        True,
+    ),
+    ("Learning rate", (("learning_rate", "learning rate"),), False),
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A video to show with its verdict.
+
+    Attributes:
+        score: what the detector says about it.
+        frames: as the model saw them, RGB uint8 ``[n, height, width, 3]``.
+        frame_numbers: of ``frames`` in the video, n of them; None where they are not known.
+    """
+
+    score: VideoScore
+    frames: np.ndarray
+    frame_numbers: Sequence[int] | None = None
+
+
+def choose_examples(
+    scores: Sequence[VideoScore], threshold: float = DEFAULT_THRESHOLD, wrong: int = 6, right: int = 6
+) -> list[VideoScore]:
+    """Pick the videos worth looking at: the surest of the wrong verdicts and ordinary right ones.
+
+    Both are taken in turn from the real videos and from each manipulation, so that none crowds out the others. The
+    wrong ones come first.
+    """
+    groups: dict[str, list[VideoScore]] = {}
+    for score in scores:
+        groups.setdefault(score.manipulation, []).append(score)
+    mistakes, ordinary = [], []
+    for _, group in sorted(groups.items(), key=lambda item: (item[0] != ORIGINAL, item[0])):
+        missed = [score for score in group if not score.is_right(threshold)]
+        mistakes.append(sorted(missed, key=lambda score: (-abs(score.probability - threshold), score.name)))
+        found = [score for score in group if score.is_right(threshold)]
+        middle = float(np.median([score.probability for score in found])) if found else 0.0
+        ordinary.append(sorted(found, key=lambda score, m=middle: (abs(score.probability - m), score.name)))
+    return _in_turn(mistakes)[:wrong] + _in_turn(ordinary)[:right]
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    evaluation: Evaluation,
+    scores: Sequence[VideoScore],
+    history: Sequence[Mapping[str, Any]] = (),
+    settings: Mapping[str, Any] | None = None,
+    versions: Mapping[str, Any] | None = None,
+    examples: Sequence[Example] = (),
+    skipped: Sequence[tuple[str, str]] = (),
+    title: str = "ISTVT evaluation",
+    notes: Sequence[str] = (),
+    best_epoch: int | None = None,
+) -> Path:
+    """Write an evaluation as one self-contained HTML file.
+
+    Args:
+        path: of the file to write; its directory is made where it does not exist.
+        evaluation: from ``metrics.evaluate`` on ``scores``.
+        scores: every video's score.
+        history: one mapping an epoch with ``epoch`` and any of ``train_loss``, ``val_loss``, ``val_accuracy``,
+            ``val_precision``, ``val_recall``, ``val_f1``, ``val_auc``, ``learning_rate``, ``seconds``; a value may be
+            None. Empty where nothing was trained.
+        settings: of the run, nested as deep as need be.
+        versions: of the program and what it runs on.
+        examples: videos to show with their frames; ``choose_examples`` picks them.
+        skipped: name and reason of every video or clip that was not scored.
+        title: of the page.
+        notes: sentences shown under the result, such as what the data set is and is not.
+        best_epoch: whose weights were evaluated; None marks the first with the highest validation AUC instead.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: an example's frames are not uint8 ``[n, height, width, 3]``, or the file cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = _breakable
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
+        evaluation=evaluation,
+        verdict=verdict_sentence(evaluation.videos),
+        intervals=interval_sentence(evaluation),
+        notes=list(notes) + evaluation.videos.notes,
+        headline=[(METRIC_NAMES[key], getattr(evaluation.videos, key), what) for key, what in _HEADLINE.items()],
+        roc=_roc_figure(evaluation),
+        distribution=_distribution(scores, evaluation.threshold),
+        scale=_scale(evaluation),
+        no_interval=any(
+            estimate.value is not None and estimate.low is None
+            for metrics in evaluation.manipulations.values()
+            for estimate in metrics.estimates().values()
+        ),
+        examples=_example_groups(examples, evaluation.threshold),
+        curves=_curves(history, best_epoch),
+        history=_history_table(history),
+        best_epoch=_best_epoch(history, best_epoch),
+        weights_known=best_epoch is not None,
+        skipped=list(skipped),
+        listed=_listed(scores, evaluation.threshold),
+        video_count=len(scores),
+        settings=_grouped(settings or {}),
+        versions=_flat(versions or {}),
+    )
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # File names need not be valid Unicode: what cannot be encoded is shown as its escape.
+        path.write_bytes(page.encode("utf-8", errors="backslashreplace"))
+    except OSError as error:
+        raise InputError(f"The report cannot be written to {path}: {error.strerror or error}") from error
+    return path
+
+
+def _breakable(text: str) -> Markup:
+    """The escaped text with a place to break the line after each slash, underscore and comma."""
+    return Markup(_SEPARATORS.sub(r"\1<wbr>", str(escape(text))))
+
+
+def _in_turn(groups: Iterable[Sequence[VideoScore]]) -> list[VideoScore]:
+    return [score for turn in zip_longest(*groups) for score in turn if score is not None]
+
+
+def _roc_figure(evaluation: Evaluation) -> Any:
+    videos = evaluation.videos
+    if videos.roc is None:
+        return None
+    counts = videos.confusion
+    point = (counts.false_positives / videos.real, counts.true_positives / videos.fake)
+    description = (
+        f"ROC curve by video. AUC {videos.auc}. At the threshold {evaluation.threshold:g}, {point[1]:.1%} of the fakes "
+        f"are found and {point[0]:.1%} of the real videos are called fake."
+    )
+    return plots.roc_chart(videos.roc, point, description)
+
+
+def _distribution(scores: Sequence[VideoScore], threshold: float) -> list[dict[str, Any]]:
+    """One row a group: real videos first, then each manipulation."""
+    groups: dict[tuple[int, str], list[float]] = {}
+    for score in scores:
+        groups.setdefault((int(score.label), score.manipulation), []).append(score.probability)
+    rows = []
+    for (label, manipulation), probabilities in sorted(groups.items()):
+        kind = CLASSES[label]
+        above = sum(probability > threshold for probability in probabilities)
+        wrong = above if kind == "real" else len(probabilities) - above
+        description = (
+            f"{manipulation}: {len(probabilities)} {kind} videos, median probability {np.median(probabilities):.3f}, "
+            f"{above} above the threshold {threshold:g}."
+        )
+        chart = plots.probability_bars(probabilities, threshold, kind, description)
+        rows.append({"name": manipulation, "kind": kind, "count": len(probabilities), "wrong": wrong, "chart": chart})
+    return rows
+
+
+def _scale(evaluation: Evaluation) -> float:
+    """Where the axis of the AUC marks by manipulation starts: at chance, or lower where an interval reaches lower."""
+    limits = [metrics.auc.low for metrics in evaluation.manipulations.values() if metrics.auc.low is not None]
+    return math.floor(min([0.5, *limits]) * 10) / 10
+
+
+def _example_groups(examples: Sequence[Example], threshold: float) -> list[dict[str, Any]]:
+    shown: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for example in examples:
+        score = example.score
+        shown[score.is_right(threshold)].append(
+            {
+                "score": score,
+                "kind": CLASSES[int(score.label)],
+                "verdict": score.verdict_at(threshold),
+                "frames": _encoded_frames(example),
+            }
+        )
+    titles = {False: "Wrong verdicts", True: "Right verdicts"}
+    return [{"title": titles[right], "right": right, "examples": group} for right, group in shown.items() if group]
+
+
+def _encoded_frames(example: Example) -> list[dict[str, str]]:
+    import cv2
+
+    frames, name = np.asarray(example.frames), example.score.name
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise InputError(
+            f"The frames of {name} must be uint8 [frames, height, width, 3], got {frames.dtype} {list(frames.shape)}"
+        )
+    numbers = example.frame_numbers
+    if numbers is not None and len(numbers) != len(frames):
+        raise InputError(f"{name} has {len(frames)} frames to show but {len(numbers)} frame numbers")
+    height, width = frames.shape[1:3]
+    factor = min(1.0, _THUMBNAIL / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    encoded = []
+    for position, frame in enumerate(frames):
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if factor < 1 else frame
+        _, data = cv2.imencode(
+            ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        )
+        number = f"frame {numbers[position]}" if numbers is not None else f"frame {position + 1} of {len(frames)} shown"
+        source = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+        encoded.append({"source": source, "number": number, "width": str(size[0]), "height": str(size[1])})
+    return encoded
+
+
+def _number(row: Mapping[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _best_epoch(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> int | None:
+    if best_epoch is not None:
+        return best_epoch
+    known = [row for row in history if _number(row, "val_auc") is not None]
+    return max(known, key=lambda row: row["val_auc"])["epoch"] if known else None
+
+
+def _curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> list[dict[str, Any]]:
+    figures = []
+    epochs = [int(row["epoch"]) for row in history]
+    for title, keys, share in _CURVES:
+        lines = [
+            plots.Series(name, [_number(row, key) for row in history], style)
+            for style, (key, name) in enumerate(keys, start=1)
+        ]
+        lines = [line for line in lines if any(value is not None for value in line.values)]
+        if lines:
+            chart = plots.epoch_chart(epochs, lines, share=share, marked_epoch=_best_epoch(history, best_epoch))
+            legend = [(plots.legend_key(line.style), line.name) for line in lines] if len(lines) > 1 else []
+            figures.append({"title": title, "chart": chart, "legend": legend})
+    return figures
+
+
+def _history_table(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every number of every epoch: the curves for those who would rather read, or cannot see them."""
+    names = list(dict.fromkeys(key for row in history for key in row))
+    cells = [[_brief(row[name]) if name in row else "" for name in names] for row in history]
+    return {"names": [name.replace("_", " ").replace("val ", "validation ") for name in names], "rows": cells}
+
+
+def _brief(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "undefined"
+    return f"{value:.4g}"
+
+
+def _listed(scores: Sequence[VideoScore], threshold: float) -> list[dict[str, Any]]:
+    """The table of videos: the worst first, and no more than a page can hold."""
+
+    def distance_on_wrong_side(score: VideoScore) -> float:
+        return (threshold - score.probability) * (1 if score.label else -1)
+
+    ordered = sorted(scores, key=lambda score: (-distance_on_wrong_side(score), score.name))
+    return [
+        {
+            "score": score,
+            "kind": CLASSES[int(score.label)],
+            "verdict": score.verdict_at(threshold),
+            "right": score.is_right(threshold),
+        }
+        for score in ordered[:_LISTED_VIDEOS]
+    ]
+
+
+def _grouped(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Settings by their outermost name; those that are not nested come first, under "general"."""
+    groups = {"general": {key: value for key, value in settings.items() if not isinstance(value, Mapping)}}
+    groups |= {key: value for key, value in settings.items() if isinstance(value, Mapping)}
+    return {name: _flat(group) for name, group in groups.items() if group}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}.")
+        elif isinstance(value, (list, tuple)):
+            flat[name] = ", ".join(str(item) for item in value) or "none"
+        else:
+            flat[name] = "none" if value is None else str(value)
+    return flat
