@@ -59,9 +59,9 @@ def iterate_frames(
         if not 0 <= frame < info.frames:
             raise InputError(f"{path} has no frame {frame}: it has {info.frames}, counted from 0.")
     # From the nearest keyframe first. Where a stream cannot be entered there, its beginning always works.
-    keyframe = int(info.keyframes[np.searchsorted(info.keyframes, wanted[0], side="right") - 1]) if info.timed else 0
+    keyframe = int(info.keyframes[np.searchsorted(info.keyframes, wanted[0], side="right") - 1])
     error: av.FFmpegError | None = None
-    for start in dict.fromkeys((max(keyframe, 0), 0)):
+    for start in dict.fromkeys((keyframe, 0)):
         try:
             for frame, picture in _decode_from(path, start, wanted, info):
                 wanted = wanted[1:]

@@ -4,7 +4,7 @@ import queue
 import threading
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +31,9 @@ _DALI_ON_GPU = {
     "mpeg4": (48, 16),
     "mjpeg": (64, 64),
 }
+
+# Position of a clip, and what was read of it or why it could not be.
+Loaded = tuple[int, Sample | str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +107,7 @@ class ClipLoader:
         self.clips = clips
         self.batch_size, self.image_size, self.seed = batch_size, image_size, seed
         self.augmentation = (augment if isinstance(augment, Augmentation) else Augmentation()) if augment else None
-        self.device = torch.device(device)
+        self.device = _existing_device(device)
         self.decoder = self._choose_decoder(decoder)
         self.skipped: list[tuple[Clip, str]] = []
         self._workers, self._prefetch = workers, prefetch
@@ -151,7 +154,7 @@ class ClipLoader:
         decode, augment = self.decoder == "dali", self.augmentation is not None
         return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
 
-    def _load(self, position: int, epoch: int) -> tuple[int, Sample | str]:
+    def _load(self, position: int, epoch: int) -> Loaded:
         """Reads one clip; in a worker thread. A clip that cannot be read gives the reason instead."""
         clip = self.clips[position]
         draw = Draw()
@@ -162,12 +165,10 @@ class ClipLoader:
             if self.decoder == "dali":
                 return position, _encoded_sample(clip, draw)
             return position, _decoded_sample(clip, draw, self.image_size)
-        except InputError as error:
+        except (InputError, OSError) as error:  # OSError: a disk or a network drive gave up
             return position, str(error)
 
-    def _finish(
-        self, loaded: list[tuple[int, Sample | str]], graph: "_RestartingGraph", skipped: list[tuple[Clip, str]]
-    ) -> Batch | None:
+    def _finish(self, loaded: list[Loaded], graph: "_RestartingGraph", skipped: list[tuple[Clip, str]]) -> Batch | None:
         """Runs the graph on what could be read, notes what could not."""
         skipped.extend((self.clips[i], outcome) for i, outcome in loaded if isinstance(outcome, str))
         good = [(i, outcome) for i, outcome in loaded if isinstance(outcome, Sample)]
@@ -184,6 +185,16 @@ class ClipLoader:
             return None
         labels = torch.tensor([float(self.clips[i].label) for i in indices], device=self.device)
         return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
+
+
+def _existing_device(device: str | torch.device) -> torch.device:
+    device = torch.device(device)
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise InputError(f"device is {str(device)!r}, but torch sees no NVIDIA GPU here; expected 'cpu'.")
+    # With its index: what the current device is depends on the thread that asks.
+    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
 def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
@@ -240,39 +251,44 @@ def _checked_box(clip: Clip) -> np.ndarray:
 class _RestartingGraph:
     """A `ClipGraph` that survives a sample that DALI cannot decode."""
 
-    def __init__(self, build):
+    def __init__(self, build: Callable[[], ClipGraph]):
         self._build = build
         self._graph: ClipGraph | None = None
 
     def run(self, samples: list[Sample]) -> tuple[torch.Tensor | None, dict[int, str]]:
         """The output for the samples that work, and by place in the list what DALI said of those that do not."""
-        try:
-            return self._run(samples), {}
-        except RuntimeError as error:
-            if samples[0].data.ndim > 1 or "CUDA" in str(error):
-                raise  # decoded frames cannot be at fault, and a broken GPU is no damaged video
-        # The whole batch is lost with one damaged video: one by one, to find out which.
-        outputs, failures = [], {}
-        for place, sample in enumerate(samples):
-            try:
-                outputs.append(self._run([sample]))
-            except RuntimeError as error:
-                failures[place] = _last_line(error)
-        return (torch.cat(outputs) if outputs else None), failures
+        output = self._attempt(samples)
+        if isinstance(output, torch.Tensor):
+            return output, {}
+        # One damaged video costs DALI the whole batch: one by one, to find out which.
+        outcomes = [self._attempt([sample]) for sample in samples]
+        good = [outcome for outcome in outcomes if isinstance(outcome, torch.Tensor)]
+        failures = {place: outcome for place, outcome in enumerate(outcomes) if isinstance(outcome, str)}
+        return (torch.cat(good) if good else None), failures
 
-    def _run(self, samples: list[Sample]) -> torch.Tensor:
+    def _attempt(self, samples: list[Sample]) -> torch.Tensor | str:
+        """The output, or what DALI said instead."""
         graph, self._graph = self._graph or self._build(), None
-        output = graph.run(samples)
-        self._graph = graph  # only if it is still alive
+        try:
+            output = graph.run(samples)
+        except RuntimeError as error:
+            if not graph.decodes or "out of memory" in str(error):
+                raise  # no video's fault
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # nor is a broken GPU, which raises here
+            return _first_line(error)
+        self._graph = graph  # still alive
         return output
 
 
-def _last_line(error: RuntimeError) -> str:
+def _first_line(error: RuntimeError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
-def _run_ahead(threads: ThreadPoolExecutor, function, items: Iterable[int], ahead: int) -> Iterator:
+def _run_ahead(
+    threads: ThreadPoolExecutor, function: Callable[[int], Loaded], items: Iterable[int], ahead: int
+) -> Iterator[Loaded]:
     """Results of ``function(item)`` in order; while one is used, up to ``ahead`` more are being worked on."""
     pending: deque[Future] = deque()
     for item in items:

@@ -78,11 +78,12 @@ class ClipGraph:
     def __init__(
         self, batch_size: int, image_size: int, device: torch.device, decode: bool, augment: bool, threads: int
     ):
-        """``decode``: samples are encoded files. ``augment``: samples' draws are applied, otherwise ignored."""
-        self._decode, self._augment, self._device = decode, augment, device
-        device_id = None
-        if device.type == "cuda":
-            device_id = torch.cuda.current_device() if device.index is None else device.index
+        """``decode``: samples are encoded files. ``augment``: samples' draws are applied, otherwise ignored.
+
+        ``device`` is the CPU or a GPU with its index.
+        """
+        self.decodes, self._augments = decode, augment
+        device_id = device.index if device.type == "cuda" else None
         self._pipeline = _define(batch_size, image_size, device_id, decode, augment, threads)
         self._pipeline.build()
 
@@ -97,17 +98,19 @@ class ClipGraph:
             "roi_start": [np.float32([sample.box[1], sample.box[0]]) for sample in samples],
             "roi_end": [np.float32([sample.box[3], sample.box[2]]) for sample in samples],
         }
-        if self._decode:
+        if self.decodes:
             inputs["frames"] = [np.asarray(sample.frames, np.int32) for sample in samples]
-        if self._augment:
+        if self._augments:
             for name in ("brightness", "contrast", "saturation"):
                 inputs[name] = [np.float32(getattr(sample.draw, name)) for sample in samples]
             for name in ("flip", "quality"):
                 inputs[name] = [np.int32(getattr(sample.draw, name)) for sample in samples]
         (output,) = self._pipeline.run(**inputs)
-        clips = torch.from_dlpack(output.as_tensor()).clone()
+        # The dynamic executor gives each output a buffer of its own, which lives as long as the tensor.
+        clips = torch.from_dlpack(output.as_tensor())
         if clips.is_cuda:
-            # The consumer is another thread, perhaps on another stream, and DALI takes its buffer back.
+            # DALI would reuse it in the order of its own stream, without waiting for work queued on torch's.
+            clips = clips.clone()
             torch.cuda.current_stream(clips.device).synchronize()
         return clips
 

@@ -12,6 +12,8 @@ import numpy as np
 from dataloading.errors import InputError
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+# Containers with an index: after a seek the times of their packets are still right (in MPEG-PS they are not).
+_INDEXED = (_MP4, "matroska,webm", "avi")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +31,9 @@ class VideoInfo:
         rotation: Degrees counterclockwise by which a stored picture is turned to be upright (phone videos).
         timestamps: int64 [frames], strictly ascending presentation times in units of ``time_base``.
         time_base: Seconds.
-        keyframes: int64 [K], ascending indices of the frames at which decoding can start.
-        timed: Whether the file gives each frame its own time. If not (some AVI), ``timestamps`` counts the frames and
-            they can only be reached from the beginning.
+        keyframes: int64 [K], ascending indices of the frames at which decoding can start; always 0 at least.
+        timed: Whether the file gives each frame its own time. If not (AVI), ``timestamps`` counts the frames and they
+            can only be reached from the beginning.
         hidden: Packets that are never shown (cut off by an edit list, or alternate references of VP8).
     """
 
@@ -121,7 +123,11 @@ def _describe(container: "av.container.InputContainer", stream: "av.VideoStream"
         raise InputError(f"{path} is cut short: its index promises {promised} frames and {len(times)} are there.")
     if not times:
         raise InputError(f"{path} has a video stream without frames.")
-    timed = None not in times and len(set(times)) == len(times)
+    # AVI stores no presentation times. FFmpeg's guess is right only where frames are not reordered.
+    guessed = container.format.name == "avi" and codec != "mjpeg"
+    timed = not guessed and None not in times and len(set(times)) == len(times)
+    if not timed or container.format.name not in _INDEXED:
+        keys = []
     timestamps = np.sort(np.asarray(times, np.int64)) if timed else np.arange(len(times), dtype=np.int64)
     time_base = Fraction(stream.time_base) if timed else 1 / Fraction(stream.average_rate or 25)
     upright = first.rotation % 180 == 0
@@ -138,7 +144,7 @@ def _describe(container: "av.container.InputContainer", stream: "av.VideoStream"
         rotation=first.rotation,
         timestamps=timestamps,
         time_base=time_base,
-        keyframes=np.union1d(0, np.searchsorted(timestamps, keys)) if timed else np.zeros(1, np.int64),
+        keyframes=np.union1d(0, np.searchsorted(timestamps, np.asarray(keys, np.int64))),
         timed=timed,
         hidden=hidden,
     )
