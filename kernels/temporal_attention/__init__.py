@@ -1,5 +1,113 @@
 """Attention over the frames of each position, with the self-subtract of queries and keys inside."""
 
-from kernels.temporal_attention.reference import temporal_attention
+from __future__ import annotations
 
-__all__ = ["temporal_attention"]
+import torch
+
+from kernels.attention_tape import AttentionTape
+from kernels.autocast import to_autocast_dtype
+from kernels.launch import runs_kernels
+from kernels.temporal_attention import reference
+from kernels.temporal_attention.operator import PackedTemporalAttention, TemporalAttention
+from kernels.validation import (
+    LARGEST_FRAMES,
+    check_attention,
+    check_kernel_attention,
+    check_last_dimension,
+    check_tensor,
+)
+
+__all__ = ["temporal_attention", "temporal_attention_packed"]
+
+SELF_SUBTRACT = ("off", "fused", "telescoped")
+
+
+def temporal_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float | None = None,
+    self_subtract: str = "off",
+    tape: AttentionTape | None = None,
+) -> torch.Tensor:
+    """Attention over the frame rows at each position: ``softmax(scale q k^T) v`` (ISTVT, section III-B).
+
+    CUDA tensors take the Triton kernels, CPU and float64 tensors the reference. The kernels read q, k and v in place
+    through any strides (last dimension contiguous). Several positions share a tile, so a non-finite value in one
+    position may reach up to 63 neighbouring positions of the same head in 16-bit types.
+
+    Args:
+        q: ``[B, F_q, S, N, D]``; the leading ``F_q <= F`` frame rows.
+        k: ``[B, F, S, N, D]``, ``F`` up to 128 and ``D`` up to 128 on a GPU.
+        v: the same shape; q, k and v share dtype (float32, float16, bfloat16, float64) and device. Under autocast all
+            three are cast to its dtype, as PyTorch's own attention does.
+        scale: ``D ** -0.5`` when not given. Give the unpadded one where ``D`` is padded.
+        self_subtract: ``"off"``; ``"fused"``: q and k are projections of the tokens and are differenced over frames
+            before the product (:func:`kernels.self_subtract`); ``"telescoped"``: q, k and v are projections of the
+            *differenced* tokens, and v is integrated back over frames: full precision in 16-bit types.
+        tape: receives attention and its gradient ``[B, S, N, F_q, F]``.
+
+    Returns:
+        ``[B, F_q, S, N, D]`` in the dtype of q; contiguous on a GPU.
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: shapes or devices do not fit, ``self_subtract`` is unknown or has fewer than 2 frame rows, or (on
+            a GPU) D or F is over 128 or a last dimension is not contiguous.
+    """
+    q, k, v = to_autocast_dtype(q, k, v)
+    check_attention(q, k, v, fewer_queries_in=1)
+    _check_frames(k, self_subtract)
+    if not runs_kernels(q):
+        return reference.temporal_attention(q, k, v, scale=scale, self_subtract=self_subtract, tape=tape)
+    check_kernel_attention(q, k, v)
+    _check_kernel_frames(k)
+    return TemporalAttention.apply(q, k, v, _scale(scale, q), self_subtract, tape)
+
+
+def temporal_attention_packed(
+    qkv: torch.Tensor, *, scale: float | None = None, self_subtract: str = "off", tape: AttentionTape | None = None
+) -> torch.Tensor:
+    """:func:`temporal_attention` of a packed product; its gradient is written packed, with no stacking copy.
+
+    Args:
+        qkv: ``[B, F, S, 3, N, D]``: queries, keys and values of one projection.
+        scale: as there.
+        self_subtract: as there.
+        tape: as there.
+
+    Returns:
+        ``[B, F, S, N, D]``.
+
+    Raises:
+        TypeError: as there.
+        ValueError: as there, or dimension 3 of ``qkv`` is not 3.
+    """
+    (qkv,) = to_autocast_dtype(qkv)
+    check_tensor("qkv", qkv, "[B, F, S, 3, N, D]")
+    if qkv.shape[3] != 3:
+        raise ValueError(f"qkv has shape {list(qkv.shape)}; it takes [B, F, S, 3, N, D].")
+    if tape is not None or not runs_kernels(qkv):
+        return temporal_attention(*qkv.unbind(3), scale=scale, self_subtract=self_subtract, tape=tape)
+    _check_frames(qkv, self_subtract)
+    check_last_dimension("qkv", qkv)
+    check_kernel_attention(*qkv.unbind(3))
+    _check_kernel_frames(qkv)
+    return PackedTemporalAttention.apply(qkv, _scale(scale, qkv), self_subtract)
+
+
+def _scale(scale: float | None, x: torch.Tensor) -> float:
+    return x.shape[-1] ** -0.5 if scale is None else float(scale)
+
+
+def _check_frames(k: torch.Tensor, self_subtract: str) -> None:
+    if self_subtract not in SELF_SUBTRACT:
+        raise ValueError(f"self_subtract is {self_subtract!r}; it takes 'off', 'fused' or 'telescoped'.")
+    if self_subtract != "off" and k.shape[1] < 2:
+        raise ValueError(f"k has {k.shape[1]} frame rows; self_subtract={self_subtract!r} takes 2 or more.")
+
+
+def _check_kernel_frames(k: torch.Tensor) -> None:
+    if not 1 <= k.shape[1] <= LARGEST_FRAMES:
+        raise ValueError(f"k has {k.shape[1]} frame rows; the kernels take 1 to {LARGEST_FRAMES}.")

@@ -1,0 +1,111 @@
+"""Forward kernel of temporal attention for 16-bit types: block-diagonal products on tensor cores.
+
+    S = scale q k^T            one tile holds ROWS / PADDED_FRAMES positions of one head, so that
+    A = softmax(S)             S is block-diagonal: frames of other positions are masked away
+    O = A v                    "off"
+    O = A v, q' k' for q k     "fused":      q'_t = q_t - q_{t-1} for t >= 2, likewise k'
+    O = (A L) v'               "telescoped": v = L v', L lower triangular ones over rows 1.., row 0 apart
+
+``A L`` (a suffix sum of each row of A) replaces integrating v: exact to 16 bits, and nothing is rounded twice.
+"""
+
+import triton
+import triton.language as tl
+
+from kernels.tiles import halves, load_rows, product, store_rows
+
+
+@triton.jit
+def sum_over_later_frames(a, frame, position, TRANSPOSED: tl.constexpr):
+    """``a L`` within each block (``a L^T`` where transposed): [ROWS, ROWS] -> [ROWS, ROWS], row 0 apart."""
+    # ones[i, j]: element i of a row counts towards element j of the result
+    source, target = frame[:, None], frame[None, :]
+    if TRANSPOSED:
+        counts = (source == target) | ((source >= 1) & (source < target))
+    else:
+        counts = (source == target) | ((target >= 1) & (source > target))
+    ones = (counts & (position[:, None] == position[None, :])).to(tl.float32).to(tl.bfloat16)
+    high, low = halves(a)
+    return product(high, ones) + product(low, ones)
+
+
+@triton.jit
+def load_difference(
+    pointer, rows, frame_stride, frame, valid, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr
+):
+    """Rows minus the rows one frame earlier (from frame 2 on), subtracted in float32 and rounded once."""
+    left, right = load_rows(pointer, rows, valid, LEFT, RIGHT, HEAD_DIM)
+    left_before, right_before = load_rows(pointer, rows - frame_stride, valid & (frame >= 2), LEFT, RIGHT, HEAD_DIM)
+    dtype = left.dtype
+    left = (left.to(tl.float32) - left_before.to(tl.float32)).to(dtype)
+    right = (right.to(tl.float32) - right_before.to(tl.float32)).to(dtype)
+    return left, right
+
+
+@triton.jit
+def block_softmax(
+    q_left, q_right, k_left, k_right, scale_log2, key_frame, position, FRAMES: tl.constexpr, RIGHT: tl.constexpr
+):
+    """``softmax(scale q k^T)`` within each position: [ROWS, ROWS], zero outside the blocks."""
+    s = product(q_left, tl.trans(k_left))
+    if RIGHT > 0:
+        s += product(q_right, tl.trans(k_right))
+    inside = (position[:, None] == position[None, :]) & (key_frame < FRAMES)[None, :]
+    s = tl.where(inside, s * scale_log2, float("-inf"))
+    a = tl.exp2(s - tl.max(s, 1)[:, None])
+    return a / tl.sum(a, 1)[:, None]
+
+
+@triton.jit
+def matrix_forward(
+    q, k, v, out, attention,
+    scale_log2, positions, heads,
+    q_clip, q_frame, q_position, q_head,
+    k_clip, k_frame, k_position, k_head,
+    v_clip, v_frame, v_position, v_head,
+    QUERY_FRAMES: tl.constexpr, FRAMES: tl.constexpr, PADDED_FRAMES: tl.constexpr, ROWS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr,
+):  # fmt: skip
+    """One program: ``ROWS / PADDED_FRAMES`` positions of one head of one clip. Heads run fastest over programs."""
+    POSITIONS: tl.constexpr = ROWS // PADDED_FRAMES
+    program = tl.program_id(0)
+    row = tl.arange(0, ROWS)
+    if WIDE:
+        program = program.to(tl.int64)
+        row = row.to(tl.int64)
+    head = program % heads
+    tiles = tl.cdiv(positions, POSITIONS)
+    clip = program // heads // tiles
+    position = (program // heads) % tiles * POSITIONS + row // PADDED_FRAMES  # [ROWS]
+    frame = row % PADDED_FRAMES  # [ROWS]
+    query_valid = (position < positions) & (frame < QUERY_FRAMES)
+    key_valid = (position < positions) & (frame < FRAMES)
+
+    q_rows = clip * q_clip + head * q_head + frame * q_frame + position * q_position
+    k_rows = clip * k_clip + head * k_head + frame * k_frame + position * k_position
+    v_rows = clip * v_clip + head * v_head + frame * v_frame + position * v_position
+    # [ROWS, LEFT] and [ROWS, RIGHT]
+    if SELF_SUBTRACT == "fused":
+        q_left, q_right = load_difference(q, q_rows, q_frame, frame, query_valid, LEFT, RIGHT, HEAD_DIM)
+        k_left, k_right = load_difference(k, k_rows, k_frame, frame, key_valid, LEFT, RIGHT, HEAD_DIM)
+    else:
+        q_left, q_right = load_rows(q, q_rows, query_valid, LEFT, RIGHT, HEAD_DIM)
+        k_left, k_right = load_rows(k, k_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
+    v_left, v_right = load_rows(v, v_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
+
+    a = block_softmax(q_left, q_right, k_left, k_right, scale_log2, frame, position, FRAMES, RIGHT)  # [ROWS, ROWS]
+    if EMIT_ATTENTION:
+        block = ((clip * positions + position) * heads + head) * (QUERY_FRAMES * FRAMES) + frame * FRAMES
+        inside = (position[:, None] == position[None, :]) & query_valid[:, None] & key_valid[None, :]
+        tl.store(attention + (block[:, None] + frame[None, :]), a, mask=inside)
+    if SELF_SUBTRACT == "telescoped":
+        a = sum_over_later_frames(a, frame, position, False)
+    a = a.to(v_left.dtype)
+
+    out_rows = (((clip * QUERY_FRAMES + frame) * positions + position) * heads + head) * HEAD_DIM
+    o_left = product(a, v_left)
+    o_right = o_left
+    if RIGHT > 0:
+        o_right = product(a, v_right)
+    store_rows(out, out_rows, query_valid, o_left, o_right, LEFT, RIGHT, HEAD_DIM)

@@ -1,0 +1,291 @@
+"""Temporal attention as PyTorch operators: what is launched, and how gradients flow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from kernels.attention_tape import AttentionTape
+from kernels.launch import (
+    Setting,
+    architecture,
+    choose,
+    launch,
+    next_power_of_two,
+    split_head_dim,
+    wide_offsets,
+)
+from kernels.library import register
+from kernels.temporal_attention import settings
+from kernels.temporal_attention.exact_backward import exact_backward
+from kernels.temporal_attention.exact_forward import exact_forward
+from kernels.temporal_attention.matrix_backward import matrix_backward
+from kernels.temporal_attention.matrix_forward import matrix_forward
+from kernels.temporal_attention.reference import temporal_attention as reference
+
+Tensor = torch.Tensor
+
+
+def _strides(name: str, x: Tensor) -> dict[str, int]:
+    clip, frame, position, head, _ = x.stride()
+    return {f"{name}_clip": clip, f"{name}_frame": frame, f"{name}_position": position, f"{name}_head": head}
+
+
+def _shape(q: Tensor, k: Tensor, setting: Setting, padded: dict[str, int]) -> dict[str, int]:
+    left, right = split_head_dim(k.shape[-1])
+    return {
+        "QUERY_FRAMES": q.shape[1],
+        "FRAMES": k.shape[1],
+        **padded,
+        "ROWS": setting.rows,
+        "HEAD_DIM": k.shape[-1],
+        "LEFT": left,
+        "RIGHT": right,
+    }
+
+
+def _programs(k: Tensor, positions_per_program: int) -> int:
+    clips, _, positions, heads, _ = k.shape
+    return clips * -(-positions // positions_per_program) * heads
+
+
+def launch_forward(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, out: Tensor, attention: Tensor | None
+) -> None:
+    """Write ``out`` (and ``attention`` where given), both contiguous."""
+    exact = q.dtype == torch.float32
+    padded = next_power_of_two(q.shape[1] if exact else k.shape[1])
+    table = settings.EXACT_FORWARD if exact else settings.MATRIX_FORWARD
+    setting = choose(table, architecture(q), padded)
+    launch(
+        exact_forward if exact else matrix_forward,
+        _programs(k, setting.rows // padded),
+        setting,
+        q.device,
+        q=q,
+        k=k,
+        v=v,
+        out=out,
+        attention=attention,
+        scale_log2=scale * math.log2(math.e),
+        positions=k.shape[2],
+        heads=k.shape[3],
+        **_strides("q", q),
+        **_strides("k", k),
+        **_strides("v", v),
+        **_shape(q, k, setting, {"PADDED_QUERIES" if exact else "PADDED_FRAMES": padded}),
+        SELF_SUBTRACT=self_subtract,
+        WIDE=wide_offsets(q, k, v, out, *([] if attention is None else [attention])),
+        EMIT_ATTENTION=attention is not None,
+    )
+
+
+def launch_backward(
+    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str,
+    grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
+) -> None:  # fmt: skip
+    """Write the three gradients (any strides, those of ``grad_k`` and ``grad_v`` equal), and d loss / d attention."""
+    exact = q.dtype == torch.float32
+    padded = next_power_of_two(q.shape[1] if exact else k.shape[1])
+    table = settings.EXACT_BACKWARD if exact else settings.MATRIX_BACKWARD
+    setting = choose(table, architecture(q), padded)
+    if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
+        grad_out = grad_out.contiguous()
+    written = [grad_q, grad_k, grad_v] + ([] if grad_attention is None else [grad_attention])
+    launch(
+        exact_backward if exact else matrix_backward,
+        _programs(k, setting.rows // padded),
+        setting,
+        q.device,
+        q=q,
+        k=k,
+        v=v,
+        grad_out=grad_out,
+        grad_q=grad_q,
+        grad_k=grad_k,
+        grad_v=grad_v,
+        grad_attention=grad_attention,
+        scale=scale,
+        scale_log2=scale * math.log2(math.e),
+        positions=k.shape[2],
+        heads=k.shape[3],
+        **_strides("q", q),
+        **_strides("k", k),
+        **_strides("v", v),
+        **_strides("grad_out", grad_out),
+        **_strides("grad_q", grad_q),
+        **_strides("grad_k", grad_k),
+        **_shape(q, k, setting, {"PADDED_QUERIES" if exact else "PADDED_FRAMES": padded}),
+        SELF_SUBTRACT=self_subtract,
+        WIDE=wide_offsets(q, k, v, grad_out, *written),
+        EMIT_GRADIENT=grad_attention is not None,
+    )
+
+
+def empty_out(q: Tensor) -> Tensor:
+    """An uninitialised output ``[B, F_q, S, N, D]``, contiguous: the layout the output projection reads."""
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
+
+
+def empty_attention(q: Tensor, k: Tensor) -> Tensor:
+    """An uninitialised attention matrix ``[B, S, N, F_q, F]``."""
+    clips, frames, positions, heads, _ = k.shape
+    return torch.empty((clips, positions, heads, q.shape[1], frames), dtype=torch.float32, device=q.device)
+
+
+def empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Uninitialised gradients of q, k and v, contiguous."""
+    make = [torch.empty(x.shape, dtype=q.dtype, device=q.device) for x in (q, k, k)]
+    return make[0], make[1], make[2]
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str) -> Tensor:
+    out = empty_out(q)
+    launch_forward(q, k, v, scale, self_subtract, out, None)
+    return out
+
+
+def _forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str) -> tuple[Tensor, Tensor]:
+    out, attention = empty_out(q), empty_attention(q, k)
+    launch_forward(q, k, v, scale, self_subtract, out, attention)
+    return out, attention
+
+
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    gradients = empty_gradients(q, k)
+    launch_backward(q, k, v, grad_out, scale, self_subtract, *gradients, None)
+    return gradients
+
+
+def _backward_with_attention(
+    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gradients, grad_attention = empty_gradients(q, k), empty_attention(q, k)
+    launch_backward(q, k, v, grad_out, scale, self_subtract, *gradients, grad_attention)
+    return *gradients, grad_attention
+
+
+def _packed_backward(qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str) -> Tensor:
+    gradient = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
+    launch_backward(*qkv.unbind(3), grad_out, scale, self_subtract, *gradient.unbind(3), None)
+    return gradient
+
+
+def _reference_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str) -> Tensor:
+    return reference(q, k, v, scale=scale, self_subtract=self_subtract).contiguous()
+
+
+def _reference_forward_with_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str
+) -> tuple[Tensor, Tensor]:
+    tape = AttentionTape()
+    out = reference(q, k, v, scale=scale, self_subtract=self_subtract, tape=tape)
+    return out.contiguous(), tape.attention
+
+
+def _reference_backward_with_attention(
+    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tape = AttentionTape()
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+        out = reference(*leaves, scale=scale, self_subtract=self_subtract, tape=tape)
+        gradients = torch.autograd.grad(out, leaves, grad_out)
+    return *(x.contiguous() for x in gradients), tape.gradient
+
+
+def _reference_backward(
+    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _reference_backward_with_attention(q, k, v, grad_out, scale, self_subtract)[:3]
+
+
+def _reference_packed_backward(qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str) -> Tensor:
+    return torch.stack(_reference_backward(*qkv.unbind(3), grad_out, scale, self_subtract), 3)
+
+
+forward = register(
+    "temporal_attention(Tensor q, Tensor k, Tensor v, float scale, str self_subtract) -> Tensor",
+    kernel=_forward,
+    reference=_reference_forward,
+    fake=lambda q, k, v, scale, self_subtract: empty_out(q),
+)
+forward_with_attention = register(
+    "temporal_attention_with_attention(Tensor q, Tensor k, Tensor v, float scale, str self_subtract)"
+    " -> (Tensor, Tensor)",
+    kernel=_forward_with_attention,
+    reference=_reference_forward_with_attention,
+    fake=lambda q, k, v, scale, self_subtract: (empty_out(q), empty_attention(q, k)),
+)
+backward = register(
+    "temporal_attention_backward(Tensor q, Tensor k, Tensor v, Tensor grad_out, float scale, str self_subtract)"
+    " -> (Tensor, Tensor, Tensor)",
+    kernel=_backward,
+    reference=_reference_backward,
+    fake=lambda q, k, v, grad_out, scale, self_subtract: empty_gradients(q, k),
+)
+backward_with_attention = register(
+    "temporal_attention_backward_with_attention"
+    "(Tensor q, Tensor k, Tensor v, Tensor grad_out, float scale, str self_subtract)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    kernel=_backward_with_attention,
+    reference=_reference_backward_with_attention,
+    fake=lambda q, k, v, grad_out, scale, self_subtract: (*empty_gradients(q, k), empty_attention(q, k)),
+)
+packed_backward = register(
+    "temporal_attention_packed_backward(Tensor qkv, Tensor grad_out, float scale, str self_subtract) -> Tensor",
+    kernel=_packed_backward,
+    reference=_reference_packed_backward,
+    fake=lambda qkv, grad_out, scale, self_subtract: torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device),
+)
+
+
+class TemporalAttention(torch.autograd.Function):
+    """q, k and v as tensors of their own (views of a packed product are read in place all the same)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, tape: AttentionTape | None
+    ) -> Tensor:
+        """Keep q, k and v; fill the tape's attention."""
+        ctx.save_for_backward(q, k, v)
+        ctx.settings = scale, self_subtract
+        ctx.tape = tape
+        if tape is None:
+            return forward(q, k, v, scale, self_subtract)
+        out, attention = forward_with_attention(q, k, v, scale, self_subtract)
+        tape.record(attention)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        """All three gradients at once; fill the tape's gradient."""
+        q, k, v = ctx.saved_tensors
+        if ctx.tape is None:
+            return *backward(q, k, v, grad_out, *ctx.settings), None, None, None
+        *gradients, ctx.tape.gradient = backward_with_attention(q, k, v, grad_out, *ctx.settings)
+        return *gradients, None, None, None
+
+
+class PackedTemporalAttention(torch.autograd.Function):
+    """One packed ``[B, F, S, 3, N, D]``: its gradient is written packed too, with no stacking copy."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, scale: float, self_subtract: str) -> Tensor:
+        """Keep the packed product."""
+        ctx.save_for_backward(qkv)
+        ctx.settings = scale, self_subtract
+        return forward(*qkv.unbind(3), scale, self_subtract)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the packed product."""
+        (qkv,) = ctx.saved_tensors
+        return packed_backward(qkv, grad_out, *ctx.settings), None, None

@@ -1,0 +1,65 @@
+"""Triton building blocks that the kernels share: tiles of rows split in powers of two, and products."""
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def product(a, b, PRECISION: tl.constexpr = "ieee"):
+    """``a @ b`` accumulated in float32; 16-bit operands use tensor cores."""
+    if INTERPRETED:  # the interpreter's bfloat16 product is wrong (triton#11584); widening the operands is exact
+        c = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    else:
+        c = tl.dot(a, b, input_precision=PRECISION)
+    return c
+
+
+@triton.jit
+def halves(x):
+    """``x`` (float32) as a sum of two bfloat16 tiles: 16 bits of mantissa, the exponent range of float32."""
+    high = x.to(tl.bfloat16)
+    low = (x - high.to(tl.float32)).to(tl.bfloat16)
+    return high, low
+
+
+@triton.jit
+def load_columns(pointer, rows, valid, FIRST: tl.constexpr, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Columns ``FIRST .. FIRST + COLUMNS`` of the rows at offsets ``rows``; zero where not ``valid``."""
+    columns = FIRST + tl.arange(0, COLUMNS)
+    mask = tl.expand_dims(valid, -1)
+    if FIRST + COLUMNS > HEAD_DIM:
+        mask = mask & (columns < HEAD_DIM)
+    return tl.load(pointer + (tl.expand_dims(rows, -1) + columns), mask=mask, other=0.0)
+
+
+@triton.jit
+def load_rows(pointer, rows, valid, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """The rows at offsets ``rows`` as two tiles of ``LEFT`` and ``RIGHT`` columns.
+
+    ``RIGHT`` may be 0: then the second tile repeats the first and nobody reads it.
+    """
+    left = load_columns(pointer, rows, valid, 0, LEFT, HEAD_DIM)
+    right = left
+    if RIGHT > 0:
+        right = load_columns(pointer, rows, valid, LEFT, RIGHT, HEAD_DIM)
+    return left, right
+
+
+@triton.jit
+def store_columns(pointer, rows, valid, tile, FIRST: tl.constexpr, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Write ``tile`` to columns ``FIRST .. FIRST + COLUMNS`` of the ``valid`` rows, rounded once."""
+    columns = FIRST + tl.arange(0, COLUMNS)
+    mask = tl.expand_dims(valid, -1)
+    if FIRST + COLUMNS > HEAD_DIM:
+        mask = mask & (columns < HEAD_DIM)
+    tl.store(pointer + (tl.expand_dims(rows, -1) + columns), tile.to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def store_rows(pointer, rows, valid, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Write the two tiles of :func:`load_rows`."""
+    store_columns(pointer, rows, valid, left, 0, LEFT, HEAD_DIM)
+    if RIGHT > 0:
+        store_columns(pointer, rows, valid, right, LEFT, RIGHT, HEAD_DIM)
