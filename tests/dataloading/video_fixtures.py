@@ -101,12 +101,24 @@ def write_sound(path: Path) -> Path:
     return path
 
 
-def flip_bytes(source: Path, target: Path, where: float = 0.5, count: int = 400) -> Path:
-    """A copy with bytes inverted around one place of the file."""
+def damage_frame(source: Path, target: Path, number: int) -> Path:
+    """A copy in which every byte of one frame's packet is inverted; the frame is counted in decoding order."""
     data = np.fromfile(source, np.uint8)
-    start = int(len(data) * where)
-    data[start : start + count] ^= 0xFF
+    with av.open(str(source)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    # Found by its contents: where a container wraps the packet differently, its position is not that of the data.
+    packet = bytes(packets[number])
+    start = data.tobytes().find(packet)
+    assert start >= 0
+    data[start : start + len(packet)] ^= 0xFF
     data.tofile(target)
+    return target
+
+
+def cut_short(source: Path, target: Path, part: float) -> Path:
+    """A copy of the first part of a file."""
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * part)])
     return target
 
 

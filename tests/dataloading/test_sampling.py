@@ -1,0 +1,255 @@
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataloading.errors import InputError
+from dataloading.face_index import FaceEntry, FaceIndex
+from dataloading.sampling import TrainingClips, evaluation_clips
+from dataloading.video import Video
+
+
+def _video(name, label):
+    manipulation = "fake" if label else "original"
+    return Video(Path(f"{name}.mp4"), label, manipulation, "train", name, name)
+
+
+def _set_of(lengths, labels):
+    """Videos of the given numbers of frames, whole pictures."""
+    videos = [_video(f"v{i}", label) for i, label in enumerate(labels)]
+    entries = {
+        video.name: FaceEntry(video.name, frames=length, fps=25.0, width=64, height=48)
+        for video, length in zip(videos, lengths, strict=True)
+    }
+    return videos, FaceIndex(entries)
+
+
+def _face_between(first, last, frames=100):
+    """One video whose face is known from one frame to another."""
+    video = _video("face", 0)
+    keys = np.arange(first, last + 1)
+    entry = FaceEntry(
+        video.name, frames, 25.0, 640, 480, "yuface", keys, np.full((len(keys), 2), 200.0), np.full(len(keys), 80.0)
+    )
+    return [video], FaceIndex({video.name: entry})
+
+
+def _key(clip):
+    return clip.video.name, int(clip.frames[0])
+
+
+def _starts(clips):
+    return [int(clip.frames[0]) for clip in clips]
+
+
+sets = st.lists(st.tuples(st.integers(1, 400), st.integers(0, 1)), min_size=1, max_size=12)
+
+
+# Evaluation
+
+
+def test_evaluation_clips_are_spread_over_the_first_270_frames_as_in_the_paper():
+    videos, index = _set_of([1000], [0])
+    clips = evaluation_clips(videos, index, frames=6, clips_per_video=4)
+    assert _starts(clips) == [0, 88, 176, 264]
+    assert clips[-1].frames.tolist() == [264, 265, 266, 267, 268, 269]
+    assert clips[0].frames.dtype == np.int64
+
+
+def test_evaluation_clips_of_a_short_video_reach_its_last_frame():
+    videos, index = _set_of([20], [0])
+    assert _starts(evaluation_clips(videos, index, frames=6, clips_per_video=3)) == [0, 7, 14]
+
+
+def test_evaluation_can_use_all_frames():
+    videos, index = _set_of([1000], [0])
+    assert _starts(evaluation_clips(videos, index, clips_per_video=2, first_frames=None)) == [0, 994]
+
+
+def test_a_video_with_room_for_fewer_clips_gives_each_of_them_once():
+    videos, index = _set_of([8, 6], [0, 1])
+    assert [_key(clip) for clip in evaluation_clips(videos, index, clips_per_video=10)] == [
+        ("v0", 0),
+        ("v0", 1),
+        ("v0", 2),
+        ("v1", 0),
+    ]
+
+
+@given(sets, st.integers(1, 12), st.integers(1, 6), st.sampled_from([None, 30, 270]))
+@settings(max_examples=60, deadline=None)
+def test_every_video_gives_clips_inside_it_or_is_listed_with_a_reason(rows, frames, clips_per_video, first_frames):
+    videos, index = _set_of(*zip(*rows, strict=True))
+    clips = evaluation_clips(videos, index, frames, clips_per_video, first_frames)
+    lengths = {video.name: length for video, (length, _) in zip(videos, rows, strict=True)}
+    counts = Counter(clip.video.name for clip in clips)
+    for video in videos:
+        usable = min(lengths[video.name], first_frames or lengths[video.name])
+        assert counts[video.name] == min(clips_per_video, max(usable - frames + 1, 0))
+    assert {item.video for item in clips.skipped} == {video for video in videos if not counts[video.name]}
+    assert len({_key(clip) for clip in clips}) == len(clips)
+    assert [clip.index for clip in clips] == list(range(len(clips)))
+    for clip in clips:
+        assert (np.diff(clip.frames) == 1).all()
+        assert len(clip.frames) == frames
+        assert clip.frames[-1] < min(lengths[clip.video.name], first_frames or 10**9)
+        assert clip.label == clip.video.label
+        assert clip.box == (0, 0, 64, 48)
+
+
+def test_clips_lie_where_the_face_is_known():
+    videos, index = _face_between(30, 50)
+    assert _starts(evaluation_clips(videos, index, frames=6, clips_per_video=2)) == [30, 45]
+
+
+def test_a_clip_has_the_box_of_its_own_frames():
+    videos, index = _face_between(0, 99)
+    (clip,) = evaluation_clips(videos, index, clips_per_video=1)
+    assert clip.box == index.box("face", clip.frames) == (150, 150, 250, 250)
+
+
+def test_a_video_shorter_than_a_clip_is_listed_with_its_length():
+    videos, index = _set_of([5, 30], [0, 1])
+    (short,) = evaluation_clips(videos, index, frames=6).skipped
+    assert short.video.name == "v0"
+    assert "has 5 frames; a clip needs 6" in short.reason
+
+
+def test_a_video_without_a_face_is_listed_with_what_the_index_says():
+    videos, index = _set_of([30, 30], [0, 1])
+    index.entries["v1"] = FaceEntry("v1", error="no face was found in v1.mp4")
+    (item,) = evaluation_clips(videos, index).skipped
+    assert (item.video.name, item.reason) == ("v1", "v1.mp4: no face was found in v1.mp4")
+
+
+def test_a_video_that_shows_its_face_too_briefly_is_listed():
+    videos, index = _face_between(30, 33)
+    clips = evaluation_clips(videos, index)
+    assert clips == []
+    assert "shows a face in frames 30 to 33 only; a clip needs 6 frames within the first 270" in clips.skipped[0].reason
+
+
+def test_a_video_missing_from_the_index_is_listed():
+    videos, index = _set_of([30], [0])
+    (item,) = evaluation_clips([*videos, _video("new", 1)], index).skipped
+    assert "new.mp4 is not in the face index" in item.reason
+
+
+@pytest.mark.parametrize("argument", ["frames", "clips_per_video"])
+def test_a_number_below_one_is_named(argument):
+    videos, index = _set_of([30], [0])
+    with pytest.raises(InputError, match=f"{argument} is 0; expected 1 or more"):
+        evaluation_clips(videos, index, **{argument: 0})
+
+
+# Training
+
+training_sets = st.tuples(
+    st.lists(st.integers(6, 60), min_size=1, max_size=8), st.lists(st.integers(6, 60), min_size=1, max_size=8)
+)
+
+
+def _training_set(lengths):
+    real, fake = lengths
+    return _set_of([*real, *fake], [0] * len(real) + [1] * len(fake))
+
+
+@given(training_sets, st.integers(1, 5), st.integers(0, 3), st.integers(0, 2**31), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_the_shards_of_an_epoch_are_disjoint_equal_and_balanced_in_all(lengths, per_video, epoch, seed, world_size):
+    videos, index = _training_set(lengths)
+    shards = []
+    for rank in range(world_size):
+        sampler = TrainingClips(videos, index, 6, per_video, seed, rank, world_size)
+        shards.append(sampler.epoch(epoch))
+        assert len(shards[-1]) == len(sampler)
+        assert [clip.index for clip in shards[-1]] == list(range(len(sampler)))
+    assert len({len(shard) for shard in shards}) == 1
+    # Together they are the epoch of one process with the same number of clips: nothing is lost or doubled.
+    everything = Counter(_key(clip) for shard in shards for clip in shard)
+    whole = TrainingClips(videos, index, 6, per_video, seed, 0, 1)
+    whole._clips_per_class = sum(len(shard) for shard in shards) // 2
+    assert everything == Counter(_key(clip) for clip in whole.epoch(epoch))
+    classes = Counter(clip.label for shard in shards for clip in shard)
+    largest = max(len(lengths[0]), len(lengths[1]))
+    assert classes[0] == classes[1]
+    assert largest * per_video <= classes[0] < largest * per_video + world_size
+
+
+@given(training_sets, st.integers(1, 20))
+@settings(max_examples=60, deadline=None)
+def test_a_clip_is_drawn_again_only_after_every_other_clip_of_its_video(lengths, per_video):
+    videos, index = _training_set(lengths)
+    counts = Counter(_key(clip) for clip in TrainingClips(videos, index, 6, per_video).epoch(0))
+    for video in videos:
+        room = index.entry(video.name).frames - 5
+        drawn = [counts[video.name, start] for start in range(room)]
+        assert max(drawn) - min(drawn) <= 1
+
+
+@given(training_sets, st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_the_videos_of_a_class_give_equally_many_clips(lengths, per_video):
+    videos, index = _training_set(lengths)
+    counts = Counter((clip.label, clip.video.name) for clip in TrainingClips(videos, index, 6, per_video).epoch(1))
+    for label in (0, 1):
+        of_class = [counts[label, video.name] for video in videos if video.label == label]
+        assert max(of_class) - min(of_class) <= 1
+
+
+def test_an_epoch_depends_on_seed_and_number_alone():
+    videos, index = _training_set(([50] * 3, [50] * 9))
+
+    def drawn(seed, epoch):
+        return [_key(clip) for clip in TrainingClips(videos, index, seed=seed).epoch(epoch)]
+
+    assert drawn(1, 2) == drawn(1, 2)
+    assert drawn(1, 2) != drawn(1, 3)
+    assert drawn(1, 2) != drawn(2, 2)
+    sampler = TrainingClips(videos, index, seed=1)
+    sampler.epoch(0)
+    assert [_key(clip) for clip in sampler.epoch(2)] == drawn(1, 2)
+
+
+def test_classes_are_mixed_within_an_epoch():
+    videos, index = _training_set(([50] * 20, [50] * 20))
+    labels = [clip.label for clip in TrainingClips(videos, index).epoch(0)]
+    assert sum(a != b for a, b in pairwise(labels)) > len(labels) / 3
+
+
+@given(st.integers(0, 40))
+@settings(max_examples=20, deadline=None)
+def test_resuming_gives_exactly_the_rest_of_the_epoch(position):
+    videos, index = _training_set(([50] * 4, [50] * 5))
+    sampler = TrainingClips(videos, index, seed=3, rank=1, world_size=2)
+    whole, rest = sampler.epoch(4), sampler.epoch(4, position=position)
+    assert [(_key(c), c.index) for c in rest] == [(_key(c), c.index) for c in whole[position:]]
+
+
+def test_skipped_videos_are_listed_by_the_sampler_and_by_each_epoch():
+    videos, index = _set_of([50, 50, 3], [0, 1, 1])
+    sampler = TrainingClips(videos, index)
+    assert [item.video.name for item in sampler.skipped] == ["v2"]
+    assert sampler.epoch(0).skipped == sampler.skipped
+
+
+def test_training_uses_the_first_frames_only_when_told_to():
+    videos, index = _set_of([500, 500], [0, 1])
+    sampler = TrainingClips(videos, index, clips_per_video=200, first_frames=100)
+    assert max(clip.frames[-1] for clip in sampler.epoch(0)) == 99
+
+
+def test_training_on_one_class_is_refused_with_the_counts():
+    videos, index = _set_of([50, 3], [1, 0])
+    with pytest.raises(InputError, match=r"no usable real video .*usable: 1, skipped: 1, such as v1.mp4: has 3 frames"):
+        TrainingClips(videos, index)
+
+
+def test_a_rank_outside_the_world_is_named():
+    videos, index = _set_of([50, 50], [1, 0])
+    with pytest.raises(InputError, match="rank is 2; expected 0 to 1 with a world_size of 2"):
+        TrainingClips(videos, index, rank=2, world_size=2)
