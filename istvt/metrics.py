@@ -210,14 +210,15 @@ def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
     logits = np.asarray(logits, dtype=np.float64)
     if logits.shape != (len(clips),):
         raise InputError(f"logits must hold one number for each of the {len(clips)} clips, got shape {logits.shape}")
+    if not np.isfinite(logits).all():
+        worst = int(np.flatnonzero(~np.isfinite(logits))[0])
+        raise InputError(
+            f"The model gave {logits[worst]} for a clip of {clips[worst].video.name}: its weights or its training have "
+            "diverged, so there is no score"
+        )
     probabilities = np.exp(-np.logaddexp(0.0, -logits))
     gathered: dict[tuple[str, str], list[int]] = {}
     for position, clip in enumerate(clips):
-        if not np.isfinite(logits[position]):
-            raise InputError(
-                f"The model gave {logits[position]} for a clip of {clip.video.name}: its weights or its training have "
-                "diverged, so there is no score"
-            )
         gathered.setdefault((clip.video.name, str(clip.video.path)), []).append(position)
     scores = []
     for positions in gathered.values():
