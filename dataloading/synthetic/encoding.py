@@ -9,9 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-# All frames are intra frames and no rate control state passes from one to the next: keyint=1 rules out prediction, mbtree=0 and
-# rc-lookahead=0 rule out looking ahead, and qcomp=1 makes the quantiser of crf independent of the complexity of the
-# frames before. What a frame decodes to then depends on that frame alone. One thread, so that the file is reproducible.
+# All frames are intra frames and no state of the rate control passes from one to the next: keyint=1 rules out
+# prediction, mbtree=0 and rc-lookahead=0 rule out looking ahead, and qcomp=1 makes the quantiser of crf independent of
+# how complex the frames before were. What a frame decodes to then depends on that frame alone. One thread, so that the
+# files are reproducible.
 X264_PARAMETERS = "keyint=1:scenecut=0:bframes=0:mbtree=0:rc-lookahead=0:qcomp=1:threads=1:lookahead-threads=1"
 
 

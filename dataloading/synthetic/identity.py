@@ -60,14 +60,16 @@ def draw_identity(seed: int, number: int) -> Identity:
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
-    # The two people of a pair look alike in skin, as the official pairs do: a pasted face is then given away by its seam.
+    # The two people of a pair are alike in skin, as in the official pairs: a pasted face is given away by its seam.
     pair = np.random.default_rng((seed, number // 2, 1))
     tone = float(np.clip(pair.uniform(0.2, len(SKIN_TONES) - 1) + between(-0.35, 0.35), 0.2, len(SKIN_TONES) - 1))
     darker = min(int(tone), len(SKIN_TONES) - 2)
     skin = SKIN_TONES[darker] + (tone - darker) * (SKIN_TONES[darker + 1] - SKIN_TONES[darker])
     skin = np.clip(skin * rng.uniform(0.96, 1.04, 3), 40, 255).astype(np.float32)
     hair_choices = HAIR_COLOURS if tone < 3 else HAIR_COLOURS[[0, 0, 1, 1, 2, 6]]
-    hair = np.clip(hair_choices[rng.integers(len(hair_choices))] * between(0.85, 1.15) * rng.uniform(0.96, 1.04, 3), 8, 240)
+    hair = np.clip(
+        hair_choices[rng.integers(len(hair_choices))] * between(0.85, 1.15) * rng.uniform(0.96, 1.04, 3), 8, 240
+    )
     eyes = EYE_COLOURS if tone < 3 else EYE_COLOURS[:2]
     lip = skin * np.float32((0.88, 0.56, 0.56)) + np.float32((between(0, 24), 0, between(0, 12)))
     hue = between(0, 6)

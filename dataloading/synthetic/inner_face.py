@@ -13,12 +13,12 @@ LIGHT_PATTERNS = 6
 COLOUR_PATTERNS = 3
 LATENTS = EXPRESSION_LATENTS + LIGHT_PATTERNS + COLOUR_PATTERNS
 
-LIGHT_CONTRAST = 13.0  # standard deviation of one pattern at its peak, in grey levels on light skin
+LIGHT_CONTRAST = 15.0  # standard deviation of one pattern at its peak, in grey levels on light skin
 COLOUR_CONTRAST = 9.0
 
 
 def _patterns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth patterns over the inner face, float32 `[LIGHT_PATTERNS + COLOUR_PATTERNS, h, w]`; x, y run over -1..1 inside it."""
+    """Smooth patterns where x and y run over -1..1, float32 `[LIGHT_PATTERNS + COLOUR_PATTERNS, h, w]`."""
     pi = np.pi
     waves = [
         np.sin(0.5 * pi * x) * 1.2,
@@ -34,23 +34,36 @@ def _patterns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.stack(waves).astype(np.float32)
 
 
-COLOUR_DIRECTIONS = np.float32([(1.0, -0.35, -0.9), (-0.5, 0.55, -0.6), (0.7, -0.6, 0.6)])
+EYE_T = np.linspace(-1, 1, 13)
+EYE_ARCH = 1 - np.abs(EYE_T) ** 2.2
+CIRCLE = ellipse(0, 0, 1, 1, 24)
+PUPIL, HIGHLIGHT = (14, 12, 12), (250, 250, 250)
+
+# A light pattern brightens all channels alike; a colour pattern leans to warm, rosy or violet.
+PATTERN_COLOURS = np.concatenate(
+    [
+        np.full((LIGHT_PATTERNS, 3), LIGHT_CONTRAST, np.float32),
+        COLOUR_CONTRAST * np.float32([(1.0, 0.0, -1.0), (0.9, -0.5, -0.2), (0.5, -0.3, 0.8)]),
+    ]
+)
 
 
 class InnerFace:
     """Draws one person's inner face for any latents, inside a window of the portrait.
 
-    `mask` (float32 `[h, w, 1]`) is 1 over the features and falls to 0 before the outline of the head: what lies outside never
-    depends on the latents.
+    `mask` (float32 `[h, w, 1]`) is 1 over the features and falls to 0 before the outline of the head: what lies
+    outside never depends on the latents. `cut` is the sharper region of a pasted face.
     """
 
-    def __init__(self, portrait: Portrait, like: Identity | None = None):
-        self.who, self.side = portrait.identity, portrait.side
-        place = like or self.who  # a pasted face takes the place of the face that it covers
+    def __init__(self, portrait: Portrait, covers: Identity | None = None):
+        """Draw inside `portrait`'s own face or, as a pasted face, in the place of the one that it `covers`."""
+        self.who, self.side, self.pasted = portrait.identity, portrait.side, covers is not None
+        place = covers or self.who
         centre_y, half_width, half_height = place.centre_y + 0.055, 0.86 * place.half_width, 0.29
         self.x0, self.y0 = int((0.5 - half_width) * self.side) - 1, int((centre_y - half_height) * self.side) - 1
         self.width = 2 * (int(half_width * self.side) + 2)
         self.height = 2 * (int(half_height * self.side) + 2)
+        self.centre = np.array([0.5 * self.side - self.x0, self.who.centre_y * self.side - self.y0])
         self.window = (slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width))
         y, x = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
         x = ((x + self.x0 + 0.5) / self.side - 0.5) / half_width
@@ -58,32 +71,35 @@ class InnerFace:
         radius = (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** (1 / 2.5)
         ramp = np.clip((1.0 - radius) / 0.16, 0, 1)
         self.mask = (ramp * ramp * (3 - 2 * ramp))[..., None]
-        edge = np.clip((0.93 - radius) / 0.035, 0, 1)
-        self.cut = edge[..., None]
+        self.cut = np.clip((0.93 - radius) / 0.035, 0, 1)[..., None]
         self.skin = portrait.skin[self.window]
-        patterns = _patterns(x, y)
         # Dark skin reflects less of the same light.
-        reflect = 0.45 + 0.55 * float(self.who.skin.mean()) / 215
-        colours = np.concatenate([np.ones((LIGHT_PATTERNS, 3), np.float32) * LIGHT_CONTRAST, COLOUR_DIRECTIONS * COLOUR_CONTRAST])
-        self.basis = (patterns[:, :, :, None] * colours[:, None, None, :] * reflect).reshape(LATENTS - EXPRESSION_LATENTS, -1)
+        reflectance = 0.45 + 0.55 * float(self.who.skin.mean()) / 215
+        # The patterns are smooth: they are summed at a quarter of the resolution.
+        coarse = (self.width // 4, self.height // 4)
+        patterns = _patterns(*(cv2.resize(axis, coarse, interpolation=cv2.INTER_AREA) for axis in (x, y)))
+        self.lights = patterns[:, :, :, None] * PATTERN_COLOURS[:, None, None, :] * np.float32(reflectance)
 
     def draw(self, latents: np.ndarray) -> np.ndarray:
-        """Draw the window for latents float64 `[LATENTS]`, each N(0, 1); float32 `[h, w, 3]` in 0..255, mask not applied."""
-        light = latents[EXPRESSION_LATENTS:].astype(np.float32) @ self.basis
-        image = np.rint(np.clip(self.skin + light.reshape(self.skin.shape), 0, 255)).astype(np.uint8)
+        """Draw the window for latents float64 `[LATENTS]`, each N(0, 1); uint8 `[h, w, 3]`, mask not applied."""
+        light = np.einsum("k,khwc->hwc", latents[EXPRESSION_LATENTS:].astype(np.float32), self.lights)
+        light = cv2.resize(light, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+        image = cv2.add(self.skin, light, dtype=cv2.CV_8U)
         self._draw_eyes(image, *latents[3:6])
         self._draw_brows(image, latents[2])
         self._draw_nostrils(image)
         self._draw_mouth(image, *latents[:2])
         if self.who.glasses:
             self._draw_glasses(image)
-        return image.astype(np.float32)
+        return image
 
     def _pixels(self, points: np.ndarray) -> np.ndarray:
         """Pixels of the window for points relative to the face's centre, in fractions of the side."""
-        return (np.asarray(points) + (0.5, self.who.centre_y)) * self.side - (self.x0, self.y0)
+        return np.asarray(points) * self.side + self.centre
 
-    def _line(self, image: np.ndarray, points: np.ndarray, colour: np.ndarray, thickness: float, closed: bool = False) -> None:
+    def _line(
+        self, image: np.ndarray, points: np.ndarray, colour: np.ndarray, thickness: float, closed: bool = False
+    ) -> None:
         fixed = np.rint(self._pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
         width = max(1, round(thickness * self.side))
         cv2.polylines(image, [fixed], closed, tuple(map(float, colour)), width, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -94,30 +110,38 @@ class InnerFace:
     def _draw_eyes(self, image: np.ndarray, eyelid: float, gaze_x: float, gaze_y: float) -> None:
         who = self.who
         openness = 1 - 0.95 * float(np.clip((eyelid - 0.6) / 0.9, 0, 1)) + 0.06 * np.tanh(gaze_y)
-        t = np.linspace(-1, 1, 13)
+        radius = who.eye_height * 0.86
+        raised = who.eye_height * (openness * 1.15 - 0.35 * (1 - openness)) * EYE_ARCH
         for side in (-1, 1):
-            x = side * who.eye_distance + who.eye_width * t
-            slant = -who.eye_slant * side * who.eye_width * t
-            arch = 1 - np.abs(t) ** 2.2
-            upper = who.eye_y + slant - who.eye_height * (openness * 1.15 - 0.35 * (1 - openness)) * arch
-            lower = who.eye_y + slant + who.eye_height * 0.62 * arch
-            upper = np.minimum(upper, lower)
-            almond = np.concatenate([np.stack([x, upper], 1), np.stack([x, lower], 1)[::-1]])
+            x = side * who.eye_distance + who.eye_width * EYE_T
+            corner = who.eye_y - who.eye_slant * side * who.eye_width * EYE_T
+            lower = corner + who.eye_height * 0.62 * EYE_ARCH
+            upper = np.minimum(corner - raised, lower)
+            lid = np.stack([x, upper], 1)
+            rim = np.stack([x, lower], 1)
+            almond = self._pixels(np.concatenate([lid, rim[::-1]]))
+            (left, top), (right, bottom) = (
+                np.floor(almond.min(0)).astype(int) - 1,
+                np.ceil(almond.max(0)).astype(int) + 2,
+            )
+            patch = image[top:bottom, left:right]
+            ball = np.full_like(patch, 235)
             cx, cy = side * who.eye_distance + 0.013 * np.tanh(gaze_x), who.eye_y - 0.003 + 0.007 * np.tanh(gaze_y)
-            radius = who.eye_height * 0.86
-            ball = np.zeros_like(image)
-            ball[:] = (236, 234, 232)
-            self._fill(ball, ellipse(cx, cy, radius, radius, 24), who.eye * 0.62)
-            self._fill(ball, ellipse(cx, cy, radius * 0.84, radius * 0.84, 24), who.eye)
-            self._fill(ball, ellipse(cx, cy, radius * 0.42, radius * 0.42, 20), np.array((14, 12, 12)))
-            self._fill(ball, ellipse(cx + 0.007, cy - 0.008, 0.0055, 0.0055, 12), np.array((250, 250, 250)))
-            cover = np.zeros(image.shape[:2], np.uint8)
-            fill(cover, self._pixels(almond), 255)
-            weight = cover[..., None].astype(np.float32) / 255
-            image[:] = np.rint(image + weight * (ball.astype(np.float32) - image))
-            self._line(image, np.stack([x, upper - 0.004 - who.eye_height * 0.38 * arch], 1), who.skin * 0.66, 0.004)
-            self._line(image, np.stack([x, lower], 1), who.skin * 0.62, 0.003)
-            self._line(image, np.stack([x, upper], 1), who.hair * 0.25 + 12, 0.010)
+            for dx, dy, size, colour in (
+                (0, 0, radius, who.eye * 0.62),
+                (0, 0, radius * 0.84, who.eye),
+                (0, 0, radius * 0.42, PUPIL),
+                (0.007, -0.008, 0.0055, HIGHLIGHT),
+            ):
+                round_shape = self._pixels(size * CIRCLE + (cx + dx, cy + dy)) - (left, top)
+                fill(ball, round_shape, tuple(map(float, colour)))
+            cover = np.zeros(patch.shape[:2], np.uint8)
+            fill(cover, almond - (left, top), 255)
+            patch[:] = np.rint(patch + (cover[..., None] * np.float32(1 / 255)) * (ball.astype(np.float32) - patch))
+            crease = lid - np.stack([np.zeros_like(x), 0.004 + who.eye_height * 0.38 * EYE_ARCH], 1)
+            self._line(image, crease, who.skin * 0.66, 0.004)
+            self._line(image, rim, who.skin * 0.62, 0.003)
+            self._line(image, lid, who.hair * 0.25 + 12, 0.010)
 
     def _draw_brows(self, image: np.ndarray, raised: float) -> None:
         who = self.who
@@ -133,7 +157,9 @@ class InnerFace:
     def _draw_nostrils(self, image: np.ndarray) -> None:
         who = self.who
         for side in (-1, 1):
-            nostril = ellipse(side * who.nose_width * 0.48, who.eye_y + who.nose_length + 0.014, who.nose_width * 0.24, 0.0065, 16)
+            nostril = ellipse(
+                side * who.nose_width * 0.48, who.eye_y + who.nose_length + 0.014, who.nose_width * 0.24, 0.0065, 16
+            )
             self._fill(image, nostril, who.skin * 0.42)
 
     def _draw_mouth(self, image: np.ndarray, opened: float, widened: float) -> None:
@@ -170,4 +196,9 @@ class InnerFace:
             rim = ellipse(side * who.eye_distance, who.eye_y + 0.006, who.eye_width * 1.45, 0.062, 32)
             self._line(image, rim, colour, 0.008, closed=True)
         bridge = who.eye_distance - who.eye_width * 1.45
-        self._line(image, np.array([(-bridge, who.eye_y - 0.004), (0, who.eye_y - 0.012), (bridge, who.eye_y - 0.004)]), colour, 0.008)
+        self._line(
+            image,
+            np.array([(-bridge, who.eye_y - 0.004), (0, who.eye_y - 0.012), (bridge, who.eye_y - 0.004)]),
+            colour,
+            0.008,
+        )

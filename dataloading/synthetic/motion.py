@@ -13,8 +13,8 @@ POSE_CORRELATION_FRAMES = 16.0
 def smooth_process(rng: np.random.Generator, frames: int, dimensions: int, correlation_frames: float) -> np.ndarray:
     """Draw independent stationary Gaussian processes, float64 `[frames, dimensions]`.
 
-    Every value is exactly N(0, 1) and the correlation at lag `d` is `exp(-d^2 / (2 correlation_frames^2))` (up to the kernel's
-    cut at four of its standard deviations): white noise filtered by a Gaussian kernel of unit energy.
+    White noise filtered by a Gaussian kernel of unit energy: every value is N(0, 1), and the correlation at lag `d` is
+    `exp(-d^2 / (2 correlation_frames^2))` up to the kernel's cut at four of its standard deviations.
     """
     deviation = correlation_frames / np.sqrt(2)
     reach = int(np.ceil(4 * deviation))
@@ -27,8 +27,8 @@ def smooth_process(rng: np.random.Generator, frames: int, dimensions: int, corre
 def flicker_order(rng: np.random.Generator, frames: int, gap: int = 6) -> np.ndarray:
     """Draw a random order of `frames` frames in which neighbours were at least `gap` frames apart, int64 `[frames]`.
 
-    The gap shrinks to `frames // 4` in short videos, where no such order need exist. The order is drawn without looking at
-    the latents, so a frame taken at any place of it has the same distribution as any frame of the smooth video.
+    The gap shrinks to `frames // 4` in short videos, where no such order need exist. The order is drawn without
+    looking at the latents, so a frame at any place of it has the same distribution as any frame of the smooth video.
     """
     gap = max(1, min(gap, frames // 4))
     while True:

@@ -1,4 +1,4 @@
-"""The still parts of a person: background, body, head and hair, drawn once a video at twice the frame's size."""
+"""The still parts of a video: a person's body, head and hair, and the background."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class Portrait:
     head: np.ndarray  # [side, side, 4]: hair behind, ears and head with that skin
     hair: np.ndarray  # [side, side, 4]: what falls in front of the face
     body: np.ndarray  # [side, side, 4]: neck and shoulders
-    background: np.ndarray  # uint8 [side, side, 3]
 
 
 class _Layer:
@@ -108,7 +107,7 @@ def _skin(who: Identity, side: int) -> np.ndarray:
         mouth = (who.mouth_y - 0.005) / who.chin
         lower = 1 / (1 + np.exp(-(y - mouth + 0.16 + 0.22 * (1 - np.abs(x))) * 14))
         lips = np.exp(-((x / 0.30) ** 4) - ((y - mouth - 0.02) / 0.10) ** 4)
-        stubble = 0.8 + 0.35 * smooth_noise(rng, side, side // 5)
+        stubble = 0.85 + 0.16 * smooth_noise(rng, side, side // 4)
         cover = np.clip(who.beard * lower * (1 - 0.9 * lips) * stubble, 0, 1)[..., None]
         skin = skin * (1 - cover) + cover * (who.hair * 0.8 + 0.1 * who.skin)
     return np.clip(skin, 0, 255).astype(np.float32)
@@ -128,8 +127,12 @@ def _hair_behind(who: Identity, layer: _Layer) -> np.ndarray | None:
     if who.hair_style == "long":
         return layer.coverage(
             ellipse(0.5, top + 0.33, who.half_width + 0.075, 0.37),
-            np.array([(0.5 - s * (who.half_width + t), y) for s, t, y in
-                      ((1, 0.075, 0.45), (1, 0.09, 1.1), (-1, 0.09, 1.1), (-1, 0.075, 0.45))]),
+            np.array(
+                [
+                    (0.5 - s * (who.half_width + t), y)
+                    for s, t, y in ((1, 0.075, 0.45), (1, 0.09, 1.1), (-1, 0.09, 1.1), (-1, 0.075, 0.45))
+                ]
+            ),
         )
     if who.hair_style == "bob":
         return layer.coverage(
@@ -137,8 +140,15 @@ def _hair_behind(who: Identity, layer: _Layer) -> np.ndarray | None:
         )
     if who.hair_style == "curly":
         angles = np.linspace(np.pi * 0.95, np.pi * 2.05, 17)
-        curls = [ellipse(0.5 + (who.half_width + 0.02) * np.cos(a), who.centre_y - 0.04 + (who.crown - 0.03) * np.sin(a),
-                         0.075, 0.075) for a in angles]
+        curls = [
+            ellipse(
+                0.5 + (who.half_width + 0.02) * np.cos(a),
+                who.centre_y - 0.04 + (who.crown - 0.03) * np.sin(a),
+                0.075,
+                0.075,
+            )
+            for a in angles
+        ]
         return layer.coverage(ellipse(0.5, top + 0.30, who.half_width + 0.05, 0.33), *curls)
     if who.hair_style == "bun":
         return layer.coverage(
@@ -208,26 +218,31 @@ def _body(who: Identity, side: int) -> np.ndarray:
     return layer.finish()
 
 
-def _background(rng: np.random.Generator, side: int) -> np.ndarray:
-    base = rng.uniform(70, 200, 3) * 0.6 + rng.uniform(70, 200) * 0.4
+def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Draw a blurred room, uint8 `[side, side, 3]`."""
+    base = rng.uniform(70, 200) + rng.uniform(-28, 28, 3)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     slope = rng.uniform(-40, 40, 2)
-    image = base.astype(np.float32) + (slope[0] * (x - 0.5) + slope[1] * (y - 0.5))[..., None]
+    image = base.astype(np.float32) + (slope[0] * (x - 0.5) + slope[1] * (y - 0.5))[..., None].astype(np.float32)
     shapes = np.clip(image, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(3, 8)):
-        colour = tuple(float(v) for v in np.clip(base + rng.uniform(-55, 55, 3), 0, 255))
+        colour = tuple(float(v) for v in np.clip(base + rng.uniform(-45, 45) + rng.uniform(-25, 25, 3), 0, 255))
         cx, cy, w, h = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.4)
         if rng.random() < 0.5:
             fill(shapes, ellipse(cx, cy, w, w) * side, colour)
         else:
-            fill(shapes, np.array([(cx - w, cy - h), (cx + w, cy - h), (cx + w, cy + h), (cx - w, cy + h)]) * side, colour)
+            fill(
+                shapes,
+                np.array([(cx - w, cy - h), (cx + w, cy - h), (cx + w, cy + h), (cx - w, cy + h)]) * side,
+                colour,
+            )
     blurred = cv2.GaussianBlur(shapes, (0, 0), side * float(rng.uniform(0.008, 0.035)))
     textured = blurred + (3 * smooth_noise(rng, side, 40))[..., None]
     return np.rint(np.clip(textured, 0, 255)).astype(np.uint8)
 
 
-def draw_portrait(who: Identity, side: int, scene: np.random.Generator) -> Portrait:
-    """Draw the still layers of `who` at `side` pixels before a background drawn from `scene`."""
+def draw_portrait(who: Identity, side: int) -> Portrait:
+    """Draw the still layers of `who` at `side` pixels."""
     skin, strands = _skin(who, side), _strands(who, side)
     return Portrait(
         identity=who,
@@ -236,5 +251,4 @@ def draw_portrait(who: Identity, side: int, scene: np.random.Generator) -> Portr
         head=_head(who, skin, strands),
         hair=_hair(who, strands),
         body=_body(who, side),
-        background=_background(scene, side),
     )

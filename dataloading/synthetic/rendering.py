@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from dataloading.synthetic.identity import draw_identity
 from dataloading.synthetic.inner_face import LATENTS, InnerFace
-from dataloading.synthetic.motion import LATENT_CORRELATION_FRAMES, POSE_CORRELATION_FRAMES, flicker_order, smooth_process
-from dataloading.synthetic.portrait import draw_portrait
+from dataloading.synthetic.motion import (
+    LATENT_CORRELATION_FRAMES,
+    POSE_CORRELATION_FRAMES,
+    flicker_order,
+    smooth_process,
+)
+from dataloading.synthetic.portrait import Portrait, draw_background, draw_portrait
 
 MANIPULATIONS = ("blend", "flicker", "both")
 SUPERSAMPLING = 2
-POSE = {  # standard deviations
+POSE = {  # standard deviations: fractions of the side, radians, relative changes
     "shift_x": 0.014,
     "shift_y": 0.010,
     "roll": 0.035,
@@ -45,17 +51,25 @@ class VideoPlan:
     size: int
 
 
-def _generator(plan: VideoPlan, *use: int) -> np.random.Generator:
-    return np.random.default_rng((plan.seed, plan.video, *use))
+@lru_cache(maxsize=4)
+def _portrait(seed: int, person: int, side: int) -> Portrait:
+    # A pair of people makes eight videos in a row: their layers are drawn once for all of them.
+    return draw_portrait(draw_identity(seed, person), side)
+
+
+def _generator(plan: VideoPlan, use: str, variant: int = 0) -> np.random.Generator:
+    """A stream of its own for each use of a video, the same one in a real video and in the fakes made from it."""
+    streams = ("background", "latents", "order", "pose", "noise", "mismatch")
+    return np.random.default_rng((plan.seed, plan.video, 10 + streams.index(use), variant))
 
 
 def _colour_mismatch(plan: VideoPlan) -> np.ndarray:
     """Gains of the three channels of a pasted face: visibly lighter or darker, and of another tint."""
-    rng = np.random.default_rng((plan.seed, plan.video, plan.source_video, 7))
-    lighter = rng.choice((-1, 1)) * rng.uniform(0.09, 0.16)
+    rng = _generator(plan, "mismatch", plan.source_video)
+    lighter = rng.choice((-1, 1)) * rng.uniform(0.15, 0.24)
     tint = rng.standard_normal(3)
     tint -= tint.mean()
-    return (1 + lighter + 0.09 * tint / np.abs(tint).max()).astype(np.float32)
+    return (1 + lighter + 0.10 * tint / np.abs(tint).max()).astype(np.float32)
 
 
 def _over(below: np.ndarray, layer: np.ndarray) -> np.ndarray:
@@ -70,64 +84,85 @@ def _small(image: np.ndarray, size: int) -> np.ndarray:
 def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each frame (uint8 `[size, size, 3]` RGB) with its mask of manipulated pixels (uint8 `[size, size]`).
 
-    A real video and the fakes made from it share pose, light and latents; `flicker` and `both` use the latents in another
-    order. In a real video the mask is that of the inner face.
+    A real video and the fakes made from it share pose, light and latents; `flicker` and `both` use the latents in
+    another order. In a real video the mask is that of the inner face, which is where a flickering one is masked.
     """
     side = SUPERSAMPLING * plan.size
-    scene = _generator(plan, 1)
-    who = draw_identity(plan.seed, plan.person)
-    portrait = draw_portrait(who, side, scene)
-    pasted = plan.manipulation in ("blend", "both")
-    if pasted:
-        other = draw_portrait(draw_identity(plan.seed, plan.source), side, np.random.default_rng(0))
-        inner, gain = InnerFace(other, like=who), _colour_mismatch(plan)
+    portrait = _portrait(plan.seed, plan.person, side)
+    who = portrait.identity
+    if plan.manipulation in ("blend", "both"):
+        source = _portrait(plan.seed, plan.source, side)
+        inner, gain = InnerFace(source, covers=who), _colour_mismatch(plan)
     else:
-        inner = InnerFace(portrait)
-    latents = smooth_process(_generator(plan, 2), plan.frames, LATENTS, LATENT_CORRELATION_FRAMES)
+        inner, gain = InnerFace(portrait), np.ones(3, np.float32)
+    latents = smooth_process(_generator(plan, "latents"), plan.frames, LATENTS, LATENT_CORRELATION_FRAMES)
     if plan.manipulation in ("flicker", "both"):
-        latents = latents[flicker_order(_generator(plan, 3), plan.frames)]
-    pose = smooth_process(_generator(plan, 4), plan.frames, len(POSE), POSE_CORRELATION_FRAMES) * list(POSE.values())
-    noise = _generator(plan, 5, ("original", *MANIPULATIONS).index(plan.manipulation))
-    y, x = np.mgrid[0 : plan.size, 0 : plan.size].astype(np.float32) / plan.size - 0.5
+        latents = latents[flicker_order(_generator(plan, "order"), plan.frames)]
+    pose = smooth_process(_generator(plan, "pose"), plan.frames, len(POSE), POSE_CORRELATION_FRAMES)
+    noise = _generator(plan, "noise", ("original", *MANIPULATIONS).index(plan.manipulation))
+    down, across = np.mgrid[0 : plan.size, 0 : plan.size].astype(np.float32) / plan.size - 0.5
 
-    window = inner.window
-    still = portrait.head[window][..., :3].astype(np.float32)
-    fringe = portrait.hair[window]
-    region = inner.cut if pasted else inner.mask
+    constant, weight, region = _face_terms(portrait, inner, gain)
+    head = _with_hair(portrait)
+    face = head[inner.window][..., :3]
     whole_mask = np.zeros((side, side), np.uint8)
-    whole_mask[window] = np.rint(255 * region[..., 0])
-    head = _composite_hair(portrait.head, portrait.hair)
+    whole_mask[inner.window] = np.rint(255 * region[..., 0])
+    whole_mask = _small(whole_mask, plan.size)
+    background = _small(draw_background(_generator(plan, "background"), side), plan.size)
+    body = _small(portrait.body, plan.size)
 
     for frame in range(plan.frames):
-        move = dict(zip(POSE, pose[frame], strict=True))
-        drawn = inner.draw(latents[frame])
-        if pasted:
-            drawn = np.clip(inner.skin + inner.mask * (drawn - inner.skin), 0, 255) * gain
-        face = _over(still + region * (drawn - still), fringe)
-        head[window][..., :3] = np.rint(np.clip(face, 0, 255))
-        matrix = _head_matrix(move, who.centre_y + who.chin, side)
-        moved = _small(cv2.warpAffine(head, matrix, (side, side), flags=cv2.INTER_LINEAR), plan.size)
-        shift = np.float32([[1, 0, move["camera_x"] * side], [0, 1, move["camera_y"] * side]])
-        behind = cv2.warpAffine(portrait.background, shift, (side, side), borderMode=cv2.BORDER_REPLICATE)
-        lean = np.float32([[1, 0, 0.4 * move["shift_x"] * side], [0, 1, 0.3 * move["shift_y"] * side]])
-        body = cv2.warpAffine(portrait.body, lean, (side, side), borderMode=cv2.BORDER_REPLICATE)
-        picture = _over(_over(_small(behind, plan.size).astype(np.float32), _small(body, plan.size)), moved)
-        picture *= (1 + move["light"] + move["light_x"] * x + move["light_y"] * y)[..., None]
-        picture += SENSOR_NOISE * noise.standard_normal(picture.shape, dtype=np.float32)
-        mask = _small(cv2.warpAffine(whole_mask, matrix, (side, side), flags=cv2.INTER_LINEAR), plan.size)
-        yield np.rint(np.clip(picture, 0, 255)).astype(np.uint8), mask
+        move = {name: deviation * pose[frame, k] for k, (name, deviation) in enumerate(POSE.items())}
+        drawn = cv2.multiply(inner.draw(latents[frame]), weight, dtype=cv2.CV_32F)
+        face[:] = cv2.add(drawn, constant, dtype=cv2.CV_8U)
+        matrix = _head_matrix(move, who.centre_y + who.chin)
+        picture = _shifted(background, move["camera_x"], move["camera_y"]).astype(np.float32)
+        picture = _over(picture, _shifted(body, 0.4 * move["shift_x"], 0.3 * move["shift_y"]))
+        picture = _over(picture, _small(_warped(head, matrix), plan.size))
+        picture *= (1 + move["light"] + move["light_x"] * across + move["light_y"] * down)[..., None]
+        grain = SENSOR_NOISE * noise.standard_normal((plan.size, plan.size), dtype=np.float32)
+        yield cv2.add(picture, cv2.merge([grain] * 3), dtype=cv2.CV_8U), _warped(whole_mask, matrix)
 
 
-def _composite_hair(head: np.ndarray, hair: np.ndarray) -> np.ndarray:
-    weight = 1 - hair[..., 3:].astype(np.float32) / 255
-    return np.rint(head * weight + hair).astype(np.uint8)
+def _face_terms(portrait: Portrait, inner: InnerFace, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Constant and weight (float32 `[h, w, 3]`) of the face window, `constant + weight * drawn`, and the drawn region.
+
+    A person's own face shows through its soft mask. A pasted one keeps its own skin around that mask, has its colours
+    multiplied by `gain`, and ends at a cut.
+    """
+    still = portrait.head[inner.window][..., :3].astype(np.float32)
+    hair = portrait.hair[inner.window].astype(np.float32)
+    bare = 1 - hair[..., 3:] / 255
+    region = inner.cut if inner.pasted else inner.mask
+    own = inner.mask if inner.pasted else np.ones_like(inner.mask)
+    weight = bare * region * own * gain
+    constant = bare * (still * (1 - region) + region * (1 - own) * inner.skin * gain) + hair[..., :3]
+    return constant, weight, region * bare
 
 
-def _head_matrix(move: dict[str, float], neck_y: float, side: int) -> np.ndarray:
+def _with_hair(portrait: Portrait) -> np.ndarray:
+    bare = 1 - portrait.hair[..., 3:].astype(np.float32) / 255
+    return np.rint(portrait.head * bare + portrait.hair).astype(np.uint8)
+
+
+def _shifted(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    side = len(image)
+    matrix = np.float32([[1, 0, x * side], [0, 1, y * side]])
+    return cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply an affine map whose offset is in fractions of the side; pixel centres lie at halves."""
+    side = len(image)
+    turn = matrix[:, :2]
+    offset = matrix[:, 2] * side + turn @ (0.5, 0.5) - 0.5
+    return cv2.warpAffine(image, np.column_stack([turn, offset]), (side, side), flags=cv2.INTER_LINEAR)
+
+
+def _head_matrix(move: dict[str, float], neck_y: float) -> np.ndarray:
     """The affine map of the head: it rolls and scales about the neck, and turning squeezes and shears it a little."""
     cosine, sine = np.cos(move["roll"]), np.sin(move["roll"])
     turn = np.array([[cosine, -sine], [sine, cosine]]) * (1 + move["scale"])
     turn = turn @ np.array([[1 - abs(move["yaw"]), 0], [move["yaw"] * 0.6, 1 + move["pitch"]]])
-    neck = np.array([0.5, neck_y]) * side
-    offset = neck - turn @ neck + np.array([move["shift_x"], move["shift_y"]]) * side
-    return np.column_stack([turn, offset])
+    neck = np.array([0.5, neck_y])
+    return np.column_stack([turn, neck - turn @ neck + (move["shift_x"], move["shift_y"])])

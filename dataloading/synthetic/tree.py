@@ -6,12 +6,12 @@ import json
 import multiprocessing
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataloading.errors import InputError
@@ -19,14 +19,15 @@ from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
 
 SETTINGS_FILE = "synthetic.json"
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 3
 COMPRESSION = "c23"
+VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
 SPLIT_NAMES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class SyntheticSummary:
-    """What `synthesize` left behind: videos by split and manipulation ("original" for real), and what this run had to do."""
+    """What `synthesize` left behind: videos by split and manipulation ("original" for real), and this run's share."""
 
     directory: Path
     videos: dict[str, dict[str, int]]
@@ -66,7 +67,8 @@ def synthesize(
         size: side of the square frames in pixels, even.
         fps: frames a second.
         seed: with the other settings, determines every file.
-        workers: processes; 1 draws in this one.
+        workers: processes; 1 draws in this one. More are spawned, so a script that calls this needs the usual
+            `if __name__ == "__main__":`.
         splits: shares of the pairs that go to train, val and test; a share above 0 gets at least one pair.
         progress: show a progress bar.
 
@@ -99,9 +101,7 @@ def synthesize(
     _write_all(missing, workers, progress)
     return SyntheticSummary(
         directory=root,
-        videos={
-            name: dict.fromkeys(("original", *MANIPULATIONS), 2 * len(members)) for name, members in pairs.items()
-        },
+        videos={name: dict.fromkeys(("original", *MANIPULATIONS), 2 * len(members)) for name, members in pairs.items()},
         written=len(missing),
         already_there=len(tasks) - len(missing),
         seconds=time.monotonic() - started,
@@ -109,7 +109,7 @@ def synthesize(
 
 
 def _check(settings: dict, workers: int) -> None:
-    for name, least in (("identities", 2), ("videos_per_identity", 1), ("frames", 1), ("size", 32), ("fps", 1)):
+    for name, least in (("identities", 2), ("videos_per_identity", 1), ("frames", 8), ("size", 32), ("fps", 1)):
         if settings[name] < least:
             raise InputError(f"{name} is {settings[name]}; the synthetic set needs at least {least}.")
     for name in ("identities", "size"):
@@ -223,24 +223,14 @@ def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
                 bar.advance(shown)
             return
         # Spawned, not forked: the caller may hold threads (torch, the progress bar) that a fork would cut in two.
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
-            for _ in pool.map(_write, tasks, chunksize=4):
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            for _ in pool.map(_write, tasks, chunksize=VIDEOS_OF_A_PAIR):
                 bar.advance(shown)
 
 
 def _write(task: _Task) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
     pictures, masks = zip(*render(task.plan), strict=True)
     if task.mask is not None:
         write_video(task.mask, masks, task.fps)
     write_video(task.path, pictures, task.fps)
-
-
-def count_videos(summary: SyntheticSummary) -> Counter[str]:
-    """Videos by manipulation over all splits."""
-    total: Counter[str] = Counter()
-    for videos in summary.videos.values():
-        total.update(videos)
-    return total
