@@ -288,10 +288,10 @@ def _history_table(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"names": [name.replace("_", " ").replace("val ", "validation ") for name in names], "rows": cells}
 
 
-def _brief(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "undefined"
-    return f"{value:.4g}"
+def _brief(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return "undefined" if value is None else str(value)
+    return f"{value:.4g}" if math.isfinite(value) else "undefined"
 
 
 def _listed(scores: Sequence[VideoScore], threshold: float) -> list[dict[str, Any]]:
