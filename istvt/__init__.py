@@ -4,8 +4,21 @@ model = ISTVT(preset("seed"))
 logits = model(clips)            # clips [B, T, 3, H, W] in [-1, 1]; positive = fake
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .config import ISTVTConfig, preset
-from .model import ISTVT
+
+if TYPE_CHECKING:
+    from .model import ISTVT
 
 __version__ = "0.1.0"
 __all__ = ["ISTVT", "ISTVTConfig", "preset"]
+
+
+def __getattr__(name: str) -> Any:
+    # The model needs torch, whose import takes seconds that `istvt --help` should not.
+    if name == "ISTVT":
+        from .model import ISTVT
+
+        return ISTVT
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,34 @@
+# make demo | make test | make experiment. Each makes .venv first, once, and uses what is already there.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: install demo test experiment lint clean
+
+install: $(VENV)/.installed
+
+# On a CPU-only machine torch's own index or a local wheel gives the CPU build; the pins are in setup.py alone.
+$(VENV)/.installed: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11; run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all]'
+	touch $@
+
+demo: install
+	$(BIN)/istvt demo --output runs/demo
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+experiment: install
+	$(BIN)/istvt experiment --output runs/experiment --document docs/what-each-attention-sees.md
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs

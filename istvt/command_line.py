@@ -1,0 +1,465 @@
+"""The `istvt` command: one subcommand an activity, typed options, one sentence for a mistake.
+
+Every option can also stand in a YAML file given with --config; --print_config prints one to start from.
+Heavy packages are imported by the subcommands that need them, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.markup import escape
+
+from dataloading.errors import InputError
+
+from .config import PRESETS, ISTVTConfig, preset
+from .settings import DataSettings, TrainingSettings
+
+USAGE_ERROR = 2
+PROBLEM_FOUND = 1
+
+DESCRIPTION = """Detect forged faces in videos, and see where and when the evidence is.
+
+A first run:
+  istvt synthesize data/synthetic          draw a demonstration set
+  istvt prepare data/synthetic --no-detect its videos are face crops already
+  istvt train --data.root data/synthetic --output runs/first
+  istvt evaluate runs/first --data.root data/synthetic
+  istvt predict runs/first VIDEO..."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 1 something was wrong with some input, 2 could not be done)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    console, errors = Console(), Console(stderr=True)
+    try:
+        parser, commands = build_parser(_preset_of(arguments))
+        if not arguments:
+            parser.print_help()
+            return USAGE_ERROR
+        options = parser.parse_args(arguments)
+        name = options.subcommand
+        return commands[name](parser, options[name], console)
+    except InputError as error:
+        errors.print(f"[red]istvt:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        errors.print("istvt: stopped; what was finished is kept, and the same command goes on from there")
+        return 130
+
+
+Command = Callable[[ArgumentParser, Namespace, Console], int]
+
+
+def build_parser(base: ISTVTConfig) -> tuple[ArgumentParser, dict[str, Command]]:
+    """The parser and what runs for each subcommand; `base` gives the defaults of the model's options."""
+    parser = ArgumentParser(prog="istvt", description=DESCRIPTION, formatter_class=_formatter())
+    subcommands = parser.add_subcommands(required=True)
+    commands: dict[str, Command] = {}
+    for name, (add, run, help_line) in _COMMANDS.items():
+        sub = ArgumentParser(prog=f"istvt {name}", description=run.__doc__, formatter_class=_formatter())
+        sub.add_argument("--config", action="config", help="YAML file with any of these options")
+        add(sub, base)
+        subcommands.add_subcommand(name, sub, help=help_line)
+        commands[name] = run
+    return parser, commands
+
+
+def _formatter() -> type:
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter):
+        """Descriptions keep their line breaks."""
+
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            return "\n".join(indent + line.strip() if line.strip() else "" for line in text.splitlines())
+
+    return Formatter
+
+
+def _preset_of(arguments: Sequence[str]) -> ISTVTConfig:
+    """The preset that the command line names: it gives the defaults under which the other options are read."""
+    for position, argument in enumerate(arguments):
+        if argument == "--preset" and position + 1 < len(arguments):
+            return preset(arguments[position + 1])
+        if argument.startswith("--preset="):
+            return preset(argument.removeprefix("--preset="))
+    return PRESETS["small"]
+
+
+def _add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("--preset", choices=list(PRESETS), default="small", help="where the model's options start from")
+    parser.add_class_arguments(ISTVTConfig, "model")
+    parser.set_defaults({f"model.{name}": value for name, value in asdict(base).items()})
+
+
+def _add_device(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def _model_of(options: Namespace) -> ISTVTConfig:
+    return ISTVTConfig(**options.model.as_dict())
+
+
+def _add_synthesize(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("directory", type=Path, help="root of the set; videos that are there already are kept")
+    parser.add_argument("--identities", type=int, default=48, help="people, an even number")
+    parser.add_argument("--videos_per_identity", type=int, default=1, help="real videos of each person")
+    parser.add_argument("--frames", type=int, default=24, help="frames a video")
+    parser.add_argument("--size", type=int, default=128, help="side of the square picture in pixels, even")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+
+
+def _synthesize(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Write a synthetic set in the shape of FaceForensics++: H.264 videos of drawn, moving faces, and three forgeries.
+
+    blend: another face blended in (a spatial trace). flicker: each frame is as plausible as a real one but does not
+    agree with its neighbours (a purely temporal trace). both: both. It is for demonstration and tests: it says nothing
+    about accuracy on real forgeries."""
+    from dataloading.synthetic import synthesize
+
+    values = options.as_dict()
+    directory = values.pop("directory")
+    values.pop("config", None)
+    done = synthesize(directory, **values)
+    console.print(f"{directory}: {done.written} videos drawn, {done.already_there} were there already")
+    return 0
+
+
+def _add_prepare(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("dataset", type=Path, help="root of the data set")
+    parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognises it")
+    parser.add_argument("--compression", type=str, default="c23", help="FaceForensics++ compression: raw, c23, c40")
+    parser.add_argument(
+        "--originals", type=Path | None, default=None, help="DeeperForensics: root with the real videos"
+    )
+    parser.add_argument(
+        "--detector", type=str, default="auto", help="yuface, dlib, haar; auto takes the best installed"
+    )
+    parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
+    parser.add_argument("--boxes", type=Path | None, default=None, help="JSON file of face boxes made elsewhere")
+    parser.add_argument("--every", type=int, default=5, help="look for the face on every so many frames")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+
+
+def _prepare(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Find the main face of every video of a data set and write its boxes to face_index.jsonl in the set's root.
+
+    Goes on where an earlier run stopped. A video without a face, too short or damaged is recorded with the reason,
+    listed at the end, and never stops the run (the exit status is 1 then)."""
+    from dataloading import format_summary, read_dataset
+    from dataloading.prepare import prepare
+
+    dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
+    console.print(format_summary(dataset.summary()), markup=False, highlight=False)
+    index = prepare(
+        dataset,
+        detector=options.detector,
+        detect=not options.no_detect,
+        boxes=options.boxes,
+        every=options.every,
+        workers=options.workers,
+    )
+    names = {video.name for video in dataset.videos}
+    failed = {name: reason for name, reason in index.errors.items() if name in names}
+    console.print(f"{len(names) - len(failed)} of {len(names)} videos are ready: {index.path}")
+    for name, reason in sorted(failed.items()):
+        console.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    return PROBLEM_FOUND if failed else 0
+
+
+def _add_dataset(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("dataset", type=Path, help="root of the data set")
+    parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognises it")
+    parser.add_argument("--compression", type=str, default="c23", help="FaceForensics++ compression: raw, c23, c40")
+    parser.add_argument(
+        "--originals", type=Path | None, default=None, help="DeeperForensics: root with the real videos"
+    )
+    parser.add_argument("--list", dest="list_all", action="store_true", help="name every file that is left out")
+
+
+def _dataset(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Say what a data set holds: videos by class, split and manipulation, and what is left out and why."""
+    from dataloading import format_summary, read_dataset
+
+    dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
+    console.print(format_summary(dataset.summary()), markup=False, highlight=False)
+    if options.list_all:
+        for item in dataset.left_out:
+            console.print(f"  {item.path}: {item.reason}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _add_train(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("--output", type=Path, default=Path("runs/latest"), help="directory of the run")
+    _add_device(parser)
+    parser.add_class_arguments(DataSettings, "data")
+    _add_model(parser, base)
+    parser.add_class_arguments(TrainingSettings, "training")
+    parser.add_argument(
+        "--backbone-weights", type=Path | None, default=None, help="short for --training.backbone_weights"
+    )
+
+
+def _train(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Train a detector, validate it by video each epoch, keep the checkpoint with the best validation AUC.
+
+    A run that was stopped goes on from its last finished epoch when the same command is given again."""
+    from .training import train
+
+    training = options.training.as_dict()
+    if options.backbone_weights is not None:
+        training["backbone_weights"] = options.backbone_weights
+    result = train(
+        DataSettings(**options.data.as_dict()),
+        _model_of(options),
+        TrainingSettings(**training),
+        options.output,
+        device=options.device,
+        console=console,
+    )
+    console.print(f"best epoch {result.best_epoch}: {result.checkpoint}")
+    if result.skipped:
+        console.print(f"{len(result.skipped)} videos were skipped:")
+        for name, reason in result.skipped:
+            console.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _add_evaluate(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file of istvt train, or the run's directory")
+    parser.add_argument("--output", type=Path | None, default=None, help="directory; default: evaluation/ in the run")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
+    _add_device(parser)
+    parser.add_class_arguments(DataSettings, "data")
+
+
+def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Evaluate a checkpoint by video and write report.html, evaluation.json and scores.csv.
+
+    A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
+    from .evaluation import evaluate_checkpoint
+    from .summary import summary
+
+    checkpoint = options.checkpoint
+    output = options.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation"
+    with _bar(console, "scoring clips") as update:
+        result = evaluate_checkpoint(
+            checkpoint,
+            DataSettings(**options.data.as_dict()),
+            output,
+            split=options.split,
+            device=options.device,
+            precision=options.precision,
+            batch_size=options.batch_size,
+            bootstrap=options.bootstrap,
+            advance=update,
+        )
+    console.print(summary(result.evaluation))
+    for note in result.notes:
+        console.print(note, style="dim", markup=False)
+    if result.skipped:
+        console.print(f"{len(result.skipped)} videos or clips could not be scored:")
+        for name, reason in result.skipped:
+            console.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nreport: {result.report}", soft_wrap=True)
+    return 0
+
+
+def _add_predict(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file of istvt train, or the run's directory")
+    parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
+    parser.add_argument(
+        "--detector", type=str, default="auto", help="yuface, dlib, haar; auto takes the best installed"
+    )
+    parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
+    parser.add_argument("--clips", type=int, default=8, help="clips scored a video")
+    parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
+    _add_device(parser)
+
+
+def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Say of any video whether its face is forged.
+
+    A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
+    """
+    from .checkpoint import load_model
+    from .evaluation import write_json
+    from .precision import pick_device
+    from .prediction import predict, video_files
+
+    if options.clips < 1:
+        raise InputError(f"--clips is {options.clips}; expected at least 1")
+    model, _ = load_model(options.checkpoint, pick_device(options.device))
+    files = video_files(options.videos)
+    done = 0
+    with _bar(console, "scoring videos") as update:
+
+        def advance(_: Any) -> None:
+            nonlocal done
+            done += 1
+            update(done, len(files))
+
+        predictions = predict(
+            model,
+            files,
+            detector=options.detector,
+            detect=not options.no_detect,
+            clips_per_video=options.clips,
+            advance=advance,
+        )
+    failed = [prediction for prediction in predictions if prediction.error]
+    for prediction in predictions:
+        if prediction.score:
+            score = prediction.score
+            style = "red" if score.verdict == "fake" else "green"
+            console.print(
+                f"[{style}]{score.verdict:<4}[/]  {score.probability:6.1%} fake  "
+                f"({len(score.clip_probabilities)} clips)  {escape(str(prediction.path))}",
+                soft_wrap=True,
+                highlight=False,
+            )
+    for prediction in failed:
+        console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
+    if options.json:
+        rows = [
+            {"path": str(p.path), "error": p.error}
+            if p.score is None
+            else {
+                "path": str(p.path),
+                "verdict": p.score.verdict,
+                "probability_fake": p.score.probability,
+                "clip_probabilities": p.score.clip_probabilities,
+                "clip_frames": p.score.clip_frames,
+            }
+            for p in predictions
+        ]
+        write_json(options.json, rows)
+    if len(predictions) > 1:
+        console.print(f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
+    return PROBLEM_FOUND if failed else 0
+
+
+def _add_model_command(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    _add_model(parser, base)
+    parser.add_argument(
+        "--backbone-weights", type=Path | None, default=None, help="check that this Xception file fits the backbone"
+    )
+
+
+def _model(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Print a model's parameters and multiply-accumulates by part.
+
+    The layers column is what the published cost tables count; attention products stand beside it."""
+    from rich.table import Table
+
+    from .cost import model_cost, total_cost
+
+    config = _model_of(options)
+    height, width = config.feature_grid
+    console.print(
+        f"{config.attention}, {config.frames} frames of {config.image_size} pixels: {config.frame_rows} frame rows x "
+        f"{config.positions} positions ({height}x{width} grid), C={config.dim}, N={config.heads}, "
+        f"D={config.resolved_head_dim}, M={config.depth}",
+        highlight=False,
+    )
+    table = Table("part", "parameters", "layers, G MAC", "attention products, G MAC", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for part in (*model_cost(config), total_cost(config)):
+        numbers = (f"{part.parameters:,}", f"{part.layer_macs / 1e9:.3f}", f"{part.attention_macs / 1e9:.3f}")
+        table.add_row(part.part, *numbers, style="bold" if part.part == "total" else None)
+    console.print(table)
+    if options.backbone_weights is not None:
+        from .backbone import XceptionEntryFlow, load_backbone_weights
+
+        ignored = load_backbone_weights(XceptionEntryFlow(config.backbone_dims, config.dim), options.backbone_weights)
+        console.print(f"{options.backbone_weights} fits the backbone; {len(ignored)} tensors beyond it are ignored")
+    return 0
+
+
+def _add_nothing(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """A command without options of its own."""
+
+
+def _doctor(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Print what is installed and usable here, and warn where something is not what it seems."""
+    from .doctor import examine
+
+    signs = {"ok": "[green]ok[/]     ", "missing": "[dim]absent[/] ", "warning": "[yellow]warning[/]"}
+    findings = examine()
+    for finding in findings:
+        console.print(
+            f"{signs[finding.state]}  {finding.part:<15} {escape(finding.detail)}", highlight=False, soft_wrap=True
+        )
+    return PROBLEM_FOUND if any(finding.state == "warning" for finding in findings) else 0
+
+
+def _add_output(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("--output", type=Path | None, default=None, help="directory of everything that is written")
+
+
+def _add_experiment(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    _add_output(parser, base)
+    parser.add_argument("--document", type=Path | None, default=None, help="also write the table to this Markdown file")
+
+
+def _demo(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """The whole path in a few minutes: draw videos, prepare, train, evaluate on unseen people, score a fresh video.
+
+    Run again, it uses what is already there."""
+    from .demo import demo
+
+    return demo(options.output or Path("runs/demo"), console)
+
+
+def _experiment(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """What each attention can see: train `spatial_only` and the full model on the synthetic set, with several seeds.
+
+    The first judges each frame alone and cannot see flicker; the full model can; both see blend."""
+    from .experiment import experiment
+
+    return experiment(options.output or Path("runs/experiment"), console, options.document)
+
+
+def _bar(console: Console, description: str) -> Any:
+    """A progress bar as a context; what it gives is called with (done, total)."""
+    import contextlib
+    from collections.abc import Iterator
+
+    from rich.progress import Progress
+
+    @contextlib.contextmanager
+    def show() -> Iterator[Callable[[int, int], None]]:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(description, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    return show()
+
+
+_COMMANDS: dict[str, tuple[Callable[[ArgumentParser, ISTVTConfig], None], Command, str]] = {
+    "synthesize": (_add_synthesize, _synthesize, "draw a demonstration set of real and forged videos"),
+    "dataset": (_add_dataset, _dataset, "say what a data set holds and what is left out"),
+    "prepare": (_add_prepare, _prepare, "find the faces of a data set"),
+    "train": (_add_train, _train, "train a detector"),
+    "evaluate": (_add_evaluate, _evaluate, "evaluate a checkpoint and write a report"),
+    "predict": (_add_predict, _predict, "score videos"),
+    "model": (_add_model_command, _model, "print a model's parameters and cost"),
+    "doctor": (_add_nothing, _doctor, "print what is installed and usable"),
+    "demo": (_add_output, _demo, "the whole path in a few minutes"),
+    "experiment": (_add_experiment, _experiment, "what each attention can see, measured"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

