@@ -214,8 +214,9 @@ def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
 
 
 def _decoded_sample(clip: Clip, draw: Draw, image_size: int) -> Sample:
-    box = _checked_box(clip)
-    pictures = decode_frames(clip.video.path, clip.frames, probe_once(clip.video.path))
+    info = probe_once(clip.video.path)
+    box = _checked_box(clip, info)
+    pictures = decode_frames(clip.video.path, clip.frames, info)
     height, width = pictures.shape[1:3]
     # Only what the resampling can reach is kept: with its margin the result is the same, and full pictures of
     # several batches would not fit into memory.
@@ -233,18 +234,22 @@ def _reach(low: float, high: float, length: int, image_size: int) -> tuple[int, 
 
 
 def _encoded_sample(clip: Clip, draw: Draw) -> Sample:
-    box = _checked_box(clip)
     info = probe_once(clip.video.path)
+    box = _checked_box(clip, info)
     last = int(clip.frames[-1])
     if last >= info.frames:
         raise InputError(f"{clip.video.path} has no frame {last}: it has {info.frames}, counted from 0.")
     return Sample(np.fromfile(clip.video.path, np.uint8), clip.frames, box, draw)
 
 
-def _checked_box(clip: Clip) -> np.ndarray:
-    box = np.float32(clip.box)
-    if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
+def _checked_box(clip: Clip, info: VideoInfo) -> np.ndarray:
+    """The box as float32 [4]; DALI crashes the process where a box does not overlap the picture."""
+    x0, y0, x1, y1 = box = np.float32(clip.box)
+    if not (np.isfinite(box).all() and x0 < x1 and y0 < y1):
         raise InputError(f"{clip.video.path} has the box {clip.box}; expected x0 < x1 and y0 < y1 in pixels.")
+    if x0 > info.width - 1 or y0 > info.height - 1 or x1 < 1 or y1 < 1:
+        size = f"{info.width}x{info.height}"
+        raise InputError(f"{clip.video.path} has the box {clip.box}, which lies outside its {size} picture.")
     return box
 
 
