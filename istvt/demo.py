@@ -26,8 +26,8 @@ def demo(output: Path, console: Console) -> int:
 
     from .checkpoint import load_model
     from .evaluation import evaluate_checkpoint
-    from .prediction import predict
     from .precision import pick_device
+    from .prediction import predict
     from .summary import verdict_sentence
     from .training import train
 

@@ -134,8 +134,9 @@ def markdown(results: dict[str, Any]) -> str:
         lines.append(f"| `{attention}` | mean | {average} | |")
     lines += [
         "",
-        "`flicker` is the purely temporal trace: inside the mask each frame is as plausible as a real one but does not",
-        "agree with its neighbours. A judge of single frames is at chance on it by construction; the full model is not.",
+        "`flicker` is the purely temporal trace: inside the mask each frame is as plausible as a real one but does",
+        "not agree with its neighbours. A judge of single frames is at chance on it by construction; the full model",
+        "is not.",
         "",
         f"Setting: {IDENTITIES} drawn people, videos of {VIDEO_FRAMES} frames at {VIDEO_SIZE} pixels, "
         f"model `small` ({config.image_size} pixels, C={config.dim}, N={config.heads}, M={config.depth}), "

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dataloading.loader import ClipLoader
 
+from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip
 
 from .metrics import VideoScore, score_videos

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from dataloading.loader import ClipLoader
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.nn import functional
 
 from dataloading import Video
 from dataloading.errors import InputError
+from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
 
 from .attention import resolve_backend
