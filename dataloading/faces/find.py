@@ -1,0 +1,60 @@
+"""From a video file to its entry in the face index."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from dataloading.decode import iterate_frames
+from dataloading.errors import InputError
+from dataloading.face_index import FaceEntry
+from dataloading.faces.detector import Detection, FaceDetector
+from dataloading.faces.tracking import main_face
+from dataloading.probe import VideoInfo, probe
+
+LARGEST_SIDE = 640  # pixels; detectors are slow on larger pictures and find no more faces worth tracking
+
+
+def find_face(
+    path: str | Path, detector: FaceDetector, every: int = 5, name: str | None = None, info: VideoInfo | None = None
+) -> FaceEntry:
+    """Finds the main face of a video.
+
+    Args:
+        path: The file.
+        detector: From `dataloading.faces.make_detector`.
+        every: Look at every so many frames, and at the last one.
+        name: `Video.name` for the entry; the path by default.
+        info: What `probe` says of the file, if it is known already.
+
+    Raises:
+        InputError: The file cannot be read, or no face is in it.
+    """
+    path = Path(path)
+    info = info or probe(path)
+    looks = np.union1d(np.arange(0, info.frames, every), info.frames - 1)
+    track = main_face((frame, faces_in(picture, detector)) for frame, picture in iterate_frames(path, looks, info))
+    if track is None:
+        raise InputError(f"{path} shows no face: {detector.name} looked at {len(looks)} of its {info.frames} frames.")
+    return FaceEntry(
+        video=name or str(path),
+        frames=info.frames,
+        fps=info.fps,
+        width=info.width,
+        height=info.height,
+        detector=detector.name,
+        key_frames=track.frames,
+        centers=track.centers,
+        sizes=track.sizes,
+    )
+
+
+def faces_in(picture: np.ndarray, detector: FaceDetector) -> list[Detection]:
+    """The faces in a uint8 RGB picture [H, W, 3] of any size, in its own pixels."""
+    factor = max(picture.shape[:2]) / LARGEST_SIDE
+    if factor <= 1:
+        return detector.detect(picture)
+    height, width = (round(side / factor) for side in picture.shape[:2])
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    small = frame.reformat(width=width, height=height, interpolation="AREA").to_ndarray()
+    return [face.scaled(factor) for face in detector.detect(small)]

@@ -1,0 +1,237 @@
+"""Preparing a data set: every video is opened once, its face is found, and the result is kept beside the set."""
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dataloading.errors import InputError
+from dataloading.face_index import FILE_NAME, FaceEntry, FaceIndex
+from dataloading.faces import FaceDetector, find_face, make_detector
+from dataloading.faces.boxes_file import DETECTOR as BOXES_FILE
+from dataloading.faces.boxes_file import read_boxes, with_boxes
+from dataloading.faces.reuse import reuse_boxes
+from dataloading.probe import probe
+from dataloading.video import Dataset, Video
+
+WHOLE_FRAME = "none"
+
+
+def prepare(
+    dataset: Dataset,
+    *,
+    detector: str = "auto",
+    detect: bool = True,
+    boxes: str | Path | None = None,
+    every: int = 5,
+    workers: int = 2,
+    index_path: str | Path | None = None,
+    progress: bool = True,
+) -> FaceIndex:
+    """Finds the main face of every video and writes the face index.
+
+    Each video is one line, written as soon as it is done: a run that was stopped goes on where it was, and videos that
+    could not be used are tried again. A fake takes the boxes of the original it was made from wherever they fit. No
+    video stops the run; those that cannot be used are in the index with the reason, and listed at the end.
+
+    Args:
+        dataset: From `read_dataset`.
+        detector: One of `dataloading.faces.DETECTORS`, or ``"auto"`` for the best one installed. Videos that another
+            detector looked at are done again.
+        detect: False records the whole picture as the box, for videos that are face crops already. Nothing is decoded.
+        boxes: A JSON file ``{video: [[frame, x0, y0, x1, y1], ...]}`` with boxes made elsewhere; videos that it does
+            not name are looked at as usual.
+        every: Look at every so many frames.
+        workers: Processes; with 1 everything happens in this one. They are spawned, so a script that calls this needs
+            the usual ``if __name__ == "__main__"``.
+        index_path: The index file, where it cannot be written beside the set.
+        progress: Show a progress bar and a summary on standard error.
+
+    Returns:
+        The whole index, with the videos that were there already.
+
+    Raises:
+        InputError: An argument is wrong, the detector is not installed, or the index cannot be written.
+    """
+    for argument, value in (("every", every), ("workers", workers)):
+        if value < 1:
+            raise InputError(f"{argument} is {value}; expected at least 1.")
+    given = read_boxes(boxes, dataset) if boxes is not None else {}
+    needs_detector = detect and any(video.name not in given for video in dataset.videos)
+    detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
+    path = Path(index_path) if index_path is not None else dataset.root / FILE_NAME
+    with _append_to(path) as file:
+        index = FaceIndex.read(path)
+        todo = _todo(dataset.videos, index, detector, given)
+        # Originals first: the fakes made from them need only a look.
+        names = {video.name for video in dataset.videos}
+        waves = (
+            [video for video in todo if video.source not in names],
+            [video for video in todo if video.source in names],
+        )
+        with _progress_bar(progress and bool(todo)) as bar:
+            shown = bar.add_task("Finding faces" if needs_detector else "Reading videos", total=len(todo))
+            for wave in waves:
+                jobs = [
+                    _Job(video, every, given.get(video.name), index.entries.get(video.source or "")) for video in wave
+                ]
+                for entry in _run(jobs, detector, workers):
+                    line = entry.to_json()
+                    file.write(line + "\n")
+                    file.flush()
+                    index.entries[entry.video] = FaceEntry.from_json(line)
+                    bar.advance(shown)
+    if progress:
+        _console().print(format_preparation(index, dataset.videos), markup=False, highlight=False, soft_wrap=True)
+    return index
+
+
+def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
+    """What the index says of these videos: counts, and the reason for each that cannot be used."""
+    entries = [index.entry(video.name) for video in videos]
+    errors = [entry.error for entry in entries if entry.error is not None]
+    reused = sum(entry.boxes_of is not None for entry in entries)
+    whole = sum(entry.whole_frame for entry in entries)
+    parts = [f"{len(entries) - len(errors)} of {len(entries)} videos can be used"]
+    if reused:
+        parts.append(f"{reused} of them with the boxes of their original")
+    if whole:
+        parts.append(f"{whole} of them as whole pictures")
+    lines = [f"{index.path}: {', '.join(parts)}."]
+    if errors:
+        lines += [f"{len(errors)} cannot be used:", *(f"  {error}" for error in errors)]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One video to prepare: its boxes where they are given, and the entry of its original."""
+
+    video: Video
+    every: int
+    boxes: np.ndarray | None
+    original: FaceEntry | None
+
+
+def _todo(videos: Sequence[Video], index: FaceIndex, detector: str, given: dict[str, np.ndarray]) -> list[Video]:
+    """The videos without a usable entry of the kind that is wanted."""
+
+    def is_done(entry: FaceEntry | None) -> bool:
+        if entry is None or entry.error is not None:
+            return False
+        if entry.boxes_of is not None and entry.video not in given and detector != WHOLE_FRAME:
+            return is_done(index.entries.get(entry.boxes_of))
+        return entry.detector == (BOXES_FILE if entry.video in given else detector)
+
+    return [video for video in videos if not is_done(index.entries.get(video.name))]
+
+
+def _append_to(path: Path) -> io.TextIOWrapper:
+    """The index file, open at its end; what a killed run left of its last line is cut off."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0)
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The face index {path} cannot be written ({error.strerror}); expected a place to write (index_path)."
+        ) from error
+
+
+def _console() -> Console:
+    return Console(stderr=True)
+
+
+def _progress_bar(shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=_console(), disable=not shown)
+
+
+def _run(jobs: Sequence[_Job], detector: str, workers: int) -> Iterator[FaceEntry]:
+    """The entries of all jobs, in the order in which they are done."""
+    if workers == 1 or len(jobs) < 2:
+        prepare_job = _worker(detector)
+        yield from (prepare_job(job) for job in jobs)
+        return
+    remaining = {job.video.name: job for job in jobs}
+    while remaining:
+        try:
+            for entry in _in_processes(list(remaining.values()), detector, workers):
+                del remaining[entry.video]
+                yield entry
+        except BrokenProcessPool:
+            # A decoder or detector written in C took its process down. The video is one of the first that are left,
+            # because they are handed out in order; each gets a process of its own.
+            for job in list(remaining.values())[:workers]:
+                del remaining[job.video.name]
+                yield _isolated(job, detector)
+
+
+def _in_processes(jobs: Sequence[_Job], detector: str, workers: int) -> Iterator[FaceEntry]:
+    # Spawned, not forked: the caller may hold threads or a CUDA context.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(detector,))
+    try:
+        for future in as_completed([pool.submit(_prepare_in_worker, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _isolated(job: _Job, detector: str) -> FaceEntry:
+    try:
+        [entry] = _in_processes([job], detector, 1)
+    except BrokenProcessPool:
+        return FaceEntry(job.video.name, error=f"{job.video.path} made the decoder or the face detector crash.")
+    return entry
+
+
+_prepare_job: Callable[[_Job], FaceEntry]
+
+
+def _start_worker(detector: str) -> None:
+    global _prepare_job
+    # The processes are the parallelism. yuface's OpenMP reads this when it is loaded, which happens below.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    _prepare_job = _worker(detector)
+
+
+def _prepare_in_worker(job: _Job) -> FaceEntry:
+    return _prepare_job(job)
+
+
+def _worker(detector_name: str) -> Callable[[_Job], FaceEntry]:
+    detector = make_detector(detector_name) if detector_name != WHOLE_FRAME else None
+
+    def prepare_job(job: _Job) -> FaceEntry:
+        try:
+            return _prepare_video(job, detector)
+        except InputError as error:
+            return FaceEntry(job.video.name, error=str(error))
+        except Exception as error:  # one video must not end the preparation of thousands
+            return FaceEntry(job.video.name, error=f"{job.video.path} failed ({type(error).__name__}: {error}).")
+
+    return prepare_job
+
+
+def _prepare_video(job: _Job, detector: FaceDetector | None) -> FaceEntry:
+    video, original = job.video, job.original
+    info = probe(video.path)
+    if job.boxes is None and detector is not None:
+        if original is not None and original.error is None and not original.whole_frame:
+            reused = reuse_boxes(original, video.path, video.name, info, detector)
+            if reused is not None:
+                return reused
+        return find_face(video.path, detector, job.every, video.name, info)
+    entry = FaceEntry(video.name, info.frames, info.fps, info.width, info.height, WHOLE_FRAME)
+    return entry if job.boxes is None else with_boxes(entry, job.boxes)

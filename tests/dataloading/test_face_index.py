@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataloading.errors import InputError
+from dataloading.face_index import FaceEntry, FaceIndex
+
+
+def entry(video: str = "a", **changes) -> FaceEntry:
+    values = {
+        "frames": 30,
+        "fps": 25.0,
+        "width": 640,
+        "height": 480,
+        "detector": "yuface",
+        "key_frames": np.array([0, 10, 20]),
+        "centers": np.array([(100.0, 200.0), (110.0, 200.0), (120.0, 230.0)]),
+        "sizes": np.array([80.0, 100.0, 60.0]),
+    }
+    return FaceEntry(video, **(values | changes))
+
+
+def write(path: Path, *entries: FaceEntry, end: str = "\n") -> Path:
+    path.write_text("\n".join(item.to_json() for item in entries) + end, encoding="utf-8")
+    return path
+
+
+def test_one_square_of_one_and_a_quarter_of_the_largest_face_around_the_median_nose():
+    # Frames 5, 6, 7: x 105 106 107, y 200, size 90 92 94.
+    assert entry().box([5, 6, 7]) == pytest.approx((106 - 58.75, 200 - 58.75, 106 + 58.75, 200 + 58.75))
+
+
+def test_a_box_may_reach_beyond_the_picture():
+    x0, y0, x1, y1 = entry(centers=np.zeros((3, 2))).box([0])
+    assert (x0, y0, x1, y1) == pytest.approx((-50, -50, 50, 50))
+
+
+def test_outside_the_frames_with_a_face_the_nearest_box_is_held():
+    assert entry().face_range == (0, 20)
+    assert entry().box([25, 29]) == entry().box([20])
+
+
+def test_the_whole_picture_is_the_box_where_nothing_was_detected():
+    whole = FaceEntry("a", frames=30, fps=25.0, width=640, height=480)
+    assert whole.whole_frame
+    assert whole.face_range == (0, 29)
+    assert whole.box([0, 1]) == (0, 0, 640, 480)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-500, 2000), st.floats(-500, 2000), st.floats(1, 900)), min_size=1, max_size=40),
+    st.lists(st.integers(0, 200), min_size=1, max_size=16),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_line_of_the_file_gives_the_same_boxes_back_to_a_tenth_of_a_pixel(faces, frames):
+    table = np.array(faces)
+    before = entry(key_frames=np.arange(len(faces)) * 5, centers=table[:, :2], sizes=table[:, 2])
+    after = FaceEntry.from_json(before.to_json())
+    assert after.key_frames.tolist() == before.key_frames.tolist()
+    assert np.allclose(after.box(frames), before.box(frames), atol=0.15)
+    assert FaceEntry.from_json(after.to_json()).to_json() == after.to_json()
+    x0, y0, x1, y1 = after.box(frames)
+    assert x1 - x0 == pytest.approx(y1 - y0)
+
+
+def test_an_index_is_read_from_its_set_or_its_file_and_later_lines_replace_earlier_ones(tmp_path):
+    path = write(tmp_path / "face_index.jsonl", entry("a"), FaceEntry("b", error="b is empty."), entry("a", frames=7))
+    for index in (FaceIndex.read(tmp_path), FaceIndex.read(path)):
+        assert len(index) == 2
+        assert index.entry("a").frames == 7
+        assert index.errors == {"b": "b is empty."}
+        assert "a" in index
+        assert "c" not in index
+        assert index.box("a", [0]) == (50, 150, 150, 250)
+
+
+def test_a_video_that_cannot_be_used_or_is_not_there_is_said_when_its_box_is_asked_for(tmp_path):
+    index = FaceIndex.read(write(tmp_path / "face_index.jsonl", FaceEntry("b", error="b.mp4 is empty.")))
+    with pytest.raises(InputError, match=r"^b\.mp4 is empty\.$"):
+        index.box("b", [0])
+    with pytest.raises(InputError, match=r"c is not in .*face_index\.jsonl: run `istvt prepare`"):
+        index.box("c", [0])
+
+
+def test_a_missing_index_says_how_to_make_it(tmp_path):
+    with pytest.raises(InputError, match=r"There is no face index .*face_index\.jsonl: run `istvt prepare .*` first"):
+        FaceIndex.read(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_a_last_line_that_was_never_finished_is_ignored(tmp_path, cut):
+    path = write(tmp_path / "face_index.jsonl", entry("a"), entry("b"))
+    path.write_bytes(path.read_bytes()[: -1 - cut])
+    assert set(FaceIndex.read(path).entries) == {"a"}
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"video": "a"}', entry("x").to_json().replace("[0, 10, 20]", "[0]")])
+def test_a_broken_line_elsewhere_is_named(tmp_path, line):
+    path = tmp_path / "face_index.jsonl"
+    path.write_text(f"{entry('a').to_json()}\n{line}\n{entry('b').to_json()}\n")
+    with pytest.raises(InputError, match=r"Line 2 of .*face_index\.jsonl is not a line of a face index"):
+        FaceIndex.read(path)

@@ -1,0 +1,290 @@
+"""Preparing real trees of real videos: the synthetic set, whose drawn faces every detector finds."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path, PosixPath
+
+import numpy as np
+import pytest
+from video_fixtures import cut_short, write_numbered, write_sound
+
+from dataloading.errors import InputError
+from dataloading.face_index import FaceIndex
+from dataloading.faces import make_detector
+from dataloading.layouts import read_dataset
+from dataloading.prepare import format_preparation, prepare
+from dataloading.synthetic import synthesize
+from dataloading.video import Dataset
+
+ORIGINALS = "original_sequences/youtube/c23/videos"
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory) -> Path:
+    """Four people, four originals and twelve fakes of 12 frames; not to be written to."""
+    root = tmp_path_factory.mktemp("set")
+    synthesize(root, identities=4, frames=12, size=96, workers=1, splits=(0.5, 0.0, 0.5), progress=False)
+    return root
+
+
+@pytest.fixture
+def tree(pristine, tmp_path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "set"))
+
+
+def run(dataset: Dataset, **options) -> FaceIndex:
+    return prepare(dataset, **({"workers": 1, "progress": False} | options))
+
+
+def lines(root: Path) -> list[dict]:
+    return [json.loads(line) for line in (root / "face_index.jsonl").read_text().splitlines()]
+
+
+def test_every_video_gets_a_box_and_fakes_share_that_of_their_original(tree):
+    dataset = read_dataset(tree)
+    index = run(dataset)
+    assert index.errors == {}
+    for video in dataset.videos:
+        entry = index.entry(video.name)
+        assert (entry.frames, entry.width, entry.height, entry.fps) == (12, 96, 96, 25.0)
+        x0, y0, x1, y1 = index.box(video.name, range(6))
+        assert x1 - x0 == pytest.approx(y1 - y0)
+        assert 30 < x1 - x0 < 150
+        if video.label:
+            assert entry.boxes_of == video.source
+            assert index.box(video.name, range(6)) == index.box(video.source, range(6))
+    assert format_preparation(index, dataset.videos).endswith(
+        "16 of 16 videos can be used, 12 of them with the boxes of their original."
+    )
+
+
+def test_the_index_on_disk_is_the_one_that_is_returned_and_processes_find_the_same(tree, tmp_path):
+    dataset = read_dataset(tree)
+    alone = run(dataset)
+    together = run(dataset, workers=2, index_path=tmp_path / "other.jsonl")
+    read = FaceIndex.read(tree)
+    for video in dataset.videos:
+        line = alone.entry(video.name).to_json()
+        assert line == read.entry(video.name).to_json() == together.entry(video.name).to_json()
+    assert FaceIndex.read(tmp_path / "other.jsonl").entries.keys() == read.entries.keys()
+
+
+def test_a_run_that_was_killed_goes_on_and_repairs_its_last_line(tree):
+    dataset = read_dataset(tree)
+    complete = run(dataset)
+    path = tree / "face_index.jsonl"
+    written = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(written[:5]) + written[5][:40])
+    resumed = run(dataset)
+    now = path.read_bytes().splitlines(keepends=True)
+    assert now[:5] == written[:5]
+    assert sorted(now) == sorted(written)
+    assert {name: resumed.entry(name).to_json() for name in complete.entries} == {
+        name: entry.to_json() for name, entry in complete.entries.items()
+    }
+
+
+def test_a_complete_last_line_without_its_line_break_is_not_lost(tree):
+    dataset = read_dataset(tree)
+    run(dataset)
+    path = tree / "face_index.jsonl"
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    run(dataset)
+    assert len(FaceIndex.read(tree)) == 16
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_what_is_done_is_not_done_again(tree):
+    dataset = read_dataset(tree)
+    run(dataset)
+    before = (tree / "face_index.jsonl").read_bytes()
+    for video in dataset.videos:
+        video.path.unlink()  # whoever opened one now would record an error
+    assert run(dataset).errors == {}
+    assert (tree / "face_index.jsonl").read_bytes() == before
+
+
+def test_another_detector_or_none_does_everything_again(tree):
+    dataset = read_dataset(tree).select(split="test")
+    run(dataset)
+    if make_detector().name == "dlib":
+        pytest.skip("there is no better detector than dlib here")
+    assert {entry.detector for entry in run(dataset, detector="dlib")} == {"dlib"}
+    assert {entry.detector for entry in run(dataset, detect=False)} == {"none"}
+    assert {entry.detector for entry in run(dataset)} == {make_detector().name}
+
+
+def test_without_detection_the_whole_picture_is_the_box_and_nothing_is_decoded(tree, monkeypatch):
+    monkeypatch.setattr("dataloading.prepare.find_face", None)
+    monkeypatch.setattr("dataloading.prepare.make_detector", None)
+    dataset = read_dataset(tree)
+    index = run(dataset, detect=False)
+    assert {index.box(video.name, [3, 4]) for video in dataset.videos} == {(0, 0, 96, 96)}
+    assert "16 of them as whole pictures" in format_preparation(index, dataset.videos)
+
+
+def test_videos_that_cannot_be_used_are_named_and_stop_nothing(tree, capsys):
+    directory = tree / ORIGINALS
+    original = (directory / "000.mp4").read_bytes()
+    (directory / "000.mp4").write_bytes(b"")
+    cut_short(directory / "001.mp4", directory / "001.mp4", 0.4)
+    shutil.move(write_numbered(tree.parent, "numbers", frames=12), directory / "002.mp4")
+    shutil.move(write_sound(tree.parent / "sound.mp4"), directory / "003.mp4")
+    dataset = read_dataset(tree)
+    index = run(dataset, workers=2, progress=True)
+    assert set(index.errors) == {f"{ORIGINALS}/{number:03}" for number in range(4)}
+    for name, sentence in (
+        ("000", "000.mp4 is empty"),
+        ("001", "001.mp4 is cut short"),
+        ("002", f"002.mp4 shows no face: {make_detector().name} looked at 4 of its 12 frames"),
+        ("003", "003.mp4 is not a video: it has sound only"),
+    ):
+        assert sentence in index.errors[f"{ORIGINALS}/{name}"]
+    # The fakes made from them are looked at for themselves.
+    assert all(index.entry(video.name).boxes_of is None for video in dataset.videos if video.label)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "12 of 16 videos can be used." in said
+    assert "4 cannot be used:" in said
+    assert "sound only" in said
+
+    (directory / "000.mp4").write_bytes(original)  # repaired: the next run tries again
+    assert set(run(dataset).errors) == {f"{ORIGINALS}/{number:03}" for number in (1, 2, 3)}
+
+
+class Exploding(PosixPath):
+    """A path that takes down the process that it is sent to, as a decoder may that is written in C."""
+
+    def __reduce__(self):
+        return os._exit, (11,)
+
+
+def test_a_video_that_crashes_a_process_costs_only_itself(tree):
+    dataset = read_dataset(tree).select(manipulation="original")
+    dataset.videos[1] = replace(dataset.videos[1], path=Exploding(dataset.videos[1].path))
+    index = run(dataset, workers=2, detect=False)
+    assert list(index.errors.values()) == [f"{dataset.videos[1].path} made the decoder or the face detector crash."]
+    assert len(index) == 4
+
+
+def fake_of_000(dataset: Dataset):
+    return next(v for v in dataset.videos if v.manipulation == "blend" and v.path.stem.startswith("000"))
+
+
+def test_a_fake_of_another_size_or_with_more_frames_is_looked_at_for_itself(tree, tmp_path):
+    for options in ({"size": 128, "frames": 12}, {"size": 96, "frames": 16}):
+        other = tmp_path / f"other{options['size']}"
+        synthesize(other, identities=4, workers=1, splits=(0.5, 0.0, 0.5), progress=False, **options)
+        fake = fake_of_000(read_dataset(tree))
+        shutil.copy(other / fake.path.relative_to(tree), fake.path)
+        index = run(read_dataset(tree), index_path=tmp_path / f"{options['size']}.jsonl")
+        assert index.entry(fake.name).boxes_of is None
+        assert index.entry(fake.name).frames == options["frames"]
+
+
+def test_a_fake_that_ends_earlier_uses_the_boxes_of_its_own_frames(tree, tmp_path):
+    other = tmp_path / "other"
+    synthesize(other, identities=4, frames=8, size=96, workers=1, splits=(0.5, 0.0, 0.5), progress=False)
+    fake = fake_of_000(read_dataset(tree))
+    shutil.copy(other / fake.path.relative_to(tree), fake.path)
+    entry = run(read_dataset(tree)).entry(fake.name)
+    assert entry.boxes_of == fake.source
+    assert entry.frames == 8
+    assert entry.key_frames.tolist() == [0, 5]
+
+
+def test_a_fake_whose_face_is_not_where_that_of_its_original_is_does_not_take_its_boxes(tree):
+    dataset = read_dataset(tree)
+    fake = fake_of_000(dataset)
+    boxes = {fake.source: [[frame, 0, 0, 12, 12] for frame in (0, 11)]}  # a corner
+    (tree / "boxes.json").write_text(json.dumps(boxes))
+    entry = run(dataset, boxes=tree / "boxes.json").entry(fake.name)
+    assert entry.boxes_of is None
+    assert entry.detector == make_detector().name
+    assert entry.sizes.min() > 30
+
+
+def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fakes(tree):
+    dataset = read_dataset(tree)
+    found = run(dataset)
+    rows = {
+        video.name: [[frame, *found.box(video.name, [frame])] for frame in (11, 0)]
+        for video in dataset.select(manipulation="original").videos
+    }
+    by_key = {
+        f"{ORIGINALS}/000": rows[f"{ORIGINALS}/000"],
+        f"{ORIGINALS}/001.mp4": rows[f"{ORIGINALS}/001"],
+        str(tree / ORIGINALS / "002.mp4"): rows[f"{ORIGINALS}/002"],
+        "somewhere/else": [[0, 1, 1, 2, 2]],
+    }
+    (tree / "boxes.json").write_text(json.dumps(by_key))
+    index = run(dataset, boxes=tree / "boxes.json")
+    detectors = {name[-3:]: index.entry(name).detector for name in rows}
+    assert detectors == {"000": "boxes file", "001": "boxes file", "002": "boxes file", "003": make_detector().name}
+    # The square is 1.25 times the given box.
+    x0, _, x1, _ = rows[f"{ORIGINALS}/000"][1][1:]
+    box = index.box(f"{ORIGINALS}/000", [0])
+    assert (box[0] + box[2]) / 2 == pytest.approx((x0 + x1) / 2, abs=0.1)
+    assert box[2] - box[0] == pytest.approx(1.25 * (x1 - x0), abs=0.2)
+    fake = fake_of_000(dataset)
+    assert index.entry(fake.name).key_frames.tolist() == [0, 11]
+    before = len(lines(tree))
+    run(dataset, boxes=tree / "boxes.json")
+    assert len(lines(tree)) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "boxes.json is not valid JSON"),
+        ("[]", "boxes.json holds a JSON list; expected an object"),
+        ('{"nobody": [[0, 0, 0, 1, 1]]}', "None of the 1 videos named in .*boxes.json is in"),
+        ('{"NAME": []}', r"holds \[\] for .*; expected a list of \[frame, x0, y0, x1, y1\]"),
+        ('{"NAME": [[0, 5, 5, 2, 9]]}', r"holds \[0, 5, 5, 2, 9\] for .*with x0 < x1, y0 < y1 and frame >= 0"),
+        ('{"NAME": [[0, 1, 1, 2]]}', r"holds \[0, 1, 1, 2\] for"),
+        ('{"NAME": [[0, 1, 1, 2, 2], [0, 1, 1, 2, 2]]}', "has two boxes for one frame"),
+    ],
+)
+def test_a_boxes_file_that_cannot_be_used_is_named_before_anything_is_done(tree, content, sentence):
+    (tree / "boxes.json").write_text(content.replace("NAME", f"{ORIGINALS}/000"))
+    with pytest.raises(InputError, match=sentence):
+        run(read_dataset(tree), boxes=tree / "boxes.json")
+    assert not (tree / "face_index.jsonl").exists()
+
+
+def test_a_box_for_a_frame_that_is_not_there_is_an_error_of_that_video(tree):
+    (tree / "boxes.json").write_text(json.dumps({f"{ORIGINALS}/000": [[12, 1, 1, 2, 2]]}))
+    index = run(read_dataset(tree).select(manipulation="original"), boxes=tree / "boxes.json")
+    assert index.errors == {f"{ORIGINALS}/000": f"{ORIGINALS}/000 has 12 frames, but its boxes file has frame 12."}
+
+
+def test_mistakes_in_the_arguments_are_said(tree):
+    dataset = read_dataset(tree)
+    for options, sentence in (
+        ({"every": 0}, "every is 0; expected at least 1"),
+        ({"workers": 0}, "workers is 0; expected at least 1"),
+        ({"detector": "retina"}, "detector is 'retina'"),
+        ({"boxes": tree / "no.json"}, r"boxes is .*no\.json, which is not a file"),
+        ({"index_path": "/proc/face_index.jsonl"}, r"face index /proc/face_index\.jsonl cannot be written"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            run(dataset, **options)
+
+
+def test_boxes_follow_the_faces_that_were_drawn(tree):
+    """The mask of a fake is its face: its middle must be near the middle of the crop, and inside it."""
+    from dataloading.decode import decode_frames
+
+    dataset = read_dataset(tree)
+    index = run(dataset)
+    for video in dataset.select(manipulation="blend").videos:
+        masks = decode_frames(video.mask, range(6))[..., 0] > 128
+        assert masks.any()
+        rows, columns = np.nonzero(masks.any(axis=0))
+        x0, y0, x1, y1 = index.box(video.name, range(6))
+        side = x1 - x0
+        assert abs(columns.mean() - (x0 + x1) / 2) < 0.15 * side
+        assert abs(rows.mean() - (y0 + y1) / 2) < 0.2 * side
+        inside = (columns > x0) & (columns < x1) & (rows > y0) & (rows < y1)
+        assert inside.mean() > 0.95
