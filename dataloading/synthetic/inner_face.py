@@ -52,14 +52,14 @@ class InnerFace:
     """Draws one person's inner face for any latents, inside a window of the portrait.
 
     `mask` (float32 `[h, w, 1]`) is 1 over the features and falls to 0 before the outline of the head: what lies
-    outside never depends on the latents. `cut` is the sharper region of a pasted face.
+    outside never depends on the latents. `cut`, the region of a pasted face, ends in the same place, sharply.
     """
 
     def __init__(self, portrait: Portrait, covers: Identity | None = None):
         """Draw inside `portrait`'s own face or, as a pasted face, in the place of the one that it `covers`."""
         self.who, self.side, self.pasted = portrait.identity, portrait.side, covers is not None
         place = covers or self.who
-        centre_y, half_width, half_height = place.centre_y + 0.055, 0.86 * place.half_width, 0.29
+        centre_y, half_width, half_height = place.centre_y + 0.055, 0.83 * place.half_width, 0.28
         self.x0, self.y0 = int((0.5 - half_width) * self.side) - 1, int((centre_y - half_height) * self.side) - 1
         self.width = 2 * (int(half_width * self.side) + 2)
         self.height = 2 * (int(half_height * self.side) + 2)
@@ -71,7 +71,7 @@ class InnerFace:
         radius = (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** (1 / 2.5)
         ramp = np.clip((1.0 - radius) / 0.16, 0, 1)
         self.mask = (ramp * ramp * (3 - 2 * ramp))[..., None]
-        self.cut = np.clip((0.93 - radius) / 0.035, 0, 1)[..., None]
+        self.cut = np.clip((1.0 - radius) / 0.035, 0, 1)[..., None]
         self.skin = portrait.skin[self.window]
         # Dark skin reflects less of the same light.
         reflectance = 0.45 + 0.55 * float(self.who.skin.mean()) / 215

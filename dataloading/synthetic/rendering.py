@@ -133,7 +133,8 @@ def _face_terms(portrait: Portrait, inner: InnerFace, gain: np.ndarray) -> tuple
     still = portrait.head[inner.window][..., :3].astype(np.float32)
     hair = portrait.hair[inner.window].astype(np.float32)
     bare = 1 - hair[..., 3:] / 255
-    region = inner.cut if inner.pasted else inner.mask
+    inside = portrait.head[inner.window][..., 3:].astype(np.float32) / 255
+    region = inside * (inner.cut if inner.pasted else inner.mask)
     own = inner.mask if inner.pasted else np.ones_like(inner.mask)
     weight = bare * region * own * gain
     constant = bare * (still * (1 - region) + region * (1 - own) * inner.skin * gain) + hair[..., :3]
