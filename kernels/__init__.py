@@ -7,8 +7,28 @@ dimension, ``C`` channels.
 
 from kernels.attention_tape import AttentionTape
 from kernels.layer_norm_difference import layer_norm_difference
+from kernels.relevance import (
+    spatial_relevance,
+    spatial_relevance_map,
+    spatial_rollout_step,
+    temporal_relevance,
+    temporal_relevance_map,
+    temporal_rollout_step,
+)
 from kernels.self_subtract import self_subtract
 from kernels.spatial_attention import spatial_attention
 from kernels.temporal_attention import temporal_attention
 
-__all__ = ["AttentionTape", "layer_norm_difference", "self_subtract", "spatial_attention", "temporal_attention"]
+__all__ = [
+    "AttentionTape",
+    "layer_norm_difference",
+    "self_subtract",
+    "spatial_attention",
+    "spatial_relevance",
+    "spatial_relevance_map",
+    "spatial_rollout_step",
+    "temporal_attention",
+    "temporal_relevance",
+    "temporal_relevance_map",
+    "temporal_rollout_step",
+]

@@ -1,0 +1,5 @@
+"""Why a clip got its logit: relevance in time and in space, what a person looks at, and how faithful it is."""
+
+from .explanation import DEFAULT_STABILIZER, METHODS, TARGETS, Explanation, explain
+
+__all__ = ["DEFAULT_STABILIZER", "METHODS", "TARGETS", "Explanation", "explain"]

@@ -1,0 +1,174 @@
+"""Which cells of which frames decided: heatmaps over time and over space for every clip of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dataloading.errors import InputError
+from istvt.model import ISTVT
+from kernels.relevance.reference import CLAMPS
+
+from .recorders import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
+from .relevance_pass import RelevancePass
+
+Method = Literal["lrp", "gradient", "rollout", "raw", "gradcam"]
+Target = Literal["fake", "real"]
+METHODS: tuple[str, ...] = get_args(Method)
+TARGETS: tuple[str, ...] = get_args(Target)
+ORDERS = ("last_block_first", "literal")
+DEFAULT_STABILIZER = 0.01
+
+# Tokens in work at a time: on a CPU enough for its matrix products, on a GPU enough to fill it.
+CHUNK_TOKENS = {"cpu": 512, "cuda": 1 << 15}
+
+
+@dataclass
+class Explanation:
+    """Why a batch of clips got its logits.
+
+    Attributes:
+        logits: [B], positive = fake, whichever target is explained.
+        temporal: [B, T, H, W], relevance of each cell of each frame to its position's temporal class token.
+        spatial: [B, T, H, W], relevance of each cell to its own frame's spatial class token. Zero where the model has
+            no such attention, and with a single block (only the class row reaches the logit then).
+        class_row: [B, H, W], the spatial map of the temporal class row, which the last block reads directly.
+        joint: [B, T, H, W], for `attention="joint"` the relevance of each cell to the token the logit is read from.
+        token_relevance: [B, F, S, C], of the tokens (LRP only). Of the default stabilizer a part is lost on the way.
+        token_gradient: [B, F, S, C], of the explained logit (methods with gradients).
+        blocks: every map of every block, with `keep_maps`.
+    """
+
+    logits: Tensor
+    temporal: Tensor
+    spatial: Tensor
+    class_row: Tensor
+    joint: Tensor | None
+    token_relevance: Tensor | None
+    token_gradient: Tensor | None
+    blocks: list[BlockMaps] | None
+
+
+def explain(
+    model: ISTVT,
+    clips: Tensor | None = None,
+    *,
+    tokens: Tensor | None = None,
+    target: Target = "fake",
+    method: Method = "lrp",
+    stabilizer: float | Literal["reference"] = DEFAULT_STABILIZER,
+    clamp: Literal["after_mean", "before_mean"] = "after_mean",
+    order: Literal["last_block_first", "literal"] = "last_block_first",
+    keep_maps: bool = False,
+) -> Explanation:
+    """Heatmaps of a batch of clips, each clip for itself.
+
+    With R_m the relevance and gradient_m the gradient of the attention of block m::
+
+        Abar_m = I + max(mean over heads of (R_m * gradient_m), 0)
+        U      = Abar_M ... Abar_1
+        temporal = U_t[1:, 0, 1:] transposed to [T, H, W];  spatial = U_s[1:, 0, 1:] as [T, H, W]
+
+    Methods: `lrp` as above; `gradient` with the attention in place of R; `rollout`: Abar = (I + mean over heads of A)
+    / 2; `raw`: the last block's attention; `gradcam`: each head of one block weighted by its mean gradient.
+    The matrix of `joint` attention is taken apart into the pairs the decomposed attentions would have compared:
+    `temporal` rolls out its entries between cells of the same position, `spatial` those within one frame row, and
+    `Explanation.joint` all of it.
+
+    Args:
+        model: its parameters may have any floating dtype; arithmetic here is float32, or float64 where the model or
+            the tokens are float64. Neither parameters nor running statistics change, whatever mode the model is in.
+        clips: [B, T, 3, H_i, W_i] in [-1, 1]; or
+        tokens: [B, F, S, C], as `model.tokenize` gives them.
+        target: "fake" explains the logit, "real" the negated logit.
+        method: see above.
+        stabilizer: of the ratio rule: eps, relative to the absolute contributions, or "reference", Chefer's 1e-9,
+            always in float64 (its maps in float32 are decided by rounding).
+        clamp: negative relevance is cut after the mean over heads, or in each head before it (Chefer's code).
+        order: "last_block_first" or "literal", `Abar_1 Abar_2 ... Abar_M` as the paper prints it.
+        keep_maps: store all attentions, gradients and relevances in full (about 1 GiB a clip at the paper's size) and
+            compute from those.
+
+    Raises:
+        InputError: an argument is wrong; the sentence names it.
+    """
+    settings = _settings(method, stabilizer, clamp, order)
+    if target not in TARGETS:
+        raise InputError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
+    tokens = _tokens(model, clips, tokens)
+    dtype = _arithmetic(model, tokens, settings)
+    grid = _grid(model, len(tokens))
+    recorder: Recorder
+    if keep_maps:
+        recorder = StoredMaps(grid, settings, model.config.depth)
+    elif method in ("raw", "gradcam"):
+        recorder = ClassRows(grid, settings)
+    else:
+        recorder = RolloutRows(grid, settings)
+    sign = 1 if target == "fake" else -1
+    chunk = CHUNK_TOKENS.get(tokens.device.type, CHUNK_TOKENS["cpu"])
+    with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+        logits, signal = RelevancePass(model, settings, sign, dtype, recorder, chunk).run(tokens.to(dtype))
+        maps = recorder.heatmaps()
+    return Explanation(
+        logits=logits,
+        temporal=maps.temporal,
+        spatial=maps.spatial,
+        class_row=maps.class_row,
+        joint=maps.joint,
+        token_relevance=signal.relevance,
+        token_gradient=signal.gradient,
+        blocks=maps.blocks,
+    )
+
+
+def _settings(method: str, stabilizer: float | str, clamp: str, order: str) -> Settings:
+    for name, value, expected in (("method", method, METHODS), ("clamp", clamp, CLAMPS), ("order", order, ORDERS)):
+        if value not in expected:
+            raise InputError(f"{name} is {value!r}; expected one of {', '.join(expected)}")
+    if stabilizer != "reference" and (isinstance(stabilizer, str) or not 0 < stabilizer < float("inf")):
+        raise InputError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
+    return Settings(method, stabilizer, clamp, order)
+
+
+def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:
+    """The tokens to explain; those of clips are computed in evaluation mode and the model's own dtype."""
+    if (clips is None) == (tokens is None):
+        raise InputError("explain takes either clips or tokens, and got " + ("neither" if clips is None else "both"))
+    if tokens is None:
+        training = [module for module in model.modules() if module.training]
+        model.eval()
+        try:
+            with torch.no_grad(), torch.autocast(clips.device.type, enabled=False):
+                return model.tokenize(clips.to(model.position_embedding.dtype))
+        finally:
+            for module in training:
+                module.training = True
+    config = model.config
+    expected = (config.frame_rows, config.positions, config.dim)
+    if tokens.dim() != 4 or tuple(tokens.shape[1:]) != expected or not tokens.is_floating_point():
+        raise InputError(
+            f"tokens are {tuple(tokens.shape)} {tokens.dtype}; expected floating point [clips, "
+            f"{expected[0]} frame rows, {expected[1]} positions, {expected[2]} channels]"
+        )
+    return tokens.detach()
+
+
+def _arithmetic(model: ISTVT, tokens: Tensor, settings: Settings) -> torch.dtype:
+    double = torch.float64 in (tokens.dtype, model.head.weight.dtype) or settings.stabilizer == "reference"
+    return torch.float64 if double else torch.float32
+
+
+def _grid(model: ISTVT, batch: int) -> Grid:
+    config = model.config
+    return Grid(
+        batch=batch,
+        rows=config.frame_rows,
+        positions=config.positions,
+        class_row=config.has_temporal_row,
+        class_column=config.has_spatial_column,
+        cells=config.feature_grid,
+    )

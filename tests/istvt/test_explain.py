@@ -1,0 +1,358 @@
+"""Explanations agree with an independent program, with themselves, and with what the model can and cannot read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import kernels
+from dataloading.errors import InputError
+from istvt import ISTVT, ISTVTConfig
+from istvt.block import BlockTapes
+from istvt.config import ATTENTIONS
+from istvt.explain import METHODS, explain, explanation
+
+DATA = Path(__file__).parent.parent / "data"
+TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
+FIELDS = ("temporal", "spatial", "class_row")
+
+
+def oracle_model(name: str) -> tuple[ISTVT, dict[str, np.ndarray]]:
+    """The model of an oracle file in float64, and the file's arrays."""
+    arrays = dict(np.load(DATA / f"{name}.npz"))
+    size = {key.removeprefix("config/"): int(value) for key, value in arrays.items() if key.startswith("config/")}
+    model = ISTVT(ISTVTConfig(grid=(size.pop("height"), size.pop("width")), **size)).double().eval()
+    weights = {k.removeprefix("weights/"): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("weights/")}
+    model.load_state_dict(weights, strict=False)
+    return model, arrays
+
+
+def random_model(config: ISTVTConfig, seed: int = 0) -> ISTVT:
+    torch.manual_seed(seed)
+    return ISTVT(config).eval()
+
+
+def random_tokens(config: ISTVTConfig, batch: int = 2, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, config.frame_rows, config.positions, config.dim, generator=generator)
+
+
+def difference(a: torch.Tensor, b: torch.Tensor | np.ndarray) -> float:
+    """Relative Frobenius error of a against b."""
+    a, b = a.double(), torch.as_tensor(b).double()
+    return (torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b)).item()
+
+
+@pytest.mark.parametrize("name", ["lrp_small", "lrp_medium"])
+def test_every_stored_map_of_every_block_agrees_with_the_oracle(name):
+    model, oracle = oracle_model(name)
+    tokens = torch.from_numpy(oracle["tokens"])[None]
+    result = explain(model, tokens=tokens, stabilizer="reference", keep_maps=True)
+    assert result.logits.item() == pytest.approx(float(oracle["logit"]), rel=1e-9)
+    assert difference(result.token_gradient[0], oracle["token_gradient"]) < 1e-9
+    assert difference(result.token_relevance[0], oracle["token_relevance"]) < 2e-5
+    assert result.token_relevance.sum().item() == pytest.approx(1, abs=2e-5)
+    for index, block in enumerate(result.blocks):
+        for kind, maps in (("temporal", block.temporal), ("spatial", block.spatial)):
+            assert difference(maps.attention[0], oracle[f"{kind}_attention.{index}"]) < 1e-9
+            assert difference(maps.gradient[0], oracle[f"{kind}_gradient.{index}"]) < 1e-9
+            assert difference(maps.relevance[0], oracle[f"{kind}_relevance.{index}"]) < 2e-5
+            assert difference(maps.weighted[0], oracle[f"{kind}_weighted.{index}"]) < 2e-5
+
+
+@pytest.mark.parametrize("name", ["lrp_small", "lrp_medium"])
+def test_rollouts_agree_with_the_oracle(name):
+    model, oracle = oracle_model(name)
+    tokens = torch.from_numpy(oracle["tokens"])[None]
+    blocks = explain(model, tokens=tokens, stabilizer="reference", keep_maps=True).blocks
+    for kind in ("temporal", "spatial"):
+        rollout = torch.eye(blocks[0].temporal.weighted.shape[-1] if kind == "temporal" else tokens.shape[2]).double()
+        for block in blocks:
+            rollout = getattr(block, kind).weighted[0] @ rollout
+        assert difference(rollout, oracle[f"{kind}_rollout"]) < 2e-5
+
+
+@pytest.mark.parametrize("keep_maps", [True, False])
+@pytest.mark.parametrize(("order", "suffix"), [("last_block_first", ""), ("literal", "_first_block_leftmost")])
+@pytest.mark.parametrize("name", ["lrp_small", "lrp_medium"])
+def test_heatmaps_agree_with_the_oracle_in_both_orders(name, order, suffix, keep_maps):
+    model, oracle = oracle_model(name)
+    tokens = torch.from_numpy(oracle["tokens"])[None]
+    result = explain(model, tokens=tokens, stabilizer="reference", order=order, keep_maps=keep_maps)
+    for kind in ("temporal", "spatial"):
+        expected = oracle[f"{kind}_heatmap{suffix}"]
+        assert getattr(result, kind)[0].shape == expected.shape
+        assert difference(getattr(result, kind)[0], expected) < 2e-5
+
+
+def test_the_order_of_the_rollout_is_last_block_first_unless_asked():
+    """The oracle's maps hardly tell the orders apart (its Abar is near I); the attention rollout does."""
+    model, tokens = random_model(TINY).double(), 4 * random_tokens(TINY).double()
+    blocks = explain(model, tokens=tokens, method="rollout", keep_maps=True).blocks
+    first, second, third = (block.spatial.weighted for block in blocks)
+    results = {}
+    for order, product in (("last_block_first", third @ second @ first), ("literal", first @ second @ third)):
+        for keep_maps in (True, False):
+            results[order] = explain(model, tokens=tokens, method="rollout", order=order, keep_maps=keep_maps).spatial
+            torch.testing.assert_close(results[order].flatten(2), product[:, 1:, 0, 1:])
+    assert difference(results["literal"], results["last_block_first"]) > 0.01
+
+
+def test_a_float32_model_is_explained_by_the_reference_rule_in_float64():
+    model, oracle = oracle_model("lrp_small")
+    tokens = torch.from_numpy(oracle["tokens"])[None]
+    result = explain(model.float(), tokens=tokens.float(), stabilizer="reference")
+    assert result.temporal.dtype == torch.float64
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert result.token_relevance.sum().item() == pytest.approx(1, abs=2e-5)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_stored_attention_and_gradient_are_what_autograd_records_on_tapes(attention):
+    config = replace(TINY, attention=attention)
+    model, tokens = random_model(config).double().set_backend("reference"), random_tokens(config).double()
+    tapes = [BlockTapes(*(kernels.AttentionTape() for _ in range(3))) for _ in range(config.depth)]
+    model.classify(model.encode(tokens, tapes)).sum().backward()
+    seen = 0
+    for block, tape in zip(explain(model, tokens=tokens, keep_maps=True).blocks, tapes, strict=True):
+        for kind in ("temporal", "spatial", "joint"):
+            maps, recorded = getattr(block, kind), getattr(tape, kind)
+            assert (maps is None) == (recorded.attention is None)
+            if maps is not None:
+                seen += 1
+                torch.testing.assert_close(maps.attention, recorded.attention)
+                torch.testing.assert_close(maps.gradient, recorded.gradient, atol=1e-12, rtol=1e-7)
+    assert seen >= config.depth
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_without_stored_maps_the_result_is_the_same(attention, method, monkeypatch):
+    # One head, one query row, one frame or a few positions at a time: every seam between chunks is there.
+    monkeypatch.setitem(explanation.CHUNK_TOKENS, "cpu", 9)
+    monkeypatch.setattr(kernels.relevance.reference, "TILE_ELEMENTS", 50)
+    config = replace(TINY, attention=attention)
+    model, tokens = random_model(config), random_tokens(config)
+    for order in ("last_block_first", "literal"):
+        light = explain(model, tokens=tokens, method=method, order=order)
+        stored = explain(model, tokens=tokens, method=method, order=order, keep_maps=True)
+        assert light.temporal.shape == light.spatial.shape == (2, 3, 2, 3)
+        for field in (*FIELDS, "joint", "token_relevance", "token_gradient"):
+            a, b = getattr(light, field), getattr(stored, field)
+            assert (a is None) == (b is None)
+            if a is not None and b.any():
+                assert difference(a, b) < 1e-4
+            elif a is not None:
+                assert not a.any()
+
+
+@pytest.mark.parametrize("target", ["fake", "real"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_clip_alone_and_in_a_batch_of_five_gives_the_same_maps(attention, method, target):
+    config = replace(TINY, attention=attention)
+    model, tokens = random_model(config), random_tokens(config, batch=5)
+    tokens[0] *= 100  # a loud neighbour: any sum over the batch would be decided by it
+    together = explain(model, tokens=tokens, method=method, target=target)
+    for index in (0, 3):
+        alone = explain(model, tokens=tokens[index : index + 1], method=method, target=target)
+        for field in FIELDS:
+            expected, got = getattr(alone, field)[0], getattr(together, field)[index]
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-12)
+        if method == "lrp":
+            assert difference(together.token_relevance[index], alone.token_relevance[0]) < 1e-4
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_relevance_is_conserved_by_the_reference_rule_in_every_variant(attention):
+    config = replace(TINY, attention=attention)
+    for target in ("fake", "real"):
+        result = explain(
+            random_model(config), tokens=random_tokens(config), stabilizer="reference", target=target, keep_maps=True
+        )
+        sums = result.token_relevance.flatten(1).sum(1)
+        torch.testing.assert_close(sums, torch.ones_like(sums), atol=2e-5, rtol=0)
+
+
+def test_the_default_stabilizer_keeps_most_of_the_relevance_and_adds_none():
+    result = explain(random_model(TINY), tokens=random_tokens(TINY, batch=4))
+    sums = result.token_relevance.flatten(1).sum(1)
+    assert (sums > 0.8).all()
+    assert (sums < 1).all()
+
+
+def test_real_and_fake_are_explained_by_opposite_gradients_and_different_maps():
+    model, tokens = random_model(TINY), random_tokens(TINY)
+    fake, real = (explain(model, tokens=tokens, target=target) for target in ("fake", "real"))
+    torch.testing.assert_close(fake.logits, real.logits)
+    torch.testing.assert_close(fake.token_gradient, -real.token_gradient)
+    assert difference(real.temporal, fake.temporal) > 0.1
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_clips_are_explained_as_their_tokens_are_and_the_model_is_left_as_it_was(attention):
+    config = ISTVTConfig(
+        frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8), attention=attention
+    )
+    model = random_model(config).train()
+    model.backbone.block2.eval()  # a frozen part must stay as it is
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    clips = torch.rand(2, 3, 3, 40, 40) * 2 - 1
+    result = explain(model, clips)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(result.logits, model(clips))
+        tokens = model.tokenize(clips)
+    torch.testing.assert_close(result.temporal, explain(model, tokens=tokens).temporal)
+
+
+def test_the_head_mean_is_clamped_after_the_mean_unless_asked():
+    model, tokens = random_model(TINY).double(), random_tokens(TINY).double()
+    for clamp in ("after_mean", "before_mean"):
+        result = explain(model, tokens=tokens, clamp=clamp, keep_maps=True)
+        for block in result.blocks:
+            product = block.temporal.relevance * block.temporal.gradient
+            expected = product.mean(2).clamp(min=0) if clamp == "after_mean" else product.clamp(min=0).mean(2)
+            torch.testing.assert_close(block.temporal.weighted - torch.eye(4).double(), expected)
+        assert difference(explain(model, tokens=tokens, clamp=clamp).spatial, result.spatial) < 1e-9
+    after, before = (explain(model, tokens=tokens, clamp=clamp).temporal for clamp in ("after_mean", "before_mean"))
+    assert difference(after, before) > 1e-2
+
+
+def test_the_temporal_map_of_a_cell_is_that_cell_over_time():
+    """A transposed map puts frames where cells are: with T = H * W = 6 it would even have the right size."""
+    config = replace(TINY, frames=6)
+    model, tokens = random_model(config).double(), random_tokens(config).double()
+    result = explain(model, tokens=tokens, keep_maps=True)
+    rollout = torch.eye(7).double()
+    for block in result.blocks:
+        rollout = block.temporal.weighted @ rollout  # [B, S, F, F]
+    for frame, row, column in ((0, 0, 0), (4, 1, 2), (2, 0, 1)):
+        expected = rollout[:, 1 + 3 * row + column, 0, 1 + frame]
+        torch.testing.assert_close(result.temporal[:, frame, row, column], expected)
+
+
+def test_class_row_and_class_column_are_not_in_the_maps():
+    model, tokens = random_model(TINY).double(), random_tokens(TINY).double()
+    result = explain(model, tokens=tokens, keep_maps=True)
+    rollout = torch.eye(7).double()
+    for block in result.blocks:
+        rollout = block.spatial.weighted @ rollout  # [B, F, S, S]
+    assert (rollout[:, :, 0, 0] >= 1).all()  # the identity alone makes the class token the hottest of all
+    torch.testing.assert_close(result.spatial.flatten(2), rollout[:, 1:, 0, 1:])
+    torch.testing.assert_close(result.class_row.flatten(1), rollout[:, 0, 0, 1:])
+
+
+def test_the_last_block_says_nothing_about_space_except_in_the_class_row():
+    model, tokens = random_model(TINY), random_tokens(TINY)
+    last = explain(model, tokens=tokens, keep_maps=True).blocks[-1]
+    assert not last.spatial.gradient[:, 1:].any()
+    assert not last.spatial.gradient[:, 0, :, 1:].any()
+    assert last.spatial.gradient[:, 0, :, 0].any()
+    assert not last.temporal.gradient[..., 1:, :].any()
+    torch.testing.assert_close(last.spatial.weighted[:, 1:], torch.eye(7).expand(2, 3, 7, 7))
+
+
+@pytest.mark.parametrize("method", ["lrp", "gradient", "gradcam"])
+def test_with_one_block_the_spatial_maps_are_exactly_zero_and_the_temporal_ones_are_not(method):
+    config = replace(TINY, depth=1)
+    result = explain(random_model(config), tokens=random_tokens(config), method=method)
+    assert not result.spatial.any()
+    assert result.temporal.any()
+    assert result.class_row.any() == (method != "gradcam")
+
+
+def test_what_a_variant_does_not_have_is_zero():
+    spatial = explain(random_model(replace(TINY, attention="spatial_only")), tokens=torch.randn(1, 3, 7, 24))
+    assert not spatial.temporal.any()
+    assert not spatial.class_row.any()
+    assert spatial.spatial.flatten(2).any(2).all()
+    temporal = explain(random_model(replace(TINY, attention="temporal_only")), tokens=torch.randn(1, 4, 6, 24))
+    assert not temporal.spatial.any()
+    assert temporal.temporal.any()
+
+
+def test_spatial_only_explains_each_frame_by_itself():
+    config = replace(TINY, attention="spatial_only", self_subtract=False)
+    model, tokens = random_model(config).double(), random_tokens(config).double()
+    result = explain(model, tokens=tokens, method="rollout")
+    order = [2, 0, 1]
+    torch.testing.assert_close(
+        explain(model, tokens=tokens[:, order], method="rollout").spatial, result.spatial[:, order]
+    )
+
+
+@pytest.mark.parametrize("depth_seed", [0, 1, 2])
+def test_a_heatmap_does_not_depend_on_rounding_and_by_the_reference_rule_it_does(depth_seed, monkeypatch):
+    config = ISTVTConfig(frames=6, grid=(5, 5), dim=64, heads=4, depth=12, mlp_dim=128)
+    model, tokens = random_model(config, depth_seed), random_tokens(config, 2, depth_seed)
+    single, double = explain(model, tokens=tokens), explain(model, tokens=tokens.double())
+    assert single.temporal.dtype == torch.float32
+    assert difference(single.temporal, double.temporal) < 1e-3
+    assert difference(single.spatial, double.spatial) < 1e-3
+
+    exact = explain(model, tokens=tokens, stabilizer="reference")
+    monkeypatch.setattr(explanation, "_arithmetic", lambda *_: torch.float32)
+    rounded = explain(model, tokens=tokens, stabilizer="reference")
+    assert difference(rounded.spatial, exact.spatial) > 0.02
+    assert exact.token_relevance.abs().sum() > 1.5 * double.token_relevance.abs().sum()
+
+
+def test_a_half_precision_model_is_explained_in_float32():
+    """1e-9 is 0 in float16, and eight bits are not enough for sums that cancel."""
+    model, tokens = random_model(TINY), random_tokens(TINY)
+    low = explain(model.bfloat16(), tokens=tokens.bfloat16())
+    same = explain(model.float(), tokens=tokens.bfloat16().float())
+    assert low.temporal.dtype == low.token_relevance.dtype == torch.float32
+    torch.testing.assert_close(low.temporal, same.temporal)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(explain(model, tokens=tokens.bfloat16()).temporal, same.temporal)
+    assert explain(model.half(), tokens=tokens.half()).spatial.isfinite().all()
+
+
+def test_identical_frames_and_silent_tokens_give_finite_maps():
+    tokens = random_tokens(TINY)[:, :1].expand(-1, 4, -1, -1).contiguous()
+    for stabilizer in (0.01, "reference"):
+        for x in (tokens, torch.zeros_like(tokens)):
+            result = explain(random_model(TINY), tokens=x, stabilizer=stabilizer)
+            assert all(getattr(result, field).isfinite().all() for field in (*FIELDS, "token_relevance"))
+
+
+def test_raw_is_the_last_attention_and_rollout_keeps_rows_of_sum_one():
+    model, tokens = random_model(TINY), random_tokens(TINY)
+    raw = explain(model, tokens=tokens, method="raw", keep_maps=True)
+    expected = raw.blocks[-1].temporal.attention[:, 1:, :, 0, 1:].mean(2)  # [B, cells, T]
+    torch.testing.assert_close(raw.temporal.flatten(2), expected.transpose(1, 2))
+    rollout = explain(model, tokens=tokens, method="rollout", keep_maps=True)
+    for block in rollout.blocks:
+        sums = block.spatial.weighted.sum(-1)
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+def test_an_empty_batch_is_explained_by_nothing():
+    assert explain(random_model(TINY), tokens=random_tokens(TINY, batch=0)).temporal.shape == (0, 3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"method": "shap"}, "method is 'shap'; expected one of lrp, gradient, rollout, raw, gradcam"),
+        ({"target": 1}, "target is 1; expected one of fake, real"),
+        ({"stabilizer": 0.0}, 'stabilizer is 0.0; expected "reference" or a number above 0'),
+        ({"stabilizer": "default"}, "stabilizer is 'default'"),
+        ({"order": "forward"}, "order is 'forward'; expected one of last_block_first, literal"),
+        ({"clamp": "never"}, "clamp is 'never'; expected one of after_mean, before_mean"),
+        ({"tokens": torch.zeros(1, 4, 7, 23)}, r"tokens are \(1, 4, 7, 23\) .* 24 channels"),
+        ({"tokens": None}, "either clips or tokens, and got neither"),
+        ({"clips": torch.zeros(1)}, "either clips or tokens, and got both"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        explain(random_model(TINY), **({"tokens": torch.zeros(1, 4, 7, 24)} | arguments))
