@@ -229,9 +229,9 @@ def _prepare_video(job: _Job, detector: FaceDetector | None) -> FaceEntry:
     info = probe(video.path)
     if job.boxes is None and detector is not None:
         if original is not None and original.error is None and not original.whole_frame:
-            reused = reuse_boxes(original, video.path, video.name, info, detector)
+            reused = reuse_boxes(original, video, info, detector)
             if reused is not None:
                 return reused
-        return find_face(video.path, detector, job.every, video.name, info)
+        return find_face(video.path, detector, job.every, video.name, info, video.mask)
     entry = FaceEntry(video.name, info.frames, info.fps, info.width, info.height, WHOLE_FRAME)
     return entry if job.boxes is None else with_boxes(entry, job.boxes)

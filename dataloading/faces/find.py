@@ -9,6 +9,7 @@ from dataloading.decode import iterate_frames
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
 from dataloading.faces.detector import Detection, FaceDetector
+from dataloading.faces.manipulated import manipulated_faces
 from dataloading.faces.tracking import main_face
 from dataloading.probe import VideoInfo, probe
 
@@ -16,7 +17,12 @@ LARGEST_SIDE = 640  # pixels; detectors are slow on larger pictures and find no 
 
 
 def find_face(
-    path: str | Path, detector: FaceDetector, every: int = 5, name: str | None = None, info: VideoInfo | None = None
+    path: str | Path,
+    detector: FaceDetector,
+    every: int = 5,
+    name: str | None = None,
+    info: VideoInfo | None = None,
+    mask: Path | None = None,
 ) -> FaceEntry:
     """Finds the main face of a video.
 
@@ -26,14 +32,16 @@ def find_face(
         every: Look at every so many frames, and at the last one.
         name: `Video.name` for the entry; the path by default.
         info: What `probe` says of the file, if it is known already.
+        mask: The mask video of a fake, which decides between several faces.
 
     Raises:
-        InputError: The file cannot be read, or no face is in it.
+        InputError: The file (or the mask, where it is needed) cannot be read, or no face is in it.
     """
     path = Path(path)
     info = info or probe(path)
-    looks = np.union1d(np.arange(0, info.frames, every), info.frames - 1)
-    track = main_face((frame, faces_in(picture, detector)) for frame, picture in iterate_frames(path, looks, info))
+    frames = np.union1d(np.arange(0, info.frames, every), info.frames - 1)
+    looks = [(frame, faces_in(picture, detector)) for frame, picture in iterate_frames(path, frames, info)]
+    track = main_face(manipulated_faces(looks, mask, info.width) if mask else looks)
     if track is None:
         raise InputError(f"{path} shows no face: {detector.name} looked at {len(looks)} of its {info.frames} frames.")
     return FaceEntry(

@@ -5,7 +5,6 @@ own, fakes are cropped a little differently from their originals, and a model ma
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,18 +12,19 @@ from dataloading.decode import decode_frames
 from dataloading.face_index import FaceEntry
 from dataloading.faces.detector import Detection, FaceDetector, overlap
 from dataloading.faces.find import faces_in
+from dataloading.faces.manipulated import manipulated_faces
 from dataloading.probe import VideoInfo
+from dataloading.video import Video
 
 AGREES = 0.5  # intersection over union
 
 
-def reuse_boxes(
-    original: FaceEntry, path: Path, name: str, info: VideoInfo, detector: FaceDetector
-) -> FaceEntry | None:
+def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: FaceDetector) -> FaceEntry | None:
     """The boxes of an original for a fake, or None where they do not fit.
 
     They fit if both have the same size, the fake has no more frames than the original (fakes end with the shorter of
-    their two originals), and a face is where it should be in the middle of the fake.
+    their two originals), and a face is where it should be in the middle of the fake: where there are several, the
+    manipulated one.
     """
     last = min(info.frames, original.frames) - 1
     kept = original.key_frames <= last
@@ -35,12 +35,14 @@ def reuse_boxes(
     expected = _square(
         *original.centers[original.key_frames == middle][0], original.sizes[original.key_frames == middle][0]
     )
-    picture = decode_frames(path, [middle], info)[0]
-    if not any(overlap(_square(*face.center, face.size), expected) >= AGREES for face in faces_in(picture, detector)):
+    faces = faces_in(decode_frames(fake.path, [middle], info)[0], detector)
+    if fake.mask:
+        [(_, faces)] = manipulated_faces([(middle, faces)], fake.mask, info.width)
+    if not any(overlap(_square(*face.center, face.size), expected) >= AGREES for face in faces):
         return None
     return replace(
         original,
-        video=name,
+        video=fake.name,
         frames=info.frames,
         fps=info.fps,
         key_frames=original.key_frames[kept],

@@ -8,8 +8,9 @@ from pathlib import Path, PosixPath
 
 import numpy as np
 import pytest
-from video_fixtures import cut_short, write_numbered, write_sound
+from video_fixtures import cut_short, write_numbered, write_sound, write_video
 
+from dataloading.decode import decode_frames
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.faces import make_detector
@@ -205,6 +206,37 @@ def test_a_fake_whose_face_is_not_where_that_of_its_original_is_does_not_take_it
     assert entry.sizes.min() > 30
 
 
+@pytest.mark.parametrize("masked", ["large", "small"])
+def test_of_two_people_in_a_fake_the_manipulated_one_is_cropped(tree, masked):
+    dataset = read_dataset(tree)
+    fake = fake_of_000(dataset)
+    [original] = [video for video in dataset.videos if video.name == fake.source]
+    [other] = [video for video in dataset.videos if video.name == f"{ORIGINALS}/001"]
+
+    def side_by_side(large: Path, small: Path) -> list[np.ndarray]:
+        """The first one twice as large on the left, from x = 0 to 192; the second one on the right, to 288."""
+        left, right = (decode_frames(path, range(12)) for path in (large, small))
+        return [
+            np.hstack(
+                [big.repeat(2, axis=0).repeat(2, axis=1), np.pad(little, ((48, 48), (0, 0), (0, 0)), mode="edge")]
+            )
+            for big, little in zip(left, right, strict=True)
+        ]
+
+    empty = write_video(tree.parent / "empty.mp4", [np.zeros((96, 96, 3), np.uint8)] * 12)
+    pictures = side_by_side(fake.path, other.path)
+    masks = side_by_side(*((fake.mask, empty) if masked == "large" else (empty, fake.mask)))
+    write_video(original.path, side_by_side(original.path, other.path))
+    write_video(fake.path, pictures)
+    write_video(fake.mask, [mask[::2, ::2] for mask in masks])  # masks may be smaller than their videos
+    index = run(dataset)
+    x0, _, x1, _ = index.box(fake.name, range(6))
+    assert (0 < (x0 + x1) / 2 < 192) == (masked == "large")
+    assert index.entry(fake.name).boxes_of == (fake.source if masked == "large" else None)
+    x0, _, x1, _ = index.box(fake.source, range(6))
+    assert 0 < (x0 + x1) / 2 < 192
+
+
 def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fakes(tree):
     dataset = read_dataset(tree)
     found = run(dataset)
@@ -274,8 +306,6 @@ def test_mistakes_in_the_arguments_are_said(tree):
 
 def test_boxes_follow_the_faces_that_were_drawn(tree):
     """The mask of a fake is its face: its middle must be near the middle of the crop, and inside it."""
-    from dataloading.decode import decode_frames
-
     dataset = read_dataset(tree)
     index = run(dataset)
     for video in dataset.select(manipulation="blend").videos:
