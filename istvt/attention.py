@@ -174,7 +174,7 @@ class JointAttention(Attention):
 def attend_positions(
     q: Tensor, k: Tensor, v: Tensor, scale: float, backend: str, tape: kernels.AttentionTape | None = None
 ) -> Tensor:
-    """Attention over axis 2 of [B, F, S, N, D] by the chosen backend; a tape is served by the kernels' own functions."""
+    """Attention over axis 2 of [B, F, S, N, D] by the chosen backend; a tape is served by the kernels themselves."""
     backend = resolve_backend(backend, q.device)
     if tape is not None or backend in ("triton", "reference"):
         return kernels.spatial_attention(q, k, v, scale=scale, tape=tape)

@@ -1,4 +1,4 @@
-"""What a person may set about data and training; every field is a command-line option and a line of the settings file."""
+"""What a person may set about data and training: every field is an option and may stand in the settings file."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def train(
         InputError: the data cannot be trained on, `output` holds a run with other settings, or training diverged.
     """
     console = console or Console()
-    output = Path(output)
+    output, chosen = Path(output), pick_device(device)
     dataset, index = open_dataset(data)
     train_videos, val_videos = split_videos(dataset, "train"), split_videos(dataset, "val")
     sampler = TrainingClips(train_videos, index, model.frames, data.train_clips, training.seed)
@@ -113,7 +113,7 @@ def train(
     if not val_clips:
         raise InputError(f"{data.root}: none of the {len(val_videos)} validation videos gives a clip")
 
-    run = _start(model, training, steps_per_epoch=-(-len(sampler) // training.batch_size), device=pick_device(device))
+    run = _start(model, training, steps_per_epoch=-(-len(sampler) // training.batch_size), device=chosen)
     run.skipped |= {item.video.name: item.reason for item in (*sampler.skipped, *val_clips.skipped)}
     settings = _settings(data, model, training)
     output.mkdir(parents=True, exist_ok=True)
@@ -332,7 +332,8 @@ def _announce(
     )
     if (only := only_class(val_videos)) is not None:
         console.print(
-            f"[yellow]the validation split holds only {only} videos: AUC is undefined, the best epoch is chosen by loss[/]"
+            f"[yellow]the validation split holds only {only} videos: AUC is undefined, "
+            "the best epoch is chosen by loss[/]"
         )
     if run.skipped:
         console.print(f"[yellow]{len(run.skipped)} videos give no clip and are left out:[/]")

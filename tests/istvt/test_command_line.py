@@ -1,0 +1,286 @@
+"""What a person types and what comes back: each command for real, and each mistake in one sentence."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from istvt.checkpoint import load_model
+from istvt.command_line import main
+
+
+def refused(capsys, arguments: list[str]) -> str:
+    """The one sentence with which a command refuses."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("istvt: ")
+    assert "\n" not in message
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_training_run_leaves_a_checkpoint_that_says_what_it_is(trained_run):
+    model, info = load_model(trained_run)
+    assert info.config == model.config
+    assert info.decoder == "pyav"
+    assert info.settings["training"]["batch_size"] == 8
+    assert info.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert info.metrics["epoch"] in (1, 2)
+
+
+def test_a_training_run_writes_every_epoch_to_csv_and_tensorboard(trained_run):
+    rows = list(csv.DictReader((trained_run / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"train_loss", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "val_auc"} <= set(
+        rows[0]
+    )
+    assert list((trained_run / "tensorboard").glob("events*"))
+
+
+def test_the_best_epoch_is_the_one_with_the_highest_validation_auc(trained_run):
+    rows = list(csv.DictReader((trained_run / "history.csv").open()))
+    _, info = load_model(trained_run)
+    assert info.metrics["val_auc"] == pytest.approx(max(float(row["val_auc"]) for row in rows))
+
+
+def test_the_same_command_again_uses_what_is_there(trained_run, synthetic_set, capsys, train_arguments):
+    before = (trained_run / "best.safetensors").stat().st_mtime_ns
+    assert main(train_arguments(synthetic_set, trained_run)) == 0
+    assert "2 finished epochs" in capsys.readouterr().out.replace("\n", " ")
+    assert (trained_run / "best.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_end(
+    trained_run, synthetic_set, tmp_path, monkeypatch, train_arguments
+):
+    """Killed after its first epoch and started again, a run gives bit for bit what it gives uninterrupted."""
+    from istvt import training
+
+    class Killed(Exception):
+        pass
+
+    write_history = training._write_history
+
+    def write_and_die(path, history):
+        write_history(path, history)
+        raise Killed
+
+    monkeypatch.setattr(training, "_write_history", write_and_die)
+    with pytest.raises(Killed):
+        main(train_arguments(synthetic_set, tmp_path / "run"))
+    monkeypatch.undo()
+    assert main(train_arguments(synthetic_set, tmp_path / "run")) == 0
+    resumed = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    straight = torch.load(trained_run / "last.pt", weights_only=True)["model"]
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_a_run_directory_with_other_settings_is_not_overwritten(trained_run, synthetic_set, capsys, train_arguments):
+    message = refused(capsys, train_arguments(synthetic_set, trained_run, "--training.learning_rate=0.1"))
+    assert "training.learning_rate 0.0005, now 0.1" in message
+    assert "choose another output" in message
+
+
+def test_evaluation_writes_a_report_scores_and_json(trained_run, synthetic_set, tmp_path, capsys):
+    arguments = ["evaluate", str(trained_run), f"--data.root={synthetic_set}", f"--output={tmp_path}"]
+    assert main([*arguments, "--bootstrap=100"]) == 0
+    assert "AUC" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(figures["manipulations"]) == {"blend", "both", "flicker"}
+    assert figures["videos"]["count"] == 8
+    assert len(list(csv.DictReader((tmp_path / "scores.csv").open()))) == 8
+    page = (tmp_path / "report.html").read_text()
+    assert "says nothing about accuracy on real forgeries" in page
+    assert "data:image" in page  # frames of examples
+
+
+def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run, synthetic_set, tmp_path, capsys):
+    videos = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[:2]
+    for video in videos:
+        shutil.copy(video, tmp_path)
+    (tmp_path / "broken.mp4").write_bytes(videos[0].read_bytes()[:900])
+    (tmp_path / "notes.txt").write_text("not meant as a video")
+    output = tmp_path / "scores.json"
+    assert main(["predict", str(trained_run), str(tmp_path), "--no-detect", f"--json={output}"]) == 1
+    text = capsys.readouterr().out
+    assert "2 of 3 videos scored" in text
+    assert "broken.mp4" in text
+    rows = json.loads(output.read_text())
+    assert [row["path"].endswith("broken.mp4") for row in rows].count(True) == 1
+    assert all(0 <= row["probability_fake"] <= 1 for row in rows if "verdict" in row)
+
+
+def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained_run, synthetic_set, tmp_path):
+    from istvt.prediction import predict
+
+    video = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[0]
+    model, _ = load_model(trained_run)
+    [prediction] = predict(model, [video], detect=False)
+
+    output = tmp_path / "scores.json"
+    assert main(["predict", str(trained_run), str(video), "--no-detect", f"--json={output}"]) == 0
+    assert json.loads(output.read_text())[0]["probability_fake"] == pytest.approx(prediction.score.probability)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"hello " * 500), "not a video"),
+        (lambda path: path.mkdir(), "holds no video"),
+    ],
+)
+def test_predict_on_what_is_no_video_is_one_sentence(trained_run, tmp_path, capsys, make, says):
+    path = tmp_path / "clip.mp4"
+    make(path)
+    capsys.readouterr()
+    assert main(["predict", str(trained_run), str(path), "--no-detect"]) in (1, 2)
+    captured = capsys.readouterr()
+    lines = [line for line in (captured.out + captured.err).splitlines() if "clip.mp4" in line]
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+def test_a_face_video_without_a_face_is_named(trained_run, synthetic_set, tmp_path, capsys):
+    import av
+    import numpy as np
+
+    path = tmp_path / "empty_room.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width = stream.height = 96
+        for _ in range(8):
+            picture = np.full((96, 96, 3), 90, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        file.mux(stream.encode())
+    assert main(["predict", str(trained_run), str(path)]) == 1
+    assert "shows no face" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_checkpoint_that_is_none_is_one_sentence(tmp_path, capsys):
+    assert "no such file" in refused(capsys, ["predict", str(tmp_path / "absent.safetensors"), "a.mp4"])
+    (tmp_path / "text.safetensors").write_text("hello")
+    message = refused(capsys, ["predict", str(tmp_path / "text.safetensors"), "a.mp4"])
+    assert "text.safetensors" in message
+    assert "safetensors" in message
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    assert "holds no ISTVT configuration" in refused(capsys, ["predict", str(tmp_path / "other.safetensors"), "a.mp4"])
+
+
+def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trained_run, tmp_path, capsys):
+    from istvt.checkpoint import save_model
+
+    model, info = load_model(trained_run)
+    info.config = type(info.config)(**{**info.config.to_dict(), "depth": 3})
+    save_model(tmp_path / "wrong.safetensors", model, info)
+    message = refused(capsys, ["predict", str(tmp_path / "wrong.safetensors"), "a.mp4"])
+    assert "another configuration" in message
+    assert "blocks.2." in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--data.root=/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["prepare", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["dataset", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["model", "--preset", "huge"], "preset is 'huge'; expected one of seed, published, small"),
+        (["model", "--model.dim=15"], "model.dim is 15"),
+        (["train", "--training.epochs=0"], "training.epochs is 0"),
+        (["train", "--device=tpu9"], "device"),
+        (["synthesize", "/tmp/never-made", "--identities=3"], "identities"),
+        (["model", "--preset", "seed", "--backbone-weights", "/nowhere.pth"], "/nowhere.pth: no such file"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
+    assert says in refused(capsys, arguments)
+
+
+def test_training_without_a_face_index_says_what_to_run(synthetic_set, tmp_path, capsys, train_arguments):
+    root = tmp_path / "unprepared"
+    shutil.copytree(synthetic_set, root)
+    (root / "face_index.jsonl").unlink()
+    assert "istvt prepare" in refused(capsys, train_arguments(root, tmp_path / "run"))
+
+
+def test_a_validation_split_of_one_class_is_said_and_does_not_give_nan(
+    synthetic_set, tmp_path, capsys, train_arguments
+):
+    root = tmp_path / "one_class"
+    shutil.copytree(synthetic_set, root)
+    pairs = json.loads((root / "splits" / "val.json").read_text())
+    for pair in pairs:
+        for name in pair:
+            (root / f"original_sequences/youtube/c23/videos/{name}.mp4").unlink()
+    assert main(train_arguments(root, tmp_path / "run", "--training.epochs=1")) == 0
+    text = capsys.readouterr().out.replace("\n", " ")
+    assert "holds only fake videos: AUC is undefined" in text
+    assert "AUC undefined" in text
+    assert "nan" not in (tmp_path / "run" / "history.csv").read_text().lower()
+
+
+def test_a_damaged_video_is_named_and_never_stops_training(synthetic_set, tmp_path, capsys, train_arguments):
+    root = tmp_path / "damaged"
+    shutil.copytree(synthetic_set, root)
+    [first, *_] = json.loads((root / "splits" / "train.json").read_text())
+    victim = root / f"original_sequences/youtube/c23/videos/{first[0]}.mp4"
+    data = bytearray(victim.read_bytes())
+    start = data.find(b"mdat") + 8
+    data[start + 400 :] = bytes(len(data) - start - 400) if data.find(b"moov") < start else data[start + 400 :]
+    victim.write_bytes(bytes(data[: len(data) // 2]))
+    assert main(train_arguments(root, tmp_path / "run", "--training.epochs=1")) == 0
+    assert first[0] in capsys.readouterr().out.split("skipped:")[-1]
+
+
+def test_the_published_cost_tables_are_printed(capsys):
+    assert main(["model", "--preset", "seed"]) == 0
+    assert "235.757" in capsys.readouterr().out
+    assert main(["model", "--preset", "published", "--model.frames", "16"]) == 0
+    assert "576.399" in capsys.readouterr().out
+
+
+def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path, capsys):
+    (tmp_path / "settings.yaml").write_text("model:\n  depth: 4\n  dim: 96\n")
+    assert main(["model", "--config", str(tmp_path / "settings.yaml"), "--model.depth", "6"]) == 0
+    text = capsys.readouterr().out
+    assert "C=96" in text
+    assert "M=6" in text
+
+
+def test_the_command_works_as_a_process_and_doctor_lists_what_is_here():
+    done = subprocess.run(
+        [sys.executable, "-m", "istvt", "doctor"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    for part in ("torch", "GPU", "kernels", "Triton", "xformers", "DALI", "PyAV", "face detector"):
+        assert part in done.stdout
+
+
+def test_doctor_warns_when_kernels_is_another_distributions(tmp_path):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("")
+    code = "import kernels; from istvt.doctor import _kernels; print(_kernels())"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env={"PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert "state='warning'" in done.stdout
+    assert "another distribution" in done.stdout
+
+
+def test_help_teaches_without_importing_torch():
+    code = "import sys; from istvt.command_line import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--training.learning_rate" in done.stdout
+    assert "warm-up" in done.stdout
