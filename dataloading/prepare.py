@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -201,6 +202,7 @@ _prepare_job: Callable[[_Job], FaceEntry]
 
 def _start_worker(detector: str) -> None:
     global _prepare_job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that writes the index
     # The processes are the parallelism. yuface's OpenMP reads this when it is loaded, which happens below.
     os.environ["OMP_NUM_THREADS"] = "1"
     _prepare_job = _worker(detector)
