@@ -11,6 +11,8 @@ from dataloading.probe import VideoInfo, open_video, probe, video_stream
 
 # Decoders that look at `skip_frame` for the packet at hand; others, such as dav1d, work ahead.
 _SKIPS_PACKET_BY_PACKET = ("h264", "hevc")
+# Opening a file again costs about as much as decoding this many small frames.
+_FRAMES_WORTH_A_JUMP = 12
 
 
 def decode_frames(path: str | Path, frames: Sequence[int] | np.ndarray, info: VideoInfo | None = None) -> np.ndarray:
@@ -33,9 +35,6 @@ def decode_frames(path: str | Path, frames: Sequence[int] | np.ndarray, info: Vi
     path = Path(path)
     info = info or probe(path)
     decoded = dict(iterate_frames(path, frames, info))
-    sizes = {picture.shape for picture in decoded.values()}
-    if len(sizes) > 1:
-        raise InputError(f"{path} changes its picture size within frames {min(decoded)} to {max(decoded)}.")
     return np.stack([decoded[int(frame)] for frame in frames])
 
 
@@ -58,12 +57,35 @@ def iterate_frames(
     for frame in (wanted[0], wanted[-1]):
         if not 0 <= frame < info.frames:
             raise InputError(f"{path} has no frame {frame}: it has {info.frames}, counted from 0.")
+    for run in _runs(wanted, info):
+        yield from _decode_run(path, run, info)
+
+
+def _runs(wanted: list[int], info: VideoInfo) -> Iterator[list[int]]:
+    """Splits the wanted frames where jumping to a keyframe is cheaper than decoding what lies between."""
+    run = wanted[:1]
+    for frame in wanted[1:]:
+        if _keyframe_before(frame, info) - run[-1] > _FRAMES_WORTH_A_JUMP:
+            yield run
+            run = []
+        run.append(frame)
+    yield run
+
+
+def _keyframe_before(frame: int, info: VideoInfo) -> int:
+    return int(info.keyframes[np.searchsorted(info.keyframes, frame, side="right") - 1])
+
+
+def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
+    """The wanted frames, or an InputError that names the first one that is missing."""
     # From the nearest keyframe first. Where a stream cannot be entered there, its beginning always works.
-    keyframe = int(info.keyframes[np.searchsorted(info.keyframes, wanted[0], side="right") - 1])
     error: av.FFmpegError | None = None
-    for start in dict.fromkeys((keyframe, 0)):
+    for start in dict.fromkeys((_keyframe_before(wanted[0], info), 0)):
         try:
             for frame, picture in _decode_from(path, start, wanted, info):
+                if picture.shape[:2] != (info.height, info.width):
+                    size, expected = f"{picture.shape[1]}x{picture.shape[0]}", f"{info.width}x{info.height}"
+                    raise InputError(f"{path} changes its picture size: {expected} at first, {size} in frame {frame}.")
                 wanted = wanted[1:]
                 yield frame, picture
         except av.FFmpegError as failure:

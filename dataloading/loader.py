@@ -1,5 +1,6 @@
 """From a list of clips to batches for the model."""
 
+import ctypes
 import queue
 import threading
 import zlib
@@ -7,15 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 import torch
 
-from dataloading.decode import decode_frames
 from dataloading.errors import InputError
 from dataloading.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
 from dataloading.probe import VideoInfo, probe_once
+from dataloading.reading import read_decoded, read_encoded
 from dataloading.sampling import Clip
 
 DECODERS = ("auto", "pyav", "dali")
@@ -123,8 +124,10 @@ class ClipLoader:
         return _in_background(self._batches(self._passes, self.skipped), self._prefetch)
 
     def _choose_decoder(self, decoder: str) -> str:
-        if decoder == "pyav" or (decoder == "auto" and self.device.type == "cpu"):
+        if decoder == "pyav" or (decoder == "auto" and not (self.device.type == "cuda" and _has_nvdec())):
             return "pyav"
+        if self.device.type == "cuda" and not _has_nvdec():
+            raise InputError("decoder is 'dali', but NVIDIA's video decoder (libnvcuvid.so.1) is not installed here.")
         for path in dict.fromkeys(clip.video.path for clip in self.clips):
             try:
                 reason = why_not_dali(probe_once(path), self.device.type)
@@ -139,12 +142,14 @@ class ClipLoader:
     def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
         """The work of one epoch."""
         graph = _RestartingGraph(self._build_graph)
-        positions = range(len(self.clips))
+        groups = _same_video(self.clips, self.batch_size)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="clip") as threads:
-            loads = _run_ahead(threads, lambda i: self._load(i, epoch), positions, self._prefetch * self.batch_size)
             try:
-                while futures := list(islice(loads, self.batch_size)):
-                    batch = self._finish(futures, graph, skipped)
+                loads = _run_ahead(
+                    threads, lambda group: self._load(group, epoch), groups, self._prefetch * self.batch_size
+                )
+                while loaded := list(islice(loads, self.batch_size)):
+                    batch = self._finish(loaded, graph, skipped)
                     if batch is not None:
                         yield batch
             finally:
@@ -154,19 +159,21 @@ class ClipLoader:
         decode, augment = self.decoder == "dali", self.augmentation is not None
         return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
 
-    def _load(self, position: int, epoch: int) -> Loaded:
-        """Reads one clip; in a worker thread. A clip that cannot be read gives the reason instead."""
-        clip = self.clips[position]
-        draw = Draw()
-        if self.augmentation is not None:
-            name = zlib.crc32(clip.video.name.encode())
-            draw = self.augmentation.draw(np.random.default_rng([self.seed, epoch, clip.index, name]))
-        try:
-            if self.decoder == "dali":
-                return position, _encoded_sample(clip, draw)
-            return position, _decoded_sample(clip, draw, self.image_size)
-        except (InputError, OSError) as error:  # OSError: a disk or a network drive gave up
-            return position, str(error)
+    def _load(self, positions: range, epoch: int) -> list[Loaded]:
+        """Reads neighbouring clips of one video; in a worker thread. What cannot be read gives the reason instead."""
+        clips = [self.clips[i] for i in positions]
+        draws = [self._draw(clip, epoch) for clip in clips]
+        if self.decoder == "dali":
+            outcomes = [read_encoded(clip, draw) for clip, draw in zip(clips, draws, strict=True)]
+        else:
+            outcomes = read_decoded(clips[0].video.path, clips, draws, self.image_size)
+        return list(zip(positions, outcomes, strict=True))
+
+    def _draw(self, clip: Clip, epoch: int) -> Draw:
+        if self.augmentation is None:
+            return Draw()
+        name = zlib.crc32(clip.video.name.encode())
+        return self.augmentation.draw(np.random.default_rng([self.seed, epoch, clip.index, name]))
 
     def _finish(self, loaded: list[Loaded], graph: "_RestartingGraph", skipped: list[tuple[Clip, str]]) -> Batch | None:
         """Runs the graph on what could be read, notes what could not."""
@@ -197,6 +204,14 @@ def _existing_device(device: str | torch.device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
+def _has_nvdec() -> bool:
+    try:
+        ctypes.CDLL("libnvcuvid.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
     """Why DALI cannot decode a video on ``"cpu"`` or ``"cuda"``, to follow its name in a sentence; None if it can."""
     smallest = (_DALI_ON_GPU if device_type == "cuda" else _DALI_ON_CPU).get(info.codec)
@@ -211,46 +226,6 @@ def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
     if info.width < smallest[0] or info.height < smallest[1]:
         return f"is {info.width}x{info.height}, below the {smallest[0]}x{smallest[1]} that DALI decodes"
     return None
-
-
-def _decoded_sample(clip: Clip, draw: Draw, image_size: int) -> Sample:
-    info = probe_once(clip.video.path)
-    box = _checked_box(clip, info)
-    pictures = decode_frames(clip.video.path, clip.frames, info)
-    height, width = pictures.shape[1:3]
-    # Only what the resampling can reach is kept: with its margin the result is the same, and full pictures of
-    # several batches would not fit into memory.
-    x0, x1 = _reach(box[0], box[2], width, image_size)
-    y0, y1 = _reach(box[1], box[3], height, image_size)
-    part = np.ascontiguousarray(pictures[:, y0:y1, x0:x1])
-    return Sample(part, clip.frames, box - np.float32([x0, y0, x0, y0]), draw)
-
-
-def _reach(low: float, high: float, length: int, image_size: int) -> tuple[int, int]:
-    """Pixels of one axis that antialiased resampling of [low, high] to ``image_size`` reads; at least one."""
-    margin = 2 + (high - low) / image_size
-    first = int(np.clip(np.floor(low - margin), 0, length - 1))
-    return first, int(np.clip(np.ceil(high + margin), first + 1, length))
-
-
-def _encoded_sample(clip: Clip, draw: Draw) -> Sample:
-    info = probe_once(clip.video.path)
-    box = _checked_box(clip, info)
-    last = int(clip.frames[-1])
-    if last >= info.frames:
-        raise InputError(f"{clip.video.path} has no frame {last}: it has {info.frames}, counted from 0.")
-    return Sample(np.fromfile(clip.video.path, np.uint8), clip.frames, box, draw)
-
-
-def _checked_box(clip: Clip, info: VideoInfo) -> np.ndarray:
-    """The box as float32 [4]; DALI crashes the process where a box does not overlap the picture."""
-    x0, y0, x1, y1 = box = np.float32(clip.box)
-    if not (np.isfinite(box).all() and x0 < x1 and y0 < y1):
-        raise InputError(f"{clip.video.path} has the box {clip.box}; expected x0 < x1 and y0 < y1 in pixels.")
-    if x0 > info.width - 1 or y0 > info.height - 1 or x1 < 1 or y1 < 1:
-        size = f"{info.width}x{info.height}"
-        raise InputError(f"{clip.video.path} has the box {clip.box}, which lies outside its {size} picture.")
-    return box
 
 
 class _RestartingGraph:
@@ -291,17 +266,27 @@ def _first_line(error: RuntimeError) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _same_video(clips: Sequence[Clip], largest: int) -> Iterator[range]:
+    """Positions of the clips, in groups of neighbours from one video: its frames are decoded only once for them."""
+    start = 0
+    for _, group in groupby(clips, key=lambda clip: clip.video.path):
+        stop = start + sum(1 for _ in group)
+        for first in range(start, stop, largest):
+            yield range(first, min(first + largest, stop))
+        start = stop
+
+
 def _run_ahead(
-    threads: ThreadPoolExecutor, function: Callable[[int], Loaded], items: Iterable[int], ahead: int
+    threads: ThreadPoolExecutor, load: Callable[[range], list[Loaded]], groups: Iterable[range], ahead: int
 ) -> Iterator[Loaded]:
-    """Results of ``function(item)`` in order; while one is used, up to ``ahead`` more are being worked on."""
-    pending: deque[Future] = deque()
-    for item in items:
-        pending.append(threads.submit(function, item))
-        if len(pending) > ahead:
-            yield pending.popleft().result()
+    """What ``load`` gives for each clip, in order; while one is used, about ``ahead`` more are being worked on."""
+    pending: deque[tuple[int, Future[list[Loaded]]]] = deque()
+    for group in groups:
+        pending.append((len(group), threads.submit(load, group)))
+        while sum(size for size, _ in pending) > ahead:
+            yield from pending.popleft()[1].result()
     while pending:
-        yield pending.popleft().result()
+        yield from pending.popleft()[1].result()
 
 
 def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:

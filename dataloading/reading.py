@@ -1,0 +1,101 @@
+"""Reads clips from their files, as decoded and cut-down frames (PyAV) or as the encoded file (for DALI to decode)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dataloading.decode import iterate_frames
+from dataloading.errors import InputError
+from dataloading.pipeline import Draw, Sample
+from dataloading.probe import VideoInfo, probe_once
+from dataloading.sampling import Clip
+
+
+def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image_size: int) -> list[Sample | str]:
+    """Decodes clips of one video by PyAV, in one pass through the file.
+
+    Only the pixels that the crop to ``image_size`` can reach are kept.
+
+    Returns:
+        For each clip its sample, or the sentence that says why there is none.
+    """
+    try:
+        info = probe_once(path)
+        windows = [_Window(clip, info, image_size) for clip in clips]
+        for frame, picture in iterate_frames(path, np.concatenate([clip.frames for clip in clips]), info):
+            for window in windows:
+                window.take(frame, picture)
+    except (InputError, OSError) as error:  # OSError: a disk or a network drive gave up
+        if len(clips) == 1:
+            return [str(error)]
+        # One clip is at fault, or some are; the others are still wanted.
+        return [read_decoded(path, [clip], [draw], image_size)[0] for clip, draw in zip(clips, draws, strict=True)]
+    return [window.sample(draw) for window, draw in zip(windows, draws, strict=True)]
+
+
+def read_encoded(clip: Clip, draw: Draw) -> Sample | str:
+    """Reads the whole encoded file of a clip; the sample, or the sentence that says why there is none."""
+    path = clip.video.path
+    try:
+        info = probe_once(path)
+        box = _checked_box(clip, info)
+        last = int(clip.frames[-1])
+        if last >= info.frames:
+            raise InputError(f"{path} has no frame {last}: it has {info.frames}, counted from 0.")
+        return Sample(np.fromfile(path, np.uint8), clip.frames, box, draw)
+    except (InputError, OSError) as error:
+        return str(error)
+
+
+@dataclass(slots=True, eq=False)
+class _Window:
+    """The part of the picture that one clip needs, collected frame by frame.
+
+    With a margin for the resampling filter the result is the same as from whole pictures, which would not fit into
+    memory for several batches.
+    """
+
+    clip: Clip
+    info: VideoInfo
+    image_size: int
+    parts: dict[int, np.ndarray] = field(default_factory=dict)
+    box: np.ndarray = field(init=False)
+    rows: slice = field(init=False)
+    columns: slice = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.box = _checked_box(self.clip, self.info)
+        x0, y0, x1, y1 = self.box
+        self.rows = _reach(y0, y1, self.info.height, self.image_size)
+        self.columns = _reach(x0, x1, self.info.width, self.image_size)
+
+    def take(self, frame: int, picture: np.ndarray) -> None:
+        """Keeps a part of the picture [H, W, 3] if the frame belongs to the clip."""
+        if frame in self.clip.frames:
+            self.parts[frame] = picture[self.rows, self.columns].copy()
+
+    def sample(self, draw: Draw) -> Sample:
+        """The collected frames, with the box moved to where they were cut."""
+        corner = np.float32([self.columns.start, self.rows.start] * 2)
+        frames = np.stack([self.parts[int(frame)] for frame in self.clip.frames])
+        return Sample(frames, self.clip.frames, self.box - corner, draw)
+
+
+def _reach(low: float, high: float, length: int, image_size: int) -> slice:
+    """Pixels of one axis that antialiased resampling of [low, high] to ``image_size`` reads; at least one."""
+    margin = 2 + (high - low) / image_size
+    first = int(np.clip(np.floor(low - margin), 0, length - 1))
+    return slice(first, int(np.clip(np.ceil(high + margin), first + 1, length)))
+
+
+def _checked_box(clip: Clip, info: VideoInfo) -> np.ndarray:
+    """The box as float32 [4]; DALI crashes the process where a box does not overlap the picture."""
+    x0, y0, x1, y1 = box = np.float32(clip.box)
+    if not (np.isfinite(box).all() and x0 < x1 and y0 < y1):
+        raise InputError(f"{clip.video.path} has the box {clip.box}; expected x0 < x1 and y0 < y1 in pixels.")
+    if x0 > info.width - 1 or y0 > info.height - 1 or x1 < 1 or y1 < 1:
+        size = f"{info.width}x{info.height}"
+        raise InputError(f"{clip.video.path} has the box {clip.box}, which lies outside its {size} picture.")
+    return box
