@@ -59,13 +59,17 @@ def frame_features(frame, coded_bytes):
 
 @pytest.fixture(scope="module")
 def single_frames(root):
-    """Features and people of every second frame by split and manipulation; frame 0 also holds the stream's headers."""
+    """Features and people of all frames, by split and manipulation.
+
+    All frames, because a flickering video holds exactly the inner-face states of its original: what differs between the
+    two samples is then the pairing of states with poses, and the interval is that much narrower.
+    """
 
     def gather(split, manipulation):
         rows = [
             (frame_features(frames[k], sizes[k]), person)
             for frames, sizes, person in videos(root, split, manipulation)
-            for k in range(1, FRAMES, 2)
+            for k in range(FRAMES)
         ]
         return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
 
@@ -99,8 +103,8 @@ CLASSIFIERS = {
 def test_one_frame_does_not_tell_flicker_from_real(single_frames, name):
     auc, low, high = single_frame_auc(single_frames, "flicker", CLASSIFIERS[name]())
     print(f"flicker, {name}: single-frame AUC {auc:.3f} [{low:.3f}, {high:.3f}]")
-    assert low - 0.02 < 0.5 < high + 0.02
-    assert high - low < 0.15
+    assert abs(auc - 0.5) < 0.03
+    assert high - low < 0.08
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
