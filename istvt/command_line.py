@@ -141,7 +141,7 @@ def _add_prepare(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--originals", type=Path | None, default=None, help="DeeperForensics: root with the real videos"
     )
     parser.add_argument(
-        "--detector", type=str, default="auto", help="yuface, dlib, haar; auto takes the best installed"
+        "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
     )
     parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
     parser.add_argument("--boxes", type=Path | None, default=None, help="JSON file of face boxes made elsewhere")
@@ -167,11 +167,7 @@ def _prepare(parser: ArgumentParser, options: Namespace, console: Console) -> in
         every=options.every,
         workers=options.workers,
     )
-    names = {video.name for video in dataset.videos}
-    failed = {name: reason for name, reason in index.errors.items() if name in names}
-    console.print(f"{len(names) - len(failed)} of {len(names)} videos are ready: {index.path}")
-    for name, reason in sorted(failed.items()):
-        console.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    failed = {video.name for video in dataset.videos} & index.errors.keys()
     return PROBLEM_FOUND if failed else 0
 
 
@@ -280,7 +276,7 @@ def _add_predict(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument("checkpoint", type=Path, help="a .safetensors file of istvt train, or the run's directory")
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
     parser.add_argument(
-        "--detector", type=str, default="auto", help="yuface, dlib, haar; auto takes the best installed"
+        "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
     )
     parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
     parser.add_argument("--clips", type=int, default=8, help="clips scored a video")

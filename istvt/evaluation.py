@@ -101,7 +101,7 @@ def evaluate_checkpoint(
     scores = scored.videos()
     evaluation = evaluate(scores, bootstrap=bootstrap)
     skipped = [(item.video.name, item.reason) for item in clips.skipped] + scored.skipped
-    notes = _notes(info, scored, dataset.notes, data.root)
+    notes = _notes(info, scored, dataset.notes, dataset.root)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", {**evaluation.to_dict(), "skipped": skipped, "notes": notes})
@@ -157,7 +157,7 @@ def _notes(info: CheckpointInfo, scored: ScoredClips, notes: Sequence[str], root
             f"Training decoded with {info.decoder} and this evaluation with {scored.decoder}; "
             "the two differ by a few grey levels."
         )
-    if (Path(root) / "synthetic.json").is_file():
+    if (root / "synthetic.json").is_file():
         notes.append(SYNTHETIC_NOTE)
     return notes
 

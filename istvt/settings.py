@@ -20,6 +20,7 @@ class DataSettings:
         root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows.
         layout: the layout's name; "auto" recognises it.
         compression: which FaceForensics++ compression to read: raw, c23 or c40.
+        originals: the FaceForensics++ root with the real videos of DeeperForensics, unless it lies beside it.
         manipulations: only fakes of these manipulations (and all originals); None is all.
         train_clips: random clips a video and epoch, of the larger class; the smaller class gets more.
         evaluation_clips: clips a video in evaluation, evenly spread over its first 270 frames.
@@ -30,6 +31,7 @@ class DataSettings:
     root: Path = Path("data/synthetic")
     layout: str = "auto"
     compression: str = "c23"
+    originals: Path | None = None
     manipulations: list[str] | None = None
     train_clips: int = 1
     evaluation_clips: int = 4
