@@ -81,7 +81,7 @@ def recorded(architecture: int) -> Iterator[list[Launch]]:
         _recording = previous
 
 
-def launch(kernel: Any, programs: int, setting: Setting, device: torch.device, **arguments: Any) -> None:
+def launch(kernel: Any, programs: int, setting: Setting, device: torch.device, /, **arguments: Any) -> None:
     """Start ``programs`` instances of ``kernel`` on grid axis 0 (the others stop at 65,535); none is fine."""
     if _recording is not None:
         _recording.launches.append(Launch(kernel, programs, arguments, setting))
@@ -118,10 +118,10 @@ def split_head_dim(head_dim: int) -> tuple[int, int]:
     return left, 0 if left == covered else next_power_of_two(covered - left)
 
 
-def choose(table: Mapping[int | str, Sequence[tuple[int, Setting]]], architecture: int, size: int) -> Setting:
-    """The first setting of the architecture's row whose bound is at least ``size`` (row :data:`ANY` otherwise)."""
-    rows = table.get(architecture, table[ANY])
-    for bound, setting in rows:
-        if size <= bound:
-            return setting
-    raise ValueError(f"size is {size}; the table of launch settings ends at {rows[-1][0]}.")
+# Settings by architecture (or ANY), each row of a table a bound on the size of the problem and what to launch up to it.
+Table = Mapping[int | str, Sequence[tuple[int, Setting]]]
+
+
+def choose(table: Table, architecture: int, size: int) -> Setting | None:
+    """The first setting of the architecture's row whose bound is at least ``size``; None where the row ends below."""
+    return next((setting for bound, setting in table.get(architecture, table[ANY]) if size <= bound), None)

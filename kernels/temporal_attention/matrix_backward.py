@@ -12,17 +12,13 @@ Every number is written by one program, in a fixed order of operations: bitwise 
 import triton
 import triton.language as tl
 
-from kernels.temporal_attention.matrix_forward import block_softmax, load_difference, sum_over_later_frames
+from kernels.temporal_attention.matrix_forward import (
+    block_softmax,
+    difference,
+    difference_matrix,
+    sum_over_later_frames,
+)
 from kernels.tiles import halves, load_rows, product, store_rows
-
-
-@triton.jit
-def difference_matrix(frame, position, FRAMES: tl.constexpr):
-    """``D[t, u]`` with ``x' = D x`` within each block: 1 at u = t, -1 at u = t - 1 from t = 2 on. [ROWS, ROWS]."""
-    t, u = frame[:, None], frame[None, :]
-    before = (t >= 2) & (t < FRAMES) & (u == t - 1)
-    inside = position[:, None] == position[None, :]
-    return tl.where(inside, (t == u).to(tl.float32) - before.to(tl.float32), 0.0).to(tl.bfloat16)
 
 
 @triton.jit
@@ -59,15 +55,15 @@ def matrix_backward(
     v_rows = clip * v_clip + head * v_head + frame * v_frame + position * v_position
     grad_out_rows = clip * grad_out_clip + head * grad_out_head + frame * grad_out_frame + position * grad_out_position
     # [ROWS, LEFT] and [ROWS, RIGHT]
-    if SELF_SUBTRACT == "fused":
-        q_left, q_right = load_difference(q, q_rows, q_frame, frame, query_valid, LEFT, RIGHT, HEAD_DIM)
-        k_left, k_right = load_difference(k, k_rows, k_frame, frame, key_valid, LEFT, RIGHT, HEAD_DIM)
-    else:
-        q_left, q_right = load_rows(q, q_rows, query_valid, LEFT, RIGHT, HEAD_DIM)
-        k_left, k_right = load_rows(k, k_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
+    q_left, q_right = load_rows(q, q_rows, query_valid, LEFT, RIGHT, HEAD_DIM)
+    k_left, k_right = load_rows(k, k_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
     v_left, v_right = load_rows(v, v_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
     g_left, g_right = load_rows(grad_out, grad_out_rows, query_valid, LEFT, RIGHT, HEAD_DIM)
 
+    if SELF_SUBTRACT == "fused":
+        d = difference_matrix(frame, position)
+        q_left, q_right = difference(d, q_left, q_right, RIGHT)
+        k_left, k_right = difference(d, k_left, k_right, RIGHT)
     a = block_softmax(q_left, q_right, k_left, k_right, scale_log2, frame, position, FRAMES, RIGHT)  # [ROWS, ROWS]
     inside = (position[:, None] == position[None, :]) & (frame < FRAMES)[None, :]
     grad_a = product(g_left, tl.trans(v_left))  # [ROWS, ROWS]
@@ -99,7 +95,6 @@ def matrix_backward(
     by_query = grad_s
     if SELF_SUBTRACT == "fused":
         high, low = halves(grad_s)
-        d = difference_matrix(frame, position, FRAMES)
         by_key = product(high, d) + product(low, d)
         # rows past QUERY_FRAMES of grad_s are zero, so the same D serves fewer queries
         by_query = product(tl.trans(d), high) + product(tl.trans(d), low)

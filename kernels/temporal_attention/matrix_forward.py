@@ -30,15 +30,20 @@ def sum_over_later_frames(a, frame, position, TRANSPOSED: tl.constexpr):
 
 
 @triton.jit
-def load_difference(
-    pointer, rows, frame_stride, frame, valid, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr
-):
-    """Rows minus the rows one frame earlier (from frame 2 on), subtracted in float32 and rounded once."""
-    left, right = load_rows(pointer, rows, valid, LEFT, RIGHT, HEAD_DIM)
-    left_before, right_before = load_rows(pointer, rows - frame_stride, valid & (frame >= 2), LEFT, RIGHT, HEAD_DIM)
+def difference_matrix(frame, position):
+    """``D`` with ``x' = D x`` within each block: 1 at u = t, -1 at u = t - 1 from t = 2 on. [ROWS, ROWS]."""
+    t, u = frame[:, None], frame[None, :]
+    d = (t == u).to(tl.float32) - ((t >= 2) & (u == t - 1)).to(tl.float32)
+    return tl.where(position[:, None] == position[None, :], d, 0.0).to(tl.bfloat16)
+
+
+@triton.jit
+def difference(d, left, right, RIGHT: tl.constexpr):
+    """``D x`` of the two tiles: summed in float32, rounded once."""
     dtype = left.dtype
-    left = (left.to(tl.float32) - left_before.to(tl.float32)).to(dtype)
-    right = (right.to(tl.float32) - right_before.to(tl.float32)).to(dtype)
+    left = product(d.to(dtype), left).to(dtype)
+    if RIGHT > 0:
+        right = product(d.to(dtype), right).to(dtype)
     return left, right
 
 
@@ -86,14 +91,14 @@ def matrix_forward(
     k_rows = clip * k_clip + head * k_head + frame * k_frame + position * k_position
     v_rows = clip * v_clip + head * v_head + frame * v_frame + position * v_position
     # [ROWS, LEFT] and [ROWS, RIGHT]
-    if SELF_SUBTRACT == "fused":
-        q_left, q_right = load_difference(q, q_rows, q_frame, frame, query_valid, LEFT, RIGHT, HEAD_DIM)
-        k_left, k_right = load_difference(k, k_rows, k_frame, frame, key_valid, LEFT, RIGHT, HEAD_DIM)
-    else:
-        q_left, q_right = load_rows(q, q_rows, query_valid, LEFT, RIGHT, HEAD_DIM)
-        k_left, k_right = load_rows(k, k_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
+    q_left, q_right = load_rows(q, q_rows, query_valid, LEFT, RIGHT, HEAD_DIM)
+    k_left, k_right = load_rows(k, k_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
     v_left, v_right = load_rows(v, v_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
 
+    if SELF_SUBTRACT == "fused":
+        d = difference_matrix(frame, position)
+        q_left, q_right = difference(d, q_left, q_right, RIGHT)
+        k_left, k_right = difference(d, k_left, k_right, RIGHT)
     a = block_softmax(q_left, q_right, k_left, k_right, scale_log2, frame, position, FRAMES, RIGHT)  # [ROWS, ROWS]
     if EMIT_ATTENTION:
         block = ((clip * positions + position) * heads + head) * (QUERY_FRAMES * FRAMES) + frame * FRAMES

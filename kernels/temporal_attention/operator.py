@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from kernels.attention_tape import AttentionTape
 from kernels.launch import (
     Setting,
+    Table,
     architecture,
     choose,
     launch,
@@ -47,22 +48,34 @@ def _shape(q: Tensor, k: Tensor, setting: Setting, padded: dict[str, int]) -> di
     }
 
 
-def _programs(k: Tensor, positions_per_program: int) -> int:
+def _setting(q: Tensor, k: Tensor, matrix: Table, exact: Table) -> tuple[Setting, dict[str, int]]:
+    """What to launch, and the padded frames that name the kernel: PADDED_FRAMES (matrix) or PADDED_QUERIES (exact)."""
+    frames = next_power_of_two(k.shape[1])
+    setting = None if q.dtype == torch.float32 else choose(matrix, architecture(q), frames)
+    if setting is not None:
+        return setting, {"PADDED_FRAMES": frames}
+    queries = next_power_of_two(q.shape[1])
+    setting = choose(exact, architecture(q), queries)
+    if setting is None:
+        raise ValueError(f"q has {q.shape[1]} frame rows; no launch setting takes as many.")
+    return setting, {"PADDED_QUERIES": queries}
+
+
+def _programs(k: Tensor, setting: Setting, padded: dict[str, int]) -> int:
     clips, _, positions, heads, _ = k.shape
-    return clips * -(-positions // positions_per_program) * heads
+    (frames,) = padded.values()
+    return clips * -(-positions // (setting.rows // frames)) * heads
 
 
 def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, out: Tensor, attention: Tensor | None
 ) -> None:
     """Write ``out`` (and ``attention`` where given), both contiguous."""
-    exact = q.dtype == torch.float32
-    padded = next_power_of_two(q.shape[1] if exact else k.shape[1])
-    table = settings.EXACT_FORWARD if exact else settings.MATRIX_FORWARD
-    setting = choose(table, architecture(q), padded)
+    setting, padded = _setting(q, k, settings.MATRIX_FORWARD, settings.EXACT_FORWARD)
+    exact = "PADDED_QUERIES" in padded
     launch(
         exact_forward if exact else matrix_forward,
-        _programs(k, setting.rows // padded),
+        _programs(k, setting, padded),
         setting,
         q.device,
         q=q,
@@ -76,7 +89,7 @@ def launch_forward(
         **_strides("q", q),
         **_strides("k", k),
         **_strides("v", v),
-        **_shape(q, k, setting, {"PADDED_QUERIES" if exact else "PADDED_FRAMES": padded}),
+        **_shape(q, k, setting, padded),
         SELF_SUBTRACT=self_subtract,
         WIDE=wide_offsets(q, k, v, out, *([] if attention is None else [attention])),
         EMIT_ATTENTION=attention is not None,
@@ -88,16 +101,14 @@ def launch_backward(
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
 ) -> None:  # fmt: skip
     """Write the three gradients (any strides, those of ``grad_k`` and ``grad_v`` equal), and d loss / d attention."""
-    exact = q.dtype == torch.float32
-    padded = next_power_of_two(q.shape[1] if exact else k.shape[1])
-    table = settings.EXACT_BACKWARD if exact else settings.MATRIX_BACKWARD
-    setting = choose(table, architecture(q), padded)
+    setting, padded = _setting(q, k, settings.MATRIX_BACKWARD, settings.EXACT_BACKWARD)
+    exact = "PADDED_QUERIES" in padded
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()
     written = [grad_q, grad_k, grad_v] + ([] if grad_attention is None else [grad_attention])
     launch(
         exact_backward if exact else matrix_backward,
-        _programs(k, setting.rows // padded),
+        _programs(k, setting, padded),
         setting,
         q.device,
         q=q,
@@ -118,7 +129,7 @@ def launch_backward(
         **_strides("grad_out", grad_out),
         **_strides("grad_q", grad_q),
         **_strides("grad_k", grad_k),
-        **_shape(q, k, setting, {"PADDED_QUERIES" if exact else "PADDED_FRAMES": padded}),
+        **_shape(q, k, setting, padded),
         SELF_SUBTRACT=self_subtract,
         WIDE=wide_offsets(q, k, v, grad_out, *written),
         EMIT_GRADIENT=grad_attention is not None,

@@ -1,0 +1,143 @@
+"""LayerNorm and self-subtract as a PyTorch operator: what is launched, and how gradients flow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from kernels.launch import ANY, Setting, architecture, choose, launch, next_power_of_two, wide_offsets
+from kernels.layer_norm_difference.backward import layer_norm_difference_backward
+from kernels.layer_norm_difference.forward import layer_norm_difference_forward
+from kernels.layer_norm_difference.reference import layer_norm_difference as reference
+from kernels.library import register
+
+Tensor = torch.Tensor
+
+LARGEST_CHANNELS = 8192
+# Sums of dweight and dbias are kept apart in as many programs, whatever the device, and added up in a fixed order.
+PARTIAL_SUMS = 1024
+
+# Not measured; one row of channels to a program, enough warps that a row stays in registers. Bound: padded channels.
+FORWARD = {ANY: [(1024, Setting(rows=1, num_warps=2)), (2048, Setting(1, 4)), (LARGEST_CHANNELS, Setting(1, 8))]}
+BACKWARD = {ANY: [(1024, Setting(rows=1, num_warps=4)), (2048, Setting(1, 8)), (LARGEST_CHANNELS, Setting(1, 16))]}
+
+
+def _setting(table: dict[Any, list[tuple[int, Setting]]], x: Tensor) -> Setting:
+    setting = choose(table, architecture(x), next_power_of_two(x.shape[-1]))
+    if setting is None:
+        raise ValueError(f"x has {x.shape[-1]} channels; the kernels take 1 to {LARGEST_CHANNELS}.")
+    return setting
+
+
+def _layout(x: Tensor, **tensors: Tensor) -> dict[str, int]:
+    """Shape, and the strides of ``tensors`` in units that divide them all."""
+    unit = math.gcd(16, *(stride for tensor in tensors.values() for stride in tensor.stride()[:-1]))
+    layout = {
+        "FRAMES": x.shape[1],
+        "CHANNELS": x.shape[3],
+        "COLUMNS": next_power_of_two(x.shape[3]),
+        "UNIT": unit,
+    }
+    for name, tensor in tensors.items():
+        for axis, stride in zip(("clip", "frame", "position"), tensor.stride()[:-1], strict=True):
+            layout[f"{name}_{axis}"] = stride // unit
+    return layout
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
+    clips, _, positions, _ = x.shape
+    out = torch.empty(x.shape, dtype=out_dtype, device=x.device)
+    launch(
+        layer_norm_difference_forward,
+        clips * positions,
+        _setting(FORWARD, x),
+        x.device,
+        x=x,
+        weight=weight,
+        bias=bias,
+        out=out,
+        eps=eps,
+        positions=positions,
+        **_layout(x, x=x),
+        WIDE=wide_offsets(x, out),
+    )
+    return out
+
+
+def _backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    clips, _, positions, channels = x.shape
+    if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
+        grad_out = grad_out.contiguous()
+    rows = clips * positions
+    programs = min(rows, PARTIAL_SUMS)
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    partial = torch.empty((2, programs, channels), dtype=torch.float32, device=x.device)
+    launch(
+        layer_norm_difference_backward,
+        programs,
+        _setting(BACKWARD, x),
+        x.device,
+        x=x,
+        weight=weight,
+        grad_out=grad_out,
+        grad_x=grad_x,
+        partial_weight=partial[0],
+        partial_bias=partial[1],
+        eps=eps,
+        rows=rows,
+        positions=positions,
+        programs=programs,
+        **_layout(x, x=x, grad_out=grad_out),
+        WIDE=wide_offsets(x, grad_out, grad_x),
+    )
+    grad_weight, grad_bias = partial.sum(1).to(weight.dtype)
+    return grad_x, grad_weight.clone(), grad_bias.clone()
+
+
+def _reference_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_(), weight.detach().requires_grad_()]
+        bias = torch.zeros_like(weight, requires_grad=True)
+        out = reference(*leaves, bias, eps, grad_out.dtype)
+        grad_x, grad_weight, grad_bias = torch.autograd.grad(out, [*leaves, bias], grad_out)
+    return grad_x.contiguous(), grad_weight, grad_bias
+
+
+def _fake_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return grad_x, torch.empty_like(weight), torch.empty_like(weight)
+
+
+forward = register(
+    "layer_norm_difference(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType out_dtype) -> Tensor",
+    kernel=_forward,
+    reference=lambda x, weight, bias, eps, out_dtype: reference(x, weight, bias, eps, out_dtype).contiguous(),
+    fake=lambda x, weight, bias, eps, out_dtype: torch.empty(x.shape, dtype=out_dtype, device=x.device),
+)
+backward = register(
+    "layer_norm_difference_backward(Tensor x, Tensor weight, Tensor grad_out, float eps) -> (Tensor, Tensor, Tensor)",
+    kernel=_backward,
+    reference=_reference_backward,
+    fake=_fake_backward,
+)
+
+
+class LayerNormDifference(torch.autograd.Function):
+    """Nothing but x and the weight is kept: the backward pass recomputes the statistics."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
+        """Keep x and the weight."""
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return forward(x, weight, bias, eps, out_dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        """All three gradients at once."""
+        x, weight = ctx.saved_tensors
+        return *backward(x, weight, grad_out, ctx.eps), None, None
