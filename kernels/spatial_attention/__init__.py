@@ -1,5 +1,94 @@
 """Attention over the positions of each frame row."""
 
-from kernels.spatial_attention.reference import spatial_attention
+from __future__ import annotations
 
-__all__ = ["spatial_attention"]
+import math
+
+import torch
+
+from kernels.attention_tape import AttentionTape
+from kernels.autocast import to_autocast_dtype
+from kernels.launch import runs_kernels
+from kernels.spatial_attention import reference
+from kernels.spatial_attention.operator import PackedSpatialAttention, SpatialAttention
+from kernels.validation import check_attention, check_kernel_attention, check_last_dimension, check_tensor
+
+__all__ = ["spatial_attention", "spatial_attention_packed"]
+
+
+def spatial_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float | None = None,
+    tape: AttentionTape | None = None,
+) -> torch.Tensor:
+    """Attention over the positions of each frame row: ``softmax(scale q k^T) v`` (ISTVT, section III-C).
+
+    CUDA tensors take the Triton kernels (flash attention: nothing of size S x S exists without a tape), CPU and
+    float64 tensors the reference. The kernels read q, k and v in place through any strides (last dimension
+    contiguous); their backward repeats bit for bit. float32 products run as three tf32 products (float32 accuracy),
+    as one where ``torch.backends.cuda.matmul.fp32_precision`` is ``"tf32"``.
+
+    Args:
+        q: ``[B, F, S_q, N, D]``; the leading ``S_q <= S`` positions.
+        k: ``[B, F, S, N, D]``, ``D`` up to 128 on a GPU.
+        v: the same shape; q, k and v share dtype (float32, float16, bfloat16, float64) and device. Under autocast all
+            three are cast to its dtype, as PyTorch's own attention does.
+        scale: ``D ** -0.5`` when not given. Give the unpadded one where ``D`` is padded.
+        tape: receives attention and its gradient ``[B, F, N, S_q, S]``.
+
+    Returns:
+        ``[B, F, S_q, N, D]`` in the dtype of q; contiguous on a GPU.
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: shapes or devices do not fit, the scale is not finite, or (on a GPU) D is over 128 or a last
+            dimension is not contiguous.
+    """
+    q, k, v = to_autocast_dtype(q, k, v)
+    check_attention(q, k, v, fewer_queries_in=2)
+    scale = _scale(scale, q)
+    if not runs_kernels(q):
+        return reference.spatial_attention(q, k, v, scale=scale, tape=tape)
+    check_kernel_attention(q, k, v)
+    if scale <= 0:  # the kernels take the largest score before scaling it
+        q, scale = q * math.copysign(float(scale != 0), scale), abs(scale) or 1.0
+    return SpatialAttention.apply(q, k, v, scale, tape)
+
+
+def spatial_attention_packed(
+    qkv: torch.Tensor, *, scale: float | None = None, tape: AttentionTape | None = None
+) -> torch.Tensor:
+    """:func:`spatial_attention` of a packed product; its gradient is written packed, with no stacking copy.
+
+    Args:
+        qkv: ``[B, F, S, 3, N, D]``: queries, keys and values of one projection.
+        scale: as there.
+        tape: as there.
+
+    Returns:
+        ``[B, F, S, N, D]``.
+
+    Raises:
+        TypeError: as there.
+        ValueError: as there, or dimension 3 of ``qkv`` is not 3.
+    """
+    (qkv,) = to_autocast_dtype(qkv)
+    check_tensor("qkv", qkv, "[B, F, S, 3, N, D]")
+    if qkv.shape[3] != 3:
+        raise ValueError(f"qkv has shape {list(qkv.shape)}; it takes [B, F, S, 3, N, D].")
+    scale = _scale(scale, qkv)
+    if tape is not None or scale <= 0 or not runs_kernels(qkv):
+        return spatial_attention(*qkv.unbind(3), scale=scale, tape=tape)
+    check_last_dimension("qkv", qkv)
+    check_kernel_attention(*qkv.unbind(3))
+    return PackedSpatialAttention.apply(qkv, scale)
+
+
+def _scale(scale: float | None, x: torch.Tensor) -> float:
+    scale = x.shape[-1] ** -0.5 if scale is None else float(scale)
+    if not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}; it takes a finite number.")
+    return scale

@@ -1,0 +1,103 @@
+"""Forward kernel of spatial attention: softmax over the positions of a frame row, a tile of keys at a time.
+
+    s = q k^T                          [ROWS, COLUMNS], of one head of one frame row
+    m, l, o <- online softmax          o = sum_u exp2(scale_log2 s_u - m) v_u / l
+    log_sum_exp = m + log2(l)          base 2, of the scaled scores: all that backward needs of the softmax
+
+With ``EMIT_ATTENTION`` a second pass over the keys writes ``exp2(scale_log2 s - log_sum_exp)``, already normalised.
+The scale is not negative here: the caller moves a negative one into q.
+"""
+
+import triton
+import triton.language as tl
+
+from kernels.tiles import load_rows, product, store_rows
+
+
+@triton.jit
+def locate(program, tiles, heads, frames):
+    """Tile, head, frame row and clip of a program; tiles run fastest, so that they share keys and values in cache.
+
+    Head, frame row and clip are 64-bit: multiplied by a stride, they may leave the 32-bit range.
+    """
+    tile = program % tiles
+    group = (program // tiles).to(tl.int64)
+    return tile, group % heads, group // heads % frames, group // heads // frames
+
+
+@triton.jit
+def tile_rows(first, COUNT: tl.constexpr, WIDE: tl.constexpr):
+    """Positions ``first .. first + COUNT``: [COUNT], 64-bit where WIDE."""
+    rows = first + tl.arange(0, COUNT)
+    if WIDE:
+        rows = rows.to(tl.int64)
+    return rows
+
+
+@triton.jit
+def scores(q_left, q_right, k_left, k_right, valid, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
+    """``q k^T``, unscaled: [ROWS, COLUMNS], -inf in the columns of keys that are not ``valid``."""
+    s = product(q_left, tl.trans(k_left), PRECISION)
+    if RIGHT > 0:
+        s += product(q_right, tl.trans(k_right), PRECISION)
+    return tl.where(valid[None, :], s, float("-inf"))
+
+
+@triton.jit
+def spatial_forward(
+    q, k, v, out, log_sum_exp, attention,
+    scale_log2, queries, positions, heads, frames,
+    q_clip, q_frame, q_position, q_head,
+    k_clip, k_frame, k_position, k_head,
+    v_clip, v_frame, v_position, v_head,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr,
+):  # fmt: skip
+    """One program: ``ROWS`` queries of one head of one frame row, against all its keys."""
+    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(queries, ROWS), heads, frames)
+    query = tile_rows(tile * ROWS, ROWS, WIDE)  # [ROWS]
+    query_valid = query < queries
+    q += clip * q_clip + frame * q_frame + head * q_head
+    k += clip * k_clip + frame * k_frame + head * k_head
+    v += clip * v_clip + frame * v_frame + head * v_head
+    q_left, q_right = load_rows(q, query * q_position, query_valid, LEFT, RIGHT, HEAD_DIM)
+
+    largest = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    o_left = tl.zeros([ROWS, LEFT], tl.float32)
+    o_right = tl.zeros([ROWS, RIGHT if RIGHT > 0 else 16], tl.float32)
+    for start in range(0, positions, COLUMNS):
+        key = tile_rows(start, COLUMNS, WIDE)
+        valid = key < positions
+        k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
+        s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)  # [ROWS, COLUMNS]
+        larger = tl.maximum(largest, tl.max(s, 1) * scale_log2)
+        a = tl.exp2(s * scale_log2 - larger[:, None])
+        shrink = tl.exp2(largest - larger)
+        largest = larger
+        total = total * shrink + tl.sum(a, 1)
+        v_left, v_right = load_rows(v, key * v_position, valid, LEFT, RIGHT, HEAD_DIM)
+        a = a.to(v_left.dtype)
+        o_left = o_left * shrink[:, None] + product(a, v_left, PRECISION)
+        if RIGHT > 0:
+            o_right = o_right * shrink[:, None] + product(a, v_right, PRECISION)
+
+    group = (clip * frames + frame) * heads + head
+    normaliser = largest + tl.log2(total)
+    tl.store(log_sum_exp + group * queries + query, normaliser, mask=query_valid)
+    out += (clip * frames + frame) * queries * heads * HEAD_DIM + head * HEAD_DIM
+    o_left = o_left / total[:, None]
+    o_right = o_right / total[:, None]
+    store_rows(out, query * (heads * HEAD_DIM), query_valid, o_left, o_right, LEFT, RIGHT, HEAD_DIM)
+
+    if EMIT_ATTENTION:
+        attention += group * queries * positions
+        for start in range(0, positions, COLUMNS):
+            key = tile_rows(start, COLUMNS, WIDE)
+            valid = key < positions
+            k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
+            s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)
+            a = tl.exp2(s * scale_log2 - normaliser[:, None])
+            written = query_valid[:, None] & valid[None, :]
+            tl.store(attention + (query * positions)[:, None] + key[None, :], a, mask=written)
