@@ -17,7 +17,7 @@ def open_dataset(settings: DataSettings) -> tuple[Dataset, FaceIndex]:
     Raises:
         InputError: no such directory, an unknown layout, a manipulation that is not there, or no face index.
     """
-    dataset = read_dataset(settings.root, layout=settings.layout, compression=settings.compression, originals=settings.originals)
+    dataset = read_dataset(settings.root, settings.layout, settings.compression, settings.originals)
     if settings.manipulations is not None:
         found = {video.manipulation for video in dataset.videos}
         missing = [name for name in settings.manipulations if name not in found]
