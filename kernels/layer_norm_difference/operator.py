@@ -32,13 +32,13 @@ def _setting(table: dict[Any, list[tuple[int, Setting]]], x: Tensor) -> Setting:
     return setting
 
 
-def _layout(x: Tensor, **tensors: Tensor) -> dict[str, int]:
-    """Shape, and the strides of ``tensors`` in units that divide them all."""
+def _layout(**tensors: Tensor) -> dict[str, int]:
+    """Shape of ``x``, and the strides of all ``tensors`` in units that divide them."""
     unit = math.gcd(16, *(stride for tensor in tensors.values() for stride in tensor.stride()[:-1]))
     layout = {
-        "FRAMES": x.shape[1],
-        "CHANNELS": x.shape[3],
-        "COLUMNS": next_power_of_two(x.shape[3]),
+        "FRAMES": tensors["x"].shape[1],
+        "CHANNELS": tensors["x"].shape[3],
+        "COLUMNS": next_power_of_two(tensors["x"].shape[3]),
         "UNIT": unit,
     }
     for name, tensor in tensors.items():
@@ -61,7 +61,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: tor
         out=out,
         eps=eps,
         positions=positions,
-        **_layout(x, x=x),
+        **_layout(x=x),
         WIDE=wide_offsets(x, out),
     )
     return out
@@ -90,7 +90,7 @@ def _backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[
         rows=rows,
         positions=positions,
         programs=programs,
-        **_layout(x, x=x, grad_out=grad_out),
+        **_layout(x=x, grad_out=grad_out),
         WIDE=wide_offsets(x, grad_out, grad_x),
     )
     grad_weight, grad_bias = partial.sum(1).to(weight.dtype)
