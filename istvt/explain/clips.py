@@ -1,0 +1,107 @@
+"""Explanations of clips of video files, as the loader makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dataloading.loader import ClipLoader
+from dataloading.sampling import Clip
+from istvt.model import ISTVT
+
+from .explanation import DEFAULT_STABILIZER, explain
+
+
+@dataclass
+class ExplainedClip:
+    """One clip with its heatmaps.
+
+    Attributes:
+        clip: which frames of which video, and the box.
+        logit: positive = fake.
+        target: "fake" or "real", what is explained.
+        temporal, spatial: float32 [T, H, W], relevance as `istvt.explain.explain` gives it, not normalised.
+    """
+
+    clip: Clip
+    logit: float
+    target: str
+    temporal: np.ndarray
+    spatial: np.ndarray
+
+    @property
+    def probability(self) -> float:
+        """That the clip is fake."""
+        return float(1 / (1 + np.exp(-np.float64(self.logit)))) if self.logit > -700 else 0.0
+
+
+def explain_clips(
+    model: ISTVT,
+    clips: Sequence[Clip],
+    *,
+    target: str = "verdict",
+    method: str = "lrp",
+    stabilizer: float | str = DEFAULT_STABILIZER,
+    clamp: str = "after_mean",
+    order: str = "last_block_first",
+    batch_size: int = 4,
+    decoder: str = "auto",
+    workers: int = 2,
+    skipped: list[tuple[Clip, str]] | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[ExplainedClip]:
+    """Explain clips one after the other.
+
+    Args:
+        model: on the device to use.
+        clips: all of the model's number of frames.
+        target: "fake", "real", or "verdict" for what the model says of each clip by itself.
+        method, stabilizer, clamp, order: of `istvt.explain.explain`.
+        batch_size: clips decoded and explained together.
+        decoder: of `ClipLoader`.
+        workers: threads that decode.
+        skipped: receives the clips that cannot be decoded, with the reason.
+        advance: called with the number of clips done after each batch.
+    """
+    device = next(model.parameters()).device
+    loader = ClipLoader(
+        list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
+    )
+    for batch in loader:
+        settings = {"method": method, "stabilizer": stabilizer, "clamp": clamp, "order": order}
+        for index, logit, chosen, temporal, spatial in explain_batch(model, batch.clips, target, settings):
+            yield ExplainedClip(clips[int(batch.indices[index])], logit, chosen, temporal, spatial)
+        if advance:
+            advance(len(batch.indices))
+    if skipped is not None:
+        skipped += loader.skipped
+
+
+def explain_batch(
+    model: ISTVT, clips: torch.Tensor, target: str, settings: dict
+) -> Iterator[tuple[int, float, str, np.ndarray, np.ndarray]]:
+    """(place in the batch, logit, target, temporal, spatial) of clips [B, T, 3, H_i, W_i], in their order.
+
+    With the target "verdict" the clips called fake and those called real are explained apart.
+    """
+    if target == "verdict":
+        was_training = model.training
+        model.eval()
+        with torch.inference_mode():
+            called_fake = (model(clips) > 0).tolist()
+        model.train(was_training)
+        targets = ["fake" if fake else "real" for fake in called_fake]
+    else:
+        targets = [target] * len(clips)
+    found = {}
+    for chosen in dict.fromkeys(targets):
+        places = [place for place, name in enumerate(targets) if name == chosen]
+        result = explain(model, clips[places], target=chosen, **settings)
+        for row, place in enumerate(places):
+            maps = (x[row].float().cpu().numpy() for x in (result.temporal, result.spatial))
+            found[place] = (float(result.logits[row]), chosen, *maps)
+    for place in sorted(found):
+        yield (place, *found[place])

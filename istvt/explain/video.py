@@ -1,0 +1,331 @@
+"""An explanation of one video file that a person can look at: MP4, PNG strips, JSON and a page that opens from disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataloading.decode import decode_frames
+from dataloading.errors import InputError
+from dataloading.face_index import FaceEntry, FaceIndex
+from dataloading.faces import make_detector
+from dataloading.sampling import Clip, evaluation_clips
+from dataloading.video import CLASSES, FAKE, Video
+from istvt import heatmap
+from istvt.checkpoint import load_model
+from istvt.metrics import VideoScore
+from istvt.model import ISTVT
+from istvt.prediction import face_entry
+from istvt.scoring import ScoredClips, score_clips
+
+from . import page, pictures
+from .clips import ExplainedClip, explain_clips
+from .explanation import DEFAULT_STABILIZER, METHODS, TARGETS
+
+PANEL = 288  # pixels a side of a panel in the MP4
+STRIP = 150  # and of a picture in a strip
+FRAMES_A_SECOND = 4  # of the MP4: slow enough to compare neighbouring frames
+LONGEST_SIDE = 960  # of the pasted-back frames
+
+
+@dataclass
+class VideoExplanation:
+    """What was found out about one video and where it is written.
+
+    Attributes:
+        score: of the video, over all scored clips.
+        target: "fake" or "real", what is explained.
+        clips: the explained ones, in the order of the video.
+        skipped: (first frame, reason) of every clip that could not be decoded.
+        files: what was written: panels, pasted, strips, data, page.
+    """
+
+    score: VideoScore
+    target: str
+    clips: list[ExplainedClip]
+    skipped: list[tuple[int, str]]
+    files: dict[str, Path | list[Path]]
+
+
+def explain_video(
+    video: str | Path,
+    checkpoint: str | Path | ISTVT,
+    out: str | Path,
+    *,
+    face: FaceEntry | None = None,
+    detector: str = "auto",
+    detect: bool = True,
+    clips_scored: int = 16,
+    clips_explained: int = 3,
+    target: str = "verdict",
+    method: str = "lrp",
+    stabilizer: float | str = DEFAULT_STABILIZER,
+    clamp: str = "after_mean",
+    order: str = "last_block_first",
+    normalization: heatmap.Normalization = "clip",
+    device: str = "cpu",
+    batch_size: int = 4,
+    workers: int = 2,
+    advance: Callable[[str, int, int], None] | None = None,
+) -> VideoExplanation:
+    """Score a video, explain the clips that carry the verdict, and write what a person looks at.
+
+    Written to `out`: `explanation.mp4` (face crop, temporal and spatial relevance side by side, with the score over
+    time), `in_frame.mp4` (both overlays pasted back into the original frames), `clip_1.png`... (a strip a clip),
+    `explanation.json` and `explanation.html` (all of it in one file, without script or network).
+
+    Args:
+        video: the file.
+        checkpoint: of `istvt train`, or a model.
+        out: directory, made where it is not there.
+        face: where the face is, if that is known; else it is looked for with
+        detector: "auto" takes the best installed one.
+        detect: False where the video is a face crop already.
+        clips_scored: evenly spread over the video, for the score over time.
+        clips_explained: how many of them are explained: those on the side of the verdict, the surest first.
+        target: "verdict", "fake" or "real".
+        method, stabilizer, clamp, order: of `istvt.explain.explain`.
+        normalization: of the colours, over each clip or over each frame.
+        device: of a model that is loaded here.
+        batch_size: clips in work together.
+        workers: threads that decode.
+        advance: called with (what is being done, done, of how many).
+
+    Raises:
+        InputError: the video or the checkpoint cannot be used, or an argument is wrong.
+    """
+    video, out = Path(video), Path(out)
+    _check(target, method, normalization, clips_explained)
+    advance = advance or (lambda *_: None)
+    model, name = (checkpoint, "model") if isinstance(checkpoint, ISTVT) else _loaded(checkpoint, device)
+    face = face or face_entry(video, make_detector(detector) if detect else None)
+    scored = _scored(model, video, face, clips_scored, batch_size, workers, advance)
+    score = scored.videos()[0]
+    target = score.verdict if target == "verdict" else target
+    chosen = telling_clips(scored, target, clips_explained)
+    skipped: list[tuple[Clip, str]] = []
+    settings = {"method": method, "stabilizer": stabilizer, "clamp": clamp, "order": order}
+    explained: list[ExplainedClip] = []
+    for clip in explain_clips(
+        model, chosen, target=target, batch_size=batch_size, workers=workers, skipped=skipped, **settings
+    ):
+        explained.append(clip)
+        advance("explaining clips", len(explained), len(chosen))
+    if not explained:
+        raise InputError(skipped[0][1])
+    drawing = _Drawing(video, face, scored, score, explained, target, normalization)
+    left_out = [(-1, reason) for _, reason in scored.skipped] + [(int(c.frames[0]), reason) for c, reason in skipped]
+    settings |= {"target": target, "normalization": normalization, "checkpoint": name, "detector": face.detector}
+    settings |= {"model": model.config.to_dict()}
+    files = _write(out, drawing, settings, left_out, advance)
+    return VideoExplanation(score, target, explained, left_out, files)
+
+
+def telling_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
+    """The clips that speak most for `target`, by their logits, in the order of the video; none shares a frame."""
+    sign = 1 if target == CLASSES[FAKE] else -1
+    chosen: list[Clip] = []
+    for i in np.argsort(-sign * scored.logits, kind="stable"):
+        clip = scored.clips[i]
+        if len(chosen) < count and not any(np.isin(clip.frames, other.frames).any() for other in chosen):
+            chosen.append(clip)
+    return sorted(chosen, key=lambda clip: int(clip.frames[0]))
+
+
+def _check(target: str, method: str, normalization: str, clips_explained: int) -> None:
+    choices = {"target": (target, ("verdict", *TARGETS)), "method": (method, METHODS)}
+    choices["normalization"] = (normalization, heatmap.NORMALIZATIONS)
+    for argument, (value, expected) in choices.items():
+        if value not in expected:
+            raise InputError(f"{argument} is {value!r}; expected one of {', '.join(expected)}")
+    if clips_explained < 1:
+        raise InputError(f"clips_explained is {clips_explained}; expected 1 or more")
+
+
+def _loaded(checkpoint: str | Path, device: str) -> tuple[ISTVT, str]:
+    return load_model(checkpoint, device)[0], str(checkpoint)
+
+
+def _scored(
+    model: ISTVT, video: Path, face: FaceEntry, count: int, batch_size: int, workers: int, advance: Callable
+) -> ScoredClips:
+    """The score of clips evenly spread over the whole video."""
+    item = Video(video, 0, "unlabelled", None, face.video, face.video)
+    clips = evaluation_clips([item], FaceIndex({face.video: face}), model.config.frames, count, None)
+    if clips.skipped:
+        raise InputError(clips.skipped[0].reason)
+    done = 0
+
+    def count_up(more: int) -> None:
+        nonlocal done
+        done += more
+        advance("scoring clips", done, len(clips))
+
+    scored = score_clips(model, clips, batch_size=batch_size, workers=workers, advance=count_up)
+    if not scored.clips:
+        raise InputError(scored.skipped[0][1])
+    return scored
+
+
+class _Drawing:
+    """Everything that is drawn of one video: normalised heat, original frames, captions."""
+
+    def __init__(
+        self,
+        video: Path,
+        face: FaceEntry,
+        scored: ScoredClips,
+        score: VideoScore,
+        explained: Sequence[ExplainedClip],
+        target: str,
+        normalization: heatmap.Normalization,
+    ) -> None:
+        self.video, self.face, self.score, self.explained, self.target = video, face, score, explained, target
+        self.heat = [
+            tuple(heatmap.normalize(maps, normalization) for maps in (clip.temporal, clip.spatial))
+            for clip in explained
+        ]
+        self.frames = [decode_frames(video, clip.clip.frames) for clip in explained]
+        self.scale_note = f"relative to the hottest cell of the {normalization}"
+        self.fps = face.fps or 25.0
+        middles = [float(np.mean(clip.frames) + 0.5) / self.fps for clip in scored.clips]
+        probabilities = (1 / (1 + np.exp(-np.clip(scored.logits, -700, 700)))).tolist()
+        by_time = sorted(zip(middles, probabilities, strict=True))
+        self.timeline = pictures.Timeline(
+            [middle for middle, _ in by_time],
+            [probability for _, probability in by_time],
+            face.frames / self.fps,
+            score.probability,
+        )
+
+    def panel_frames(self) -> Iterator[np.ndarray]:
+        """The frames of explanation.mp4, clip after clip."""
+        for clip, (temporal, spatial), frames in self._clips():
+            for t, number in enumerate(clip.clip.frames):
+                face = heatmap.crop(frames[t], clip.clip.box, PANEL)
+                yield pictures.explanation_frame(
+                    pictures.panels(face, temporal[t], spatial[t]),
+                    f"{self._headline()}   frame {number}, clip {clip.probability:.3f}   why {self.target}?",
+                    self.timeline,
+                    (number + 0.5) / self.fps,
+                    self.scale_note,
+                )
+
+    def pasted_frames(self) -> Iterator[np.ndarray]:
+        """The frames of in_frame.mp4: the original with the temporal overlay, and with the spatial one."""
+        for clip, (temporal, spatial), frames in self._clips():
+            for t, frame in enumerate(frames):
+                pair = [_fitted(heatmap.paste(frame, heat[t], clip.clip.box)) for heat in (temporal, spatial)]
+                yield np.concatenate(pair, axis=1 if frame.shape[0] >= frame.shape[1] else 0)
+
+    def strips(self) -> Iterator[np.ndarray]:
+        """One picture a clip: frames x {crop, temporal, spatial}."""
+        for clip, (temporal, spatial), frames in self._clips():
+            faces = [heatmap.crop(frame, clip.clip.box, STRIP) for frame in frames]
+            columns = [pictures.panels(*parts) for parts in zip(faces, temporal, spatial, strict=True)]
+            labels = [f"frame {number}" for number in clip.clip.frames]
+            title = f"probability of fake {clip.probability:.3f}   why {self.target}?"
+            yield pictures.strip(list(zip(*columns, strict=True)), labels, title, self.scale_note)
+
+    def _clips(self) -> Iterator[tuple[ExplainedClip, tuple[np.ndarray, np.ndarray], np.ndarray]]:
+        return zip(self.explained, self.heat, self.frames, strict=True)
+
+    def _headline(self) -> str:
+        return f"{self.video.name}: {self.score.verdict}, probability of fake {self.score.probability:.3f}"
+
+
+def _write(
+    out: Path,
+    drawing: _Drawing,
+    settings: dict[str, Any],
+    skipped: list[tuple[int, str]],
+    advance: Callable[[str, int, int], None],
+) -> dict[str, Path | list[Path]]:
+    out.mkdir(parents=True, exist_ok=True)
+    advance("drawing", 0, 4)
+    files: dict[str, Any] = {"panels": out / "explanation.mp4", "pasted": out / "in_frame.mp4", "strips": []}
+    pictures.write_mp4(files["panels"], drawing.panel_frames(), FRAMES_A_SECOND)
+    advance("drawing", 1, 4)
+    pictures.write_mp4(files["pasted"], drawing.pasted_frames(), FRAMES_A_SECOND)
+    advance("drawing", 2, 4)
+    for number, picture in enumerate(drawing.strips(), start=1):
+        files["strips"].append(out / f"clip_{number}.png")
+        pictures.write_png(files["strips"][-1], picture)
+    advance("drawing", 3, 4)
+    data = summary(drawing, settings, skipped)
+    files["data"] = out / "explanation.json"
+    temporary = out / "explanation.json.partial"
+    temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, files["data"])
+    files["page"] = out / "explanation.html"
+    page.write_page(files["page"], data, files, drawing.timeline)
+    advance("drawing", 4, 4)
+    return files
+
+
+def summary(drawing: _Drawing, settings: dict[str, Any], skipped: list[tuple[int, str]]) -> dict[str, Any]:
+    """What explanation.json holds."""
+    face, score = drawing.face, drawing.score
+    return {
+        "video": {"path": str(drawing.video), "frames": face.frames, "fps": face.fps}
+        | {"width": face.width, "height": face.height},
+        "verdict": score.verdict,
+        "probability_fake": score.probability,
+        "scored_clips": [
+            {"frames": frames, "probability_fake": probability}
+            for frames, probability in zip(score.clip_frames, score.clip_probabilities, strict=True)
+        ],
+        "frame_scores": _frame_scores(score),
+        "explained_clips": [_clip_summary(clip) for clip in drawing.explained],
+        "skipped": [{"first_frame": first, "reason": reason} for first, reason in skipped],
+        "settings": settings,
+    }
+
+
+def _frame_scores(score: VideoScore) -> list[dict[str, float | int]]:
+    """The mean probability of the clips that hold each frame."""
+    found: dict[int, list[float]] = {}
+    for frames, probability in zip(score.clip_frames, score.clip_probabilities, strict=True):
+        for frame in frames:
+            found.setdefault(int(frame), []).append(probability)
+    return [{"frame": frame, "probability_fake": float(np.mean(found[frame]))} for frame in sorted(found)]
+
+
+def _clip_summary(clip: ExplainedClip) -> dict[str, Any]:
+    """Scores, box and heat of one clip; shares are of all the clip's heat of that kind."""
+    x0, y0, x1, y1 = (float(value) for value in clip.clip.box)
+    heats = {}
+    for kind in ("temporal", "spatial"):
+        heat = np.asarray(getattr(clip, kind), np.float64)
+        total, rows, columns = heat.sum(), *heat.shape[1:]
+        frames = []
+        for number, grid in zip(clip.clip.frames, heat, strict=True):
+            row, column = np.unravel_index(int(grid.argmax()), grid.shape)
+            center = [x0 + (column + 0.5) / columns * (x1 - x0), y0 + (row + 0.5) / rows * (y1 - y0)]
+            share = float(grid.sum() / total) if total > 0 else 0.0
+            hottest = {"row": int(row), "column": int(column), "x": center[0], "y": center[1]} if grid.any() else None
+            frames.append({"frame": int(number), "share_of_heat": share, "hottest_cell": hottest})
+        heats[kind] = {"total": float(total), "highest": float(heat.max()), "grid": [rows, columns], "frames": frames}
+    return {
+        "frames": [int(number) for number in clip.clip.frames],
+        "box": [x0, y0, x1, y1],
+        "logit": clip.logit,
+        "probability_fake": clip.probability,
+        "target": clip.target,
+    } | heats
+
+
+def _fitted(frame: np.ndarray) -> np.ndarray:
+    """No side longer than `LONGEST_SIDE`, and both even."""
+    import cv2
+
+    height, width = frame.shape[:2]
+    factor = min(1.0, LONGEST_SIDE / max(height, width))
+    size = (max(2, round(width * factor) // 2 * 2), max(2, round(height * factor) // 2 * 2))
+    return frame if size == (width, height) else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,124 @@
+"""From relevance on the feature grid to colours on a picture.
+
+The colour map is inferno: its lightness rises evenly, so hot stays brighter than cold in greyscale and for every kind
+of colour blindness. The picture under it is greyed and dimmed, so that a bright or red face is not taken for heat.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from dataloading.errors import InputError
+
+Normalization = Literal["clip", "frame"]
+NORMALIZATIONS = ("clip", "frame")
+Box = tuple[float, float, float, float]
+
+COLOR_MAP = "inferno"
+_DIM = 0.65  # of the greyed picture: less than the slope of the colours' lightness, so that more heat is never darker
+
+
+def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
+    """Heat scaled to 0..1, lowest to highest.
+
+    Args:
+        heat: [T, H, W], any scale.
+        per: "clip": one scale for all frames, which keeps them comparable; "frame": each frame has its own, which
+            shows where the heat of a quiet frame is.
+
+    Returns:
+        float32 [T, H, W]; zeros where all heat is equal (with one block all spatial heat is zero).
+
+    Raises:
+        InputError: `per` is unknown, or heat is not finite.
+    """
+    if per not in NORMALIZATIONS:
+        raise InputError(f"normalization is {per!r}; expected one of {', '.join(NORMALIZATIONS)}")
+    heat = np.asarray(heat, np.float64)
+    if not np.isfinite(heat).all():
+        raise InputError("heat holds values that are not finite; expected a map of finite relevance")
+    axes = (0, 1, 2) if per == "clip" else (1, 2)
+    low, high = heat.min(axes, keepdims=True), heat.max(axes, keepdims=True)
+    span = high - low
+    return np.divide(heat - low, span, out=np.zeros_like(heat), where=span > 0).astype(np.float32)
+
+
+def upscale(heat: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear, cell centres to cell centres: [H, W] -> float32 [height, width]."""
+    return cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def colorize(heat: np.ndarray) -> np.ndarray:
+    """Heat in 0..1 as colours: [...] -> uint8 [..., 3] RGB."""
+    return _color_table()[np.clip(np.rint(np.asarray(heat) * 255), 0, 255).astype(np.uint8)]
+
+
+def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Heat over a picture.
+
+    Args:
+        picture: uint8 [h, w, 3] RGB.
+        heat: [h, w] in 0..1, or a grid [H, W], which is scaled up.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    height, width = picture.shape[:2]
+    if heat.shape != (height, width):
+        heat = upscale(heat, height, width)
+    heat = np.clip(heat, 0, 1)
+    grey = _DIM * (1 - heat) * cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return np.clip(np.rint(grey[..., None] + colorize(heat)), 0, 255).astype(np.uint8)
+
+
+def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
+    """Heat over the part of a whole frame that was cropped.
+
+    Args:
+        frame: uint8 [h, w, 3] RGB, not changed.
+        heat: [H, W] in 0..1, over `box`.
+        box: x0, y0, x1, y1 in pixels; it may reach beyond the frame.
+
+    Returns:
+        uint8 [h, w, 3]: as the frame outside the box, overlaid inside it.
+    """
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = (round(value) for value in box)
+    inside = slice(max(y0, 0), max(min(y1, height), 0)), slice(max(x0, 0), max(min(x1, width), 0))
+    result = frame.copy()
+    if result[inside].size:
+        large = upscale(heat, max(y1 - y0, 1), max(x1 - x0, 1))
+        part = large[inside[0].start - y0 : inside[0].stop - y0, inside[1].start - x0 : inside[1].stop - x0]
+        result[inside] = overlay(frame[inside], part)
+    return result
+
+
+def crop(frame: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """The square `box` of a frame, `size` pixels a side; beyond the frame its border is repeated, as for the model.
+
+    Args:
+        frame: uint8 [h, w, 3].
+        box: x0, y0, x1, y1 in pixels.
+        size: side of the result.
+    """
+    x0, y0, x1, y1 = box
+    scale_x, scale_y = (x1 - x0) / size, (y1 - y0) / size
+    # Pixel centres: output i is at (i + 1/2) * scale + x0 - 1/2. Where it shrinks, average first.
+    blurred = frame
+    if max(scale_x, scale_y) > 1:
+        blurred = cv2.GaussianBlur(frame, (0, 0), max(scale_x, scale_y) / 2.5)
+    matrix = np.array([[scale_x, 0, x0 + scale_x / 2 - 0.5], [0, scale_y, y0 + scale_y / 2 - 0.5]], np.float64)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(blurred, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+@cache
+def _color_table() -> np.ndarray:
+    """uint8 [256, 3] RGB."""
+    import matplotlib
+
+    return np.rint(matplotlib.colormaps[COLOR_MAP](np.arange(256))[:, :3] * 255).astype(np.uint8)

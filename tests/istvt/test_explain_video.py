@@ -1,0 +1,197 @@
+"""What a person gets who asks why: files that open anywhere, with heat where the face is and numbers that agree."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import av
+import numpy as np
+import pytest
+
+from dataloading.decode import decode_frames
+from dataloading.errors import InputError
+from dataloading.face_index import FaceEntry
+from dataloading.loader import ClipLoader
+from dataloading.probe import probe
+from istvt import heatmap
+from istvt.checkpoint import load_model
+from istvt.explain import explain
+from istvt.explain.video import explain_video
+from istvt.prediction import score_video
+
+
+@pytest.fixture(scope="module")
+def video(synthetic_set):
+    return next(iter(sorted(synthetic_set.glob("manipulated_sequences/both/c23/videos/*.mp4"))))
+
+
+@pytest.fixture(scope="module")
+def explained(video, trained_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("explained")
+    return explain_video(video, trained_run, out, detect=False, clips_scored=4, clips_explained=2, workers=1)
+
+
+def pictures_of(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+
+
+def test_the_score_is_the_one_that_predict_gives(explained, video, trained_run):
+    info = probe(video)
+    model, _ = load_model(trained_run)
+    entry = FaceEntry(str(video), info.frames, info.fps, info.width, info.height)
+    score = score_video(model, video, entry, clips_per_video=4, workers=1)
+    assert explained.score.probability == pytest.approx(score.probability, abs=1e-6)
+    assert explained.target == score.verdict
+
+
+def test_the_explained_clips_are_the_surest_on_the_side_of_the_verdict_and_share_no_frame(explained):
+    probabilities = explained.score.clip_probabilities
+    surest = max(probabilities) if explained.target == "fake" else min(probabilities)
+    assert any(clip.probability == pytest.approx(surest, abs=1e-5) for clip in explained.clips)
+    frames = np.concatenate([clip.clip.frames for clip in explained.clips])
+    assert len(frames) == len(set(frames.tolist()))
+
+
+def test_the_heatmaps_are_those_of_the_clip_as_the_loader_makes_it(explained, trained_run):
+    model, _ = load_model(trained_run)
+    for clip in explained.clips:
+        batch = next(iter(ClipLoader([clip.clip], 1, model.config.image_size, workers=1)))
+        result = explain(model, batch.clips, target=explained.target)
+        np.testing.assert_allclose(clip.temporal, result.temporal[0].numpy(), rtol=1e-3, atol=1e-9)
+        np.testing.assert_allclose(clip.spatial, result.spatial[0].numpy(), rtol=1e-3, atol=1e-9)
+        assert clip.logit == pytest.approx(float(result.logits), abs=1e-5)
+
+
+def test_both_videos_are_h264_with_one_picture_a_frame(explained):
+    frames = sum(len(clip.clip.frames) for clip in explained.clips)
+    panels, pasted = pictures_of(explained.files["panels"]), pictures_of(explained.files["pasted"])
+    assert len(panels) == len(pasted) == frames
+    assert all(side % 2 == 0 for side in (*panels[0].shape[:2], *pasted[0].shape[:2]))
+
+
+def test_the_panels_show_the_crop_and_both_overlays_in_their_colours(explained, video):
+    clip = explained.clips[0]
+    shown = pictures_of(explained.files["panels"])[0].astype(int)
+    frame = decode_frames(video, clip.clip.frames[:1])[0]
+    face = heatmap.crop(frame, clip.clip.box, 288)
+    expected = [face] + [heatmap.overlay(face, heatmap.normalize(maps)[0]) for maps in (clip.temporal, clip.spatial)]
+    for column, picture in enumerate(expected):
+        left = 12 + column * 300
+        difference = np.abs(shown[58 : 58 + 288, left : left + 288] - picture)
+        assert difference.mean() < 6  # what H.264 costs; another panel or another colour matrix is far above
+    assert np.abs(expected[1].astype(int) - expected[0]).mean() > 20
+
+
+def test_the_crop_that_is_shown_is_the_one_the_model_sees(explained, video, trained_run):
+    model, _ = load_model(trained_run)
+    clip, size = explained.clips[0].clip, model.config.image_size
+    batch = next(iter(ClipLoader([clip], 1, size, workers=1)))
+    seen = batch.clips[0].permute(0, 2, 3, 1).add(1).mul(127.5).numpy()
+    shown = np.stack([heatmap.crop(frame, clip.box, size) for frame in decode_frames(video, clip.frames)])
+    assert np.abs(seen - shown).mean() < 4
+
+
+def test_there_is_a_strip_a_clip_with_a_column_a_frame(explained):
+    import cv2
+
+    assert len(explained.files["strips"]) == len(explained.clips)
+    for path in explained.files["strips"]:
+        height, width = cv2.imread(str(path)).shape[:2]
+        assert width >= 6 * 150
+        assert height >= 3 * 150
+
+
+def test_the_json_agrees_with_what_was_computed(explained, video):
+    data = json.loads(explained.files["data"].read_text())
+    assert data["verdict"] == explained.score.verdict
+    assert data["probability_fake"] == pytest.approx(np.mean([c["probability_fake"] for c in data["scored_clips"]]))
+    assert data["settings"]["method"] == "lrp"
+    assert data["settings"]["stabilizer"] == 0.01
+    assert data["settings"]["model"]["frames"] == 6
+    assert [item["frame"] for item in data["frame_scores"]] == sorted(
+        {n for f in explained.score.clip_frames for n in f}
+    )
+    for clip, values in zip(explained.clips, data["explained_clips"], strict=True):
+        for kind in ("temporal", "spatial"):
+            heat = getattr(clip, kind)
+            shares = [frame["share_of_heat"] for frame in values[kind]["frames"]]
+            np.testing.assert_allclose(shares, heat.sum((1, 2)) / heat.sum(), rtol=1e-5)
+            for grid, frame in zip(heat, values[kind]["frames"], strict=True):
+                hottest = frame["hottest_cell"]
+                assert (hottest is not None) == grid.any()
+                if hottest is not None:
+                    assert grid[hottest["row"], hottest["column"]] == grid.max()
+                    assert clip.clip.box[0] <= hottest["x"] <= clip.clip.box[2]
+
+
+class Addresses(HTMLParser):
+    """Collects everything a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found, self.tags = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "poster", "data")]
+
+
+def test_the_page_holds_everything_and_asks_nobody(explained):
+    text = explained.files["page"].read_text()
+    page = Addresses()
+    page.feed(text)
+    assert page.tags.count("video") == 2
+    assert page.tags.count("img") == len(explained.clips)
+    assert "script" not in page.tags
+    assert all(address.startswith("data:") for address in page.found)
+    assert not re.search(r"https?://", re.sub(r"data:[^\"']*", "", text))
+    assert f"{explained.score.probability:.3f}" in text
+
+
+def test_a_file_name_cannot_become_part_of_the_page(video, trained_run, tmp_path):
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.mp4"
+    hostile.write_bytes(video.read_bytes())
+    result = explain_video(
+        hostile, trained_run, tmp_path / "out", detect=False, clips_scored=1, clips_explained=1, workers=1,
+        target="real", method="rollout", normalization="frame",
+    )  # fmt: skip
+    text = result.files["page"].read_text()
+    assert "<img src=x" not in text
+    assert "hottest cell of the frame" in text
+    assert result.target == "real"
+
+
+def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_the_same(video, tmp_path):
+    from istvt import ISTVT, ISTVTConfig
+
+    model = ISTVT(ISTVTConfig(image_size=40, dim=16, heads=2, depth=1, mlp_dim=24, backbone_dims=(4, 4, 8, 8)))
+    result = explain_video(video, model, tmp_path, detect=False, clips_scored=1, workers=1)
+    assert not result.clips[0].spatial.any()
+    data = json.loads(result.files["data"].read_text())
+    assert data["explained_clips"][0]["spatial"]["frames"][0]["hottest_cell"] is None
+    assert "no heat" in result.files["page"].read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"target": "forged"}, "target is 'forged'; expected one of verdict, fake, real"),
+        ({"method": "shap"}, "method is 'shap'"),
+        ({"normalization": "video"}, "normalization is 'video'"),
+        ({"clips_explained": 0}, "clips_explained is 0"),
+        ({"stabilizer": -1.0}, "stabilizer is -1.0"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence_and_nothing_is_written(video, trained_run, tmp_path, arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        explain_video(video, trained_run, tmp_path / "out", detect=False, clips_scored=1, workers=1, **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_video_is_one_sentence(trained_run, tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(InputError, match=r"text\.mp4"):
+        explain_video(tmp_path / "text.mp4", trained_run, tmp_path / "out", detect=False)

@@ -1,0 +1,96 @@
+"""Heat on pictures: the scale survives every map, hot stays brighter than cold, and it lands where the face is."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataloading.errors import InputError
+from istvt import heatmap
+
+
+def test_a_map_of_zeros_or_of_one_value_is_no_heat_and_not_nan():
+    for value in (0.0, 3.5, -2.0):
+        for per in heatmap.NORMALIZATIONS:
+            assert np.array_equal(heatmap.normalize(np.full((2, 3, 3), value), per), np.zeros((2, 3, 3)))
+
+
+def test_one_scale_a_clip_keeps_frames_comparable_and_one_a_frame_shows_the_quiet_frame():
+    heat = np.zeros((2, 2, 2))
+    heat[0, 0, 1], heat[1, 1, 0] = 10, 1
+    per_clip, per_frame = heatmap.normalize(heat), heatmap.normalize(heat, "frame")
+    assert per_clip[0, 0, 1] == 1
+    assert per_clip[1, 1, 0] == pytest.approx(0.1)
+    assert per_frame[0, 0, 1] == per_frame[1, 1, 0] == 1
+
+
+def test_tiny_relevance_is_scaled_as_large_relevance_is():
+    heat = np.random.default_rng(0).random((2, 3, 3))
+    np.testing.assert_allclose(heatmap.normalize(heat * 1e-30), heatmap.normalize(heat), rtol=1e-5)
+
+
+def test_heat_that_is_not_finite_or_an_unknown_scale_is_one_sentence():
+    with pytest.raises(InputError, match="not finite"):
+        heatmap.normalize(np.full((1, 1, 1), np.nan))
+    with pytest.raises(InputError, match="normalization is 'video'; expected one of clip, frame"):
+        heatmap.normalize(np.zeros((1, 1, 1)), "video")
+
+
+def test_more_heat_is_never_darker_in_greyscale_on_any_face():
+    """Every grey under every heat: a column of heats over each of the 256 greys."""
+    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(256, axis=0)
+    heat = np.repeat(np.linspace(0, 1, 256)[:, None], 256, axis=1)
+    shown = cv2.cvtColor(heatmap.overlay(greys, heat), cv2.COLOR_RGB2GRAY).astype(int)
+    assert (np.diff(shown, axis=0) >= -2).all()  # two grey levels of rounding
+    assert (shown[-1] - shown[0] > 70).all()
+
+
+def test_upscaling_is_bilinear_between_cell_centres():
+    large = heatmap.upscale(np.array([[0.0, 1.0]]), 1, 8)[0]
+    np.testing.assert_allclose(large, [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1], atol=1e-6)
+
+
+def test_without_heat_a_picture_is_only_greyed():
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    shown = heatmap.overlay(picture, np.zeros((2, 2)))
+    spread = shown.astype(int).max(2) - shown.min(2)
+    assert spread.max() <= 4  # the colour of no heat is nearly black
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x0=st.floats(-40, 60),
+    y0=st.floats(-40, 60),
+    side=st.floats(1, 90),
+    height=st.integers(4, 50),
+    width=st.integers(4, 50),
+)
+def test_a_box_anywhere_leaves_the_rest_of_the_frame_as_it_is(x0, y0, side, height, width):
+    frame = np.full((height, width, 3), 200, np.uint8)
+    shown = heatmap.paste(frame, np.ones((3, 3)), (x0, y0, x0 + side, y0 + side))
+    assert shown.shape == frame.shape
+    rows, columns = np.mgrid[:height, :width]
+    outside = (rows < y0 - 1) | (rows > y0 + side + 1) | (columns < x0 - 1) | (columns > x0 + side + 1)
+    assert (shown[outside] == 200).all()
+    inside = (rows > y0 + 1) & (rows < y0 + side - 2) & (columns > x0 + 1) & (columns < x0 + side - 2)
+    assert (shown[inside] == heatmap.colorize(np.array(1.0))).all()
+
+
+def test_pasted_heat_lies_on_the_same_part_of_the_face_as_in_the_crop():
+    frame = np.zeros((100, 160, 3), np.uint8)
+    heat = np.zeros((4, 4))
+    heat[1, 3] = 1  # the cell around x = 40 + 3.5 * 20, y = 10 + 1.5 * 20
+    shown = heatmap.paste(frame, heat, (40, 10, 120, 90)).sum(2)
+    y, x = np.unravel_index(shown.argmax(), shown.shape)
+    assert abs(x - 115) <= 5
+    assert abs(y - 40) <= 1
+
+
+def test_a_crop_is_the_box_and_its_border_is_repeated():
+    frame = np.zeros((40, 60, 3), np.uint8)
+    frame[10:20, 30:50] = 255
+    crop = heatmap.crop(frame, (30, 10, 40, 20), 30)
+    assert (crop[2:-2, 2:-2] == 255).all()
+    assert heatmap.crop(frame, (-20, -20, 80, 80), 50).shape == (50, 50, 3)
+    np.testing.assert_array_equal(heatmap.crop(frame, (0, 0, 60, 60), 60)[:40], frame)
