@@ -14,9 +14,17 @@ from torch.nn import functional
 
 import kernels
 from dataloading.errors import InputError
+from kernels.layer_norm_difference.reference import layer_norm_difference as plain_layer_norm_difference
+from kernels.spatial_attention import spatial_attention_packed
+from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
+from kernels.temporal_attention import temporal_attention_packed
+from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
 
 Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+
+# The kernels use instructions (asynchronous copies, bfloat16 and tf32 tensor cores) that Ampere introduced.
+OLDEST_TRITON_CAPABILITY = (8, 0)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -26,7 +34,15 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """The backend that runs for `backend` on `device`: "auto" is triton on CUDA and sdpa elsewhere.
+    """The backend that runs for `backend` on `device`: "auto" is triton on CUDA (of Ampere or later), else sdpa.
+
+    - `triton`: the kernels of this project.
+    - `sdpa`: PyTorch's scaled_dot_product_attention, whichever of its own backends it picks.
+    - `xformers`: memory_efficient_attention.
+    - `reference`: plain PyTorch in float32, the specification; it stores every attention matrix.
+
+    Temporal attention, with its few rows and many positions, is beyond what SDPA and xformers take: all but `triton`
+    compute it in plain PyTorch.
 
     Raises:
         InputError: the backend is unknown, or cannot run there (the sentence says why).
@@ -34,17 +50,34 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     if backend not in BACKENDS:
         raise InputError(f"attention backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
     if backend == "auto":
-        return "triton" if device.type == "cuda" else "sdpa"
-    if backend == "xformers":
-        if device.type != "cuda":
-            raise InputError(f"attention backend xformers has no {device.type} operator; use sdpa or reference")
-        try:
-            import xformers.ops  # noqa: F401
-        except ImportError as error:
-            raise InputError("attention backend xformers is not installed; pip install xformers") from error
-    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise InputError(f"attention backend triton needs a CUDA device, not {device.type}; use sdpa or reference")
+        return "triton" if device.type == "cuda" and why_no_triton(device) is None else "sdpa"
+    reason = {"triton": why_no_triton, "xformers": why_no_xformers}.get(backend, lambda device: None)(device)
+    if reason is not None:
+        raise InputError(f"attention backend {backend} {reason}")
     return backend
+
+
+def why_no_triton(device: torch.device) -> str | None:
+    """Why the kernels cannot run on `device`; None where they can."""
+    if device.type != "cuda":
+        interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        return None if interpreted else f"needs a CUDA device, not {device.type}; use sdpa or reference"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_TRITON_CAPABILITY:
+        found, needed = (".".join(map(str, pair)) for pair in (capability, OLDEST_TRITON_CAPABILITY))
+        return f"needs compute capability {needed} or later, and this GPU has {found}; use sdpa or reference"
+    return None
+
+
+def why_no_xformers(device: torch.device) -> str | None:
+    """Why xformers cannot run on `device`; None where it can."""
+    if device.type != "cuda":
+        return f"has no {device.type} operator; use sdpa or reference"
+    try:
+        import xformers.ops  # noqa: F401
+    except ImportError:
+        return "is not installed; pip install xformers, or use triton, sdpa or reference"
+    return None
 
 
 class Attention(nn.Module):
@@ -66,9 +99,12 @@ class Attention(nn.Module):
         return self.head_dim**-0.5
 
     def _padded_head_dim(self, x: Tensor) -> int:
-        """Head dimension of the projections: the next multiple of 16 where the kernels run, so that loads are wide."""
-        padded = -(-self.head_dim // 16) * 16
-        return padded if resolve_backend(self.backend, x.device) == "triton" else self.head_dim
+        """Head dimension of the projections: on a GPU the next multiple of 16, so that loads are wide.
+
+        The kernels are slow without it, and the fused peers pad with copies of their own or refuse.
+        """
+        pads = x.device.type == "cuda" or resolve_backend(self.backend, x.device) == "triton"
+        return -(-self.head_dim // 16) * 16 if pads else self.head_dim
 
     def project_qkv(self, x: Tensor, parts: slice = slice(0, 3)) -> Tensor:
         """[B, F, S, C] -> [B, F, S, parts, N, D], one product; `parts` selects among queries, keys, values.
@@ -81,6 +117,14 @@ class Attention(nn.Module):
         if head_dim != self.head_dim:
             weight = functional.pad(weight, (0, 0, 0, head_dim - self.head_dim))
         return functional.linear(x, weight.reshape(-1, weight.shape[-1])).unflatten(-1, (-1, self.heads, head_dim))
+
+    def project_leading(self, x: Tensor, leading: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of `leading`, keys and values of `x`: one product where the two are the same size, else two."""
+        if leading.shape == x.shape:
+            q, k, v = self.project_qkv(x).unbind(3)
+            return q, k, v
+        k, v = self.project_qkv(x, slice(1, 3)).unbind(3)
+        return self.project_qkv(leading, slice(0, 1)).squeeze(3), k, v
 
     def project_out(self, out: Tensor) -> Tensor:
         """[B, F, S, N, D] (padded or not) -> [B, F, S, C]."""
@@ -112,22 +156,24 @@ class TemporalAttention(Attention):
         Returns:
             [B, query_rows or F, S, C].
         """
+        backend = resolve_backend(self.backend, x.device)
         if not self.self_subtract or x.shape[1] < 2:
             tokens, mode = norm(x), "off"
-        elif resolve_backend(self.backend, x.device) == "reference":
+        elif backend == "reference":
             return self._reference(norm(x), query_rows, tape)
         elif compute_dtype(x) in (torch.float16, torch.bfloat16):
             # Rounded projections of nearly equal frames must not be subtracted: difference first, in float32.
-            tokens = kernels.layer_norm_difference(x, norm.weight, norm.bias, norm.eps, out_dtype=compute_dtype(x))
+            difference = kernels.layer_norm_difference if backend == "triton" else plain_layer_norm_difference
+            tokens = difference(x, norm.weight, norm.bias, norm.eps, out_dtype=compute_dtype(x))
             mode = "telescoped"
         else:
             tokens, mode = norm(x), "fused"
-        if query_rows is None:
-            q, k, v = self.project_qkv(tokens).unbind(3)
-        else:
-            q = self.project_qkv(tokens[:, :query_rows], slice(0, 1)).squeeze(3)
-            k, v = self.project_qkv(tokens, slice(1, 3)).unbind(3)
-        return self.project_out(kernels.temporal_attention(q, k, v, scale=self.scale, self_subtract=mode, tape=tape))
+        if query_rows is None and backend == "triton":
+            qkv = self.project_qkv(tokens)
+            return self.project_out(temporal_attention_packed(qkv, scale=self.scale, self_subtract=mode, tape=tape))
+        q, k, v = self.project_leading(tokens, tokens[:, :query_rows])
+        attend = kernels.temporal_attention if backend == "triton" else plain_temporal_attention
+        return self.project_out(attend(q, k, v, scale=self.scale, self_subtract=mode, tape=tape))
 
     def _reference(self, tokens: Tensor, query_rows: int | None, tape: kernels.AttentionTape | None) -> Tensor:
         """The specification: subtract, three projections, softmax."""
@@ -135,7 +181,7 @@ class TemporalAttention(Attention):
         q = self.project_qkv(difference[:, :query_rows], slice(0, 1)).squeeze(3)
         k = self.project_qkv(difference, slice(1, 2)).squeeze(3)
         v = self.project_qkv(tokens, slice(2, 3)).squeeze(3)
-        return self.project_out(kernels.temporal_attention(q, k, v, scale=self.scale, tape=tape))
+        return self.project_out(plain_temporal_attention(q, k, v, scale=self.scale, tape=tape))
 
 
 class SpatialAttention(Attention):
@@ -144,11 +190,11 @@ class SpatialAttention(Attention):
     def forward(self, x: Tensor, queries: int | None = None, tape: kernels.AttentionTape | None = None) -> Tensor:
         """[B, F, S, C] (normalised) -> [B, F, queries or S, C]; only the leading `queries` positions ask."""
         if queries is None:
-            q, k, v = self.project_qkv(x).unbind(3)
+            out = attend_positions_packed(self.project_qkv(x), self.scale, self.backend, tape)
         else:
-            q = self.project_qkv(x[:, :, :queries], slice(0, 1)).squeeze(3)
-            k, v = self.project_qkv(x, slice(1, 3)).unbind(3)
-        return self.project_out(attend_positions(q, k, v, self.scale, self.backend, tape))
+            q, k, v = self.project_leading(x, x[:, :, :queries])
+            out = attend_positions(q, k, v, self.scale, self.backend, tape)
+        return self.project_out(out)
 
 
 class JointAttention(Attention):
@@ -160,24 +206,39 @@ class JointAttention(Attention):
 
     def forward(self, x: Tensor, tape: kernels.AttentionTape | None = None) -> Tensor:
         """[B, F, S, C] (normalised) -> [B, F, S, C]."""
+        # One frame row that holds every token: the spatial attention is the joint one.
         if self.self_subtract and x.shape[1] > 1:
             q, k = self.project_qkv(kernels.self_subtract(x), slice(0, 2)).unbind(3)
             v = self.project_qkv(x, slice(2, 3)).squeeze(3)
+            q, k, v = (t.flatten(1, 2).unsqueeze(1) for t in (q, k, v))
+            out = attend_positions(q, k, v, self.scale, self.backend, tape)
         else:
-            q, k, v = self.project_qkv(x).unbind(3)
-        # One frame row that holds every token: the spatial attention is the joint one.
-        q, k, v = (t.flatten(1, 2).unsqueeze(1) for t in (q, k, v))
-        out = attend_positions(q, k, v, self.scale, self.backend, tape)
+            qkv = self.project_qkv(x).flatten(1, 2).unsqueeze(1)
+            out = attend_positions_packed(qkv, self.scale, self.backend, tape)
         return self.project_out(out.reshape(*x.shape[:3], *out.shape[-2:]))
+
+
+def attend_positions_packed(
+    qkv: Tensor, scale: float, backend: str, tape: kernels.AttentionTape | None = None
+) -> Tensor:
+    """`attend_positions` of one packed [B, F, S, 3, N, D]; the kernels write its gradient packed too."""
+    if resolve_backend(backend, qkv.device) == "triton":
+        return spatial_attention_packed(qkv, scale=scale, tape=tape)
+    return attend_positions(*qkv.unbind(3), scale, backend, tape)
 
 
 def attend_positions(
     q: Tensor, k: Tensor, v: Tensor, scale: float, backend: str, tape: kernels.AttentionTape | None = None
 ) -> Tensor:
-    """Attention over axis 2 of [B, F, S, N, D] by the chosen backend; a tape is served by the kernels themselves."""
+    """Attention over axis 2 of [B, F, S, N, D] by the chosen backend.
+
+    SDPA and xformers cannot say what their attention was: under them the reference serves a tape.
+    """
     backend = resolve_backend(backend, q.device)
-    if tape is not None or backend in ("triton", "reference"):
+    if backend == "triton":
         return kernels.spatial_attention(q, k, v, scale=scale, tape=tape)
+    if backend == "reference" or tape is not None:
+        return plain_spatial_attention(q, k, v, scale=scale, tape=tape)
     batch, rows = q.shape[:2]
     if backend == "sdpa":
         q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
@@ -185,11 +246,12 @@ def attend_positions(
     else:
         import xformers.ops
 
-        q, k, v = (_pad_for_xformers(t.flatten(0, 1)) for t in (q, k, v))
-        out = xformers.ops.memory_efficient_attention(q, k, v, scale=scale)
+        head_dim = q.shape[-1]
+        q, k, v = (_padded_to_eight(t.flatten(0, 1)) for t in (q, k, v))
+        out = xformers.ops.memory_efficient_attention(q, k, v, scale=scale)[..., :head_dim]
     return out.unflatten(0, (batch, rows))
 
 
-def _pad_for_xformers(t: Tensor) -> Tensor:
-    """xformers takes a head dimension that is a multiple of 8."""
-    return functional.pad(t, (0, -t.shape[-1] % 8)).contiguous()
+def _padded_to_eight(t: Tensor) -> Tensor:
+    """xformers takes a head dimension that is a multiple of 8; the model's own projections are already."""
+    return functional.pad(t, (0, -t.shape[-1] % 8)) if t.shape[-1] % 8 else t

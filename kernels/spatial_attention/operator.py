@@ -211,9 +211,7 @@ def _reference_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[T
     return reference(q, k, v, scale=scale).contiguous(), reference_log_sum_exp(q, k, scale=scale)
 
 
-def _reference_forward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _reference_forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     tape = AttentionTape()
     out = reference(q, k, v, scale=scale, tape=tape)
     return out.contiguous(), reference_log_sum_exp(q, k, scale=scale), tape.attention.contiguous()
@@ -236,9 +234,7 @@ def _reference_backward(
     return _reference_backward_with_attention(q, k, v, out, log_sum_exp, grad_out, scale)[:3]
 
 
-def _reference_packed_backward(
-    qkv: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float
-) -> Tensor:
+def _reference_packed_backward(qkv: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float) -> Tensor:
     return torch.stack(_reference_backward(*qkv.unbind(3), out, log_sum_exp, grad_out, scale), 3)
 
 

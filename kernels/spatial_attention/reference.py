@@ -34,7 +34,7 @@ def spatial_attention(
 
 
 def log_sum_exp(q: torch.Tensor, k: torch.Tensor, *, scale: float) -> torch.Tensor:
-    """``log2(sum exp(scale q k^T))`` over the keys, ``[B, F, N, S_q]`` in float32: what the kernel keeps for backward."""
+    """``log2(sum exp(scale q k^T))`` over the keys, ``[B, F, N, S_q]`` float32: what the kernel keeps for backward."""
     with torch.autocast(q.device.type, enabled=False):
         q, k = (x.double().transpose(2, 3) for x in (q, k))
         return (torch.logsumexp((q * scale) @ k.transpose(-1, -2), -1) / math.log(2)).float()

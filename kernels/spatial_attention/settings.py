@@ -85,7 +85,5 @@ def _select(narrow: Table, wide: Table, few_narrow: Table, few_wide: Table):
 
 
 forward = _select(FORWARD_16, FORWARD_32, FEW_FORWARD_16, FEW_FORWARD_32)
-backward_queries = _select(
-    BACKWARD_QUERIES_16, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES_16, FEW_BACKWARD_QUERIES_32
-)
+backward_queries = _select(BACKWARD_QUERIES_16, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES_16, FEW_BACKWARD_QUERIES_32)
 backward_keys = _select(BACKWARD_KEYS_16, BACKWARD_KEYS_32, FEW_BACKWARD_KEYS_16, FEW_BACKWARD_KEYS_32)
