@@ -139,7 +139,7 @@ MINIMUM_IMAGE_SIZE = 7
 PRESETS: dict[str, ISTVTConfig] = {
     "seed": ISTVTConfig(),
     "published": ISTVTConfig(head_dim=64, mlp_dim=2912),
-    "small": ISTVTConfig(image_size=80, dim=64, heads=4, depth=2, mlp_dim=128, backbone_dims=(8, 16, 24, 48)),
+    "small": ISTVTConfig(image_size=64, dim=64, heads=4, depth=2, mlp_dim=128, backbone_dims=(8, 16, 24, 48)),
 }
 
 

@@ -11,10 +11,11 @@ from rich.progress import Progress
 from .config import preset
 from .settings import DataSettings, TrainingSettings
 
-IDENTITIES = 128
+IDENTITIES = 160
+SPLITS = (0.6, 0.15, 0.25)
 VIDEO_SIZE = 96
 VIDEO_FRAMES = 16
-TRAINING = TrainingSettings(epochs=14, batch_size=16, learning_rate=2e-3, warmup_epochs=1)
+TRAINING = TrainingSettings(epochs=22, batch_size=16, learning_rate=1e-3)
 FRESH_SEED = 2026
 
 
@@ -35,7 +36,7 @@ def demo(output: Path, console: Console) -> int:
     data, fresh, run = output / "videos", output / "fresh", output / "training"
 
     console.rule("[bold]1  Real files: drawing H.264 videos of moving faces, and forging them three ways")
-    summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE)
+    summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
     console.print(f"{summary.written} videos drawn, {summary.already_there} were there already: {data}")
     # A person and a forger that no training ever sees, drawn from another seed.
     synthesize(fresh, identities=6, frames=VIDEO_FRAMES, size=VIDEO_SIZE, seed=FRESH_SEED, progress=False)

@@ -22,12 +22,13 @@ from rich.table import Table
 from .config import preset
 from .settings import DataSettings, TrainingSettings
 
-IDENTITIES = 160
+IDENTITIES = 240
+SPLITS = (0.6, 0.15, 0.25)
 VIDEO_SIZE = 96
 VIDEO_FRAMES = 16
 SEEDS = (0, 1, 2)
 ATTENTIONS = ("spatial_only", "temporal_first")
-TRAINING = TrainingSettings(epochs=14, batch_size=16, learning_rate=2e-3, warmup_epochs=1)
+TRAINING = TrainingSettings(epochs=20, batch_size=16, learning_rate=1e-3)
 RESULTS = "results.json"
 
 
@@ -44,7 +45,7 @@ def experiment(output: Path, console: Console, document: Path | None = None) -> 
     data = output / "videos"
     path = output / RESULTS
     output.mkdir(parents=True, exist_ok=True)
-    synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE)
+    synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
     prepare(read_dataset(data), detect=False)
     settings = DataSettings(root=data, evaluation_clips=2)
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
