@@ -1,0 +1,209 @@
+"""Attention backends are interchangeable, and the last block computes only what the classifier reads."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import kernels
+from dataloading.errors import InputError
+from istvt import ISTVT, ISTVTConfig, attention
+from istvt.block import BlockTapes
+from istvt.config import ATTENTIONS
+
+TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=2, head_dim=11, depth=2, mlp_dim=16)
+
+TRITON_AGAINST_REFERENCE = """
+import json, sys
+import torch
+from istvt import ISTVT, ISTVTConfig
+from istvt.block import BlockTapes
+import kernels
+
+config = ISTVTConfig(**json.loads(sys.argv[1]))
+torch.manual_seed(0)
+model = ISTVT(config)
+tokens = torch.randn(1, config.frame_rows, config.positions, config.dim)
+
+def run(backend, whole):
+    model.set_backend(backend).zero_grad()
+    if whole:
+        tapes = [BlockTapes(**{name: kernels.AttentionTape() for name in ("temporal", "spatial", "joint")})
+                 for _ in model.blocks]
+        logits = model.classify(model.encode(tokens, tapes))
+    else:
+        tapes = []
+        logits = model.classify(model.blocks[-1].class_token(model.blocks[0](tokens)))
+    logits.sum().backward()
+    named = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    for i, block in enumerate(tapes):
+        for kind in ("temporal", "spatial", "joint"):
+            tape = getattr(block, kind)
+            if tape.attention is not None:
+                named[f"{i} {kind} attention"], named[f"{i} {kind} gradient"] = tape.attention, tape.gradient
+    return {"logits": logits.detach(), **named}
+
+errors = {}
+for whole in (True, False)[: 1 + (config.attention == "temporal_first")]:
+    triton, reference = run("triton", whole), run("reference", whole)
+    assert triton.keys() == reference.keys()
+    for name, x in reference.items():
+        errors[f"{name} {'whole' if whole else 'class token'}"] = (
+            (triton[name] - x).norm() / x.norm().clamp_min(1e-6)
+        ).item()
+print(json.dumps(errors))
+"""
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"attention": "joint", "self_subtract": False}], ids=["temporal_first", "joint"]
+)
+def test_the_model_computes_the_same_with_the_kernels_as_with_the_reference(change):
+    """The real kernels, in the interpreter: logits, every parameter's gradient, and every recorded attention."""
+    config = {"frames": 2, "grid": [1, 3], "dim": 22, "heads": 2, "head_dim": 11, "depth": 2, "mlp_dim": 8, **change}
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", TRITON_AGAINST_REFERENCE, json.dumps(config)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    errors = json.loads(run.stdout)
+    assert len(errors) > 20
+    assert {name: error for name, error in errors.items() if not error < 2e-5} == {}
+
+
+@pytest.mark.parametrize("variant", ATTENTIONS)
+def test_sdpa_and_the_reference_agree_on_every_gradient(variant):
+    config = replace(TINY, attention=variant)
+    torch.manual_seed(0)
+    model = ISTVT(config).double()
+    tokens = torch.randn(2, config.frame_rows, config.positions, config.dim, dtype=torch.float64)
+    gradients = {}
+    for backend in ("sdpa", "reference"):
+        model.set_backend(backend).zero_grad()
+        model.classify(model.encode(tokens)).sum().backward()
+        gradients[backend] = {n: p.grad.clone() for n, p in model.blocks.named_parameters()}
+    torch.testing.assert_close(gradients["sdpa"], gradients["reference"])
+
+
+def test_a_tape_is_the_same_under_every_backend():
+    """SDPA cannot say what its attention was, so a tape must not depend on who computes the output."""
+    model = ISTVT(TINY).double()
+    tokens = torch.randn(1, TINY.frame_rows, TINY.positions, TINY.dim, dtype=torch.float64)
+    recorded = []
+    for backend in ("sdpa", "reference"):
+        tapes = [BlockTapes(kernels.AttentionTape(), kernels.AttentionTape()) for _ in model.blocks]
+        model.set_backend(backend).classify(model.encode(tokens, tapes)).sum().backward()
+        recorded.append([x for t in tapes for tape in (t.temporal, t.spatial) for x in (tape.attention, tape.gradient)])
+    assert recorded[0][2].shape == (1, TINY.frame_rows, TINY.heads, TINY.positions, TINY.positions)
+    torch.testing.assert_close(recorded[0], recorded[1])
+
+
+def test_the_default_backend_is_triton_on_a_modern_gpu_and_sdpa_elsewhere(monkeypatch):
+    cuda = torch.device("cuda")
+    assert attention.resolve_backend("auto", torch.device("cpu")) == "sdpa"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert attention.resolve_backend("auto", cuda) == "triton"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert attention.resolve_backend("auto", cuda) == "sdpa"
+
+
+def test_each_backend_that_cannot_run_says_why(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setitem(sys.modules, "xformers", None)
+    for backend, device, sentence in (
+        ("triton", cpu, "attention backend triton needs a CUDA device, not cpu; use sdpa or reference"),
+        ("triton", cuda, "attention backend triton needs compute capability 8.0 or later, and this GPU has 7.5;"),
+        ("xformers", cpu, "attention backend xformers has no cpu operator; use sdpa or reference"),
+        ("xformers", cuda, "attention backend xformers is not installed; pip install xformers"),
+        ("flash", cpu, "attention backend is 'flash'; expected one of auto, triton, sdpa, xformers, reference"),
+    ):
+        with pytest.raises(InputError) as error:
+            attention.resolve_backend(backend, device)
+        assert str(error.value).startswith(sentence)
+
+
+def test_neither_the_reference_nor_sdpa_runs_a_kernel_of_ours(monkeypatch):
+    """On a GPU too: whoever asks for them may be looking for a fault in the kernels."""
+
+    def refuse(*arguments, **named):
+        raise AssertionError("a kernel's own function was called")
+
+    for name in ("spatial_attention", "temporal_attention", "layer_norm_difference"):
+        monkeypatch.setattr(kernels, name, refuse)
+    for name in ("spatial_attention_packed", "temporal_attention_packed"):
+        monkeypatch.setattr(attention, name, refuse)
+    tokens = torch.randn(1, TINY.frame_rows, TINY.positions, TINY.dim)
+    for variant in ("temporal_first", "joint"):
+        for backend in ("sdpa", "reference"):
+            model = ISTVT(replace(TINY, attention=variant), backend=backend)
+            model.classify(model.encode(tokens))
+            with torch.autocast("cpu", torch.bfloat16):
+                model.classify(model.encode(tokens))
+
+
+def test_padding_the_projection_changes_no_number_and_no_parameter(monkeypatch):
+    """Head dimension 11 becomes 16 by rows of zeros: same output, and the pads get no gradient to hand on."""
+    model = ISTVT(TINY, backend="sdpa").double()
+    spatial = model.blocks[0].spatial
+    x = torch.randn(1, TINY.frame_rows, TINY.positions, TINY.dim, dtype=torch.float64)
+    plain = spatial(x)
+    expected = torch.autograd.grad(plain.square().sum(), list(spatial.parameters()))
+    monkeypatch.setattr(spatial, "_padded_head_dim", lambda x: 16)
+    qkv = spatial.project_qkv(x)
+    assert qkv.shape[-1] == 16
+    assert not qkv[..., 11:].any()
+    padded = spatial(x)
+    torch.testing.assert_close(padded, plain)
+    torch.testing.assert_close(torch.autograd.grad(padded.square().sum(), list(spatial.parameters())), expected)
+    assert spatial.qkv.weight.shape == (3 * 2 * 11, 24)
+
+
+@pytest.mark.parametrize("self_subtract", [True, False])
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_the_last_block_for_the_class_token_alone_gives_the_same_logits_and_gradients(backend, self_subtract):
+    torch.manual_seed(0)
+    model = ISTVT(replace(TINY, self_subtract=self_subtract), backend=backend).double()
+    tokens = torch.randn(2, TINY.frame_rows, TINY.positions, TINY.dim, dtype=torch.float64)
+    results = []
+    for last in (model.blocks[-1], model.blocks[-1].class_token):
+        model.zero_grad()
+        leaf = tokens.clone().requires_grad_()
+        logits = model.classify(last(model.blocks[0](leaf)))
+        logits.square().sum().backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        results.append({"logits": logits.detach(), "tokens": leaf.grad, **gradients})
+    assert any(name.startswith("blocks.1.mlp") for name in results[0])
+    assert results[0].keys() == results[1].keys()
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
+
+
+def test_the_last_block_saves_the_work_that_nobody_reads():
+    """Counted in floating-point operations of the products: 2 a multiply-accumulate, over linear layers and QK^T, AV."""
+    config = ISTVTConfig(frames=5, grid=(4, 4), dim=32, heads=2, depth=1, mlp_dim=48)
+    block = ISTVT(config, backend="reference").blocks[0]
+    frames, positions, dim, mlp = config.frame_rows, config.positions, config.dim, config.mlp_dim
+    tokens = torch.randn(1, frames, positions, dim)
+
+    def counted(function):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            function(tokens)
+        return counter.get_total_flops()
+
+    grid = frames * positions
+    whole = grid * (2 * 4 * dim * dim + 2 * dim * mlp)  # four projections of each attention, two layers of the MLP
+    whole += 2 * dim * positions * frames**2 + 2 * dim * frames * positions**2
+    row = positions
+    saved = grid * 2 * dim * dim + row * 2 * dim * dim + 2 * dim * positions * frames  # temporal: K, V; Q, out; row 0
+    saved += row * 2 * dim * dim + 2 * dim * dim + 2 * dim * positions  # spatial, in row 0: K, V; Q, out; one query
+    saved += 2 * dim * mlp  # one token
+    assert counted(block) == 2 * whole
+    assert counted(block.class_token) == 2 * saved
+    assert saved < whole / 4
