@@ -186,7 +186,7 @@ def test_the_last_block_for_the_class_token_alone_gives_the_same_logits_and_grad
 
 
 def test_the_last_block_saves_the_work_that_nobody_reads():
-    """Counted in floating-point operations of the products: 2 a multiply-accumulate, over linear layers and QK^T, AV."""
+    """Counted over linear layers, QK^T and AV, two floating-point operations a multiply-accumulate."""
     config = ISTVTConfig(frames=5, grid=(4, 4), dim=32, heads=2, depth=1, mlp_dim=48)
     block = ISTVT(config, backend="reference").blocks[0]
     frames, positions, dim, mlp = config.frame_rows, config.positions, config.dim, config.mlp_dim
