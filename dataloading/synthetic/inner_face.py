@@ -52,7 +52,8 @@ class InnerFace:
     """Draws one person's inner face for any latents, inside a window of the portrait.
 
     `mask` (float32 `[h, w, 1]`) is 1 over the features and falls to 0 before the outline of the head: what lies
-    outside never depends on the latents. `cut`, the region of a pasted face, ends in the same place, sharply.
+    outside never depends on the latents. `cut`, the region of a pasted face, ends in the same place, sharply, and
+    `seam` is a line just inside of that end.
     """
 
     def __init__(self, portrait: Portrait, covers: Identity | None = None):
@@ -71,6 +72,7 @@ class InnerFace:
         radius = (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** (1 / 2.5)
         ramp = np.clip((1.0 - radius) / 0.16, 0, 1)
         self.mask = (ramp * ramp * (3 - 2 * ramp))[..., None]
+        self.seam = np.exp(-(((0.965 - radius) / 0.025) ** 2))[..., None]
         self.cut = np.clip((1.0 - radius) / 0.035, 0, 1)[..., None]
         self.skin = portrait.skin[self.window]
         # Dark skin reflects less of the same light.

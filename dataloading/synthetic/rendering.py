@@ -34,6 +34,7 @@ POSE = {  # standard deviations: fractions of the side, radians, relative change
     "light_x": 0.06,
     "light_y": 0.05,
 }
+SEAM_SHADE = 0.25
 SENSOR_NOISE = 1.2  # grey levels
 
 
@@ -66,10 +67,10 @@ def _generator(plan: VideoPlan, use: str, variant: int = 0) -> np.random.Generat
 def _colour_mismatch(plan: VideoPlan) -> np.ndarray:
     """Gains of the three channels of a pasted face: visibly lighter or darker, and of another tint."""
     rng = _generator(plan, "mismatch", plan.source_video)
-    lighter = rng.choice((-1, 1)) * rng.uniform(0.15, 0.24)
+    lighter = rng.choice((-1, 1)) * rng.uniform(0.17, 0.26)
     tint = rng.standard_normal(3)
     tint -= tint.mean()
-    return (1 + lighter + 0.10 * tint / np.abs(tint).max()).astype(np.float32)
+    return (1 + lighter + 0.12 * tint / np.abs(tint).max()).astype(np.float32)
 
 
 def _over(below: np.ndarray, layer: np.ndarray) -> np.ndarray:
@@ -128,7 +129,7 @@ def _face_terms(portrait: Portrait, inner: InnerFace, gain: np.ndarray) -> tuple
     """Constant and weight (float32 `[h, w, 3]`) of the face window, `constant + weight * drawn`, and the drawn region.
 
     A person's own face shows through its soft mask. A pasted one keeps its own skin around that mask, has its colours
-    multiplied by `gain`, and ends at a cut.
+    multiplied by `gain`, and ends at a cut along which it is shaded.
     """
     still = portrait.head[inner.window][..., :3].astype(np.float32)
     hair = portrait.hair[inner.window].astype(np.float32)
@@ -136,6 +137,8 @@ def _face_terms(portrait: Portrait, inner: InnerFace, gain: np.ndarray) -> tuple
     inside = portrait.head[inner.window][..., 3:].astype(np.float32) / 255
     region = inside * (inner.cut if inner.pasted else inner.mask)
     own = inner.mask if inner.pasted else np.ones_like(inner.mask)
+    if inner.pasted:
+        gain = gain * (1 - SEAM_SHADE * inner.seam)
     weight = bare * region * own * gain
     constant = bare * (still * (1 - region) + region * (1 - own) * inner.skin * gain) + hair[..., :3]
     return constant, weight, region * bare

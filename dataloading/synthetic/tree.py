@@ -19,7 +19,7 @@ from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
 
 SETTINGS_FILE = "synthetic.json"
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 COMPRESSION = "c23"
 VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
 SPLIT_NAMES = ("train", "val", "test")
