@@ -30,8 +30,9 @@ A first run:
   istvt synthesize data/synthetic          draw a demonstration set
   istvt prepare data/synthetic --no-detect its videos are face crops already
   istvt train --data.root data/synthetic --output runs/first
-  istvt evaluate runs/first --data.root data/synthetic
-  istvt predict runs/first VIDEO..."""
+  istvt evaluate --checkpoint runs/first --data.root data/synthetic
+  istvt predict VIDEO... --checkpoint runs/first
+  istvt explain VIDEO --checkpoint runs/first --out why"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,6 +102,22 @@ def _add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 def _add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def _add_checkpoint(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path("runs/latest"),
+        help="a .safetensors file of istvt train, or the run's directory",
+    )
+
+
+def _add_finding(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
+    )
+    parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
 
 
 def _model_of(options: Namespace) -> ISTVTConfig:
@@ -230,7 +247,7 @@ def _train(parser: ArgumentParser, options: Namespace, console: Console) -> int:
 
 
 def _add_evaluate(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors file of istvt train, or the run's directory")
+    _add_checkpoint(parser)
     parser.add_argument("--output", type=Path | None, default=None, help="directory; default: evaluation/ in the run")
     parser.add_argument("--split", choices=["train", "val", "test"], default="test")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
@@ -273,12 +290,9 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
 
 
 def _add_predict(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors file of istvt train, or the run's directory")
+    _add_checkpoint(parser)
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
-    parser.add_argument(
-        "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
-    )
-    parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
+    _add_finding(parser)
     parser.add_argument("--clips", type=int, default=8, help="clips scored a video")
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     _add_device(parser)
@@ -344,6 +358,52 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
     if len(predictions) > 1:
         console.print(f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
     return PROBLEM_FOUND if failed else 0
+
+
+def _add_explain(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("video", type=Path, help="the video to explain")
+    _add_checkpoint(parser)
+    parser.add_argument("--out", type=Path, default=Path("explanation"), help="directory of everything that is written")
+    parser.add_argument(
+        "--target", choices=["verdict", "fake", "real"], default="verdict", help="which side's evidence is shown"
+    )
+    parser.add_argument(
+        "--method", choices=["lrp", "gradient", "rollout", "raw", "gradcam"], default="lrp", help="how it is found"
+    )
+    parser.add_argument(
+        "--normalization", choices=["clip", "frame"], default="clip", help="what the colours are relative to"
+    )
+    parser.add_argument("--clips", type=int, default=3, help="clips explained: those that carry the verdict")
+    _add_finding(parser)
+    _add_device(parser)
+
+
+def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> int:
+    """Show where and when a video's evidence is: relevance in time and in space, over the face and in the frame.
+
+    Writes two videos, a strip of pictures a clip, explanation.json, and explanation.html, which shows all of it and
+    opens from disk."""
+    from .explain.video import explain_video
+    from .precision import pick_device
+
+    with _bar(console, "explaining") as update:
+        explanation = explain_video(
+            options.video,
+            options.checkpoint,
+            options.out,
+            detector=options.detector,
+            detect=not options.no_detect,
+            clips_explained=options.clips,
+            target=options.target,
+            method=options.method,
+            normalization=options.normalization,
+            device=str(pick_device(options.device)),
+            advance=lambda what, done, total: update(done, total, what),
+        )
+    score = explanation.score
+    console.print(f"{score.verdict} at {score.probability:.1%} fake: {options.video}", highlight=False, soft_wrap=True)
+    console.print(f"open [bold]{options.out / 'explanation.html'}[/]", soft_wrap=True)
+    return 0
 
 
 def _add_model_command(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -429,17 +489,19 @@ def _experiment(parser: ArgumentParser, options: Namespace, console: Console) ->
 
 
 def _bar(console: Console, description: str) -> Any:
-    """A progress bar as a context; what it gives is called with (done, total)."""
+    """A progress bar as a context; what it gives is called with (done, total) and, if that changes, what is done."""
     import contextlib
     from collections.abc import Iterator
 
     from rich.progress import Progress
 
     @contextlib.contextmanager
-    def show() -> Iterator[Callable[[int, int], None]]:
+    def show() -> Iterator[Callable[..., None]]:
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task(description, total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+            yield lambda done, total, what=description: progress.update(
+                task, completed=done, total=total, description=what
+            )
 
     return show()
 
@@ -451,6 +513,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser, ISTVTConfig], None], Comman
     "train": (_add_train, _train, "train a detector"),
     "evaluate": (_add_evaluate, _evaluate, "evaluate a checkpoint and write a report"),
     "predict": (_add_predict, _predict, "score videos"),
+    "explain": (_add_explain, _explain, "show where and when a video's evidence is"),
     "model": (_add_model_command, _model, "print a model's parameters and cost"),
     "doctor": (_add_nothing, _doctor, "print what is installed and usable"),
     "demo": (_add_output, _demo, "the whole path in a few minutes"),

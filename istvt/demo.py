@@ -83,5 +83,5 @@ def demo(output: Path, console: Console) -> int:
     if result.skipped:
         console.print(f"{len(result.skipped)} videos or clips were skipped; the report lists them")
     console.print(f"{time.perf_counter() - started:.0f} s in all; open [bold]{result.report}[/]", soft_wrap=True)
-    console.print(f"score a video of your own: .venv/bin/istvt predict {run} VIDEO", soft_wrap=True)
+    console.print(f"score a video of your own: .venv/bin/istvt predict VIDEO --checkpoint {run}", soft_wrap=True)
     return 0

@@ -1,6 +1,10 @@
 """A small real data set and a small trained run, made once a session by the commands a person would give."""
 
+import sys
 from pathlib import Path
+
+# The encoders of test videos are imported as `video_fixtures`.
+sys.path.insert(0, str(Path(__file__).parent.parent / "dataloading"))
 
 import pytest
 

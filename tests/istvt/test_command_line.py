@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from video_fixtures import uneven_times, write_numbered, write_sound
 
 from istvt.checkpoint import load_model
 from istvt.command_line import main
@@ -89,7 +90,7 @@ def test_a_run_directory_with_other_settings_is_not_overwritten(trained_run, syn
 
 
 def test_evaluation_writes_a_report_scores_and_json(trained_run, synthetic_set, tmp_path, capsys):
-    arguments = ["evaluate", str(trained_run), f"--data.root={synthetic_set}", f"--output={tmp_path}"]
+    arguments = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={tmp_path}"]
     assert main([*arguments, "--bootstrap=100"]) == 0
     assert "AUC" in capsys.readouterr().out
     figures = json.loads((tmp_path / "evaluation.json").read_text())
@@ -108,7 +109,7 @@ def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run
     (tmp_path / "broken.mp4").write_bytes(videos[0].read_bytes()[:900])
     (tmp_path / "notes.txt").write_text("not meant as a video")
     output = tmp_path / "scores.json"
-    assert main(["predict", str(trained_run), str(tmp_path), "--no-detect", f"--json={output}"]) == 1
+    assert main(["predict", f"--checkpoint={trained_run}", str(tmp_path), "--no-detect", f"--json={output}"]) == 1
     text = capsys.readouterr().out
     assert "2 of 3 videos scored" in text
     assert "broken.mp4" in text
@@ -125,7 +126,7 @@ def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained
     [prediction] = predict(model, [video], detect=False)
 
     output = tmp_path / "scores.json"
-    assert main(["predict", str(trained_run), str(video), "--no-detect", f"--json={output}"]) == 0
+    assert main(["predict", f"--checkpoint={trained_run}", str(video), "--no-detect", f"--json={output}"]) == 0
     assert json.loads(output.read_text())[0]["probability_fake"] == pytest.approx(prediction.score.probability)
 
 
@@ -142,7 +143,7 @@ def test_predict_on_what_is_no_video_is_one_sentence(trained_run, tmp_path, caps
     path = tmp_path / "clip.mp4"
     make(path)
     capsys.readouterr()
-    assert main(["predict", str(trained_run), str(path), "--no-detect"]) in (1, 2)
+    assert main(["predict", f"--checkpoint={trained_run}", str(path), "--no-detect"]) in (1, 2)
     captured = capsys.readouterr()
     lines = [line for line in (captured.out + captured.err).splitlines() if "clip.mp4" in line]
     assert len(lines) == 1
@@ -161,18 +162,20 @@ def test_a_face_video_without_a_face_is_named(trained_run, synthetic_set, tmp_pa
             picture = np.full((96, 96, 3), 90, np.uint8)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         file.mux(stream.encode())
-    assert main(["predict", str(trained_run), str(path)]) == 1
+    assert main(["predict", f"--checkpoint={trained_run}", str(path)]) == 1
     assert "shows no face" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_checkpoint_that_is_none_is_one_sentence(tmp_path, capsys):
-    assert "no such file" in refused(capsys, ["predict", str(tmp_path / "absent.safetensors"), "a.mp4"])
+    assert "no such file" in refused(capsys, ["predict", f"--checkpoint={tmp_path}/absent.safetensors", "a.mp4"])
     (tmp_path / "text.safetensors").write_text("hello")
-    message = refused(capsys, ["predict", str(tmp_path / "text.safetensors"), "a.mp4"])
+    message = refused(capsys, ["predict", f"--checkpoint={tmp_path}/text.safetensors", "a.mp4"])
     assert "text.safetensors" in message
     assert "safetensors" in message
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    assert "holds no ISTVT configuration" in refused(capsys, ["predict", str(tmp_path / "other.safetensors"), "a.mp4"])
+    assert "holds no ISTVT configuration" in refused(
+        capsys, ["predict", f"--checkpoint={tmp_path}/other.safetensors", "a.mp4"]
+    )
 
 
 def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trained_run, tmp_path, capsys):
@@ -181,7 +184,7 @@ def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trai
     model, info = load_model(trained_run)
     info.config = type(info.config)(**{**info.config.to_dict(), "depth": 3})
     save_model(tmp_path / "wrong.safetensors", model, info)
-    message = refused(capsys, ["predict", str(tmp_path / "wrong.safetensors"), "a.mp4"])
+    message = refused(capsys, ["predict", f"--checkpoint={tmp_path}/wrong.safetensors", "a.mp4"])
     assert "another configuration" in message
     assert "blocks.2." in message
 
@@ -284,3 +287,36 @@ def test_help_teaches_without_importing_torch():
     assert done.returncode == 0, done.stderr
     assert "--training.learning_rate" in done.stdout
     assert "warm-up" in done.stdout
+
+
+def test_explain_writes_videos_strips_json_and_a_page_that_opens_from_disk(trained_run, synthetic_set, tmp_path):
+    video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}"]) == 0
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"explanation.html", "explanation.json", "explanation.mp4", "in_frame.mp4", "clip_1.png"} <= written
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "options"),
+    [
+        ("h264", (128, 96), {"timestamps": uneven_times(12)}),  # variable frame rate
+        ("h264", (128, 96), {"pixel_format": "yuv420p10le"}),  # 10 bit
+        ("h264", (128, 96), {"rotation": 90}),  # a phone held upright
+        ("h264", (131, 97), {"pixel_format": "yuv444p"}),  # odd sizes
+    ],
+)
+def test_predict_takes_unusual_videos(trained_run, tmp_path, codec, size, options):
+    path = write_numbered(tmp_path, "unusual", codec, 12, *size, **options)
+    assert main(["predict", f"--checkpoint={trained_run}", str(path), "--no-detect"]) == 0
+
+
+def test_predict_says_that_a_file_has_sound_only(trained_run, tmp_path, capsys):
+    write_sound(tmp_path / "song.mp4")
+    assert main(["predict", f"--checkpoint={trained_run}", str(tmp_path / "song.mp4"), "--no-detect"]) == 1
+    assert "song.mp4 is not a video: it has sound only." in capsys.readouterr().out
+
+
+def test_predict_names_a_video_shorter_than_a_clip(trained_run, tmp_path, capsys):
+    write_numbered(tmp_path, "blink", frames=3)
+    assert main(["predict", f"--checkpoint={trained_run}", str(tmp_path / "blink.mp4"), "--no-detect"]) == 1
+    assert "blink.mp4: has 3 frames; a clip needs 6." in capsys.readouterr().out
