@@ -22,13 +22,13 @@ from rich.table import Table
 from .config import preset
 from .settings import DataSettings, TrainingSettings
 
-IDENTITIES = 240
+IDENTITIES = 200
 SPLITS = (0.6, 0.15, 0.25)
 VIDEO_SIZE = 96
 VIDEO_FRAMES = 16
 SEEDS = (0, 1, 2)
 ATTENTIONS = ("spatial_only", "temporal_first")
-TRAINING = TrainingSettings(epochs=20, batch_size=16, learning_rate=1e-3)
+TRAINING = TrainingSettings(epochs=18, batch_size=16, learning_rate=1e-3)
 RESULTS = "results.json"
 
 
