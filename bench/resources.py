@@ -18,7 +18,6 @@ from triton.compiler import ASTSource
 
 from kernels.launch import Launch
 
-ARCHITECTURES = (80, 89, 90, 100)
 # The largest shared memory one program may ask for, in bytes (CUDA C programming guide, compute capabilities).
 SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
@@ -38,7 +37,7 @@ class Resources:
     """What one compiled launch needs of a chip.
 
     ``loads`` and ``stores`` count instructions by width in bits; ``loaded_bytes`` and ``stored_bytes`` are the bytes
-    all threads of one program ask for if every instruction runs once (``loops`` says whether some run more often).
+    all threads of one program ask for if every instruction runs once, as in a kernel without loops.
     """
 
     architecture: int
@@ -46,7 +45,6 @@ class Resources:
     spilled_bytes: int
     shared_bytes: int
     matrix_instructions: int
-    loops: bool
     threads: int
     loads: Counter[int] = field(default_factory=Counter)
     stores: Counter[int] = field(default_factory=Counter)
@@ -129,10 +127,9 @@ def _read(cubin: bytes, architecture: int, shared_bytes: int, threads: int) -> R
     return Resources(
         architecture=architecture,
         registers=int(usage[1]),
-        spilled_bytes=int(usage[2]) + int(usage[3]) + 4 * len(re.findall(r"\b(?:LDL|STL)\b", report)),
+        spilled_bytes=int(usage[2]) + int(usage[3]),
         shared_bytes=shared_bytes,
         matrix_instructions=len(_MATRIX_INSTRUCTION.findall(report)),
-        loops=_has_loop(report),
         threads=threads,
         loads=loads,
         stores=stores,
@@ -148,11 +145,3 @@ def _width(modifiers: str) -> int:
         if part in ("64", "128", "256"):
             return int(part)
     return 32
-
-
-def _has_loop(sass: str) -> bool:
-    """Whether a branch goes back, apart from the trap that ends every function (a jump to itself)."""
-    for address, target in re.findall(r"/\*([0-9a-f]{4,})\*/[^;\n]*\bBRA\b[^;\n]*?(0x[0-9a-f]+)", sass):
-        if int(target, 16) < int(address, 16):
-            return True
-    return False

@@ -47,9 +47,9 @@ def _layout(**tensors: Tensor) -> dict[str, int]:
     return layout
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
+def launch_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out: Tensor) -> None:
+    """Write ``out``, contiguous, in its dtype."""
     clips, _, positions, _ = x.shape
-    out = torch.empty(x.shape, dtype=out_dtype, device=x.device)
     launch(
         layer_norm_difference_forward,
         clips * positions,
@@ -64,16 +64,15 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: tor
         **_layout(x=x),
         WIDE=wide_offsets(x, out),
     )
-    return out
 
 
-def _backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def launch_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float, grad_x: Tensor) -> Tensor:
+    """Write ``grad_x``, contiguous; return partial sums of the gradients of weight and bias, ``[2, programs, C]``."""
     clips, _, positions, channels = x.shape
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()
     rows = clips * positions
     programs = min(rows, PARTIAL_SUMS)
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     partial = torch.empty((2, programs, channels), dtype=torch.float32, device=x.device)
     launch(
         layer_norm_difference_backward,
@@ -93,8 +92,19 @@ def _backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[
         **_layout(x=x, grad_out=grad_out),
         WIDE=wide_offsets(x, grad_out, grad_x),
     )
-    grad_weight, grad_bias = partial.sum(1).to(weight.dtype)
-    return grad_x, grad_weight.clone(), grad_bias.clone()
+    return partial
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
+    out = torch.empty(x.shape, dtype=out_dtype, device=x.device)
+    launch_forward(x, weight, bias, eps, out)
+    return out
+
+
+def _backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    partial = launch_backward(x, weight, grad_out, eps, grad_x)
+    return grad_x, partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(weight.dtype)
 
 
 def _reference_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,10 +1,10 @@
 """Backward kernel of temporal attention in plain multiply-adds: exact float32, no tensor cores.
 
     first loop over key frames u, rising:   m, l (online softmax), delta_t = sum_u a_tu dA_tu, with dA_tu = dO_t v_u
-    second loop, falling:                   a_tu again, dS_tu = scale a_tu (dA_tu - delta_t)
+    second loop:                            a_tu again, dS_tu = scale a_tu (dA_tu - delta_t)
                                             dq_t += dS_tu k_u, dk_u = sum_t dS_tu q_t, dv_u = sum_t a_tu dO_t
-    "fused":      dk_u = dk'_u - dk'_{u+1} carried along the loop; dq_t by (dS_tu - dS_{t+1,u}) k'_u
-    "telescoped": dA_tu = dA_{t,u-1} + dO_t v'_u carried upwards, dv'_u = dv_u + dv'_{u+1} carried downwards
+    "fused":      second loop falling, dk_u = dk'_u - dk'_{u+1} carried along; dq_t by (dS_tu - dS_{t+1,u}) k'_u
+    "telescoped": dA_tu = dA_{t,u-1} + dO_t v'_u carried along; third loop, falling: dv'_u = dv_u + dv'_{u+1}
 
 Every number is written by one program, in a fixed order of operations: bitwise repeatable.
 """
@@ -14,6 +14,16 @@ import triton.language as tl
 
 from kernels.temporal_attention.exact_forward import load_key, load_queries, load_rows_float32, row_products
 from kernels.tiles import store_rows
+
+
+@triton.jit
+def column_products(a, b_left, b_right, RIGHT: tl.constexpr):
+    """Sum of ``a_t b_t`` over the query frames: [P, Q] and [P, Q, D] -> [P, 1, D]."""
+    left = tl.sum(a[:, :, None] * b_left, 1, keep_dims=True)
+    right = left
+    if RIGHT > 0:
+        right = tl.sum(a[:, :, None] * b_right, 1, keep_dims=True)
+    return left, right
 
 
 @triton.jit
@@ -87,52 +97,50 @@ def exact_backward(
     subtracted = (frame[None, :] == t + 1) & (t >= 1)  # [Q, Q]
     grad_q_left = tl.zeros_like(q_left)
     grad_q_right = tl.zeros_like(q_right)
-    later_k_left = tl.zeros([POSITIONS, 1, LEFT], tl.float32)
-    later_k_right = tl.zeros([POSITIONS, 1, RIGHT if RIGHT > 0 else LEFT], tl.float32)
-    later_v_left = tl.zeros_like(later_k_left)
-    later_v_right = tl.zeros_like(later_k_right)
+    later_left = tl.zeros([POSITIONS, 1, LEFT], tl.float32)
+    later_right = tl.zeros([POSITIONS, 1, RIGHT if RIGHT > 0 else LEFT], tl.float32)
     for i in range(FRAMES):
-        u = FRAMES - 1 - i
+        u = FRAMES - 1 - i if SELF_SUBTRACT == "fused" else i
         k_left, k_right = load_key(k, k_rows, origin + u, k_frame, key_valid, LEFT, RIGHT, HEAD_DIM, SELF_SUBTRACT)
         v_left, v_right = load_rows_float32(v, v_rows + (origin + u) * v_frame, key_valid, LEFT, RIGHT, HEAD_DIM)
         s = row_products(q_left, q_right, k_left, k_right, RIGHT) * scale_log2
         a = tl.exp2(s - largest) / total
         step = row_products(g_left, g_right, v_left, v_right, RIGHT)
         if SELF_SUBTRACT == "telescoped":
-            # grad_a holds frame u on entry; frame 0 stands apart
-            grad_a = tl.where(u == 0, step, grad_a)
+            grad_a = step + tl.where(u >= 2, grad_a, 0.0)
         else:
             grad_a = step
         grad_s = a * (grad_a - delta) * scale  # [P, Q]
-        if SELF_SUBTRACT == "telescoped":
-            grad_a = grad_a - step
 
         by_query = grad_s
         if SELF_SUBTRACT == "fused":
             by_query = grad_s - tl.sum(tl.where(subtracted[None, :, :], grad_s[:, None, :], 0.0), 2)
         grad_q_left += by_query[:, :, None] * k_left
-        new_k_left = tl.sum(grad_s[:, :, None] * q_left, 1, keep_dims=True)  # [P, 1, LEFT]
-        new_v_left = tl.sum(a[:, :, None] * g_left, 1, keep_dims=True)
-        new_k_right = new_k_left
-        new_v_right = new_v_left
         if RIGHT > 0:
             grad_q_right += by_query[:, :, None] * k_right
-            new_k_right = tl.sum(grad_s[:, :, None] * q_right, 1, keep_dims=True)
-            new_v_right = tl.sum(a[:, :, None] * g_right, 1, keep_dims=True)
+        left, right = column_products(grad_s, q_left, q_right, RIGHT)
         rows = grad_k_rows + (origin + u) * grad_k_frame
         if SELF_SUBTRACT == "fused":
-            left = new_k_left - tl.where(u >= 1, later_k_left, 0.0)
-            right = new_k_right - tl.where(u >= 1, later_k_right, 0.0)
+            difference_left = left - tl.where(u >= 1, later_left, 0.0)
+            difference_right = right - tl.where(u >= 1, later_right, 0.0)
+            store_rows(grad_k, rows, key_valid, difference_left, difference_right, LEFT, RIGHT, HEAD_DIM)
+            later_left, later_right = left, right
+        else:
             store_rows(grad_k, rows, key_valid, left, right, LEFT, RIGHT, HEAD_DIM)
-            later_k_left, later_k_right = new_k_left, new_k_right
-        else:
-            store_rows(grad_k, rows, key_valid, new_k_left, new_k_right, LEFT, RIGHT, HEAD_DIM)
-        if SELF_SUBTRACT == "telescoped":
-            later_v_left = new_v_left + tl.where(u >= 1, later_v_left, 0.0)
-            later_v_right = new_v_right + tl.where(u >= 1, later_v_right, 0.0)
-            store_rows(grad_v, rows, key_valid, later_v_left, later_v_right, LEFT, RIGHT, HEAD_DIM)
-        else:
-            store_rows(grad_v, rows, key_valid, new_v_left, new_v_right, LEFT, RIGHT, HEAD_DIM)
+        if SELF_SUBTRACT != "telescoped":
+            left, right = column_products(a, g_left, g_right, RIGHT)
+            store_rows(grad_v, rows, key_valid, left, right, LEFT, RIGHT, HEAD_DIM)
+
+    if SELF_SUBTRACT == "telescoped":
+        for i in range(FRAMES):
+            u = FRAMES - 1 - i
+            k_left, k_right = load_key(k, k_rows, origin + u, k_frame, key_valid, LEFT, RIGHT, HEAD_DIM, SELF_SUBTRACT)
+            s = row_products(q_left, q_right, k_left, k_right, RIGHT) * scale_log2
+            left, right = column_products(tl.exp2(s - largest) / total, g_left, g_right, RIGHT)
+            later_left = left + tl.where(u >= 1, later_left, 0.0)
+            later_right = right + tl.where(u >= 1, later_right, 0.0)
+            rows = grad_k_rows + (origin + u) * grad_k_frame
+            store_rows(grad_v, rows, key_valid, later_left, later_right, LEFT, RIGHT, HEAD_DIM)
 
     grad_q_rows = (clip * grad_q_clip + head * grad_q_head + position * grad_q_position)[:, None]
     grad_q_rows = grad_q_rows + (frame * grad_q_frame)[None, :]

@@ -1,0 +1,44 @@
+"""``python -m bench <command>``.
+
+A command is a module of this folder with ``add_arguments(parser)`` and ``run(arguments) -> exit status``, and a line
+in :data:`COMMANDS`. It is imported only when it is asked for, so ``--help`` is quick and a missing optional package
+concerns nobody else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "compile": "compile every kernel for four GPU generations, no GPU needed, and print what the machine code uses",
+    "numerics": "compare every kernel with float64 and with eager PyTorch, on a GPU or in Triton's interpreter",
+    "temporal": "time temporal attention against its peers and its byte floor, on a GPU",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks and checks of the kernels.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    chosen = next((argument for argument in arguments if argument in COMMANDS), None)
+    for name, summary in COMMANDS.items():
+        module = importlib.import_module(f"bench.{name}") if name == chosen else None
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__ if module else summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    return parsed.run(parsed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

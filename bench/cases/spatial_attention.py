@@ -1,0 +1,101 @@
+"""Cases of spatial attention."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from bench.cases import CompileCase
+from bench.comparison import NumericsCase, Results, with_gradients
+from kernels import AttentionTape, spatial_attention
+from kernels.spatial_attention import operator
+from kernels.spatial_attention.reference import spatial_attention as reference
+
+Tensor = torch.Tensor
+
+# Clips, frames, query positions, positions, heads, head_dim.
+SMALL = ((1, 1, 150, 150, 1, 24), (2, 1, 1, 40, 1, 91), (1, 2, 33, 65, 2, 64))
+LARGE = (
+    (2, 7, 362, 362, 8, 96), (2, 7, 362, 362, 8, 64), (1, 7, 362, 362, 8, 91), (1, 7, 362, 362, 4, 128),
+    (8, 1, 1, 362, 8, 96), (1, 2, 50, 50, 3, 8), (1, 3, 1, 1, 2, 16), (1, 1, 129, 257, 2, 40), (1, 1, 4096, 4096, 2, 64),
+)  # fmt: skip
+
+
+def eager(q: Tensor, k: Tensor, v: Tensor, *, tape: AttentionTape | None = None) -> Tensor:
+    """What a user would write: transpose, two products and a softmax, every step in the inputs' dtype."""
+    scale = q.shape[-1] ** -0.5
+    q, k, v = (x.transpose(2, 3) for x in (q, k, v))
+    attention = torch.softmax(q @ k.transpose(-1, -2) * scale, -1)
+    if tape is not None:
+        tape.record(attention)
+    return (attention @ v).transpose(2, 3)
+
+
+def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
+    """All dtypes, some shapes with a tape; bfloat16 on a GPU only (the interpreter truncates it)."""
+    dtypes = [torch.float32, torch.float16] if small else [torch.float32, torch.float16, torch.bfloat16]
+    return [
+        _case(device, shape, dtype, tape=index in (0, 4))
+        for index, shape in enumerate(SMALL if small else LARGE)
+        for dtype in dtypes
+    ]
+
+
+def inputs(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int = 0
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Queries, keys and values as views of one packed product (the leading queries where fewer), and a gradient."""
+    clips, frames, queries, positions, heads, head_dim = shape
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(device, dtype)
+    q, k, v = qkv.unbind(3)
+    grad_out = torch.randn(clips, frames, queries, heads, head_dim, generator=generator).to(device, dtype)
+    return {"q": q[:, :, :queries], "k": k, "v": v}, grad_out
+
+
+def _case(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype, *, tape: bool) -> NumericsCase:
+    def run(function, working: torch.dtype | None = None) -> Results:
+        tensors, grad_out = inputs(shape, dtype, device)
+        return with_gradients(function, tensors, grad_out, dtype=working, tape=tape)
+
+    clips, frames, queries, positions, heads, head_dim = shape
+    rows = f"S={positions}" if queries == positions else f"S={queries}/{positions}"
+    return NumericsCase(
+        "spatial_attention", "tape" if tape else "", dtype, f"B={clips} F={frames} {rows} N={heads} D={head_dim}",
+        kernel=partial(run, spatial_attention),
+        eager=partial(run, eager),
+        oracle=partial(run, reference, torch.float64),
+    )  # fmt: skip
+
+
+def compiled() -> list[CompileCase]:
+    """Every kernel and every row of its tables of settings."""
+    half, single = torch.bfloat16, torch.float32
+    return [
+        *(_compiled(dtype, head_dim) for dtype in (half, single) for head_dim in (64, 96, 128)),
+        _compiled(torch.float16, 64),
+        _compiled(half, 96, tape=True),
+        _compiled(single, 96, tape=True),
+        _compiled(half, 96, queries=1),
+        _compiled(single, 96, queries=1),
+    ]
+
+
+def _compiled(dtype: torch.dtype, head_dim: int, *, queries: int | None = None, tape: bool = False) -> CompileCase:
+    def start() -> None:
+        frames = 1 if queries else 7
+        qkv = torch.empty(8, frames, 362, 3, 8, head_dim, dtype=dtype, device="meta")
+        q, k, v = qkv.unbind(3)
+        q = q[:, :, :queries]
+        out, log_sum_exp = operator.empty_out(q), operator.empty_log_sum_exp(q)
+        attention = operator.empty_attention(q, k) if tape else None
+        scale = head_dim**-0.5
+        operator.launch_forward(q, k, v, scale, out, log_sum_exp, attention)
+        gradients = operator.empty_gradients(q, k) if queries else torch.empty_like(qkv).unbind(3)
+        grad_out = torch.empty_like(out)
+        operator.launch_backward(q, k, v, out, log_sum_exp, grad_out, scale, *gradients, attention)
+
+    name = f"{str(dtype)[6:]} S=362 D={head_dim}"
+    name += (f" queries={queries}" if queries else "") + (" tape" if tape else "")
+    return CompileCase("spatial_attention", name, start, needs_tensor_cores=lambda launch: True)
