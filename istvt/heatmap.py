@@ -97,23 +97,27 @@ def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
     return result
 
 
-def crop(frame: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The square `box` of a frame, `size` pixels a side; beyond the frame its border is repeated, as for the model.
+def crop(
+    frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int = cv2.BORDER_REPLICATE
+) -> np.ndarray:
+    """The `box` of a frame; beyond the frame its border is repeated, as for the model.
 
     Args:
-        frame: uint8 [h, w, 3].
+        frame: uint8 [h, w, 3] or [h, w].
         box: x0, y0, x1, y1 in pixels.
-        size: side of the result.
+        size: side of the result, or its (height, width).
+        border: what lies beyond the frame, one of OpenCV's border types.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     x0, y0, x1, y1 = box
-    scale_x, scale_y = (x1 - x0) / size, (y1 - y0) / size
+    scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
     # Pixel centres: output i is at (i + 1/2) * scale + x0 - 1/2. Where it shrinks, average first.
     blurred = frame
     if max(scale_x, scale_y) > 1:
         blurred = cv2.GaussianBlur(frame, (0, 0), max(scale_x, scale_y) / 2.5)
     matrix = np.array([[scale_x, 0, x0 + scale_x / 2 - 0.5], [0, scale_y, y0 + scale_y / 2 - 0.5]], np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(blurred, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(blurred, matrix, (width, height), flags=flags, borderMode=border)
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip
+from dataloading.video import CLASSES
 from istvt.model import ISTVT
 
 from .explanation import DEFAULT_STABILIZER, explain
@@ -72,8 +73,10 @@ def explain_clips(
     )
     for batch in loader:
         settings = {"method": method, "stabilizer": stabilizer, "clamp": clamp, "order": order}
-        for index, logit, chosen, temporal, spatial in explain_batch(model, batch.clips, target, settings):
-            yield ExplainedClip(clips[int(batch.indices[index])], logit, chosen, temporal, spatial)
+        targets = verdicts(model, batch.clips) if target == "verdict" else [target] * len(batch.clips)
+        explained = explain_batch(model, batch.clips, targets, settings)
+        for index, parts in zip(batch.indices.tolist(), explained, strict=True):
+            yield ExplainedClip(clips[index], *parts)
         if advance:
             advance(len(batch.indices))
     if skipped is not None:
@@ -81,21 +84,9 @@ def explain_clips(
 
 
 def explain_batch(
-    model: ISTVT, clips: torch.Tensor, target: str, settings: dict
-) -> Iterator[tuple[int, float, str, np.ndarray, np.ndarray]]:
-    """(place in the batch, logit, target, temporal, spatial) of clips [B, T, 3, H_i, W_i], in their order.
-
-    With the target "verdict" the clips called fake and those called real are explained apart.
-    """
-    if target == "verdict":
-        was_training = model.training
-        model.eval()
-        with torch.inference_mode():
-            called_fake = (model(clips) > 0).tolist()
-        model.train(was_training)
-        targets = ["fake" if fake else "real" for fake in called_fake]
-    else:
-        targets = [target] * len(clips)
+    model: ISTVT, clips: torch.Tensor, targets: Sequence[str], settings: dict
+) -> Iterator[tuple[float, str, np.ndarray, np.ndarray]]:
+    """(logit, target, temporal, spatial) of each of the clips [B, T, 3, H_i, W_i], each with its own target."""
     found = {}
     for chosen in dict.fromkeys(targets):
         places = [place for place, name in enumerate(targets) if name == chosen]
@@ -104,4 +95,14 @@ def explain_batch(
             maps = (x[row].float().cpu().numpy() for x in (result.temporal, result.spatial))
             found[place] = (float(result.logits[row]), chosen, *maps)
     for place in sorted(found):
-        yield (place, *found[place])
+        yield found[place]
+
+
+@torch.inference_mode()
+def verdicts(model: ISTVT, clips: torch.Tensor) -> list[str]:
+    """ "fake" or "real" of each of the clips, as the model says; it is put into evaluation mode and back as it was."""
+    was_training = model.training
+    model.eval()
+    logits = model(clips)
+    model.train(was_training)
+    return [CLASSES[int(logit > 0)] for logit in logits]
