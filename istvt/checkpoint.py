@@ -1,4 +1,4 @@
-"""Checkpoints: weights and what they mean in one safetensors file; the state of a run beside it.
+"""Model files: weights and what they mean in one safetensors file. What a run needs to go on is in `run_state`.
 
 A model file holds the parameters under their public names and, as metadata, the model's configuration, the settings
 it was trained with, the decoder that made its clips, versions and validation figures.
@@ -43,11 +43,21 @@ class CheckpointInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def save_model(path: str | Path, model: ISTVT, info: CheckpointInfo) -> None:
-    """Write the model file, whole or not at all (it is written beside its place and renamed)."""
+def save_model(
+    path: str | Path, model: ISTVT, info: CheckpointInfo, state: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the model file, whole or not at all (it is written beside its place and renamed).
+
+    Args:
+        path: the file.
+        model: the model; its own state is written unless `state` is given.
+        info: what the file says about itself.
+        state: the model's whole tensors, where the model itself holds a share of each.
+    """
     path = Path(path)
+    state = model.state_dict() if state is None else state
     metadata = {**info.__dict__, "config": info.config.to_dict()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     temporary = path.with_name(path.name + ".partial")
     save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(metadata, default=str)})
     os.replace(temporary, path)
@@ -92,21 +102,3 @@ def load_weights(model: ISTVT, state: dict[str, torch.Tensor], source: str) -> N
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise InputError(f"{source}: is of another configuration: {shown}")
     model.load_state_dict(state)
-
-
-def save_run_state(path: str | Path, state: dict[str, Any]) -> None:
-    """Write what a run needs to go on (optimizer, scheduler, scaler, random state, epoch), whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def load_run_state(path: str | Path) -> dict[str, Any]:
-    """What `save_run_state` wrote."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"run state {path}: cannot be read ({type(error).__name__}); delete it to start over"
-        ) from error

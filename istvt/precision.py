@@ -15,7 +15,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of `precision` on `device`; "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
 
     Raises:
-        InputError: an unknown name, or float16 without a GPU.
+        InputError: an unknown name.
     """
     if precision == "auto":
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -30,6 +30,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether float32 products and convolutions of this process may round their factors to TF32 on a GPU."""
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision
 
 
 def pick_device(device: str = "auto") -> torch.device:

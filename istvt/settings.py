@@ -10,6 +10,8 @@ from dataloading.errors import InputError
 
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Execution = Literal["eager", "compile", "cuda_graphs"]
+Parallel = Literal["ddp", "fsdp"]
 
 
 @dataclass
@@ -51,22 +53,34 @@ class TrainingSettings:
 
     Attributes:
         epochs: passes over the training clips.
-        batch_size: clips a step (and a process).
+        batch_size: clips of one forward and backward pass, in each process.
+        accumulation: batches whose gradients are added up before a step.
         optimizer: adamw, or sgd with momentum as the paper.
         learning_rate: the peak, reached after the warm-up.
         momentum: of sgd.
         weight_decay: decoupled for adamw.
         warmup_epochs: epochs of linear warm-up; cosine decay to zero follows.
         gradient_clip: largest norm of the gradient; 0 leaves it alone.
-        precision: auto is bfloat16 on a GPU that has it and float32 elsewhere; float16 scales the loss.
+        precision: auto is bfloat16 on a GPU that has it and float32 elsewhere; float16 scales the loss. Weights and
+            the optimizer's state are float32 in each.
+        tf32: let a GPU round the factors of float32 products and convolutions to TF32.
         augment: flip and jitter training clips, each clip as a whole.
         backend: who computes attention.
+        execution: eager; compile (torch.compile of the backbone and of every block); cuda_graphs (the same, replayed
+            from CUDA graphs: pays off with small batches).
+        activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
+        parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
+            optimizer state are shared out).
         backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
         seed: of initial weights, sampling and augmentation.
+        checkpoint_steps: a checkpoint every so many steps, besides the one after each epoch; 0 is none.
+        checkpoint_minutes: a checkpoint whenever so much time has passed; looked at every `log_steps`; 0 is none.
+        log_steps: the loss is read from the device, shown and logged every so many steps.
     """
 
     epochs: int = 20
     batch_size: int = 16
+    accumulation: int = 1
     optimizer: Optimizer = "adamw"
     learning_rate: float = 5e-4
     momentum: float = 0.9
@@ -74,18 +88,25 @@ class TrainingSettings:
     warmup_epochs: float = 1.0
     gradient_clip: float = 1.0
     precision: Precision = "auto"
+    tf32: bool = False
     augment: bool = True
     backend: Literal["auto", "triton", "sdpa", "xformers", "reference"] = "auto"
+    execution: Execution = "eager"
+    activation_checkpointing: bool = False
+    parallel: Parallel = "ddp"
     backbone_weights: Path | None = None
     seed: int = 0
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 15.0
+    log_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulation", "log_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("learning_rate",):
-            if not getattr(self, name) > 0:
-                raise InputError(f"training.{name} is {getattr(self, name)}; expected more than 0")
-        for name in ("momentum", "weight_decay", "warmup_epochs", "gradient_clip"):
+        if not self.learning_rate > 0:
+            raise InputError(f"training.learning_rate is {self.learning_rate}; expected more than 0")
+        at_least_zero = ("momentum", "weight_decay", "warmup_epochs", "gradient_clip", "checkpoint_steps")
+        for name in (*at_least_zero, "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise InputError(f"training.{name} is {getattr(self, name)}; expected 0 or more")

@@ -1,50 +1,60 @@
-"""Training, top to bottom: data, model, optimizer, epochs, validation by video, best checkpoint by validation AUC.
+"""Training, top to bottom: data, model, optimizer, steps, validation by video, best checkpoint by validation AUC.
 
 A run's directory holds
     best.safetensors   the weights of the epoch with the best validation AUC, and what they mean
-    last.pt            all that is needed to go on after the last finished epoch
-    history.csv        one line an epoch
-    tensorboard/       the same, for TensorBoard
+    last.pt            the weights after the last finished epoch
+    checkpoints/       all that is needed to go on after the last finished epoch, or from within the next one
+    history.csv, steps.csv, tensorboard/
+
+Started by torchrun, every process runs this file from top to bottom on its own share of the clips; they meet in the
+steps, in the validation's figures and in the checkpoints. Process 0 prints and writes the other files.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
-import random
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.nn import functional
+from torch import Tensor
 
 from dataloading import Video
 from dataloading.errors import InputError
-from dataloading.loader import ClipLoader
+from dataloading.loader import Batch, ClipLoader
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
 
-from .attention import resolve_backend
+from .acceleration import accelerate
 from .backbone import load_backbone_weights
-from .checkpoint import CheckpointInfo, load_run_state, save_model, save_run_state
+from .banner import announce, list_skipped
+from .checkpoint import CheckpointInfo, save_model
 from .config import ISTVTConfig
-from .cost import total_cost
-from .data import only_class, open_dataset, split_videos
-from .metrics import epoch_metrics
+from .data import open_dataset, split_videos
+from .distributed import Processes, distribute, full_state, joined_processes
 from .model import ISTVT
-from .precision import autocast, pick_device, resolve_precision
-from .scoring import score_clips
+from .optimization import build_optimizer, warmup_cosine
+from .precision import allow_tf32, pick_device, resolve_precision
+from .run_log import RunLog, epoch_line
+from .run_log import write_history as _write_history
+from .run_state import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
 from .settings import DataSettings, TrainingSettings
+from .step import Counts, TrainingStep, every_batch
+from .validation import validate, whole_model
 from .versions import versions
 
-# This many steps in a row whose loss or gradient is not finite mean that the run has diverged.
+# This many steps in a row whose gradient is not finite mean that the run has diverged.
 NON_FINITE_STEPS_TO_STOP = 10
+# A run may go on with other values of these: they do not decide what is learned.
+FREE_SETTINGS = {
+    "data": {"workers"},
+    "training": {"parallel", "execution", "activation_checkpointing", "backend", "log_steps"}
+    | {"checkpoint_steps", "checkpoint_minutes"},
+}
 
 
 @dataclass
@@ -68,18 +78,46 @@ class TrainingResult:
 
 @dataclass
 class _Run:
-    """The moving parts of a run."""
+    """The parts of a run, in this process."""
 
+    data: DataSettings
+    training: TrainingSettings
+    output: Path
+    processes: Processes
+    sampler: TrainingClips
+    val_clips: list[Clip]
+    videos: dict[str, list[Video]]
     model: ISTVT
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
-    device: torch.device
-    dtype: torch.dtype
-    history: list[dict[str, Any]] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    decoder: str = ""
-    non_finite_in_a_row: int = 0
+    step: TrainingStep
+    record: RunRecord
+    saved_at: float = 0.0
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips of a step in this process."""
+        return self.training.batch_size * self.training.accumulation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch from its beginning."""
+        return -(-len(self.sampler) // self.clips_per_step)
+
+    @property
+    def clips_begun(self) -> int:
+        """Clips of the current epoch that this process has used; fewer than that where another number shared them."""
+        return min(len(self.sampler), self.record.clips // self.processes.world_size)
+
+    def learning_rate(self, clips_begun: int) -> float:
+        """At a point of the current epoch: it depends on nothing else, so that it needs no state."""
+        per_epoch = self.steps_per_epoch
+        step = self.record.epoch * per_epoch + clips_begun / self.clips_per_step
+        share = warmup_cosine(step, self.training.warmup_epochs * per_epoch, self.training.epochs * per_epoch)
+        return self.training.learning_rate * share
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(self.output, self.record, self.step, self.processes)
+        self.saved_at = time.monotonic()
 
 
 def train(
@@ -98,166 +136,203 @@ def train(
         model: the model's configuration.
         training: optimizer, schedule, precision.
         output: the run's directory.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        console: where progress goes.
+        device: "auto", "cpu", "cuda" or "cuda:N"; under torchrun "cuda" is one GPU a process.
+        console: where progress goes; it is silenced in all processes but the first.
 
     Raises:
         InputError: the data cannot be trained on, `output` holds a run with other settings, or training diverged.
     """
     console = console or Console()
-    output, chosen = Path(output), pick_device(device)
-    dataset, index = open_dataset(data)
-    train_videos, val_videos = split_videos(dataset, "train"), split_videos(dataset, "val")
-    sampler = TrainingClips(train_videos, index, model.frames, data.train_clips, training.seed)
-    val_clips = evaluation_clips(val_videos, index, model.frames, data.evaluation_clips)
-    if not val_clips:
-        raise InputError(f"{data.root}: none of the {len(val_videos)} validation videos gives a clip")
-
-    run = _start(model, training, steps_per_epoch=-(-len(sampler) // training.batch_size), device=chosen)
-    run.skipped |= {item.video.name: item.reason for item in (*sampler.skipped, *val_clips.skipped)}
-    settings = _settings(data, model, training)
-    output.mkdir(parents=True, exist_ok=True)
-    _resume(run, output, settings, console)
-    _announce(run, console, data, training, train_videos, val_videos, sampler)
-    writer = _tensorboard(output)
-    for epoch in range(len(run.history), training.epochs):
-        started = time.perf_counter()
-        row = {"epoch": epoch + 1, "learning_rate": run.optimizer.param_groups[0]["lr"]}
-        row |= _train_epoch(run, sampler.epoch(epoch), training, data, epoch, console)
-        row |= _validate(run, val_clips, training, data, console)
-        row["seconds"] = round(time.perf_counter() - started, 2)
-        run.history.append(row)
-        if _best(run.history) == row:
-            info = CheckpointInfo(model, run.decoder, settings, versions(), row)
-            save_model(output / "best.safetensors", run.model, info)
-        save_run_state(output / "last.pt", _state(run, settings))
-        _write_history(output / "history.csv", run.history)
-        _log(writer, row)
-        console.print(_epoch_line(row, training.epochs, best=_best(run.history) == row))
-    writer.close()
+    with joined_processes(pick_device(device)) as (processes, chosen):
+        console.quiet = console.quiet or not processes.is_first
+        run = _start(data, model, training, Path(output), processes, chosen)
+        _resume(run, console)
+        announce(run.model.config, training, data, run.videos, run.sampler, run.step, processes, console)
+        list_skipped(run.record.skipped, console)
+        steps = run.record.step + _steps_left(run)
+        with RunLog(run.output, console, processes.is_first, run.record.step, steps) as log:
+            for epoch in range(run.record.epoch + 1, training.epochs + 1):
+                log.start_epoch(epoch, training.epochs)
+                row = _train_epoch(run, log)
+                row |= _finish_epoch(run, row, log)
+                console.print(epoch_line(row, training.epochs, best=_best(run.record.history) == row))
+    history = run.record.history
     return TrainingResult(
-        output / "best.safetensors",
-        run.history,
-        _best(run.history)["epoch"],
-        sorted(run.skipped.items()),
-        run.decoder,
+        run.output / "best.safetensors",
+        history,
+        _best(history)["epoch"],
+        sorted(run.record.skipped.items()),
+        run.record.decoder,
     )
 
 
-def _start(config: ISTVTConfig, training: TrainingSettings, steps_per_epoch: int, device: torch.device) -> _Run:
-    """A fresh model, optimizer and schedule, from the seed."""
+def _start(
+    data: DataSettings,
+    config: ISTVTConfig,
+    training: TrainingSettings,
+    output: Path,
+    processes: Processes,
+    device: torch.device,
+) -> _Run:
+    """A fresh run, from the seed: the same weights in every process."""
+    dataset, index = open_dataset(data)
+    videos = {split: split_videos(dataset, split) for split in ("train", "val")}
+    rank, world_size = processes.rank, processes.world_size
+    sampler = TrainingClips(videos["train"], index, config.frames, data.train_clips, training.seed, rank, world_size)
+    val_clips = evaluation_clips(videos["val"], index, config.frames, data.evaluation_clips)
+    if not val_clips:
+        raise InputError(f"{data.root}: none of the {len(videos['val'])} validation videos gives a clip")
+
     torch.manual_seed(training.seed)
-    random.seed(training.seed)
+    allow_tf32(training.tf32)
     dtype = resolve_precision(training.precision, device)
     model = ISTVT(config)
     if training.backbone_weights:
         load_backbone_weights(model.backbone, training.backbone_weights)
-    model.to(device, memory_format=torch.channels_last).train()
-    model.set_backend(training.backend)
-    # Biases, norms and tokens are not decayed: decay is for the matrices that multiply features.
-    decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and "embedding" not in n]
-    others = [p for n, p in model.named_parameters() if p.dim() <= 1 or "embedding" in n]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if training.optimizer == "adamw":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
-    else:
-        optimizer = torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum, fused=True)
-    warmup, total = training.warmup_epochs * steps_per_epoch, training.epochs * steps_per_epoch
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    return _Run(model, optimizer, scheduler, scaler, device, dtype)
+    model.to(device).train().set_backend(training.backend)
+    accelerate(model, training, shared_out=processes.several and training.parallel == "fsdp")
+    forward = distribute(model, training.parallel, processes, device)
+    step = TrainingStep(model, forward, build_optimizer(model, training), dtype, training, processes)
+    record = RunRecord(_settings(data, config, training), processes.world_size)
+    record.skipped = {item.video.name: item.reason for item in (*sampler.skipped, *val_clips.skipped)}
+    return _Run(data, training, output, processes, sampler, val_clips, videos, model, step, record)
 
 
-def warmup_cosine(step: int, warmup: float, total: int) -> float:
-    """Share of the peak learning rate at `step`: linear over `warmup` steps, then a cosine to zero at `total`."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
+def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
+    """What is left of the current epoch, step by step; returns the epoch's mean loss, speed and skipped steps."""
+    training, record, begun = run.training, run.record, run.clips_begun
+    loader = _loader(run)
+    batches: Iterator[Batch | None] = every_batch(loader)
+    started, seconds_before, counts = time.perf_counter(), record.seconds, run.step.counts()
+    steps = -(-len(loader) // training.accumulation)
+    row = {"epoch": record.epoch + 1, "learning_rate": run.learning_rate(0)}
+    seen_before = counts.clips
+    for number in range(steps):
+        learning_rate = run.learning_rate(run.clips_begun)
+        run.step(batches, min(training.accumulation, len(loader) - number * training.accumulation), learning_rate)
+        record.step += 1
+        record.clips = min(begun + (number + 1) * run.clips_per_step, len(run.sampler)) * run.processes.world_size
+        record.seconds = seconds_before + time.perf_counter() - started
+        log.advance(record.step)
+        last, due = number == steps - 1, False
+        if last or record.step % training.log_steps == 0:
+            counts, previous = run.step.counts(), counts
+            speed = (counts.clips - seen_before) / (time.perf_counter() - started)
+            log.steps(_step_row(record, previous, counts, learning_rate, speed))
+            _stop_if_diverged(counts)
+            due = _minutes_have_passed(run)
+        if last:
+            next(batches, None)  # the loader has finished its list of what it skipped
+            _note_skipped(run, loader)
+        if last or due or (training.checkpoint_steps and record.step % training.checkpoint_steps == 0):
+            run.save()
+    if not counts.clips:
+        first = next((f"; the first reason: {reason}" for reason in record.skipped.values()), "")
+        raise InputError(f"not one training clip of epoch {record.epoch + 1} could be used{first}")
+    row["train_loss"] = counts.loss_sum / counts.clips
+    row["clips_per_second"] = round(counts.clips / record.seconds, 2)
+    row["skipped_steps"] = counts.skipped_steps
+    return row
 
 
-def _train_epoch(
-    run: _Run, clips: list[Clip], training: TrainingSettings, data: DataSettings, epoch: int, console: Console
-) -> dict[str, Any]:
-    """One pass over the epoch's clips; returns its mean loss, speed and skipped steps."""
-    model = run.model.train()
+def _loader(run: _Run) -> ClipLoader:
+    """The clips of the current epoch that this process has not used yet; `len` is the same in every process."""
+    training, epoch = run.training, run.record.epoch
     loader = ClipLoader(
-        clips,
+        run.sampler.epoch(epoch, run.clips_begun),
         training.batch_size,
-        model.config.image_size,
+        run.model.config.image_size,
         augment=training.augment,
-        device=run.device.type,
-        decoder=data.decoder,
+        device=run.step.device,
+        decoder=run.data.decoder,
         seed=training.seed * 100_003 + epoch,
-        workers=data.workers,
+        workers=run.data.workers,
     )
-    losses: list[torch.Tensor] = []
-    seen = skipped_steps = 0
-    started = time.perf_counter()
-    with _progress(console) as progress:
-        task = progress.add_task(f"epoch {epoch + 1}/{training.epochs}", total=len(loader), note="")
-        for batch in loader:
-            labels = batch.labels.to(run.device)
-            with autocast(run.device, run.dtype):
-                logits = model(batch.clips)
-            loss = functional.binary_cross_entropy_with_logits(logits.float(), labels)
-            skipped_steps += not _step(run, loss, training.gradient_clip)
-            losses.append(loss.detach() * len(labels))
-            seen += len(labels)
-            speed = seen / (time.perf_counter() - started)
-            progress.update(task, advance=1, note=f"loss {loss.item():.3f}  {speed:.1f} clips/s")
-    run.decoder = loader.decoder
-    run.skipped |= {clip.video.name: reason for clip, reason in loader.skipped}
-    if not seen:
-        raise InputError("not one training clip could be decoded; the first reason: " + loader.skipped[0][1])
-    return {
-        "train_loss": float(torch.stack(losses).sum() / seen),
-        "clips_per_second": round(seen / (time.perf_counter() - started), 2),
-        "skipped_steps": skipped_steps,
-    }
+    if len(loader):
+        run.record.decoder = loader.decoder
+    return loader
 
 
-def _step(run: _Run, loss: torch.Tensor, gradient_clip: float) -> bool:
-    """One optimizer step; a step whose gradient is not finite changes nothing and returns False."""
-    run.optimizer.zero_grad(set_to_none=True)
-    run.scaler.scale(loss).backward()
-    run.scaler.unscale_(run.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), gradient_clip or math.inf)
-    finite = bool(norm.isfinite())
-    if finite or run.scaler.is_enabled():  # the scaler itself skips, and lowers its scale
-        run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.scheduler.step()
-    run.non_finite_in_a_row = 0 if finite else run.non_finite_in_a_row + 1
-    if run.non_finite_in_a_row >= NON_FINITE_STEPS_TO_STOP:
-        raise InputError(
-            f"the gradient was not finite in {NON_FINITE_STEPS_TO_STOP} steps in a row: training has diverged; "
-            "lower training.learning_rate or use training.precision float32"
-        )
-    return finite
+def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]:
+    """Validate, keep the weights if they are the best yet, write a checkpoint; returns the validation's figures."""
+    started, record = time.perf_counter(), run.record
+    state = full_state(run.model)
+    share, done = -(-len(run.val_clips) // run.processes.world_size), 0
+
+    def advance(clips: int) -> None:
+        nonlocal done
+        done += clips
+        log.validation(done, share)
+
+    model = whole_model(run.model, state, run.training.backend)
+    figures, skipped = validate(model, run.val_clips, run.training, run.data, run.step.dtype, run.processes, advance)
+    record.skipped |= skipped
+    figures["seconds"] = round(record.seconds + time.perf_counter() - started, 2)
+    row = row | figures
+    record.history.append(row)
+    if run.processes.is_first:
+        _save_weights(run, row, state)
+    record.epoch, record.clips, record.seconds = record.epoch + 1, 0, 0.0
+    run.step.start_epoch()
+    run.save()
+    if run.processes.is_first:
+        _write_history(run.output / "history.csv", record.history)
+    log.epoch(row)
+    return figures
 
 
-def _validate(
-    run: _Run, clips: list[Clip], training: TrainingSettings, data: DataSettings, console: Console
-) -> dict[str, Any]:
-    """Figures of the validation split, by video."""
-    with _progress(console) as progress:
-        task = progress.add_task("validation", total=len(clips), note="")
-        scored = score_clips(
-            run.model,
-            clips,
-            batch_size=training.batch_size,
-            decoder=data.decoder,
-            workers=data.workers,
-            dtype=run.dtype,
-            advance=lambda done: progress.advance(task, done),
-        )
-    run.skipped |= dict(scored.skipped)
-    return {f"val_{name}": value for name, value in epoch_metrics(scored.videos()).items()}
+def _save_weights(run: _Run, row: dict[str, Any], state: dict[str, Tensor]) -> None:
+    if _best(run.record.history) == row:
+        info = CheckpointInfo(run.model.config, run.record.decoder, run.record.settings, versions(), row)
+        save_model(run.output / "best.safetensors", run.model, info, state)
+    temporary = run.output / "last.pt.partial"
+    torch.save({"model": {name: tensor.cpu() for name, tensor in state.items()}, "epoch": row["epoch"]}, temporary)
+    os.replace(temporary, run.output / "last.pt")
 
 
 def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The epoch with the best validation AUC (by loss where AUC is undefined or equal); the earliest of equals."""
     return max(history, key=lambda row: (row["val_auc"] or 0.0, -row["val_loss"]))
+
+
+def _step_row(
+    record: RunRecord, previous: Counts, counts: Counts, learning_rate: float, speed: float
+) -> dict[str, Any]:
+    """What the log shows of the steps since the counters were read before."""
+    clips = counts.clips - previous.clips
+    return {
+        "step": record.step,
+        "epoch": record.epoch + 1,
+        "loss": (counts.loss_sum - previous.loss_sum) / clips if clips else float("nan"),
+        "learning_rate": learning_rate,
+        "clips_per_second": round(speed, 2),
+        "skipped_steps": counts.skipped_steps,
+    }
+
+
+def _stop_if_diverged(counts: Counts) -> None:
+    if counts.most_in_a_row >= NON_FINITE_STEPS_TO_STOP:
+        raise InputError(
+            f"the gradient was not finite in {counts.most_in_a_row} steps in a row: training has diverged; "
+            "lower training.learning_rate or use training.precision float32"
+        )
+
+
+def _minutes_have_passed(run: _Run) -> bool:
+    """Whether a checkpoint is due by the clock of process 0."""
+    minutes = run.training.checkpoint_minutes
+    return bool(minutes) and run.processes.as_first_says(time.monotonic() - run.saved_at >= 60 * minutes)
+
+
+def _note_skipped(run: _Run, loader: ClipLoader) -> None:
+    """Add what any process could not decode to the record of all of them."""
+    for skipped in run.processes.gather({clip.video.name: reason for clip, reason in loader.skipped}):
+        run.record.skipped |= skipped
+
+
+def _steps_left(run: _Run) -> int:
+    left = max(0, run.training.epochs - run.record.epoch) * run.steps_per_epoch
+    return left - run.clips_begun // run.clips_per_step
 
 
 def _settings(data: DataSettings, model: ISTVTConfig, training: TrainingSettings) -> dict[str, Any]:
@@ -266,120 +341,27 @@ def _settings(data: DataSettings, model: ISTVTConfig, training: TrainingSettings
     return json.loads(json.dumps(settings, default=str))
 
 
-def _state(run: _Run, settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "settings": settings,
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scheduler": run.scheduler.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "torch_random": torch.get_rng_state(),
-        "history": run.history,
-        "skipped": run.skipped,
-        "decoder": run.decoder,
-    }
-
-
-def _resume(run: _Run, output: Path, settings: dict[str, Any], console: Console) -> None:
-    """Go on where the run in `output` stopped, if there is one with these settings."""
-    path = output / "last.pt"
-    if not path.is_file():
+def _resume(run: _Run, console: Console) -> None:
+    """Go on where the run in `output` stopped, if there is one with these settings, on any number of processes."""
+    run.saved_at = time.monotonic()
+    if run.processes.is_first:
+        run.output.mkdir(parents=True, exist_ok=True)
+    checkpoint = newest_checkpoint(run.output, run.processes)
+    if checkpoint is None:
         return
-    state = load_run_state(path)
+    record, settings = read_record(checkpoint), run.record.settings
     changed = [
         f"{section}.{name} {old!r}, now {settings[section].get(name)!r}"
-        for section, values in state["settings"].items()
+        for section, values in record.settings.items()
         for name, old in values.items()
-        if settings[section].get(name) != old
+        if settings[section].get(name) != old and name not in FREE_SETTINGS.get(section, ())
     ]
     if changed:
-        raise InputError(f"{output} holds a run with other settings ({'; '.join(changed)}); choose another output")
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scheduler.load_state_dict(state["scheduler"])
-    run.scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["torch_random"])
-    run.history, run.decoder = state["history"], state["decoder"]
-    run.skipped |= state["skipped"]
-    console.print(f"[dim]{output} has {len(run.history)} finished epochs; going on from there[/]")
-
-
-def _announce(
-    run: _Run,
-    console: Console,
-    data: DataSettings,
-    training: TrainingSettings,
-    train_videos: list[Video],
-    val_videos: list[Video],
-    sampler: TrainingClips,
-) -> None:
-    """Say what is about to be used."""
-    config = run.model.config
-    cost = total_cost(config)
-    device = (
-        torch.cuda.get_device_name(run.device)
-        if run.device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    console.print(
-        f"[bold]{config.attention}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
-        f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "
-        f"{config.image_size} pixels\n"
-        f"on {device}, {str(run.dtype).removeprefix('torch.')}, attention by "
-        f"{resolve_backend(training.backend, run.device)}\n"
-        f"{len(train_videos)} training and {len(val_videos)} validation videos of {data.root}; "
-        f"{len(sampler)} clips an epoch, {training.epochs} epochs"
-    )
-    if (only := only_class(val_videos)) is not None:
-        console.print(
-            f"[yellow]the validation split holds only {only} videos: AUC is undefined, "
-            "the best epoch is chosen by loss[/]"
-        )
-    if run.skipped:
-        console.print(f"[yellow]{len(run.skipped)} videos give no clip and are left out:[/]")
-        for name, reason in sorted(run.skipped.items()):
-            console.print(f"  {name}: {reason}", markup=False, highlight=False)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        transient=True,
-    )
-
-
-def _epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    auc = "undefined" if row["val_auc"] is None else f"{row['val_auc']:.3f}"
-    return (
-        f"epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}  "
-        f"accuracy {row['val_accuracy']:.3f}  AUC {auc}  {row['clips_per_second']:.1f} clips/s  "
-        f"{row['seconds']:.0f} s{'  [green]best so far[/]' if best else ''}"
-    )
-
-
-def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
-    os.replace(temporary, path)
-
-
-def _tensorboard(output: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(output / "tensorboard")
-
-
-def _log(writer: Any, row: dict[str, Any]) -> None:
-    for name, value in row.items():
-        if name != "epoch" and isinstance(value, int | float) and np.isfinite(value):
-            writer.add_scalar(name.replace("val_", "validation/").replace("train_", "training/"), value, row["epoch"])
-    writer.flush()
+        raise InputError(f"{run.output} holds a run with other settings ({'; '.join(changed)}); choose another output")
+    load_checkpoint(checkpoint, run.step, run.processes)
+    record.settings, record.skipped = settings, run.record.skipped | record.skipped
+    written_by, record.world_size = record.world_size, run.processes.world_size
+    run.record = record
+    within = f" and {run.clips_begun} of {len(run.sampler)} clips" if record.clips else ""
+    others = f" (written by {written_by} processes)" if written_by != record.world_size else ""
+    console.print(f"[dim]{run.output} has {record.epoch} finished epochs{within}{others}; going on from there[/]")

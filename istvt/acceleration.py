@@ -1,0 +1,52 @@
+"""What makes a step faster or smaller and leaves what it computes alone: memory layout, compilation, recomputation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from .model import ISTVT
+from .settings import TrainingSettings
+
+
+def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = False) -> None:
+    """Set the model up for training, in place; parameter names stay as they are.
+
+    Args:
+        model: on its device already.
+        training: `execution` and `activation_checkpointing`.
+        shared_out: FSDP will share out its parameters, and it takes contiguous ones only.
+    """
+    if shared_out:
+        model.backbone.register_forward_pre_hook(_channels_last_input)
+    else:
+        model.to(memory_format=torch.channels_last)
+    if training.activation_checkpointing:
+        for block in model.blocks:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+    if training.execution != "eager":
+        _compile(model, mode="reduce-overhead" if training.execution == "cuda_graphs" else None)
+
+
+def eager_for_now() -> contextlib.AbstractContextManager:
+    """Run compiled parts as they are written: for validation, whose shapes and modes are not worth compiling for."""
+    return torch.compiler.set_stance("force_eager")
+
+
+def _channels_last_input(backbone: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    (frames,) = inputs
+    return (frames.contiguous(memory_format=torch.channels_last),)
+
+
+def _compile(model: ISTVT, mode: str | None) -> None:
+    """Compile the backbone and every block by itself: equal blocks are compiled once, and a break is an error."""
+    options = {"fullgraph": True, "dynamic": False, "mode": mode}
+    model.backbone.compile(**options)
+    for block in model.blocks:
+        block.compile(**options)
+    if model.config.attention == "temporal_first":
+        last = model.blocks[-1]
+        last.class_token = torch.compile(last.class_token, **options)

@@ -1,0 +1,76 @@
+"""What a run says before it starts: what it is about to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from rich.console import Console
+
+from dataloading import Video
+from dataloading.sampling import TrainingClips
+
+from .attention import resolve_backend
+from .config import ISTVTConfig
+from .cost import total_cost
+from .data import only_class
+from .distributed import Processes
+from .settings import DataSettings, TrainingSettings
+from .step import TrainingStep
+
+
+def announce(
+    config: ISTVTConfig,
+    training: TrainingSettings,
+    data: DataSettings,
+    videos: Mapping[str, Sequence[Video]],
+    sampler: TrainingClips,
+    step: TrainingStep,
+    processes: Processes,
+    console: Console,
+) -> None:
+    """Print model, cost, device, precision, attention backend, processes, data and batch size."""
+    cost = total_cost(config)
+    console.print(
+        f"[bold]{config.attention}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
+        f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "
+        f"{config.image_size} pixels\n"
+        f"on {_where(step.device, training, processes)}, {_how(step.dtype, training)}, attention by "
+        f"{resolve_backend(training.backend, step.device)}\n"
+        f"{len(videos['train'])} training and {len(videos['val'])} validation videos of {data.root}; "
+        f"{len(sampler) * processes.world_size} clips an epoch in steps of {_step_size(training, processes)}, "
+        f"{training.epochs} epochs"
+    )
+    if (only := only_class(videos["val"])) is not None:
+        console.print(
+            f"[yellow]the validation split holds only {only} videos: AUC is undefined, "
+            "the best epoch is chosen by loss[/]"
+        )
+
+
+def list_skipped(skipped: Mapping[str, str], console: Console) -> None:
+    """Name the videos that give no clip, each with its reason."""
+    if skipped:
+        console.print(f"[yellow]{len(skipped)} videos give no clip and are left out:[/]")
+        for name, reason in sorted(skipped.items()):
+            console.print(f"  {name}: {reason}", markup=False, highlight=False)
+
+
+def _where(device: torch.device, training: TrainingSettings, processes: Processes) -> str:
+    name = f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return f"{processes.world_size} processes ({training.parallel}), each on {name}" if processes.several else name
+
+
+def _how(dtype: torch.dtype, training: TrainingSettings) -> str:
+    parts = [str(dtype).removeprefix("torch.") + (" with TF32" if training.tf32 else "")]
+    parts += [training.execution] if training.execution != "eager" else []
+    parts += ["activation checkpointing"] if training.activation_checkpointing else []
+    return ", ".join(parts)
+
+
+def _step_size(training: TrainingSettings, processes: Processes) -> str:
+    size = f"{training.batch_size} clips"
+    size += f" x {training.accumulation} batches" if training.accumulation > 1 else ""
+    return size + (f" x {processes.world_size} processes" if processes.several else "")

@@ -1,0 +1,150 @@
+"""The processes of one run, as torchrun starts them: who this one is, what they tell each other, who holds the model.
+
+With `ddp` every process holds the model and gradients are averaged. With `fsdp` (FSDP2, `fully_shard`) each holds a
+share of every parameter, its gradient and its optimizer state, and the blocks are gathered one by one when they run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from dataloading.errors import InputError
+
+from .model import ISTVT
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together; one alone unless torchrun started several.
+
+    Attributes:
+        rank: which one this is, from 0.
+        world_size: how many there are.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that prints and logs."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there is anybody to talk to."""
+        return self.world_size > 1
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place and without waiting for the device."""
+        if self.several:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process gave, in the order of ranks."""
+        if not self.several:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def as_first_says(self, value: Any) -> Any:
+        """What process 0 gave, on every process."""
+        values = [value]
+        if self.several:
+            dist.broadcast_object_list(values, device=torch.device("cpu"))
+        return values[0]
+
+    def wait_for_all(self) -> None:
+        """Return when every process has come here."""
+        self.gather(None)
+
+
+@contextlib.contextmanager
+def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
+    """Join the processes that torchrun started, for as long as the context lasts; one process joins nobody.
+
+    Args:
+        device: what was asked for; with several processes "cuda" becomes this process's own GPU.
+
+    Raises:
+        InputError: there are more processes than GPUs, or one GPU was named for all of them.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Processes(), device
+        return
+    backend = "gloo"
+    if device.type == "cuda":
+        local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if device.index is not None:
+            raise InputError(f"device is '{device}', but each of {world_size} processes takes its own GPU; use cuda")
+        if local_rank >= gpus:
+            raise InputError(f"torchrun started process {local_rank} here, but there are {gpus} GPUs; start no more")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"  # what is gathered on the CPU must not stop the GPU
+    dist.init_process_group(backend)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()
+
+
+def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.device) -> nn.Module:
+    """What to call instead of `model` in training, so that gradients are averaged over the processes.
+
+    Running statistics of batch normalisation are not its business: `TrainingStep` averages them.
+    """
+    if not processes.several:
+        return model
+    if parallel == "ddp":
+        ids = [device.index] if device.type == "cuda" else None
+        renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # from torch 2.13
+        options = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **options)
+    # Logits are a view of the head's output, and nothing here writes into them.
+    warnings.filterwarnings("ignore", message=".*returned a view tensor")
+    mesh = init_device_mesh(device.type, (processes.world_size,))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    # The last block is entered by this method, not by forward; its parameters are gathered there too.
+    register_fsdp_forward_method(model.blocks[-1], "class_token")
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+@contextlib.contextmanager
+def gradients_stay_here(module: nn.Module, stay: bool) -> Iterator[None]:
+    """Add gradients up in this process alone while `stay`: those of all but the last batch of a step."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(not stay)
+        yield
+    elif isinstance(module, DistributedDataParallel) and stay:
+        with module.no_sync():
+            yield
+    else:
+        yield
+
+
+def full_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state with every tensor whole, in every process; all of them must call it together."""
+    return {
+        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        for name, tensor in model.state_dict().items()
+    }

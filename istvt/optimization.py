@@ -1,0 +1,73 @@
+"""The optimizer, its schedule and the scale of the loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .settings import TrainingSettings
+
+FIRST_LOSS_SCALE = 2.0**16
+# After this many finite steps in a row the loss is scaled up by 2.
+STEPS_TO_GROW = 2000
+
+
+def build_optimizer(model: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
+    """The fused optimizer of `training`, its state already made, so that a checkpoint can be read into it."""
+    # Biases, norms and tokens are not decayed: decay is for the matrices that multiply features.
+    decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and "embedding" not in n]
+    others = [p for n, p in model.named_parameters() if p.dim() <= 1 or "embedding" in n]
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if training.optimizer == "adamw":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum, fused=True)
+    for parameter in (p for group in groups for p in group["params"]):
+        state = optimizer.state[parameter]
+        if training.optimizer == "adamw":
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        elif training.momentum:
+            # Left to the optimizer it would be uninitialised memory if the very first step is skipped.
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def warmup_cosine(step: float, warmup: float, total: float) -> float:
+    """Share of the peak learning rate at `step`: linear over `warmup` steps, then a cosine to zero at `total`."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
+
+
+class LossScale:
+    """What the loss is multiplied by, so that float16 gradients neither vanish nor overflow; 1 in other precisions.
+
+    Halved after a step that is not finite, doubled after many that are. It lives on the device: adjusting it does
+    not make the host wait (torch.amp.GradScaler, which is not used, decides each process for itself).
+
+    Attributes:
+        value: float32 scalar.
+        finite_steps: float32 scalar, finite steps since it last changed.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.adjusts = dtype == torch.float16
+        self.value = torch.full((), FIRST_LOSS_SCALE if self.adjusts else 1.0, device=device)
+        self.finite_steps = torch.zeros((), device=device)
+
+    def update(self, finite: Tensor) -> None:
+        """Adjust to a step: bool scalar, whether its gradient was finite."""
+        if not self.adjusts:
+            return
+        grows = self.finite_steps + 1 >= STEPS_TO_GROW
+        change = torch.where(finite, torch.where(grows, 2.0, 1.0), 0.5)
+        self.finite_steps.copy_(torch.where(finite & ~grows, self.finite_steps + 1, 0.0))
+        self.value.mul_(change)
+
+    def state(self) -> dict[str, Tensor]:
+        """Its tensors, to be saved or read into."""
+        return {"value": self.value, "finite_steps": self.finite_steps}

@@ -1,0 +1,175 @@
+"""All that a run needs to go on, in checkpoints that are whole or not there at all.
+
+    checkpoints/epoch-0002-step-00000310/    *.distcp and .metadata of torch.distributed.checkpoint; run.json
+
+The name counts finished epochs and steps. A checkpoint is written under another name, every file is flushed to the
+disk, and only then is it renamed: a process that dies while writing leaves the one before. Tensors are stored under
+their public names and whole, whoever held which share of them, so that any number of processes can read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+
+from dataloading.errors import InputError
+
+from .distributed import Processes
+from .step import TrainingStep
+
+KEEP = 2
+_RECORD = "run.json"
+_PARTIAL = ".partial"
+
+
+@dataclass
+class RunRecord:
+    """Where a run stands, apart from its tensors.
+
+    Attributes:
+        settings: all settings, as JSON values.
+        world_size: processes that wrote it.
+        epoch: finished epochs.
+        clips: clips of the current epoch that steps have used, over all processes.
+        step: steps so far.
+        seconds: time spent in the current epoch.
+        history: one dict a finished epoch.
+        skipped: video name and reason of what could not be used.
+        decoder: which decoder makes the clips.
+    """
+
+    settings: dict[str, Any]
+    world_size: int = 1
+    epoch: int = 0
+    clips: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    decoder: str = ""
+
+
+def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, processes: Processes) -> None:
+    """Write a checkpoint of the run in `output`, and remove all but the `KEEP` newest; all processes together."""
+    final = output / "checkpoints" / f"epoch-{record.epoch:04d}-step-{record.step:08d}"
+    partial = final.with_name(final.name + _PARTIAL)
+    if processes.is_first:
+        for left_over in final.parent.glob("*" + _PARTIAL):
+            shutil.rmtree(left_over)
+        partial.mkdir(parents=True)
+    processes.wait_for_all()
+    tensors = _run_tensors(step) | _random_state(step.device, processes)
+    with _quietly():
+        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.several)
+    if processes.is_first:
+        _write(partial / _RECORD, json.dumps(asdict(record), indent=1))
+        if final.exists():  # of a run that went on from an older checkpoint
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        _flush(final.parent)
+        for outdated in _checkpoints(output)[:-KEEP]:
+            shutil.rmtree(outdated)
+    processes.wait_for_all()
+
+
+def newest_checkpoint(output: Path, processes: Processes) -> Path | None:
+    """The newest whole checkpoint of the run in `output`, the same for all processes; None for a fresh run."""
+    found = _checkpoints(output)
+    return processes.as_first_says(found[-1] if found else None)
+
+
+def read_record(checkpoint: Path) -> RunRecord:
+    """Where the run stood at a checkpoint."""
+    path = checkpoint / _RECORD
+    try:
+        return RunRecord(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete {checkpoint} to go on from before it") from error
+
+
+def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) -> None:
+    """Read a checkpoint into the model, the optimizer, the loss scale, the counters and the random state.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    tensors = _run_tensors(step)
+    random = _random_state(step.device, processes)
+    try:
+        reader = dcp.FileSystemReader(checkpoint)
+        # Fewer processes may have written it: then this one keeps the random state of its seed.
+        stored = reader.read_metadata().state_dict_metadata
+        random = {name: tensor for name, tensor in random.items() if name in stored}
+        with _quietly():
+            dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.several)
+    except Exception as error:
+        raise InputError(
+            f"checkpoint {checkpoint}: cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "delete it to go on from before it"
+        ) from error
+    for name, state in random.items():
+        if name.startswith("random.cuda"):
+            torch.cuda.set_rng_state(state, step.device)
+        else:
+            torch.set_rng_state(state)
+
+
+def _run_tensors(step: TrainingStep) -> dict[str, Any]:
+    """The tensors themselves, not copies: reading a checkpoint fills them."""
+    optimizer = {name: step.optimizer.state[p] for name, p in step.model.named_parameters()}
+    groups = {
+        "model": step.model.state_dict(),
+        "optimizer": {f"{name}.{key}": value for name, state in optimizer.items() for key, value in state.items()},
+        "loss_scale": step.loss_scale.state(),
+        "progress": {"counters": step.counters},
+    }
+    return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+
+
+def _random_state(device: torch.device, processes: Processes) -> dict[str, Tensor]:
+    state = {f"random.cpu.{processes.rank}": torch.get_rng_state()}
+    if device.type == "cuda":
+        state[f"random.cuda.{processes.rank}"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _checkpoints(output: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = (output / "checkpoints").glob("epoch-*-step-*")
+    return sorted(path for path in found if not path.name.endswith(_PARTIAL))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warning that one process is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    _flush(path.parent)
+
+
+def _flush(directory: Path) -> None:
+    """Have the names in a directory on the disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,190 @@
+"""One training step: forward, backward, one optimizer step. Nothing in it makes the host wait for the device.
+
+    gradient = sum over all clips of all processes of d loss / d weights, divided by their number
+    a gradient that is not finite changes nothing: not the weights, not the optimizer, not the running statistics
+
+What a step finds is added to counters on the device; whoever wants to show them reads them, every so many steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn import functional
+
+from dataloading.loader import Batch, ClipLoader
+
+from .distributed import Processes, gradients_stay_here
+from .model import ISTVT
+from .optimization import LossScale
+from .precision import autocast
+from .settings import TrainingSettings
+
+_COUNTERS = ("loss_sum", "clips", "skipped_steps", "non_finite_in_a_row", "most_in_a_row")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The counters as the host reads them, over all processes.
+
+    Attributes:
+        loss_sum: summed loss of the clips of all finite steps of the epoch.
+        clips: their number.
+        skipped_steps: steps of the epoch whose gradient was not finite.
+        most_in_a_row: the most such steps that followed each other.
+    """
+
+    loss_sum: float
+    clips: int
+    skipped_steps: int
+    most_in_a_row: int
+
+
+class TrainingStep:
+    """Called with batches, it changes the model by one step.
+
+    Args:
+        model: the model.
+        forward: what is called in its place (`distribute`).
+        optimizer: a fused one: it divides gradients and skips steps by what it reads on the device.
+        dtype: what forward autocasts to.
+        training: batch size, accumulation, clipping.
+        processes: who trains along.
+    """
+
+    def __init__(
+        self,
+        model: ISTVT,
+        forward: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        dtype: torch.dtype,
+        training: TrainingSettings,
+        processes: Processes,
+    ) -> None:
+        self.model, self.forward, self.optimizer, self.dtype = model, forward, optimizer, dtype
+        self.training, self.processes = training, processes
+        self.device = next(model.parameters()).device
+        self.loss_scale = LossScale(self.device, dtype)
+        self.counters = torch.zeros(len(_COUNTERS), dtype=torch.float64, device=self.device)
+        self._found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and clips of this step
+        self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        config = model.config
+        self._nothing = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=self.device)
+
+    def __call__(self, batches: Iterator[Batch | None], count: int, learning_rate: float) -> None:
+        """One step from the next `count` batches, in all processes together."""
+        before = self._flat_statistics()
+        self._found.zero_()
+        for number in range(count):
+            with gradients_stay_here(self.forward, stay=number < count - 1):
+                self._backward(next(batches))
+        self._apply(before, learning_rate)
+
+    def _backward(self, batch: Batch | None) -> None:
+        """Add the gradients of one batch.
+
+        A process whose whole batch could not be decoded takes part with one clip of weight zero: the others wait for
+        its gradients, and without it they would wait forever.
+        """
+        clips, labels, weights = self._inputs(batch)
+        with autocast(self.device, self.dtype):
+            logits = self.forward(clips)
+        losses = functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+        loss = (losses * weights).sum()
+        # Divided by a nominal number here, so that float16 sees gradients of the usual size; corrected in _apply.
+        (loss * (self.loss_scale.value / self._nominal_clips)).backward()
+        self._found += torch.stack([loss.detach(), weights.sum()])
+
+    def _inputs(self, batch: Batch | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Clips [B, T, 3, H, W], labels [B] and weights [B], all on the device."""
+        if batch is None:
+            clips, labels, weights = self._nothing, self._nothing.new_zeros(1), self._nothing.new_zeros(1)
+        else:
+            clips, labels = batch.clips, batch.labels.to(self.device, non_blocking=True)
+            weights = torch.ones_like(labels)
+        missing = self.training.batch_size - len(labels)
+        if self.training.execution == "eager" or missing <= 0:
+            return clips, labels, weights
+        # What is compiled is compiled for one shape: short batches are filled by repeating clips, with weight zero.
+        repeated = torch.arange(self.training.batch_size, device=self.device) % len(labels)
+        return clips[repeated], labels[repeated], functional.pad(weights, (0, missing))
+
+    @property
+    def _nominal_clips(self) -> int:
+        return self.training.batch_size * self.training.accumulation
+
+    def _apply(self, before: Tensor, learning_rate: float) -> None:
+        """The optimizer's step, unless the gradient is not finite or there was not one clip."""
+        here = self._found[1]
+        after = torch.cat([self._found, self._flat_statistics() * here])
+        after = self.processes.add_up(after)
+        loss_sum, clips = after[0], after[1]
+        # Gradients were averaged over processes: this divisor leaves the mean over all clips.
+        divisor = self.loss_scale.value * clips.clamp(min=1) / (self._nominal_clips * self.processes.world_size)
+        norm = _total_norm([p.grad for p in self.model.parameters() if p.grad is not None]) / divisor
+        finite = norm.isfinite()
+        skip = ~finite | (clips == 0)
+        if self.training.gradient_clip:
+            divisor = divisor * (norm / self.training.gradient_clip).clamp(min=1)
+        self.optimizer.grad_scale, self.optimizer.found_inf = divisor.float(), skip.float()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._set_statistics(torch.where(skip, before, after[2:] / clips.clamp(min=1)))
+        self.loss_scale.update(finite)
+        self._count(loss_sum, clips, finite)
+
+    def _flat_statistics(self) -> Tensor:
+        """The running statistics of batch normalisation as one float64 vector."""
+        return torch.cat([buffer.flatten() for buffer in self._statistics]).double()
+
+    def _set_statistics(self, flat: Tensor) -> None:
+        """Every process goes on with the same statistics, the mean weighted by clips: any of them can be saved."""
+        parts = flat.float().split([buffer.numel() for buffer in self._statistics])
+        torch._foreach_copy_(self._statistics, [p.view_as(b) for p, b in zip(parts, self._statistics, strict=True)])
+
+    def _count(self, loss_sum: Tensor, clips: Tensor, finite: Tensor) -> None:
+        old_loss, old_clips, skipped, in_a_row, most = self.counters
+        in_a_row = torch.where(finite, 0.0, in_a_row + 1)
+        self.counters.copy_(
+            torch.stack(
+                [
+                    old_loss + torch.where(finite, loss_sum, 0.0),
+                    old_clips + torch.where(finite, clips, 0.0),
+                    skipped + (~finite),
+                    in_a_row,
+                    torch.maximum(most, in_a_row),
+                ]
+            )
+        )
+
+    def counts(self) -> Counts:
+        """Read the counters: here the host waits for the device."""
+        loss_sum, clips, skipped, _, most = self.counters.tolist()
+        return Counts(loss_sum, int(clips), int(skipped), int(most))
+
+    def start_epoch(self) -> None:
+        """Set all counters but the row of non-finite steps to zero: a row may go on over the end of an epoch."""
+        self.counters[:3] = 0
+
+
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """L2 norm of all gradients together, over all shares of them: a scalar on the device."""
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def every_batch(loader: ClipLoader) -> Iterator[Batch | None]:
+    """What a loader gives, with None in the place of a batch of which no clip could be decoded."""
+    given = 0
+    for batch in loader:
+        place = int(batch.indices.numpy()[0]) // loader.batch_size
+        yield from [None] * (place - given)
+        yield batch
+        given = place + 1
+    yield from [None] * (len(loader) - given)
