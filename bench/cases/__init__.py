@@ -30,7 +30,7 @@ class CompileCase:
         operation: a name of :data:`OPERATIONS`.
         name: dtype, mode and shape, for the table.
         start: starts the launches on meta tensors; runs inside :func:`kernels.launch.recorded`.
-        architectures: compute capabilities to compile for. All of them for what models use; one is enough for a variant.
+        architectures: compute capabilities to compile for: all for what the models launch, one for a variant.
         needs_tensor_cores: whether a launch's machine code must use tensor cores.
         tile_bytes: bytes (loaded, stored) of one program if each element of its tile moves once, for kernels without
             loops; None where there is no such number.

@@ -12,6 +12,7 @@ from kernels.launch import ANY, Setting, architecture, choose, launch, next_powe
 from kernels.layer_norm_difference.backward import layer_norm_difference_backward
 from kernels.layer_norm_difference.forward import layer_norm_difference_forward
 from kernels.layer_norm_difference.reference import layer_norm_difference as reference
+from kernels.layer_norm_difference.reference import layer_norm_difference_backward as reference_backward
 from kernels.library import register
 
 Tensor = torch.Tensor
@@ -107,15 +108,6 @@ def _backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[
     return grad_x, partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(weight.dtype)
 
 
-def _reference_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_(), weight.detach().requires_grad_()]
-        bias = torch.zeros_like(weight, requires_grad=True)
-        out = reference(*leaves, bias, eps, grad_out.dtype)
-        grad_x, grad_weight, grad_bias = torch.autograd.grad(out, [*leaves, bias], grad_out)
-    return grad_x.contiguous(), grad_weight, grad_bias
-
-
 def _fake_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     return grad_x, torch.empty_like(weight), torch.empty_like(weight)
@@ -130,7 +122,7 @@ forward = register(
 backward = register(
     "layer_norm_difference_backward(Tensor x, Tensor weight, Tensor grad_out, float eps) -> (Tensor, Tensor, Tensor)",
     kernel=_backward,
-    reference=_reference_backward,
+    reference=reference_backward,
     fake=_fake_backward,
 )
 

@@ -26,6 +26,7 @@ from kernels.temporal_attention.exact_forward import exact_forward
 from kernels.temporal_attention.matrix_backward import matrix_backward
 from kernels.temporal_attention.matrix_forward import matrix_forward
 from kernels.temporal_attention.reference import temporal_attention as reference
+from kernels.temporal_attention.reference import temporal_attention_backward as reference_backward
 
 Tensor = torch.Tensor
 
@@ -199,21 +200,10 @@ def _reference_forward_with_attention(
     return out.contiguous(), tape.attention
 
 
-def _reference_backward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    tape = AttentionTape()
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-        out = reference(*leaves, scale=scale, self_subtract=self_subtract, tape=tape)
-        gradients = torch.autograd.grad(out, leaves, grad_out)
-    return *(x.contiguous() for x in gradients), tape.gradient
-
-
 def _reference_backward(
     q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _reference_backward_with_attention(q, k, v, grad_out, scale, self_subtract)[:3]
+    return reference_backward(q, k, v, grad_out, scale, self_subtract)[:3]
 
 
 def _reference_packed_backward(qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str) -> Tensor:
@@ -245,7 +235,7 @@ backward_with_attention = register(
     "(Tensor q, Tensor k, Tensor v, Tensor grad_out, float scale, str self_subtract)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     kernel=_backward_with_attention,
-    reference=_reference_backward_with_attention,
+    reference=reference_backward,
     fake=lambda q, k, v, grad_out, scale, self_subtract: (*empty_gradients(q, k), empty_attention(q, k)),
 )
 packed_backward = register(

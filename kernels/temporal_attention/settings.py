@@ -15,8 +15,8 @@ MATRIX_FORWARD = {
     ANY: [(64, Setting(rows=64, num_warps=4)), (128, Setting(rows=128, num_warps=8))],
 }
 MATRIX_BACKWARD = {
-    80: [(64, Setting(rows=64, num_warps=8))],
-    89: [(64, Setting(rows=64, num_warps=8))],
+    80: [(32, Setting(rows=32, num_warps=4)), (64, Setting(rows=64, num_warps=8))],
+    89: [(32, Setting(rows=32, num_warps=4)), (64, Setting(rows=64, num_warps=8))],
     ANY: [(64, Setting(rows=64, num_warps=4)), (128, Setting(rows=128, num_warps=8))],
 }
 # Bound: query frames padded to a power of two.
