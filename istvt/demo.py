@@ -1,4 +1,4 @@
-"""`istvt demo`: video files in, a trained detector, a report and a verdict out, in a few minutes on two CPU cores."""
+"""`istvt demo`: video files in; a trained detector, a report, verdicts and a reason out, in minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def demo(output: Path, console: Console) -> int:
 
     from .checkpoint import load_model
     from .evaluation import evaluate_checkpoint
+    from .explain.video import explain_video
     from .precision import pick_device
     from .prediction import predict
     from .summary import verdict_sentence
@@ -73,6 +74,21 @@ def demo(output: Path, console: Console) -> int:
             highlight=False,
             soft_wrap=True,
         )
+
+    console.rule("[bold]6  Why: relevance in time and in space")
+    suspect = next(video for video in shown if video.manipulation == "flicker")
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("explaining", total=None)
+        explain_video(
+            suspect.path,
+            model,
+            output / "explanation",
+            detect=False,
+            advance=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+        )
+    console.print(
+        f"[dim]{suspect.path}[/] is explained in {output / 'explanation' / 'explanation.html'}", soft_wrap=True
+    )
 
     console.rule("[bold]Done")
     evaluation = result.evaluation
