@@ -1,4 +1,4 @@
-"""`istvt demo`: video files in; a trained detector, a report, verdicts and a reason out, in minutes on two CPU cores."""
+"""`istvt demo`: video files in; a trained detector, a report, verdicts and a reason out, in minutes on two cores."""
 
 from __future__ import annotations
 
