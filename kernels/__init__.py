@@ -17,7 +17,7 @@ from kernels.relevance import (
 )
 from kernels.self_subtract import self_subtract
 from kernels.spatial_attention import spatial_attention
-from kernels.temporal_attention import temporal_attention
+from kernels.temporal_attention import temporal_attention, temporal_attention_packed
 
 __all__ = [
     "AttentionTape",
@@ -28,6 +28,7 @@ __all__ = [
     "spatial_relevance_map",
     "spatial_rollout_step",
     "temporal_attention",
+    "temporal_attention_packed",
     "temporal_relevance",
     "temporal_relevance_map",
     "temporal_rollout_step",
