@@ -253,6 +253,13 @@ def _add_evaluate(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
+    parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
+    parser.add_argument(
+        "--stabilizers",
+        type=list[float | str] | None,
+        default=None,
+        help="with --explain: LRP is measured with each of these, numbers or 'reference'; default: its default",
+    )
     _add_device(parser)
     parser.add_class_arguments(DataSettings, "data")
 
@@ -286,7 +293,38 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
         for name, reason in result.skipped:
             console.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nreport: {result.report}", soft_wrap=True)
+    if options.explain:
+        _measure_explanations(options, output / "explanations", console)
     return 0
+
+
+def _measure_explanations(options: Namespace, output: Path, console: Console) -> None:
+    """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
+    from .checkpoint import load_model
+    from .data import open_dataset
+    from .explain import DEFAULT_STABILIZER
+    from .explain.faithfulness import evaluate_explanations
+    from .explain.faithfulness_report import faithfulness_table, write_faithfulness
+    from .precision import pick_device
+
+    data = DataSettings(**options.data.as_dict())
+    model, _ = load_model(options.checkpoint, pick_device(options.device))
+    dataset, index = open_dataset(data)
+    with _bar(console, "explaining clips") as update:
+        result = evaluate_explanations(
+            model,
+            dataset,
+            index,
+            split=options.split,
+            stabilizers=options.stabilizers or (DEFAULT_STABILIZER,),
+            clips_per_video=data.evaluation_clips,
+            decoder=data.decoder,
+            workers=data.workers,
+            advance=update,
+        )
+    written = write_faithfulness(result, output)
+    console.print(faithfulness_table(result), markup=False, highlight=False)
+    console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)
 
 
 def _add_predict(parser: ArgumentParser, base: ISTVTConfig) -> None:

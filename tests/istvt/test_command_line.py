@@ -320,3 +320,13 @@ def test_predict_names_a_video_shorter_than_a_clip(trained_run, tmp_path, capsys
     write_numbered(tmp_path, "blink", frames=3)
     assert main(["predict", f"--checkpoint={trained_run}", str(tmp_path / "blink.mp4"), "--no-detect"]) == 1
     assert "blink.mp4: has 3 frames; a clip needs 6." in capsys.readouterr().out
+
+
+def test_evaluate_explain_measures_every_method_against_random_order(trained_run, synthetic_set, tmp_path, capsys):
+    arguments = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={tmp_path}"]
+    arguments += ["--explain", "--stabilizers=[0.01,reference]", "--data.evaluation_clips=1", "--bootstrap=50"]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    for method in ("lrp", "raw", "rollout", "gradient", "gradcam", "random", "reference"):
+        assert method in table
+    assert {path.suffix for path in (tmp_path / "explanations").iterdir()} == {".json", ".md", ".svg"}
