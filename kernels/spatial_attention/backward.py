@@ -96,9 +96,11 @@ def spatial_backward_keys(
     grad_k_clip, grad_k_frame, grad_k_position, grad_k_head,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr, GRAD_K: tl.constexpr, GRAD_V: tl.constexpr,
 ):  # fmt: skip
     """One program: ``ROWS`` keys of one head of one frame row, against all its queries (grad_v: strides of grad_k).
+
+    It writes grad_k, grad_v or both: see :func:`kernels.spatial_attention.settings.splits_keys`.
 
     Nothing is masked in the loop. Rows past the last query hold zeros of q and dO and add nothing; rows past the last
     key are never stored.
@@ -130,22 +132,26 @@ def spatial_backward_keys(
             s += product(k_right, tl.trans(q_right), PRECISION)
         a = tl.exp2(s * scale_log2 - normaliser[None, :])
         g_left, g_right = load_rows(grad_out, query * grad_out_position, valid, LEFT, RIGHT, HEAD_DIM)
-        mean = tl.load(delta + query, mask=valid, other=0.0)
-        weights = a.to(g_left.dtype)
-        grad_v_left += product(weights, g_left, PRECISION)
-        if RIGHT > 0:
-            grad_v_right += product(weights, g_right, PRECISION)
-        grad_a = product(v_left, tl.trans(g_left), PRECISION)
-        if RIGHT > 0:
-            grad_a += product(v_right, tl.trans(g_right), PRECISION)
-        grad_s = (a * (grad_a - mean[None, :])).to(q_left.dtype)
-        grad_k_left += product(grad_s, q_left, PRECISION)
-        if RIGHT > 0:
-            grad_k_right += product(grad_s, q_right, PRECISION)
+        if GRAD_V:
+            weights = a.to(g_left.dtype)
+            grad_v_left += product(weights, g_left, PRECISION)
+            if RIGHT > 0:
+                grad_v_right += product(weights, g_right, PRECISION)
+        if GRAD_K:
+            mean = tl.load(delta + query, mask=valid, other=0.0)
+            grad_a = product(v_left, tl.trans(g_left), PRECISION)
+            if RIGHT > 0:
+                grad_a += product(v_right, tl.trans(g_right), PRECISION)
+            grad_s = (a * (grad_a - mean[None, :])).to(q_left.dtype)
+            grad_k_left += product(grad_s, q_left, PRECISION)
+            if RIGHT > 0:
+                grad_k_right += product(grad_s, q_right, PRECISION)
 
     offset = clip * grad_k_clip + frame * grad_k_frame + head * grad_k_head
     rows = key * grad_k_position
-    grad_k_left = grad_k_left * scale
-    grad_k_right = grad_k_right * scale
-    store_rows(grad_k + offset, rows, key_valid, grad_k_left, grad_k_right, LEFT, RIGHT, HEAD_DIM)
-    store_rows(grad_v + offset, rows, key_valid, grad_v_left, grad_v_right, LEFT, RIGHT, HEAD_DIM)
+    if GRAD_K:
+        grad_k_left = grad_k_left * scale
+        grad_k_right = grad_k_right * scale
+        store_rows(grad_k + offset, rows, key_valid, grad_k_left, grad_k_right, LEFT, RIGHT, HEAD_DIM)
+    if GRAD_V:
+        store_rows(grad_v + offset, rows, key_valid, grad_v_left, grad_v_right, LEFT, RIGHT, HEAD_DIM)

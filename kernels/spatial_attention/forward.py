@@ -4,7 +4,7 @@
     m, l, o <- online softmax          o = sum_u exp2(scale_log2 s_u - m) v_u / l
     log_sum_exp = m + log2(l)          base 2, of the scaled scores: all that backward needs of the softmax
 
-With ``EMIT_ATTENTION`` a second pass over the keys writes ``exp2(scale_log2 s - log_sum_exp)``, already normalised.
+With ``EMIT_ATTENTION`` a second pass over the keys writes ``exp2(scale_log2 s - m) / l``.
 The scale is not negative here: the caller moves a negative one into q.
 """
 
@@ -93,11 +93,12 @@ def spatial_forward(
 
     if EMIT_ATTENTION:
         attention += group * queries * positions
+        share = 1.0 / total
         for start in range(0, positions, COLUMNS):
             key = tile_rows(start, COLUMNS, WIDE)
             valid = key < positions
             k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
             s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)
-            a = tl.exp2(s * scale_log2 - normaliser[:, None])
+            a = tl.exp2(s * scale_log2 - largest[:, None]) * share[:, None]
             written = query_valid[:, None] & valid[None, :]
             tl.store(attention + (query * positions)[:, None] + key[None, :], a, mask=written)

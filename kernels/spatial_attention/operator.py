@@ -16,6 +16,7 @@ from kernels.spatial_attention.backward import spatial_backward_keys, spatial_ba
 from kernels.spatial_attention.forward import spatial_forward
 from kernels.spatial_attention.reference import log_sum_exp as reference_log_sum_exp
 from kernels.spatial_attention.reference import spatial_attention as reference
+from kernels.spatial_attention.reference import spatial_attention_backward as reference_backward
 
 Tensor = torch.Tensor
 
@@ -136,18 +137,21 @@ def launch_backward(
         EMIT_GRADIENT=grad_attention is not None,
     )
     setting = settings.backward_keys(q, k, architecture(q))
-    launch(
-        spatial_backward_keys,
-        _programs(k, setting),
-        setting,
-        q.device,
-        **shared,
-        grad_k=grad_k,
-        grad_v=grad_v,
-        **_strides("grad_k", grad_k),
-        **_sizes(q, k, setting),
-        WIDE=wide_rows(0, q, k, v, grad_out, grad_k),
-    )
+    for grad_of_k, grad_of_v in [(True, False), (False, True)] if settings.splits_keys(k) else [(True, True)]:
+        launch(
+            spatial_backward_keys,
+            _programs(k, setting),
+            setting,
+            q.device,
+            **shared,
+            grad_k=grad_k,
+            grad_v=grad_v,
+            **_strides("grad_k", grad_k),
+            **_sizes(q, k, setting),
+            WIDE=wide_rows(0, q, k, v, grad_out, grad_k),
+            GRAD_K=grad_of_k,
+            GRAD_V=grad_of_v,
+        )
 
 
 def empty_out(q: Tensor) -> Tensor:
@@ -220,22 +224,17 @@ def _reference_forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: fl
 def _reference_backward_with_attention(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    tape = AttentionTape()
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-        again = reference(*leaves, scale=scale, tape=tape)
-        gradients = torch.autograd.grad(again, leaves, grad_out)
-    return *(x.contiguous() for x in gradients), tape.gradient.contiguous()
+    return reference_backward(q, k, v, grad_out, scale)
 
 
 def _reference_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _reference_backward_with_attention(q, k, v, out, log_sum_exp, grad_out, scale)[:3]
+    return reference_backward(q, k, v, grad_out, scale)[:3]
 
 
 def _reference_packed_backward(qkv: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float) -> Tensor:
-    return torch.stack(_reference_backward(*qkv.unbind(3), out, log_sum_exp, grad_out, scale), 3)
+    return torch.stack(reference_backward(*qkv.unbind(3), grad_out, scale)[:3], 3)
 
 
 forward = register(

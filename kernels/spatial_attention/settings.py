@@ -1,7 +1,16 @@
-"""Launch settings of the spatial attention kernels, by width of the dtype, architecture and head dimension."""
+"""Launch settings of the spatial attention kernels, by width of the dtype, architecture and head dimension.
+
+A tile is ``rows`` (what a program owns: queries, or keys in ``BACKWARD_KEYS``) by ``columns`` (what it walks over).
+128 rows halve how often keys and values are read from the second-level cache, which 64 rows would saturate.
+
+No row has been measured yet. Each is the largest tile tried whose resource report (``python -m bench compile``) shows
+no spilled register (a handful in float32 with heads wider than 64) and fits the shared memory of its chips: ``ANY``
+fits the 99 KiB of sm_89. ``python -m bench spatial --tune`` measures the candidates and prints rows to paste here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,79 +20,75 @@ from kernels.launch import ANY, Setting, choose
 
 @dataclass(frozen=True)
 class TileSetting(Setting):
-    """A tile of ``rows`` (what a program owns) by ``columns`` (what it walks over, a tile at a time)."""
+    """A tile of ``rows`` by ``columns``."""
 
     columns: int = 64
 
 
-# A last block asks for the class token alone: larger query tiles would be padding.
-FEW_QUERIES = 16
-
 Table = dict[int | str, list[tuple[int, TileSetting]]]
 
+# Bound: head dimension. TileSetting(rows, num_warps, num_stages, columns).
 FORWARD_16: Table = {
-    ANY: [
-        (64, TileSetting(128, 8, 3, 64)),
-        (96, TileSetting(128, 8, 3, 64)),
-        (128, TileSetting(128, 8, 3, 64)),
-    ],
+    ANY: [(128, TileSetting(128, 8, 3, 64))],  # not measured, from the resource report
 }
 FORWARD_32: Table = {
-    ANY: [
+    ANY: [  # not measured, from the resource report
         (64, TileSetting(64, 8, 2, 32)),
-        (96, TileSetting(64, 8, 2, 32)),
-        (128, TileSetting(64, 8, 2, 32)),
+        (96, TileSetting(64, 8, 2, 16)),
+        (128, TileSetting(32, 8, 1, 16)),
     ],
+    90: [(96, TileSetting(128, 8, 2, 32)), (128, TileSetting(32, 8, 1, 16))],  # not measured, from the resource report
 }
 BACKWARD_QUERIES_16: Table = {
-    ANY: [
-        (64, TileSetting(128, 8, 2, 64)),
-        (96, TileSetting(128, 8, 2, 64)),
-        (128, TileSetting(128, 8, 2, 64)),
-    ],
+    ANY: [(64, TileSetting(128, 8, 2, 64)), (128, TileSetting(128, 8, 3, 32))],  # not measured, resource report
 }
 BACKWARD_QUERIES_32: Table = {
-    ANY: [
-        (64, TileSetting(64, 8, 2, 32)),
-        (96, TileSetting(64, 8, 2, 32)),
-        (128, TileSetting(64, 8, 2, 32)),
+    ANY: [(64, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
+    80: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
+    90: [  # not measured, from the resource report
+        (64, TileSetting(128, 8, 2, 32)),
+        (96, TileSetting(64, 8, 2, 16)),
+        (128, TileSetting(32, 8, 1, 16)),
     ],
 }
 BACKWARD_KEYS_16: Table = {
-    ANY: [
-        (64, TileSetting(64, 8, 2, 64)),
-        (96, TileSetting(64, 8, 2, 64)),
-        (128, TileSetting(64, 8, 2, 64)),
-    ],
+    ANY: [(96, TileSetting(128, 8, 3, 32)), (128, TileSetting(64, 8, 3, 32))],  # not measured, resource report
+    90: [(128, TileSetting(128, 8, 3, 32))],  # not measured, from the resource report
 }
 BACKWARD_KEYS_32: Table = {
-    ANY: [
-        (64, TileSetting(32, 8, 2, 32)),
-        (96, TileSetting(32, 8, 2, 32)),
-        (128, TileSetting(32, 8, 2, 32)),
+    ANY: [(64, TileSetting(32, 8, 2, 32)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
+    90: [  # not measured, from the resource report
+        (64, TileSetting(64, 8, 2, 32)),
+        (96, TileSetting(64, 8, 2, 16)),
+        (128, TileSetting(32, 8, 1, 16)),
     ],
 }
 
-
-# One query tile of 16 rows: bound by reading keys and values once.
-FEW_FORWARD_16: Table = {ANY: [(128, TileSetting(16, 4, 2, 64))]}
-FEW_FORWARD_32: Table = {ANY: [(128, TileSetting(16, 4, 2, 32))]}
-FEW_BACKWARD_QUERIES_16: Table = {ANY: [(128, TileSetting(16, 4, 2, 64))]}
-FEW_BACKWARD_QUERIES_32: Table = {ANY: [(128, TileSetting(16, 4, 2, 32))]}
-FEW_BACKWARD_KEYS_16: Table = {ANY: [(128, TileSetting(64, 4, 1, 16))]}
-FEW_BACKWARD_KEYS_32: Table = {ANY: [(128, TileSetting(32, 4, 1, 16))]}
+# The last block asks for the class token alone: one tile of 16 queries, bound by reading keys and values once.
+FEW_QUERIES = 16
+FEW_FORWARD: Table = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
+FEW_BACKWARD_QUERIES: Table = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
+FEW_BACKWARD_KEYS: Table = {ANY: [(128, TileSetting(32, 4, 1, 16))]}  # not measured, from the resource report
 
 
-def _select(narrow: Table, wide: Table, few_narrow: Table, few_wide: Table):
-    """The function that chooses among four tables: 16-bit or float32, many queries or few."""
+def _chooser(narrow: Table, wide: Table, few: Table) -> Callable[[torch.Tensor, torch.Tensor, int], TileSetting]:
+    """What picks the setting for queries, keys and an architecture among the tables for 16 bits, 32 bits and few."""
 
-    def choose_for(q: torch.Tensor, k: torch.Tensor, architecture: int) -> TileSetting:
-        tables = (few_narrow, few_wide) if q.shape[2] <= FEW_QUERIES else (narrow, wide)
-        return choose(tables[q.element_size() == 4], architecture, k.shape[-1])
+    def choose_setting(q: torch.Tensor, k: torch.Tensor, architecture: int) -> TileSetting:
+        table = few if q.shape[2] <= FEW_QUERIES else wide if q.element_size() == 4 else narrow
+        return choose(table, architecture, k.shape[-1])
 
-    return choose_for
+    return choose_setting
 
 
-forward = _select(FORWARD_16, FORWARD_32, FEW_FORWARD_16, FEW_FORWARD_32)
-backward_queries = _select(BACKWARD_QUERIES_16, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES_16, FEW_BACKWARD_QUERIES_32)
-backward_keys = _select(BACKWARD_KEYS_16, BACKWARD_KEYS_32, FEW_BACKWARD_KEYS_16, FEW_BACKWARD_KEYS_32)
+forward = _chooser(FORWARD_16, FORWARD_32, FEW_FORWARD)
+backward_queries = _chooser(BACKWARD_QUERIES_16, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES)
+backward_keys = _chooser(BACKWARD_KEYS_16, BACKWARD_KEYS_32, FEW_BACKWARD_KEYS)
+
+
+def splits_keys(k: torch.Tensor) -> bool:
+    """Whether the gradients of keys and values take a launch each: 8 products in all, where one launch makes it 7.
+
+    In float32 tensor cores want every operand as two tf32 parts; those of keys and values together spill registers.
+    """
+    return k.element_size() == 4 and k.shape[-1] > 64
