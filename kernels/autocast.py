@@ -11,6 +11,7 @@ def to_autocast_dtype(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x.to(torch.get_autocast_dtype(x.device.type))
         if isinstance(x, torch.Tensor)
         and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and x.device.type in ("cpu", "cuda")
         and torch.is_autocast_enabled(x.device.type)
         else x
         for x in tensors

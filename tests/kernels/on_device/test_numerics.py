@@ -1,0 +1,17 @@
+"""Every kernel's comparison against float64: the cases of ``python -m bench numerics``."""
+
+import pytest
+import torch
+
+from bench.cases import OPERATIONS, module
+from bench.comparison import compare
+from kernels.launch import interpreted
+
+DEVICE = torch.device("cpu" if interpreted() else "cuda")
+CASES = [case for operation in OPERATIONS for case in module(operation).numerics(DEVICE, interpreted())]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.operation}-{case.mode}-{case.dtype}-{case.shape}")
+def test_the_error_is_at_most_one_and_a_half_times_that_of_eager_pytorch(case, poisoned):
+    for comparison in compare(case):
+        assert comparison.holds, f"{comparison.quantity}: {comparison.error:.2e}, eager {comparison.eager_error:.2e}"

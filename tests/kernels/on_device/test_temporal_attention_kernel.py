@@ -1,0 +1,212 @@
+"""What must hold of the temporal attention kernels for any shape, memory layout and dtype."""
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import kernels.launch
+from kernels import AttentionTape, temporal_attention, temporal_attention_packed
+from kernels.launch import interpreted
+from kernels.temporal_attention import SELF_SUBTRACT
+from kernels.temporal_attention.reference import temporal_attention as reference
+
+DTYPES = [torch.float32, torch.float16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]
+DEVICE = torch.device("cpu" if interpreted() else "cuda")
+# The error of a result rounded to the dtype, with room for rounded probabilities and differenced queries.
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def assert_near(x, exact, dtype):
+    assert x.shape == exact.shape
+    exact = exact.double()
+    error = (x.double() - exact).norm() / max(exact.norm().item(), 1e-3)
+    assert error <= TOLERANCE[dtype], f"relative error {error:.1e}"
+
+
+def packed(clips, frames, positions, heads, head_dim, dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(DEVICE, dtype)
+
+
+def everything(function, q, k, v, grad_out, **arguments):
+    """Output, gradients of q, k and v."""
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = function(*leaves, **arguments)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad_out.to(out.dtype))]
+
+
+@settings(max_examples=12 if interpreted() else 200, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    clips=st.integers(0, 2),
+    frames=st.integers(2, 12) if interpreted() else st.integers(2, 128),
+    positions=st.integers(1, 9),
+    heads=st.integers(1, 3),
+    head_dim=st.integers(8, 40) if interpreted() else st.integers(8, 128),
+    queries=st.sampled_from([None, 1, 2]),
+    mode=st.sampled_from(SELF_SUBTRACT),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(["packed", "contiguous", "sliced"]),
+)
+def test_any_shape_and_layout_agrees_with_the_reference_and_reads_nothing_beyond_its_rows(
+    clips, frames, positions, heads, head_dim, queries, mode, dtype, layout
+):
+    qkv = packed(clips, frames, positions, heads, head_dim, dtype)
+    q, k, v = qkv.unbind(3)
+    if layout == "contiguous":
+        q, k, v = (x.contiguous() for x in (q, k, v))
+    if layout == "sliced":  # every dimension goes on, with NaN, beyond the last row; heads are not even adjacent
+        surrounding = torch.full(
+            (clips + 1, frames + 2, positions + 3, 3, heads + 1, head_dim + 5), torch.nan, dtype=dtype, device=DEVICE
+        )
+        inner = surrounding[:clips, 1 : frames + 1, 1 : positions + 1, :, :heads, 2 : head_dim + 2]
+        inner.copy_(qkv)
+        q, k, v = inner.unbind(3)
+    q = q[:, :queries]
+    grad_out = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+    got = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
+    exact = everything(reference, *(x.double() for x in (q, k, v)), grad_out, self_subtract=mode)
+    for x, y in zip(got, exact, strict=True):
+        assert x.dtype == dtype
+        assert_near(x, y, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", SELF_SUBTRACT)
+def test_a_packed_product_gets_the_same_output_and_one_packed_gradient(mode, dtype, poisoned):
+    qkv = packed(2, 4, 3, 2, 16, dtype).requires_grad_()
+    grad_out = torch.randn(2, 4, 3, 2, 16).to(DEVICE, dtype)
+    out = temporal_attention_packed(qkv, self_subtract=mode)
+    (gradient,) = torch.autograd.grad(out, qkv, grad_out)
+    apart = everything(temporal_attention, *qkv.detach().unbind(3), grad_out, self_subtract=mode)
+    assert torch.equal(out, apart[0])
+    assert torch.equal(gradient, torch.stack(apart[1:], 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_output_is_contiguous_and_the_gradient_of_a_sum_arrives_expanded(dtype):
+    q, k, v = packed(1, 3, 4, 2, 16, dtype).unbind(3)
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = temporal_attention(*leaves)
+    assert out.is_contiguous()
+    out.sum().backward()  # stride 0 in every dimension
+    exact = everything(reference, q.double(), k.double(), v.double(), torch.ones_like(q))
+    for leaf, gradient in zip(leaves[2:], exact[3:], strict=True):
+        assert_near(leaf.grad, gradient, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", SELF_SUBTRACT)
+def test_the_tape_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_sum_to_one(mode, dtype, poisoned):
+    q, k, v = packed(2, 5, 3, 2, 16, dtype).unbind(3)
+    grad_out = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+    tape, exact = AttentionTape(), AttentionTape()
+    plain = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
+    taped = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode, tape=tape)
+    everything(reference, q.double(), k.double(), v.double(), grad_out, self_subtract=mode, tape=exact)
+    assert tape.attention.dtype == tape.gradient.dtype == torch.float32
+    assert_near(tape.attention, exact.attention, dtype)
+    assert_near(tape.gradient, exact.gradient, dtype)
+    assert (tape.attention.sum(-1) - 1).abs().max() < 1e-5
+    for x, y in zip(plain, taped, strict=True):
+        assert torch.equal(x, y), "taping changes a result"
+
+
+class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
+    """Remembers the number of elements of every tensor that comes out of an operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.sizes |= {x.numel() for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, torch.Tensor)}
+        return out
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_a_tape_no_matrix_of_attention_is_ever_allocated(dtype):
+    q, k, v = packed(1, 7, 3, 2, 16, dtype).unbind(3)
+    matrix = 1 * 3 * 2 * 7 * 7
+    with Allocations() as plain:
+        everything(temporal_attention, q, k, v, torch.ones_like(q))
+    with Allocations() as taped:
+        everything(temporal_attention, q, k, v, torch.ones_like(q), tape=AttentionTape())
+    with Allocations() as stored:
+        everything(reference, q, k, v, torch.ones_like(q))
+    assert matrix not in plain.sizes
+    assert matrix in taped.sizes
+    assert matrix in stored.sizes
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_permuting_positions_permutes_the_output(dtype):
+    q, k, v = packed(1, 4, 11, 1, 16, dtype).unbind(3)
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
+    out = temporal_attention(q, k, v, self_subtract="fused")
+    permuted = temporal_attention(*(x[:, :, order] for x in (q, k, v)), self_subtract="fused")
+    assert torch.equal(permuted, out[:, :, order])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equal_frames_attend_to_all_differences_alike(dtype):
+    """No motion: rows 2.. of the subtracted keys are zero, so every query gives those frames the same weight."""
+    q, k, v = packed(1, 6, 3, 2, 16, dtype).unbind(3)
+    still = [torch.cat((x[:, :1], x[:, 1:2].expand(-1, 5, -1, -1, -1)), 1) for x in (q, k, v)]
+    tape = AttentionTape()
+    temporal_attention(*still, self_subtract="fused", tape=tape)
+    differences = tape.attention[..., 2:]
+    assert torch.equal(differences, differences[..., :1].expand_as(differences))
+    queries = tape.attention[..., 2:, :]  # zero queries: every key alike
+    assert torch.allclose(queries, torch.full_like(queries, 1 / 6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", SELF_SUBTRACT)
+def test_64_bit_offsets_and_a_second_backward_run_give_the_same_bits(mode, dtype, monkeypatch):
+    q, k, v = packed(2, 5, 5, 1, 24, dtype).unbind(3)
+    grad_out = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+    first = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
+    again = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
+    monkeypatch.setattr(kernels.launch, "LARGEST_32_BIT_OFFSET", 0)
+    wide = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
+    for x, y, z in zip(first, again, wide, strict=True):
+        assert torch.equal(x, y)
+        assert torch.equal(x, z)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.float32])
+@pytest.mark.parametrize("mode", SELF_SUBTRACT)
+def test_padding_the_head_with_zeros_changes_nothing_and_pads_get_gradients_of_exactly_zero(mode, dtype, poisoned):
+    qkv = packed(1, 4, 3, 2, 27, dtype)
+    grad_out = torch.randn(1, 4, 3, 2, 27, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+    wide, wide_grad = (torch.nn.functional.pad(x, (0, 5)) for x in (qkv, grad_out))
+    plain = everything(temporal_attention, *qkv.unbind(3), grad_out, self_subtract=mode)
+    padded = everything(temporal_attention, *wide.unbind(3), wide_grad, self_subtract=mode, scale=27**-0.5)
+    for x, y in zip(plain, padded, strict=True):
+        assert (y[..., 27:] == 0).all()
+        assert_near(y[..., :27], x, dtype)
+
+
+def test_a_gradient_of_a_gradient_is_refused_and_not_silently_wrong():
+    q, k, v = packed(1, 3, 2, 1, 8, torch.float32).unbind(3)
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    weight = torch.ones_like(q, requires_grad=True)
+    (gradient,) = torch.autograd.grad((temporal_attention(*leaves) * weight).sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda q, k, v: (q, k, v.mT.contiguous().mT), r"v has stride \d+ in its last dimension; it takes a contig"),
+        (lambda q, k, v: [torch.zeros(1, 3, 2, 1, 129, device=DEVICE)] * 3, "k has head_dim 129; the kernels take"),
+        (lambda q, k, v: [torch.zeros(1, 129, 2, 1, 8, device=DEVICE)] * 3, "k has 129 frame rows; the kernels take"),
+    ],
+)
+def test_what_a_kernel_cannot_take_is_named_before_any_launch(change, sentence):
+    with kernels.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
+        temporal_attention(*change(*packed(1, 3, 2, 2, 8, torch.float32).unbind(3)))
+    assert launches == []
