@@ -49,9 +49,13 @@ class _Recording:
 _recording: _Recording | None = None
 
 
+# Read once: Triton decides when a kernel is defined, and torch.compile cannot trace the look-up.
+_INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` before import), on CPU tensors."""
-    return bool(triton.knobs.runtime.interpret)
+    return _INTERPRETED
 
 
 def runs_kernels(x: torch.Tensor) -> bool:
