@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .model import ISTVT
 from .settings import TrainingSettings
 
 
-def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = False) -> None:
+def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = False, backend: str = "inductor") -> None:
     """Set the model up for training, in place; parameter names stay as they are.
 
     Args:
         model: on its device already.
         training: `execution` and `activation_checkpointing`.
         shared_out: FSDP will share out its parameters, and it takes contiguous ones only.
+        backend: torch.compile's, where something is compiled.
     """
     if shared_out:
         model.backbone.register_forward_pre_hook(_channels_last_input)
@@ -26,9 +29,9 @@ def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = Fals
         model.to(memory_format=torch.channels_last)
     if training.activation_checkpointing:
         for block in model.blocks:
-            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = functools.partial(_recomputed, block.forward)
     if training.execution != "eager":
-        _compile(model, mode="reduce-overhead" if training.execution == "cuda_graphs" else None)
+        _compile(model, backend, mode="reduce-overhead" if training.execution == "cuda_graphs" else None)
 
 
 def eager_for_now() -> contextlib.AbstractContextManager:
@@ -36,14 +39,19 @@ def eager_for_now() -> contextlib.AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def _channels_last_input(backbone: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+def _recomputed(forward: Callable[..., Tensor], *inputs: object) -> Tensor:
+    """Call `forward`, keep its inputs only, and call it again in the backward pass."""
+    return checkpoint(forward, *inputs, use_reentrant=False)
+
+
+def _channels_last_input(backbone: torch.nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     (frames,) = inputs
     return (frames.contiguous(memory_format=torch.channels_last),)
 
 
-def _compile(model: ISTVT, mode: str | None) -> None:
+def _compile(model: ISTVT, backend: str, mode: str | None) -> None:
     """Compile the backbone and every block by itself: equal blocks are compiled once, and a break is an error."""
-    options = {"fullgraph": True, "dynamic": False, "mode": mode}
+    options = {"fullgraph": True, "dynamic": False, "backend": backend, "mode": mode}
     model.backbone.compile(**options)
     for block in model.blocks:
         block.compile(**options)

@@ -224,7 +224,7 @@ def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
         if last:
             next(batches, None)  # the loader has finished its list of what it skipped
             _note_skipped(run, loader)
-        if last or due or (training.checkpoint_steps and record.step % training.checkpoint_steps == 0):
+        if due or (training.checkpoint_steps and record.step % training.checkpoint_steps == 0):
             run.save()
     if not counts.clips:
         first = next((f"; the first reason: {reason}" for reason in record.skipped.values()), "")
