@@ -1,0 +1,79 @@
+"""What a training step spends its time on: kernels of a profile, added up by what they do."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+# The first that matches counts. Names are those of CUDA kernels on a GPU and of operators on a CPU.
+FAMILIES = (
+    ("temporal attention", r"\b(exact|matrix)_(forward|backward)"),
+    ("spatial attention", r"spatial_(forward|backward)"),
+    ("LayerNorm and difference", r"layer_norm_difference"),
+    ("fused attention of PyTorch", r"flash|fmha|sdpa|efficient_attention|scaled_dot_product|mha_"),
+    ("softmax", r"softmax"),
+    ("convolution", r"conv|cudnn|fprop|dgrad|wgrad|winograd|im2col|nchwToNhwc|nhwcToNchw"),
+    ("matrix product", r"gemm|gemv|nvjet|cutlass|cublas|splitK|\bmm\b|bmm|addmm|aten::linear|matmul"),
+    ("normalisation", r"layer_?norm|batch_?norm|\bbn_|_bn_"),
+    ("pooling", r"pool"),
+    ("optimizer", r"adam|multi_tensor|foreach|sgd"),
+    ("copy and cast", r"memcpy|memset|copy|CatArray|cat_|aten::(cat|clone|contiguous|fill_|zero_|pad|to\b)|transpose"),
+    ("compiled pointwise and reduction", r"^triton_"),
+    ("pointwise and reduction", r"elementwise|reduce|vectorized|gelu|aten::(add|mul|sub|div|sum|relu|threshold)"),
+)
+OTHER = "other"
+
+
+@dataclass(frozen=True)
+class FamilyTime:
+    """Microseconds a step of one family, and its share of all."""
+
+    family: str
+    microseconds: float
+    share: float
+    calls: float
+
+
+def family(name: str) -> str:
+    """The family of a kernel or operator."""
+    return next((title for title, pattern in FAMILIES if re.search(pattern, name, re.IGNORECASE)), OTHER)
+
+
+def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None = None) -> list[FamilyTime]:
+    """Run ``step`` ``count`` times and add its kernels up, largest first.
+
+    Args:
+        step: already warm.
+        count: steps to profile.
+        trace: where to write a chrome trace (chrome://tracing, ui.perfetto.dev).
+    """
+    on_gpu = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
+    with profile(activities=activities) as profiler:
+        for _ in range(count):
+            step()
+        if on_gpu:
+            torch.cuda.synchronize()
+    if trace:
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(trace))
+    times, calls = Counter(), Counter()
+    for event in profiler.events():
+        if on_gpu and (event.device_type != DeviceType.CUDA or event.is_user_annotation):
+            continue  # an annotation spans kernels that are counted already
+        name = family(event.name)
+        times[name] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        calls[name] += 1
+    total = sum(times.values()) or 1.0
+    return [
+        FamilyTime(name, spent / count, spent / total, calls[name] / count)
+        for name, spent in times.most_common()
+        if spent
+    ]

@@ -1,0 +1,113 @@
+"""What the scaling benchmark compares: attention over all tokens at once, and over frames and then over positions.
+
+Each method takes q, k and v ``[B, F, S, N, D]`` and returns ``[B, F, S, N, D]``. The factorised ones attend over
+frames first and give the result to attention over positions as its values, with the same queries and keys: the two
+attentions of a block without the projections between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+
+import kernels
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def joint_pairs(frames: int, cells: int) -> int:
+    """Query-key pairs of joint attention for T frames of HW cells: ``((T + 1)(HW + 1))**2``."""
+    return ((frames + 1) * (cells + 1)) ** 2
+
+
+def factorised_pairs(frames: int, cells: int) -> int:
+    """Query-key pairs of both factorised attentions: ``(HW + 1)(T + 1)**2 + (T + 1)(HW + 1)**2``."""
+    return (cells + 1) * (frames + 1) ** 2 + (frames + 1) * (cells + 1) ** 2
+
+
+def multiply_accumulates(pairs: int, clips: int, heads: int, head_dim: int) -> int:
+    """Of QK^T and AV over ``pairs`` in each head of each clip."""
+    return 2 * pairs * clips * heads * head_dim
+
+
+def counted_multiply_accumulates(attend: Attend, qkv: Tensor) -> int:
+    """What torch's FLOP counter sees ``attend`` do with a tensor of that shape; nothing is computed or stored."""
+    q, k, v = torch.empty_like(qkv, device="meta").unbind(3)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        attend(q, k, v)
+    return counter.get_total_flops() // 2
+
+
+def naive_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``softmax(q k^T / sqrt(D)) v`` over dimension -2, every matrix stored."""
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1) @ v
+
+
+def naive_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Vanilla attention over all F * S tokens."""
+    return _jointly(naive_attention, q, k, v)
+
+
+def fused_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same by PyTorch's fused attention: flash on a CPU, whichever it picks on a GPU."""
+    return _jointly(scaled_dot_product_attention, q, k, v)
+
+
+def kernel_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same by this project's flash kernel: one frame row that holds every token."""
+    q, k, v = (x.flatten(1, 2).unsqueeze(1) for x in (q, k, v))
+    return kernels.spatial_attention(q, k, v)
+
+
+def naive_factorised(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Over frames, then over positions, every matrix stored."""
+    by_position = [x.permute(0, 2, 3, 1, 4) for x in (q, k, v)]
+    v = naive_attention(*by_position).permute(0, 3, 1, 2, 4)
+    return naive_attention(*(x.transpose(2, 3) for x in (q, k, v))).transpose(2, 3)
+
+
+def kernel_factorised(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same by this project's kernels."""
+    return kernels.spatial_attention(q, k, kernels.temporal_attention(q, k, v))
+
+
+def _jointly(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    joined = (x.flatten(1, 2).transpose(1, 2) for x in (q, k, v))  # [B, N, F * S, D]
+    return attend(*joined).transpose(1, 2).unflatten(1, q.shape[1:3])
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of every plot.
+
+    Attributes:
+        name: in tables and legends.
+        attend: what is timed.
+        counted: plain PyTorch that does the same multiply-accumulates; the FLOP counter cannot look into a kernel.
+        pairs: query-key pairs by formula, of (T, HW).
+        factorised: whether it attends over frames and positions apart.
+        needs_gpu: Triton kernels run on a CPU only in the interpreter, which is no measure of time.
+    """
+
+    name: str
+    attend: Attend
+    counted: Attend
+    pairs: Callable[[int, int], int]
+    factorised: bool
+    needs_gpu: bool = False
+
+
+METHODS = (
+    Method("naive joint", naive_joint, naive_joint, joint_pairs, factorised=False),
+    Method("SDPA joint", fused_joint, fused_joint, joint_pairs, factorised=False),
+    Method("joint flash kernel", kernel_joint, naive_joint, joint_pairs, factorised=False, needs_gpu=True),
+    Method("naive factorised", naive_factorised, naive_factorised, factorised_pairs, factorised=True),
+    Method(
+        "factorised kernels", kernel_factorised, naive_factorised, factorised_pairs, factorised=True, needs_gpu=True
+    ),
+)
