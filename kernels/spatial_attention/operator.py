@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+import kernels.launch
 from kernels.attention_tape import AttentionTape
-from kernels.launch import LARGEST_32_BIT_OFFSET, architecture, launch, split_head_dim
+from kernels.launch import architecture, launch, split_head_dim
 from kernels.library import register
 from kernels.spatial_attention import settings
 from kernels.spatial_attention.backward import spatial_backward_keys, spatial_backward_queries
@@ -23,14 +24,14 @@ Tensor = torch.Tensor
 LOG2_E = math.log2(math.e)
 
 
-def wide_rows(rows: int, *tensors: Tensor) -> bool:
+def wide_rows(matrix: int, *tensors: Tensor) -> bool:
     """Whether a position is too far from the first of its own frame row for a 32-bit offset.
 
-    Clips, frames and heads are always reached by 64-bit offsets; only positions stay 32-bit where they can. ``rows``
+    Clips, frames and heads are always reached by 64-bit offsets; only positions stay 32-bit where they can. ``matrix``
     is the number of queries times keys where a matrix of them is written, and 0 otherwise.
     """
     furthest = max((x.shape[2] - 1) * x.stride(2) + (x.shape[4] - 1) * x.stride(4) for x in tensors)
-    return max(furthest, rows) > LARGEST_32_BIT_OFFSET
+    return max(furthest, matrix) > kernels.launch.LARGEST_32_BIT_OFFSET
 
 
 def float32_precision(x: Tensor) -> str:

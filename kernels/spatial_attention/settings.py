@@ -30,6 +30,11 @@ Table = dict[int | str, list[tuple[int, TileSetting]]]
 # Bound: head dimension. TileSetting(rows, num_warps, num_stages, columns).
 FORWARD_16: Table = {
     ANY: [(128, TileSetting(128, 8, 3, 64))],  # not measured, from the resource report
+    100: [  # not measured, from the resource report
+        (64, TileSetting(128, 4, 3, 64)),
+        (96, TileSetting(128, 8, 2, 64)),
+        (128, TileSetting(128, 8, 3, 64)),
+    ],
 }
 FORWARD_32: Table = {
     ANY: [  # not measured, from the resource report
@@ -50,6 +55,7 @@ BACKWARD_QUERIES_32: Table = {
         (96, TileSetting(64, 8, 2, 16)),
         (128, TileSetting(32, 8, 1, 16)),
     ],
+    100: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
 }
 BACKWARD_KEYS_16: Table = {
     ANY: [(96, TileSetting(128, 8, 3, 32)), (128, TileSetting(64, 8, 3, 32))],  # not measured, resource report

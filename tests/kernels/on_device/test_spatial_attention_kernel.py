@@ -1,0 +1,275 @@
+"""What must hold of the spatial attention kernels for any shape, memory layout and dtype."""
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import kernels.launch
+from kernels import AttentionTape, spatial_attention
+from kernels.launch import interpreted
+from kernels.spatial_attention import operator, spatial_attention_packed
+from kernels.spatial_attention.reference import log_sum_exp
+from kernels.spatial_attention.reference import spatial_attention as reference
+
+DTYPES = [torch.float32, torch.float16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]
+DEVICE = torch.device("cpu" if interpreted() else "cuda")
+# The error of a result rounded to the dtype, with room for rounded probabilities.
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def assert_near(x, exact, dtype):
+    assert x.shape == exact.shape
+    exact = exact.double()
+    # One key has no gradient through the softmax: relative to numbers of order 0.1 at least.
+    error = (x.double() - exact).norm() / max(exact.norm().item(), 0.1 * exact.numel() ** 0.5, 1e-3)
+    assert error <= TOLERANCE[dtype], f"relative error {error:.1e}"
+
+
+def packed(clips, frames, positions, heads, head_dim, dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(DEVICE, dtype)
+
+
+def gradient_like(q, seed=1):
+    return torch.randn(q.shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, q.dtype)
+
+
+def everything(function, q, k, v, grad_out, **arguments):
+    """Output, gradients of q, k and v."""
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = function(*leaves, **arguments)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad_out.to(out.dtype))]
+
+
+def in_double(q, k, v, grad_out, **arguments):
+    return everything(reference, q.double(), k.double(), v.double(), grad_out, **arguments)
+
+
+@settings(max_examples=12 if interpreted() else 200, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    clips=st.integers(0, 2),
+    frames=st.integers(1, 2),
+    positions=st.integers(1, 45) if interpreted() else st.integers(1, 700),
+    heads=st.integers(1, 2),
+    head_dim=st.integers(8, 40) if interpreted() else st.integers(8, 128),
+    queries=st.sampled_from([None, 0, 1, 17]),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(["packed", "contiguous", "sliced"]),
+    scale=st.sampled_from([None, 0.5, -0.3, 0.0]),
+)
+def test_any_shape_layout_and_scale_agrees_with_the_reference_and_reads_nothing_beyond_its_rows(
+    clips, frames, positions, heads, head_dim, queries, dtype, layout, scale
+):
+    qkv = packed(clips, frames, positions, heads, head_dim, dtype)
+    q, k, v = qkv.unbind(3)
+    if layout == "contiguous":
+        q, k, v = (x.contiguous() for x in (q, k, v))
+    if layout == "sliced":  # every dimension goes on, with NaN, beyond the last row; heads are not even adjacent
+        surrounding = torch.full(
+            (clips + 1, frames + 2, positions + 3, 3, heads + 1, head_dim + 5), torch.nan, dtype=dtype, device=DEVICE
+        )
+        inner = surrounding[:clips, 1 : frames + 1, 1 : positions + 1, :, :heads, 2 : head_dim + 2]
+        inner.copy_(qkv)
+        q, k, v = inner.unbind(3)
+    q = q[:, :, :queries]
+    grad_out = gradient_like(q)
+    got = everything(spatial_attention, q, k, v, grad_out, scale=scale)
+    exact = in_double(q, k, v, grad_out, scale=scale)
+    for x, y in zip(got, exact, strict=True):
+        assert x.dtype == dtype
+        assert_near(x, y, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_packed_product_gets_the_same_output_and_one_packed_gradient(dtype, poisoned):
+    qkv = packed(2, 1, 37, 2, 16, dtype).requires_grad_()
+    grad_out = gradient_like(qkv[:, :, :, 0])
+    out = spatial_attention_packed(qkv)
+    (gradient,) = torch.autograd.grad(out, qkv, grad_out)
+    apart = everything(spatial_attention, *qkv.detach().unbind(3), grad_out)
+    assert torch.equal(out, apart[0])
+    assert torch.equal(gradient, torch.stack(apart[1:], 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_output_is_contiguous_and_the_gradient_of_a_sum_arrives_expanded(dtype):
+    q, k, v = packed(1, 2, 20, 2, 16, dtype).unbind(3)
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = spatial_attention(*leaves)
+    assert out.is_contiguous()
+    out.sum().backward()  # stride 0 in every dimension
+    assert_near(leaves[2].grad, in_double(q, k, v, torch.ones_like(q))[3], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("queries", [None, 1])
+def test_the_tape_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_sum_to_one(queries, dtype, poisoned):
+    q, k, v = packed(1, 2, 41, 2, 16, dtype).unbind(3)
+    q = q[:, :, :queries]
+    grad_out = gradient_like(q)
+    tape, exact = AttentionTape(), AttentionTape()
+    plain = everything(spatial_attention, q, k, v, grad_out)
+    taped = everything(spatial_attention, q, k, v, grad_out, tape=tape)
+    in_double(q, k, v, grad_out, tape=exact)
+    assert tape.attention.shape == (1, 2, 2, q.shape[2], 41)
+    assert tape.attention.dtype == tape.gradient.dtype == torch.float32
+    assert_near(tape.attention, exact.attention, torch.float32)
+    assert_near(tape.gradient, exact.gradient, torch.float32)
+    assert (tape.attention.sum(-1) - 1).abs().max() < 1e-5
+    for x, y in zip(plain, taped, strict=True):
+        assert torch.equal(x, y), "taping changes a result"
+
+
+class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
+    """Remembers the largest tensor that comes out of an operation, in elements."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for x in torch.utils._pytree.tree_leaves(out):
+            self.largest = max(self.largest, x.numel() if isinstance(x, torch.Tensor) else 0)
+        return out
+
+
+def test_without_a_tape_the_largest_buffer_grows_as_the_positions_and_with_one_as_their_square():
+    def largest(function, positions, **arguments):
+        q, k, v = (x.contiguous() for x in packed(1, 1, positions, 1, 8, torch.float32).unbind(3))
+        with Allocations() as allocations:
+            everything(function, q, k, v, torch.ones_like(q), **arguments)
+        return allocations.largest
+
+    assert (largest(spatial_attention, 40), largest(spatial_attention, 80)) == (40 * 8, 80 * 8)
+    assert largest(spatial_attention, 80, tape=AttentionTape()) == 80 * 80
+    assert largest(reference, 80) == 80 * 80
+
+
+def test_what_is_kept_for_backward_is_the_base_2_log_sum_exp_of_the_scaled_scores(poisoned):
+    q, k, v = packed(1, 2, 35, 2, 24, torch.float32).unbind(3)
+    out, kept = operator.forward(q, k, v, 0.7)
+    assert_near(kept, log_sum_exp(q, k, scale=0.7), torch.float32)
+    assert_near(out, reference(q.double(), k.double(), v.double(), scale=0.7), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_a_frame_see_nothing_of_other_frames_heads_and_clips(dtype):
+    """NaN in every other group must not leak into this one, forward or backward."""
+    clean = packed(2, 2, 19, 2, 16, dtype)
+    dirty = torch.full_like(clean, torch.nan)
+    dirty[1, 0, :, :, 1] = clean[1, 0, :, :, 1]
+    grad_out = gradient_like(clean[:, :, :, 0])
+    expected = everything(spatial_attention, *clean.unbind(3), grad_out)
+    found = everything(spatial_attention, *dirty.unbind(3), grad_out)
+    for x, y in zip(found, expected, strict=True):
+        assert torch.equal(x[1, 0, :, 1], y[1, 0, :, 1])
+        assert x[0].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scores_far_from_zero_neither_overflow_nor_vanish(dtype):
+    """All scores near -800 or +800: exponentials only of differences, and padding keys (score 0) do not count."""
+    q, k, v = packed(1, 1, 21, 1, 16, dtype).unbind(3)
+    q = q + 20
+    for sign in (1, -1):
+        exact = in_double(q, k + 20 * sign, v, torch.ones_like(q), scale=0.125)
+        found = everything(spatial_attention, q, k + 20 * sign, v, torch.ones_like(q), scale=0.125)
+        assert all(x.isfinite().all() for x in found)
+        assert_near(found[0], exact[0], torch.float16 if dtype == torch.float32 else dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_permuting_keys_and_values_together_changes_nothing_but_rounding(dtype):
+    q, k, v = packed(1, 1, 23, 1, 16, dtype).unbind(3)
+    order = torch.randperm(23, generator=torch.Generator().manual_seed(0))
+    assert_near(spatial_attention(q, k[:, :, order], v[:, :, order]), spatial_attention(q, k, v), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equal_keys_give_uniform_attention(dtype):
+    q, k, v = packed(1, 1, 25, 1, 16, dtype).unbind(3)
+    tape = AttentionTape()
+    spatial_attention(q, k[:, :, :1].expand_as(k), v, tape=tape)
+    assert torch.allclose(tape.attention, torch.full_like(tape.attention, 1 / 25))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", [24, 80])
+def test_64_bit_offsets_and_a_second_backward_run_give_the_same_bits(head_dim, dtype, monkeypatch):
+    q, k, v = packed(1, 2, 40, 1, head_dim, dtype).unbind(3)
+    grad_out = gradient_like(q)
+    first = everything(spatial_attention, q, k, v, grad_out)
+    again = everything(spatial_attention, q, k, v, grad_out)
+    monkeypatch.setattr(kernels.launch, "LARGEST_32_BIT_OFFSET", 0)
+    tape = AttentionTape()
+    wide = everything(spatial_attention, q, k, v, grad_out, tape=tape)
+    for x, y, z in zip(first, again, wide, strict=True):
+        assert torch.equal(x, y)
+        assert torch.equal(x, z)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_padding_the_head_with_zeros_changes_nothing_and_pads_get_gradients_of_exactly_zero(dtype, poisoned):
+    qkv = packed(1, 1, 20, 2, 27, dtype)
+    grad_out = gradient_like(qkv[:, :, :, 0])
+    wide, wide_grad = (torch.nn.functional.pad(x, (0, 5)) for x in (qkv, grad_out))
+    plain = everything(spatial_attention, *qkv.unbind(3), grad_out)
+    padded = everything(spatial_attention, *wide.unbind(3), wide_grad, scale=27**-0.5)
+    for x, y in zip(plain, padded, strict=True):
+        assert (y[..., 27:] == 0).all()
+        assert_near(y[..., :27], x, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_joint_attention_over_all_frames_is_the_same_kernel_by_a_reshape(dtype):
+    qkv = packed(1, 3, 11, 2, 16, dtype)
+    joint = qkv.flatten(1, 2).unsqueeze(1)
+    assert joint.data_ptr() == qkv.data_ptr()
+    q, k, v = (x.double().permute(0, 3, 1, 2, 4).flatten(2, 3) for x in qkv.unbind(3))  # [B, N, F * S, D]
+    expected = torch.softmax(q @ k.mT * 16**-0.5, -1) @ v
+    assert_near(spatial_attention_packed(joint).squeeze(1).transpose(1, 2), expected, dtype)
+
+
+def test_a_gradient_of_a_gradient_is_refused_and_not_silently_wrong():
+    q, k, v = packed(1, 1, 5, 1, 8, torch.float32).unbind(3)
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    weight = torch.ones_like(q, requires_grad=True)
+    (gradient,) = torch.autograd.grad((spatial_attention(*leaves) * weight).sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda q, k, v: (q, k, v.mT.contiguous().mT), r"v has stride \d+ in its last dimension; it takes a contig"),
+        (lambda q, k, v: [torch.zeros(1, 1, 2, 1, 129, device=DEVICE)] * 3, "k has head_dim 129; the kernels take"),
+    ],
+)
+def test_what_a_kernel_cannot_take_is_named_before_any_launch(change, sentence):
+    with kernels.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
+        spatial_attention(*change(*packed(1, 1, 3, 2, 8, torch.float32).unbind(3)))
+    assert launches == []
+
+
+def test_4096_positions_take_the_same_kernels(poisoned):
+    """One program of each kernel against all of them would do; a few queries keep the interpreter quick."""
+    q, k, v = packed(1, 1, 4096, 1, 16, torch.float16).unbind(3)
+    q = q[:, :, :20]
+    assert_near(spatial_attention(q, k, v), reference(q.double(), k.double(), v.double()), torch.float16)
+
+
+def test_float32_products_are_tf32_only_where_torch_allows_it(request):
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
+    q, k, v = packed(1, 1, 20, 1, 16, torch.float32).unbind(3)
+
+    def precisions(tensors):
+        with kernels.launch.recorded(90) as launches:
+            everything(spatial_attention, *tensors, torch.ones_like(tensors[0]))
+        assert len(launches) == 3
+        return {launch.arguments["PRECISION"] for launch in launches}
+
+    assert precisions((q, k, v)) == {"tf32x3"}
+    torch.set_float32_matmul_precision("high")
+    assert precisions((q, k, v)) == {"tf32"}
+    assert precisions((q.half(), k.half(), v.half())) == {"ieee"}
