@@ -1,0 +1,108 @@
+"""The operators of spatial attention under all that PyTorch does with an operator; on a CPU they run the reference."""
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from kernels import AttentionTape, spatial_attention
+from kernels.spatial_attention import operator, spatial_attention_packed
+from kernels.spatial_attention.reference import spatial_attention_backward
+
+QKV = torch.randn(2, 2, 5, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+GRADIENT = torch.randn(2, 2, 5, 2, 8, generator=torch.Generator().manual_seed(1))
+Q, K, V = QKV.unbind(3)
+OUT, KEPT = operator.forward(Q, K, V, 0.3)
+FEW_OUT, FEW_KEPT = operator.forward(Q[:, :, :1], K, V, 0.3)
+CALLS = [
+    (operator.forward, (Q[:, :, :1], K, V, 0.3)),
+    (operator.forward_with_attention, (Q, K, V, 0.3)),
+    (operator.backward, (Q[:, :, :1], K, V, FEW_OUT, FEW_KEPT, GRADIENT[:, :, :1], 0.3)),
+    (operator.backward_with_attention, (Q, K, V, OUT, KEPT, GRADIENT, 0.3)),
+    (operator.packed_backward, (QKV, OUT, KEPT, GRADIENT, 0.3)),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments"), CALLS, ids=lambda value: getattr(value, "_name", None))
+def test_an_operator_passes_opcheck(function, arguments):
+    torch.library.opcheck(function, arguments)
+
+
+class Block(torch.nn.Module):
+    """Project, attend (all queries, and the first alone), project: with the operators or with the plain function."""
+
+    def __init__(self, operators: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv = torch.nn.Linear(16, 48, bias=False)
+        self.proj = torch.nn.Linear(16, 16)
+        self.operators = operators
+
+    def forward(self, x):
+        qkv = self.qkv(x).unflatten(-1, (3, 2, 8))
+        q, k, v = qkv.unbind(3)
+        if self.operators:
+            out = operator.PackedSpatialAttention.apply(qkv, 0.3)
+            one = operator.SpatialAttention.apply(q[:, :, :1], k, v, 0.3, None)
+        else:
+            out = spatial_attention_packed(qkv, scale=0.3)
+            one = spatial_attention(q[:, :, :1], k, v, scale=0.3)
+        return self.proj(out.flatten(-2)) + one.flatten(-2)
+
+
+def results(block, run=None, dtype=None):
+    """Output and every gradient of a block."""
+    x = torch.randn(2, 2, 5, 16, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        out = (block if run is None else run)(x)
+    gradients = torch.autograd.grad(out.float().square().sum(), [x, *block.parameters()])
+    return [out.detach().float(), *gradients]
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    for x, y in zip(found, expected, strict=True):
+        assert (x - y).norm() <= tolerance * y.norm()
+
+
+@pytest.mark.parametrize("operators", [True, False])
+def test_a_block_compiles_as_one_graph_and_checkpoints_to_the_same_numbers(operators):
+    block = Block(operators)
+    expected = results(Block(operators=False))
+    assert_same(results(block), expected)
+    assert_same(results(block, torch.compile(block, fullgraph=True, backend="aot_eager")), expected)
+    assert_same(results(block, lambda x: checkpoint(block, x, use_reentrant=False)), expected)
+
+
+def test_autocast_gives_the_numbers_of_casting_by_hand():
+    assert_same(results(Block(True), dtype=torch.bfloat16), results(Block(True)), tolerance=0.02)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = spatial_attention_packed(QKV)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, spatial_attention_packed(QKV.bfloat16()))
+
+
+def test_written_out_gradients_are_those_of_autograd_and_fill_the_tape():
+    q, k, v = (x.double().requires_grad_() for x in (Q, K, V))
+    tape = AttentionTape()
+    spatial_attention(q, k, v, scale=0.3, tape=tape).backward(GRADIENT.double())
+    written = spatial_attention_backward(q.detach(), k.detach(), v.detach(), GRADIENT.double(), 0.3)
+    torch.testing.assert_close(written, (q.grad, k.grad, v.grad, tape.gradient))
+
+
+def test_the_operators_hand_on_nothing_that_grows_as_the_square_of_the_positions():
+    """Without a tape: the output and one number a query go forward, three gradients come back."""
+    assert [tuple(x.shape) for x in operator.forward(Q, K, V, 0.3)] == [(2, 2, 5, 2, 8), (2, 2, 2, 5)]
+    assert [a.name for a in operator.backward._schema.arguments] == [
+        "q", "k", "v", "out", "log_sum_exp", "grad_out", "scale",
+    ]  # fmt: skip
+    assert len(operator.backward._schema.returns) == 3
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(scale):
+    with pytest.raises(ValueError, match=f"scale is {scale}; it takes a finite number"):
+        spatial_attention(Q, K, V, scale=scale)
+
+
+def test_a_packed_product_that_is_not_three_is_refused():
+    with pytest.raises(ValueError, match=r"qkv has shape \[2, 2, 5, 2, 2, 8\]; it takes \[B, F, S, 3, N, D\]"):
+        spatial_attention_packed(QKV[:, :, :, :2])
