@@ -16,6 +16,13 @@ COMMANDS = {
     "compile": "compile every kernel for four GPU generations, no GPU needed, and print what the machine code uses",
     "numerics": "compare every kernel with float64 and with eager PyTorch, on a GPU or in Triton's interpreter",
     "temporal": "time temporal attention against its peers and its byte floor, on a GPU",
+    "spatial": "time spatial attention against its peers, and handing out attention against its byte floor, on a GPU",
+    "scaling": "work, time and memory against T and HW, joint and factorised, on a GPU or small on a CPU",
+    "ceilings": "what this GPU can copy and multiply at most",
+    "training": "clips per second, FLOP utilisation and memory of a training step against naive and compiled peers",
+    "loader": "clips per second of the loader, by decoder and number of workers",
+    "gpu": "all of these within a time budget, most valuable first, into one folder",
+    "report": "tables and pictures from such folders, written into bench/README.md and README.md",
 }
 
 

@@ -1,0 +1,182 @@
+"""Everything worth knowing of one GPU within a time budget, most valuable first, into one folder.
+
+Each section is a command of its own in a process of its own with a limit of its own: one that fails, hangs or breaks
+the GPU's context costs its own numbers and no others. The folder holds environment.json (device, clocks, versions,
+commit, date), sections.csv (what ran, for how long, how it ended, the clock meanwhile), the CSV files of each section
+and what each printed. `python -m bench report` makes tables and pictures of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.environment import environment, nvidia_smi
+from bench.record import Row, new_folder, prepare_folder, write_table
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+# Between two looks at the clocks while a section runs.
+SECONDS_BETWEEN_SAMPLES = 10.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """One command.
+
+    Attributes:
+        name: of ``python -m bench <name>``.
+        share: of the whole budget that it may use at most; what it leaves is for those after it.
+        options: given where the command knows them. ``{limit}`` stands for its limit in seconds.
+    """
+
+    name: str
+    share: float
+    options: tuple[tuple[str, ...], ...] = field(default=())
+
+
+SECTIONS = (
+    Section("numerics", 0.2),
+    Section("ceilings", 0.08),
+    Section("temporal", 0.15, (("--quick",),)),
+    Section("spatial", 0.15, (("--quick",),)),
+    Section("relevance", 0.12, (("--quick",),)),
+    Section("scaling", 0.2, (("--milliseconds", "30"),)),
+    Section("training", 0.6, (("--budget", "{limit}"), ("--seconds", "1"))),
+    Section("loader", 0.2),
+)
+
+
+def seconds(text: str) -> float:
+    """A duration: ``480``, ``90s``, ``8m`` or ``1h``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected for example 480, 90s, 8m or 1h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def command_of(section: Section, folder: Path, limit: float) -> list[str]:
+    """What is started for a section; of the options only those that its command has."""
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"bench.{section.name}").add_arguments(parser)
+    usage = parser.format_usage()
+    # What is left of the limit is for a row that was begun just in time.
+    wanted = (*section.options, ("--output", str(folder)))
+    options = [option.format(limit=int(0.85 * limit)) for words in wanted if f"{words[0]}" in usage for option in words]
+    return [sys.executable, "-m", "bench", section.name, *options]
+
+
+def run_sections(
+    sections: Sequence[Section],
+    folder: Path,
+    budget: float,
+    command: Callable[[Section, Path, float], list[str]] = command_of,
+) -> list[Row]:
+    """Run the sections one after another and write sections.csv after each, so that an interrupted visit counts too."""
+    started = time.monotonic()
+    rows: list[Row] = []
+    for section in sections:
+        limit = min(section.share * budget, budget - (time.monotonic() - started))
+        row = _run_section(section, folder, limit, command)
+        rows.append(row)
+        write_table(folder, "sections", rows)
+        print(f"{section.name}: {row['outcome']} after {row['seconds']:.0f} s", flush=True)
+    return rows
+
+
+def _run_section(section: Section, folder: Path, limit: float, command: Callable) -> Row:
+    row: Row = {"section": section.name, "outcome": "", "seconds": 0.0, "limit_seconds": max(limit, 0.0)}
+    if limit < 5:
+        return row | {"outcome": "not run: the budget was used up"}
+    try:
+        words = command(section, folder, limit)
+    except Exception as error:
+        return row | {"outcome": f"not run: {type(error).__name__}: {error}"}
+    before, started = set(folder.glob("*.csv")), time.monotonic()
+    log = folder / f"{section.name}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        clocks, code = _wait(process, started + limit)
+    outcome = "stopped at its limit" if code is None else ("done" if code == 0 else f"failed with status {code}")
+    if set(folder.glob("*.csv")) == before:
+        for number, table in enumerate(printed_tables(log.read_text(errors="replace"))):
+            write_table(folder, section.name + (f"_{number + 1}" if number else ""), table)
+    clock = {"sm_clock_lowest_mhz": min(clocks, default=None), "sm_clock_highest_mhz": max(clocks, default=None)}
+    return row | {"outcome": outcome, "seconds": time.monotonic() - started, "command": " ".join(words[1:])} | clock
+
+
+def _wait(process: subprocess.Popen, deadline: float) -> tuple[list[int], int | None]:
+    """SM clocks meanwhile in MHz, and the exit status; None where the process and its children had to be killed."""
+    clocks: list[int] = []
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return clocks, process.wait(max(0.0, min(left, SECONDS_BETWEEN_SAMPLES)))
+            except subprocess.TimeoutExpired:
+                if left <= SECONDS_BETWEEN_SAMPLES:
+                    return clocks, None
+            if found := re.match(r"\d+", nvidia_smi().get("clocks.sm", "")):
+                clocks.append(int(found[0]))
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def printed_tables(text: str) -> list[list[Row]]:
+    """The tables in what a command printed, as :func:`bench.table.format_table` lays them out."""
+    tables: list[list[Row]] = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if number == 0 or not re.fullmatch(r"-+(  -+)+", line):
+            continue
+        spans = [match.span() for match in re.finditer(r"-+", line)]
+        header = [lines[number - 1][start:end].strip() for start, end in spans]
+        rows = []
+        for body in lines[number + 1 :]:
+            if not body.strip():
+                break
+            rows.append(dict(zip(header, (body[start:end].strip() for start, end in spans), strict=True)))
+        tables.append(rows)
+    return tables
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How long, where to."""
+    parser.add_argument("--budget", type=seconds, default=480.0, help="for example 8m (the default), 90s, 1h")
+    parser.add_argument("--section", action="append", choices=[s.name for s in SECTIONS], help="only this (repeatable)")
+    parser.add_argument("--commit", help="of the code, where this is a copy without its repository")
+    parser.add_argument("--output", type=Path, help="folder to write into (default: bench/results/<device>/...)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the sections; 1 if one did not end well, 2 without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        print("bench gpu needs an NVIDIA GPU, and PyTorch finds none here.")
+        return 2
+    if arguments.output:
+        folder = prepare_folder(arguments.output, environment(arguments.commit))
+    else:
+        folder = new_folder("visit", commit=arguments.commit)
+    sections = [section for section in SECTIONS if section.name in (arguments.section or [s.name for s in SECTIONS])]
+    rows = run_sections(sections, folder, arguments.budget)
+    print(folder)
+    return 0 if all(row["outcome"] == "done" for row in rows) else 1

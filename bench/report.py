@@ -1,0 +1,159 @@
+"""Tables and pictures from folders of measurements.
+
+Writes the tables of bench/README.md and the performance section of README.md between their marker comments, and draws
+pictures into the folders. Numbers come from the CSV files alone; what nobody measured says "not measured".
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import report_tables
+from bench.record import RESULTS, Recording, recordings
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = "tables"
+PERFORMANCE = "performance"
+_TITLES = {
+    "temporal": "Temporal attention",
+    "layer_norm_difference": "LayerNorm and difference",
+    "spatial": "Spatial attention",
+    "relevance": "Relevance",
+}
+# file, section between its markers
+WRITTEN = ((Path("bench/README.md"), TABLES), (Path("README.md"), PERFORMANCE))
+
+
+def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
+    """The generated part of bench/README.md."""
+    devices = report_tables.devices(found)
+    gpus = [device for device in devices if device.kind == "GPU"]
+    parts = []
+    for gpu in gpus or [None]:
+        parts.append(f"## {gpu.name}\n" if gpu else "## GPU: not measured\n")
+        operations = ("temporal", "layer_norm_difference", "spatial", "relevance")
+        for title, table, text in (
+            ("Ceilings", "ceilings", report_tables.ceilings(gpu)),
+            ("Numerics", "numerics", report_tables.numerics(gpu)),
+            *((_TITLES[name], name, report_tables.attention(gpu, name)) for name in operations),
+            ("A training step", "training", report_tables.training(gpu)),
+            ("What was promised of it", "training", report_tables.promises(gpu)),
+            ("Where its time goes", "training_families", report_tables.families(gpu)),
+            ("Loader", "loader", report_tables.loader(gpu)),
+        ):
+            parts += [f"### {title}\n", _source(gpu and gpu.find(table), root), text]
+        parts += _scaling(gpu, root) if gpu else ["### Scaling\n", "not measured on a GPU\n"]
+    for cpu in (device for device in devices if device.kind == "CPU"):
+        parts.append(f"## {cpu.name} (a CPU)\n")
+        parts.append("Measured on this CPU. It says nothing of any GPU.\n")
+        parts += _scaling(cpu, root)
+        for title, table, text in (
+            ("A training step of the preset small", "training", report_tables.training(cpu, ("small",))),
+            ("Loader", "loader", report_tables.loader(cpu)),
+        ):
+            if cpu.find(table):
+                parts += [f"### {title}\n", _source(cpu.find(table), root), text]
+    return "\n".join(part for part in parts if part)
+
+
+def performance(found: Sequence[Recording], root: Path = ROOT) -> str:
+    """The generated part of README.md."""
+    devices = report_tables.devices(found)
+    gpus = [device for device in devices if device.kind == "GPU"]
+    parts = []
+    for gpu in gpus or [None]:
+        parts.append(f"One training step on {gpu.name}:\n" if gpu else "One training step on a GPU:\n")
+        parts += [_source(gpu and gpu.find("training"), root), report_tables.promises(gpu)]
+    for device in devices:
+        if device.find("scaling_verdicts"):
+            parts.append(f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n")
+            parts.append("\n".join(f"- {row['verdict']}" for row in device.rows("scaling_verdicts")) + "\n")
+    parts.append("All tables, and how they were measured: [bench/README.md](bench/README.md).\n")
+    return "\n".join(part for part in parts if part)
+
+
+def _scaling(device: report_tables.Device, root: Path) -> list[str]:
+    found = device.find("scaling_exponents")
+    if not found:
+        return []
+    picture = found.folder / "scaling.png"
+    inside = picture.is_relative_to(root / "bench")
+    link = f"![time and memory against T and HW]({picture.relative_to(root / 'bench')})\n" if inside else ""
+    return ["### Scaling\n", _source(found, root), report_tables.scaling(device), link]
+
+
+def _source(found: Recording | None, root: Path) -> str:
+    if found is None:
+        return ""
+    inside = found.folder.is_relative_to(root)
+    where = f", {found.folder.relative_to(root).as_posix()}" if inside else ""
+    return f"Measured {report_tables.provenance(found)}{where}.\n"
+
+
+def replace_section(text: str, section: str, body: str) -> str:
+    """``text`` with ``body`` between ``<!-- begin: section -->`` and ``<!-- end: section -->``.
+
+    Raises:
+        ValueError: the markers are not there, once each and in this order.
+    """
+    begin, end = f"<!-- begin: {section} -->", f"<!-- end: {section} -->"
+    pattern = re.escape(begin) + r".*?" + re.escape(end)
+    if text.count(begin) != 1 or text.count(end) != 1 or not re.search(pattern, text, re.DOTALL):
+        raise ValueError(f"expected the markers {begin} and {end} once each, in this order.")
+    return re.sub(pattern, lambda match: f"{begin}\n{body.strip()}\n{end}", text, flags=re.DOTALL)
+
+
+def write(found: Sequence[Recording], root: Path = ROOT, check: bool = False) -> list[Path]:
+    """Write both files; returns those that changed (with ``check``, that would change)."""
+    changed = []
+    for name, section in WRITTEN:
+        path = root / name
+        before = path.read_text()
+        after = replace_section(before, section, (tables if section == TABLES else performance)(found, root))
+        if after != before:
+            changed.append(path)
+            if not check:
+                path.write_text(after)
+    return changed
+
+
+def draw_pictures(found: Sequence[Recording]) -> list[Path]:
+    """Draw what each recording holds into its folder."""
+    from bench import report_pictures, scaling_picture
+
+    drawn = []
+    for one in found:
+        if rows := one.tables.get("scaling"):
+            drawn.append(one.folder / "scaling.png")
+            scaling_picture.draw(rows, one.environment["device"], drawn[-1])
+        drawn += report_pictures.draw(one)
+    return drawn
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which folders."""
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of measurements (default: bench/results)")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the tables are not up to date")
+    parser.add_argument("--no-pictures", action="store_true", help="tables only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write tables and pictures; 1 with --check if something is out of date, 2 if a folder is not there."""
+    folders = [folder.resolve() for folder in arguments.folders] or [RESULTS]
+    for folder in folders:
+        if not folder.is_dir():
+            print(f"{folder}: no such folder; expected one that a benchmark has written.")
+            return 2
+    found = recordings(folders)
+    if not found:
+        print("No measurements there: no folder below holds an environment.json. Tables say what is not measured.")
+    changed = write(found, check=arguments.check)
+    if arguments.check:
+        print("\n".join(f"{path} is not what the measurements give" for path in changed) or "up to date")
+        return 1 if changed else 0
+    drawn = [] if arguments.no_pictures else draw_pictures(found)
+    print("\n".join(map(str, [*changed, *drawn])) or "nothing has changed")
+    return 0

@@ -1,0 +1,234 @@
+"""Recordings as Markdown tables. Every number comes from a CSV file; a cell nobody measured says so."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.record import Recording
+
+NOT_MEASURED = "not measured"
+
+Rows = list[dict[str, str]]
+
+_ATTENTION_COLUMNS = {
+    "contender": "method", "mode": "mode", "dtype": "dtype", "head_dim": "D", "channels": "C", "pass": "pass",
+    "microseconds": "µs", "floor_microseconds": "floor µs", "share_of_floor": "of floor",
+    "terabytes_per_second": "TB/s", "teraflops_per_second": "TFLOP/s", "peak_bytes": "peak bytes", "note": "note",
+}  # fmt: skip
+_MEASURED = {
+    "microseconds", "share_of_floor", "floor_microseconds", "terabytes_per_second", "teraflops_per_second",
+    "peak_bytes",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Device:
+    """What was measured of one device: for each table the newest recording that has it."""
+
+    name: str
+    kind: str
+    recordings: list[Recording]
+
+    def find(self, table: str) -> Recording | None:
+        """The newest recording of which at least one row of ``table`` was measured."""
+        return next((one for one in reversed(self.recordings) if _any_measured(one.tables.get(table, []))), None)
+
+    def rows(self, table: str) -> Rows:
+        """Its rows, none where nobody measured it."""
+        found = self.find(table)
+        return found.tables[table] if found else []
+
+
+def _any_measured(rows: Rows) -> bool:
+    return any(not row.get("note", "").startswith(NOT_MEASURED) for row in rows)
+
+
+def devices(recordings: Sequence[Recording]) -> list[Device]:
+    """By device, GPUs first."""
+    names = dict.fromkeys((one.environment["device"], one.environment["kind"]) for one in recordings)
+    found = [Device(*key, [r for r in recordings if r.environment["device"] == key[0]]) for key in names]
+    return sorted(found, key=lambda device: (device.kind != "GPU", device.name))
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def number(text: str | float | None, digits: int = 2, factor: float = 1.0, suffix: str = "") -> str:
+    """A measured number, or the words that it was not."""
+    if text in (None, ""):
+        return NOT_MEASURED
+    return f"{factor * float(text):.{digits}f}{suffix}"
+
+
+def provenance(recording: Recording) -> str:
+    """One line: when, which code, which versions, which clocks."""
+    found = recording.environment
+    versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
+    parts = [found["date"], f"commit {found['commit'] or 'unknown'}", f"Python {found['python']}", versions]
+    smi = found.get("nvidia_smi", {})
+    if smi:
+        parts.append(f"driver {smi.get('driver_version')}, SM clock up to {smi.get('clocks.max.sm')}")
+    if found["kind"] == "CPU":
+        parts.append(f"{found['threads']} of {found['cores']} cores, load {found['load']} when it began")
+    return "; ".join(parts)
+
+
+def ceilings(device: Device | None) -> str:
+    """What the device can do at most."""
+    from bench.ceilings import PRECISIONS
+
+    rows = {row["ceiling"]: row for row in device.rows("ceilings")} if device else {}
+    names = ["copy, read and write", "write", *(f"matrix product, {p}" for p in PRECISIONS), "smallest kernel"]
+    body = [[name, number(rows.get(name, {}).get("value")), rows.get(name, {}).get("unit", "")] for name in names]
+    return markdown(("ceiling", "measured", "unit"), body)
+
+
+def numerics(device: Device | None) -> str:
+    """Comparisons with float64 by operation and dtype."""
+    groups: dict[tuple[str, str], Rows] = {}
+    for row in device.rows("numerics") if device else []:
+        groups.setdefault((row["kernel"], row["dtype"]), []).append(row)
+    body = [
+        [
+            *key, str(len(rows)), f"{max(float(row['ratio']) for row in rows):.2f}",
+            str(sum(row["verdict"] != "holds" for row in rows)),
+        ]
+        for key, rows in groups.items()
+    ]  # fmt: skip
+    empty = [["every operation", "every dtype", NOT_MEASURED, NOT_MEASURED, NOT_MEASURED]]
+    return markdown(("operation", "dtype", "comparisons", "largest error over eager's", "failed"), body or empty)
+
+
+def attention(device: Device | None, table: str) -> str:
+    """One operation against its peers at the paper's size (8 clips of 6 frames), or at the largest size there is."""
+    rows = device.rows(table) if device else []
+    paper = [row for row in rows if row.get("clips") in ("8", "", None) and row.get("frames") in ("6", "", None)]
+    rows = paper or rows
+    if not rows:
+        return markdown(("method", "µs", "of floor"), [["this project and its peers", NOT_MEASURED, NOT_MEASURED]])
+    keys = [key for key in _ATTENTION_COLUMNS if any(row.get(key) for row in rows)]
+    body = [[number(row.get(key)) if key in _MEASURED else row.get(key) or "" for key in keys] for row in rows]
+    return markdown([_ATTENTION_COLUMNS[key] for key in keys], body)
+
+
+def scaling(device: Device) -> str:
+    """Fitted exponents and what they say."""
+    fitted = device.rows("scaling_exponents")
+    found = {(r["method"], r["pass"], r["axis"], r["quantity"]): r for r in fitted}
+    body = []
+    for method, name in dict.fromkeys((row["method"], row["pass"]) for row in fitted):
+        line = [method, name]
+        for axis in ("T", "HW"):
+            line.append(number(found[method, name, axis, "multiply-accumulates"]["exponent"]))
+            line += [_interval(found[method, name, axis, quantity]) for quantity in ("time", "peak memory")]
+        body.append(line)
+    header = ("method", "pass", "work, T", "time, T", "memory, T", "work, HW", "time, HW", "memory, HW")
+    sentences = "\n".join(f"- {row['verdict']}" for row in device.rows("scaling_verdicts"))
+    return f"{markdown(header, body)}\n{sentences}\n"
+
+
+def _interval(row: dict[str, str]) -> str:
+    if not row["exponent"]:
+        return NOT_MEASURED
+    return f"{float(row['exponent']):.2f} [{float(row['low']):.2f}, {float(row['high']):.2f}]"
+
+
+def training(device: Device | None, presets: Sequence[str] = ("seed", "published")) -> str:
+    """Every method for every model and precision."""
+    from bench.training import ATTENTIONS, METHODS, PRECISIONS
+
+    measured = {_case(row): row for row in device.rows("training")} if device else {}
+    cases = list(measured) or list(itertools.product(presets, ATTENTIONS, PRECISIONS[:1], METHODS))
+    body = []
+    for case in cases:
+        row = measured.get(case, {})
+        body.append(
+            [
+                *case, number(row.get("clips_per_second")), number(row.get("step_ms")),
+                number(row.get("utilisation_data_sheet"), 1, 100, " %"),
+                number(row.get("needed_data_sheet"), 1, 100, " %"),
+                number(row.get("utilisation_measured_peak"), 1, 100, " %"),
+                number(row.get("peak_bytes"), 1, 1e-9), row.get("note", ""),
+            ]
+        )  # fmt: skip
+    header = ("preset", "attention", "precision", "method", "clips/s", "step ms", "utilisation", "of needed work",
+              "of measured peak", "peak GB", "note")  # fmt: skip
+    return markdown(header, body)
+
+
+def _case(row: dict[str, str]) -> tuple[str, str, str, str]:
+    return row["preset"], row["attention"], row["precision"], row["method"]
+
+
+def families(device: Device | None) -> str:
+    """Where the time of a step goes: the full seed model in the first precision that was profiled."""
+    from bench.training import METHODS
+
+    rows = device.rows("training_families") if device else []
+    if not rows:
+        return markdown(("family", "share of the step"), [["every family of kernels", NOT_MEASURED]])
+    first = tuple(rows[0][key] for key in ("preset", "attention", "precision"))
+    rows = [row for row in rows if tuple(row[key] for key in ("preset", "attention", "precision")) == first]
+    methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    found = {(row["family"], row["method"]): row for row in rows}
+    body = [
+        [name, *(_share(found.get((name, method))) for method in methods)]
+        for name in dict.fromkeys(row["family"] for row in rows)
+    ]
+    return f"{', '.join(first)}:\n\n{markdown(('family', *methods), body)}"
+
+
+def _share(row: dict[str, str] | None) -> str:
+    return f"{100 * float(row['share']):.1f} % ({float(row['us_per_step']) / 1e3:.2f} ms)" if row else "-"
+
+
+def loader(device: Device | None) -> str:
+    """Clips a second by decoder and workers."""
+    rows = device.rows("loader") if device else []
+    keys = ("decoder", "device", "workers", "image_size")
+    body = [[*(row[key] for key in keys), number(row["clips_per_second"], 1), row["note"]] for row in rows]
+    empty = [["pyav", "", "", "", NOT_MEASURED, ""], ["dali", "", "", "", NOT_MEASURED, ""]]
+    return markdown(("decoder", "onto", "workers", "pixels", "clips/s", "note"), body or empty)
+
+
+def promises(device: Device | None) -> str:
+    """What was promised of a training step on one large GPU in bfloat16, and what was measured."""
+    body = []
+    for name, wanted, form, value, holds in _promises(device.rows("training") if device else [], device):
+        judged = [NOT_MEASURED, ""] if value is None else [form.format(value), "yes" if holds(value) else "no"]
+        body.append([name, wanted, *judged])
+    return markdown(("bfloat16, preset seed, full model", "promised", "measured", "holds"), body)
+
+
+def _promises(rows: Rows, device: Device | None):
+    found = {_case(row): row for row in rows}
+
+    def step(attention: str, method: str) -> float | None:
+        text = found.get(("seed", attention, "bfloat16", method), {}).get("step_ms")
+        return float(text) if text else None
+
+    def over(numerator: float | None, denominator: float | None) -> float | None:
+        return None if numerator is None or denominator is None else numerator / denominator
+
+    ours = step("full", "this project")
+    use = found.get(("seed", "full", "bfloat16", "this project"), {}).get("utilisation_data_sheet")
+    shares = [
+        float(row["share"])
+        for row in (device.rows("training_families") if device else [])
+        if _case(row) == ("seed", "full", "bfloat16", "this project")
+        and row["family"] in ("temporal attention", "spatial attention")
+    ]
+    return (
+        ("model FLOP utilisation", "at least 55 %", "{:.1%}", float(use) if use else None, lambda x: x >= 0.55),
+        ("speed over naive eager", "at least 3", "{:.2f}", over(step("full", "naive eager"), ours), lambda x: x >= 3),
+        ("speed over compiled SDPA", "at least 1.3", "{:.2f}", over(step("full", "compiled SDPA"), ours),
+         lambda x: x >= 1.3),
+        ("step time over spatial-only", "at most 1.5", "{:.2f}", over(ours, step("spatial_only", "this project")),
+         lambda x: x <= 1.5),
+        ("attention kernels in the step", "under 20 %", "{:.1%}", sum(shares) if shares else None, lambda x: x < 0.2),
+    )  # fmt: skip
