@@ -113,16 +113,22 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
         random = {name: tensor for name, tensor in random.items() if name in stored}
         with _quietly():
             dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.several)
-    except Exception as error:
+    except (Exception, dcp.api.CheckpointException) as error:
         raise InputError(
-            f"checkpoint {checkpoint}: cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "delete it to go on from before it"
+            f"checkpoint {checkpoint}: cannot be read ({_reason(error)}); delete it to go on from before it"
         ) from error
     for name, state in random.items():
         if name.startswith("random.cuda"):
             torch.cuda.set_rng_state(state, step.device)
         else:
             torch.set_rng_state(state)
+
+
+def _reason(error: BaseException) -> str:
+    """In a few words why a checkpoint cannot be read: the first failure of those that DCP collected."""
+    if isinstance(error, dcp.api.CheckpointException):
+        error, _ = next(iter(error.failures.values()))
+    return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]).removesuffix(":")
 
 
 def _run_tensors(step: TrainingStep) -> dict[str, Any]:

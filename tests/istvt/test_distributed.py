@@ -1,0 +1,194 @@
+"""Two processes that torchrun starts, on CPU with gloo: the same steps, the same end after a kill, on any number."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import checkpoint as dcp
+
+from dataloading.sampling import evaluation_clips
+from istvt.checkpoint import load_model
+from istvt.command_line import main
+from istvt.data import open_dataset, split_videos
+from istvt.metrics import epoch_metrics
+from istvt.scoring import score_clips
+from istvt.settings import DataSettings
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 2
+STEPS = 12  # of an epoch: 24 clips, one a step in each of two processes
+LIMIT = 300  # seconds; a machine under load starts three Pythons slowly
+
+
+def command(root: Path, output: Path, *more: str) -> list[str]:
+    return [
+        "train", f"--data.root={root}", f"--output={output}", "--data.evaluation_clips=2", "--device=cpu",
+        f"--training.epochs={EPOCHS}", "--training.batch_size=1", "--training.log_steps=1",
+        "--training.checkpoint_steps=3", "--model.image_size=40", "--model.dim=16", "--model.heads=2",
+        "--model.mlp_dim=24", "--model.backbone_dims=[4,4,8,8]", *more,
+    ]  # fmt: skip
+
+
+def torchrun(arguments: list[str], processes: int = 2) -> subprocess.Popen:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [*launcher, "-m", "istvt", *arguments],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen) -> str:
+    """What the processes printed; they must end well."""
+    try:
+        output, _ = process.communicate(timeout=LIMIT)
+    finally:
+        kill(process)
+    assert process.returncode == 0, output
+    return " ".join(output.split())
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL to the launcher and to every process that it started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
+    for pid in [process.pid, *pids]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def whole(run: Path) -> list[Path]:
+    """The run's whole checkpoints, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob("epoch-*") if path.suffix != ".partial")
+
+
+def everything(checkpoint: Path) -> dict[str, torch.Tensor]:
+    stored = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(item.size, dtype=item.properties.dtype) for name, item in stored.items()}
+    dcp.load(tensors, checkpoint_id=checkpoint, no_dist=True)
+    return tensors
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {int(row["step"]): float(row["loss"]) for row in csv.DictReader((run / "steps.csv").open())}
+
+
+@pytest.fixture(scope="module")
+def damaged_set(synthetic_set, tmp_path_factory) -> tuple[Path, str]:
+    """The set with one training video cut off after it was prepared, and that video's name."""
+    root = tmp_path_factory.mktemp("damaged") / "videos"
+    shutil.copytree(synthetic_set, root)
+    victim = sorted((root / "manipulated_sequences/blend/c23/videos").glob("*.mp4"))[0]
+    victim.write_bytes(victim.read_bytes()[:900])
+    return root, victim.stem
+
+
+@pytest.fixture(scope="module")
+def straight(damaged_set, tmp_path_factory) -> tuple[Path, str]:
+    """A run of two processes that nothing interrupted, and what it printed."""
+    output = tmp_path_factory.mktemp("straight") / "run"
+    return output, finished(torchrun(command(damaged_set[0], output)))
+
+
+@pytest.fixture(scope="module")
+def killed(damaged_set, tmp_path_factory) -> Path:
+    """A run of two processes that SIGKILL met while they were writing the checkpoint of step 6."""
+    output = tmp_path_factory.mktemp("killed") / "run"
+    process = torchrun(command(damaged_set[0], output))
+    try:
+        sixth, deadline = output / "checkpoints" / "epoch-0000-step-00000006", time.monotonic() + LIMIT
+        while not (sixth.with_suffix(".partial").exists() or sixth.exists()):
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        kill(process)
+    return output
+
+
+def test_only_the_first_process_prints_and_says_what_is_used(straight):
+    _, printed = straight
+    assert "2 processes (ddp), each on CPU" in printed
+    assert "1 clips x 2 processes" in printed
+    for once in ("attention by", "epoch 1/2", "best epoch"):
+        assert printed.count(once) == 1
+
+
+def test_a_process_whose_batch_is_undecodable_takes_part_and_the_video_is_named(straight, damaged_set):
+    """With one clip a batch the damaged video leaves one process without a batch: the other must not hang."""
+    run, printed = straight
+    assert damaged_set[1] in printed.split("videos were skipped:")[1]
+    assert sorted(losses(run)) == list(range(1, EPOCHS * STEPS + 1))
+
+
+def test_validation_is_shared_out_and_gives_the_figures_of_one_process(straight, damaged_set):
+    model, info = load_model(straight[0])
+    data = DataSettings(root=damaged_set[0], evaluation_clips=2)
+    dataset, index = open_dataset(data)
+    clips = evaluation_clips(split_videos(dataset, "val"), index, model.config.frames, data.evaluation_clips)
+    alone = epoch_metrics(score_clips(model, clips).videos())
+    for name, value in alone.items():
+        assert info.metrics[f"val_{name}"] == pytest.approx(value, abs=1e-5), name
+
+
+def test_killed_while_writing_a_checkpoint_a_run_goes_on_to_the_same_end_bit_for_bit(
+    straight, killed, damaged_set, tmp_path
+):
+    assert whole(killed), "the kill came before the first checkpoint"
+    assert int(whole(killed)[-1].name[-8:]) in (3, 6, 9)
+    run = tmp_path / "run"
+    shutil.copytree(killed, run)
+    printed = finished(torchrun(command(damaged_set[0], run)))
+    assert "has 0 finished epochs and" in printed
+    expected, actual = everything(whole(straight[0])[-1]), everything(whole(run)[-1])
+    assert expected.keys() == actual.keys()
+    assert {"random.cpu.0", "random.cpu.1"} <= expected.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert losses(run) == losses(straight[0])
+    assert not list((run / "checkpoints").glob("*.partial"))
+
+
+def test_a_run_of_two_processes_goes_on_in_one_where_it_was_in_the_data(killed, damaged_set, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(killed, run)
+    [*_, newest] = whole(run)
+    steps = int(newest.name[-8:])
+    assert main(command(damaged_set[0], run)) == 0
+    assert "written by 2 processes" in " ".join(capsys.readouterr().out.split())
+    # Two clips a step until the kill, one a step after it; every clip of the epoch once.
+    epochs = [row["epoch"] for row in csv.DictReader((run / "steps.csv").open())]
+    assert epochs.count("1") == steps + (24 - 2 * steps)
+    assert epochs.count("2") == 24
+
+
+def test_a_ddp_run_goes_on_with_fsdp_to_the_same_losses_and_one_process_reads_its_shards(
+    straight, killed, damaged_set, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(killed, run)
+    printed = finished(torchrun(command(damaged_set[0], run, "--training.parallel=fsdp")))
+    assert "2 processes (fsdp)" in printed
+    expected, actual = losses(straight[0]), losses(run)
+    assert actual.keys() == expected.keys()
+    for step, loss in expected.items():
+        assert actual[step] == pytest.approx(loss, abs=2e-3), step
+    # Each process wrote its own half of every tensor; together they are the whole.
+    written = everything(whole(run)[-1])
+    for name, tensor in everything(whole(straight[0])[-1]).items():
+        assert written[name].shape == tensor.shape, name
+    assert len(list(whole(run)[-1].glob("*.distcp"))) == 2
+    assert main(command(damaged_set[0], run)) == 0
+    assert "2 finished epochs" in " ".join(capsys.readouterr().out.split())
+    model, info = load_model(run)
+    assert info.settings["training"]["parallel"] == "fsdp"
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())

@@ -1,0 +1,215 @@
+"""A run as a whole: what it says, what it writes, and that it goes on from any moment to the same end."""
+
+import csv
+import functools
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch.distributed import checkpoint as dcp
+
+from dataloading.errors import InputError
+from istvt import run_state, training
+from istvt.acceleration import accelerate
+from istvt.checkpoint import load_model
+from istvt.config import ISTVTConfig
+from istvt.settings import DataSettings, TrainingSettings
+from istvt.step import TrainingStep
+
+CONFIG = ISTVTConfig(image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
+STEPS = 6  # of an epoch: 24 clips by 4
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def train(root: Path, output: Path, console: Console | None = None, **settings) -> training.TrainingResult:
+    settings = {"epochs": 2, "batch_size": 4, "log_steps": 1, **settings}
+    data = DataSettings(root=root, evaluation_clips=1)
+    return training.train(data, CONFIG, TrainingSettings(**settings), output, console=console or Console(quiet=True))
+
+
+def die_after(monkeypatch, steps: int) -> None:
+    """Let the process end right after so many steps."""
+    step, made = TrainingStep.__call__, []
+
+    def call(self, *arguments):
+        if len(made) == steps:
+            raise Killed
+        made.append(step(self, *arguments))
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def everything(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the run's newest checkpoint."""
+    newest = run / "checkpoints" / checkpoints(run)[-1]
+    stored = dcp.FileSystemReader(newest).read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(item.size, dtype=item.properties.dtype) for name, item in stored.items()}
+    dcp.load(tensors, checkpoint_id=newest, no_dist=True)
+    return tensors
+
+
+def losses(run: Path) -> list[tuple[str, str]]:
+    return [(row["step"], row["loss"]) for row in csv.DictReader((run / "steps.csv").open())]
+
+
+@pytest.fixture(scope="module")
+def straight(synthetic_set, tmp_path_factory) -> Path:
+    """A run of two epochs that nothing interrupted."""
+    output = tmp_path_factory.mktemp("straight")
+    train(synthetic_set, output, checkpoint_steps=2)
+    return output
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6, 9])
+def test_killed_after_any_step_a_run_goes_on_to_the_same_end_bit_for_bit(
+    straight, synthetic_set, tmp_path, monkeypatch, steps
+):
+    die_after(monkeypatch, steps)
+    with pytest.raises(Killed):
+        train(synthetic_set, tmp_path, checkpoint_steps=2)
+    monkeypatch.undo()
+    made = []
+    step = TrainingStep.__call__
+    monkeypatch.setattr(TrainingStep, "__call__", lambda *arguments: made.append(step(*arguments)))
+    train(synthetic_set, tmp_path, checkpoint_steps=2)
+    assert len(made) == 2 * STEPS - steps // 2 * 2  # only the steps since the last checkpoint are made again
+    expected, actual = everything(straight), everything(tmp_path)
+    assert expected.keys() == actual.keys()
+    assert {name.split(".")[0] for name in expected} == {"model", "optimizer", "loss_scale", "progress", "random"}
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert losses(straight) == losses(tmp_path)
+    weights = [load_model(run)[0].state_dict() for run in (straight, tmp_path)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_checkpoint_that_was_being_written_leaves_the_one_before(straight, synthetic_set, tmp_path, monkeypatch):
+    save = dcp.save
+
+    def die_in_the_middle(tensors, **options):
+        save(tensors, **options)
+        if "00000004" in str(options["storage_writer"].path):
+            raise Killed
+
+    monkeypatch.setattr(run_state.dcp, "save", die_in_the_middle)
+    with pytest.raises(Killed):
+        train(synthetic_set, tmp_path, checkpoint_steps=2)
+    monkeypatch.undo()
+    assert checkpoints(tmp_path) == ["epoch-0000-step-00000002", "epoch-0000-step-00000004.partial"]
+    train(synthetic_set, tmp_path, checkpoint_steps=2)
+    assert not [name for name in checkpoints(tmp_path) if name.endswith(".partial")]
+    expected, actual = everything(straight), everything(tmp_path)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_only_the_newest_checkpoints_are_kept(straight):
+    assert checkpoints(straight) == ["epoch-0001-step-00000012", "epoch-0002-step-00000012"]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(straight, synthetic_set, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    for path in (run / "checkpoints" / "epoch-0002-step-00000012").glob("*.distcp"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"epoch-0002-step-00000012: cannot be read .* delete it"):
+        train(synthetic_set, run, checkpoint_steps=2)
+    shutil.rmtree(run / "checkpoints" / "epoch-0002-step-00000012")
+    train(synthetic_set, run, checkpoint_steps=2)
+    expected, actual = everything(straight), everything(run)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_a_run_may_go_on_with_settings_that_do_not_decide_what_is_learned(straight, synthetic_set, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    train(synthetic_set, run, checkpoint_steps=0, log_steps=7, activation_checkpointing=True)
+    with pytest.raises(InputError, match=r"training.accumulation 1, now 2"):
+        train(synthetic_set, run, accumulation=2)
+
+
+def test_a_checkpoint_is_due_by_the_clock_too(synthetic_set, tmp_path, monkeypatch):
+    die_after(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train(synthetic_set, tmp_path, checkpoint_minutes=1e-6)
+    assert checkpoints(tmp_path) == ["epoch-0000-step-00000002", "epoch-0000-step-00000003"]
+
+
+def test_every_logged_step_is_in_csv_and_tensorboard(straight):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rows = list(csv.DictReader((straight / "steps.csv").open()))
+    assert [int(row["step"]) for row in rows] == list(range(1, 2 * STEPS + 1))
+    assert [row["epoch"] for row in rows] == ["1"] * STEPS + ["2"] * STEPS
+    events = EventAccumulator(str(straight / "tensorboard"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("step/loss")]
+    assert logged == pytest.approx([float(row["loss"]) for row in rows])
+    assert [event.step for event in events.Scalars("validation/auc")] == [1, 2]
+    [first, _] = csv.DictReader((straight / "history.csv").open())
+    assert float(first["train_loss"]) == pytest.approx(sum(float(row["loss"]) for row in rows[:STEPS]) / STEPS)
+
+
+def test_a_line_that_was_being_written_is_dropped_from_the_csv(straight, synthetic_set, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    before = losses(run)
+    with (run / "steps.csv").open("a") as file:
+        file.write("13,3,0.5")
+    train(synthetic_set, run, checkpoint_steps=2)
+    assert losses(run) == before
+
+
+def test_a_run_says_what_it_uses_and_shows_a_live_line(synthetic_set, tmp_path):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=160, legacy_windows=False)
+    train(
+        synthetic_set, tmp_path, console, epochs=1, precision="bfloat16", accumulation=2, activation_checkpointing=True
+    )
+    text = screen.getvalue()
+    for said in ("M parameters", "G multiply-accumulates a clip", "CPU, ", "bfloat16", "attention by", "sdpa"):
+        assert said in text.replace("\x1b[1;36m", "").replace("\x1b[0m", ""), said
+    assert "activation checkpointing" in text
+    plain = "".join(text.split("\x1b["))
+    for shown in ("epoch 1/1, step", "3/3", "loss ", "clips/s", "ETA"):
+        assert shown in plain, shown
+
+
+def test_a_diverging_run_stops_with_one_sentence(synthetic_set, tmp_path):
+    with pytest.raises(InputError, match=r"not finite in 1\d steps in a row: training has diverged; lower training"):
+        train(synthetic_set, tmp_path, learning_rate=1e30, warmup_epochs=0, batch_size=1, gradient_clip=0)
+
+
+def test_a_compiled_and_recomputed_run_learns_what_an_eager_one_learns(straight, synthetic_set, tmp_path, monkeypatch):
+    """Traced whole (`fullgraph`), with recomputation, run without code generation: the same losses."""
+    monkeypatch.setattr(training, "accelerate", functools.partial(accelerate, backend="aot_eager"))
+    train(synthetic_set, tmp_path, epochs=2, execution="compile", activation_checkpointing=True)
+    for (step, expected), (_, actual) in zip(losses(straight), losses(tmp_path), strict=True):
+        assert float(actual) == pytest.approx(float(expected), abs=1e-4), step
+
+
+def test_a_block_compiles_to_code_without_a_break():
+    from istvt.block import Block
+
+    torch.manual_seed(0)
+    block, tokens = Block(CONFIG, 0).eval(), torch.randn(2, 7, 10, 16)
+    with torch.no_grad():
+        expected = block(tokens)
+        block.compile(fullgraph=True, dynamic=False)
+        torch.testing.assert_close(block(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_record_of_a_checkpoint_says_where_the_run_stands(straight):
+    record = json.loads((straight / "checkpoints" / "epoch-0001-step-00000012" / "run.json").read_text())
+    assert (record["epoch"], record["step"], record["clips"], record["world_size"]) == (1, 12, 24, 1)
+    assert record["settings"]["training"]["batch_size"] == 4
+    assert len(record["history"]) == 1
