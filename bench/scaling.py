@@ -153,7 +153,7 @@ def exponents(rows: list[Row]) -> list[Row]:
     return fitted
 
 
-def verdicts(rows: list[Row], fitted: list[Row], device: str) -> list[str]:
+def verdicts(rows: list[Row], fitted: list[Row], device: str) -> list[Row]:
     """Which claims hold, in sentences made of what was counted and measured."""
     wrong = sum(row["macs_counted"] != row["macs_formula"] for row in rows)
     work = (
@@ -163,13 +163,13 @@ def verdicts(rows: list[Row], fitted: list[Row], device: str) -> list[str]:
     )
     if wrong:
         work = f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows."
-    sentences = [work]
+    judged: list[Row] = [{"pass": "", "verdict": work}]
     pairs = [("naive joint", "naive factorised"), ("joint flash kernel", "factorised kernels")]
     for name in PASSES:
         for axis in ("T", "HW"):
-            sentences += [s for pair in pairs if (s := _verdict(fitted, axis, name, *pair, device))]
-        sentences += [s for pair in pairs if (s := _ratio(rows, name, *pair, device))]
-    return sentences
+            judged += [{"pass": name, "verdict": _verdict(fitted, axis, name, *pair, device)} for pair in pairs]
+        judged += [{"pass": name, "verdict": _ratio(rows, name, *pair, device)} for pair in pairs]
+    return [row for row in judged if row["verdict"]]
 
 
 def _verdict(fitted: list[Row], axis: str, name: str, joint: str, factorised: str, device: str) -> str:
@@ -241,17 +241,17 @@ def run(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     rows = measure(sweep, arguments.milliseconds, progress)
     fitted = exponents(rows)
-    sentences = verdicts(rows, fitted, device)
+    judged = verdicts(rows, fitted, device)
     write_table(folder, "scaling", rows)
     write_table(folder, "scaling_exponents", fitted)
-    write_table(folder, "scaling_verdicts", [{"verdict": sentence} for sentence in sentences])
+    write_table(folder, "scaling_verdicts", judged)
     draw(rows, device, folder / "scaling.png")
-    _print(rows, fitted, sentences)
+    _print(rows, fitted, judged)
     print(f"\n{folder}")
     return 1 if any(row["macs_counted"] != row["macs_formula"] for row in rows) else 0
 
 
-def _print(rows: list[Row], fitted: list[Row], sentences: list[str]) -> None:
+def _print(rows: list[Row], fitted: list[Row], judged: list[Row]) -> None:
     def cell(value: object, form: str) -> str:
         return "" if value is None else format(value, form)
 
@@ -270,4 +270,4 @@ def _print(rows: list[Row], fitted: list[Row], sentences: list[str]) -> None:
     header = ("axis", "method", "pass", "quantity", "exponent", "low", "high", "sizes", "note")
     body = [tuple(cell(row[name], ".3f" if isinstance(row[name], float) else "") for name in header) for row in fitted]
     print(format_table(header, body), end="\n\n")
-    print("\n".join(sentences))
+    print("\n".join(row["verdict"] for row in judged))
