@@ -99,7 +99,8 @@ def compiled() -> list[CompileCase]:
         _compiled(single, "telescoped", 7, 96),
         _compiled(single, "fused", 7, 64, tape=True),
     ]
-    return everywhere + [replace(case, architectures=(90,)) for case in variants]
+    narrower = replace(_compiled(half, "telescoped", 33, 64), architectures=(80, 89))  # a row of their own
+    return [*everywhere, narrower, *(replace(case, architectures=(90,)) for case in variants)]
 
 
 def _compiled(

@@ -1,5 +1,7 @@
 """Every kernel and launch setting compiles for four GPU generations, and its machine code is what it should be."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import triton
@@ -49,11 +51,14 @@ def careless(x, out, stride, N: tl.constexpr):
     tl.store(out + rows[:, None] * N + columns[None, :], tl.dot(tile, tl.trans(tile)))
 
 
-def test_a_kernel_that_loads_two_bytes_at_a_time_and_spills_is_caught():
-    """The gate itself: head dimension 91 read as it lies, in a tile too large for one warp."""
-    x = torch.empty(128, 91, dtype=torch.bfloat16, device="meta")
-    out = torch.empty(128, 128, device="meta")
-    launch = Launch(careless, 1, {"x": x, "out": out, "stride": 91, "N": 128}, Setting(rows=128, num_warps=1))
-    faults = command._faults(compile_launch(launch, 90), allowed_spill=0, narrowest_load=32)
-    assert any("loads 16 bits" in fault for fault in faults)
-    assert any("spills" in fault for fault in faults)
+def test_a_kernel_that_loads_two_bytes_at_a_time_is_caught_and_so_is_one_that_spills_or_does_not_fit():
+    """The gate itself, on head dimension 91 read as it lies."""
+    x = torch.empty(64, 91, dtype=torch.bfloat16, device="meta")
+    out = torch.empty(64, 64, device="meta")
+    launch = Launch(careless, 1, {"x": x, "out": out, "stride": 91, "N": 64}, Setting(rows=64, num_warps=1))
+    resources = compile_launch(launch, 89)
+    assert command._faults(resources, 0, narrowest_load=16) == []
+    assert command._faults(resources, 0, narrowest_load=32) == ["loads 16 bits at a time"]
+    assert command._faults(replace(resources, spilled_bytes=8), 0, 16) == ["spills 8 bytes, 0 allowed"]
+    (fault,) = command._faults(replace(resources, shared_bytes=100 * 1024), 0, 16)
+    assert fault == "asks for 102400 bytes of shared memory, the chip has 101376"
