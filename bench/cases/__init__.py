@@ -19,7 +19,7 @@ from types import ModuleType
 from kernels.launch import Launch
 
 ARCHITECTURES = (80, 89, 90, 100)
-OPERATIONS = ("layer_norm_difference", "temporal_attention", "spatial_attention")
+OPERATIONS = ("layer_norm_difference", "temporal_attention", "spatial_attention", "relevance")
 
 
 @dataclass(frozen=True)

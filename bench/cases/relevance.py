@@ -1,0 +1,120 @@
+"""Cases of relevance through attention."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from bench.cases import CompileCase
+from bench.comparison import NumericsCase, Results
+from kernels.relevance import interface, operator
+
+Tensor = torch.Tensor
+
+# Clips, frames, positions, heads, head_dim: spatial and temporal attention alike.
+SMALL = ((2, 2, 37, 2, 24), (1, 1, 33, 1, 91), (1, 5, 21, 2, 64))
+LARGE = (
+    (2, 7, 362, 8, 96), (1, 7, 362, 8, 64), (1, 7, 362, 8, 91), (1, 3, 50, 4, 128), (1, 2, 1, 2, 16),
+    (1, 33, 26, 2, 40),
+)  # fmt: skip
+# Where frames are more: temporal attention only.
+MANY_FRAMES = ((1, 17, 2, 1, 16), (1, 40, 3, 2, 24))
+
+
+def inputs(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int = 0
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """q, k, v, u and dO (q and k as views of one packed product), and a carried row for each kind of attention."""
+    clips, frames, positions, heads, head_dim = shape
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(device, dtype)
+    u, gradient = torch.randn(2, clips, frames, positions, heads, head_dim, generator=generator).to(device, dtype)
+    q, k, v = qkv.unbind(3)
+    rows = {
+        "temporal": torch.rand(clips, positions, frames, generator=generator).to(device, dtype),
+        "spatial": torch.rand(clips, frames, positions, generator=generator).to(device, dtype),
+    }
+    return {"q": q, "k": k, "v": v, "u": u, "dO": gradient}, rows
+
+
+def results(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str = "after_mean") -> Results:
+    """Everything the public functions give for one kind of attention."""
+    q, k, v, u = (tensors[name] for name in "qkvu")
+    relevance = getattr(interface, f"{kind}_relevance")(q, k, v, u)
+    attention_map = getattr(interface, f"{kind}_relevance_map")(**tensors, clamp=clamp)
+    step = getattr(interface, f"{kind}_rollout_step")(row, **tensors, clamp=clamp)
+    return dict(zip(("R_q", "R_k", "R_v"), relevance, strict=True)) | {"map": attention_map, "row": step}
+
+
+def eager(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str) -> Results:
+    """What a user would write: every matrix of every head in memory."""
+    order = (0, 2, 3, 1, 4) if kind == "temporal" else (0, 1, 3, 2, 4)
+    back = (0, 3, 1, 2, 4) if kind == "temporal" else (0, 1, 3, 2, 4)
+    q, k, v, u, gradient = (tensors[name].permute(order) for name in ("q", "k", "v", "u", "dO"))
+    z = q @ k.transpose(-1, -2)
+    attention = torch.softmax(z * q.shape[-1] ** -0.5, -1)
+    relevance = attention * (u @ v.transpose(-1, -2)) / 2
+    weight = relevance / (z + 0.01 * z.sign() * (q.abs() @ k.abs().transpose(-1, -2)))
+    product = relevance * (gradient @ v.transpose(-1, -2))
+    mean = product.mean(2).clamp(min=0) if clamp == "after_mean" else product.clamp(min=0).mean(2)
+    return {
+        "R_q": (q * (weight @ k) / 2).permute(back),
+        "R_k": (k * (weight.transpose(-1, -2) @ q) / 2).permute(back),
+        "R_v": (v * (attention.transpose(-1, -2) @ u) / 2).permute(back),
+        "map": mean,
+        "row": row + (row[:, :, None] @ mean).squeeze(2),
+    }
+
+
+def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
+    """Both kinds and both clamps; float32 only, like the kernels."""
+    shapes = SMALL if small else LARGE
+    cases = [_case(device, shape, kind, "after_mean") for shape in shapes for kind in ("spatial", "temporal")]
+    cases += [_case(device, shapes[0], kind, "before_mean") for kind in ("spatial", "temporal")]
+    return cases + [_case(device, shape, "temporal", "after_mean") for shape in MANY_FRAMES]
+
+
+def _case(device: torch.device, shape: tuple[int, ...], kind: str, clamp: str) -> NumericsCase:
+    def run(function, working: torch.dtype = torch.float32) -> Results:
+        tensors, rows = inputs(shape, torch.float32, device)
+        tensors = {name: x.to(working) for name, x in tensors.items()}
+        return function(kind, tensors, rows[kind].to(working), clamp)
+
+    clips, frames, positions, heads, head_dim = shape
+    return NumericsCase(
+        "relevance", f"{kind} {clamp}", torch.float32,
+        f"B={clips} F={frames} S={positions} N={heads} D={head_dim}",
+        kernel=partial(run, results),
+        eager=partial(run, eager),
+        oracle=partial(run, results, torch.float64),
+    )  # fmt: skip
+
+
+def compiled() -> list[CompileCase]:
+    """Every kernel for every row of the tables; what the models launch on all architectures."""
+    return [
+        *(_compiled("spatial", 7, head_dim) for head_dim in (64, 96)),
+        *(_compiled("temporal", 7, head_dim) for head_dim in (64, 96)),
+        replace(_compiled("spatial", 7, 128), architectures=(90,)),
+        replace(_compiled("temporal", 33, 96), architectures=(80, 90, 100)),
+    ]
+
+
+def _compiled(kind: str, frames: int, head_dim: int) -> CompileCase:
+    def start() -> None:
+        qkv = torch.empty(8, frames, 362, 3, 8, head_dim, device="meta")
+        q, k, v = qkv.unbind(3)
+        u = torch.empty(k.shape, device="meta")
+        scale = head_dim**-0.5
+        if kind == "spatial":
+            operator.launch_spatial_relevance(q, k, v, u, scale, 0.01)
+            row, launch_map = torch.empty(8, frames, 362, device="meta"), operator.launch_spatial_map
+        else:
+            operator.launch_temporal_relevance(q, k, v, u, scale, 0.01)
+            row, launch_map = torch.empty(8, 362, frames, device="meta"), operator.launch_temporal_map
+        launch_map(row, q, k, v, u, u, scale, False)
+
+    name = f"float32 {kind} F={frames} S=362 D={head_dim}"
+    return CompileCase("relevance", name, start, needs_tensor_cores=lambda launch: True)

@@ -1,0 +1,146 @@
+"""The benchmark of spatial attention on a CPU, with clocks that stand still: what it compares, counts and writes."""
+
+import pytest
+import torch
+
+from bench import attention_peers, timing
+from bench import spatial as benchmark
+from bench.__main__ import main
+from bench.record import read_folder
+from kernels.spatial_attention import settings
+from kernels.spatial_attention.reference import spatial_attention
+
+SHAPE = benchmark.Shape("spatial", 1, 2, 9)
+ON_CPU = {"naive", "sdpa math"}
+
+
+@pytest.fixture
+def without_a_gpu(monkeypatch):
+    """Everything but the time and the memory of a call, which take a GPU, is real."""
+
+    def timed(function, **arguments):
+        function()
+        return timing.Timing(10.0, 9.0, 11.0)
+
+    def weighed(function):
+        function()
+        return 1024
+
+    monkeypatch.setattr(timing, "time_call", timed)
+    monkeypatch.setattr(timing, "peak_bytes", weighed)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    peers = {name: peer for name, peer in attention_peers.PEERS.items() if "flex" not in name}
+    monkeypatch.setattr(attention_peers, "PEERS", peers)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--tune"]])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_command_says_so_in_one_sentence(arguments, capsys):
+    assert main(["spatial", *arguments]) == 2
+    assert capsys.readouterr().out == "bench spatial needs an NVIDIA GPU, and PyTorch finds none here.\n"
+
+
+@pytest.mark.parametrize("head_dim", [64, 91])
+def test_all_contenders_compute_the_same_function_of_the_packed_projection(head_dim):
+    scale = head_dim**-0.5
+    qkv = torch.randn(1, 2, 9, 3, 8, head_dim)
+    expected = spatial_attention(*qkv.unbind(3), scale=scale)
+    found = {c.name: c for c in benchmark.contenders(head_dim)}
+    assert found["ours"].width == (64 if head_dim == 64 else 96)
+    compared = 0
+    for name, contender in found.items():
+        if not any(name.startswith(one) for one in (*ON_CPU, "ours")):
+            continue
+        padded = torch.nn.functional.pad(qkv, (0, contender.width - head_dim))
+        out = contender.function(padded, scale)
+        assert out.is_contiguous() or name.startswith("ours")  # on a CPU that is the reference
+        torch.testing.assert_close(out[..., :head_dim], expected)
+        compared += 1
+    assert compared >= 3
+
+
+def test_padding_by_copies_gives_a_peer_a_width_that_it_takes_and_cuts_the_output():
+    widths = []
+
+    def peer(q, k, v, scale):
+        widths.append(q.shape[-1])
+        return attention_peers.naive(q, k, v, scale)
+
+    qkv = torch.randn(2, 1, 5, 3, 8, 91)
+    out = benchmark.by_peer(peer, 16, qkv, 0.1)
+    assert widths == [96]
+    torch.testing.assert_close(out, spatial_attention(*qkv.unbind(3), scale=0.1))
+
+
+def test_useful_work_counts_two_products_forward_and_five_backward_at_the_unpadded_head():
+    shape = benchmark.PAPER
+    assert (shape.clips, shape.rows, shape.positions) == (8, 7, 362)
+    forward = benchmark.useful_operations(shape, 91, "forward")
+    assert forward == 4 * 8 * 7 * 8 * 362**2 * 91  # 21.4 GFLOP
+    assert 2 * benchmark.useful_operations(shape, 91, "backward") == 5 * forward
+    assert benchmark.joint(1, 361).positions == 7 * 362
+
+
+def test_every_contender_is_a_row_a_pass_and_who_cannot_says_why(without_a_gpu):
+    rows = list(benchmark.measure(SHAPE, 91, torch.float32, 1, device="cpu"))
+    assert len(rows) == 3 * len(benchmark.contenders(91))
+    timed = {row["contender"] for row in rows if "microseconds" in row}
+    assert {"ours", "ours, unpadded", *ON_CPU} <= timed
+    for row in rows:
+        assert ("microseconds" in row) != bool(row.get("note"))
+        if row["contender"] == "ours" and row["pass"] == "forward":
+            assert row["teraflops"] == pytest.approx(4 * 2 * 8 * 81 * 91 / 10e-6 / 1e12)
+    assert all(row["note"] for row in rows if row["contender"] == "xformers")
+
+
+def test_the_tape_rows_hold_time_floor_and_memory(without_a_gpu):
+    rows = list(benchmark.measure_tape(SHAPE, 64, torch.float32, 4e12, 1, device="cpu"))
+    assert [row["pass"] for row in rows] == ["forward", "backward", "both"]
+    emitted = 4 * 1 * 2 * 8 * 81
+    assert {row["emitted_bytes"] for row in rows} == {emitted}
+    assert rows[0]["floor_microseconds"] == pytest.approx(1e6 * emitted / 4e12)
+    assert rows[2]["peak_bytes_with_tape"] == 1024
+
+
+def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
+    monkeypatch.setattr(benchmark, "PAPER", SHAPE)
+    monkeypatch.setattr(benchmark, "QUICK_SHAPES", [SHAPE])
+    for name in ("measure", "measure_tape"):
+        real = getattr(benchmark, name)
+        monkeypatch.setattr(benchmark, name, lambda *a, real=real, **k: real(*a, **k, device="cpu"))
+    arguments = ["spatial", "--quick", "--dtype", "float32", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    (tmp_path / "environment.json").write_text('{"kind": "GPU", "date": ""}')
+    tables = read_folder(tmp_path).tables
+    assert {row["head_dim"] for row in tables["spatial"]} == {"64", "91", "128"}
+    assert {row["pass"] for row in tables["spatial_tape"]} == {"forward", "backward", "both"}
+    assert "TFLOP/s" in capsys.readouterr().out
+
+
+def test_tuning_keeps_what_is_right_names_the_fastest_and_leaves_the_tables_alone(without_a_gpu, monkeypatch):
+    """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
+    before = {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")}
+    monkeypatch.setitem(benchmark.CANDIDATES, 32, [(64, 4, 1, 16), (32, 4, 1, 16), (16, 4, 1, 16), (128, 4, 1, 16)])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+
+    def calls(qkv, grad_out):
+        result = torch.ones(3)
+
+        def call():
+            rows = settings.FORWARD_32.get(0, [(128, settings.TileSetting(1, 1))])[0][1].rows
+            if rows == 32:
+                raise RuntimeError("out of resource: shared memory")
+            result.fill_(2.0 if rows == 16 else 1.0)
+
+        return {"FORWARD": (call, result)}
+
+    spent = iter([30.0, 20.0])
+    monkeypatch.setattr(benchmark, "_calls", calls)
+    monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
+    *notes, row = benchmark.tune(torch.float32, [64], 1, SHAPE, device="cpu")
+    assert len(notes) == 2
+    assert row.startswith("FORWARD_32:\n    0: [(64, TileSetting(128, 4, 1, 16))],  # measured on a GPU, torch")
+    assert {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")} == before
