@@ -177,8 +177,9 @@ def _verdict(fitted: list[Row], axis: str, name: str, joint: str, factorised: st
 
     def find(method: str, quantity: str) -> Exponent | None:
         key = (axis, method, name, quantity)
-        row = next(r for r in fitted if (r["axis"], r["method"], r["pass"], r["quantity"]) == key)
-        return None if row["exponent"] is None else Exponent(row["exponent"], row["low"], row["high"])
+        rows = [row for row in fitted if (row["axis"], row["method"], row["pass"], row["quantity"]) == key]
+        measured = [row for row in rows if row["exponent"] is not None]
+        return Exponent(measured[0]["exponent"], measured[0]["low"], measured[0]["high"]) if measured else None
 
     times = [find(method, "time") for method in (joint, factorised)]
     if None in times:

@@ -1,0 +1,165 @@
+"""Factorised attention does (HW+1)(T+1)^2 + (T+1)(HW+1)^2 pairs where joint attention does ((T+1)(HW+1))^2."""
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bench import processor_timing, scaling
+from bench.exponent import fit_exponent
+from bench.record import read_folder
+from bench.scaling import ON_CPU, exponents, measure, verdicts
+from bench.scaling_methods import (
+    METHODS,
+    counted_multiply_accumulates,
+    factorised_pairs,
+    joint_pairs,
+    multiply_accumulates,
+    naive_factorised,
+    naive_joint,
+)
+
+FRAMES = (1, 2, 3, 5, 6, 8, 16, 63)
+CELLS = (1, 4, 36, 361, 1024)
+HEADS, HEAD_DIM = 2, 8
+
+
+def counted_pairs(attend, frames, cells):
+    shape = (1, frames + 1, cells + 1, 3, HEADS, HEAD_DIM)
+    counted = counted_multiply_accumulates(attend, torch.empty(shape, device="meta"))
+    assert counted % (2 * HEADS * HEAD_DIM) == 0
+    return counted // (2 * HEADS * HEAD_DIM)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_the_flop_counter_finds_exactly_the_work_of_the_formula_at_every_size(method):
+    for frames in FRAMES:
+        for cells in CELLS:
+            counted = counted_pairs(method.counted, frames, cells)
+            assert counted == method.pairs(frames, cells)
+            rows, columns = frames + 1, cells + 1
+            written_out = columns * rows**2 + rows * columns**2 if method.factorised else (rows * columns) ** 2
+            assert counted == written_out
+
+
+def test_counted_work_of_joint_attention_is_quadratic_in_both_sizes_exactly():
+    over_frames = fit_exponent([t + 1 for t in FRAMES], [counted_pairs(naive_joint, t, 36) for t in FRAMES])
+    over_cells = fit_exponent([hw + 1 for hw in CELLS], [counted_pairs(naive_joint, 6, hw) for hw in CELLS])
+    for fit in (over_frames, over_cells):
+        assert (fit.value, fit.low, fit.high) == pytest.approx((2, 2, 2), abs=1e-9)
+
+
+def test_counted_work_of_factorised_attention_is_one_term_linear_and_one_quadratic_in_each_size():
+    """A polynomial of degree 2 without constant: its coefficients are the two predicted terms, exactly."""
+    cells = 36
+    work = [counted_pairs(naive_factorised, frames, cells) for frames in range(1, 8)]
+    quadratic, linear, constant = np.polyfit(np.arange(2, 9), work, 2)
+    assert (quadratic, linear) == pytest.approx((cells + 1, (cells + 1) ** 2), rel=1e-9)
+    assert constant == pytest.approx(0, abs=1e-6)
+    assert np.all(np.diff(work, 3) == 0)
+    frames = 6
+    work = [counted_pairs(naive_factorised, frames, cells) for cells in range(1, 8)]
+    quadratic, linear, _ = np.polyfit(np.arange(2, 9), work, 2)
+    assert (quadratic, linear) == pytest.approx((frames + 1, (frames + 1) ** 2), rel=1e-9)
+
+
+def test_at_the_papers_size_factorising_saves_the_harmonic_sum_of_frames_and_positions():
+    rows, columns = 7, 362
+    assert joint_pairs(6, 361) / factorised_pairs(6, 361) == pytest.approx(1 / (1 / rows + 1 / columns))
+    assert multiply_accumulates(10, clips=2, heads=3, head_dim=5) == 2 * 10 * 2 * 3 * 5
+
+
+def test_all_joint_methods_compute_one_function_and_all_factorised_ones_another():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 5, 3, 2, 8, dtype=torch.float64).unbind(3)
+    outs = {method.name: method.attend(q, k, v) for method in METHODS}
+    for method in METHODS:
+        expected = outs["naive factorised" if method.factorised else "naive joint"]
+        torch.testing.assert_close(outs[method.name], expected, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(outs["naive joint"], outs["naive factorised"])
+
+
+def test_an_exponent_and_its_interval_are_those_of_the_line_that_made_the_points():
+    x = np.array([1, 2, 4, 8, 16, 32])
+    exact = fit_exponent(x, 3 * x**1.5)
+    assert (exact.value, exact.low, exact.high) == pytest.approx((1.5, 1.5, 1.5))
+    random = np.random.default_rng(0)
+    noisy = [fit_exponent(x, x**1.5 * np.exp(0.3 * random.standard_normal(len(x)))) for _ in range(400)]
+    covered = np.mean([fit.low <= 1.5 <= fit.high for fit in noisy])
+    assert 0.92 <= covered <= 0.98  # 95 % by construction
+    assert fit_exponent([1, 2], [1, 2]) is None
+
+
+def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, monkeypatch, capsys):
+    small = replace(ON_CPU, frames=(1, 2, 3, 4, 5, 6), cells=(1, 2, 3, 4, 5, 6), fixed_cells=4, fixed_frames=2)
+    monkeypatch.setattr(scaling, "ON_CPU", small)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert scaling.run(argparse.Namespace(output=tmp_path, milliseconds=1)) == 0
+    found = {path.stem for path in tmp_path.iterdir()}
+    assert found == {"scaling", "scaling_exponents", "scaling_verdicts"}
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    (tmp_path / "environment.json").write_text("{}")
+    rows = read_folder(tmp_path).tables["scaling"]
+    assert len(rows) == 12 * len(METHODS) * 2
+    for row in rows:
+        assert row["macs_counted"] == row["macs_formula"]
+        ran = "kernel" not in row["method"]
+        assert bool(row["time_us"]) == bool(row["peak_bytes"]) == ran
+        assert row["note"] == ("" if ran else "not measured: Triton kernels need a GPU")
+    assert "naive factorised" in capsys.readouterr().out
+
+
+def synthetic_rows(joint_power, factorised_power):
+    """Rows as a sweep gives them, of methods whose time is an exact power of T + 1."""
+    rows = []
+    for frames in (1, 2, 4, 8, 16, 32, 64, 128):
+        for method, power in (("naive joint", joint_power), ("naive factorised", factorised_power)):
+            pairs = (joint_pairs if method == "naive joint" else factorised_pairs)(frames, 400)
+            for name in scaling.PASSES:
+                rows += [
+                    {"axis": axis, "T": frames, "HW": frames, "method": method, "pass": name, "macs_counted": pairs,
+                     "macs_formula": pairs, "time_us": (frames + 1.0) ** power, "peak_bytes": 1000 * frames}
+                    for axis in ("T", "HW")
+                ]  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("powers", "says"),
+    [((2.0, 1.2), "grows more slowly holds"), ((1.2, 2.0), "does not hold"), ((1.5, 1.5), "the intervals overlap")],
+)
+def test_the_verdict_follows_the_intervals_whichever_way_they_fall(powers, says):
+    rows = synthetic_rows(*powers)
+    if says == "the intervals overlap":
+        noise = np.random.default_rng(0).uniform(0.5, 2, len(rows))
+        rows = [row | {"time_us": row["time_us"] * factor} for row, factor in zip(rows, noise, strict=True)]
+    judged = [row["verdict"] for row in verdicts(rows, exponents(rows), "a test") if "growth with T" in row["verdict"]]
+    assert len(judged) == 2
+    assert all(says in verdict for verdict in judged)
+
+
+def test_a_formula_that_disagrees_with_the_counter_is_said_and_not_hidden():
+    rows = synthetic_rows(2.0, 1.2)
+    rows[0]["macs_formula"] += 1
+    assert verdicts(rows, exponents(rows), "a test")[0]["verdict"].startswith("Work: counted and predicted")
+
+
+def test_peak_memory_on_a_cpu_is_what_the_call_allocates_at_most():
+    x = torch.ones(1000)
+    assert processor_timing.peak_bytes(lambda: x + 1) == pytest.approx(4000, abs=256)
+    assert processor_timing.peak_bytes(lambda: (x + 1) + (x + 2)) == pytest.approx(12000, abs=512)
+
+
+def test_a_method_that_fails_at_one_size_leaves_a_row_with_the_reason(monkeypatch):
+    import bench.scaling_methods as methods
+
+    def refuse(q, k, v):
+        raise RuntimeError("this peer takes no more than 3 frames")
+
+    refusing = replace(METHODS[0], attend=refuse)
+    monkeypatch.setattr(methods, "METHODS", (refusing,))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    rows = measure(replace(ON_CPU, frames=(1,), cells=(4,)), milliseconds=1)
+    assert {row["note"] for row in rows} == {"not measured: RuntimeError: this peer takes no more than 3 frames"}
