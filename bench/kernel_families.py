@@ -14,18 +14,19 @@ from torch.profiler import ProfilerActivity, profile
 
 # The first that matches counts. Names are those of CUDA kernels on a GPU and of operators on a CPU.
 FAMILIES = (
+    # What torch.compile fused is named after the operators in it; its templates are products.
+    ("compiled pointwise and reduction", r"^triton_(?!tem_)"),
     ("temporal attention", r"\b(exact|matrix)_(forward|backward)"),
     ("spatial attention", r"spatial_(forward|backward)"),
     ("LayerNorm and difference", r"layer_norm_difference"),
     ("fused attention of PyTorch", r"flash|fmha|sdpa|efficient_attention|scaled_dot_product|mha_"),
     ("softmax", r"softmax"),
     ("convolution", r"conv|cudnn|fprop|dgrad|wgrad|winograd|im2col|nchwToNhwc|nhwcToNchw"),
-    ("matrix product", r"gemm|gemv|nvjet|cutlass|cublas|splitK|\bmm\b|bmm|addmm|aten::linear|matmul"),
+    ("matrix product", r"gemm|gemv|nvjet|cutlass|cublas|splitK|(?<![a-z])(?:add|b)?mm(?![a-z])|aten::linear|matmul"),
     ("normalisation", r"layer_?norm|batch_?norm|\bbn_|_bn_"),
     ("pooling", r"pool"),
     ("optimizer", r"adam|multi_tensor|foreach|sgd"),
     ("copy and cast", r"memcpy|memset|copy|CatArray|cat_|aten::(cat|clone|contiguous|fill_|zero_|pad|to\b)|transpose"),
-    ("compiled pointwise and reduction", r"^triton_"),
     ("pointwise and reduction", r"elementwise|reduce|vectorized|gelu|aten::(add|mul|sub|div|sum|relu|threshold)"),
 )
 OTHER = "other"

@@ -40,6 +40,7 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
             ("Ceilings", "ceilings", report_tables.ceilings(gpu)),
             ("Numerics", "numerics", report_tables.numerics(gpu)),
             *((_TITLES[name], name, report_tables.attention(gpu, name)) for name in operations),
+            ("What a tape of spatial attention costs", "spatial_tape", report_tables.tape(gpu)),
             ("A training step", "training", report_tables.training(gpu)),
             ("What was promised of it", "training", report_tables.promises(gpu)),
             ("Where its time goes", "training_families", report_tables.families(gpu)),

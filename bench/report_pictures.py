@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.report_tables import at_paper_size
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -31,8 +33,8 @@ def attention_bars(recording: Recording, table: str, title: str) -> Figure | Non
     """Forward and backward together by method, one panel a head dimension, at 8 clips of 6 frames."""
     rows = [
         row
-        for row in recording.tables.get(table, [])
-        if row.get("microseconds") and row.get("pass") == "both" and (row["clips"], row["frames"]) == ("8", "6")
+        for row in at_paper_size(recording.tables.get(table, []))
+        if row.get("microseconds") and row.get("pass") == "both"
     ]
     panels = sorted({int(row["head_dim"]) for row in rows})
     if not panels:

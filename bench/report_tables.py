@@ -12,15 +12,11 @@ NOT_MEASURED = "not measured"
 
 Rows = list[dict[str, str]]
 
-_ATTENTION_COLUMNS = {
-    "contender": "method", "mode": "mode", "dtype": "dtype", "head_dim": "D", "channels": "C", "pass": "pass",
-    "microseconds": "µs", "floor_microseconds": "floor µs", "share_of_floor": "of floor",
-    "terabytes_per_second": "TB/s", "teraflops_per_second": "TFLOP/s", "peak_bytes": "peak bytes", "note": "note",
-}  # fmt: skip
-_MEASURED = {
-    "microseconds", "share_of_floor", "floor_microseconds", "terabytes_per_second", "teraflops_per_second",
-    "peak_bytes",
-}  # fmt: skip
+# What tells one row of an operation's table from another, and what a cell may say beside the time.
+_ROW_NAMES = {"contender": "method", "mode": "mode", "dtype": "dtype", "head_dim": "D", "channels": "C"}
+_BESIDE_TIME = (("share_of_floor", 100, "% of floor"), ("teraflops", 1, "TFLOP/s"))
+# The paper's size; a column that a table does not have does not count.
+_PAPER = {"clips": "8", "frames": "6", "rows": "7", "positions": "362", "attention": "spatial"}
 
 
 @dataclass(frozen=True)
@@ -105,15 +101,48 @@ def numerics(device: Device | None) -> str:
 
 
 def attention(device: Device | None, table: str) -> str:
-    """One operation against its peers at the paper's size (8 clips of 6 frames), or at the largest size there is."""
-    rows = device.rows(table) if device else []
-    paper = [row for row in rows if row.get("clips") in ("8", "", None) and row.get("frames") in ("6", "", None)]
-    rows = paper or rows
+    """One operation and its peers at the paper's size (8 clips of 6 frames), a line a method, a column a pass."""
+    rows = at_paper_size(device.rows(table) if device else [])
     if not rows:
-        return markdown(("method", "µs", "of floor"), [["this project and its peers", NOT_MEASURED, NOT_MEASURED]])
-    keys = [key for key in _ATTENTION_COLUMNS if any(row.get(key) for row in rows)]
-    body = [[number(row.get(key)) if key in _MEASURED else row.get(key) or "" for key in keys] for row in rows]
-    return markdown([_ATTENTION_COLUMNS[key] for key in keys], body)
+        return markdown(("method", "µs"), [["this project and its peers", NOT_MEASURED]])
+    names = [name for name in _ROW_NAMES if any(row.get(name) for row in rows)]
+    passes = list(dict.fromkeys(row.get("pass", "") for row in rows))
+    lines: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in rows:
+        lines.setdefault(tuple(row.get(name, "") for name in names), {})[row.get("pass", "")] = row
+    body = []
+    for key, found in lines.items():
+        notes = dict.fromkeys(row.get("note", "") for row in found.values())
+        body.append([*key, *(_time(found.get(which)) for which in passes), " ".join(notes).strip()])
+    header = [*(_ROW_NAMES[name] for name in names), *(f"{which}, µs".strip(", ") for which in passes), "note"]
+    return markdown(header, body)
+
+
+def at_paper_size(rows: Rows) -> Rows:
+    """Those of the paper's size; all of them where there is none."""
+    paper = [row for row in rows if all(row.get(key, value) in (value, "") for key, value in _PAPER.items())]
+    return paper or rows
+
+
+def _time(row: dict[str, str] | None) -> str:
+    if row is None or not row.get("microseconds"):
+        return NOT_MEASURED
+    beside = [f"{factor * float(row[key]):.0f} {unit}" for key, factor, unit in _BESIDE_TIME if row.get(key)]
+    return number(row["microseconds"], 1) + (f" ({', '.join(beside)})" if beside else "")
+
+
+def tape(device: Device | None) -> str:
+    """What handing out spatial attention and its gradient adds to the time and to peak memory."""
+    rows = at_paper_size(device.rows("spatial_tape") if device else [])
+    keys = {
+        "microseconds": "µs", "microseconds_with_tape": "µs with tape", "added_over_floor": "added over byte floor",
+        "peak_bytes": "peak bytes", "peak_bytes_with_tape": "peak bytes with tape",
+    }  # fmt: skip
+    body = [
+        [row["head_dim"], row.get("pass", ""), *(number(row.get(key)) for key in keys), row.get("note", "")]
+        for row in rows
+    ]
+    return markdown(("D", "pass", *keys.values(), "note"), body or [["", "", *[NOT_MEASURED] * len(keys), ""]])
 
 
 def scaling(device: Device) -> str:

@@ -1,0 +1,177 @@
+"""`python -m bench report`: every number in the tables comes from a CSV file, and what nobody measured says so."""
+
+import argparse
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from bench.record import RESULTS, prepare_folder, read_folder, recordings, write_table
+from bench.report_tables import NOT_MEASURED
+from bench.training import Case, empty_row
+
+ROOT = Path(__file__).parents[2]
+README = "before\n\n<!-- begin: performance -->\nold 12.5\n<!-- end: performance -->\n\nafter\n"
+BENCH = "how to read\n<!-- begin: tables -->\nold 12.5\n<!-- end: tables -->\n"
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    (tmp_path / "bench" / "README.md").write_text(BENCH)
+    (tmp_path / "README.md").write_text(README)
+    return tmp_path
+
+
+def environment(device="Example GPU", kind="GPU", date="2020-01-01T00:00:00+00:00"):
+    return {"device": device, "kind": kind, "date": date, "commit": "abc", "python": "3.11", "versions": {"torch": "9"},
+            "threads": 1, "cores": 2, "load": 0.5}  # fmt: skip
+
+
+def training_rows(**milliseconds):
+    rows = []
+    for attention in ("full", "spatial_only"):
+        for method in ("this project", "compiled SDPA", "naive eager", "eager SDPA"):
+            spent = milliseconds.get(f"{attention} {method}".replace(" ", "_"))
+            row = empty_row(Case("seed", attention, "bfloat16", method), 8, "" if spent else "not measured: a test")
+            if spent:
+                row |= {"step_ms": spent, "clips_per_second": 8000 / spent, "utilisation_data_sheet": 0.6,
+                        "peak_bytes": 5_000_000_000}  # fmt: skip
+            rows.append(row)
+    return rows
+
+
+def written(root, found):
+    report.write(found, root)
+    return (root / "bench" / "README.md").read_text(), (root / "README.md").read_text()
+
+
+def test_without_a_measurement_every_measured_cell_says_so_and_the_text_around_stays(root):
+    tables, readme = written(root, [])
+    assert readme.startswith("before\n\n<!-- begin") and readme.endswith("<!-- end: performance -->\n\nafter\n")
+    assert tables.startswith("how to read\n")
+    assert "12.5" not in tables + readme
+    for line in (tables + readme).splitlines():
+        if line.startswith(("| seed", "| model FLOP", "| speed over")):
+            assert NOT_MEASURED in line
+            assert not re.search(r"\| \d+(\.\d+)? ", line.split("this project")[-1])
+
+
+def test_promises_are_judged_by_what_was_measured(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    times = {"full_this_project": 100.0, "full_compiled_SDPA": 120.0, "full_naive_eager": 400.0}
+    write_table(folder, "training", training_rows(**times, spatial_only_this_project=80.0))
+    families = [
+        {"preset": "seed", "attention": "full", "precision": "bfloat16", "method": "this project", "family": family,
+         "us_per_step": 1000 * share, "share": share, "calls_per_step": 3}
+        for family, share in (("matrix product", 0.7), ("spatial attention", 0.2), ("temporal attention", 0.1))
+    ]  # fmt: skip
+    write_table(folder, "training_families", families)
+    tables, readme = written(root, recordings([root]))
+    for text in (tables, readme):
+        assert "| model FLOP utilisation | at least 55 % | 60.0% | yes |" in text
+        assert "| speed over naive eager | at least 3 | 4.00 | yes |" in text
+        assert "| speed over compiled SDPA | at least 1.3 | 1.20 | no |" in text
+        assert "| step time over spatial-only | at most 1.5 | 1.25 | yes |" in text
+        assert "| attention kernels in the step | under 20 % | 30.0% | no |" in text
+    assert "| seed | full | bfloat16 | this project | 80.00 | 100.00 | 60.0 % |" in tables
+    assert "| seed | spatial_only | bfloat16 | naive eager | not measured | not measured |" in tables
+    assert "Measured 2020-01-01T00:00:00+00:00; commit abc" in tables
+    assert "| matrix product | 70.0 % (0.70 ms) |" in tables
+
+
+def test_a_measurement_of_a_cpu_is_named_after_it_and_fills_no_cell_of_a_gpu(root):
+    folder = prepare_folder(root / "bench/results/cpu/a", environment("Example CPU", "CPU"))
+    row = empty_row(Case("small", "full", "float32", "this project"), 2) | {"step_ms": 77.77, "clips_per_second": 25.7}
+    write_table(folder, "training", [row])
+    tables, readme = written(root, recordings([root]))
+    gpu, cpu = tables.split("## Example CPU (a CPU)")
+    assert "## GPU: not measured" in gpu and "77.77" not in gpu + readme
+    assert "77.77" in cpu and "It says nothing of any GPU." in cpu
+
+
+def test_the_newest_measurement_counts_but_one_that_measured_nothing_hides_none(root):
+    for name, date, spent in (("a", "2020", 100.0), ("b", "2021", 50.0), ("c", "2022", None)):
+        folder = prepare_folder(root / f"bench/results/gpu/{name}", environment(date=date))
+        write_table(folder, "training", training_rows(full_this_project=spent))
+    tables, _ = written(root, recordings([root]))
+    assert "| seed | full | bfloat16 | this project | 160.00 | 50.00 |" in tables
+    assert "Measured 2021" in tables
+
+
+def test_an_operation_is_one_line_a_method_at_the_papers_size_with_the_refusals_of_peers(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    at = {"mode": "fused", "dtype": "bfloat16", "clips": 8, "frames": 6, "positions": 362, "head_dim": 91}
+    rows = [
+        {"contender": "ours", **at, "pass": "forward", "microseconds": 30.04, "share_of_floor": 0.97, "note": ""},
+        {"contender": "ours", **at, "pass": "backward", "microseconds": 55.0, "share_of_floor": 0.9, "note": ""},
+        {"contender": "ours", **at, "clips": 1, "pass": "forward", "microseconds": 11.0, "note": ""},
+        {"contender": "sdpa cudnn", **at, "pass": "forward", "note": "head_dim should be a multiple of 8"},
+    ]
+    write_table(folder, "temporal", rows)
+    spatial = {"attention": "spatial", "dtype": "bfloat16", "clips": 8, "rows": 7, "positions": 362, "head_dim": 64}
+    write_table(folder, "spatial", [
+        {"contender": "ours", **spatial, "pass": "both", "microseconds": 200.0, "teraflops": 321.4},
+        {"contender": "ours", **spatial, "attention": "joint", "pass": "both", "microseconds": 900.0},
+    ])  # fmt: skip
+    tables, _ = written(root, recordings([root]))
+    assert "| ours | fused | bfloat16 | 91 | 30.0 (97 % of floor) | 55.0 (90 % of floor) |  |" in tables
+    refused = (
+        "| sdpa cudnn | fused | bfloat16 | 91 | not measured | not measured | head_dim should be a multiple of 8 |"
+    )
+    assert refused in tables
+    assert "| ours | bfloat16 | 64 | 200.0 (321 TFLOP/s) |  |" in tables
+    assert "11.0" not in tables and "900.0" not in tables
+
+
+def test_pictures_are_drawn_of_what_was_measured(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    write_table(folder, "training", training_rows(full_this_project=100.0, full_naive_eager=300.0))
+    at = {"mode": "off", "dtype": "bfloat16", "clips": 8, "frames": 6, "positions": 362, "pass": "both"}
+    write_table(folder, "temporal", [
+        {"contender": name, **at, "head_dim": dim, "microseconds": time, "floor_microseconds": 70.0}
+        for dim in (64, 91) for name, time in (("ours", 80.0), ("naive", 900.0))
+    ])  # fmt: skip
+    drawn = report.draw_pictures(recordings([root]))
+    assert [path.name for path in drawn] == ["temporal.png", "training.png"]
+    assert all(path.stat().st_size > 10_000 for path in drawn)
+
+
+def test_check_writes_nothing_and_fails_where_tables_are_out_of_date(root, monkeypatch, capsys):
+    monkeypatch.setattr(report, "write", lambda found, check, write=report.write: write(found, root, check))
+    arguments = argparse.Namespace(folders=[root / "bench"], check=True, no_pictures=True)
+    assert report.run(arguments) == 1
+    assert (root / "README.md").read_text() == README
+    arguments.check = False
+    assert report.run(arguments) == 0
+    arguments.check = True
+    assert report.run(arguments) == 0
+    arguments.folders = [root / "nowhere"]
+    assert report.run(arguments) == 2
+    assert "no such folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<!-- end: x --><!-- begin: x -->", "<!-- begin: x --><!-- begin: x --><!-- end: x -->"]
+)
+def test_a_file_without_its_markers_is_not_written_over(text):
+    with pytest.raises(ValueError, match="expected the markers <!-- begin: x -->"):
+        report.replace_section(text, "x", "body")
+
+
+def test_a_folder_without_its_environment_is_no_measurement(tmp_path):
+    write_table(tmp_path, "training", training_rows())
+    with pytest.raises(FileNotFoundError, match="not a folder of measurements"):
+        read_folder(tmp_path)
+
+
+def test_the_tables_in_the_repository_are_what_its_measurements_give():
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "bench/results"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a repository")
+    folders = {(ROOT / line).parent for line in listed.stdout.split() if line.endswith("environment.json")}
+    assert all(RESULTS in folder.parents for folder in folders)
+    changed = report.write(recordings(sorted(folders)), check=True)
+    assert not changed, "run python -m bench report"

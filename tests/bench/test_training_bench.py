@@ -1,0 +1,183 @@
+"""`python -m bench training`: baselines that compute the same function, figures that follow from what was counted."""
+
+import argparse
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import training
+from bench.baseline_model import BaselineModel
+from bench.kernel_families import family, profile_steps
+from bench.record import prepare_folder, read_folder
+from bench.training import Case, empty_row, needed_flops, random_clips, training_step, useful_flops
+from istvt import ISTVT, ISTVTConfig, preset
+
+TINY = ISTVTConfig(
+    frames=3, image_size=40, dim=12, heads=2, head_dim=5, depth=2, mlp_dim=16, backbone_dims=(4, 4, 6, 8)
+)
+
+
+@pytest.mark.parametrize("attention", ["naive", "sdpa"])
+@pytest.mark.parametrize("change", [{}, {"self_subtract": False}, {"attention": "spatial_only"}], ids=str)
+def test_every_baseline_computes_the_function_and_the_gradients_of_the_model(attention, change):
+    config = replace(TINY, **change)
+    torch.manual_seed(0)
+    model = ISTVT(config, backend="reference").double().train()
+    baseline = BaselineModel(config, attention).double().train()
+    baseline.load_state_dict(model.state_dict())
+    clips = torch.rand(2, 3, 3, 40, 40, dtype=torch.float64) * 2 - 1
+    logits = [m(clips) for m in (model, baseline)]
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-9, atol=1e-11)
+    for out in logits:
+        out.square().sum().backward()
+    of_model = dict(model.named_parameters())
+    for name, parameter in baseline.named_parameters():
+        torch.testing.assert_close(parameter.grad, of_model[name].grad, rtol=1e-7, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("attention", ["temporal_first", "spatial_only"])
+def test_needed_work_is_what_the_flop_counter_sees_the_model_do(attention):
+    config = replace(preset("small"), attention=attention)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        ISTVT(config, backend="reference").eval()(torch.zeros(1, 6, 3, 64, 64))
+    assert needed_flops(config) == 3 * counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        BaselineModel(config, "naive").eval()(torch.zeros(1, 6, 3, 64, 64))
+    assert useful_flops(config) == 3 * counter.get_total_flops()
+
+
+def test_padding_of_the_head_dimension_is_not_counted_as_useful():
+    assert useful_flops(replace(TINY, head_dim=5)) < useful_flops(replace(TINY, head_dim=16))
+    assert useful_flops(preset("seed")) == pytest.approx(3 * 2 * 252.09e9, rel=1e-3)  # 235.8 G layers, 16.3 G attention
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A model that a busy CPU trains in no time, under the name of the preset small."""
+    monkeypatch.setattr(training, "preset", lambda name: TINY)
+
+
+@pytest.mark.parametrize("method", ["naive eager", "eager SDPA", "this project"])
+def test_a_step_of_every_eager_method_trains(method, tiny):
+    case = Case("small", "full", "bfloat16", method)
+    step = training_step(case, random_clips(case.config, 2, torch.device("cpu")), "eager")
+    values = [step().item() for _ in range(12)]
+    if method == "this project":  # it hands out the running sum of the losses of all clips
+        values = [(after - before) / 2 for before, after in itertools.pairwise([0.0, *values])]
+    assert 0 < values[-1] < values[0] < 2
+
+
+def arguments(folder, **options):
+    defaults = {
+        "preset": None, "attention": ["full"], "precision": ["float32"], "method": ["this project", "naive eager"],
+        "batch": 1, "execution": None, "seconds": 0.01, "budget": None, "trace": None, "output": folder,
+    }  # fmt: skip
+    return argparse.Namespace(**(defaults | options))
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_a_small_model_runs_on_a_cpu_and_leaves_rows_families_and_a_trace(tmp_path, no_gpu, tiny, capsys):
+    folder = prepare_folder(tmp_path / "run", {"device": "a test", "kind": "CPU", "date": "2020"})
+    assert training.run(arguments(folder, trace=tmp_path / "traces")) == 0
+    tables = read_folder(folder).tables
+    assert [row["method"] for row in tables["training"]] == ["this project", "naive eager"]
+    for row in tables["training"]:
+        assert float(row["clips_per_second"]) == pytest.approx(1000 / float(row["step_ms"]), rel=1e-3)
+        assert row["utilisation_data_sheet"] == row["peak_bytes"] == ""  # of a GPU; nothing is made up for a CPU
+    for method in ("this project", "naive eager"):
+        shares = [float(row["share"]) for row in tables["training_families"] if row["method"] == method]
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+    trace = json.loads((tmp_path / "traces" / "small-full-float32-naive_eager.json").read_text())
+    assert any("convolution" in event.get("name", "") for event in trace["traceEvents"])
+    assert "clips/s" in capsys.readouterr().out
+
+
+def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, monkeypatch):
+    def measure(case, *rest):
+        if case.method == "this project":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
+
+    monkeypatch.setattr(training, "measure", measure)
+    chosen = ["this project", "naive eager", "eager SDPA"]
+    assert training.run(arguments(tmp_path, method=chosen)) == 1
+    (tmp_path / "environment.json").write_text("{}")
+    rows = read_folder(tmp_path).tables["training"]
+    assert [row["note"] for row in rows] == [
+        "not measured: more memory than this GPU has",
+        "not measured: RuntimeError: CUDA error: an illegal memory access was encountered",
+        "not measured: an earlier CUDA error ended this process",
+    ]
+    assert {row["step_ms"] for row in rows} == {""}
+
+
+def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no_gpu, monkeypatch):
+    monkeypatch.setattr(training, "measure", lambda *_: pytest.fail("nothing may start"))
+    assert training.run(arguments(tmp_path, budget=1e-9)) == 1
+    (tmp_path / "environment.json").write_text("{}")
+    notes = {row["note"] for row in read_folder(tmp_path).tables["training"]}
+    assert notes == {"not measured: the time was used up"}
+
+
+def test_real_sizes_are_refused_without_a_gpu_in_one_sentence(tmp_path, no_gpu, capsys):
+    assert training.run(arguments(tmp_path / "none", preset=["seed"])) == 2
+    assert "on a GPU, and PyTorch finds none here" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_promised_comparison_is_measured_first():
+    first = list(training.cases(("seed", "published"), training.PRECISIONS, training.METHODS, training.ATTENTIONS))[:8]
+    assert {(case.preset, case.precision) for case in first} == {("seed", "bfloat16")}
+    assert {case.attention for case in first} == {"full", "spatial_only"}
+    assert first[0].method == "this project"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("matrix_forward", "temporal attention"),
+        ("exact_backward", "temporal attention"),
+        ("spatial_backward_keys", "spatial attention"),
+        ("layer_norm_difference_forward", "LayerNorm and difference"),
+        ("nvjet_tst_192x192_64x4_1x2_h_bz_coopB_TNT", "matrix product"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64", "matrix product"),
+        ("sm80_xmma_fprop_implicit_gemm_indexed_tf32f32", "convolution"),
+        ("void cutlass__5x_cudnn::Kernel<cutlass_tensorop_s1688dgrad>", "convolution"),
+        ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<96>>", "fused attention of PyTorch"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma", "fused attention of PyTorch"),
+        ("void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float>", "softmax"),
+        ("triton_poi_fused_gelu_3", "compiled pointwise and reduction"),
+        ("triton_tem_fused_mm_t_4", "matrix product"),
+        ("triton_per_fused_native_layer_norm_backward_11", "compiled pointwise and reduction"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
+        ("void at::native::vectorized_elementwise_kernel<4, AddFunctor>", "pointwise and reduction"),
+        ("Memcpy DtoD (Device -> Device)", "copy and cast"),
+        ("void at::native::elementwise_kernel<128, direct_copy_kernel_cuda>", "copy and cast"),
+        ("something nobody knows", "other"),
+    ],
+)
+def test_kernels_are_counted_to_the_family_that_their_name_says(name, expected):
+    assert family(name) == expected
+
+
+def test_a_profile_finds_where_the_time_goes():
+    x = torch.randn(400, 400)
+    parts = profile_steps(lambda: x @ x @ x)
+    assert parts[0].family == "matrix product"
+    assert parts[0].share > 0.5
+
+
+def test_a_row_that_was_not_measured_holds_counted_work_and_nothing_else():
+    row = empty_row(Case("seed", "full", "bfloat16", "this project"), 8, "not measured: a test")
+    filled = {key for key, value in row.items() if value is not None}
+    assert filled == {
+        "preset", "attention", "precision", "method", "batch", "flops_per_clip", "needed_flops_per_clip", "note"
+    }  # fmt: skip
