@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -74,13 +75,10 @@ def _case(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype, *, t
 def compiled() -> list[CompileCase]:
     """Every kernel and every row of its tables of settings (float16 takes the rows and the code of bfloat16)."""
     half, single = torch.bfloat16, torch.float32
-    return [
-        *(_compiled(dtype, head_dim) for dtype in (half, single) for head_dim in (64, 96, 128)),
-        _compiled(half, 96, tape=True),
-        _compiled(single, 96, tape=True),
-        _compiled(half, 96, queries=1),
-        _compiled(single, 96, queries=1),
-    ]
+    everywhere = [_compiled(dtype, head_dim) for dtype in (half, single) for head_dim in (64, 96, 128)]
+    everywhere.append(_compiled(half, 96, queries=1))
+    variants = [_compiled(half, 96, tape=True), _compiled(single, 96, tape=True), _compiled(single, 96, queries=1)]
+    return [*everywhere, *(replace(case, architectures=(90,)) for case in variants)]
 
 
 def _compiled(dtype: torch.dtype, head_dim: int, *, queries: int | None = None, tape: bool = False) -> CompileCase:
