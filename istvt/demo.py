@@ -15,7 +15,7 @@ IDENTITIES = 160
 SPLITS = (0.6, 0.15, 0.25)
 VIDEO_SIZE = 96
 VIDEO_FRAMES = 16
-TRAINING = TrainingSettings(epochs=22, batch_size=16, learning_rate=1e-3)
+TRAINING = TrainingSettings(epochs=22, batch_size=8, learning_rate=7e-4)
 FRESH_SEED = 2026
 
 

@@ -28,7 +28,7 @@ VIDEO_SIZE = 96
 VIDEO_FRAMES = 16
 SEEDS = (0, 1, 2)
 ATTENTIONS = ("spatial_only", "temporal_first")
-TRAINING = TrainingSettings(epochs=18, batch_size=16, learning_rate=1e-3)
+TRAINING = TrainingSettings(epochs=18, batch_size=8, learning_rate=7e-4)
 RESULTS = "results.json"
 
 
