@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import kernels.launch
 from kernels import AttentionTape, temporal_attention, temporal_attention_packed
 from kernels.launch import interpreted
-from kernels.temporal_attention import SELF_SUBTRACT
+from kernels.temporal_attention import SELF_SUBTRACT, operator
 from kernels.temporal_attention.reference import temporal_attention as reference
 
 DTYPES = [torch.float32, torch.float16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]
@@ -210,3 +210,13 @@ def test_what_a_kernel_cannot_take_is_named_before_any_launch(change, sentence):
     with kernels.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
         temporal_attention(*change(*packed(1, 3, 2, 2, 8, torch.float32).unbind(3)))
     assert launches == []
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_the_kernels_themselves_pass_opcheck(dtype):
+    qkv = packed(1, 3, 2, 1, 8, dtype)
+    q, k, v = qkv.unbind(3)
+    grad_out = torch.ones_like(q)
+    torch.library.opcheck(operator.forward, (q, k, v, 0.3, "fused"))
+    torch.library.opcheck(operator.packed_backward, (qkv, grad_out, 0.3, "telescoped"))
+    torch.library.opcheck(operator.backward_with_attention, (q[:, :1], k, v, grad_out[:, :1], 0.3, "off"))
