@@ -33,6 +33,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+@torch.compiler.assume_constant_result  # so that torch.compile asks once, and does not trace a look at the hardware
 def resolve_backend(backend: str, device: torch.device) -> str:
     """The backend that runs for `backend` on `device`: "auto" is triton on CUDA (of Ampere or later), else sdpa.
 

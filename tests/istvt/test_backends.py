@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,6 +112,15 @@ def test_the_default_backend_is_triton_on_a_modern_gpu_and_sdpa_elsewhere(monkey
     assert attention.resolve_backend("auto", cuda) == "triton"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert attention.resolve_backend("auto", cuda) == "sdpa"
+
+
+def test_choosing_a_backend_does_not_break_the_graph_of_a_compiled_model(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9, minor=0))
+
+    def step(x):
+        return x + 1 if attention.resolve_backend("auto", torch.device("cuda")) == "triton" else x - 1
+
+    assert torch.compile(step, fullgraph=True, backend="eager")(torch.zeros(1)).item() == 1
 
 
 def test_each_backend_that_cannot_run_says_why(monkeypatch):
