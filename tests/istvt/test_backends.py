@@ -57,6 +57,15 @@ for whole in (True, False)[: 1 + (config.attention == "temporal_first")]:
         errors[f"{name} {'whole' if whole else 'class token'}"] = (
             (triton[name] - x).norm() / x.norm().clamp_min(1e-6)
         ).item()
+if config.attention == "temporal_first":
+    def logits(x):
+        return model.classify(model.blocks[-1].class_token(model.blocks[0](x)))
+    model.set_backend("triton").zero_grad()
+    expected, found = logits(tokens), torch.compile(logits, fullgraph=True, backend="aot_eager")(tokens)
+    found.sum().backward()
+    errors["compiled logits"] = (found - expected).abs().max().item()
+    weight = model.blocks[0].spatial.qkv.weight
+    errors["compiled gradient"] = (weight.grad - triton["blocks.0.spatial.qkv.weight"]).abs().max().item()
 print(json.dumps(errors))
 """
 
@@ -65,7 +74,7 @@ print(json.dumps(errors))
     "change", [{}, {"attention": "joint", "self_subtract": False}], ids=["temporal_first", "joint"]
 )
 def test_the_model_computes_the_same_with_the_kernels_as_with_the_reference(change):
-    """The real kernels, in the interpreter: logits, every parameter's gradient, and every recorded attention."""
+    """The real kernels, in the interpreter: logits, every gradient and recorded attention, compiled as one graph too."""
     config = {"frames": 2, "grid": [1, 3], "dim": 22, "heads": 2, "head_dim": 11, "depth": 2, "mlp_dim": 8, **change}
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     run = subprocess.run(
