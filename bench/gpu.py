@@ -17,15 +17,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench.cases import OPERATIONS
 from bench.environment import environment, nvidia_smi
 from bench.record import Row, new_folder, prepare_folder, write_table
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-# Between two looks at the clocks while a section runs.
+# Between two looks at the clocks, and at the processes, while a section runs.
 SECONDS_BETWEEN_SAMPLES = 10.0
+SECONDS_BETWEEN_LOOKS = 0.2
+# With less, nothing is worth starting.
+SHORTEST_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -34,24 +38,27 @@ class Section:
 
     Attributes:
         name: of ``python -m bench <name>``.
-        share: of the whole budget that it may use at most; what it leaves is for those after it.
+        share: of the whole budget that is its own; what those before it leave is added.
         options: given where the command knows them. ``{limit}`` stands for its limit in seconds.
+        at_once: an option and its values, each in a process beside the others: for what is not timed.
     """
 
     name: str
     share: float
-    options: tuple[tuple[str, ...], ...] = field(default=())
+    options: tuple[tuple[str, ...], ...] = ()
+    at_once: tuple[str, tuple[str, ...]] | None = None
 
 
 SECTIONS = (
-    Section("numerics", 0.2),
-    Section("ceilings", 0.08),
-    Section("temporal", 0.15, (("--quick",),)),
-    Section("spatial", 0.15, (("--quick",),)),
-    Section("relevance", 0.12, (("--quick",),)),
-    Section("scaling", 0.2, (("--milliseconds", "30"),)),
-    Section("training", 0.6, (("--budget", "{limit}"), ("--seconds", "1"))),
-    Section("loader", 0.2),
+    # Nearly all of its time is compilation.
+    Section("numerics", 0.25, at_once=("--operation", OPERATIONS)),
+    Section("ceilings", 0.03),
+    Section("temporal", 0.1, (("--quick",),)),
+    Section("spatial", 0.1, (("--quick",),)),
+    Section("relevance", 0.07, (("--quick",),)),
+    Section("scaling", 0.1, (("--milliseconds", "30"),)),
+    Section("training", 0.3, (("--budget", "{limit}"), ("--seconds", "1"))),
+    Section("loader", 0.05),
 )
 
 
@@ -67,76 +74,113 @@ def seconds(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def command_of(section: Section, folder: Path, limit: float) -> list[str]:
-    """What is started for a section; of the options only those that its command has."""
+def commands_of(section: Section, folder: Path, limit: float) -> dict[str, list[str]]:
+    """What is started for a section, by the name of its log; of the options only those that its command has."""
     parser = argparse.ArgumentParser()
     importlib.import_module(f"bench.{section.name}").add_arguments(parser)
     usage = parser.format_usage()
     # What is left of the limit is for a row that was begun just in time.
     wanted = (*section.options, ("--output", str(folder)))
-    options = [option.format(limit=int(0.85 * limit)) for words in wanted if f"{words[0]}" in usage for option in words]
-    return [sys.executable, "-m", "bench", section.name, *options]
+    options = [option.format(limit=int(0.85 * limit)) for words in wanted if words[0] in usage for option in words]
+    command = [sys.executable, "-m", "bench", section.name, *options]
+    if section.at_once is None:
+        return {section.name: command}
+    option, values = section.at_once
+    return {f"{section.name}-{value}": [*command, option, value] for value in values}
+
+
+Commands = Callable[[Section, Path, float], dict[str, list[str]]]
 
 
 def run_sections(
-    sections: Sequence[Section],
-    folder: Path,
-    budget: float,
-    command: Callable[[Section, Path, float], list[str]] = command_of,
+    sections: Sequence[Section], folder: Path, budget: float, commands: Commands = commands_of
 ) -> list[Row]:
     """Run the sections one after another and write sections.csv after each, so that an interrupted visit counts too."""
     started = time.monotonic()
     rows: list[Row] = []
-    for section in sections:
-        limit = min(section.share * budget, budget - (time.monotonic() - started))
-        row = _run_section(section, folder, limit, command)
-        rows.append(row)
+    for number, section in enumerate(sections):
+        reserved = budget * sum(later.share for later in sections[number + 1 :])
+        found = _run_section(section, folder, budget - reserved - (time.monotonic() - started), commands)
+        rows += found
         write_table(folder, "sections", rows)
-        print(f"{section.name}: {row['outcome']} after {row['seconds']:.0f} s", flush=True)
+        for row in found:
+            print(f"{row['section']}: {row['outcome']} after {row['seconds']:.0f} s", flush=True)
     return rows
 
 
-def _run_section(section: Section, folder: Path, limit: float, command: Callable) -> Row:
+def _run_section(section: Section, folder: Path, limit: float, commands: Commands) -> list[Row]:
     row: Row = {"section": section.name, "outcome": "", "seconds": 0.0, "limit_seconds": max(limit, 0.0)}
-    if limit < 5:
-        return row | {"outcome": "not run: the budget was used up"}
+    if limit < SHORTEST_LIMIT:
+        return [row | {"outcome": "not run: the budget was used up"}]
     try:
-        words = command(section, folder, limit)
+        started = [_Part(name, words, folder) for name, words in commands(section, folder, limit).items()]
     except Exception as error:
-        return row | {"outcome": f"not run: {type(error).__name__}: {error}"}
-    before, started = set(folder.glob("*.csv")), time.monotonic()
-    log = folder / f"{section.name}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        clocks, code = _wait(process, started + limit)
-    outcome = "stopped at its limit" if code is None else ("done" if code == 0 else f"failed with status {code}")
+        return [row | {"outcome": f"not run: {type(error).__name__}: {error}"}]
+    before = set(folder.glob("*.csv"))
+    clocks = _wait(started, time.monotonic() + limit)
     if set(folder.glob("*.csv")) == before:
-        for number, table in enumerate(printed_tables(log.read_text(errors="replace"))):
-            write_table(folder, section.name + (f"_{number + 1}" if number else ""), table)
+        _save_printed_tables(section.name, started, folder)
     clock = {"sm_clock_lowest_mhz": min(clocks, default=None), "sm_clock_highest_mhz": max(clocks, default=None)}
-    return row | {"outcome": outcome, "seconds": time.monotonic() - started, "command": " ".join(words[1:])} | clock
+    return [
+        row
+        | {"section": part.name, "outcome": part.outcome, "seconds": part.seconds, "command": " ".join(part.words[1:])}
+        | clock
+        for part in started
+    ]
 
 
-def _wait(process: subprocess.Popen, deadline: float) -> tuple[list[int], int | None]:
-    """SM clocks meanwhile in MHz, and the exit status; None where the process and its children had to be killed."""
+class _Part:
+    """A process that was started for a section; it and its children are one group, and end together."""
+
+    def __init__(self, name: str, words: list[str], folder: Path) -> None:
+        self.name, self.words, self.log = name, words, folder / f"{name}.log"
+        self.outcome, self.seconds, self._started = "", 0.0, time.monotonic()
+        with self.log.open("w") as output:
+            self._process = subprocess.Popen(
+                words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
+
+    def has_ended(self) -> bool:
+        """Look whether it has, and note how and when."""
+        code = self._process.poll()
+        if code is not None and not self.outcome:
+            self.outcome = "done" if code == 0 else f"failed with status {code}"
+            self.seconds = time.monotonic() - self._started
+        return code is not None
+
+    def stop(self) -> None:
+        """Kill it and its children, unless it has ended."""
+        if self.has_ended():
+            return
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.outcome, self.seconds = "stopped at its limit", time.monotonic() - self._started
+
+
+def _wait(parts: Sequence[_Part], deadline: float) -> list[int]:
+    """Wait until all have ended, or end them at the deadline; SM clocks in MHz meanwhile."""
     clocks: list[int] = []
+    sampled = time.monotonic()
     try:
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return clocks, process.wait(max(0.0, min(left, SECONDS_BETWEEN_SAMPLES)))
-            except subprocess.TimeoutExpired:
-                if left <= SECONDS_BETWEEN_SAMPLES:
-                    return clocks, None
-            if found := re.match(r"\d+", nvidia_smi().get("clocks.sm", "")):
-                clocks.append(int(found[0]))
+        while sum(part.has_ended() for part in parts) < len(parts) and time.monotonic() < deadline:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if time.monotonic() - sampled > SECONDS_BETWEEN_SAMPLES:
+                sampled = time.monotonic()
+                if found := re.match(r"\d+", nvidia_smi().get("clocks.sm", "")):
+                    clocks.append(int(found[0]))
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for part in parts:
+            part.stop()
+    return clocks
+
+
+def _save_printed_tables(name: str, parts: Sequence[_Part], folder: Path) -> None:
+    """Tables that were printed and not written, those of parts that ran at once one below the other."""
+    printed = [printed_tables(part.log.read_text(errors="replace")) for part in parts]
+    for number in range(max(map(len, printed))):
+        rows = [row for tables in printed if number < len(tables) for row in tables[number]]
+        write_table(folder, name + (f"_{number + 1}" if number else ""), rows)
 
 
 def printed_tables(text: str) -> list[list[Row]]:

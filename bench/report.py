@@ -46,7 +46,8 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
             ("Where its time goes", "training_families", report_tables.families(gpu)),
             ("Loader", "loader", report_tables.loader(gpu)),
         ):
-            parts += [f"### {title}\n", _source(gpu and gpu.find(table), root), text]
+            found_in = gpu and gpu.find(table)
+            parts += [f"### {title}\n", _source(found_in, root), text, _picture(found_in, table, root)]
         parts += _scaling(gpu, root) if gpu else ["### Scaling\n", "not measured on a GPU\n"]
     for cpu in (device for device in devices if device.kind == "CPU"):
         parts.append(f"## {cpu.name} (a CPU)\n")
@@ -82,10 +83,15 @@ def _scaling(device: report_tables.Device, root: Path) -> list[str]:
     found = device.find("scaling_exponents")
     if not found:
         return []
-    picture = found.folder / "scaling.png"
-    inside = picture.is_relative_to(root / "bench")
-    link = f"![time and memory against T and HW]({picture.relative_to(root / 'bench')})\n" if inside else ""
-    return ["### Scaling\n", _source(found, root), report_tables.scaling(device), link]
+    return ["### Scaling\n", _source(found, root), report_tables.scaling(device), _picture(found, "scaling", root)]
+
+
+def _picture(found: Recording | None, table: str, root: Path) -> str:
+    """A link from bench/README.md to the picture of a table, where there is one in the repository."""
+    picture = found and found.folder / f"{table}.png"
+    if not picture or not picture.is_file() or not picture.is_relative_to(root / "bench"):
+        return ""
+    return f"![{table}]({picture.relative_to(root / 'bench').as_posix()})\n"
 
 
 def _source(found: Recording | None, root: Path) -> str:
@@ -153,10 +159,11 @@ def run(arguments: argparse.Namespace) -> int:
     found = recordings(folders)
     if not found:
         print("No measurements there: no folder below holds an environment.json. Tables say what is not measured.")
+    # Tables link to the pictures that are there.
+    drawn = [] if arguments.no_pictures or arguments.check else draw_pictures(found)
     changed = write(found, check=arguments.check)
     if arguments.check:
         print("\n".join(f"{path} is not what the measurements give" for path in changed) or "up to date")
         return 1 if changed else 0
-    drawn = [] if arguments.no_pictures else draw_pictures(found)
     print("\n".join(map(str, [*changed, *drawn])) or "nothing has changed")
     return 0

@@ -36,6 +36,7 @@ def attention_bars(recording: Recording, table: str, title: str) -> Figure | Non
         for row in at_paper_size(recording.tables.get(table, []))
         if row.get("microseconds") and row.get("pass") == "both"
     ]
+    rows = [row for row in rows if row["dtype"] == rows[0]["dtype"]]
     panels = sorted({int(row["head_dim"]) for row in rows})
     if not panels:
         return None
