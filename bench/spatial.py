@@ -78,7 +78,7 @@ class Contender:
 def contenders(head_dim: int) -> list[Contender]:
     """Everybody who may try at this head dimension."""
     from bench.attention_peers import PEERS
-    from kernels.spatial_attention import spatial_attention_packed
+    from kernels import spatial_attention_packed
 
     def ours(qkv: torch.Tensor, scale: float) -> torch.Tensor:
         return spatial_attention_packed(qkv, scale=scale)

@@ -15,9 +15,7 @@ from torch.nn import functional
 import kernels
 from dataloading.errors import InputError
 from kernels.layer_norm_difference.reference import layer_norm_difference as plain_layer_norm_difference
-from kernels.spatial_attention import spatial_attention_packed
 from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
-from kernels.temporal_attention import temporal_attention_packed
 from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
 
 Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
@@ -171,7 +169,9 @@ class TemporalAttention(Attention):
             tokens, mode = norm(x), "fused"
         if query_rows is None and backend == "triton":
             qkv = self.project_qkv(tokens)
-            return self.project_out(temporal_attention_packed(qkv, scale=self.scale, self_subtract=mode, tape=tape))
+            return self.project_out(
+                kernels.temporal_attention_packed(qkv, scale=self.scale, self_subtract=mode, tape=tape)
+            )
         q, k, v = self.project_leading(tokens, tokens[:, :query_rows])
         attend = kernels.temporal_attention if backend == "triton" else plain_temporal_attention
         return self.project_out(attend(q, k, v, scale=self.scale, self_subtract=mode, tape=tape))
@@ -224,7 +224,7 @@ def attend_positions_packed(
 ) -> Tensor:
     """`attend_positions` of one packed [B, F, S, 3, N, D]; the kernels write its gradient packed too."""
     if resolve_backend(backend, qkv.device) == "triton":
-        return spatial_attention_packed(qkv, scale=scale, tape=tape)
+        return kernels.spatial_attention_packed(qkv, scale=scale, tape=tape)
     return attend_positions(*qkv.unbind(3), scale, backend, tape)
 
 

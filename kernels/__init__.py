@@ -16,7 +16,7 @@ from kernels.relevance import (
     temporal_rollout_step,
 )
 from kernels.self_subtract import self_subtract
-from kernels.spatial_attention import spatial_attention
+from kernels.spatial_attention import spatial_attention, spatial_attention_packed
 from kernels.temporal_attention import temporal_attention, temporal_attention_packed
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "layer_norm_difference",
     "self_subtract",
     "spatial_attention",
+    "spatial_attention_packed",
     "spatial_relevance",
     "spatial_relevance_map",
     "spatial_rollout_step",

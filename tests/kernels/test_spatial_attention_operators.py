@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from kernels import AttentionTape, spatial_attention
-from kernels.spatial_attention import operator, spatial_attention_packed
+from kernels import AttentionTape, spatial_attention, spatial_attention_packed
+from kernels.spatial_attention import operator
 from kernels.spatial_attention.reference import spatial_attention_backward
 
 QKV = torch.randn(2, 2, 5, 3, 2, 8, generator=torch.Generator().manual_seed(0))

@@ -6,9 +6,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import kernels.launch
-from kernels import AttentionTape, spatial_attention
+from kernels import AttentionTape, spatial_attention, spatial_attention_packed
 from kernels.launch import interpreted
-from kernels.spatial_attention import operator, spatial_attention_packed
+from kernels.spatial_attention import operator
 from kernels.spatial_attention.reference import log_sum_exp
 from kernels.spatial_attention.reference import spatial_attention as reference
 
