@@ -270,16 +270,17 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.output or new_folder("training")
     folder.mkdir(parents=True, exist_ok=True)
     started, peaks = time.perf_counter(), peak_rates()
-    rows: list[Row] = []
+    # All rows are there from the start: one that is never reached says so.
+    rows: list[Row] = [empty_row(case, batch, "not measured: the run was stopped before") for case in chosen]
     families: list[Row] = []
     broken = ""
     for number, case in enumerate(chosen, 1):
         if broken or (arguments.budget and time.perf_counter() - started > arguments.budget):
-            rows.append(empty_row(case, batch, broken or "not measured: the time was used up"))
+            rows[number - 1] = empty_row(case, batch, broken or "not measured: the time was used up")
         else:
             row, broken = _measure_safely(case, batch, execution, arguments, peaks)
             families += [_family_row(case, part) for part in row.pop("families", [])]
-            rows.append(row)
+            rows[number - 1] = row
         write_table(folder, "training", rows)
         write_table(folder, "training_families", families)
         print(f"{number}/{len(chosen)} {case} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

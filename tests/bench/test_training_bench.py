@@ -119,6 +119,22 @@ def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, m
     assert {row["step_ms"] for row in rows} == {""}
 
 
+def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_gpu, monkeypatch):
+    def measure(case, *rest):
+        if case.method == "naive eager":
+            raise KeyboardInterrupt
+        return empty_row(case, 1) | {"step_ms": 1.0, "clips_per_second": 1000.0}
+
+    monkeypatch.setattr(training, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(arguments(tmp_path))
+    (tmp_path / "environment.json").write_text("{}")
+    rows = read_folder(tmp_path).tables["training"]
+    assert [(row["method"], row["note"]) for row in rows] == [
+        ("this project", ""), ("naive eager", "not measured: the run was stopped before")
+    ]  # fmt: skip
+
+
 def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no_gpu, monkeypatch):
     monkeypatch.setattr(training, "measure", lambda *_: pytest.fail("nothing may start"))
     assert training.run(arguments(tmp_path, budget=1e-9)) == 1
