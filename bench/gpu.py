@@ -56,7 +56,7 @@ SECTIONS = (
     Section("temporal", 0.1, (("--quick",),)),
     Section("spatial", 0.1, (("--quick",),)),
     Section("relevance", 0.07, (("--quick",),)),
-    Section("scaling", 0.1, (("--milliseconds", "30"),)),
+    Section("scaling", 0.1, (("--budget", "{limit}"), ("--milliseconds", "30"))),
     Section("training", 0.3, (("--budget", "{limit}"), ("--seconds", "1"))),
     Section("loader", 0.05),
 )

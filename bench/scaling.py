@@ -10,6 +10,8 @@ takes under 2 minutes; what it says is then about that CPU, and time is processo
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,9 +38,12 @@ class Sweep:
     dtype: str
 
     def sizes(self) -> Iterator[tuple[str, int, int]]:
-        """(axis, T, HW)."""
-        yield from (("T", frames, self.fixed_cells) for frames in self.frames)
-        yield from (("HW", self.fixed_frames, cells) for cells in self.cells)
+        """(axis, T, HW), the largest of both axes last: they take longest, and say least if time runs out."""
+        for frames, cells in itertools.zip_longest(self.frames, self.cells):
+            if frames is not None:
+                yield "T", frames, self.fixed_cells
+            if cells is not None:
+                yield "HW", self.fixed_frames, cells
 
 
 ON_CPU = Sweep(
@@ -53,15 +58,29 @@ ON_GPU = Sweep(
 )  # fmt: skip
 
 
-def measure(sweep: Sweep, milliseconds: int = 50, progress: Callable[[str], None] = lambda line: None) -> list[Row]:
-    """One row for each size, method and pass; a method that cannot run leaves its measured cells empty and says why."""
+def measure(
+    sweep: Sweep,
+    milliseconds: int = 50,
+    progress: Callable[[str, list[Row]], None] = lambda line, rows: None,
+    budget: float = math.inf,
+) -> list[Row]:
+    """One row for each size, method and pass; a method that cannot run leaves its measured cells empty and says why.
+
+    Args:
+        sweep: the sizes.
+        milliseconds: measuring time of each call.
+        progress: told after each size, with all rows so far.
+        budget: seconds after which sizes are counted but not measured.
+    """
     from bench.scaling_methods import METHODS
 
-    rows = []
+    rows: list[Row] = []
+    started = time.perf_counter()
     for axis, frames, cells in sweep.sizes():
         for method in METHODS:
-            rows += _measure_method(sweep, method, axis, frames, cells, milliseconds)
-        progress(f"T={frames} HW={cells}")
+            late = time.perf_counter() - started > budget
+            rows += _measure_method(sweep, method, axis, frames, cells, 0 if late else milliseconds)
+        progress(f"T={frames} HW={cells}", rows)
     return rows
 
 
@@ -82,7 +101,9 @@ def _measure_method(sweep: Sweep, method, axis: str, frames: int, cells: int, mi
             "macs_counted": counted, "macs_formula": formula,
             "time_us": None, "time_us_p20": None, "time_us_p80": None, "peak_bytes": None, "note": "",
         }  # fmt: skip
-        if method.needs_gpu and device == "cpu":
+        if not milliseconds:
+            row["note"] = "not measured: the time was used up"
+        elif method.needs_gpu and device == "cpu":
             row["note"] = "not measured: Triton kernels need a GPU"
         else:
             try:
@@ -133,7 +154,8 @@ def exponents(rows: list[Row]) -> list[Row]:
     for axis, method, name in dict.fromkeys((row["axis"], row["method"], row["pass"]) for row in rows):
         points = [row for row in rows if (row["axis"], row["method"], row["pass"]) == (axis, method, name)]
         points = sorted(points, key=lambda row: row[axis])
-        larger_half = points[len(points) // 2 :]
+        measured = [row for row in points if row["time_us"] is not None] or points
+        larger_half = measured[len(measured) // 2 :]
         for quantity, column, over in (
             ("multiply-accumulates, all sizes", "macs_counted", points),
             ("multiply-accumulates", "macs_counted", larger_half),
@@ -221,6 +243,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to write, how long to measure."""
     parser.add_argument("--output", type=Path, help="folder to write into (default: bench/results/<device>/...)")
     parser.add_argument("--milliseconds", type=int, default=50, help="measuring time of each call (default 50)")
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which no size is measured")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -234,16 +257,17 @@ def run(arguments: argparse.Namespace) -> int:
     device = device_name()
     count, started = len(list(sweep.sizes())), time.perf_counter()
 
-    def progress(line: str) -> None:
-        progress.done = getattr(progress, "done", 0) + 1
-        print(f"{progress.done}/{count} {line} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-
     folder = arguments.output or new_folder("scaling")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = measure(sweep, arguments.milliseconds, progress)
+    done = itertools.count(1)
+
+    def progress(line: str, rows: list[Row]) -> None:
+        write_table(folder, "scaling", rows)  # what is measured is kept if the run is cut short
+        print(f"{next(done)}/{count} {line} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+
+    rows = measure(sweep, arguments.milliseconds, progress, arguments.budget)
     fitted = exponents(rows)
     judged = verdicts(rows, fitted, device)
-    write_table(folder, "scaling", rows)
     write_table(folder, "scaling_exponents", fitted)
     write_table(folder, "scaling_verdicts", judged)
     draw(rows, device, folder / "scaling.png")

@@ -1,6 +1,7 @@
 """Factorised attention does (HW+1)(T+1)^2 + (T+1)(HW+1)^2 pairs where joint attention does ((T+1)(HW+1))^2."""
 
 import argparse
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, mo
     small = replace(ON_CPU, frames=(1, 2, 3, 4, 5, 6), cells=(1, 2, 3, 4, 5, 6), fixed_cells=4, fixed_frames=2)
     monkeypatch.setattr(scaling, "ON_CPU", small)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert scaling.run(argparse.Namespace(output=tmp_path, milliseconds=1)) == 0
+    assert scaling.run(argparse.Namespace(output=tmp_path, milliseconds=1, budget=math.inf)) == 0
     found = {path.stem for path in tmp_path.iterdir()}
     assert found == {"scaling", "scaling_exponents", "scaling_verdicts"}
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
@@ -150,6 +151,15 @@ def test_peak_memory_on_a_cpu_is_what_the_call_allocates_at_most():
     x = torch.ones(1000)
     assert processor_timing.peak_bytes(lambda: x + 1) == pytest.approx(4000, abs=256)
     assert processor_timing.peak_bytes(lambda: (x + 1) + (x + 2)) == pytest.approx(12000, abs=512)
+
+
+def test_when_the_budget_is_used_up_sizes_are_counted_but_not_measured():
+    rows = measure(replace(ON_CPU, frames=(1, 2), cells=(4,)), milliseconds=1, budget=0)
+    assert len(rows) == 3 * len(METHODS) * 2
+    assert {(row["note"], row["time_us"]) for row in rows} == {("not measured: the time was used up", None)}
+    assert all(row["macs_counted"] == row["macs_formula"] for row in rows)
+    sizes = [row["T"] if row["axis"] == "T" else row["HW"] for row in rows]
+    assert sizes[0] == 1 and sizes[-1] == 2  # both axes grow together
 
 
 def test_a_method_that_fails_at_one_size_leaves_a_row_with_the_reason(monkeypatch):
