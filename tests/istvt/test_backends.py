@@ -87,6 +87,30 @@ def test_the_model_computes_the_same_with_the_kernels_as_with_the_reference(chan
     assert {name: error for name, error in errors.items() if not error < 2e-5} == {}
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", ["temporal_first", "joint"])
+@pytest.mark.parametrize("backend", ["triton", "sdpa", "xformers"])
+def test_every_backend_agrees_with_the_reference_on_a_gpu(backend, variant):
+    torch.manual_seed(0)
+    config = ISTVTConfig(frames=3, grid=(5, 5), dim=182, heads=2, depth=2, mlp_dim=64, attention=variant)  # D = 91
+    model = ISTVT(config).cuda()
+    tokens = torch.randn(2, config.frame_rows, config.positions, config.dim, device="cuda")
+    try:
+        model.set_backend(backend)
+    except InputError as error:
+        pytest.skip(str(error))
+    found = {}
+    for name in (backend, "reference"):
+        model.set_backend(name).zero_grad()
+        logits = model.classify(model.encode(tokens))
+        logits.sum().backward()
+        found[name] = torch.cat([logits.detach(), *(p.grad.flatten() for p in model.blocks.parameters())])
+        with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
+            found[f"{name} bfloat16"] = model.classify(model.encode(tokens)).float()
+    assert (found[backend] - found["reference"]).norm() <= 1e-4 * found["reference"].norm()
+    torch.testing.assert_close(found[f"{backend} bfloat16"], found["reference bfloat16"], rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("variant", ATTENTIONS)
 def test_sdpa_and_the_reference_agree_on_every_gradient(variant):
     config = replace(TINY, attention=variant)

@@ -46,13 +46,14 @@ def in_double(q, k, v, grad_out, **arguments):
     return everything(reference, q.double(), k.double(), v.double(), grad_out, **arguments)
 
 
-@settings(max_examples=12 if interpreted() else 200, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=12 if interpreted() else 60, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     clips=st.integers(0, 2),
     frames=st.integers(1, 2),
     positions=st.integers(1, 45) if interpreted() else st.integers(1, 700),
     heads=st.integers(1, 2),
-    head_dim=st.integers(8, 40) if interpreted() else st.integers(8, 128),
+    # On a GPU each head dimension is a compilation.
+    head_dim=st.integers(8, 40) if interpreted() else st.sampled_from([8, 40, 64, 91, 96, 128]),
     queries=st.sampled_from([None, 0, 1, 17]),
     dtype=st.sampled_from(DTYPES),
     layout=st.sampled_from(["packed", "contiguous", "sliced"]),
