@@ -47,6 +47,17 @@ def on_a_bare_machine(program):
     )
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_a_section_leaves_its_table_beside_the_device_and_the_commit(tmp_path):
+    arguments = argparse.Namespace(budget=120.0, section=["ceilings"], commit="given", output=tmp_path / "visit")
+    assert gpu.run(arguments) == 0
+    found = read_folder(tmp_path / "visit")
+    assert found.is_gpu and found.environment["commit"] == "given"
+    rates = {row["ceiling"]: float(row["value"]) for row in found.tables["ceilings"]}
+    assert rates["matrix product, bfloat16"] > rates["matrix product, float32"] > 0
+    assert [row["outcome"] for row in found.tables["sections"]] == ["done"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_in_one_sentence_and_leaves_nothing(tmp_path, capsys):
     arguments = argparse.Namespace(budget=60.0, section=None, commit=None, output=tmp_path / "visit")

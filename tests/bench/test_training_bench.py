@@ -79,6 +79,18 @@ def arguments(folder, **options):
     return argparse.Namespace(**(defaults | options))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", training.METHODS)
+def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilisation(tmp_path, method):
+    options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
+    folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
+    assert training.run(arguments(folder, **options)) == 0
+    (row,) = read_folder(folder).tables["training"]
+    assert int(row["peak_bytes"]) > 0
+    assert 0 < float(row["utilisation_measured_peak"]) < 1
+    assert float(row["needed_measured_peak"]) < float(row["utilisation_measured_peak"])
+
+
 @pytest.fixture
 def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
