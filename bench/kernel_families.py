@@ -70,7 +70,7 @@ def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None
         if on_gpu and (event.device_type != DeviceType.CUDA or event.is_user_annotation):
             continue  # an annotation spans kernels that are counted already
         name = family(event.name)
-        times[name] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        times[name] += event.time_range.elapsed_us() if on_gpu else event.self_cpu_time_total
         calls[name] += 1
     total = sum(times.values()) or 1.0
     return [
