@@ -51,14 +51,14 @@ class Section:
 
 SECTIONS = (
     # Nearly all of its time is compilation.
-    Section("numerics", 0.25, at_once=("--operation", OPERATIONS)),
+    Section("numerics", 0.35, at_once=("--operation", OPERATIONS)),
     Section("ceilings", 0.03),
     Section("temporal", 0.1, (("--quick",),)),
     Section("spatial", 0.1, (("--quick",),)),
-    Section("relevance", 0.07, (("--quick",),)),
-    Section("scaling", 0.1, (("--budget", "{limit}"), ("--milliseconds", "30"))),
-    Section("training", 0.3, (("--budget", "{limit}"), ("--seconds", "1"))),
-    Section("loader", 0.05),
+    Section("relevance", 0.05, (("--quick",),)),
+    Section("scaling", 0.08, (("--budget", "{limit}"), ("--milliseconds", "30"))),
+    Section("training", 0.25, (("--budget", "{limit}"), ("--seconds", "1"))),
+    Section("loader", 0.04),
 )
 
 
@@ -80,7 +80,9 @@ def commands_of(section: Section, folder: Path, limit: float) -> dict[str, list[
     importlib.import_module(f"bench.{section.name}").add_arguments(parser)
     usage = parser.format_usage()
     # What is left of the limit is for a row that was begun just in time.
-    wanted = (*section.options, ("--output", str(folder)))
+    wanted = section.options
+    if section.at_once is None:  # else each would write over what the others wrote: what they print is put together
+        wanted = (*wanted, ("--output", str(folder)))
     options = [option.format(limit=int(0.85 * limit)) for words in wanted if words[0] in usage for option in words]
     command = [sys.executable, "-m", "bench", section.name, *options]
     if section.at_once is None:
