@@ -75,6 +75,7 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
     options = {
         "num_warps": launch.setting.num_warps,
         "num_stages": launch.setting.num_stages,
+        "maxnreg": launch.setting.max_registers,
         "enable_fp_fusion": True,
     }
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)

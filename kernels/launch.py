@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,11 +23,15 @@ ANY = "any"
 
 @dataclass(frozen=True)
 class Setting:
-    """How one kernel is launched: rows of a tile (kernels define what a row is), warps, software pipeline stages."""
+    """How one kernel is launched: rows of a tile (kernels define what a row is), warps, software pipeline stages.
+
+    ``max_registers`` of a thread, where given, lets one more program run on a processor at the same time.
+    """
 
     rows: int
     num_warps: int
     num_stages: int = 1
+    max_registers: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,11 @@ def launch(kernel: Any, programs: int, setting: Setting, device: torch.device, /
     guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     with guard:  # backward runs on a thread of its own, whose current device may be another (pytorch#124565)
         kernel[(programs,)](
-            **arguments, num_warps=setting.num_warps, num_stages=setting.num_stages, enable_fp_fusion=True
+            **arguments,
+            num_warps=setting.num_warps,
+            num_stages=setting.num_stages,
+            maxnreg=setting.max_registers,
+            enable_fp_fusion=True,
         )
 
 
