@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.record import Row
+    from kernels.spatial_attention.settings import TileSetting
 
 HEADS = 8
 HEAD_DIMS = (64, 91, 128)
@@ -219,18 +220,17 @@ def _inputs(shape: Shape, width: int, dtype: torch.dtype, device: str) -> tuple[
     return qkv, torch.randn(*size, HEADS, width, device=device).to(dtype)
 
 
-# Rows, warps, stages, columns: what is worth trying for each kernel.
-CANDIDATES = {
-    16: [
-        (rows, warps, stages, columns)
-        for rows, columns, warps, stages in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3))
-        if rows * columns <= 128 * 128
-    ],
-    32: [
-        (rows, warps, stages, columns)
-        for rows, columns, warps, stages in itertools.product((32, 64, 128), (16, 32, 64), (4, 8), (1, 2))
-    ],
-}
+def candidates(bits: int) -> list[TileSetting]:
+    """The launch settings that are worth trying for a dtype of ``bits`` bits."""
+    from kernels.spatial_attention.settings import TileSetting
+
+    if bits == 32:
+        tiles = itertools.product((32, 64, 128), (4, 8), (1, 2), (16, 32, 64))
+        return [TileSetting(*tile) for tile in tiles]
+    tiles = list(itertools.product((64, 128), (4, 8), (2, 3), (32, 64, 128)))
+    # 256 threads of at most 128 registers: two programs on a processor.
+    capped = [TileSetting(*tile, max_registers=128) for tile in tiles if tile[:2] == (128, 8)]
+    return [TileSetting(*tile) for tile in tiles] + capped
 
 
 def tune(
@@ -255,11 +255,11 @@ def tune(
         number = architecture(qkv)
         for kernel, (call, result) in _calls(qkv, grad_out).items():
             name = f"{kernel}_{bits}"
-            times = _times(getattr(settings, name), number, CANDIDATES[bits], call, result, milliseconds)
+            times = _times(getattr(settings, name), number, candidates(bits), call, result, milliseconds)
             for tried, spent in sorted(times.items(), key=lambda item: item[1]):
-                yield f"# {name} D={head_dim} TileSetting{tried}: {spent:.1f} us"
+                yield f"# {name} D={head_dim} {tried}: {spent:.1f} us"
             if times:
-                best.setdefault(name, []).append(f"({head_dim}, TileSetting{min(times, key=times.get)})")
+                best.setdefault(name, []).append(f"({head_dim}, {min(times, key=times.get)})")
     where = (
         f"measured on {torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}, "
         f"B={shape.clips} F={shape.rows} S={shape.positions} N={HEADS}"
@@ -293,25 +293,24 @@ def _calls(qkv: torch.Tensor, grad_out: torch.Tensor) -> dict[str, tuple[Callabl
 def _times(
     table: dict,
     number: int,
-    candidates: list[tuple[int, ...]],
+    tried: list[TileSetting],
     call: Callable[[], None],
     result: torch.Tensor,
     milliseconds: int,
-) -> dict[tuple[int, ...], float]:
-    """Microseconds of each candidate that works and agrees with the present setting; ``table`` is left as it was."""
+) -> dict[TileSetting, float]:
+    """Microseconds of each setting that works and agrees with the present one; ``table`` is left as it was."""
     from bench.attention_peers import reason
     from bench.timing import time_call
-    from kernels.spatial_attention.settings import TileSetting
 
     call()
     expected = result.clone()
     before, times = dict(table), {}
     try:
-        for candidate in candidates:
-            table[number] = [(128, TileSetting(*candidate))]
+        for setting in tried:
+            table[number] = [(128, setting)]
             result.fill_(float("nan"))
             if reason(call) is None and (result - expected).norm() <= 0.01 * expected.norm():
-                times[candidate] = time_call(call, milliseconds=milliseconds).median
+                times[setting] = time_call(call, milliseconds=milliseconds).median
     finally:
         table.clear()
         table.update(before)

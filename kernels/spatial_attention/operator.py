@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,6 +79,8 @@ def launch_forward(
 ) -> None:
     """Write ``out``, ``log_sum_exp`` (and ``attention`` where given), all contiguous."""
     setting = settings.forward(q, k, architecture(q))
+    if attention is not None:
+        setting = replace(setting, max_registers=None)  # its second pass takes more of them, and waits for memory
     launch(
         spatial_forward,
         _programs(q, setting),

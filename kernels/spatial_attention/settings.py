@@ -30,6 +30,11 @@ Table = dict[int | str, list[tuple[int, TileSetting]]]
 # Bound: head dimension. TileSetting(rows, num_warps, num_stages, columns).
 FORWARD_16: Table = {
     ANY: [(128, TileSetting(128, 8, 3, 64))],  # not measured, from the resource report
+    90: [  # not measured, from the resource report: at 128 registers two programs share a processor
+        (64, TileSetting(128, 8, 3, 64)),
+        (96, TileSetting(128, 8, 3, 64, max_registers=128)),
+        (128, TileSetting(128, 8, 3, 64)),
+    ],
     100: [  # not measured, from the resource report
         (64, TileSetting(128, 4, 3, 64)),
         (96, TileSetting(128, 8, 2, 64)),

@@ -125,7 +125,8 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
 def test_tuning_keeps_what_is_right_names_the_fastest_and_leaves_the_tables_alone(without_a_gpu, monkeypatch):
     """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
     before = {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")}
-    monkeypatch.setitem(benchmark.CANDIDATES, 32, [(64, 4, 1, 16), (32, 4, 1, 16), (16, 4, 1, 16), (128, 4, 1, 16)])
+    tried = [settings.TileSetting(rows, 4, 1, 16) for rows in (64, 32, 16, 128)]
+    monkeypatch.setattr(benchmark, "candidates", lambda bits: tried)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
 
     def calls(qkv, grad_out):
@@ -144,7 +145,10 @@ def test_tuning_keeps_what_is_right_names_the_fastest_and_leaves_the_tables_alon
     monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
     *notes, row = benchmark.tune(torch.float32, [64], 1, SHAPE, device="cpu")
     assert len(notes) == 2
-    assert row.startswith("FORWARD_32:\n    0: [(64, TileSetting(128, 4, 1, 16))],  # measured on a GPU, torch")
+    assert row.startswith(
+        "FORWARD_32:\n    0: [(64, TileSetting(rows=128, num_warps=4, num_stages=1, max_registers=None"
+    )
+    assert "  # measured on a GPU, torch" in row
     assert {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")} == before
 
 
