@@ -103,5 +103,11 @@ def _compiled(dtype: torch.dtype, head_dim: int, *, queries: int | None = None, 
 
 
 def _allowed_spill(launch: Launch, architecture: int) -> int:
-    """Wide float32 heads, whose operands are two tf32 parts each, may spill up to 16 registers to the first cache."""
-    return 64 if launch.arguments["PRECISION"] == "tf32x3" and launch.arguments["HEAD_DIM"] > 64 else 0
+    """Bytes that are worth it, to the first cache.
+
+    Wide float32 heads, whose operands are two tf32 parts each, may spill 16 registers; a setting that caps registers
+    so that two programs share a processor may spill 4.
+    """
+    if launch.arguments["PRECISION"] == "tf32x3" and launch.arguments["HEAD_DIM"] > 64:
+        return 64
+    return 16 if launch.setting.max_registers else 0
