@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dataloading.errors import InputError
 from istvt.model import ISTVT
-from kernels.relevance.reference import CLAMPS
+from kernels.relevance.interface import CLAMPS
 
 from .recorders import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
 from .relevance_pass import RelevancePass

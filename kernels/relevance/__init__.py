@@ -1,6 +1,6 @@
 """Relevance (Chefer's layer-wise relevance propagation) through attention, without ever storing an attention map."""
 
-from kernels.relevance.reference import (
+from kernels.relevance.interface import (
     spatial_relevance,
     spatial_relevance_map,
     spatial_rollout_step,

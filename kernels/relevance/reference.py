@@ -22,143 +22,60 @@ from collections.abc import Iterator
 
 import torch
 
-from kernels.relevance.stabilizer import Stabilizer, check_stabilizer, ratio
-
-CLAMPS = ("after_mean", "before_mean")
+from kernels.relevance.stabilizer import Stabilizer, ratio
 
 # Elements of one tile [groups, heads, queries, keys]; a few tiles are alive at a time.
 TILE_ELEMENTS = 1 << 19
 
 
 def temporal_relevance(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    *,
-    scale: float | None = None,
-    stabilizer: Stabilizer = 0.01,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, *, scale: float, stabilizer: Stabilizer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Relevance of queries, keys and values of attention over the frame rows, at each position.
-
-    Args:
-        q, k, v: ``[B, F, S, N, D]``, float32 or float64; q and k as they enter the product (differences included).
-        u: ``[B, F, S, N, D]``: relevance of the attention's output over its stabilised output.
-        scale: of the scores before the softmax; None is ``D ** -0.5``.
-        stabilizer: of ``q k^T``; see :func:`kernels.relevance.ratio`.
-
-    Returns:
-        ``R_q, R_k, R_v``, each ``[B, F, S, N, D]``.
-
-    Raises:
-        ValueError, TypeError: shapes, dtypes or the stabilizer do not fit.
-    """
-    _check(stabilizer=stabilizer, q=q, k=k, v=v, u=u)
-    parts = _relevance(*(_by_position(x) for x in (q, k, v, u)), _scale(q, scale), stabilizer)
+    """R_q, R_k and R_v of attention over the frame rows, at each position."""
+    parts = _relevance(*(_by_position(x) for x in (q, k, v, u)), scale, stabilizer)
     return tuple(_by_position_back(x) for x in parts)
 
 
 def spatial_relevance(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    *,
-    scale: float | None = None,
-    stabilizer: Stabilizer = 0.01,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, *, scale: float, stabilizer: Stabilizer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Relevance of queries, keys and values of attention over the positions, in each frame row.
-
-    Arguments, result and errors as for :func:`temporal_relevance`.
-    """
-    _check(stabilizer=stabilizer, q=q, k=k, v=v, u=u)
-    parts = _relevance(*(_by_frame(x) for x in (q, k, v, u)), _scale(q, scale), stabilizer)
+    """R_q, R_k and R_v of attention over the positions, in each frame row."""
+    parts = _relevance(*(_by_frame(x) for x in (q, k, v, u)), scale, stabilizer)
     return tuple(_by_frame(x) for x in parts)
 
 
 def temporal_relevance_map(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor | None,
-    dO: torch.Tensor | None,
-    *,
-    scale: float | None = None,
-    clamp: str = "after_mean",
-) -> torch.Tensor:
-    """``max(mean over heads of (R * gradient), 0)`` of attention over the frame rows.
-
-    Args:
-        q, k, v, u: as for :func:`temporal_relevance`; without ``u`` the attention itself stands for R.
-        dO: ``[B, F, S, N, D]``, gradient of the explained logit with respect to the attention's output; without it the
-            gradient counts as 1.
-        scale: of the scores before the softmax; None is ``D ** -0.5``.
-        clamp: ``"after_mean"``, or ``"before_mean"`` for the mean over heads of the positive parts.
-
-    Returns:
-        ``[B, S, F, F]``, queries before keys.
-    """
-    _check(clamp=clamp, q=q, k=k, v=v, u=u, dO=dO)
-    tiles = _map_tiles(*(_by_position(x) for x in (q, k, v, u, dO)), _scale(q, scale), clamp)
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, dO: torch.Tensor | None, *,
+    scale: float, clamp: str,
+) -> torch.Tensor:  # fmt: skip
+    """The map of attention over the frame rows: ``[B, S, F, F]``."""
+    tiles = _map_tiles(*(_by_position(x) for x in (q, k, v, u, dO)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
 
 def spatial_relevance_map(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor | None,
-    dO: torch.Tensor | None,
-    *,
-    scale: float | None = None,
-    clamp: str = "after_mean",
-) -> torch.Tensor:
-    """The same of attention over the positions: ``[B, F, S, S]``; see :func:`temporal_relevance_map`."""
-    _check(clamp=clamp, q=q, k=k, v=v, u=u, dO=dO)
-    tiles = _map_tiles(*(_by_frame(x) for x in (q, k, v, u, dO)), _scale(q, scale), clamp)
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, dO: torch.Tensor | None, *,
+    scale: float, clamp: str,
+) -> torch.Tensor:  # fmt: skip
+    """The map of attention over the positions: ``[B, F, S, S]``."""
+    tiles = _map_tiles(*(_by_frame(x) for x in (q, k, v, u, dO)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
 
 def temporal_rollout_step(
-    row: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor | None,
-    dO: torch.Tensor | None,
-    *,
-    scale: float | None = None,
-    clamp: str = "after_mean",
-) -> torch.Tensor:
-    """``row (I + map)`` with the map of :func:`temporal_relevance_map`, which is never stored.
-
-    Args:
-        row: ``[B, S, F]``, the row of the rollout that is carried, at each position.
-        q, k, v, u, dO, scale, clamp: as for :func:`temporal_relevance_map`.
-
-    Returns:
-        ``[B, S, F]``.
-    """
-    _check(clamp=clamp, q=q, k=k, v=v, u=u, dO=dO)
-    _check_row(row, (q.shape[0], q.shape[2], q.shape[1]), q)
-    return _rollout(row, _map_tiles(*(_by_position(x) for x in (q, k, v, u, dO)), _scale(q, scale), clamp))
+    row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
+    dO: torch.Tensor | None, *, scale: float, clamp: str,
+) -> torch.Tensor:  # fmt: skip
+    """``row (I + map)`` over the frame rows: ``[B, S, F]``."""
+    return _rollout(row, _map_tiles(*(_by_position(x) for x in (q, k, v, u, dO)), scale, clamp))
 
 
 def spatial_rollout_step(
-    row: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor | None,
-    dO: torch.Tensor | None,
-    *,
-    scale: float | None = None,
-    clamp: str = "after_mean",
-) -> torch.Tensor:
-    """``row (I + map)`` with the map of :func:`spatial_relevance_map`: ``[B, F, S]`` to ``[B, F, S]``."""
-    _check(clamp=clamp, q=q, k=k, v=v, u=u, dO=dO)
-    _check_row(row, q.shape[:3], q)
-    return _rollout(row, _map_tiles(*(_by_frame(x) for x in (q, k, v, u, dO)), _scale(q, scale), clamp))
+    row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
+    dO: torch.Tensor | None, *, scale: float, clamp: str,
+) -> torch.Tensor:  # fmt: skip
+    """``row (I + map)`` over the positions: ``[B, F, S]``."""
+    return _rollout(row, _map_tiles(*(_by_frame(x) for x in (q, k, v, u, dO)), scale, clamp))
 
 
 def _relevance(
@@ -228,35 +145,3 @@ def _by_position_back(x: torch.Tensor) -> torch.Tensor:
 def _by_frame(x: torch.Tensor | None) -> torch.Tensor | None:
     """[B, F, S, N, D] <-> [B, F, N, S, D]."""
     return None if x is None else x.transpose(2, 3)
-
-
-def _scale(q: torch.Tensor, scale: float | None) -> float:
-    return q.shape[-1] ** -0.5 if scale is None else scale
-
-
-def _check(*, stabilizer: Stabilizer | None = None, clamp: str | None = None, **tensors: torch.Tensor | None) -> None:
-    """Raises before anything is computed: every tensor has the shape, dtype and device of q."""
-    q = tensors["q"]
-    for name, x in tensors.items():
-        if x is None:
-            continue
-        if x.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"{name} is {x.dtype}; relevance takes float32 (or float64): lower precision loses it.")
-        if x.ndim != 5:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; expected [B, F, S, N, D].")
-        if x.shape != q.shape or x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(
-                f"{name} is {tuple(x.shape)} {x.dtype} on {x.device}; expected the same as q, "
-                f"{tuple(q.shape)} {q.dtype} on {q.device}."
-            )
-    if stabilizer is not None:
-        check_stabilizer(stabilizer)
-    if clamp is not None and clamp not in CLAMPS:
-        raise ValueError(f"clamp is {clamp!r}; expected one of {', '.join(CLAMPS)}.")
-
-
-def _check_row(row: torch.Tensor, shape: tuple[int, ...], q: torch.Tensor) -> None:
-    if tuple(row.shape) != tuple(shape) or row.dtype != q.dtype or row.device != q.device:
-        raise ValueError(
-            f"row is {tuple(row.shape)} {row.dtype} on {row.device}; expected {tuple(shape)} {q.dtype} on {q.device}."
-        )
