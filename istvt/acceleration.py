@@ -41,7 +41,8 @@ def eager_for_now() -> contextlib.AbstractContextManager:
 
 def _recomputed(forward: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Call `forward`, keep its inputs only, and call it again in the backward pass."""
-    return checkpoint(forward, *inputs, use_reentrant=False)
+    # Nothing in a block draws random numbers, so that their state need not be kept.
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _channels_last_input(backbone: torch.nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -34,9 +34,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 def allow_tf32(allowed: bool) -> None:
     """Whether float32 products and convolutions of this process may round their factors to TF32 on a GPU."""
-    precision = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision
+    # Not by the newer fp32_precision: once it is set, reading these names, as torch.compile does, is an error.
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def pick_device(device: str = "auto") -> torch.device:

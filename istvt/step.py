@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
@@ -68,6 +69,11 @@ class TrainingStep:
         self.model, self.forward, self.optimizer, self.dtype = model, forward, optimizer, dtype
         self.training, self.processes = training, processes
         self.device = next(model.parameters()).device
+        # A replayed graph writes gradients where the last replay wrote them: they are added to memory of their own.
+        self._replays = training.execution == "cuda_graphs"
+        if self._replays and forward is model and not isinstance(model, FSDPModule):
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
         self.loss_scale = LossScale(self.device, dtype)
         self.counters = torch.zeros(len(_COUNTERS), dtype=torch.float64, device=self.device)
         self._found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and clips of this step
@@ -91,6 +97,8 @@ class TrainingStep:
         its gradients, and without it they would wait forever.
         """
         clips, labels, weights = self._inputs(batch)
+        if self._replays:
+            torch.compiler.cudagraph_mark_step_begin()
         with autocast(self.device, self.dtype):
             logits = self.forward(clips)
         losses = functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
@@ -134,7 +142,7 @@ class TrainingStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self._replays)
         self._set_statistics(torch.where(skip, before, after[2:] / clips.clamp(min=1)))
         self.loss_scale.update(finite)
         self._count(loss_sum, clips, finite)

@@ -23,7 +23,7 @@ from istvt.settings import DataSettings
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 2
-STEPS = 12  # of an epoch: 24 clips, one a step in each of two processes
+STEPS = 6  # of an epoch: 24 clips, two batches of one a step in each of two processes
 LIMIT = 300  # seconds; a machine under load starts three Pythons slowly
 
 
@@ -31,8 +31,9 @@ def command(root: Path, output: Path, *more: str) -> list[str]:
     return [
         "train", f"--data.root={root}", f"--output={output}", "--data.evaluation_clips=2", "--device=cpu",
         f"--training.epochs={EPOCHS}", "--training.batch_size=1", "--training.log_steps=1",
-        "--training.checkpoint_steps=3", "--model.image_size=40", "--model.dim=16", "--model.heads=2",
-        "--model.mlp_dim=24", "--model.backbone_dims=[4,4,8,8]", *more,
+        "--training.checkpoint_steps=2", "--training.accumulation=2", "--training.augment=false",
+        "--model.image_size=40", "--model.dim=16", "--model.heads=2", "--model.mlp_dim=24",
+        "--model.backbone_dims=[4,4,8,8]", *more,
     ]  # fmt: skip
 
 
@@ -102,12 +103,12 @@ def straight(damaged_set, tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def killed(damaged_set, tmp_path_factory) -> Path:
-    """A run of two processes that SIGKILL met while they were writing the checkpoint of step 6."""
+    """A run of two processes that SIGKILL met while they were writing the checkpoint of step 4."""
     output = tmp_path_factory.mktemp("killed") / "run"
     process = torchrun(command(damaged_set[0], output))
     try:
-        sixth, deadline = output / "checkpoints" / "epoch-0000-step-00000006", time.monotonic() + LIMIT
-        while not (sixth.with_suffix(".partial").exists() or sixth.exists()):
+        fourth, deadline = output / "checkpoints" / "epoch-0000-step-00000004", time.monotonic() + LIMIT
+        while not (fourth.with_suffix(".partial").exists() or fourth.exists()):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -119,7 +120,7 @@ def killed(damaged_set, tmp_path_factory) -> Path:
 def test_only_the_first_process_prints_and_says_what_is_used(straight):
     _, printed = straight
     assert "2 processes (ddp), each on CPU" in printed
-    assert "1 clips x 2 processes" in printed
+    assert "1 clips x 2 batches x 2 processes" in printed
     for once in ("attention by", "epoch 1/2", "best epoch"):
         assert printed.count(once) == 1
 
@@ -145,7 +146,7 @@ def test_killed_while_writing_a_checkpoint_a_run_goes_on_to_the_same_end_bit_for
     straight, killed, damaged_set, tmp_path
 ):
     assert whole(killed), "the kill came before the first checkpoint"
-    assert int(whole(killed)[-1].name[-8:]) in (3, 6, 9)
+    assert int(whole(killed)[-1].name[-8:]) in (2, 4, 6)
     run = tmp_path / "run"
     shutil.copytree(killed, run)
     printed = finished(torchrun(command(damaged_set[0], run)))
@@ -165,10 +166,19 @@ def test_a_run_of_two_processes_goes_on_in_one_where_it_was_in_the_data(killed, 
     steps = int(newest.name[-8:])
     assert main(command(damaged_set[0], run)) == 0
     assert "written by 2 processes" in " ".join(capsys.readouterr().out.split())
-    # Two clips a step until the kill, one a step after it; every clip of the epoch once.
+    # Four clips a step until the kill, two a step after it; every clip of the epoch once.
     epochs = [row["epoch"] for row in csv.DictReader((run / "steps.csv").open())]
-    assert epochs.count("1") == steps + (24 - 2 * steps)
-    assert epochs.count("2") == 24
+    assert epochs.count("1") == steps + (24 - 4 * steps) // 2
+    assert epochs.count("2") == 12
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_clips(straight, damaged_set, tmp_path):
+    """Batches of one in both: what two processes add up in a step, one adds up from four batches in a row."""
+    assert main(command(damaged_set[0], tmp_path, "--training.accumulation=4", "--training.checkpoint_steps=0")) == 0
+    alone = losses(tmp_path)
+    assert losses(straight[0]).keys() == alone.keys()
+    for step, loss in losses(straight[0]).items():
+        assert loss == pytest.approx(alone[step], abs=1e-4), step
 
 
 def test_a_ddp_run_goes_on_with_fsdp_to_the_same_losses_and_one_process_reads_its_shards(
