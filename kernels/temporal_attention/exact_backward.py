@@ -38,7 +38,7 @@ def exact_backward(
     grad_k_clip, grad_k_frame, grad_k_position, grad_k_head,
     QUERY_FRAMES: tl.constexpr, FRAMES: tl.constexpr, PADDED_QUERIES: tl.constexpr, ROWS: tl.constexpr,
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_GRADIENT: tl.constexpr,
+    SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_GRADIENT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program: ``ROWS / PADDED_QUERIES`` positions (P) of one head of one clip, all query frames (Q)."""
     POSITIONS: tl.constexpr = ROWS // PADDED_QUERIES
@@ -72,7 +72,7 @@ def exact_backward(
     total = tl.zeros([POSITIONS, PADDED_QUERIES], tl.float32)
     delta = tl.zeros([POSITIONS, PADDED_QUERIES], tl.float32)
     grad_a = tl.zeros([POSITIONS, PADDED_QUERIES], tl.float32)
-    for u in range(FRAMES):
+    for u in tl.range(0, FRAMES, num_stages=STAGES):
         k_left, k_right = load_key(k, k_rows, origin + u, k_frame, key_valid, LEFT, RIGHT, HEAD_DIM, SELF_SUBTRACT)
         v_left, v_right = load_rows_float32(v, v_rows + (origin + u) * v_frame, key_valid, LEFT, RIGHT, HEAD_DIM)
         s = row_products(q_left, q_right, k_left, k_right, RIGHT) * scale_log2  # [P, Q]
@@ -99,7 +99,7 @@ def exact_backward(
     grad_q_right = tl.zeros_like(q_right)
     later_left = tl.zeros([POSITIONS, 1, LEFT], tl.float32)
     later_right = tl.zeros([POSITIONS, 1, RIGHT if RIGHT > 0 else LEFT], tl.float32)
-    for i in range(FRAMES):
+    for i in tl.range(0, FRAMES, num_stages=STAGES):
         u = FRAMES - 1 - i if SELF_SUBTRACT == "fused" else i
         k_left, k_right = load_key(k, k_rows, origin + u, k_frame, key_valid, LEFT, RIGHT, HEAD_DIM, SELF_SUBTRACT)
         v_left, v_right = load_rows_float32(v, v_rows + (origin + u) * v_frame, key_valid, LEFT, RIGHT, HEAD_DIM)

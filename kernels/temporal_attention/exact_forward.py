@@ -67,7 +67,7 @@ def exact_forward(
     v_clip, v_frame, v_position, v_head,
     QUERY_FRAMES: tl.constexpr, FRAMES: tl.constexpr, PADDED_QUERIES: tl.constexpr, ROWS: tl.constexpr,
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr,
+    SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program: ``ROWS / PADDED_QUERIES`` positions (P) of one head of one clip, all query frames (Q)."""
     POSITIONS: tl.constexpr = ROWS // PADDED_QUERIES
@@ -98,7 +98,7 @@ def exact_forward(
     o_right = tl.zeros_like(q_right)
     k_left_before, k_right_before = load_rows_float32(k, k_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
     v_left, v_right = load_rows_float32(v, v_rows, key_valid, LEFT, RIGHT, HEAD_DIM)
-    for u in range(FRAMES):
+    for u in tl.range(0, FRAMES, num_stages=STAGES):
         k_left, k_right = load_rows_float32(k, k_rows + (origin + u) * k_frame, key_valid, LEFT, RIGHT, HEAD_DIM)
         next_left, next_right = load_rows_float32(v, v_rows + (origin + u) * v_frame, key_valid, LEFT, RIGHT, HEAD_DIM)
         if SELF_SUBTRACT == "telescoped":

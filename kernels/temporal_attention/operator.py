@@ -38,7 +38,9 @@ def _strides(name: str, x: Tensor) -> dict[str, int]:
 
 def _shape(q: Tensor, k: Tensor, setting: Setting, padded: dict[str, int]) -> dict[str, int]:
     left, right = split_head_dim(k.shape[-1])
+    stages = {"STAGES": setting.num_stages} if "PADDED_QUERIES" in padded else {}  # only the exact kernels loop
     return {
+        **stages,
         "QUERY_FRAMES": q.shape[1],
         "FRAMES": k.shape[1],
         **padded,

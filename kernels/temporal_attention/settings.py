@@ -19,12 +19,18 @@ MATRIX_BACKWARD = {
     89: [(32, Setting(rows=32, num_warps=4)), (64, Setting(rows=64, num_warps=8))],
     ANY: [(64, Setting(rows=64, num_warps=4)), (128, Setting(rows=128, num_warps=8))],
 }
-# Bound: query frames padded to a power of two.
+# Bound: query frames padded to a power of two. Stages: key frames in flight in the loop over them.
 EXACT_FORWARD = {
     ANY: [
-        (32, Setting(rows=32, num_warps=4)),
-        (64, Setting(rows=64, num_warps=8)),
+        (32, Setting(rows=32, num_warps=4, num_stages=3)),
+        (64, Setting(rows=64, num_warps=8, num_stages=3)),
         (128, Setting(rows=128, num_warps=8)),
     ],
 }
-EXACT_BACKWARD = EXACT_FORWARD
+EXACT_BACKWARD = {
+    ANY: [
+        (32, Setting(rows=32, num_warps=4, num_stages=2)),
+        (64, Setting(rows=64, num_warps=8, num_stages=2)),
+        (128, Setting(rows=128, num_warps=8)),
+    ],
+}
