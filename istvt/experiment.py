@@ -28,7 +28,7 @@ VIDEO_SIZE = 96
 VIDEO_FRAMES = 16
 SEEDS = (0, 1, 2)
 ATTENTIONS = ("spatial_only", "temporal_first")
-TRAINING = TrainingSettings(epochs=18, batch_size=8, learning_rate=7e-4)
+TRAINING = TrainingSettings(epochs=24, batch_size=8, learning_rate=7e-4)
 RESULTS = "results.json"
 
 
@@ -63,7 +63,7 @@ def experiment(output: Path, console: Console, document: Path | None = None) -> 
                 task = progress.add_task("scoring clips", total=None)
                 result = evaluate_checkpoint(
                     trained.checkpoint,
-                    settings,
+                    replace(settings, evaluation_clips=4),
                     run,
                     advance=lambda done, total, p=progress, t=task: p.update(t, completed=done, total=total),
                 )
