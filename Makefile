@@ -21,7 +21,7 @@ demo: install
 
 test: install
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 experiment: install
 	$(BIN)/istvt experiment --output runs/experiment --document docs/what-each-attention-sees.md

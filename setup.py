@@ -26,6 +26,7 @@ EXTRAS = {
     "test": [
         "pytest==9.2.0",
         "pytest-benchmark==5.3.1",  # benchmarks that two commits can be compared by
+        "pytest-xdist==3.8.0",  # both cores run tests
         "pytest-timeout==2.4.0",  # a hung decoder must not hang the suite
         "hypothesis==6.170.15",  # property tests
         "pandas==3.1.1",  # benchmark tables
