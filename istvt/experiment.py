@@ -8,7 +8,6 @@ on all manipulations together, with several seeds, and judged by manipulation on
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,11 +53,10 @@ def experiment(output: Path, console: Console, document: Path | None = None) -> 
             if any(row["attention"] == attention and row["seed"] == seed for row in rows):
                 continue
             console.rule(f"{attention}, seed {seed}")
-            started = time.perf_counter()
             run = output / f"{attention}-{seed}"
             config = replace(preset("small"), attention=attention)
             trained = train(settings, config, replace(TRAINING, seed=seed), run, console=console)
-            seconds = time.perf_counter() - started
+            seconds = sum(row["seconds"] for row in trained.history)  # of all its epochs, also where a run went on
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task("scoring clips", total=None)
                 result = evaluate_checkpoint(
