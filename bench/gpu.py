@@ -114,11 +114,11 @@ def _run_section(section: Section, folder: Path, limit: float, commands: Command
     row: Row = {"section": section.name, "outcome": "", "seconds": 0.0, "limit_seconds": max(limit, 0.0)}
     if limit < SHORTEST_LIMIT:
         return [row | {"outcome": "not run: the budget was used up"}]
+    before = set(folder.glob("*.csv"))  # looked at first: a quick section has written its own when it is asked again
     try:
         started = [_Part(name, words, folder) for name, words in commands(section, folder, limit).items()]
     except Exception as error:
         return [row | {"outcome": f"not run: {type(error).__name__}: {error}"}]
-    before = set(folder.glob("*.csv"))
     clocks = _wait(started, time.monotonic() + limit)
     if set(folder.glob("*.csv")) == before:
         _save_printed_tables(section.name, started, folder)
