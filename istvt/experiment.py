@@ -140,7 +140,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"Setting: {IDENTITIES} drawn people, videos of {VIDEO_FRAMES} frames at {VIDEO_SIZE} pixels, "
         f"model `small` ({config.image_size} pixels, C={config.dim}, N={config.heads}, M={config.depth}), "
         f"{training.epochs} epochs of {training.optimizer} at {training.learning_rate:g}, batches of "
-        f"{training.batch_size}, seeds {', '.join(map(str, SEEDS))}.",
+        f"{training.batch_size}, seeds {', '.join(map(str, sorted({row['seed'] for row in rows})))}.",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()) + ".",
         "",
         "This is a drawn set with drawn forgeries. It says nothing about accuracy on real ones.",
