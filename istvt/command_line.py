@@ -409,6 +409,27 @@ def _add_explain(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--method", choices=["lrp", "gradient", "rollout", "raw", "gradcam"], default="lrp", help="how it is found"
     )
     parser.add_argument(
+        "--stabilizer",
+        type=float | str,
+        default=0.01,
+        help="with lrp: relevance is divided by sums that may cancel, so each is enlarged by this part of what was "
+        "added up; larger is smoother, smaller closer to the rule. 'reference' is the published 1e-9, in float64",
+    )
+    parser.add_argument(
+        "--clamp",
+        choices=["after_mean", "before_mean"],
+        default="after_mean",
+        help="with lrp or gradient: where evidence for the other side is cut off: after the mean over the heads, so "
+        "that heads can contradict each other, or in each head before it, as the published code does",
+    )
+    parser.add_argument(
+        "--order",
+        choices=["last_block_first", "literal"],
+        default="last_block_first",
+        help="with lrp, gradient or rollout: how the blocks' maps are multiplied: from the logit down to the tokens, "
+        "or in the order that the paper prints",
+    )
+    parser.add_argument(
         "--normalization", choices=["clip", "frame"], default="clip", help="what the colours are relative to"
     )
     parser.add_argument("--clips", type=int, default=3, help="clips explained: those that carry the verdict")
@@ -434,6 +455,9 @@ def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> in
             clips_explained=options.clips,
             target=options.target,
             method=options.method,
+            stabilizer=options.stabilizer,
+            clamp=options.clamp,
+            order=options.order,
             normalization=options.normalization,
             device=str(pick_device(options.device)),
             advance=lambda what, done, total: update(done, total, what),

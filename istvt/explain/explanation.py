@@ -95,7 +95,7 @@ def explain(
     Raises:
         InputError: an argument is wrong; the sentence names it.
     """
-    settings = _settings(method, stabilizer, clamp, order)
+    settings = checked_settings(method, stabilizer, clamp, order)
     if target not in TARGETS:
         raise InputError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
     tokens = _tokens(model, clips, tokens)
@@ -125,7 +125,8 @@ def explain(
     )
 
 
-def _settings(method: str, stabilizer: float | str, clamp: str, order: str) -> Settings:
+def checked_settings(method: str, stabilizer: float | str, clamp: str, order: str) -> Settings:
+    """The settings of `explain`; one that it does not take is an error that names it."""
     for name, value, expected in (("method", method, METHODS), ("clamp", clamp, CLAMPS), ("order", order, ORDERS)):
         if value not in expected:
             raise InputError(f"{name} is {value!r}; expected one of {', '.join(expected)}")

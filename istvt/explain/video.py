@@ -26,7 +26,7 @@ from istvt.scoring import ScoredClips, score_clips
 
 from . import page, pictures
 from .clips import ExplainedClip, explain_clips
-from .explanation import DEFAULT_STABILIZER, METHODS, TARGETS
+from .explanation import DEFAULT_STABILIZER, TARGETS, checked_settings
 
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip
@@ -101,7 +101,8 @@ def explain_video(
         InputError: the video or the checkpoint cannot be used, or an argument is wrong.
     """
     video, out = Path(video), Path(out)
-    _check(target, method, normalization, clips_explained)
+    _check(target, normalization, clips_explained)
+    checked_settings(method, stabilizer, clamp, order)
     advance = advance or (lambda *_: None)
     model, name = (checkpoint, "model") if isinstance(checkpoint, ISTVT) else _loaded(checkpoint, device)
     face = face or face_entry(video, make_detector(detector) if detect else None)
@@ -138,9 +139,8 @@ def telling_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
     return sorted(chosen, key=lambda clip: int(clip.frames[0]))
 
 
-def _check(target: str, method: str, normalization: str, clips_explained: int) -> None:
-    choices = {"target": (target, ("verdict", *TARGETS)), "method": (method, METHODS)}
-    choices["normalization"] = (normalization, heatmap.NORMALIZATIONS)
+def _check(target: str, normalization: str, clips_explained: int) -> None:
+    choices = {"target": (target, ("verdict", *TARGETS)), "normalization": (normalization, heatmap.NORMALIZATIONS)}
     for argument, (value, expected) in choices.items():
         if value not in expected:
             raise InputError(f"{argument} is {value!r}; expected one of {', '.join(expected)}")

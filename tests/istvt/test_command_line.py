@@ -296,6 +296,16 @@ def test_explain_writes_videos_strips_json_and_a_page_that_opens_from_disk(train
     assert {"explanation.html", "explanation.json", "explanation.mp4", "in_frame.mp4", "clip_1.png"} <= written
 
 
+def test_explain_takes_the_rules_of_the_method_and_refuses_a_wrong_one(trained_run, synthetic_set, tmp_path, capsys):
+    video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    command = ["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}", "--clips=1"]
+    assert main([*command, "--stabilizer=0.1", "--clamp=before_mean", "--order=literal"]) == 0
+    settings = json.loads((tmp_path / "explanation.json").read_text())["settings"]
+    assert (settings["stabilizer"], settings["clamp"], settings["order"]) == (0.1, "before_mean", "literal")
+    sentence = "stabilizer is 'small'; expected \"reference\" or a number above 0, such as 0.01"
+    assert sentence in refused(capsys, [*command, "--stabilizer=small"])
+
+
 @pytest.mark.parametrize(
     ("codec", "size", "options"),
     [

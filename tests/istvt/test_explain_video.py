@@ -164,6 +164,21 @@ def test_a_file_name_cannot_become_part_of_the_page(video, trained_run, tmp_path
     assert result.target == "real"
 
 
+def test_rules_other_than_the_default_change_the_maps_and_are_said_in_the_json_and_on_the_page(
+    explained, video, trained_run, tmp_path
+):
+    rules = {"stabilizer": "reference", "clamp": "before_mean", "order": "literal"}
+    result = explain_video(
+        video, trained_run, tmp_path, detect=False, clips_scored=4, clips_explained=2, workers=1, **rules
+    )
+    assert not np.allclose(result.clips[0].temporal, explained.clips[0].temporal, rtol=1e-2)
+    settings = json.loads(result.files["data"].read_text())["settings"]
+    page = result.files["page"].read_text()
+    for name, value in rules.items():
+        assert settings[name] == value
+        assert f'<th scope="row">{name}</th><td>{value}</td>' in page
+
+
 def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_the_same(video, tmp_path):
     from istvt import ISTVT, ISTVTConfig
 
@@ -183,6 +198,8 @@ def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_
         ({"normalization": "video"}, "normalization is 'video'"),
         ({"clips_explained": 0}, "clips_explained is 0"),
         ({"stabilizer": -1.0}, "stabilizer is -1.0"),
+        ({"clamp": "never"}, "clamp is 'never'; expected one of after_mean, before_mean"),
+        ({"order": "random"}, "order is 'random'; expected one of last_block_first, literal"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence_and_nothing_is_written(video, trained_run, tmp_path, arguments, sentence):
