@@ -19,10 +19,12 @@ from rich.markup import escape
 from dataloading.errors import InputError
 
 from .config import PRESETS, ISTVTConfig, preset
+from .say_once import another_has_said_why, first_to_say
 from .settings import DataSettings, TrainingSettings
 
 USAGE_ERROR = 2
 PROBLEM_FOUND = 1
+STOPPED = 130
 
 DESCRIPTION = """Detect forged faces in videos, and see where and when the evidence is.
 
@@ -48,11 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = options.subcommand
         return commands[name](parser, options[name], console)
     except InputError as error:
-        errors.print(f"[red]istvt:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        _say(errors, str(error))
         return USAGE_ERROR
     except KeyboardInterrupt:
-        errors.print("istvt: stopped; what was finished is kept, and the same command goes on from there")
-        return 130
+        _say(errors, "stopped; what was finished is kept, and the same command goes on from there")
+        return STOPPED
+    except Exception:
+        if another_has_said_why():
+            return USAGE_ERROR
+        raise
+
+
+def _say(console: Console, sentence: str) -> None:
+    if first_to_say(sentence):
+        console.print(f"[red]istvt:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 Command = Callable[[ArgumentParser, Namespace, Console], int]

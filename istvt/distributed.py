@@ -95,7 +95,8 @@ def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.de
         if device.index is not None:
             raise InputError(f"device is '{device}', but each of {world_size} processes takes its own GPU; use cuda")
         if local_rank >= gpus:
-            raise InputError(f"torchrun started process {local_rank} here, but there are {gpus} GPUs; start no more")
+            started = os.environ["LOCAL_WORLD_SIZE"]
+            raise InputError(f"torchrun started {started} processes here, but there are {gpus} GPUs; start no more")
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"  # what is gathered on the CPU must not stop the GPU

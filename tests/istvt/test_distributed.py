@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,10 @@ def command(root: Path, output: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def torchrun(arguments: list[str], processes: int = 2) -> subprocess.Popen:
+def torchrun(arguments: list[str], processes: int = 2, start: Sequence[str] = ("-m", "istvt")) -> subprocess.Popen:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        [*launcher, "-m", "istvt", *arguments],
+        [*launcher, *start, *arguments],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -54,6 +55,16 @@ def finished(process: subprocess.Popen) -> str:
         kill(process)
     assert process.returncode == 0, output
     return " ".join(output.split())
+
+
+def refused(process: subprocess.Popen) -> tuple[list[str], str]:
+    """What processes that must not end well print: the sentences of istvt, and everything."""
+    try:
+        output, _ = process.communicate(timeout=LIMIT)
+    finally:
+        kill(process)
+    assert process.returncode != 0, output
+    return [line for line in output.splitlines() if line.startswith("istvt: ")], output
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -130,6 +141,24 @@ def test_a_process_whose_batch_is_undecodable_takes_part_and_the_video_is_named(
     run, printed = straight
     assert damaged_set[1] in printed.split("videos were skipped:")[1]
     assert sorted(losses(run)) == list(range(1, EPOCHS * STEPS + 1))
+
+
+def test_a_mistake_of_all_processes_is_said_once_and_torchrun_names_it_as_the_cause():
+    sentence = "/nowhere does not exist; expected the directory of a data set."
+    said, output = refused(torchrun(["train", "--data.root=/nowhere", "--device=cpu"]))
+    assert said == [f"istvt: {sentence}"]
+    assert f"traceback : {sentence}" in output.split("Root Cause")[1]
+
+
+def test_a_mistake_that_one_process_meets_is_said_and_the_other_adds_no_traceback(synthetic_set, tmp_path):
+    """The other one is in the middle of a collective when its peer is gone."""
+    root = f"if [ $RANK = 1 ]; then root=/nowhere; else root={synthetic_set}; fi"
+    script = f'{root}; exec {sys.executable} -m istvt "$@" --data.root=$root'
+    arguments = command(synthetic_set, tmp_path / "run")
+    said, output = refused(torchrun(arguments, start=("--no-python", "sh", "-c", script, "sh")))
+    assert said == ["istvt: /nowhere does not exist; expected the directory of a data set."]
+    assert "[rank0]: Traceback" not in output
+    assert "Connection closed" not in output
 
 
 def test_validation_is_shared_out_and_gives_the_figures_of_one_process(straight, damaged_set):
