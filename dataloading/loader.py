@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -99,8 +100,6 @@ class ClipLoader:
         for name, number in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
             if number < 1:
                 raise InputError(f"{name} is {number}; expected 1 or more.")
-        if decoder not in DECODERS:
-            raise InputError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}.")
         lengths = sorted({len(clip.frames) for clip in clips})
         if len(lengths) > 1:
             raise InputError(f"The clips have {lengths[0]} to {lengths[-1]} frames; expected the same number in each.")
@@ -109,7 +108,7 @@ class ClipLoader:
         self.batch_size, self.image_size, self.seed = batch_size, image_size, seed
         self.augmentation = (augment if isinstance(augment, Augmentation) else Augmentation()) if augment else None
         self.device = _existing_device(device)
-        self.decoder = self._choose_decoder(decoder)
+        self.decoder = choose_decoder(decoder, (clip.video.path for clip in clips), self.device)
         self.skipped: list[tuple[Clip, str]] = []
         self._workers, self._prefetch = workers, prefetch
         self._passes = 0
@@ -122,22 +121,6 @@ class ClipLoader:
         self.skipped = []
         self._passes += 1
         return _in_background(self._batches(self._passes, self.skipped), self._prefetch)
-
-    def _choose_decoder(self, decoder: str) -> str:
-        if decoder == "pyav" or (decoder == "auto" and not (self.device.type == "cuda" and _has_nvdec())):
-            return "pyav"
-        if self.device.type == "cuda" and not _has_nvdec():
-            raise InputError("decoder is 'dali', but NVIDIA's video decoder (libnvcuvid.so.1) is not installed here.")
-        for path in dict.fromkeys(clip.video.path for clip in self.clips):
-            try:
-                reason = why_not_dali(probe_once(path), self.device.type)
-            except InputError:
-                continue  # unreadable whoever decodes: it will be skipped and listed
-            if reason is not None and decoder == "auto":
-                return "pyav"
-            if reason is not None:
-                raise InputError(f"decoder is 'dali', but {path} {reason}; decoder='pyav' reads it.")
-        return "dali"
 
     def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
         """The work of one epoch."""
@@ -192,6 +175,30 @@ class ClipLoader:
             return None
         labels = torch.tensor([float(self.clips[i].label) for i in indices], device=self.device)
         return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
+
+
+def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) -> str:
+    """``"pyav"`` or ``"dali"``: who decodes these videos where ``decoder`` is asked for.
+
+    Raises:
+        InputError: There is no such decoder, or it is ``"dali"`` and that cannot decode all of the readable videos.
+    """
+    if decoder not in DECODERS:
+        raise InputError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}.")
+    if decoder == "pyav" or (decoder == "auto" and not (device.type == "cuda" and _has_nvdec())):
+        return "pyav"
+    if device.type == "cuda" and not _has_nvdec():
+        raise InputError("decoder is 'dali', but NVIDIA's video decoder (libnvcuvid.so.1) is not installed here.")
+    for path in dict.fromkeys(paths):
+        try:
+            reason = why_not_dali(probe_once(path), device.type)
+        except InputError:
+            continue  # unreadable whoever decodes: it will be skipped and listed
+        if reason is not None and decoder == "auto":
+            return "pyav"
+        if reason is not None:
+            raise InputError(f"decoder is 'dali', but {path} {reason}; decoder='pyav' reads it.")
+    return "dali"
 
 
 def _existing_device(device: str | torch.device) -> torch.device:

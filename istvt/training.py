@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dataloading import Video
 from dataloading.errors import InputError
-from dataloading.loader import Batch, ClipLoader
+from dataloading.loader import Batch, ClipLoader, choose_decoder
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
 
 from .acceleration import accelerate
@@ -182,6 +182,9 @@ def _start(
     val_clips = evaluation_clips(videos["val"], index, config.frames, data.evaluation_clips)
     if not val_clips:
         raise InputError(f"{data.root}: none of the {len(videos['val'])} validation videos gives a clip")
+    skipped = {item.video.name: item.reason for item in (*sampler.skipped, *val_clips.skipped)}
+    usable = [video for both in videos.values() for video in both if video.name not in skipped]
+    decoder = _one_decoder(data.decoder, usable, processes, device)
 
     torch.manual_seed(training.seed)
     allow_tf32(training.tf32)
@@ -194,8 +197,16 @@ def _start(
     forward = distribute(model, training.parallel, processes, device)
     step = TrainingStep(model, forward, build_optimizer(model, training), dtype, training, processes)
     record = RunRecord(_settings(data, config, training), processes.world_size)
-    record.skipped = {item.video.name: item.reason for item in (*sampler.skipped, *val_clips.skipped)}
-    return _Run(data, training, output, processes, sampler, val_clips, videos, model, step, record)
+    record.skipped, record.decoder = skipped, decoder
+    return _Run(
+        replace(data, decoder=decoder), training, output, processes, sampler, val_clips, videos, model, step, record
+    )
+
+
+def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device: torch.device) -> str:
+    """The decoder of the whole run, the same in every process and epoch; each process looks at a share of the videos."""
+    share = [video.path for video in videos[processes.rank :: processes.world_size]]
+    return "pyav" if "pyav" in processes.gather(choose_decoder(decoder, share, device)) else "dali"
 
 
 def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
@@ -238,7 +249,7 @@ def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
 def _loader(run: _Run) -> ClipLoader:
     """The clips of the current epoch that this process has not used yet; `len` is the same in every process."""
     training, epoch = run.training, run.record.epoch
-    loader = ClipLoader(
+    return ClipLoader(
         run.sampler.epoch(epoch, run.clips_begun),
         training.batch_size,
         run.model.config.image_size,
@@ -248,9 +259,6 @@ def _loader(run: _Run) -> ClipLoader:
         seed=training.seed * 100_003 + epoch,
         workers=run.data.workers,
     )
-    if len(loader):
-        run.record.decoder = loader.decoder
-    return loader
 
 
 def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]:
@@ -360,6 +368,7 @@ def _resume(run: _Run, console: Console) -> None:
         raise InputError(f"{run.output} holds a run with other settings ({'; '.join(changed)}); choose another output")
     load_checkpoint(checkpoint, run.step, run.processes)
     record.settings, record.skipped = settings, run.record.skipped | record.skipped
+    record.decoder = run.record.decoder
     written_by, record.world_size = record.world_size, run.processes.world_size
     run.record = record
     within = f" and {run.clips_begun} of {len(run.sampler)} clips" if record.clips else ""

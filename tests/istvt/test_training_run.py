@@ -11,12 +11,15 @@ import pytest
 import torch
 from rich.console import Console
 from torch.distributed import checkpoint as dcp
+from video_fixtures import video_of, write_numbered
 
+from dataloading import loader
 from dataloading.errors import InputError
 from istvt import run_state, training
 from istvt.acceleration import accelerate
 from istvt.checkpoint import load_model
 from istvt.config import ISTVTConfig
+from istvt.distributed import Processes
 from istvt.settings import DataSettings, TrainingSettings
 from istvt.step import TrainingStep
 
@@ -142,6 +145,28 @@ def test_a_checkpoint_is_due_by_the_clock_too(synthetic_set, tmp_path, monkeypat
     with pytest.raises(Killed):
         train(synthetic_set, tmp_path, checkpoint_minutes=1e-6)
     assert checkpoints(tmp_path) == ["epoch-0000-step-00000002", "epoch-0000-step-00000003"]
+
+
+@pytest.mark.parametrize(("in_second_share", "chosen"), [("h264", "dali"), ("mpeg4", "pyav")])
+def test_all_processes_decode_alike_even_where_one_process_has_only_videos_that_dali_decodes(
+    tmp_path, monkeypatch, in_second_share, chosen
+):
+    """The decoder used to be chosen by each process for its own clips, so that one run could mix two."""
+    monkeypatch.setattr(loader, "_has_nvdec", lambda: True)
+    codecs = ["h264", in_second_share]
+    videos = [video_of(write_numbered(tmp_path, f"{i}", codec, frames=8)) for i, codec in enumerate(codecs)]
+    answers = {}
+
+    class Process(Processes):
+        def gather(self, value):
+            answers[self.rank] = value
+            return list(answers.values())
+
+    device = torch.device("cuda")
+    for rank in (1, 0):  # what the last one decides, it decides knowing what all others found
+        decided = training._one_decoder("auto", videos, Process(rank, 2), device)
+    assert answers == {0: "dali", 1: chosen}
+    assert decided == chosen
 
 
 def test_every_logged_step_is_in_csv_and_tensorboard(straight):
