@@ -198,13 +198,12 @@ def _start(
     step = TrainingStep(model, forward, build_optimizer(model, training), dtype, training, processes)
     record = RunRecord(_settings(data, config, training), processes.world_size)
     record.skipped, record.decoder = skipped, decoder
-    return _Run(
-        replace(data, decoder=decoder), training, output, processes, sampler, val_clips, videos, model, step, record
-    )
+    data = replace(data, decoder=decoder)
+    return _Run(data, training, output, processes, sampler, val_clips, videos, model, step, record)
 
 
 def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device: torch.device) -> str:
-    """The decoder of the whole run, the same in every process and epoch; each process looks at a share of the videos."""
+    """The decoder of the whole run, alike in every process and epoch; each process looks at a share of the videos."""
     share = [video.path for video in videos[processes.rank :: processes.world_size]]
     return "pyav" if "pyav" in processes.gather(choose_decoder(decoder, share, device)) else "dali"
 
