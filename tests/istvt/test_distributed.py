@@ -1,6 +1,7 @@
 """Two processes that torchrun starts, on CPU with gloo: the same steps, the same end after a kill, on any number."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import torch
 from torch.distributed import checkpoint as dcp
 
 from dataloading.sampling import evaluation_clips
+from istvt import training
 from istvt.checkpoint import load_model
 from istvt.command_line import main
 from istvt.data import open_dataset, split_videos
@@ -199,6 +201,31 @@ def test_a_run_of_two_processes_goes_on_in_one_where_it_was_in_the_data(killed, 
     epochs = [row["epoch"] for row in csv.DictReader((run / "steps.csv").open())]
     assert epochs.count("1") == steps + (24 - 4 * steps) // 2
     assert epochs.count("2") == 12
+
+
+def test_a_run_of_one_process_goes_on_in_two_with_the_rest_of_the_data_and_learns_what_one_would(
+    damaged_set, tmp_path, monkeypatch
+):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_finish_epoch", die)
+    assert main(command(damaged_set[0], tmp_path / "one", "--training.checkpoint_steps=4")) == 130
+    monkeypatch.undo()
+    for newer in whole(tmp_path / "one")[1:]:
+        shutil.rmtree(newer)
+    [checkpoint] = whole(tmp_path / "one")
+    assert (checkpoint.name[-8:], json.loads((checkpoint / "run.json").read_text())["clips"]) == ("00000008", 16)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert "written by 1 processes" in finished(torchrun(command(damaged_set[0], tmp_path / "two")))
+    # What two processes use in a step, one uses with twice the accumulation: the rest of the first epoch is two such.
+    record = checkpoint / "run.json"
+    record.write_text(record.read_text().replace('"accumulation": 2', '"accumulation": 4'))
+    assert main(command(damaged_set[0], tmp_path / "one", "--training.accumulation=4")) == 0
+    expected, actual = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert sorted(actual) == sorted(expected) == list(range(1, 8 + 2 + STEPS + 1))
+    for step, loss in expected.items():
+        assert actual[step] == pytest.approx(loss, abs=1e-4), step
 
 
 def test_two_processes_learn_what_one_learns_from_the_same_clips(straight, damaged_set, tmp_path):
