@@ -235,7 +235,8 @@ def _add_train(parser: ArgumentParser, base: ISTVTConfig) -> None:
 def _train(parser: ArgumentParser, options: Namespace, console: Console) -> int:
     """Train a detector, validate it by video each epoch, keep the checkpoint with the best validation AUC.
 
-    A run that was stopped goes on from its last finished epoch when the same command is given again."""
+    A run that was stopped or killed goes on from its last checkpoint when the same command is given again: there is one
+    before and after the validation of each epoch, and more every so many minutes or steps."""
     from .training import train
 
     training = options.training.as_dict()

@@ -73,7 +73,8 @@ class TrainingSettings:
             optimizer state are shared out).
         backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
         seed: of initial weights, sampling and augmentation.
-        checkpoint_steps: a checkpoint every so many steps, besides the one after each epoch; 0 is none.
+        checkpoint_steps: a checkpoint every so many steps, besides those before and after the validation of each
+            epoch; 0 is none.
         checkpoint_minutes: a checkpoint whenever so much time has passed; looked at every `log_steps`; 0 is none.
         log_steps: the loss is read from the device, shown and logged every so many steps.
     """

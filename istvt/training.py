@@ -234,7 +234,8 @@ def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
         if last:
             next(batches, None)  # the loader has finished its list of what it skipped
             _note_skipped(run, loader)
-        if due or (training.checkpoint_steps and record.step % training.checkpoint_steps == 0):
+        # The last one is written before validation, which may take long and must not cost steps that it is killed in.
+        if last or due or (training.checkpoint_steps and record.step % training.checkpoint_steps == 0):
             run.save()
     if not counts.clips:
         first = next((f"; the first reason: {reason}" for reason in record.skipped.values()), "")
@@ -371,5 +372,6 @@ def _resume(run: _Run, console: Console) -> None:
     written_by, record.world_size = record.world_size, run.processes.world_size
     run.record = record
     within = f" and {run.clips_begun} of {len(run.sampler)} clips" if record.clips else ""
-    others = f" (written by {written_by} processes)" if written_by != record.world_size else ""
+    plural = "" if written_by == 1 else "es"
+    others = f" (written by {written_by} process{plural})" if written_by != record.world_size else ""
     console.print(f"[dim]{run.output} has {record.epoch} finished epochs{within}{others}; going on from there[/]")

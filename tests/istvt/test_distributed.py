@@ -217,7 +217,7 @@ def test_a_run_of_one_process_goes_on_in_two_with_the_rest_of_the_data_and_learn
     [checkpoint] = whole(tmp_path / "one")
     assert (checkpoint.name[-8:], json.loads((checkpoint / "run.json").read_text())["clips"]) == ("00000008", 16)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert "written by 1 processes" in finished(torchrun(command(damaged_set[0], tmp_path / "two")))
+    assert "written by 1 process)" in finished(torchrun(command(damaged_set[0], tmp_path / "two")))
     # What two processes use in a step, one uses with twice the accumulation: the rest of the first epoch is two such.
     record = checkpoint / "run.json"
     record.write_text(record.read_text().replace('"accumulation": 2', '"accumulation": 4'))

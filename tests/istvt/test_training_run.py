@@ -96,6 +96,26 @@ def test_killed_after_any_step_a_run_goes_on_to_the_same_end_bit_for_bit(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_killed_in_validation_a_run_makes_no_step_again(straight, synthetic_set, tmp_path, monkeypatch):
+    """Without checkpoints between, all steps of the epoch used to be lost."""
+
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(training, "validate", die)
+    with pytest.raises(Killed):
+        train(synthetic_set, tmp_path)
+    monkeypatch.undo()
+    made = []
+    step = TrainingStep.__call__
+    monkeypatch.setattr(TrainingStep, "__call__", lambda *arguments: made.append(step(*arguments)))
+    train(synthetic_set, tmp_path)
+    assert len(made) == STEPS
+    expected, actual = everything(straight), everything(tmp_path)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert losses(straight) == losses(tmp_path)
+
+
 def test_a_checkpoint_that_was_being_written_leaves_the_one_before(straight, synthetic_set, tmp_path, monkeypatch):
     save = dcp.save
 
