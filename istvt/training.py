@@ -2,8 +2,7 @@
 
 A run's directory holds
     best.safetensors   the weights of the epoch with the best validation AUC, and what they mean
-    last.pt            the weights after the last finished epoch
-    checkpoints/       all that is needed to go on after the last finished epoch, or from within the next one
+    checkpoints/       all that is needed to go on: the latest moments of the run, whole
     history.csv, steps.csv, tensorboard/
 
 Started by torchrun, every process runs this file from top to bottom on its own share of the clips; they meet in the
@@ -13,7 +12,6 @@ steps, in the validation's figures and in the checkpoints. Process 0 prints and 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +20,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from dataloading import Video
 from dataloading.errors import InputError
@@ -278,24 +275,17 @@ def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]
     figures["seconds"] = round(record.seconds + time.perf_counter() - started, 2)
     row = row | figures
     record.history.append(row)
+    if run.processes.is_first and _best(record.history) == row:
+        info = CheckpointInfo(run.model.config, record.decoder, record.settings, versions(), row)
+        save_model(run.output / "best.safetensors", run.model, info, state)
     if run.processes.is_first:
-        _save_weights(run, row, state)
+        # Before the checkpoint: a run killed between the two writes it again, and after the last epoch nothing would.
+        _write_history(run.output / "history.csv", record.history)
     record.epoch, record.clips, record.seconds = record.epoch + 1, 0, 0.0
     run.step.start_epoch()
     run.save()
-    if run.processes.is_first:
-        _write_history(run.output / "history.csv", record.history)
     log.epoch(row)
     return figures
-
-
-def _save_weights(run: _Run, row: dict[str, Any], state: dict[str, Tensor]) -> None:
-    if _best(run.record.history) == row:
-        info = CheckpointInfo(run.model.config, run.record.decoder, run.record.settings, versions(), row)
-        save_model(run.output / "best.safetensors", run.model, info, state)
-    temporary = run.output / "last.pt.partial"
-    torch.save({"model": {name: tensor.cpu() for name, tensor in state.items()}, "epoch": row["epoch"]}, temporary)
-    os.replace(temporary, run.output / "last.pt")
 
 
 def _best(history: list[dict[str, Any]]) -> dict[str, Any]:

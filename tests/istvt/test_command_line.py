@@ -58,31 +58,6 @@ def test_the_same_command_again_uses_what_is_there(trained_run, synthetic_set, c
     assert (trained_run / "best.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_end(
-    trained_run, synthetic_set, tmp_path, monkeypatch, train_arguments
-):
-    """Killed after its first epoch and started again, a run gives bit for bit what it gives uninterrupted."""
-    from istvt import training
-
-    class Killed(Exception):
-        pass
-
-    write_history = training._write_history
-
-    def write_and_die(path, history):
-        write_history(path, history)
-        raise Killed
-
-    monkeypatch.setattr(training, "_write_history", write_and_die)
-    with pytest.raises(Killed):
-        main(train_arguments(synthetic_set, tmp_path / "run"))
-    monkeypatch.undo()
-    assert main(train_arguments(synthetic_set, tmp_path / "run")) == 0
-    resumed = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
-    straight = torch.load(trained_run / "last.pt", weights_only=True)["model"]
-    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
-
-
 def test_a_run_directory_with_other_settings_is_not_overwritten(trained_run, synthetic_set, capsys, train_arguments):
     message = refused(capsys, train_arguments(synthetic_set, trained_run, "--training.learning_rate=0.1"))
     assert "training.learning_rate 0.0005, now 0.1" in message
