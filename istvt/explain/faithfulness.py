@@ -1,7 +1,7 @@
 """Whether explanations are true of the model, measured: the deletion curve, the pointing game and the mass in the mask.
 
-Deletion: the hottest pixels are replaced by grey, and the more the model's accuracy suffers, the better the order found
-what the model used. Pointing game and mass: where a fake has a manipulation mask, how often the hottest cell lies in it
+Deletion: the hottest pixels are removed, and the more the model's accuracy suffers, the better the order found what the
+model used. Pointing game and mass: where a fake has a manipulation mask, how often the hottest cell lies in it
 and how much of the heat does. A random order and random heat stand beside every method.
 """
 
@@ -30,6 +30,7 @@ from istvt.model import ISTVT
 
 from .clips import explain_batch
 from .explanation import DEFAULT_STABILIZER, METHODS
+from .removal import FILLS, Fill, remove
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3)
 RANDOM = "random"
@@ -136,6 +137,7 @@ def evaluate_explanations(
     methods: Sequence[str] = METHODS,
     stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,),
     fractions: Sequence[float] = FRACTIONS,
+    fill: Fill = "surroundings",
     clips_per_video: int = 2,
     batch_size: int = 8,
     decoder: str = "auto",
@@ -145,9 +147,10 @@ def evaluate_explanations(
 ) -> Faithfulness:
     """Measure how faithful each method is on the videos of a data set.
 
-    Pixels are ranked by the sum of temporal and spatial heat, each scaled to 0..1 over the clip and brought to the size
-    of the picture bilinearly; equal heat is ranked by chance. What is removed becomes mid-grey. For the deletion
-    curve every clip is explained by what the model says of it, for the localization fakes are explained as fake.
+    Pixels are ranked by the sum of temporal and spatial heat, brought to the size of the picture bilinearly; equal heat
+    is ranked by chance. The two are summed as they are, for their unit is the same: stretched to the same range, the
+    map that says little would count as much as the one that says nearly everything. For the deletion curve every clip
+    is explained by what the model says of it, for the localization fakes are explained as fake.
 
     Args:
         model: on the device to use.
@@ -157,6 +160,7 @@ def evaluate_explanations(
         methods: of `istvt.explain.explain`; the random order is always measured.
         stabilizers: `lrp` is measured with each; the first serves everywhere else.
         fractions: of the pixels of a clip to remove, the first being 0.
+        fill: what stands where pixels were removed; see `istvt.explain.removal.remove`.
         clips_per_video: clips of each video, evenly spread over its first 270 frames.
         batch_size: clips in work together.
         decoder, workers: of `ClipLoader`.
@@ -166,13 +170,13 @@ def evaluate_explanations(
     Raises:
         InputError: the split has no usable video, or an argument is wrong.
     """
-    _check(methods, fractions)
+    _check(methods, fractions, fill)
     videos = dataset.videos if split is None else dataset.select(split).videos
     clips = evaluation_clips(videos, index, model.config.frames, clips_per_video)
     if not clips:
         reason = f": {clips.skipped[0].reason}" if clips.skipped else ""
         raise InputError(f"{dataset.root} has no usable video in the {split or 'whole'} set{reason}")
-    measurement = _Measurement(model, clips, orderings_of(methods, stabilizers), fractions, seed)
+    measurement = _Measurement(model, clips, orderings_of(methods, stabilizers), fractions, fill, seed)
     loader = ClipLoader(
         clips,
         batch_size,
@@ -195,16 +199,18 @@ def evaluate_explanations(
     skipped += [(clip.video.name, reason) for clip, reason in loader.skipped] + measurement.skipped
     if not measurement.judged:
         raise InputError(f"None of the {len(clips)} clips could be decoded: {skipped[-1][1]}")
-    settings = {"split": split, "clips_per_video": clips_per_video, "seed": seed, "removed_becomes": "mid-grey"}
+    settings = {"split": split, "clips_per_video": clips_per_video, "seed": seed, "fill": fill}
     return measurement.result(skipped, settings)
 
 
-def _check(methods: Sequence[str], fractions: Sequence[float]) -> None:
+def _check(methods: Sequence[str], fractions: Sequence[float], fill: str) -> None:
     for method in methods:
         if method not in METHODS:
             raise InputError(f"methods holds {method!r}; expected some of {', '.join(METHODS)}")
     if len(fractions) < 2 or list(fractions) != sorted(set(fractions)) or fractions[0] != 0 or fractions[-1] > 1:
         raise InputError(f"fractions are {list(fractions)}; expected 0 and rising shares up to 1")
+    if fill not in FILLS:
+        raise InputError(f"fill is {fill!r}; expected one of {', '.join(FILLS)}")
 
 
 @dataclass
@@ -221,9 +227,16 @@ class _Measurement:
     """Collects logits after deletion and localization, batch by batch."""
 
     def __init__(
-        self, model: ISTVT, clips: Sequence[Clip], orderings: list[Ordering], fractions: Sequence[float], seed: int
+        self,
+        model: ISTVT,
+        clips: Sequence[Clip],
+        orderings: list[Ordering],
+        fractions: Sequence[float],
+        fill: Fill,
+        seed: int,
     ) -> None:
-        self.model, self.clips, self.orderings, self.fractions = model, clips, orderings, list(fractions)
+        self.model, self.clips, self.orderings = model, clips, orderings
+        self.fractions, self.fill = list(fractions), fill
         self.random = np.random.default_rng(seed)
         self.judged: list[Clip] = []
         self.logits: dict[str, list[np.ndarray]] = {ordering.name: [] for ordering in orderings}
@@ -266,7 +279,7 @@ class _Measurement:
         if missed:
             again = explain_batch(self.model, pictures[missed], [CLASSES[FAKE]] * len(missed), settings)
             pairs |= {place: parts[2:] for place, parts in zip(missed, again, strict=True)}
-        return [_both(*pair) for pair in maps], pairs
+        return [temporal + spatial for temporal, spatial in maps], pairs
 
     def _deleted(self, pictures: Tensor, heats: list[np.ndarray]) -> Iterator[Tensor]:
         """The clips without their hottest pixels, for each fraction but the first, which is 0."""
@@ -274,11 +287,13 @@ class _Measurement:
         heat = torch.from_numpy(np.stack(heats)).to(pictures.device, torch.float32)
         heat = functional.interpolate(heat, (height, width), mode="bilinear", align_corners=False).flatten(1)
         chance = torch.from_numpy(self.random.random(heat.shape, np.float32)).to(heat.device)
-        # Chance decides between equal heat and nothing else: 1e-6 is below a grey level of the colour scale.
-        order = (heat + 1e-6 * chance).argsort(dim=1, descending=True)
+        # Chance decides between equal heat and nothing else: far below a grey level of the colour scale.
+        largest = heat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
+        order = (heat / largest + 1e-6 * chance).argsort(dim=1, descending=True)
         for fraction in self.fractions[1:]:
-            kept = torch.ones_like(heat).scatter_(1, order[:, : round(fraction * order.shape[1])], 0.0)
-            yield pictures * kept.view(batch, frames, 1, height, width)
+            removed = torch.zeros_like(heat, dtype=torch.bool)
+            removed.scatter_(1, order[:, : round(fraction * order.shape[1])], True)
+            yield remove(pictures, removed.view(batch, frames, height, width), self.fill)
 
     @torch.inference_mode()
     def _logits(self, pictures: Tensor) -> np.ndarray:
@@ -361,12 +376,8 @@ def mask_on_grid(clip: Clip, grid: tuple[int, int]) -> np.ndarray:
     return np.stack(cells).astype(np.float32)
 
 
-def _both(temporal: np.ndarray, spatial: np.ndarray) -> np.ndarray:
-    return heatmap.normalize(temporal) + heatmap.normalize(spatial)
-
-
 def _localize(found: _Found, name: str, pair: tuple[np.ndarray, np.ndarray], mask: np.ndarray) -> None:
-    for kind, heat in zip(KINDS, (*pair, _both(*pair)), strict=True):
+    for kind, heat in zip(KINDS, (*pair, pair[0] + pair[1]), strict=True):
         heat = np.maximum(heat, 0).astype(np.float64)
         total = heat.sum()
         found.hit[name, kind] = bool(total > 0 and mask.flat[int(heat.argmax())] >= _IN_MASK)

@@ -76,6 +76,7 @@ def known(monkeypatch, synthetic_set, trained_run, heat_of):
         read_dataset(synthetic_set),
         FaceIndex.read(synthetic_set),
         methods=("lrp",),
+        fill="grey",
         clips_per_video=1,
         workers=1,
     ).orderings
@@ -124,6 +125,26 @@ def test_masks_lie_over_the_middle_of_the_face(synthetic_set):
     assert mask[:, 0].max() == mask[:, :, 0].max() == 0
 
 
+def test_a_quiet_map_does_not_count_as_much_as_a_loud_one(monkeypatch, synthetic_set, trained_run):
+    """Each map was stretched to 0..1 before the sum: a spatial map a thousandth as large decided half of the order."""
+    model, _ = load_model(trained_run)
+    shape = (model.config.frames, *model.config.feature_grid)
+    loud, quiet = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    loud[:, 0, 0], loud[:, 1, 1], quiet[:, 2, 2] = 1.0, 0.5, 1e-3
+    monkeypatch.setattr(
+        faithfulness, "explain_batch", lambda _, clips, targets, settings: ((0.0, t, loud, quiet) for t in targets)
+    )
+    seen = []
+    monkeypatch.setattr(faithfulness, "remove", lambda clips, removed, fill: seen.append(removed) or clips)
+    evaluate_explanations(
+        model, read_dataset(synthetic_set), FaceIndex.read(synthetic_set),
+        methods=("lrp",), fractions=(0, 0.05), clips_per_video=1, workers=1,
+    )  # fmt: skip
+    height, width = seen[0].shape[-2:]
+    removed = seen[0][0].float().mean(0)
+    assert removed[: height // 4, : width // 4].mean() > 5 * removed[height // 2 :, width // 2 :].mean()
+
+
 def test_flat_heat_is_ranked_by_chance_not_by_position(monkeypatch, synthetic_set, trained_run):
     flat, chance = known(monkeypatch, synthetic_set, trained_run, lambda shape: np.zeros(shape, np.float32))
     # Pixel by pixel chance spares the mean of the corner: ranking by position would remove the corner first.
@@ -152,6 +173,7 @@ def test_a_mask_that_cannot_be_read_is_counted_and_does_not_stop_the_measurement
     [
         ({"split": "holdout"}, "no usable video in the holdout set"),
         ({"methods": ("lrp", "shap")}, "methods holds 'shap'"),
+        ({"fill": "black"}, "fill is 'black'; expected one of surroundings, grey"),
         ({"fractions": (0.1, 0.2)}, r"fractions are \[0.1, 0.2\]; expected 0 and rising"),
     ],
 )
