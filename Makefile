@@ -24,7 +24,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 experiment: install
-	$(BIN)/istvt experiment --output runs/experiment --document docs/what-each-attention-sees.md
+	$(BIN)/istvt experiment --output runs/experiment --documents docs --readme README.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
-"""`istvt experiment`: what each attention can see, measured on the synthetic set.
+"""`istvt experiment`: what each attention can see and whether explanations are true, measured on the synthetic set.
 
 `spatial_only` judges every frame alone, so it cannot see `flicker`, whose frames are each as plausible as a real one;
 the full model compares frames and can. Both can see `blend`, whose boundary is in every frame. Each model is trained
-on all manipulations together, with several seeds, and judged by manipulation on people it has never seen.
+on all manipulations together, with several seeds, and judged by manipulation on people it has never seen. Then the
+explanations of the full models are measured (`explanation_experiment`).
 """
 
 from __future__ import annotations
@@ -29,15 +30,24 @@ SEEDS = (0, 1, 2)
 ATTENTIONS = ("spatial_only", "temporal_first")
 TRAINING = TrainingSettings(epochs=24, batch_size=8, learning_rate=7e-4)
 RESULTS = "results.json"
+PAGE = "what-each-attention-sees.md"
 
 
-def experiment(output: Path, console: Console, document: Path | None = None) -> int:
-    """Run what is missing of the experiment in `output`, print its table, write it as Markdown to `document`."""
+def experiment(output: Path, console: Console, documents: Path | None = None, readme: Path | None = None) -> int:
+    """Run what is missing of the experiment in `output` and print its tables.
+
+    Args:
+        output: directory of the videos, runs and measurements.
+        console: to print to.
+        documents: directory to write the two pages and the picture to.
+        readme: document with a section "faithfulness" between markers, which is written too.
+    """
     from dataloading import read_dataset
     from dataloading.prepare import prepare
     from dataloading.synthetic import synthesize
 
     from .evaluation import evaluate_checkpoint, write_json
+    from .explanation_experiment import measure_explanations, section, write_documents, write_section
     from .training import train
     from .versions import versions
 
@@ -72,10 +82,16 @@ def experiment(output: Path, console: Console, document: Path | None = None) -> 
             rows.append({"attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs})
             write_json(path, {"versions": versions(), "rows": rows})
     console.print(_table(rows))
-    if document:
-        document.parent.mkdir(parents=True, exist_ok=True)
-        document.write_text(markdown(json.loads(path.read_text())))
-        console.print(f"written to {document}")
+    runs = [output / f"temporal_first-{seed}" for seed in SEEDS]
+    explained = measure_explanations(runs, settings, console)
+    console.print(section(explained["surroundings"]), markup=False, highlight=False, soft_wrap=True)
+    if documents:
+        recorded = json.loads(path.read_text())
+        page = write_documents(explained, recorded["versions"], documents)
+        (documents / PAGE).write_text(markdown(recorded))
+        console.print(f"written to {documents / PAGE} and {page}", soft_wrap=True)
+    if readme:
+        write_section(explained["surroundings"], readme)
     return 0
 
 

@@ -1,0 +1,80 @@
+"""Explanations measured with several trained models are averaged, kept, and written where a reader looks."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from istvt import explanation_experiment
+from istvt.explain.faithfulness_average import average, from_dict
+from istvt.explanation_experiment import measure_explanations, section, verdict, write_documents, write_section
+from istvt.settings import DataSettings
+
+
+@pytest.fixture(scope="module")
+def results(synthetic_set, trained_run):
+    """Of one run, twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explanation_experiment, "STABILIZERS", (0.01, "reference"))
+        data = DataSettings(root=synthetic_set, workers=1)
+        return measure_explanations([trained_run, trained_run], data, Console(quiet=True))
+
+
+def test_a_measurement_is_kept_and_not_made_again(results, synthetic_set, trained_run, monkeypatch):
+    monkeypatch.setattr(explanation_experiment, "evaluate_explanations", None)
+    again = measure_explanations([trained_run] * 2, DataSettings(root=synthetic_set, workers=1), Console(quiet=True))
+    assert again == results
+    stored = json.loads((trained_run / "explanations" / "faithfulness.json").read_text())
+    assert (
+        from_dict(stored).to_dict()
+        == from_dict(json.loads(json.dumps(stored))).to_dict()
+        == results["surroundings"][0].to_dict()
+    )
+    assert results["grey"][0].settings["fill"] == "grey"
+    assert results["surroundings"][0].settings["fill"] == "surroundings"
+
+
+def test_an_average_of_models_is_the_mean_of_each_number(results):
+    first, second = results["surroundings"]
+    item = first.orderings[0]
+    better = replace(item, accuracy=[x / 2 for x in item.accuracy], accuracy_area=item.accuracy_area / 2)
+    mean = average([first, replace(second, orderings=[better, *second.orderings[1:]])]).orderings[0]
+    assert mean.accuracy == pytest.approx([0.75 * x for x in item.accuracy])
+    assert mean.accuracy_area == pytest.approx(0.75 * item.accuracy_area)
+    assert mean.localization["both"].clips == item.localization["both"].clips  # the same clips, not more of them
+    with pytest.raises(ValueError, match="results differ"):
+        average([first, results["grey"][0]])
+    with pytest.raises(ValueError, match="results is empty"):
+        average([])
+
+
+def test_it_is_said_whether_lrp_is_better_and_when_it_is_not(results):
+    def with_area(result, area):
+        better = [
+            replace(item, accuracy_area=area) if item.ordering.method == "lrp" else item for item in result.orderings
+        ]
+        return replace(result, orderings=better)
+
+    first, second = results["surroundings"]
+    assert "with 2 of 2 seeds" in verdict([with_area(first, -1.0), with_area(second, -1.0)])
+    assert "with 1 of 2 seeds" in verdict([with_area(first, -9.0), with_area(second, 2.0)])
+    assert "does **not** beat" in verdict([with_area(first, 2.0), with_area(second, 2.0)])
+
+
+def test_the_page_its_picture_and_the_section_hold_every_method(results, tmp_path):
+    page = write_documents(results, {"istvt": "1"}, tmp_path / "docs")
+    text = page.read_text()
+    for heading in ("The stabilizer", "With grey", "seed by seed"):
+        assert heading in text
+    assert "| reference |" in text
+    assert (page.parent / "faithfulness.svg").read_text().startswith("<?xml")
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- begin: faithfulness -->\nold\n<!-- end: faithfulness -->\nafter\n")
+    write_section(results["surroundings"], readme)
+    written = readme.read_text()
+    assert "old" not in written
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert all(f"| `{name}` |" in written for name in ("lrp", "gradient", "rollout", "raw", "gradcam", "random"))
+    assert section(results["surroundings"]) in written
