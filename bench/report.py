@@ -7,13 +7,13 @@ pictures into the folders. Numbers come from the CSV files alone; what nobody me
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench import report_tables
 from bench.record import RESULTS, Recording, recordings
 from bench.scaling import PASSES
+from istvt.document import replace_section
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = "tables"
@@ -100,19 +100,6 @@ def _source(found: Recording | None, root: Path) -> str:
     inside = found.folder.is_relative_to(root)
     where = f", {found.folder.relative_to(root).as_posix()}" if inside else ""
     return f"Measured {report_tables.provenance(found)}{where}.\n"
-
-
-def replace_section(text: str, section: str, body: str) -> str:
-    """``text`` with ``body`` between ``<!-- begin: section -->`` and ``<!-- end: section -->``.
-
-    Raises:
-        ValueError: the markers are not there, once each and in this order.
-    """
-    begin, end = f"<!-- begin: {section} -->", f"<!-- end: {section} -->"
-    pattern = re.escape(begin) + r".*?" + re.escape(end)
-    if text.count(begin) != 1 or text.count(end) != 1 or not re.search(pattern, text, re.DOTALL):
-        raise ValueError(f"expected the markers {begin} and {end} once each, in this order.")
-    return re.sub(pattern, lambda match: f"{begin}\n{body.strip()}\n{end}", text, flags=re.DOTALL)
 
 
 def write(found: Sequence[Recording], root: Path = ROOT, check: bool = False) -> list[Path]:

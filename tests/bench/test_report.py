@@ -11,6 +11,7 @@ from bench import report
 from bench.record import RESULTS, prepare_folder, read_folder, recordings, write_table
 from bench.report_tables import NOT_MEASURED
 from bench.training import Case, empty_row
+from istvt.document import replace_section
 
 ROOT = Path(__file__).parents[2]
 README = "before\n\n<!-- begin: performance -->\nold 12.5\n<!-- end: performance -->\n\nafter\n"
@@ -158,7 +159,7 @@ def test_check_writes_nothing_and_fails_where_tables_are_out_of_date(root, monke
 )
 def test_a_file_without_its_markers_is_not_written_over(text):
     with pytest.raises(ValueError, match="expected the markers <!-- begin: x -->"):
-        report.replace_section(text, "x", "body")
+        replace_section(text, "x", "body")
 
 
 def test_a_folder_without_its_environment_is_no_measurement(tmp_path):
