@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 import kernels
 from dataloading.errors import InputError
@@ -288,20 +289,71 @@ def test_spatial_only_explains_each_frame_by_itself():
     )
 
 
-@pytest.mark.parametrize("depth_seed", [0, 1, 2])
-def test_a_heatmap_does_not_depend_on_rounding_and_by_the_reference_rule_it_does(depth_seed, monkeypatch):
-    config = ISTVTConfig(frames=6, grid=(5, 5), dim=64, heads=4, depth=12, mlp_dim=128)
-    model, tokens = random_model(config, depth_seed), random_tokens(config, 2, depth_seed)
+DEEP = ISTVTConfig(frames=6, grid=(5, 5), dim=64, heads=4, depth=12, mlp_dim=128)
+
+
+def clips_of_tokens(model: ISTVT, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token grids of clips that stand still and, every other one, of clips in which four cells flicker; labels."""
+    config = model.config
+    cells = torch.randn(count, 1, config.positions - 1, config.dim, generator=generator).repeat(1, config.frames, 1, 1)
+    labels = torch.arange(count) % 2
+    for index in range(1, count, 2):
+        flickering = torch.randperm(cells.shape[2], generator=generator)[:4]
+        cells[index, :, flickering] = torch.randn(config.frames, 4, config.dim, generator=generator)
+    grid = torch.cat([model.spatial_class_token.expand(count, config.frames, 1, -1), cells], 2)
+    grid = torch.cat([model.temporal_class_token.expand(count, 1, config.positions, -1), grid], 1)
+    return grid + model.position_embedding, labels.float()
+
+
+@pytest.fixture(scope="module")
+def deep_trained() -> tuple[ISTVT, torch.Tensor]:
+    """Twelve blocks that learnt to tell flicker from standstill, and clips they have not seen."""
+    torch.manual_seed(0)
+    model, generator = ISTVT(DEEP).train(), torch.Generator().manual_seed(0)
+    trained = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone")]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    for _ in range(90):
+        tokens, labels = clips_of_tokens(model, 10, generator)
+        loss = functional.binary_cross_entropy_with_logits(model.classify(model.encode(tokens)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        tokens, labels = clips_of_tokens(model, 32, generator)
+        right = (model.classify(model.encode(tokens)) > 0) == labels.bool()
+    assert right.float().mean() > 0.85  # it has learnt something
+    return model, tokens[:2]
+
+
+def assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, tokens, monkeypatch):
     single, double = explain(model, tokens=tokens), explain(model, tokens=tokens.double())
     assert single.temporal.dtype == torch.float32
-    assert difference(single.temporal, double.temporal) < 1e-3
-    assert difference(single.spatial, double.spatial) < 1e-3
+    for name in ("temporal", "spatial"):
+        assert difference(getattr(single, name), getattr(double, name)) < 1e-3
 
     exact = explain(model, tokens=tokens, stabilizer="reference")
-    monkeypatch.setattr(explanation, "_arithmetic", lambda *_: torch.float32)
-    rounded = explain(model, tokens=tokens, stabilizer="reference")
-    assert difference(rounded.spatial, exact.spatial) > 0.02
-    assert exact.token_relevance.abs().sum() > 1.5 * double.token_relevance.abs().sum()
+    with monkeypatch.context() as patch:
+        patch.setattr(explanation, "_arithmetic", lambda *_: torch.float32)
+        rounded = explain(model, tokens=tokens, stabilizer="reference")
+    # By how much is itself decided by rounding, from a percent to several times the map: never as little as above.
+    assert max(difference(getattr(rounded, name), getattr(exact, name)) for name in ("temporal", "spatial")) > 5e-3
+    # Absolute relevance is a multiple of what arrives (1): parts that cancel decide what a person sees.
+    assert exact.token_relevance.abs().sum() > 1.2 * double.token_relevance.abs().sum()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_heatmap_of_random_weights_does_not_depend_on_rounding_and_by_the_reference_rule_it_does(seed, monkeypatch):
+    model, tokens = random_model(DEEP, seed), random_tokens(DEEP, 2, seed)
+    assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, tokens, monkeypatch)
+
+
+def test_a_heatmap_of_trained_weights_does_not_depend_on_rounding_and_by_the_reference_rule_it_does(
+    deep_trained, monkeypatch
+):
+    model, tokens = deep_trained
+    assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, tokens, monkeypatch)
 
 
 def test_a_half_precision_model_is_explained_in_float32():
