@@ -107,16 +107,21 @@ def section(results: Sequence[Faithfulness]) -> str:
 
 
 def verdict(results: Sequence[Faithfulness]) -> str:
-    """Whether LRP's order hurts the models more than raw attention's and than chance, in one sentence."""
+    """Whether LRP's order hurts the models more than raw attention's and than chance, and where it does not do well."""
     mean = average(results)
     areas = {item.ordering.method: item.accuracy_area for item in mean.orderings if _shown(item)}
     if areas["lrp"] < min(areas["raw"], areas[RANDOM]):
         wins = sum(all(_area(result, "lrp") < _area(result, other) for other in ("raw", RANDOM)) for result in results)
-        return (
-            f"Removing what LRP marks hurts the model more than removing what raw attention marks or random pixels, "
+        sentence = (
+            "Removing what LRP marks hurts the model more than removing what raw attention marks or random pixels, "
             f"with {wins} of {len(results)} seeds."
         )
-    return "LRP does **not** beat both raw attention and a random order here."
+    else:
+        sentence = "LRP does **not** beat both raw attention and a random order here."
+    pointing = {item.ordering.method: item.localization["both"].pointing for item in mean.orderings if _shown(item)}
+    if None not in (pointing["lrp"], pointing[RANDOM]) and pointing["lrp"] <= pointing[RANDOM]:
+        sentence += " Its single hottest cell lies in the manipulation mask no more often than a random cell does."
+    return sentence
 
 
 def _page(results: dict[str, list[Faithfulness]], versions: dict[str, Any]) -> str:
