@@ -78,14 +78,19 @@ class ISTVT(nn.Module):
             return self.classify(self.blocks[-1].class_token(tokens))
         return self.classify(self.encode(tokens))
 
-    def tokenize(self, clips: Tensor) -> Tensor:
-        """[B, T, 3, H_i, W_i] in [-1, 1] -> tokens [B, F, S, C] with class row, class column and positions."""
+    def tokenize(self, clips: Tensor, frames_at_once: int | None = None) -> Tensor:
+        """[B, T, 3, H_i, W_i] in [-1, 1] -> tokens [B, F, S, C] with class row, class column and positions.
+
+        `frames_at_once` of all B*T frames go through the backbone together (all, if None): in evaluation mode they do
+        not depend on each other, and the backbone's first layers are where a clip is largest.
+        """
         config = self.config
         if clips.dim() != 5 or clips.shape[1] != config.frames or clips.shape[2] != 3:
             raise InputError(
                 f"clips have shape {tuple(clips.shape)}; expected [clips, {config.frames} frames, 3, height, width]"
             )
-        features = self.backbone(clips.flatten(0, 1))
+        frames = clips.flatten(0, 1)
+        features = torch.cat([self.backbone(part) for part in frames.split(frames_at_once or max(1, len(frames)))])
         if tuple(features.shape[-2:]) != config.feature_grid:
             raise InputError(
                 f"clips of {clips.shape[-2]}x{clips.shape[-1]} pixels give a {features.shape[-2]}x{features.shape[-1]} "

@@ -22,8 +22,10 @@ TARGETS: tuple[str, ...] = get_args(Target)
 ORDERS = ("last_block_first", "literal")
 DEFAULT_STABILIZER = 0.01
 
-# Tokens in work at a time: on a CPU enough for its matrix products, on a GPU enough to fill it.
-CHUNK_TOKENS = {"cpu": 512, "cuda": 1 << 15}
+# Tokens in work at a time: enough for matrix products; of many clips on a GPU a quarter, because there it is launches
+# that cost time, and so that a clip of many takes no more memory than a single one.
+CHUNK_TOKENS = {"cpu": 512, "cuda": 1024}
+GPU_CHUNKS = 4
 
 
 @dataclass
@@ -110,6 +112,8 @@ def explain(
         recorder = RolloutRows(grid, settings)
     sign = 1 if target == "fake" else -1
     chunk = CHUNK_TOKENS.get(tokens.device.type, CHUNK_TOKENS["cpu"])
+    if tokens.device.type == "cuda":
+        chunk = max(chunk, tokens.shape[:3].numel() // GPU_CHUNKS)
     with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
         logits, signal = RelevancePass(model, settings, sign, dtype, recorder, chunk).run(tokens.to(dtype))
         maps = recorder.heatmaps()
@@ -144,7 +148,7 @@ def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor
         model.eval()
         try:
             with torch.no_grad(), torch.autocast(clips.device.type, enabled=False):
-                return model.tokenize(clips.to(model.position_embedding.dtype))
+                return model.tokenize(clips.to(model.position_embedding.dtype), frames_at_once=max(1, len(clips)))
         finally:
             for module in training:
                 module.training = True

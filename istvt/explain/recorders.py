@@ -286,24 +286,16 @@ class StoredMaps(Recorder):
 
     def __init__(self, grid: Grid, settings: Settings, depth: int) -> None:
         super().__init__(grid, settings)
-        self.slabs: list[dict[Kind, list[AttentionMaps]]] = [{} for _ in range(depth)]
+        self.blocks = [BlockMaps() for _ in range(depth)]
         self.class_rows = ClassRows(grid, settings) if settings.method in ("raw", "gradcam") else None
 
     def record(self, slab: Slab) -> None:
         """Store one slab."""
-        q, k, v, u, gradient = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.u, slab.gradient))
-        attention = torch.softmax(slab.scale * (q @ k.transpose(-1, -2)), -1)
-        relevance = None if u is None else attention * (u @ v.transpose(-1, -2)) / 2
-        gradient = None if gradient is None else gradient @ v.transpose(-1, -2)
-        maps = AttentionMaps(attention, gradient, relevance, self._weighted(attention, gradient, relevance))
-        self.slabs[slab.block].setdefault(slab.kind, []).append(maps)
-        if self.class_rows:
-            self.class_rows.record(slab)
+        self._store(slab)
 
     def propagate(self, slab: Slab) -> Parts:
         """Relevance of q, k and v, from the stored relevance of the attention."""
-        self.record(slab)
-        stored = self.slabs[slab.block][slab.kind][-1]
+        stored = self._store(slab)
         q, k, v, u = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.u))
         scores, magnitude = q @ k.transpose(-1, -2), q.abs() @ k.abs().transpose(-1, -2)
         weight = ratio(stored.relevance, scores, magnitude, self.settings.stabilizer)
@@ -312,34 +304,46 @@ class StoredMaps(Recorder):
         r_v = v * (stored.attention.transpose(-1, -2) @ u) / 2
         return tuple(_ungrouped(slab.kind, x) for x in (r_q, r_k, r_v))
 
-    def blocks(self) -> list[BlockMaps]:
-        """The maps of every block, slabs joined."""
-        joined = []
-        for kinds in self.slabs:
-            block = BlockMaps()
-            for kind, slabs in kinds.items():
-                fields = {}
-                for name in AttentionMaps.__dataclass_fields__:
-                    parts = [getattr(slab, name) for slab in slabs]
-                    fields[name] = None if parts[0] is None else torch.cat(parts, 1)
-                setattr(block, kind, AttentionMaps(**fields))
-            joined.append(block)
-        return joined
+    def _store(self, slab: Slab) -> AttentionMaps:
+        """The maps of one slab, copied to their place among those of the whole attention."""
+        q, k, v, u, gradient = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.u, slab.gradient))
+        attention = torch.softmax(slab.scale * (q @ k.transpose(-1, -2)), -1)
+        relevance = None if u is None else attention * (u @ v.transpose(-1, -2)) / 2
+        gradient = None if gradient is None else gradient @ v.transpose(-1, -2)
+        maps = AttentionMaps(attention, gradient, relevance, self._weighted(attention, gradient, relevance))
+        whole = self._whole(slab, maps)
+        for name, part in vars(maps).items():
+            if part is not None:
+                getattr(whole, name)[:, slab.groups] = part
+        if self.class_rows:
+            self.class_rows.record(slab)
+        return maps
+
+    def _whole(self, slab: Slab, maps: AttentionMaps) -> AttentionMaps:
+        """Where the maps of all groups are; made when the first slab comes."""
+        block = self.blocks[slab.block]
+        if getattr(block, slab.kind) is None:
+            groups, _ = self.grid.sizes(slab.kind)
+            made = {
+                name: None if part is None else part.new_empty(len(part), groups, *part.shape[2:])
+                for name, part in vars(maps).items()
+            }
+            setattr(block, slab.kind, AttentionMaps(**made))
+        return getattr(block, slab.kind)
 
     def heatmaps(self) -> Heatmaps:
         """Row 0 of the product of all rollout matrices, written out."""
-        blocks = self.blocks()
         if self.class_rows:
             result = self.class_rows.heatmaps()
         else:
             products: dict[Kind, Tensor] = {}
-            for block in blocks:
+            for block in self.blocks:
                 for kind in ("temporal", "spatial", "joint"):
                     maps = getattr(block, kind)
                     for part, matrix in _with_parts(kind, maps.weighted, self.grid) if maps else ():
                         products[part] = self._product(products.get(part), matrix)
             result = self._from_rows({kind: product[..., 0, :] for kind, product in products.items()})
-        result.blocks = blocks
+        result.blocks = self.blocks
         return result
 
     def _product(self, product: Tensor | None, matrix: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """The way back from the logit to the tokens: gradient and relevance, block by block, attention by attention.
 
-One forward pass keeps the input of every block and nothing else. Then, from the last block to the first, each part of
-a block is computed again for some frames or positions at a time, and gradient and relevance go through it.
+One forward pass keeps the input of a few blocks and nothing else. Then, from the last block to the first, the inputs
+between are computed again, each part of a block is computed again for some frames or positions at a time, and gradient
+and relevance go through it. They are changed in place: two tensors of the size of the tokens, and two more inside a
+block, are all that the way back needs besides what is in work.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +21,7 @@ import kernels
 from istvt.attention import Attention, SpatialAttention, TemporalAttention, attend_positions
 from istvt.block import Block
 from istvt.model import ISTVT
-from kernels.relevance import Stabilizer, ratio
+from kernels.relevance import ratio
 
 from . import rules
 from .recorders import Kind, Recorder, Settings, Slab
@@ -31,12 +34,23 @@ class Signal:
     gradient: Tensor | None
     relevance: Tensor | None
 
-    def __add__(self, other: Signal) -> Signal:
+    def add_(self, other: Signal) -> None:
         """Fan-out: both sum."""
-        return Signal(_sum(self.gradient, other.gradient), _sum(self.relevance, other.relevance))
+        for mine, its in ((self.gradient, other.gradient), (self.relevance, other.relevance)):
+            if mine is not None:
+                mine += its
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to take along (raw attention and its rollout need nothing)."""
+        return self.gradient is not None or self.relevance is not None
 
     def __getitem__(self, at: tuple[slice, ...]) -> Signal:
         return Signal(*(None if x is None else x[at] for x in (self.gradient, self.relevance)))
+
+    def __setitem__(self, at: tuple[slice, ...], part: Signal) -> None:
+        for mine, its in ((self.gradient, part.gradient), (self.relevance, part.relevance)):
+            if mine is not None:
+                mine[at] = its
 
 
 class RelevancePass:
@@ -65,15 +79,32 @@ class RelevancePass:
 
     def run(self, tokens: Tensor) -> tuple[Tensor, Signal]:
         """Logits [B] of tokens [B, F, S, C], and the signal at the tokens."""
-        inputs = []
-        for block in self.model.blocks:
-            inputs.append(tokens)
-            tokens = in_dtype(block, self.dtype)(tokens)
+        blocks = self.model.blocks
+        # Every so many inputs are kept, and of the stretch in work all: twice the square root of the depth.
+        stretch = max(1, math.isqrt(len(blocks)))
+        last = (len(blocks) - 1) // stretch * stretch
+        kept = {}
+        for index in range(len(blocks)):
+            if index % stretch == 0 or index > last:
+                kept[index] = tokens
+            tokens = self._forward(index, tokens)
         logits, signal = self._classifier(tokens)
         del tokens
-        for index in reversed(range(len(inputs))):
-            signal = self._block(index, inputs.pop(), signal)
+        for index in reversed(range(len(blocks))):
+            for before in range(index // stretch * stretch, index):
+                if before + 1 not in kept:
+                    kept[before + 1] = self._forward(before, kept[before])
+            self._block(index, kept.pop(index), signal)
         return logits, signal
+
+    def _forward(self, index: int, x: Tensor) -> Tensor:
+        """What block `index` gives for `x`."""
+        block = in_dtype(self.model.blocks[index], self.dtype)
+        out, _ = self._attended(block, x)
+        out += x
+        for at in self._chunks(out, 1):
+            out[at] += block.mlp(block.norm_mlp(out[at]))
+        return out
 
     def _classifier(self, tokens: Tensor) -> tuple[Tensor, Signal]:
         """Final norm, mean over the class tokens where there are several, head: one linear map of all of them."""
@@ -99,109 +130,120 @@ class RelevancePass:
             *(None if x is None else _placed(x, tokens, rows, columns) for x in (signal.gradient, signal.relevance))
         )
 
-    def _block(self, index: int, x: Tensor, signal: Signal) -> Signal:
-        """The signal at the input `x` of block `index` from the one at its output."""
+    def _block(self, index: int, x: Tensor, signal: Signal) -> None:
+        """Take `signal` from the output of block `index` to its input `x`."""
         block = in_dtype(self.model.blocks[index], self.dtype)
         attended, inner = self._attended(block, x)
-        middle = x + attended
-        signal = self._residual(
-            middle,
-            lambda part: block.mlp(block.norm_mlp(part)),
-            lambda branch: self._mlp(block, middle, branch),
-            signal,
-        )
-        return self._residual(
-            x, lambda _: attended, lambda branch: self._attention(index, block, x, inner, branch), signal
-        )
+        self._mlp(block, x, attended, signal)
+        branch = self._fan_in(x, attended, signal)
+        del attended
+        self._attention(index, block, x, inner, branch)
+        signal.add_(branch)
 
     def _attended(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the block's attentions add to `x`, and the tensor between the two of them (or the first summand)."""
         match block.attention:
             case "temporal_first":
-                inner = block.temporal(x, block.norm_temporal)
-                return block.spatial(block.norm_spatial(inner)), inner
+                inner = self._temporal_output(block, x)
+                return self._spatial_output(block, inner), inner
             case "spatial_first":
-                inner = block.spatial(block.norm_spatial(x))
-                return block.temporal(inner, block.norm_temporal), inner
+                inner = self._spatial_output(block, x)
+                return self._temporal_output(block, inner), inner
             case "parallel":
-                inner = block.temporal(x, block.norm_temporal)
-                return inner + block.spatial(block.norm_spatial(x)), inner
+                inner = self._temporal_output(block, x)
+                return self._spatial_output(block, x).add_(inner), inner
             case "temporal_only":
-                return block.temporal(x, block.norm_temporal), None
+                return self._temporal_output(block, x), None
             case "spatial_only":
-                return block.spatial(block.norm_spatial(x)), None
+                return self._spatial_output(block, x), None
             case _:
                 return block.joint(block.norm_joint(x)), None
 
-    def _residual(
-        self,
-        x: Tensor,
-        branch: Callable[[Tensor], Tensor],
-        back: Callable[[Signal], Signal],
-        signal: Signal,
-    ) -> Signal:
-        """Through `x + branch(x)`; `back` takes the branch's signal to `x`."""
-        relevance, branch_relevance = None, None
-        if signal.relevance is not None:
-            relevance, branch_relevance = rules.add(x, branch(x), signal.relevance, self.settings.stabilizer)
-        return Signal(signal.gradient, relevance) + back(Signal(signal.gradient, branch_relevance))
+    def _temporal_output(self, block: Block, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        for at in self._chunks(x, 2):
+            out[at] = block.temporal(x[at], block.norm_temporal)
+        return out
 
-    def _attention(self, index: int, block: Block, x: Tensor, inner: Tensor | None, signal: Signal) -> Signal:
-        """Through all attentions of a block, from their sum or composition to `x`."""
+    def _spatial_output(self, block: Block, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        for at in self._chunks(x, 1):
+            out[at] = block.spatial(block.norm_spatial(x[at]))
+        return out
+
+    def _mlp(self, block: Block, x: Tensor, attended: Tensor, signal: Signal) -> None:
+        """Take `signal` through the block's MLP and the residual around it, to `x + attended`.
+
+        The linear rule is linear in relevance, so what the residual's rule scales the branch by, which is known only
+        after the last token, may come behind the MLP: the branch is computed once.
+        """
+        if not signal:
+            return
+        fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+        stabilizer = self.settings.stabilizer
+        addition = rules.Addition(stabilizer)
+        branch = None if signal.relevance is None else torch.empty_like(x)
+        for at in self._chunks(x, 1):
+            with torch.enable_grad():
+                middle = (x[at] + attended[at]).requires_grad_()
+                normalised = block.norm_mlp(middle)
+                hidden = functional.gelu(fc1(normalised))
+                out = fc2(hidden)
+            if signal.gradient is not None:
+                signal.gradient[at] += torch.autograd.grad(out, middle, signal.gradient[at])[0]
+            if branch is not None:
+                middle, normalised, hidden, out = (t.detach() for t in (middle, normalised, hidden, out))
+                straight, relevance = addition.shares(middle, out, signal.relevance[at])
+                signal.relevance[at] = straight
+                relevance = rules.linear(hidden, fc2.weight, relevance, stabilizer)
+                branch[at] = rules.linear(normalised, fc1.weight, relevance, stabilizer)
+        if branch is not None:
+            scale, branch_scale = addition.scales(x)
+            signal.relevance *= scale
+            signal.relevance += branch.mul_(branch_scale)
+
+    def _fan_in(self, a: Tensor, b: Tensor, signal: Signal) -> Signal:
+        """Through `a + b`: leaves the signal of `a` in `signal`, and gives that of `b`, whose memory is used for it."""
+        gradient = None if signal.gradient is None else signal.gradient.clone()
+        if signal.relevance is None:
+            return Signal(gradient, None)
+        addition = rules.Addition(self.settings.stabilizer)
+        for at in self._chunks(a, 1):
+            signal.relevance[at], b[at] = addition.shares(a[at], b[at], signal.relevance[at])
+        scale_a, scale_b = addition.scales(a)
+        signal.relevance *= scale_a
+        return Signal(gradient, b.mul_(scale_b))
+
+    def _attention(self, index: int, block: Block, x: Tensor, inner: Tensor | None, signal: Signal) -> None:
+        """Take `signal` through all attentions of a block, from their sum or composition to `x`."""
         match block.attention:
             case "temporal_first":
-                return self._temporal(index, block, x, self._spatial(index, block, inner, signal))
+                self._spatial(index, block, inner, signal)
+                self._temporal(index, block, x, signal)
             case "spatial_first":
-                return self._spatial(index, block, x, self._temporal(index, block, inner, signal))
+                self._temporal(index, block, inner, signal)
+                self._spatial(index, block, x, signal)
             case "parallel":
-                return self._parallel(index, block, x, inner, signal)
+                over_space = self._fan_in(inner, self._spatial_output(block, x), signal)
+                self._temporal(index, block, x, signal)
+                self._spatial(index, block, x, over_space)
+                signal.add_(over_space)
             case "temporal_only":
-                return self._temporal(index, block, x, signal)
+                self._temporal(index, block, x, signal)
             case "spatial_only":
-                return self._spatial(index, block, x, signal)
+                self._spatial(index, block, x, signal)
             case _:
-                return self._joint(index, block, x, signal)
+                signal[...] = self._through(index, "joint", slice(0, 1), block.joint, block.norm_joint, x, signal)
 
-    def _parallel(self, index: int, block: Block, x: Tensor, temporal: Tensor, signal: Signal) -> Signal:
-        relevance = (None, None)
-        if signal.relevance is not None:
-            spatial = block.spatial(block.norm_spatial(x))
-            relevance = rules.add(temporal, spatial, signal.relevance, self.settings.stabilizer)
-        over_time = self._temporal(index, block, x, Signal(signal.gradient, relevance[0]))
-        return over_time + self._spatial(index, block, x, Signal(signal.gradient, relevance[1]))
+    def _temporal(self, index: int, block: Block, x: Tensor, signal: Signal) -> None:
+        for at in self._chunks(x, 2):
+            part = self._through(index, "temporal", at[2], block.temporal, block.norm_temporal, x[at], signal[at])
+            signal[at] = part
 
-    def _mlp(self, block: Block, x: Tensor, signal: Signal) -> Signal:
-        """Through LayerNorm, Linear, GELU, Linear; GELU and LayerNorm pass relevance on."""
-        fc1, fc2 = block.mlp.fc1, block.mlp.fc2
-
-        def part(x: Tensor, signal: Signal) -> Signal:
-            with torch.enable_grad():
-                x = x.detach().requires_grad_()
-                normalised = block.norm_mlp(x)
-                hidden = functional.gelu(fc1(normalised))
-                gradient = _pull_back(fc2(hidden), x, signal.gradient)
-            relevance = signal.relevance
-            if relevance is not None:
-                relevance = rules.linear(hidden.detach(), fc2.weight, relevance, self.settings.stabilizer)
-                relevance = rules.linear(normalised.detach(), fc1.weight, relevance, self.settings.stabilizer)
-            return Signal(gradient, relevance)
-
-        return self._by_chunks(x, signal, 1, lambda _, x, signal: part(x, signal))
-
-    def _temporal(self, index: int, block: Block, x: Tensor, signal: Signal) -> Signal:
-        def part(positions: slice, x: Tensor, signal: Signal) -> Signal:
-            return self._through(index, "temporal", positions, block.temporal, block.norm_temporal, x, signal)
-
-        return self._by_chunks(x, signal, 2, part)
-
-    def _spatial(self, index: int, block: Block, x: Tensor, signal: Signal) -> Signal:
-        def part(rows: slice, x: Tensor, signal: Signal) -> Signal:
-            return self._through(index, "spatial", rows, block.spatial, block.norm_spatial, x, signal)
-
-        return self._by_chunks(x, signal, 1, part)
-
-    def _joint(self, index: int, block: Block, x: Tensor, signal: Signal) -> Signal:
-        return self._through(index, "joint", slice(0, 1), block.joint, block.norm_joint, x, signal)
+    def _spatial(self, index: int, block: Block, x: Tensor, signal: Signal) -> None:
+        for at in self._chunks(x, 1):
+            part = self._through(index, "spatial", at[1], block.spatial, block.norm_spatial, x[at], signal[at])
+            signal[at] = part
 
     def _through(
         self, index: int, kind: Kind, groups: slice, attention: Attention, norm: nn.LayerNorm, x: Tensor, signal: Signal
@@ -253,23 +295,12 @@ class RelevancePass:
             relevance = rules.self_subtract(normalised, relevance)
         return relevance + rules.linear(normalised, weight[2 * inner :], parts[2], stabilizer)
 
-    def _by_chunks(
-        self, x: Tensor, signal: Signal, dim: int, part: Callable[[slice, Tensor, Signal], Signal]
-    ) -> Signal:
-        """`part` over slices of dim 1 (frame rows) or 2 (positions); its results side by side."""
+    def _chunks(self, x: Tensor, dim: int) -> Iterator[tuple[slice, ...]]:
+        """Slices of dim 1 (frame rows) or 2 (positions), as an index of `x`."""
         length = x.shape[dim]
         size = max(1, self.chunk_tokens * length // max(1, x.shape[:3].numel()))
-        gradient = None if signal.gradient is None else torch.empty_like(x)
-        relevance = None if signal.relevance is None else torch.empty_like(x)
         for start in range(0, length, size):
-            chunk = slice(start, min(start + size, length))
-            at = (slice(None),) * dim + (chunk,)
-            result = part(chunk, x[at], signal[at])
-            if gradient is not None:
-                gradient[at] = result.gradient
-            if relevance is not None:
-                relevance[at] = result.relevance
-        return Signal(gradient, relevance)
+            yield (slice(None),) * dim + (slice(start, min(start + size, length)),)
 
 
 def in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -289,10 +320,6 @@ def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attend_positions(*flat, attention.scale, attention.backend).view_as(q)
 
 
-def _pull_back(output: Tensor, x: Tensor, gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else torch.autograd.grad(output, x, gradient)[0]
-
-
 def _placed(part: Tensor, tokens: Tensor, rows: slice, columns: slice) -> Tensor:
     whole = torch.zeros_like(tokens)
     whole[:, rows, columns] = part
@@ -302,10 +329,3 @@ def _placed(part: Tensor, tokens: Tensor, rows: slice, columns: slice) -> Tensor
 def _padded(x: Tensor, like: Tensor) -> Tensor:
     """`x` with zeros up to the head dimension of `like`."""
     return functional.pad(x, (0, like.shape[-1] - x.shape[-1]))
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
-
-
-__all__ = ["RelevancePass", "Signal", "Stabilizer", "in_dtype"]

@@ -27,27 +27,39 @@ def linear(x: Tensor, weight: Tensor, relevance: Tensor, stabilizer: Stabilizer)
     """
     positive, negative = weight.clamp(min=0), weight.clamp(max=0)
     x_positive, x_negative = x.clamp(min=0), x.clamp(max=0)
-    total = x_positive @ positive.T + x_negative @ negative.T
+    total = (x_positive @ positive.T).add_(x_negative @ negative.T)
     share = ratio(relevance, total, total, stabilizer if stabilizer == "reference" else 0.0)
-    return x_positive * (share @ positive) + x_negative * (share @ negative)
+    return x_positive.mul_(share @ positive).add_(x_negative.mul_(share @ negative))
 
 
-def add(a: Tensor, b: Tensor, relevance: Tensor, stabilizer: Stabilizer) -> tuple[Tensor, Tensor]:
-    """Relevance of the two summands of ``a + b``, so that each clip keeps its sum.
+class Addition:
+    """Relevance of the two summands of ``a + b``, so that each clip keeps its sum; some tokens at a time.
 
     The ratio rule at every element, then each summand is scaled to its share of the two absolute sums. The sums run
-    over one clip: over a batch they would make each clip's explanation depend on the others.
-
-    Args:
-        a, b, relevance: [B, ...].
+    over one clip: over a batch they would make each clip's explanation depend on the others. They are known when all
+    its tokens have been seen, so the scales come last.
     """
-    share = ratio(relevance, a + b, a.abs() + b.abs(), stabilizer)
-    r_a, r_b = a * share, b * share
-    # float64: these sums cancel, and they scale everything below.
-    sum_a, sum_b, total = (x.flatten(1).sum(1, dtype=torch.float64) for x in (r_a, r_b, relevance))
-    absolute = sum_a.abs() + sum_b.abs()
-    factor = torch.where(absolute > 0, total / torch.where(absolute > 0, absolute, 1.0), 0.0)
-    return r_a * _as_scale(factor * sum_a.sign(), r_a), r_b * _as_scale(factor * sum_b.sign(), r_b)
+
+    def __init__(self, stabilizer: Stabilizer) -> None:
+        self.stabilizer = stabilizer
+        self._sums: Tensor | None = None
+
+    def shares(self, a: Tensor, b: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
+        """Relevance of some of the elements of a and of b, [B, ...] each, still to be multiplied by `scales`."""
+        share = ratio(relevance, a + b, a.abs() + b.abs(), self.stabilizer)
+        r_a, r_b = a * share, share.mul_(b)
+        # float64: these sums cancel, and they scale everything below.
+        sums = torch.stack([x.flatten(1).sum(1, dtype=torch.float64) for x in (r_a, r_b, relevance)])
+        self._sums = sums if self._sums is None else self._sums + sums
+        return r_a, r_b
+
+    def scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What `shares` gave for a and for b is multiplied by: [B, 1, ...], with the dimensions and dtype of `like`."""
+        sum_a, sum_b, total = self._sums
+        absolute = sum_a.abs() + sum_b.abs()
+        factor = torch.where(absolute > 0, total / torch.where(absolute > 0, absolute, 1.0), 0.0)
+        shape = (-1, *[1] * (like.dim() - 1))
+        return tuple((factor * own.sign()).to(like.dtype).view(shape) for own in (sum_a, sum_b))
 
 
 def self_subtract(x: Tensor, relevance: Tensor) -> Tensor:
@@ -72,7 +84,3 @@ def self_subtract(x: Tensor, relevance: Tensor) -> Tensor:
     result[:, 2:] = relevance[:, 2:] * share
     result[:, 1:-1] += relevance[:, 2:] * (1 - share)
     return result
-
-
-def _as_scale(factor: Tensor, like: Tensor) -> Tensor:
-    return factor.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
