@@ -23,6 +23,8 @@ def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = Fals
         shared_out: FSDP will share out its parameters, and it takes contiguous ones only.
         backend: torch.compile's, where something is compiled.
     """
+    # Every batch has the same shape: the fastest algorithm of each convolution is worth looking for.
+    torch.backends.cudnn.benchmark = True
     if shared_out:
         model.backbone.register_forward_pre_hook(_channels_last_input)
     else:
@@ -31,7 +33,7 @@ def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = Fals
         for block in model.blocks:
             block.forward = functools.partial(_recomputed, block.forward)
     if training.execution != "eager":
-        _compile(model, backend, mode="reduce-overhead" if training.execution == "cuda_graphs" else None)
+        _compile(model, backend, graphs=training.execution == "cuda_graphs")
 
 
 def eager_for_now() -> contextlib.AbstractContextManager:
@@ -50,12 +52,15 @@ def _channels_last_input(backbone: torch.nn.Module, inputs: tuple[Tensor]) -> tu
     return (frames.contiguous(memory_format=torch.channels_last),)
 
 
-def _compile(model: ISTVT, backend: str, mode: str | None) -> None:
+def _compile(model: ISTVT, backend: str, graphs: bool) -> None:
     """Compile the backbone and every block by itself: equal blocks are compiled once, and a break is an error."""
-    options = {"fullgraph": True, "dynamic": False, "backend": backend, "mode": mode}
-    model.backbone.compile(**options)
+    how = {"fullgraph": True, "dynamic": False, "backend": backend}
+    if backend == "inductor":
+        # Tokens with padded strides are no matrix: each linear layer that reads some would copy them first.
+        how["options"] = {"comprehensive_padding": False, "triton.cudagraphs": graphs}
+    model.backbone.compile(**how)
     for block in model.blocks:
-        block.compile(**options)
+        block.compile(**how)
     if model.config.attention == "temporal_first":
         last = model.blocks[-1]
-        last.class_token = torch.compile(last.class_token, **options)
+        last.class_token = torch.compile(last.class_token, **how)

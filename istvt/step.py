@@ -71,14 +71,15 @@ class TrainingStep:
         self.model, self.forward, self.optimizer, self.dtype = model, forward, optimizer, dtype
         self.training, self.processes = training, processes
         self.device = next(model.parameters()).device
-        # A replayed graph writes gradients where the last replay wrote them: they are added to memory of their own.
-        self._replays = training.execution == "cuda_graphs"
-        if self._replays and forward is model and not isinstance(model, FSDPModule):
+        # A replayed graph writes gradients where the last replay wrote them: to be added up they need other memory.
+        self._own_gradients = training.execution == "cuda_graphs" and training.accumulation > 1
+        if self._own_gradients and forward is model and not isinstance(model, FSDPModule):
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         self.loss_scale = LossScale(self.device, dtype)
         self.counters = torch.zeros(len(_COUNTERS), dtype=torch.float64, device=self.device)
         self._found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and clips of this step
+        self._parameters = list(model.parameters())
         self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         config = model.config
         self._nothing = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=self.device)
@@ -99,7 +100,7 @@ class TrainingStep:
         its gradients, and without it they would wait forever.
         """
         clips, labels, weights = self._inputs(batch)
-        if self._replays:
+        if self.training.execution == "cuda_graphs":
             torch.compiler.cudagraph_mark_step_begin()
         with autocast(self.device, self.dtype):
             logits = self.forward(clips)
@@ -135,7 +136,7 @@ class TrainingStep:
         loss_sum, clips = after[0], after[1]
         # Gradients were averaged over processes: this divisor leaves the mean over all clips.
         divisor = self.loss_scale.value * clips.clamp(min=1) / (self._nominal_clips * self.processes.world_size)
-        norm = _total_norm([p.grad for p in self.model.parameters() if p.grad is not None]) / divisor
+        norm = _total_norm([p.grad for p in self._parameters if p.grad is not None]) / divisor
         finite = norm.isfinite()
         skip = ~finite | (clips == 0)
         if self.training.gradient_clip:
@@ -144,7 +145,7 @@ class TrainingStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=not self._replays)
+        self.optimizer.zero_grad(set_to_none=not self._own_gradients)
         self._set_statistics(torch.where(skip, before, after[2:] / clips.clamp(min=1)))
         self.loss_scale.update(finite)
         self._count(loss_sum, clips, finite)
