@@ -44,7 +44,7 @@ class Batch:
 
     Attributes:
         clips: float32 [B, T, 3, H, W] in [-1, 1].
-        labels: float32 [B], 0 real and 1 fake.
+        labels: float32 [B], 0 real and 1 fake; on the CPU, pinned where the clips are on a GPU.
         indices: int64 [B], positions in the list the loader was given.
     """
 
@@ -173,7 +173,9 @@ class ClipLoader:
         indices = [i for place, (i, _) in enumerate(good) if place not in failures]
         if not indices:
             return None
-        labels = torch.tensor([float(self.clips[i].label) for i in indices], device=self.device)
+        labels = torch.tensor([float(self.clips[i].label) for i in indices])
+        if self.device.type == "cuda":
+            labels = labels.pin_memory()  # so that nobody waits for their way to the GPU
         return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
 
 

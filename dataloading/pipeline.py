@@ -86,6 +86,8 @@ class ClipGraph:
         device_id = device.index if device.type == "cuda" else None
         self._pipeline = _define(batch_size, image_size, device_id, decode, augment, threads)
         self._pipeline.build()
+        # On the stream that trains, a copy would wait for all the steps that are queued there.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def run(self, samples: Sequence[Sample]) -> torch.Tensor:
         """float32 [B, T, 3, image_size, image_size] in [-1, 1], on the device, in memory of its own.
@@ -105,13 +107,15 @@ class ClipGraph:
                 inputs[name] = [np.float32(getattr(sample.draw, name)) for sample in samples]
             for name in ("flip", "quality"):
                 inputs[name] = [np.int32(getattr(sample.draw, name)) for sample in samples]
-        (output,) = self._pipeline.run(**inputs)
-        # The dynamic executor gives each output a buffer of its own, which lives as long as the tensor.
-        clips = torch.from_dlpack(output.as_tensor())
-        if clips.is_cuda:
+        (output,) = self._pipeline.run(**inputs)  # given no stream, it returns when the output is there
+        if self._stream is None:
+            # The dynamic executor gives each output a buffer of its own, which lives as long as the tensor.
+            return torch.from_dlpack(output.as_tensor())
+        with torch.cuda.stream(self._stream):
             # DALI would reuse it in the order of its own stream, without waiting for work queued on torch's.
-            clips = clips.clone()
-            torch.cuda.current_stream(clips.device).synchronize()
+            clips = torch.from_dlpack(output.as_tensor()).clone()
+        self._stream.synchronize()
+        clips.record_stream(torch.cuda.default_stream(clips.device))  # who trains uses it there until it is freed
         return clips
 
 
