@@ -53,4 +53,6 @@ def pick_device(device: str = "auto") -> torch.device:
         raise InputError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device is {device!r}, but PyTorch finds no usable NVIDIA GPU here; use cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {device!r}, but there are {torch.cuda.device_count()} GPUs here, counted from 0")
     return chosen

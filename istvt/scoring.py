@@ -61,19 +61,19 @@ def score_clips(
     """
     device = next(model.parameters()).device
     loader = ClipLoader(
-        list(clips), batch_size, model.config.image_size, device=device.type, decoder=decoder, workers=workers
+        list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
     )
     was_training = model.training
     model.eval()
     positions, logits = [], []
     for batch in loader:
         with autocast(device, dtype):
-            logits.append(model(batch.clips).float().cpu())
-        positions.append(batch.indices.cpu())
+            logits.append(model(batch.clips).float())  # read at the end: nobody waits between two batches
+        positions.append(batch.indices)
         if advance:
             advance(len(batch.indices))
     model.train(was_training)
     order = torch.cat(positions).tolist() if positions else []
-    values = torch.cat(logits).double().numpy() if logits else np.empty(0)
+    values = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
     skipped = [(clip.video.name, reason) for clip, reason in loader.skipped]
     return ScoredClips([clips[i] for i in order], values, skipped, loader.decoder)

@@ -1,0 +1,51 @@
+"""Scoring clips: what is scored where."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dataloading.errors import InputError
+from istvt import scoring
+from istvt.precision import pick_device
+
+
+class ModelOnTheSecondGPU:
+    """Knows where its parameters are, which is all that is asked of it when there is no clip."""
+
+    config, training = SimpleNamespace(image_size=40), False
+
+    def parameters(self):
+        yield SimpleNamespace(device=torch.device("cuda", 1))
+
+    def eval(self):
+        return self
+
+    def train(self, mode):
+        return self
+
+
+def test_clips_are_loaded_onto_the_very_gpu_that_holds_the_model(monkeypatch):
+    """Once "cuda:1" became "cuda", the first GPU, and the model met clips of another device."""
+    devices = []
+
+    class Loader:
+        decoder, skipped = "pyav", ()
+
+        def __init__(self, *arguments, device, **named):
+            devices.append(torch.device(device))
+
+        def __iter__(self):
+            return iter(())
+
+    monkeypatch.setattr(scoring, "ClipLoader", Loader)
+    scoring.score_clips(ModelOnTheSecondGPU(), [])
+    assert devices == [torch.device("cuda", 1)]
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="device is 'cuda:2', but there are 2 GPUs here, counted from 0"):
+        pick_device("cuda:2")
