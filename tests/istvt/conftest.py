@@ -8,7 +8,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dataloading"))
 
 import pytest
 
-from istvt.command_line import main
+
+def main(arguments: list[str]) -> int:
+    """`istvt ...`; imported where it is called, so that a bare GPU machine can run the tests that need no videos."""
+    from istvt.command_line import main
+
+    return main(arguments)
 
 
 @pytest.fixture(scope="session")

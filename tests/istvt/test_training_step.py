@@ -1,6 +1,7 @@
 """One step: what it computes, what it leaves alone when something is not finite, and that it never waits."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,6 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dataloading.loader import Batch
 from istvt import ISTVT, ISTVTConfig
 from istvt.distributed import Processes
 from istvt.optimization import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
@@ -19,6 +19,15 @@ CONFIG = ISTVTConfig(
     frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8)
 )  # 3x3 positions
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Batch:
+    """What a step reads of a `dataloading.loader.Batch`, whose module needs video packages."""
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
 
 
 def batch(seed: int, size: int = 4, device: str = "cpu") -> Batch:
