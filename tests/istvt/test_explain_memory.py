@@ -11,7 +11,7 @@ from kernels.relevance import reference
 
 @pytest.fixture(autouse=True)
 def little_in_work_at_a_time(monkeypatch):
-    """What is in work at a time is bounded, whatever the clip: here it is small against a token grid, as at full size."""
+    """What is in work at a time is bounded whatever the clip; here too it is small against a token grid."""
     monkeypatch.setitem(explanation.CHUNK_TOKENS, "cpu", 32)
     monkeypatch.setattr(reference, "TILE_ELEMENTS", 1 << 12)
 
