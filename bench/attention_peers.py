@@ -33,8 +33,10 @@ def _sdpa(backend: SDPBackend) -> Attention:
 @cache
 def _compiled_flex(length: int, head_dim: int) -> Callable[..., torch.Tensor]:
     """One compilation a shape, each with a count of its own: past its limit, torch.compile runs eagerly instead."""
+    import torch._functorch.config
     from torch.nn.attention.flex_attention import flex_attention
 
+    torch._functorch.config.donated_buffer = False  # else its backward pass refuses to run a second time
     torch.compiler.reset()
     return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 

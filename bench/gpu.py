@@ -9,6 +9,7 @@ and what each printed. `python -m bench report` makes tables and pictures of it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
@@ -20,7 +21,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cases import OPERATIONS
 from bench.environment import environment, nvidia_smi
 from bench.record import Row, new_folder, prepare_folder, write_table
 
@@ -40,18 +40,15 @@ class Section:
         name: of ``python -m bench <name>``.
         share: of the whole budget that is its own; what those before it leave is added.
         options: given where the command knows them. ``{limit}`` stands for its limit in seconds.
-        at_once: an option and its values, each in a process beside the others: for what is not timed.
     """
 
     name: str
     share: float
     options: tuple[tuple[str, ...], ...] = ()
-    at_once: tuple[str, tuple[str, ...]] | None = None
 
 
 SECTIONS = (
-    # Nearly all of its time is compilation.
-    Section("numerics", 0.35, at_once=("--operation", OPERATIONS)),
+    Section("numerics", 0.35, (("--budget", "{limit}"),)),
     Section("ceilings", 0.03),
     Section("temporal", 0.1, (("--quick",),)),
     Section("spatial", 0.1, (("--quick",),)),
@@ -74,133 +71,76 @@ def seconds(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def commands_of(section: Section, folder: Path, limit: float) -> dict[str, list[str]]:
-    """What is started for a section, by the name of its log; of the options only those that its command has."""
+def command_of(section: Section, folder: Path, limit: float) -> list[str]:
+    """What is started for a section; of the options only those that its command has."""
     parser = argparse.ArgumentParser()
     importlib.import_module(f"bench.{section.name}").add_arguments(parser)
     usage = parser.format_usage()
     # What is left of the limit is for a row that was begun just in time.
-    wanted = section.options
-    if section.at_once is None:  # else each would write over what the others wrote: what they print is put together
-        wanted = (*wanted, ("--output", str(folder)))
+    wanted = (*section.options, ("--output", str(folder)))
     options = [option.format(limit=int(0.85 * limit)) for words in wanted if words[0] in usage for option in words]
-    command = [sys.executable, "-m", "bench", section.name, *options]
-    if section.at_once is None:
-        return {section.name: command}
-    option, values = section.at_once
-    return {f"{section.name}-{value}": [*command, option, value] for value in values}
+    return [sys.executable, "-m", "bench", section.name, *options]
 
 
-Commands = Callable[[Section, Path, float], dict[str, list[str]]]
+Command = Callable[[Section, Path, float], list[str]]
 
 
-def run_sections(
-    sections: Sequence[Section], folder: Path, budget: float, commands: Commands = commands_of
-) -> list[Row]:
+def run_sections(sections: Sequence[Section], folder: Path, budget: float, command: Command = command_of) -> list[Row]:
     """Run the sections one after another and write sections.csv after each, so that an interrupted visit counts too."""
     started = time.monotonic()
     rows: list[Row] = []
     for number, section in enumerate(sections):
         reserved = budget * sum(later.share for later in sections[number + 1 :])
-        found = _run_section(section, folder, budget - reserved - (time.monotonic() - started), commands)
-        rows += found
+        row = _run_section(section, folder, budget - reserved - (time.monotonic() - started), command)
+        rows.append(row)
         write_table(folder, "sections", rows)
-        for row in found:
-            print(f"{row['section']}: {row['outcome']} after {row['seconds']:.0f} s", flush=True)
+        print(f"{row['section']}: {row['outcome']} after {row['seconds']:.0f} s", flush=True)
     return rows
 
 
-def _run_section(section: Section, folder: Path, limit: float, commands: Commands) -> list[Row]:
+def _run_section(section: Section, folder: Path, limit: float, command: Command) -> Row:
     row: Row = {"section": section.name, "outcome": "", "seconds": 0.0, "limit_seconds": max(limit, 0.0)}
     if limit < SHORTEST_LIMIT:
-        return [row | {"outcome": "not run: the budget was used up"}]
-    before = set(folder.glob("*.csv"))  # looked at first: a quick section has written its own when it is asked again
+        return row | {"outcome": "not run: the budget was used up"}
     try:
-        started = [_Part(name, words, folder) for name, words in commands(section, folder, limit).items()]
+        words = command(section, folder, limit)
     except Exception as error:
-        return [row | {"outcome": f"not run: {type(error).__name__}: {error}"}]
-    clocks = _wait(started, time.monotonic() + limit)
-    if set(folder.glob("*.csv")) == before:
-        _save_printed_tables(section.name, started, folder)
-    clock = {"sm_clock_lowest_mhz": min(clocks, default=None), "sm_clock_highest_mhz": max(clocks, default=None)}
-    return [
-        row
-        | {"section": part.name, "outcome": part.outcome, "seconds": part.seconds, "command": " ".join(part.words[1:])}
-        | clock
-        for part in started
-    ]
+        return row | {"outcome": f"not run: {type(error).__name__}: {error}"}
+    started = time.monotonic()
+    outcome, clocks = _run(words, folder / f"{section.name}.log", started + limit)
+    return row | {
+        "outcome": outcome, "seconds": time.monotonic() - started, "command": " ".join(words[1:]),
+        "sm_clock_lowest_mhz": min(clocks, default=None), "sm_clock_highest_mhz": max(clocks, default=None),
+    }  # fmt: skip
 
 
-class _Part:
-    """A process that was started for a section; it and its children are one group, and end together."""
+def _run(words: list[str], log: Path, deadline: float) -> tuple[str, list[int]]:
+    """Run a command until it ends or the deadline comes: how it ended, and SM clocks in MHz meanwhile.
 
-    def __init__(self, name: str, words: list[str], folder: Path) -> None:
-        self.name, self.words, self.log = name, words, folder / f"{name}.log"
-        self.outcome, self.seconds, self._started = "", 0.0, time.monotonic()
-        with self.log.open("w") as output:
-            self._process = subprocess.Popen(
-                words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
-
-    def has_ended(self) -> bool:
-        """Look whether it has, and note how and when."""
-        code = self._process.poll()
-        if code is not None and not self.outcome:
-            self.outcome = "done" if code == 0 else f"failed with status {code}"
-            self.seconds = time.monotonic() - self._started
-        return code is not None
-
-    def stop(self) -> None:
-        """Kill it and its children, unless it has ended."""
-        if self.has_ended():
-            return
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self.outcome, self.seconds = "stopped at its limit", time.monotonic() - self._started
-
-
-def _wait(parts: Sequence[_Part], deadline: float) -> list[int]:
-    """Wait until all have ended, or end them at the deadline; SM clocks in MHz meanwhile."""
+    It and its children are one group, and end together.
+    """
     clocks: list[int] = []
     sampled = time.monotonic()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
     try:
-        while sum(part.has_ended() for part in parts) < len(parts) and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             if time.monotonic() - sampled > SECONDS_BETWEEN_SAMPLES:
                 sampled = time.monotonic()
                 if found := re.match(r"\d+", nvidia_smi().get("clocks.sm", "")):
                     clocks.append(int(found[0]))
     finally:
-        for part in parts:
-            part.stop()
-    return clocks
-
-
-def _save_printed_tables(name: str, parts: Sequence[_Part], folder: Path) -> None:
-    """Tables that were printed and not written, those of parts that ran at once one below the other."""
-    printed = [printed_tables(part.log.read_text(errors="replace")) for part in parts]
-    for number in range(max(map(len, printed))):
-        rows = [row for tables in printed if number < len(tables) for row in tables[number]]
-        write_table(folder, name + (f"_{number + 1}" if number else ""), rows)
-
-
-def printed_tables(text: str) -> list[list[Row]]:
-    """The tables in what a command printed, as :func:`bench.table.format_table` lays them out."""
-    tables: list[list[Row]] = []
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        if number == 0 or not re.fullmatch(r"-+(  -+)+", line):
-            continue
-        spans = [match.span() for match in re.finditer(r"-+", line)]
-        header = [lines[number - 1][start:end].strip() for start, end in spans]
-        rows = []
-        for body in lines[number + 1 :]:
-            if not body.strip():
-                break
-            rows.append(dict(zip(header, (body[start:end].strip() for start, end in spans), strict=True)))
-        tables.append(rows)
-    return tables
+        ended = process.poll() is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a child that outlived it would hold the GPU's memory
+        process.wait()
+    if not ended:
+        return "stopped at its limit", clocks
+    return "done" if process.returncode == 0 else f"failed with status {process.returncode}", clocks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,57 +2,122 @@
 
 Runs on a GPU where there is one (real shapes; float32, float16, bfloat16) and in Triton's interpreter otherwise
 (tiny shapes; float32 and float16). A kernel holds when its relative Frobenius error against float64 is at most 1.5
-times that of eager PyTorch, forward and every gradient. Exit status 1 if one does not. Needs torch, triton and numpy.
+times that of eager PyTorch, forward and every gradient. Nearly all of the time is compilation, so cases run in several
+processes; rows are printed and written as they come, those of the shapes that matter most first. Exit status 1 if a
+comparison does not hold or a case could not run. Needs torch, triton and numpy.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import os
 import sys
+import time
+from pathlib import Path
 
 from bench.cases import OPERATIONS, module
-from bench.table import format_table
+from bench.crew import Outcome, run_tasks
+from bench.record import Row, write_table
 
 HEADER = ("kernel", "mode", "dtype", "shape", "quantity", "error", "eager", "ratio", "verdict")
+_LINE = "{:<21}  {:<18}  {:<8}  {:<32}  {:<14}  {:>7}  {:>7}  {:>6}  {}"
+HOLDS, FAILS, NOT_RUN = "holds", "FAILS", "not run"
+SECONDS_A_CASE = 120.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which operations."""
+    """Which operations, for how long."""
     parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
+    parser.add_argument(
+        "--budget", type=float, default=math.inf, help="seconds after which nothing is begun or waited for"
+    )
+    parser.add_argument("--processes", type=int, help="how many cases at once (default: one a core, at most 12)")
+    parser.add_argument("--output", type=Path, help="folder to write numerics.csv into")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table; 1 if a comparison does not hold."""
+    """Print and write the rows; 1 if a comparison does not hold or a case did not run."""
     import torch
 
-    from bench.comparison import compare
     from kernels.launch import interpreted
 
     if not torch.cuda.is_available() and not interpreted():
         sys.stdout.flush()
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], environment)
-    device = torch.device("cpu" if interpreted() else "cuda")
-    where = "Triton's interpreter" if interpreted() else torch.cuda.get_device_name(device)
-    rows, failed = [], 0
-    for operation in arguments.operation or OPERATIONS:
-        for case in module(operation).numerics(device, interpreted()):
-            for done in compare(case):
-                failed += not done.holds
-                rows.append(
-                    (
-                        operation,
-                        case.mode,
-                        str(case.dtype).removeprefix("torch."),
-                        case.shape,
-                        done.quantity,
-                        f"{done.error:.1e}",
-                        f"{done.eager_error:.1e}",
-                        f"{done.ratio:.2f}",
-                        "holds" if done.holds else "FAILS",
-                    )
-                )
-    print(format_table(HEADER, rows))
-    print(f"\n{len(rows)} comparisons on {where}, {failed} failed.")
-    return 1 if failed else 0
+    where = "Triton's interpreter" if interpreted() else torch.cuda.get_device_name()
+    tasks = _tasks(arguments.operation or OPERATIONS)
+    processes = arguments.processes or min(os.cpu_count() or 1, 12)
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    started = time.monotonic()
+    print(_LINE.format(*HEADER), flush=True)
+    outcomes = run_tasks(compare_case, tasks, processes, SECONDS_A_CASE, arguments.budget)
+    for number, outcome in enumerate(outcomes, 1):
+        found = _rows(outcome)
+        rows += found
+        for row in found:
+            print(_LINE.format(*(_text(name, row[name]) for name in HEADER)), row.get("note", ""), flush=True)
+        if arguments.output:
+            write_table(arguments.output, "numerics", rows)  # what is compared is kept if the run is cut short
+        spent = time.monotonic() - started
+        left = spent / number * (len(tasks) - number)
+        print(f"{number}/{len(tasks)} cases, {spent:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
+    count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_RUN)}
+    omitted = f", {count[NOT_RUN]} cases not run" if count[NOT_RUN] else ""
+    print(f"\n{count[HOLDS] + count[FAILS]} comparisons on {where}, {count[FAILS]} failed{omitted}.")
+    return 0 if count[HOLDS] == len(rows) else 1
+
+
+def _tasks(operations: list[str]) -> list[tuple[str, int]]:
+    """(operation, number of its case): the first case of every operation, then the second of every one, and so on."""
+    counts = [len(_cases(operation)) for operation in operations]
+    columns = [[(operation, i) for i in range(n)] for operation, n in zip(operations, counts, strict=True)]
+    return [task for line in itertools.zip_longest(*columns) for task in line if task is not None]
+
+
+def _cases(operation: str) -> list:
+    import torch
+
+    from kernels.launch import interpreted
+
+    return module(operation).numerics(torch.device("cpu" if interpreted() else "cuda"), interpreted())
+
+
+def _described(task: tuple[str, int]) -> Row:
+    case = _cases(task[0])[task[1]]
+    return {
+        "kernel": task[0], "mode": case.mode, "dtype": str(case.dtype).removeprefix("torch."), "shape": case.shape,
+    }  # fmt: skip
+
+
+def compare_case(task: tuple[str, int]) -> list[Row]:
+    """The rows of one case."""
+    from bench.comparison import compare
+
+    operation, number = task
+    return [
+        _described(task)
+        | {
+            "quantity": done.quantity, "error": done.error, "eager": done.eager_error, "ratio": done.ratio,
+            "verdict": HOLDS if done.holds else FAILS,
+        }
+        for done in compare(_cases(operation)[number])
+    ]  # fmt: skip
+
+
+def _rows(outcome: Outcome) -> list[Row]:
+    if not outcome.failure:
+        return outcome.result
+    empty = dict.fromkeys(("quantity", "error", "eager", "ratio"))
+    verdict = FAILS if outcome.in_time else NOT_RUN
+    return [_described(outcome.task) | empty | {"verdict": verdict, "note": outcome.failure}]
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}" if name == "ratio" else f"{value:.1e}"
+    return "" if value is None else str(value)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench.timing import Timing
+from bench.timing import Timing, summary
 
 
 def time_call(function: Callable[[], object], *, milliseconds: int = 100, fewest: int = 3) -> Timing:
@@ -23,8 +23,7 @@ def time_call(function: Callable[[], object], *, milliseconds: int = 100, fewest
         started = time.process_time()
         function()
         microseconds.append(1e6 * (time.process_time() - started))
-    quantiles = torch.tensor(microseconds, dtype=torch.float64).quantile(torch.tensor([0.5, 0.2, 0.8]).double())
-    return Timing(*quantiles.tolist())
+    return summary(microseconds)
 
 
 def peak_bytes(function: Callable[[], object]) -> int:

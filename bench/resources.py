@@ -16,7 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.launch import Launch
+from kernels.launch import Launch, launch_options
 
 # The largest shared memory one program may ask for, in bytes (CUDA C programming guide, compute capabilities).
 SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -71,14 +71,8 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
     Raises:
         Exception: whatever Triton or ptxas say when it does not compile.
     """
-    source = _source(launch)
-    options = {
-        "num_warps": launch.setting.num_warps,
-        "num_stages": launch.setting.num_stages,
-        "maxnreg": launch.setting.max_registers,
-        "enable_fp_fusion": True,
-    }
-    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    options = launch_options(launch.setting)
+    compiled = triton.compile(_source(launch), target=GPUTarget("cuda", architecture, 32), options=options)
     return _read(compiled.asm["cubin"], architecture, compiled.metadata.shared, 32 * launch.setting.num_warps)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,14 @@ import torch
 
 # Large enough that no cache holds it, small enough for any GPU.
 COPY_BYTES = 1 << 30
+# What is written between two samples: more than any second-level cache.
+CACHE_BYTES = 1 << 28
+# No GPU counts faster; one that counts slower waits longer.
+CYCLES_A_SECOND = 2.5e9
+WARM_UP_SECONDS = 0.02
+FEWEST_SAMPLES = 5
+# After a backward pass its thread lets go of the gradients a moment later than the call returns.
+SECONDS_TO_LET_GO = 0.02
 
 
 @dataclass(frozen=True)
@@ -20,25 +30,53 @@ class Timing:
     high: float
 
 
-def time_call(
-    function: Callable[[], object], *, grad_to_none: Sequence[torch.Tensor] = (), milliseconds: int = 100
-) -> Timing:
-    """Time ``function`` with cold caches, after a warm-up, for about ``milliseconds``.
+def time_call(function: Callable[[], object], *, milliseconds: int = 100) -> Timing:
+    """Time ``function`` on the GPU with cold caches, after a warm-up, for about ``milliseconds``.
 
-    ``grad_to_none``: leaves whose gradients are dropped before each call, so that none is accumulated.
+    Each call is queued behind a wait of the GPU that is longer than the host takes to queue it, so that the time is
+    that of the GPU alone. A call of a kernel takes the host longer than many a kernel takes the GPU, and most of that
+    is the way through PyTorch, which is not the same for everybody who is compared.
     """
-    from triton.testing import do_bench
+    cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device="cuda")
+    function()  # compiles what has to be compiled
+    torch.cuda.synchronize()
+    host: list[float] = []
+    began = time.perf_counter()
+    while len(host) < 3 or time.perf_counter() - began < WARM_UP_SECONDS:
+        started = time.perf_counter()
+        function()
+        host.append(time.perf_counter() - started)
+        torch.cuda.synchronize()
+    wait = int(2 * statistics.median(host) * CYCLES_A_SECOND)
 
-    quantiles = do_bench(
-        function, warmup=25, rep=milliseconds, grad_to_none=list(grad_to_none) or None, quantiles=[0.5, 0.2, 0.8]
-    )
-    median, low, high = (1000 * x for x in quantiles)
-    return Timing(median, low, high)
+    def sample() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        cache.zero_()
+        torch.cuda._sleep(wait)
+        began.record()
+        function()
+        ended.record()
+        return began, ended
+
+    started = time.perf_counter()
+    samples = [sample() for _ in range(FEWEST_SAMPLES)]
+    torch.cuda.synchronize()
+    each = (time.perf_counter() - started) / FEWEST_SAMPLES
+    samples += [sample() for _ in range(int(1e-3 * milliseconds / each) - FEWEST_SAMPLES)]
+    torch.cuda.synchronize()
+    return summary([1e3 * began.elapsed_time(ended) for began, ended in samples])
+
+
+def summary(microseconds: Sequence[float]) -> Timing:
+    """Of the times of single calls."""
+    wanted = torch.tensor([0.5, 0.2, 0.8], dtype=torch.float64)
+    return Timing(*torch.tensor(microseconds, dtype=torch.float64).quantile(wanted).tolist())
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
     """The most memory that PyTorch held during ``function`` beyond what it held before, results included."""
     torch.cuda.synchronize()
+    time.sleep(SECONDS_TO_LET_GO)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

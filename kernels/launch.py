@@ -98,13 +98,17 @@ def launch(kernel: Any, programs: int, setting: Setting, device: torch.device, /
         return
     guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     with guard:  # backward runs on a thread of its own, whose current device may be another (pytorch#124565)
-        kernel[(programs,)](
-            **arguments,
-            num_warps=setting.num_warps,
-            num_stages=setting.num_stages,
-            maxnreg=setting.max_registers,
-            enable_fp_fusion=True,
-        )
+        kernel[(programs,)](**arguments, **launch_options(setting))
+
+
+def launch_options(setting: Setting) -> dict[str, Any]:
+    """What Triton is given beside the arguments: the one place for what is launched and what is compiled ahead."""
+    return {
+        "num_warps": setting.num_warps,
+        "num_stages": setting.num_stages,
+        "maxnreg": setting.max_registers,
+        "enable_fp_fusion": True,
+    }
 
 
 def wide_offsets(*tensors: torch.Tensor) -> bool:

@@ -17,7 +17,7 @@ from kernels.spatial_attention.reference import spatial_attention as reference
 Tensor = torch.Tensor
 
 # Clips, frames, query positions, positions, heads, head_dim.
-SMALL = ((1, 1, 150, 150, 1, 24), (2, 1, 1, 40, 1, 91), (1, 2, 33, 65, 2, 64))
+SMALL = ((1, 1, 150, 150, 1, 24), (2, 1, 1, 40, 1, 91), (1, 2, 33, 65, 2, 64), (1, 3, 1, 1, 1, 16))
 LARGE = (
     (2, 7, 362, 362, 8, 96), (2, 7, 362, 362, 8, 64), (1, 7, 362, 362, 8, 91), (1, 7, 362, 362, 4, 128),
     (8, 1, 1, 362, 8, 96), (1, 2, 50, 50, 3, 8), (1, 3, 1, 1, 2, 16), (1, 1, 129, 257, 2, 40),
@@ -78,6 +78,7 @@ def compiled() -> list[CompileCase]:
     everywhere = [_compiled(dtype, head_dim) for dtype in (half, single) for head_dim in (64, 96, 128)]
     everywhere.append(_compiled(half, 96, queries=1))
     variants = [_compiled(half, 96, tape=True), _compiled(single, 96, tape=True), _compiled(single, 96, queries=1)]
+    variants.append(_compiled(single, 32))  # no tensor cores in narrow heads of float32
     return [*everywhere, *(replace(case, architectures=(90,)) for case in variants)]
 
 
@@ -98,8 +99,12 @@ def _compiled(dtype: torch.dtype, head_dim: int, *, queries: int | None = None, 
     name = f"{str(dtype)[6:]} S=362 D={head_dim}"
     name += (f" queries={queries}" if queries else "") + (" tape" if tape else "")
     return CompileCase(
-        "spatial_attention", name, start, needs_tensor_cores=lambda launch: True, allowed_spill=_allowed_spill
+        "spatial_attention", name, start, needs_tensor_cores=_needs_tensor_cores, allowed_spill=_allowed_spill
     )
+
+
+def _needs_tensor_cores(launch: Launch) -> bool:
+    return launch.arguments["q"].dtype != torch.float32 or launch.arguments["PRECISION"] != "ieee"
 
 
 def _allowed_spill(launch: Launch, architecture: int) -> int:

@@ -1,6 +1,9 @@
 """``python -m bench``: what it prints and the status it exits with."""
 
+import argparse
+import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import numerics
+from bench.cases import OPERATIONS
 from bench.comparison import NumericsCase, compare
+from bench.crew import Outcome
 from bench.temporal import contenders
 
 ROOT = Path(__file__).parents[2]
@@ -20,13 +26,39 @@ def bench(*arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_numerics_starts_itself_where_there_is_a_gpu_or_not_and_prints_one_table():
-    done = bench("numerics", "--operation", "layer_norm_difference")
+def test_numerics_starts_itself_where_there_is_a_gpu_or_not_and_writes_the_rows_that_it_prints(tmp_path):
+    done = bench("numerics", "--operation", "layer_norm_difference", "--processes", "2", "--output", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["kernel", "mode", "dtype", "shape", "quantity", "error", "eager", "ratio", "verdict"]
-    assert "grad weight" in done.stdout
+    assert lines[0].split() == list(numerics.HEADER)
     assert lines[-1].endswith(", 0 failed.")
+    written = list(csv.DictReader((tmp_path / "numerics.csv").open()))
+    assert {row["quantity"] for row in written} == {"out", "grad x", "grad weight", "grad bias"}
+    assert len(written) == len(lines) - 3  # the header, an empty line and the last one
+    assert re.search(r"(\d+)/\1 cases, \d+ s, about 0 s left", done.stderr)
+
+
+def test_numerics_that_run_out_of_time_leave_what_they_had_and_name_the_rest(tmp_path, monkeypatch, capsys):
+    """Killed at its limit, it used to have printed nothing: hundreds of kernels are compiled before the last row."""
+    row = {"quantity": "out", "error": 1e-7, "eager": 2e-7, "ratio": 0.5, "verdict": "holds"}
+
+    def run_tasks(work, tasks, processes, seconds_each, seconds):
+        assert seconds == 3.0 and processes == 1
+        yield Outcome(tasks[0], [numerics._described(tasks[0]) | row])
+        assert len((tmp_path / "numerics.csv").read_text().splitlines()) == 2
+        yield Outcome(tasks[1], failure="took more than 120 s")
+        yield from (Outcome(task, failure="the time was used up", in_time=False) for task in tasks[2:])
+
+    monkeypatch.setattr(numerics, "run_tasks", run_tasks)
+    monkeypatch.setattr("kernels.launch.interpreted", lambda: True)
+    arguments = argparse.Namespace(operation=list(OPERATIONS)[:2], budget=3.0, processes=1, output=tmp_path)
+    assert numerics.run(arguments) == 1
+    written = list(csv.DictReader((tmp_path / "numerics.csv").open()))
+    assert [row["kernel"] for row in written[:4]] == list(OPERATIONS)[:2] * 2  # what matters most of each, first
+    assert [row["verdict"] for row in written[:3]] == ["holds", "FAILS", "not run"]
+    assert written[1]["note"] == "took more than 120 s"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"2 comparisons on Triton's interpreter, 1 failed, {len(written) - 2} cases not run."
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -44,21 +76,45 @@ def test_compile_prints_the_resources_of_each_launch():
     assert done.stdout.splitlines()[-1].endswith(", 0 with a fault.")
 
 
+def verdict(exact, error, eager_error=1e-3):
+    case = NumericsCase(
+        "x", "", torch.float32, "",
+        kernel=lambda: {"out": exact + error},
+        eager=lambda: {"out": exact + eager_error},
+        oracle=lambda: {"out": exact},
+    )  # fmt: skip
+    return compare(case)[0].holds
+
+
+EXACT = torch.linspace(1, 2, 50, dtype=torch.float64)
+
+
 def test_a_kernel_with_twice_the_error_of_eager_or_with_nan_does_not_hold():
-    exact = torch.linspace(1, 2, 50, dtype=torch.float64)
+    assert verdict(EXACT, 1e-3)
+    assert not verdict(EXACT, 2e-3)
+    assert not verdict(EXACT, torch.nan)
 
-    def verdict(error):
-        case = NumericsCase(
-            "x", "", torch.float32, "",
-            kernel=lambda: {"out": exact + error},
-            eager=lambda: {"out": exact + 1e-3},
-            oracle=lambda: {"out": exact},
-        )  # fmt: skip
-        return compare(case)[0].holds
 
-    assert verdict(1e-3)
-    assert not verdict(2e-3)
-    assert not verdict(torch.nan)
+def test_nothing_holds_where_eager_pytorch_is_wrong_itself():
+    """On a device that computes nothing at all every comparison held: kernel and eager were equally wrong."""
+    assert not verdict(EXACT, -EXACT, -EXACT)
+
+
+def test_a_gradient_that_cancels_to_zero_is_not_held_against_eagers_luck():
+    """Of one position: the softmax is 1, eager finds exactly 0, the kernel what rounding leaves of two equal sums."""
+    assert verdict(torch.zeros(50), 2e-7, 0.0)
+    assert not verdict(torch.zeros(50), 2e-5, 0.0)
+
+
+def test_what_a_kernel_does_not_write_is_not_a_number():
+    case = NumericsCase(
+        "x", "", torch.float32, "",
+        kernel=lambda: {"out": torch.empty(50)},
+        eager=lambda: {"out": EXACT},
+        oracle=lambda: {"out": EXACT},
+    )  # fmt: skip
+    assert not compare(case)[0].holds
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("mode", ["fused", "off"])

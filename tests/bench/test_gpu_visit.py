@@ -12,9 +12,8 @@ import torch
 
 from bench import gpu
 from bench.__main__ import COMMANDS
-from bench.gpu import SECTIONS, Section, commands_of, printed_tables, run_sections, seconds
+from bench.gpu import SECTIONS, Section, command_of, run_sections, seconds
 from bench.record import prepare_folder, read_folder
-from bench.table import format_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,20 +74,17 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
 open({str(grandchild)!r}, "w").write(str(child.pid))
 time.sleep(100)""",
         "fails": "print('half a table'); raise SystemExit(3)",
-        "prints": f"print({format_table(('kernel', 'ratio'), [('a b', '1.25'), ('c', '0.50')])!r})",
-        "writes": "import sys; open(sys.argv[1] + '/writes.csv', 'w').write('a\\n1\\n'); print('x  y\\n-  -\\n1  2')",
+        "writes": "import sys; open(sys.argv[1] + '/writes.csv', 'w').write('a\\n1\\n')",
     }
     folder = prepare_folder(tmp_path / "visit", {"device": "a test", "kind": "GPU", "date": "2020"})
     rows = run_sections(
         [*(Section(name, 0.1 if name == "hangs" else 0.2) for name in programs), Section("never heard of", 0.2)],
-        folder, budget=60,
-        commands=lambda section, where, limit: {
-            section.name: [sys.executable, "-c", programs[section.name], str(where)]
-        },
+        folder, budget=30,
+        command=lambda section, where, limit: [sys.executable, "-c", programs[section.name], str(where)],
     )  # fmt: skip
     outcomes = {row["section"]: row["outcome"] for row in rows}
     assert outcomes == {
-        "fails": "failed with status 3", "hangs": "stopped at its limit", "prints": "done", "writes": "done",
+        "fails": "failed with status 3", "hangs": "stopped at its limit", "writes": "done",
         "never heard of": "not run: KeyError: 'never heard of'",
     }  # fmt: skip
     pid = int(grandchild.read_text())
@@ -97,7 +93,6 @@ time.sleep(100)""",
         time.sleep(0.1)
     assert not is_running(pid), "what a section started outlived it"
     tables = read_folder(folder).tables
-    assert tables["prints"] == [{"kernel": "a b", "ratio": "1.25"}, {"kernel": "c", "ratio": "0.50"}]
     assert tables["writes"] == [{"a": "1"}]
     assert [row["outcome"] for row in tables["sections"]] == list(outcomes.values())
     assert (folder / "fails.log").read_text() == "half a table\n"
@@ -112,7 +107,7 @@ def is_running(pid):
 
 def test_what_does_not_fit_the_budget_is_named_and_not_run(tmp_path):
     folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
-    rows = run_sections(SECTIONS, folder, budget=4.0, commands=lambda *_: pytest.fail("nothing may start"))
+    rows = run_sections(SECTIONS, folder, budget=4.0, command=lambda *_: pytest.fail("nothing may start"))
     assert [row["section"] for row in rows] == [section.name for section in SECTIONS]
     assert {row["outcome"] for row in rows} == {"not run: the budget was used up"}
 
@@ -121,19 +116,21 @@ def test_the_most_valuable_sections_come_first_and_each_is_a_command():
     names = [section.name for section in SECTIONS]
     order = ["numerics", "ceilings", "temporal", "spatial", "relevance", "scaling", "training", "loader"]
     assert names == order
-    # Relevance's bench is written beside this one; what is no command yet is a row that says so.
-    assert set(names) - {"relevance"} <= set(COMMANDS)
+    assert set(names) <= set(COMMANDS)
 
 
 def test_a_section_gets_its_folder_and_of_its_options_those_that_its_command_has(tmp_path):
-    training = commands_of(next(s for s in SECTIONS if s.name == "training"), tmp_path, 100)
-    assert training["training"][1:] == [
+    training = command_of(next(s for s in SECTIONS if s.name == "training"), tmp_path, 100)
+    assert training[1:] == [
         "-m", "bench", "training", "--budget", "85", "--seconds", "1", "--output", str(tmp_path)
     ]  # fmt: skip
-    numerics = commands_of(Section("numerics", 1.0, (("--quick",),), ("--operation", ("a", "b"))), tmp_path, 100)
-    assert {name: words[1:] for name, words in numerics.items()} == {
-        f"numerics-{x}": ["-m", "bench", "numerics", "--operation", x] for x in "ab"
-    }
+    ceilings = command_of(Section("ceilings", 1.0, (("--quick",),)), tmp_path, 100)
+    assert ceilings[1:] == ["-m", "bench", "ceilings", "--output", str(tmp_path)]
+
+
+def test_every_section_writes_its_tables_into_the_folder_of_the_visit(tmp_path):
+    for section in SECTIONS:
+        assert str(tmp_path) in command_of(section, tmp_path, 100), section.name
 
 
 def test_sections_share_the_budget_and_inherit_what_those_before_them_leave(tmp_path):
@@ -141,35 +138,12 @@ def test_sections_share_the_budget_and_inherit_what_those_before_them_leave(tmp_
     assert sum(section.share for section in SECTIONS) == pytest.approx(1)
     limits = {}
 
-    def commands(section, where, limit):
+    def command(section, where, limit):
         limits[section.name] = limit
-        return {section.name: [sys.executable, "-c", ""]}
+        return [sys.executable, "-c", ""]
 
-    run_sections([Section("first", 0.25), Section("second", 0.25), Section("third", 0.5)], folder, 1000, commands)
+    run_sections([Section("first", 0.25), Section("second", 0.25), Section("third", 0.5)], folder, 1000, command)
     assert limits == pytest.approx({"first": 250, "second": 500, "third": 1000}, abs=20)
-
-
-def test_parts_that_run_at_once_end_in_one_table(tmp_path):
-    folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
-    text = {name: format_table(("kernel", "ratio"), [(name, "1.0")]) for name in ("a", "b")}
-    rows = run_sections(
-        [Section("numerics", 1.0)], folder, 60,
-        lambda *_: {f"numerics-{name}": [sys.executable, "-c", f"print({text[name]!r})"] for name in text},
-    )  # fmt: skip
-    assert [(row["section"], row["outcome"]) for row in rows] == [("numerics-a", "done"), ("numerics-b", "done")]
-    assert read_folder(folder).tables["numerics"] == [{"kernel": name, "ratio": "1.0"} for name in "ab"]
-
-
-def test_printed_tables_are_read_back_as_they_were_laid_out():
-    first = [("softmax", "1.0e-03", "holds"), ("layer norm", "", "FAILS")]
-    second = [("x", "1"), ("yy", "22")]
-    text = "\n".join(
-        ["something before", format_table(("operation", "error", "verdict"), first), "", "2 comparisons.", "",
-         format_table(("name", "n"), second)]
-    )  # fmt: skip
-    tables = printed_tables(text)
-    assert [[tuple(row.values()) for row in table] for table in tables] == [first, second]
-    assert list(tables[0][0]) == ["operation", "error", "verdict"]
 
 
 @pytest.mark.parametrize(("text", "expected"), [("480", 480), ("90s", 90), ("8m", 480), ("0.5h", 1800)])

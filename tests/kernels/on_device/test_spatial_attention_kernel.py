@@ -260,9 +260,9 @@ def test_4096_positions_take_the_same_kernels(poisoned):
     assert_near(spatial_attention(q, k, v), reference(q.double(), k.double(), v.double()), torch.float16)
 
 
-def test_float32_products_are_tf32_only_where_torch_allows_it(request):
+def test_float32_products_are_exact_in_narrow_heads_and_tf32_only_where_torch_allows_it(request):
     request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
-    q, k, v = packed(1, 1, 20, 1, 16, torch.float32).unbind(3)
+    q, k, v = packed(1, 1, 20, 1, 64, torch.float32).unbind(3)
 
     def precisions(tensors):
         with kernels.launch.recorded(90) as launches:
@@ -271,6 +271,7 @@ def test_float32_products_are_tf32_only_where_torch_allows_it(request):
         return {launch.arguments["PRECISION"] for launch in launches}
 
     assert precisions((q, k, v)) == {"tf32x3"}
+    assert precisions([x[..., :63] for x in (q, k, v)]) == {"ieee"}
     torch.set_float32_matmul_precision("high")
     assert precisions((q, k, v)) == {"tf32"}
     assert precisions((q.half(), k.half(), v.half())) == {"ieee"}

@@ -1,0 +1,53 @@
+"""Compiling what a benchmark is about to launch, several kernels at a time: one after another they cost minutes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from kernels.launch import Launch, architecture, launch_options, recorded
+
+
+def compile_ahead(calls: Iterable[Callable[[], object]]) -> int:
+    """Compile the kernels that ``calls`` launch, without launching one, and return how many these are.
+
+    Each call runs once on tensors of the current GPU, and nothing may depend on its results. A kernel that does not
+    compile is left to the call that will need it, whose error says more.
+    """
+    launches: dict[Hashable, Launch] = {}
+    for call in calls:
+        with recorded(architecture(torch.empty(0, device="cuda"))) as found:
+            call()
+        for launch in found:
+            launch = replace(launch, arguments={name: _stand_in(x) for name, x in launch.arguments.items()})
+            launches[_key(launch)] = launch
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Triton and ptxas let other threads run meanwhile
+        list(pool.map(_compile, launches.values()))
+    return len(launches)
+
+
+def _stand_in(argument: Any) -> Any:
+    """What Triton takes for ``argument`` when it compiles, and holds no memory."""
+    if isinstance(argument, torch.Tensor) and argument.data_ptr() % 16 == 0:
+        return torch.empty(0, dtype=argument.dtype, device="meta")
+    return argument
+
+
+def _key(launch: Launch) -> Hashable:
+    """What a kernel is specialised on, or more."""
+    arguments = tuple(
+        (name, (value.dtype, value.is_meta) if isinstance(value, torch.Tensor) else value)
+        for name, value in launch.arguments.items()
+    )
+    return launch.kernel, launch.setting, arguments
+
+
+def _compile(launch: Launch) -> None:
+    with contextlib.suppress(Exception):
+        launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.setting))
