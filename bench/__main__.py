@@ -17,6 +17,7 @@ COMMANDS = {
     "numerics": "compare every kernel with float64 and with eager PyTorch, on a GPU or in Triton's interpreter",
     "temporal": "time temporal attention against its peers and its byte floor, on a GPU",
     "spatial": "time spatial attention against its peers, and handing out attention against its byte floor, on a GPU",
+    "relevance": "time relevance against its stored form on a GPU; weigh an explanation, on a GPU or a CPU",
     "scaling": "work, time and memory against T and HW, joint and factorised, on a GPU or small on a CPU",
     "ceilings": "what this GPU can copy and multiply at most",
     "training": "clips per second, FLOP utilisation and memory of a training step against naive and compiled peers",

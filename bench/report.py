@@ -41,6 +41,8 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
             ("Numerics", "numerics", report_tables.numerics(gpu)),
             *((_TITLES[name], name, report_tables.attention(gpu, name)) for name in operations),
             ("What a tape of spatial attention costs", "spatial_tape", report_tables.tape(gpu)),
+            ("Memory of explaining one clip", "explanation_memory", report_tables.explanation_memory(gpu)),
+            ("Time of explaining a batch", "explanation_time", report_tables.explanation_time(gpu)),
             ("A training step", "training", report_tables.training(gpu)),
             ("What was promised of it", "training", report_tables.promises(gpu)),
             ("Where its time goes", "training_families", report_tables.families(gpu)),
@@ -54,6 +56,7 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
         parts.append("Measured on this CPU. It says nothing of any GPU.\n")
         parts += _scaling(cpu, root)
         for title, table, text in (
+            ("Memory of explaining one clip", "explanation_memory", report_tables.explanation_memory(cpu)),
             ("A training step of the preset small", "training", report_tables.training(cpu, ("small",))),
             ("Loader", "loader", report_tables.loader(cpu)),
         ):

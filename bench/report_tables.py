@@ -145,6 +145,49 @@ def tape(device: Device | None) -> str:
     return markdown(("D", "pass", *keys.values(), "note"), body or [["", "", *[NOT_MEASURED] * len(keys), ""]])
 
 
+def explanation_memory(device: Device | None) -> str:
+    """Peak memory of explaining one clip by what is stored, and whether as much is saved as was promised."""
+    from bench.explanation_cost import LEAST_SAVING, LIGHT, REFERENCE
+
+    body = []
+    for row in device.rows("explanation_memory") if device else []:
+        over = row["over_light"]
+        promised = ""
+        if row["storage"] == REFERENCE and over:
+            promised = "yes" if float(over) >= LEAST_SAVING else "no"
+        body.append(
+            [
+                row["preset"], row["from"], row["storage"], number(row["peak_bytes"], 0, 2**-20),
+                number(over, 1), promised, row["note"],
+            ]
+        )  # fmt: skip
+    header = ("preset", "explained from", "storage", "peak MiB", "over this project's", f"at least {LEAST_SAVING:.0f}")
+    empty = [["seed", "clip", storage, NOT_MEASURED, NOT_MEASURED, "", ""] for storage in (LIGHT, REFERENCE)]
+    return markdown((*header, "note"), body or empty)
+
+
+def explanation_time(device: Device | None) -> str:
+    """Explaining a batch against a training step of it; a step that was not timed beside it is looked up."""
+    from bench.explanation_cost import LARGEST_RATIO
+
+    steps = {(*_case(row), row["batch"]): row["step_ms"] for row in (device.rows("training") if device else [])}
+    body = []
+    for row in device.rows("explanation_time") if device else []:
+        case = (row["preset"], "full", row["training"], "this project", row["clips"])
+        step = row["training_ms"] or steps.get(case)
+        ratio = float(row["explain_ms"]) / float(step) if row["explain_ms"] and step else None
+        holds = "" if ratio is None else "yes" if ratio <= LARGEST_RATIO else "no"
+        body.append(
+            [
+                row["preset"], row["clips"], row["arithmetic"], row["training"], number(row["explain_ms"], 1),
+                number(step, 1), number(ratio), holds, row["note"],
+            ]
+        )  # fmt: skip
+    header = ("preset", "clips", "explained in", "trained in", "explaining, ms", "step, ms", "ratio")
+    empty = [["seed", "", "float32", precision, *[NOT_MEASURED] * 3, "", ""] for precision in ("float32", "bfloat16")]
+    return markdown((*header, f"at most {LARGEST_RATIO:.0f}", "note"), body or empty)
+
+
 def scaling(device: Device) -> str:
     """Fitted exponents and what they say."""
     fitted = device.rows("scaling_exponents")

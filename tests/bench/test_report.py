@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench import report
+from bench.explanation_cost import LIGHT, REFERENCE
 from bench.record import RESULTS, prepare_folder, read_folder, recordings, write_table
 from bench.report_tables import NOT_MEASURED
-from bench.training import Case, empty_row
+from bench.training import GRAPHS, Case, empty_row
 from istvt.document import replace_section
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,17 @@ def test_promises_are_judged_by_what_was_measured(root):
     assert "| matrix product | 70.0 % (0.70 ms) |" in tables
 
 
+def test_promises_are_judged_by_the_faster_of_this_projects_two_ways_to_run_a_step(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    rows = training_rows(full_this_project=100.0, full_naive_eager=400.0)
+    replayed = Case("seed", "full", "bfloat16", GRAPHS)
+    rows.append(empty_row(replayed, 8) | {"step_ms": 80.0, "clips_per_second": 100.0, "utilisation_data_sheet": 0.7})
+    write_table(folder, "training", rows)
+    _, readme = written(root, recordings([root]))
+    assert "| model FLOP utilisation | at least 55 % | 70.0% | yes |" in readme
+    assert "| speed over naive eager | at least 3 | 5.00 | yes |" in readme
+
+
 def test_a_measurement_of_a_cpu_is_named_after_it_and_fills_no_cell_of_a_gpu(root):
     folder = prepare_folder(root / "bench/results/cpu/a", environment("Example CPU", "CPU"))
     row = empty_row(Case("small", "full", "float32", "this project"), 2) | {"step_ms": 77.77, "clips_per_second": 25.7}
@@ -125,6 +137,30 @@ def test_an_operation_is_one_line_a_method_at_the_papers_size_with_the_refusals_
     assert refused in tables
     assert "| ours | bfloat16 | 64 | 200.0 (321 TFLOP/s) |  |" in tables
     assert "11.0" not in tables and "900.0" not in tables
+
+
+def test_what_an_explanation_takes_is_judged_and_its_training_step_looked_up_where_it_was_timed(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    write_table(folder, "training", training_rows(full_this_project=20.0))
+    at = {"preset": "seed", "clips": 8, "note": ""}
+    write_table(folder, "explanation_time", [
+        {**at, "arithmetic": "float32", "training": "bfloat16", "explain_ms": 100.0, "training_ms": None},
+        {**at, "arithmetic": "float32", "training": "float32", "explain_ms": 100.0, "training_ms": 40.0},
+        {**at, "arithmetic": "tf32", "training": "tf32", "explain_ms": 60.0, "training_ms": None},
+    ])  # fmt: skip
+    at = {"preset": "seed", "from": "clip", "note": ""}
+    write_table(folder, "explanation_memory", [
+        {**at, "storage": LIGHT, "peak_bytes": 2**27, "over_light": 1.0},
+        {**at, "storage": REFERENCE, "peak_bytes": 2**31, "over_light": 16.0},
+        {**at, "from": "tokens", "storage": REFERENCE, "peak_bytes": 2**32, "over_light": 32.0},
+    ])  # fmt: skip
+    tables, _ = written(root, recordings([root]))
+    assert "| seed | 8 | float32 | bfloat16 | 100.0 | 20.0 | 5.00 | no |  |" in tables
+    assert "| seed | 8 | float32 | float32 | 100.0 | 40.0 | 2.50 | yes |  |" in tables
+    assert "| seed | 8 | tf32 | tf32 | 60.0 | not measured | not measured |  |  |" in tables
+    assert f"| seed | clip | {LIGHT} | 128 | 1.0 |  |  |" in tables
+    assert f"| seed | clip | {REFERENCE} | 2048 | 16.0 | no |  |" in tables
+    assert f"| seed | tokens | {REFERENCE} | 4096 | 32.0 | yes |  |" in tables
 
 
 def test_pictures_are_drawn_of_what_was_measured(root):

@@ -1,0 +1,266 @@
+"""Explaining one clip with the storage of the published method: what this project's memory is compared with.
+
+Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021, as their code does it,
+written out for this model:
+
+- every layer keeps what it was given and what it gave, as their forward hooks do;
+- the autograd graph of the whole forward pass is kept until the end (`retain_graph`);
+- every attention A and its gradient are kept for all blocks, and so is its relevance R (and the values and theirs);
+- relevance runs a layer again under autograd where its rule asks for it.
+
+Their rules: stabiliser 1e-9, negative relevance cut in each head before the mean over heads. Arithmetic is in the
+model's own dtype. Where they compute something and drop it at once (the inhibiting part of the linear rule, whose
+factor is 0), this does not: nothing here is larger than it has to be to store what they store. Self-subtract, which
+their model does not have, follows this project's rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from istvt.block import Block
+from istvt.model import ISTVT
+from kernels import self_subtract
+
+
+class Layer:
+    """A layer that keeps its inputs and its output; relevance passes through as it is (LayerNorm, softmax, GELU)."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The output. The inputs are kept as leaves of their own, so that the layer can be run again."""
+        self.inputs = [x.detach().requires_grad_() for x in inputs]
+        self.output = self.function(*inputs)
+        return self.output
+
+    def relevance(self, relevance: Tensor) -> Tensor:
+        """Relevance of the input from that of the output."""
+        return relevance
+
+    def _shares(self, relevance: Tensor) -> list[Tensor]:
+        """The ratio rule for every input: ``x * d out / d x * (relevance / out)``."""
+        with torch.enable_grad():
+            out = self.function(*self.inputs)
+        slopes = torch.autograd.grad(out, self.inputs, divide(relevance, out.detach()))
+        return [x.detach() * slope for x, slope in zip(self.inputs, slopes, strict=True)]
+
+
+class Product(Layer):
+    """A product of two matrices: the ratio rule, half of the relevance to each."""
+
+    def __init__(self, equation: str) -> None:
+        super().__init__(lambda a, b: torch.einsum(equation, a, b))
+
+    def relevance(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the two operands."""
+        a, b = self._shares(relevance)
+        return a.div_(2), b.div_(2)
+
+
+class Sum(Layer):
+    """A residual addition: the ratio rule, each summand scaled to its share of the two absolute sums."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.add)
+
+    def relevance(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the two summands. Sums are over everything: one clip at a time."""
+        a, b = self._shares(relevance)
+        sum_a, sum_b = a.sum(), b.sum()
+        factor = divide(relevance.sum(), sum_a.abs() + sum_b.abs())
+        return a * (factor * sum_a.sign()), b * (factor * sum_b.sign())
+
+
+class Linear(Layer):
+    """``x W^T + bias``: contributions of positive sign count, the bias does not."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(lambda x: functional.linear(x, weight, bias))
+        self.weight = weight
+
+    def relevance(self, relevance: Tensor) -> Tensor:
+        """Of the input."""
+        weight = self.weight.detach()
+        parts = [(self.inputs[0].detach().clamp(**one).requires_grad_(), weight.clamp(**one)) for one in SIGNS]
+        with torch.enable_grad():
+            out = sum(functional.linear(x, signed) for x, signed in parts)
+        slopes = torch.autograd.grad(out, [x for x, _ in parts], divide(relevance, out.detach()))
+        return sum(x.detach() * slope for (x, _), slope in zip(parts, slopes, strict=True))
+
+
+SIGNS = ({"min": 0}, {"max": 0})
+
+
+class SelfSubtract(Layer):
+    """Differences of neighbouring frames: relevance goes to the two in proportion to their absolute values."""
+
+    def __init__(self) -> None:
+        super().__init__(self_subtract)
+
+    def relevance(self, relevance: Tensor) -> Tensor:
+        """Of the frames."""
+        size = self.inputs[0].detach().abs()
+        both = size[:, 2:] + size[:, 1:-1]
+        later = torch.where(both > 0, size[:, 2:] / both.clamp(min=torch.finfo(both.dtype).tiny), 0.5)
+        result = relevance.clone()
+        result[:, 2:] = relevance[:, 2:] * later
+        result[:, 1:-1] += relevance[:, 2:] * (1 - later)
+        return result
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """``a / (b + 1e-9)``, and 0 where b is 0."""
+    shifted = b + 1e-9
+    return torch.where(b == 0, 0.0, a / torch.where(shifted == 0, 1e-9, shifted))
+
+
+class Attention:
+    """One attention, from its normalised tokens to what its output projection gives.
+
+    Everything the method keeps stays here: ``attention`` and its ``gradient``, ``attention_relevance``, and ``values``
+    and ``values_relevance``, all of the whole clip.
+
+    Args:
+        attention: of the model.
+        subtracts: whether queries and keys come from differences of neighbouring frames.
+        order: of [B, F, S, N, D], that brings what is attended over to dimension 3.
+    """
+
+    def __init__(self, attention: torch.nn.Module, subtracts: bool, order: tuple[int, ...]) -> None:
+        heads, head_dim = attention.heads, attention.head_dim
+        queries_keys, values = attention.qkv.weight.split([2 * heads * head_dim, heads * head_dim])
+        self.heads, self.order = heads, order
+        self.subtract = SelfSubtract() if subtracts else Layer(lambda x: x)
+        self.queries_keys, self.to_values = Linear(queries_keys), Linear(values)
+        self.scores = Product("...id,...jd->...ij")
+        self.softmax = Layer(lambda scores: scores.softmax(-1))
+        self.attend = Product("...ij,...jd->...id")
+        self.project = Linear(attention.proj.weight, attention.proj.bias)
+        self.scale = attention.scale
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[B, F, S, C] -> [B, F, S, C]."""
+        q, k = self.queries_keys(self.subtract(x)).chunk(2, -1)
+        q, k, self.values = (self._by_head(t) for t in (q, k, self.to_values(x)))
+        self.attention = self.softmax(self.scores(q, k) * self.scale)
+        return self.project(self._by_token(self.attend(self.attention, self.values)))
+
+    def relevance(self, relevance: Tensor) -> Tensor:
+        """Of the normalised tokens."""
+        relevance = self._by_head(self.project.relevance(relevance))
+        self.attention_relevance, self.values_relevance = self.attend.relevance(relevance)
+        parts = self.scores.relevance(self.softmax.relevance(self.attention_relevance))
+        queries_keys = torch.cat([self._by_token(part) for part in parts], -1)
+        through_queries_keys = self.subtract.relevance(self.queries_keys.relevance(queries_keys))
+        return through_queries_keys + self.to_values.relevance(self._by_token(self.values_relevance))
+
+    def weighted(self) -> Tensor:
+        """``I + mean over heads of max(R * gradient, 0)``: [B, groups, L, L]."""
+        product = (self.gradient * self.attention_relevance).clamp(min=0).mean(2)
+        return product + torch.eye(product.shape[-1], dtype=product.dtype, device=product.device)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """[B, F, S, N * D] -> [B, groups, N, L, D]."""
+        return x.unflatten(-1, (self.heads, -1)).permute(self.order)
+
+    def _by_token(self, x: Tensor) -> Tensor:
+        """[B, groups, N, L, D] -> [B, F, S, N * D]."""
+        inverse = [self.order.index(dimension) for dimension in range(5)]
+        return x.permute(inverse).flatten(-2)
+
+
+class ReferenceBlock:
+    """One block of `temporal_first`, layer by layer."""
+
+    def __init__(self, block: Block) -> None:
+        self.norms = [Layer(norm) for norm in (block.norm_temporal, block.norm_spatial, block.norm_mlp)]
+        self.temporal = Attention(block.temporal, block.temporal.self_subtract, (0, 2, 3, 1, 4))
+        self.spatial = Attention(block.spatial, False, (0, 1, 3, 2, 4))
+        self.add_attention, self.add_mlp = Sum(), Sum()
+        self.fc1, self.fc2 = (Linear(layer.weight, layer.bias) for layer in (block.mlp.fc1, block.mlp.fc2))
+        self.gelu = Layer(functional.gelu)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[B, F, S, C] -> [B, F, S, C]."""
+        norm_temporal, norm_spatial, norm_mlp = self.norms
+        x = self.add_attention(x, self.spatial(norm_spatial(self.temporal(norm_temporal(x)))))
+        return self.add_mlp(x, self.fc2(self.gelu(self.fc1(norm_mlp(x)))))
+
+    def relevance(self, relevance: Tensor) -> Tensor:
+        """Of the block's input; where a tensor went two ways the relevance of both sums."""
+        norm_temporal, norm_spatial, norm_mlp = self.norms
+        straight, branch = self.add_mlp.relevance(relevance)
+        for layer in (self.fc2, self.gelu, self.fc1, norm_mlp):
+            branch = layer.relevance(branch)
+        straight, branch = self.add_attention.relevance(straight + branch)
+        for layer in (self.spatial, norm_spatial, self.temporal, norm_temporal):
+            branch = layer.relevance(branch)
+        return straight + branch
+
+
+@dataclass
+class Heatmaps:
+    """What it gives: logits [1], and heat [1, T, H, W] in time and in space."""
+
+    logits: Tensor
+    temporal: Tensor
+    spatial: Tensor
+
+
+def explain(
+    model: ISTVT, clips: Tensor | None = None, *, tokens: Tensor | None = None, parameter_gradients: bool = False
+) -> Heatmaps:
+    """Heatmaps of one clip for "fake".
+
+    Args:
+        model: of `temporal_first` attention, in evaluation mode.
+        clips: [1, T, 3, H_i, W_i]; or
+        tokens: [1, F, S, C].
+        parameter_gradients: keep the gradient of every parameter until the end too, as their `backward()` fills them
+            although nothing reads them.
+
+    Raises:
+        ValueError: the model has another kind of attention, or there are several clips.
+    """
+    if model.config.attention != "temporal_first":
+        raise ValueError(f"attention is {model.config.attention!r}; this is written for 'temporal_first' only.")
+    grid = (-1, *model.config.feature_grid)
+    blocks = [ReferenceBlock(block) for block in model.blocks]
+    norm, head = Layer(model.norm), Linear(model.head.weight, model.head.bias)
+    with torch.enable_grad():
+        first = x = model.tokenize(clips) if tokens is None else tokens
+        if len(first) != 1:
+            raise ValueError(f"there are {len(first)} clips; their rules mix those of a batch, so give one at a time.")
+        for block in blocks:
+            x = block(x)
+        logits = head(norm(x)[:, 0, 0])
+        attentions = [one for block in blocks for one in (block.temporal, block.spatial)]
+        wanted = [one.attention for one in attentions] + list(model.parameters() if parameter_gradients else ())
+        gradients = torch.autograd.grad(logits.sum(), wanted, retain_graph=True, allow_unused=True)
+    for one, gradient in zip(attentions, gradients, strict=False):
+        one.gradient = gradient
+
+    relevance = torch.zeros_like(first)
+    relevance[:, 0, 0] = head.relevance(torch.ones_like(logits))
+    relevance = norm.relevance(relevance)
+    for block in reversed(blocks):
+        relevance = block.relevance(relevance)
+
+    temporal = _rollout([block.temporal.weighted() for block in blocks])[:, 1:, 0, 1:].transpose(1, 2)
+    spatial = _rollout([block.spatial.weighted() for block in blocks])[:, 1:, 0, 1:]
+    return Heatmaps(logits.detach().squeeze(-1), temporal.unflatten(2, grid[1:]), spatial.unflatten(2, grid[1:]))
+
+
+def _rollout(weighted: list[Tensor]) -> Tensor:
+    """The product of all blocks, the last one leftmost."""
+    product = weighted[0]
+    for matrix in weighted[1:]:
+        product = matrix @ product
+    return product

@@ -1,0 +1,163 @@
+"""The benchmark of relevance on a CPU, with clocks that stand still; and what it weighs an explanation against."""
+
+import argparse
+
+import pytest
+import torch
+
+from bench import explanation_cost, timing
+from bench import reference_relevance_storage as published
+from bench import relevance as benchmark
+from bench.__main__ import main
+from bench.processor_timing import peak_bytes
+from bench.record import read_folder
+from istvt import ISTVT, ISTVTConfig
+from istvt.explain import explain
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(benchmark, "POSITIONS", 10)
+    monkeypatch.setattr(benchmark, "HEADS", 2)
+
+
+@pytest.fixture
+def without_a_gpu(monkeypatch):
+    """Everything but the time and the memory of a call, which take a GPU, is real."""
+    monkeypatch.setattr(timing, "time_call", lambda function, **_: timing.Timing(10.0, 9.0, 11.0))
+    monkeypatch.setattr(timing, "peak_bytes", lambda function: 1024)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+
+def tiny_model(depth: int = 3, **options) -> ISTVT:
+    torch.manual_seed(0)
+    config = ISTVTConfig(
+        frames=3, image_size=40, dim=16, heads=2, depth=depth, mlp_dim=24, backbone_dims=(4, 4, 8, 8), **options
+    )
+    return ISTVT(config).eval()
+
+
+@pytest.mark.parametrize("which", benchmark.PASSES)
+@pytest.mark.parametrize("kind", benchmark.KINDS)
+def test_the_stored_form_computes_what_the_kernels_do_padded_or_not(kind, which, small):
+    plain = benchmark.inputs(kind, 2, 3, 11, 11, "cpu")
+    padded = benchmark.inputs(kind, 2, 3, 11, 16, "cpu")
+    expected = benchmark.stored(kind, which, plain, 11**-0.5)
+    for tensors in (plain, padded):
+        found = benchmark.ours(kind, which, tensors, 11**-0.5)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one[..., : other.shape[-1]], other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_floor_counts_what_must_move_and_that_of_the_stored_form_three_matrices_twice():
+    tensor, matrix = 4 * 8 * 7 * 362 * 8 * 96, 4 * 8 * 7 * 362**2
+    assert benchmark.floors("spatial", "map", 8, 6, 96) == (5 * tensor + matrix, 5 * tensor + matrix + 6 * 8 * matrix)
+    assert benchmark.floors("spatial", "relevance", 8, 6, 96)[0] == 7 * tensor
+    assert benchmark.floors("temporal", "map", 8, 6, 96)[0] == 5 * tensor + 4 * 8 * 362 * 7**2
+    needed = benchmark.useful_operations("spatial", "map", 8, 6, 91)
+    assert needed == 3 * 2 * 8 * 7 * 8 * 362**2 * 91
+    assert benchmark.useful_operations("spatial", "relevance", 8, 6, 91) == 2 * needed
+
+
+def test_every_contender_is_a_row_a_pass_and_who_runs_out_of_memory_says_so(small, without_a_gpu, monkeypatch):
+    def greedy(kind, which, tensors, scale):
+        if which == "map":
+            raise torch.OutOfMemoryError
+        return benchmark.stored(kind, which, tensors, scale)
+
+    monkeypatch.setitem(benchmark.CONTENDERS, "stored", greedy)
+    rows = list(benchmark.measure("spatial", 1, 2, 8, 1e12, 1, device="cpu"))
+    assert [(row["contender"], row["pass"]) for row in rows] == [
+        (name, which) for name in ("ours", "stored") for which in benchmark.PASSES
+    ]
+    assert [row.get("note") for row in rows] == [None] * 4 + ["out of memory", None]
+    assert all(("microseconds" in row) != ("note" in row) for row in rows)
+    floor, _ = benchmark.floors("spatial", "relevance", 1, 2, 16)
+    assert rows[0]["share_of_floor"] == pytest.approx(floor / 1e12 / 10e-6)
+
+
+def test_the_command_writes_the_operations_at_both_head_dimensions(small, without_a_gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
+    measure = benchmark.measure
+    monkeypatch.setattr(benchmark, "measure", lambda *given: measure(*given, device="cpu"))
+    monkeypatch.setattr(benchmark, "QUICK_SHAPES", [(1, 2)])
+    list(benchmark._operations(argparse.Namespace(quick=True, milliseconds=1), tmp_path))
+    (tmp_path / "environment.json").write_text('{"kind": "GPU", "date": ""}')
+    rows = read_folder(tmp_path).tables["relevance"]
+    assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in benchmark.KINDS for d in ("64", "91")}
+
+
+@pytest.mark.parametrize("self_subtract", [True, False])
+@pytest.mark.parametrize("parameter_gradients", [True, False])
+def test_the_published_storage_gives_the_heatmaps_of_its_rules(self_subtract, parameter_gradients):
+    """Theirs layer by layer under autograd, and this project's by written-out formulas."""
+    model = tiny_model(self_subtract=self_subtract).double()
+    clip = 2 * torch.rand(1, 3, 3, 40, 40, dtype=torch.float64) - 1
+    expected = explain(model, clip, stabilizer="reference", clamp="before_mean", keep_maps=True)
+    found = published.explain(model, clip, parameter_gradients=parameter_gradients)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=0)
+    for name in ("temporal", "spatial"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=0)
+        assert getattr(found, name).std() > 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_published_storage_is_what_their_code_keeps_of_a_block_and_not_more():
+    """Of each attention: scores, scaled scores, A, its gradient, R. Of tokens: every layer's inputs and outputs."""
+
+    def peak(depth):
+        torch.manual_seed(0)
+        config = ISTVTConfig(frames=7, grid=(6, 6), dim=48, heads=4, depth=depth, mlp_dim=96)
+        model, tokens = ISTVT(config).eval(), torch.randn(1, 8, 37, 48)
+        return peak_bytes(lambda: published.explain(model, tokens=tokens))
+
+    matrices = 5 * (8 * 4 * 37**2 + 37 * 4 * 8**2)
+    # Three norms, the difference, two output projections, two sums, MLP out; q, k, v, their copies by head, the output
+    # by head and by token and the relevance of v, twice; two hidden tensors of twice the width.
+    tokens = (9 + 2 * 9 + 2 * 2) * 8 * 37 * 48
+    assert (peak(4) - peak(2)) / 2 == pytest.approx(4 * (matrices + tokens), rel=0.1)
+
+
+def test_the_published_storage_is_written_for_one_clip_and_one_order_of_attentions():
+    with pytest.raises(ValueError, match="attention is 'spatial_first'"):
+        published.explain(tiny_model(attention="spatial_first"), torch.zeros(1, 3, 3, 40, 40))
+    with pytest.raises(ValueError, match="there are 2 clips"):
+        published.explain(tiny_model(), torch.zeros(2, 3, 3, 40, 40))
+
+
+def test_on_a_cpu_the_command_weighs_an_explanation_and_times_nothing(tmp_path, capsys):
+    assert main(["relevance", "--quick", "--preset", "small", "--output", str(tmp_path)]) == 0
+    assert "what an explanation stores is measured, and no time" in capsys.readouterr().out
+    (tmp_path / "environment.json").write_text('{"kind": "CPU", "date": ""}')
+    tables = read_folder(tmp_path).tables
+    assert set(tables) == {"explanation_memory"}
+    rows = {(row["from"], row["storage"]): row for row in tables["explanation_memory"]}
+    assert {start for start, _ in rows} == {"clip", "tokens"}
+    for start in ("clip", "tokens"):
+        light, full = (rows[start, name] for name in explanation_cost.QUICK_STORAGES)
+        assert float(light["over_light"]) == 1
+        ratio = int(full["peak_bytes"]) / int(light["peak_bytes"])
+        assert float(full["over_light"]) == pytest.approx(ratio, rel=1e-4)
+
+
+def test_who_runs_out_of_memory_when_weighed_is_a_row_that_says_so(monkeypatch):
+    def greedy(model, **of):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setitem(explanation_cost.STORAGES, explanation_cost.REFERENCE, greedy)
+    rows = list(explanation_cost.measure_memory("small", CPU, explanation_cost.QUICK_STORAGES))
+    assert [row["note"] for row in rows] == ["", "not measured: out of memory"] * 2
+    assert rows[1]["peak_bytes"] is None and rows[1]["over_light"] is None
+
+
+def test_explaining_is_timed_against_training_steps_in_each_precision(monkeypatch):
+    monkeypatch.setattr(explanation_cost, "PAIRS", (("float32", "float32"), ("float32", "bfloat16")))
+    rows = list(explanation_cost.measure_time("small", 1, CPU, 1, execution="eager"))
+    assert [(row["arithmetic"], row["training"]) for row in rows] == list(explanation_cost.PAIRS)
+    assert all(row["ratio"] == row["explain_ms"] / row["training_ms"] and not row["note"] for row in rows)
+    (left, _) = explanation_cost.measure_time("small", 1, CPU, 1, execution=None)
+    assert left["explain_ms"] > 0 and left["ratio"] is None
+    assert left["note"] == "the training step is timed by bench training"
