@@ -69,7 +69,7 @@ def training_bars(recording: Recording) -> Figure | None:
     for chart, panel in zip(_charts(figure, len(panels)), panels, strict=True):
         there = [row for row in rows if (row["preset"], row["attention"]) == panel]
         speeds = [float(row["clips_per_second"]) for row in there]
-        colours = [OURS if row["method"] == "this project" else OTHERS for row in there]
+        colours = [OURS if row["method"].startswith("this project") else OTHERS for row in there]
         bars = chart.barh([row["method"] for row in there], speeds, color=colours)
         chart.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
         chart.set_title(" ".join(panel), fontsize=10)

@@ -278,6 +278,8 @@ def promises(device: Device | None) -> str:
 
 
 def _promises(rows: Rows, device: Device | None):
+    from bench.training import PROJECT
+
     found = {_case(row): row for row in rows}
 
     def step(attention: str, method: str) -> float | None:
@@ -287,20 +289,24 @@ def _promises(rows: Rows, device: Device | None):
     def over(numerator: float | None, denominator: float | None) -> float | None:
         return None if numerator is None or denominator is None else numerator / denominator
 
-    ours = step("full", "this project")
-    use = found.get(("seed", "full", "bfloat16", "this project"), {}).get("utilisation_data_sheet")
+    def fastest(attention: str) -> str:
+        """Of this project's ways to run a step, the one that took least; the first where none was measured."""
+        return min(PROJECT, key=lambda method: step(attention, method) or float("inf"))
+
+    case = ("seed", "full", "bfloat16", fastest("full"))
+    ours = step("full", case[3])
+    spatial = step("spatial_only", fastest("spatial_only"))
+    use = found.get(case, {}).get("utilisation_data_sheet")
     shares = [
         float(row["share"])
         for row in (device.rows("training_families") if device else [])
-        if _case(row) == ("seed", "full", "bfloat16", "this project")
-        and row["family"] in ("temporal attention", "spatial attention")
+        if _case(row) == case and row["family"] in ("temporal attention", "spatial attention")
     ]
     return (
         ("model FLOP utilisation", "at least 55 %", "{:.1%}", float(use) if use else None, lambda x: x >= 0.55),
         ("speed over naive eager", "at least 3", "{:.2f}", over(step("full", "naive eager"), ours), lambda x: x >= 3),
         ("speed over compiled SDPA", "at least 1.3", "{:.2f}", over(step("full", "compiled SDPA"), ours),
          lambda x: x >= 1.3),
-        ("step time over spatial-only", "at most 1.5", "{:.2f}", over(ours, step("spatial_only", "this project")),
-         lambda x: x <= 1.5),
+        ("step time over spatial-only", "at most 1.5", "{:.2f}", over(ours, spatial), lambda x: x <= 1.5),
         ("attention kernels in the step", "under 20 %", "{:.1%}", sum(shares) if shares else None, lambda x: x < 0.2),
     )  # fmt: skip
