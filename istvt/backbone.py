@@ -87,7 +87,7 @@ def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list
         The keys of the middle flow, exit flow and classifier, which were ignored by name.
 
     Raises:
-        InputError: the file cannot be read, or keys are missing, unknown or misshapen (all named in one sentence).
+        InputError: the file cannot be read, or keys are missing, unknown or misshapen (the first few are named).
     """
     path = Path(path)
     if not path.is_file():
@@ -120,6 +120,7 @@ def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list
         if name in state and state[name].shape != wanted[name].shape
     ]
     if problems:
-        raise InputError(f"backbone weights {path}: {'; '.join(problems)}")
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(f"backbone weights {path}: {'; '.join(problems[:3])}{more}")
     backbone.load_state_dict(state, strict=False)
     return ignored

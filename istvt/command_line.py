@@ -6,9 +6,11 @@ Heavy packages are imported by the subcommands that need them, so that --help is
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from rich.markup import escape
 from dataloading.errors import InputError
 
 from .config import PRESETS, ISTVTConfig, preset
+from .option_parser import OptionParser, read_settings_file
 from .say_once import another_has_said_why, first_to_say
 from .settings import DataSettings, TrainingSettings
 
@@ -55,10 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(errors, "stopped; what was finished is kept, and the same command goes on from there")
         return STOPPED
-    except Exception:
+    except Exception as error:
         if another_has_said_why():
             return USAGE_ERROR
-        raise
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        _say(errors, refusal)
+        return USAGE_ERROR
+
+
+def _refusal(error: Exception) -> str | None:
+    """The sentence for what the machine refuses: a file that cannot be read or written, a full disk."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return None
+    if error.filename is None:
+        return error.strerror if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    return f"{error.filename}: cannot be read or written ({error.strerror})"
 
 
 def _say(console: Console, sentence: str) -> None:
@@ -71,11 +87,11 @@ Command = Callable[[ArgumentParser, Namespace, Console], int]
 
 def build_parser(base: ISTVTConfig) -> tuple[ArgumentParser, dict[str, Command]]:
     """The parser and what runs for each subcommand; `base` gives the defaults of the model's options."""
-    parser = ArgumentParser(prog="istvt", description=DESCRIPTION, formatter_class=_formatter())
+    parser = OptionParser(prog="istvt", description=DESCRIPTION)
     subcommands = parser.add_subcommands(required=True)
     commands: dict[str, Command] = {}
     for name, (add, run, help_line) in _COMMANDS.items():
-        sub = ArgumentParser(prog=f"istvt {name}", description=run.__doc__, formatter_class=_formatter())
+        sub = OptionParser(prog=f"istvt {name}", description=run.__doc__)
         sub.add_argument("--config", action="config", help="YAML file with any of these options")
         add(sub, base)
         subcommands.add_subcommand(name, sub, help=help_line)
@@ -83,26 +99,17 @@ def build_parser(base: ISTVTConfig) -> tuple[ArgumentParser, dict[str, Command]]
     return parser, commands
 
 
-def _formatter() -> type:
-    from jsonargparse import DefaultHelpFormatter
-
-    class Formatter(DefaultHelpFormatter):
-        """Descriptions keep their line breaks."""
-
-        def _fill_text(self, text: str, width: int, indent: str) -> str:
-            return "\n".join(indent + line.strip() if line.strip() else "" for line in text.splitlines())
-
-    return Formatter
-
-
 def _preset_of(arguments: Sequence[str]) -> ISTVTConfig:
-    """The preset that the command line names: it gives the defaults under which the other options are read."""
-    for position, argument in enumerate(arguments):
-        if argument == "--preset" and position + 1 < len(arguments):
-            return preset(arguments[position + 1])
-        if argument.startswith("--preset="):
-            return preset(argument.removeprefix("--preset="))
-    return PRESETS["small"]
+    """The preset that the command line or a settings file names: the defaults under which the options are read."""
+    in_files = [read_settings_file(path).get("preset") for path in _given(arguments, "--config")]
+    named = [name for name in in_files if name is not None] + _given(arguments, "--preset")
+    return preset(str(named[-1])) if named else PRESETS["small"]
+
+
+def _given(arguments: Sequence[str], option: str) -> list[str]:
+    """The values that an option is given, in order."""
+    values = [argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}=")]
+    return values + [value for name, value in pairwise(arguments) if name == option]
 
 
 def _add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -272,6 +279,12 @@ def _add_evaluate(parser: ArgumentParser, base: ISTVTConfig) -> None:
         default=None,
         help="with --explain: LRP is measured with each of these, numbers or 'reference'; default: its default",
     )
+    parser.add_argument(
+        "--fill",
+        choices=["surroundings", "grey"],
+        default="surroundings",
+        help="with --explain: what stands where pixels were removed; grey can look forged itself",
+    )
     _add_device(parser)
     parser.add_class_arguments(DataSettings, "data")
 
@@ -329,6 +342,7 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
             index,
             split=options.split,
             stabilizers=options.stabilizers or (DEFAULT_STABILIZER,),
+            fill=options.fill,
             clips_per_video=data.evaluation_clips,
             decoder=data.decoder,
             workers=data.workers,
@@ -502,6 +516,7 @@ def _model(parser: ArgumentParser, options: Namespace, console: Console) -> int:
         f"{config.positions} positions ({height}x{width} grid), C={config.dim}, N={config.heads}, "
         f"D={config.resolved_head_dim}, M={config.depth}",
         highlight=False,
+        soft_wrap=True,
     )
     table = Table("part", "parameters", "layers, G MAC", "attention products, G MAC", box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -541,7 +556,10 @@ def _add_output(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 def _add_experiment(parser: ArgumentParser, base: ISTVTConfig) -> None:
     _add_output(parser, base)
-    parser.add_argument("--document", type=Path | None, default=None, help="also write the table to this Markdown file")
+    parser.add_argument("--documents", type=Path | None, default=None, help="also write its pages to this directory")
+    parser.add_argument(
+        "--readme", type=Path | None, default=None, help="also write a short table between this file's markers"
+    )
 
 
 def _demo(parser: ArgumentParser, options: Namespace, console: Console) -> int:
@@ -556,10 +574,11 @@ def _demo(parser: ArgumentParser, options: Namespace, console: Console) -> int:
 def _experiment(parser: ArgumentParser, options: Namespace, console: Console) -> int:
     """What each attention can see: train `spatial_only` and the full model on the synthetic set, with several seeds.
 
-    The first judges each frame alone and cannot see flicker; the full model can; both see blend."""
+    The first judges each frame alone and cannot see flicker; the full model can; both see blend. Then measure whether
+    the explanations of the full models are true of them: deletion curves, pointing game, heat inside the mask."""
     from .experiment import experiment
 
-    return experiment(options.output or Path("runs/experiment"), console, options.document)
+    return experiment(options.output or Path("runs/experiment"), console, options.documents, options.readme)
 
 
 def _bar(console: Console, description: str) -> Any:
@@ -591,7 +610,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser, ISTVTConfig], None], Comman
     "model": (_add_model_command, _model, "print a model's parameters and cost"),
     "doctor": (_add_nothing, _doctor, "print what is installed and usable"),
     "demo": (_add_output, _demo, "the whole path in a few minutes"),
-    "experiment": (_add_experiment, _experiment, "what each attention can see, measured"),
+    "experiment": (_add_experiment, _experiment, "measure what each attention sees and whether explanations are true"),
 }
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class TrainingSettings:
                 raise InputError(f"training.{name} is {getattr(self, name)}; expected at least 1")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate is {self.learning_rate}; expected more than 0")
-        at_least_zero = ("momentum", "weight_decay", "warmup_epochs", "gradient_clip", "checkpoint_steps")
-        for name in (*at_least_zero, "checkpoint_minutes"):
+        at_least_zero = ("momentum", "weight_decay", "warmup_epochs", "gradient_clip", "seed")
+        for name in (*at_least_zero, "checkpoint_steps", "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise InputError(f"training.{name} is {getattr(self, name)}; expected 0 or more")

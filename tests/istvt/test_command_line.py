@@ -1,6 +1,7 @@
 """What a person types and what comes back: each command for real, and each mistake in one sentence."""
 
 import csv
+import errno
 import json
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
 from istvt.checkpoint import load_model
-from istvt.command_line import main
+from istvt.command_line import _COMMANDS, main
 
 
 def refused(capsys, arguments: list[str]) -> str:
@@ -173,13 +174,91 @@ def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trai
         (["model", "--preset", "huge"], "preset is 'huge'; expected one of seed, published, small"),
         (["model", "--model.dim=15"], "model.dim is 15"),
         (["train", "--training.epochs=0"], "training.epochs is 0"),
-        (["train", "--device=tpu9"], "device"),
+        (["train", "--training.seed=-1"], "training.seed is -1; expected 0 or more"),
+        (["train", "--device=tpu9"], "device is 'tpu9'"),
+        (["predict", "a.mp4", "--device=meta"], "device is 'meta'; expected auto, cpu, cuda or cuda:N"),
         (["synthesize", "/tmp/never-made", "--identities=3"], "identities"),
         (["model", "--preset", "seed", "--backbone-weights", "/nowhere.pth"], "/nowhere.pth: no such file"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
     assert says in refused(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["explain", "a.mp4", "--method=shap"], "--method is 'shap'; expected one of lrp, gradient, rollout, raw"),
+        (["train", "--training.epochs=many"], "--training.epochs is 'many'; expected a whole number"),
+        (["train", "--training.precision=int8"], "--training.precision is 'int8'; expected one of auto, float32"),
+        (["model", "--model.grid=3"], "--model.grid is '3'; expected two whole numbers such as [19,19]"),
+        (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
+        (["evaluate", "--stabilizers=x"], "--stabilizers is 'x'; expected a list such as [0.01,reference]"),
+        (["explain"], "VIDEO is missing; istvt explain --help lists the options"),
+        (["train", "--data.root"], "--data.root is given without a value; istvt train --help"),
+        (["dataset", "here", "there"], "there is not known here; istvt dataset --help"),
+        (["trian"], "the command is 'trian'; expected one of synthesize, dataset, prepare, train,"),
+        (["model", "--pre=seed"], "--pre=seed is not known here"),
+        (["train", "--data=absent.yaml"], "--data is 'absent.yaml'; expected a YAML file of options"),
+    ],
+)
+def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys, arguments, says):
+    """It used to be the whole usage, then a line that spoke of Python's types."""
+    assert says in refused(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "settings.yaml: cannot be read (No such file or directory)"),
+        ("model: [", "settings.yaml: not YAML"),
+        ("3", "settings.yaml: holds no options"),
+        ("model:\n  depths: 3\n", "model.depths is no option of this command"),
+        ("model:\n  depth: three\n", "--model.depth is 'three'; expected a whole number"),
+        ("preset: huge\n", "preset is 'huge'; expected one of seed, published, small"),
+    ],
+)
+def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, content, says):
+    path = tmp_path / "settings.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert says in refused(capsys, ["model", f"--config={path}"])
+
+
+def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tmp_path, capsys):
+    """The file's preset was recorded, and the model was another."""
+    (tmp_path / "settings.yaml").write_text("preset: seed\nmodel:\n  depth: 3\n")
+    assert main(["model", "--config", str(tmp_path / "settings.yaml")]) == 0
+    assert "C=728, N=8, D=91, M=3" in capsys.readouterr().out
+    assert main(["model", "--config", str(tmp_path / "settings.yaml"), "--preset=small"]) == 0
+    assert "C=64, N=4, D=16, M=3" in capsys.readouterr().out
+
+
+def test_every_command_explains_itself_in_its_help(capsys):
+    for name in _COMMANDS:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        usage, _, rest = capsys.readouterr().out.partition("\n\n")
+        assert usage.startswith(f"usage: istvt {name}")
+        assert "\n" not in usage
+        assert rest.startswith(_COMMANDS[name][1].__doc__.splitlines()[0])
+        assert "<class" not in rest
+
+
+def test_a_full_disk_is_one_sentence_and_a_fault_of_the_program_is_not(capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def broken(*_):
+        raise OSError("a fault")
+
+    for run in (full, broken):
+        add, _, line = _COMMANDS["doctor"]
+        monkeypatch.setitem(_COMMANDS, "doctor", (add, run, line))
+        if run is full:
+            assert "No space left on device" in refused(capsys, ["doctor"])
+    with pytest.raises(OSError, match="a fault"):
+        main(["doctor"])
 
 
 def test_training_without_a_face_index_says_what_to_run(synthetic_set, tmp_path, capsys, train_arguments):
