@@ -90,7 +90,10 @@ class ISTVT(nn.Module):
                 f"clips have shape {tuple(clips.shape)}; expected [clips, {config.frames} frames, 3, height, width]"
             )
         frames = clips.flatten(0, 1)
-        features = torch.cat([self.backbone(part) for part in frames.split(frames_at_once or max(1, len(frames)))])
+        if frames_at_once is None:
+            features = self.backbone(frames)
+        else:
+            features = torch.cat([self.backbone(part) for part in frames.split(frames_at_once)])
         if tuple(features.shape[-2:]) != config.feature_grid:
             raise InputError(
                 f"clips of {clips.shape[-2]}x{clips.shape[-1]} pixels give a {features.shape[-2]}x{features.shape[-1]} "

@@ -7,6 +7,7 @@ what runs and not a copy of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,9 +73,12 @@ def architecture(x: torch.Tensor) -> int:
     """Compute capability as one number (90 for an H200) of the device of ``x``; 0 in the interpreter."""
     if _recording is not None:
         return _recording.architecture
-    if x.device.type != "cuda":
-        return 0
-    major, minor = torch.cuda.get_device_capability(x.device)
+    return _architecture_of(x.device) if x.device.type == "cuda" else 0
+
+
+@functools.cache  # a step asks a hundred times, and PyTorch takes as long to answer as to launch a kernel
+def _architecture_of(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
 
 
@@ -96,8 +100,9 @@ def launch(kernel: Any, programs: int, setting: Setting, device: torch.device, /
         return
     if programs == 0:
         return
-    guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    with guard:  # backward runs on a thread of its own, whose current device may be another (pytorch#124565)
+    # Backward runs on a thread of its own, whose current device may be another (pytorch#124565).
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    with torch.cuda.device(device) if elsewhere else contextlib.nullcontext():
         kernel[(programs,)](**arguments, **launch_options(setting))
 
 
