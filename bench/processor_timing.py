@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
     Added up from every allocation and release that the allocator reports, those inside an operator too.
     """
+    gc.collect()  # else what earlier calls left in cycles, as Triton's interpreter does, is released meanwhile
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # two lines on stderr for every call otherwise
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = function()

@@ -6,21 +6,26 @@ and 5 backward at the unpadded head dimension. Head dimension 91 means: ours pad
 they are, with the padding copies that they need, and once more on our padded projection, which shows what the padding
 and what the kernel is worth. A peer that is missing or refuses is a row that says why.
 
-Writes spatial.csv (peers) and spatial_tape.csv (attention and its gradient, their byte floor, peak memory with and
-without) to bench/results/<gpu>/. With --tune, times candidate launch settings and prints rows for
-kernels/spatial_attention/settings.py instead.
+Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
+spatial.csv (peers), spatial_tape.csv (attention and its gradient, their byte floor), spatial_memory.csv and
+spatial_memory_exponents.csv (peak memory against S, with a tape and without) to bench/results/<gpu>/. --memory measures
+the last alone, without a GPU too: see bench/spatial_memory.py. --tune times candidate launch settings and prints rows
+for kernels/spatial_attention/settings.py instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import spatial_memory
 from bench.table import format_table
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 
 HEADS = 8
 HEAD_DIMS = (64, 91, 128)
-PASSES = ("forward", "backward", "both")
+OURS, FLEX = "ours", "flex compiled"
 # Products of S x S x D that a pass cannot do without.
 PRODUCTS = {"forward": 2, "backward": 5, "both": 7}
 
@@ -63,7 +68,7 @@ SHAPES = [
     joint(1, 361),
 ]  # fmt: skip
 QUICK_SHAPES = [PAPER, spatial(1, 361)]
-# Beside the paper's shape: what shows that memory grows with S, and with a tape as S squared.
+# Beside the paper's shape.
 TAPE_SHAPES = [spatial(1, cells) for cells in (49, 196, 361, 1024, 2304)]
 
 
@@ -85,10 +90,10 @@ def contenders(head_dim: int) -> list[Contender]:
         return spatial_attention_packed(qkv, scale=scale)
 
     padded = -(-head_dim // 16) * 16
-    found = [Contender("ours", padded, ours)]
+    found = [Contender(OURS, padded, ours)]
     if padded == head_dim:
         return found + [Contender(name, head_dim, partial(by_peer, peer, 1)) for name, peer in PEERS.items()]
-    found.append(Contender("ours, unpadded", head_dim, ours))
+    found.append(Contender(f"{OURS}, unpadded", head_dim, ours))
     found += [Contender(name, head_dim, partial(by_peer, peer, 1)) for name, peer in PEERS.items()]
     for name in ("sdpa flash", "sdpa efficient", "sdpa cudnn", "xformers"):
         found.append(Contender(f"{name}, pads by copies", head_dim, partial(by_peer, PEERS[name], 16)))
@@ -114,58 +119,85 @@ def useful_operations(shape: Shape, head_dim: int, which: str) -> int:
     return PRODUCTS[which] * 2 * heads * shape.positions**2 * head_dim
 
 
-def measure(
-    shape: Shape, head_dim: int, dtype: torch.dtype, milliseconds: int, *, device: str = "cuda", flex: bool = True
-) -> Iterator[Row]:
-    """One row a contender and pass; ``flex=False`` leaves out what has to be compiled for each shape."""
+@dataclass(frozen=True)
+class Task:
+    """One contender at one shape."""
+
+    contender: Contender
+    shape: Shape
+    head_dim: int
+    dtype: torch.dtype
+
+    @property
+    def rank(self) -> int:
+        """What is worth more comes first, and a peer that breaks the GPU's context breaks nothing of ours."""
+        return 0 if self.contender.name.startswith(OURS) else 2 if self.contender.name == FLEX else 1
+
+
+def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
+    """All contenders at ``shapes``, ours first; what compiles for each shape at the paper's alone.
+
+    At the paper's shape in float32 too, which peers compute without tensor cores.
+    """
     import torch
 
+    cases = list(itertools.product(shapes, HEAD_DIMS, (dtype,)))
+    cases[len(HEAD_DIMS) : len(HEAD_DIMS)] = [(PAPER, head_dim, torch.float32) for head_dim in (64, 91)]
+    found = [
+        Task(contender, shape, head_dim, working)
+        for shape, head_dim, working in dict.fromkeys(cases)
+        for contender in contenders(head_dim)
+        if contender.name != FLEX or (shape == PAPER and working == dtype)
+    ]
+    return sorted(found, key=lambda task: task.rank)
+
+
+def calls_of(task: Task, *, device: str = "cuda") -> dict[str, Callable[[], object]]:
+    """For each pass a call of the contender, on tensors of the GPU."""
+    import torch
+
+    qkv, grad_out = _inputs(task.shape, task.contender.width, task.dtype, device)
+    qkv.requires_grad_()
+    function = partial(task.contender.function, scale=task.head_dim**-0.5)
+
+    @cache
+    def out() -> torch.Tensor:
+        return function(qkv)
+
+    return {
+        "forward": lambda: function(qkv.detach()),
+        "backward": lambda: torch.autograd.grad(out(), qkv, grad_out, retain_graph=True),
+        "both": lambda: torch.autograd.grad(function(qkv), qkv, grad_out),
+    }
+
+
+def measure(task: Task, milliseconds: int, *, device: str = "cuda") -> Iterator[Row]:
+    """One row a pass."""
     from bench.attention_peers import reason
     from bench.timing import peak_bytes, time_call
 
-    for contender in contenders(head_dim):
-        row = _described(shape, head_dim, dtype) | {"contender": contender.name, "width": contender.width}
-        if "flex" in contender.name and not flex:
-            yield from (row | {"pass": which, "note": "not timed: compiles for each shape"} for which in PASSES)
+    row = _described(task.shape, task.head_dim, task.dtype)
+    row |= {"contender": task.contender.name, "width": task.contender.width}
+    for which, call in calls_of(task, device=device).items():
+        if refused := reason(call):
+            yield row | {"pass": which, "note": refused}
             continue
-        qkv, grad_out = _inputs(shape, contender.width, dtype, device)
-        qkv.requires_grad_()
-        scale = head_dim**-0.5
-
-        def both(contender=contender, qkv=qkv, grad_out=grad_out, scale=scale) -> object:
-            return torch.autograd.grad(contender.function(qkv, scale), qkv, grad_out)
-
-        refused = reason(both)
-        if refused:
-            yield from (row | {"pass": which, "note": refused} for which in PASSES)
-            continue
-        out = contender.function(qkv, scale)
-        calls = {
-            "forward": partial(contender.function, qkv.detach(), scale),
-            "backward": partial(torch.autograd.grad, out, qkv, grad_out, retain_graph=True),
-            "both": both,
-        }
-        for which in PASSES:
-            time = time_call(calls[which], milliseconds=milliseconds)
-            yield row | {
-                "pass": which, "microseconds": time.median, "p20": time.low, "p80": time.high,
-                "teraflops": 1e-6 * useful_operations(shape, head_dim, which) / time.median,
-                "peak_bytes": peak_bytes(calls[which]),
-            }  # fmt: skip
-        del out
+        time = time_call(call, milliseconds=milliseconds)
+        yield row | {
+            "pass": which, "microseconds": time.median, "p20": time.low, "p80": time.high,
+            "teraflops": 1e-6 * useful_operations(task.shape, task.head_dim, which) / time.median,
+            "peak_bytes": peak_bytes(call),
+        }  # fmt: skip
 
 
 def measure_tape(
     shape: Shape, head_dim: int, dtype: torch.dtype, bandwidth: float, milliseconds: int, *, device: str = "cuda"
 ) -> Iterator[Row]:
-    """What handing out attention (forward) and its gradient (backward) adds, over its bytes at write ``bandwidth``.
-
-    Peak memory stands beside it, with a tape and without: the one grows as S squared, the other as S.
-    """
+    """What handing out attention (forward) and its gradient (backward) adds, over its bytes at write ``bandwidth``."""
     import torch
 
     from bench.attention_peers import reason
-    from bench.timing import peak_bytes, time_call
+    from bench.timing import time_call
     from kernels import AttentionTape, spatial_attention
 
     qkv, grad_out = _inputs(shape, -(-head_dim // 16) * 16, dtype, device)
@@ -174,23 +206,18 @@ def measure_tape(
     def forward(tape: AttentionTape | None) -> torch.Tensor:
         return spatial_attention(*leaves, scale=head_dim**-0.5, tape=tape)
 
-    def both(taped: bool) -> object:
-        tape = AttentionTape() if taped else None
-        return *torch.autograd.grad(forward(tape), leaves, grad_out), tape
-
     matrix_bytes = 4 * shape.clips * shape.rows * HEADS * shape.positions**2
     row = _described(shape, head_dim, dtype) | {"emitted_bytes": matrix_bytes}
-    refused = reason(lambda: both(True))
+    refused = reason(lambda: torch.autograd.grad(forward(AttentionTape()), leaves, grad_out))
     if refused:
         yield row | {"note": refused}
         return
-    tapes = {True: AttentionTape(), False: None}
-    outs = {taped: forward(tape) for taped, tape in tapes.items()}
+    outs = {taped: forward(AttentionTape() if taped else None) for taped in (False, True)}
     calls = {
-        ("forward", taped): (lambda taped=taped: forward(AttentionTape() if taped else None)) for taped in tapes
+        ("forward", taped): (lambda taped=taped: forward(AttentionTape() if taped else None)) for taped in outs
     } | {
-        ("backward", taped): partial(torch.autograd.grad, outs[taped], leaves, grad_out, retain_graph=True)
-        for taped in tapes
+        ("backward", taped): partial(torch.autograd.grad, out, leaves, grad_out, retain_graph=True)
+        for taped, out in outs.items()
     }
     floor = 1e6 * matrix_bytes / bandwidth
     for which in ("forward", "backward"):
@@ -200,8 +227,6 @@ def measure_tape(
             "pass": which, "microseconds": plain, "microseconds_with_tape": taped, "added_microseconds": added,
             "floor_microseconds": floor, "added_over_floor": added / floor,
         }  # fmt: skip
-    plain, taped = (peak_bytes(partial(both, key)) for key in (False, True))
-    yield row | {"pass": "both", "peak_bytes": plain, "peak_bytes_with_tape": taped}
 
 
 def _described(shape: Shape, head_dim: int, dtype: torch.dtype) -> Row:
@@ -244,6 +269,7 @@ def tune(
     import torch
     import triton
 
+    from bench.tune import time_settings
     from kernels.launch import architecture
     from kernels.spatial_attention import settings
 
@@ -255,7 +281,7 @@ def tune(
         number = architecture(qkv)
         for kernel, (call, result) in _calls(qkv, grad_out).items():
             name = f"{kernel}_{bits}"
-            times = _times(getattr(settings, name), number, candidates(bits), call, result, milliseconds)
+            times = time_settings(getattr(settings, name), number, candidates(bits), call, result, milliseconds)
             for tried, spent in sorted(times.items(), key=lambda item: item[1]):
                 yield f"# {name} D={head_dim} {tried}: {spent:.1f} us"
             if times:
@@ -290,36 +316,9 @@ def _calls(qkv: torch.Tensor, grad_out: torch.Tensor) -> dict[str, tuple[Callabl
     }
 
 
-def _times(
-    table: dict,
-    number: int,
-    tried: list[TileSetting],
-    call: Callable[[], None],
-    result: torch.Tensor,
-    milliseconds: int,
-) -> dict[TileSetting, float]:
-    """Microseconds of each setting that works and agrees with the present one; ``table`` is left as it was."""
-    from bench.attention_peers import reason
-    from bench.timing import time_call
-
-    call()
-    expected = result.clone()
-    before, times = dict(table), {}
-    try:
-        for setting in tried:
-            table[number] = [(128, setting)]
-            result.fill_(float("nan"))
-            if reason(call) is None and (result - expected).norm() <= 0.01 * expected.norm():
-                times[setting] = time_call(call, milliseconds=milliseconds).median
-    finally:
-        table.clear()
-        table.update(before)
-    call()
-    return times
-
-
 HEADER = ("attention", "contender", "dtype", "D", "B", "S", "pass", "us", "TFLOP/s", "peak MiB", "note")
-TAPE_HEADER = ("D", "B", "S", "pass", "us", "us with tape", "added/floor", "peak MiB", "peak MiB with tape", "note")
+TAPE_HEADER = ("D", "B", "S", "pass", "us", "us with tape", "added/floor", "note")
+MEMORY_HEADER = ("S", "tape", "dtype", "rows", "heads", "D", "peak KiB")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -327,6 +326,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="the paper's shape at B = 8 and 1 only")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
+    parser.add_argument("--memory", action="store_true", help="peak memory against S alone; needs no GPU")
     parser.add_argument("--tune", action="store_true", help="time candidate launch settings and print the best rows")
     parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 96, 128], help="what --tune tunes for")
     parser.add_argument("--output", type=Path, help="folder for the CSV files (default: bench/results/<gpu>/...)")
@@ -336,6 +336,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print and write the tables; 2 without a GPU."""
     import torch
 
+    if arguments.memory:
+        return _run_memory(arguments.output)
     if not torch.cuda.is_available():
         print("bench spatial needs an NVIDIA GPU, and PyTorch finds none here.")
         return 2
@@ -345,6 +347,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(line, flush=True)
         return 0
 
+    from bench.ahead import compile_ahead
     from bench.record import new_folder, write_table
     from bench.timing import write_bandwidth
 
@@ -354,28 +357,63 @@ def run(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     taped: list[Row] = []
     rows: list[Row] = []
-
-    def add_tapes(shapes: Sequence[Shape]) -> None:
-        for shape, head_dim in itertools.product(shapes, (64, 91)):
-            taped.extend(measure_tape(shape, head_dim, dtype, bandwidth, arguments.milliseconds))
-        write_table(folder, "spatial_tape", taped)
-
-    tasks = list(itertools.product(QUICK_SHAPES if arguments.quick else SHAPES, HEAD_DIMS, (dtype,)))
-    # After the paper's shape in the dtype asked for: float32, which peers compute without tensor cores.
-    tasks[len(HEAD_DIMS) : len(HEAD_DIMS)] = [(PAPER, head_dim, torch.float32) for head_dim in (64, 91)]
-    add_tapes([PAPER])
-    for shape, head_dim, working in tasks:
-        flex = shape == PAPER and working == dtype
-        for row in measure(shape, head_dim, working, arguments.milliseconds, flex=flex):
-            rows.append(row)
-            print("  ".join(_cells(row)), flush=True)
-        write_table(folder, "spatial", rows)  # what is measured is kept if the run is cut short
-    if not arguments.quick:
-        add_tapes(TAPE_SHAPES)
+    chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype)
+    count = compile_ahead(partial(_there_and_back, task) for task in chosen if task.rank == 0)
+    print(f"{count} kernels compiled", flush=True)
+    for rank, group in itertools.groupby(chosen, key=lambda task: task.rank):
+        for task in group:
+            for row in measure(task, arguments.milliseconds):
+                rows.append(row)
+                print("  ".join(_cells(row)), flush=True)
+                write_table(folder, "spatial", rows)  # what is measured is kept if the run is cut short
+        if rank == 0:
+            for shape, head_dim in itertools.product([PAPER] if arguments.quick else [PAPER, *TAPE_SHAPES], (64, 91)):
+                taped.extend(measure_tape(shape, head_dim, dtype, bandwidth, arguments.milliseconds))
+                write_table(folder, "spatial_tape", taped)
+            _write_memory(folder, spatial_memory.ON_GPU, "cuda")
     print(format_table(HEADER, [_cells(row) for row in rows]))
     print(format_table(TAPE_HEADER, [_tape_cells(row) for row in taped]))
     print(f"\nwritten to {folder}")
     return 0
+
+
+def _there_and_back(task: Task) -> object:
+    return calls_of(task)["both"]()
+
+
+def _run_memory(output: Path | None) -> int:
+    import torch
+
+    from bench.record import new_folder
+    from kernels.launch import interpreted
+
+    if torch.cuda.is_available():
+        sizes, device = spatial_memory.ON_GPU, "cuda"
+    elif interpreted():
+        sizes, device = spatial_memory.IN_THE_INTERPRETER, "cpu"
+    else:
+        sys.stdout.flush()
+        environment = os.environ | {"TRITON_INTERPRET": "1"}
+        os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], environment)
+    folder = output or new_folder("spatial-memory")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_memory(folder, sizes, device)
+    print(f"\nwritten to {folder}")
+    return 0
+
+
+def _write_memory(folder: Path, sizes: spatial_memory.Sizes, device: str) -> None:
+    from bench.record import write_table
+
+    rows = list(spatial_memory.measure(sizes, device))
+    fitted = spatial_memory.exponents(rows)
+    write_table(folder, "spatial_memory", rows)
+    write_table(folder, "spatial_memory_exponents", fitted)
+    names = ("positions", "tape", "dtype", "rows", "heads", "head_dim")
+    cells = [[*(row[name] for name in names), f"{row['peak_bytes'] / 2**10:.1f}"] for row in rows]
+    print(format_table(MEMORY_HEADER, cells))
+    for row in fitted:
+        print(f"{row['tape']}: grows as S to the {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
 
 
 def _cells(row: Row) -> list[str]:
@@ -388,13 +426,12 @@ def _cells(row: Row) -> list[str]:
 
 def _tape_cells(row: Row) -> list[str]:
     names = (
-        "head_dim", "clips", "positions", "pass", "microseconds", "microseconds_with_tape", "added_over_floor",
-        "peak_bytes", "peak_bytes_with_tape", "note",
+        "head_dim", "clips", "positions", "pass", "microseconds", "microseconds_with_tape", "added_over_floor", "note",
     )  # fmt: skip
     return [_text(name, row.get(name, "")) for name in names]
 
 
 def _text(name: str, value: object) -> str:
-    if name.startswith("peak_bytes") and value != "":
+    if name == "peak_bytes" and value != "":
         return f"{int(value) / 2**20:.1f}"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -4,15 +4,18 @@ One task for everybody: from the packed projection [B, F, S, 3, N, D] to the out
 projection reads, and back to the gradient of the packed projection. Peers get the permutes that they need and, in mode
 "fused", the explicit subtraction. The floor is the bytes that must move (4 tensors forward, 7 backward) at the copy
 bandwidth measured in the same run. Head dimension 91 means: ours padded to 96 at the projection, peers as they are.
-Writes temporal.csv and layer_norm_difference.csv to bench/results/<gpu>/; --tune tries launch settings instead.
+Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
+temporal.csv and layer_norm_difference.csv to bench/results/<gpu>/; --tune tries launch settings instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +31,7 @@ HEADS, POSITIONS = 8, 362
 SHAPES = [(8, frames) for frames in (2, 4, 6, 8, 16, 32, 64)] + [(clips, 6) for clips in (1, 2, 16, 32, 64)]
 QUICK_SHAPES = [(8, 6), (1, 6)]
 HEAD_DIMS = (64, 91, 96)
-PASSES = ("forward", "backward", "both")
+OURS, FLEX = "ours", "flex compiled"
 # Tensors of the size of q that each pass must move: q k v o, then q k v dO dq dk dv.
 TENSORS = {"forward": 4, "backward": 7, "both": 11}
 
@@ -47,59 +50,91 @@ def contenders(mode: str) -> dict[str, Callable[[torch.Tensor, float], torch.Ten
         out = attention(q, k, v, scale).reshape(clips, positions, heads, frames, head_dim)
         return out.permute(0, 3, 1, 2, 4).contiguous()
 
-    ours = {"ours": lambda qkv, scale: temporal_attention_packed(qkv, scale=scale, self_subtract=mode)}
+    ours = {OURS: lambda qkv, scale: temporal_attention_packed(qkv, scale=scale, self_subtract=mode)}
     if mode == "telescoped":
         return ours
     return ours | {name: partial(peer, attention) for name, attention in PEERS.items()}
 
 
-def measure(
-    clips: int, frames: int, head_dim: int, dtype: torch.dtype, mode: str, bandwidth: float, milliseconds: int
-) -> Iterator[Row]:
-    """One row a contender and pass."""
+@dataclass(frozen=True)
+class Task:
+    """One contender at one shape."""
+
+    contender: str
+    clips: int
+    frames: int
+    head_dim: int
+    mode: str
+
+    @property
+    def width(self) -> int:
+        """Columns of a head in memory."""
+        return 96 if self.contender == OURS and self.head_dim == 91 else self.head_dim
+
+    @property
+    def rank(self) -> int:
+        """What is worth more comes first, and a peer that breaks the GPU's context breaks nothing of ours."""
+        return {OURS: 0, FLEX: 2}.get(self.contender, 1)
+
+
+def tasks(shapes: Sequence[tuple[int, int]]) -> list[Task]:
+    """All contenders at ``shapes`` of (clips, frames), ours first; what compiles for each shape at a few of them."""
+    found = [
+        Task(name, clips, frames, head_dim, mode)
+        for (clips, frames), head_dim, mode in itertools.product(shapes, HEAD_DIMS, ("telescoped", "fused", "off"))
+        for name in contenders(mode)
+        if name != FLEX or (clips, frames) in QUICK_SHAPES
+    ]
+    return sorted(found, key=lambda task: task.rank)
+
+
+def calls_of(task: Task, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    """For each pass a call of the contender, on tensors of the GPU."""
     import torch
 
+    function = contenders(task.mode)[task.contender]
+    size, scale = (task.clips, task.frames + 1, POSITIONS), task.head_dim**-0.5
+    torch.manual_seed(0)
+    qkv = torch.randn(*size, 3, HEADS, task.width, device="cuda").to(dtype).requires_grad_()
+    grad_out = torch.randn(*size, HEADS, task.width, device="cuda").to(dtype)
+
+    @cache
+    def out() -> torch.Tensor:
+        return function(qkv, scale)
+
+    return {
+        "forward": lambda: function(qkv.detach(), scale),
+        "backward": lambda: torch.autograd.grad(out(), qkv, grad_out, retain_graph=True),
+        "both": lambda: torch.autograd.grad(function(qkv, scale), qkv, grad_out),
+    }
+
+
+def measure(task: Task, dtype: torch.dtype, bandwidth: float, milliseconds: int) -> Iterator[Row]:
+    """One row a pass."""
     from bench.attention_peers import reason
     from bench.timing import time_call
 
-    for name, function in contenders(mode).items():
-        width = 96 if name == "ours" and head_dim == 91 else head_dim
-        torch.manual_seed(0)
-        qkv = torch.randn(clips, frames + 1, POSITIONS, 3, HEADS, width, device="cuda").to(dtype).requires_grad_()
-        grad_out = torch.randn(clips, frames + 1, POSITIONS, HEADS, width, device="cuda").to(dtype)
-        scale = head_dim**-0.5
-        row = {
-            "contender": name, "mode": mode, "dtype": str(dtype).removeprefix("torch."), "clips": clips,
-            "frames": frames, "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
+    row = {
+        "contender": task.contender, "mode": task.mode, "dtype": str(dtype).removeprefix("torch."),
+        "clips": task.clips, "frames": task.frames, "positions": POSITIONS, "heads": HEADS, "head_dim": task.head_dim,
+    }  # fmt: skip
+    size = task.clips * (task.frames + 1) * POSITIONS * HEADS * task.width
+    for which, call in calls_of(task, dtype).items():
+        moved = TENSORS[which] * size * dtype.itemsize
+        if refused := reason(call):
+            yield row | {"pass": which, "note": refused}
+            continue
+        spent = time_call(call, milliseconds=milliseconds)
+        floor = 1e6 * moved / bandwidth
+        yield row | {
+            "pass": which, "microseconds": spent.median, "p20": spent.low, "p80": spent.high,
+            "floor_microseconds": floor, "share_of_floor": floor / spent.median,
+            "terabytes_per_second": 1e-6 * moved / spent.median,
         }  # fmt: skip
 
-        if name == "flex compiled" and (clips, frames) not in QUICK_SHAPES:
-            yield from (row | {"pass": which, "note": "not timed: compiles for each shape"} for which in PASSES)
-            continue
 
-        def both(function=function, qkv=qkv, grad_out=grad_out, scale=scale) -> object:
-            return torch.autograd.grad(function(qkv, scale), qkv, grad_out)
-
-        refused = reason(both)
-        if refused:
-            yield from (row | {"pass": which, "note": refused} for which in PASSES)
-            continue
-        out = function(qkv, scale)
-        calls = {
-            "forward": partial(function, qkv.detach(), scale),
-            "backward": partial(torch.autograd.grad, out, qkv, grad_out, retain_graph=True),
-            "both": both,
-        }
-        floor_bytes = grad_out.numel() * grad_out.element_size()
-        for which in PASSES:
-            time = time_call(calls[which], milliseconds=milliseconds)
-            floor = 1e6 * TENSORS[which] * floor_bytes / bandwidth
-            yield row | {
-                "pass": which, "microseconds": time.median, "p20": time.low, "p80": time.high,
-                "floor_microseconds": floor, "share_of_floor": floor / time.median,
-                "terabytes_per_second": 1e-6 * TENSORS[which] * floor_bytes / time.median,
-            }  # fmt: skip
-        del out
+def _there_and_back(task: Task, dtype: torch.dtype) -> object:
+    return calls_of(task, dtype)["both"]()
 
 
 def measure_normalization(clips: int, dtype: torch.dtype, bandwidth: float, milliseconds: int) -> Iterator[Row]:
@@ -123,21 +158,21 @@ def measure_normalization(clips: int, dtype: torch.dtype, bandwidth: float, mill
             "backward": (3, partial(torch.autograd.grad, out, (x, weight, bias), grad_out, retain_graph=True)),
         }
         for which, (tensors, call) in calls.items():
-            time = time_call(call, milliseconds=milliseconds)
+            spent = time_call(call, milliseconds=milliseconds)
             floor = 1e6 * tensors * x.numel() * x.element_size() / bandwidth
             yield {
                 "contender": name, "dtype": str(dtype).removeprefix("torch."), "clips": clips, "frames": 6,
-                "positions": POSITIONS, "channels": 728, "pass": which, "microseconds": time.median,
-                "p20": time.low, "p80": time.high, "floor_microseconds": floor, "share_of_floor": floor / time.median,
+                "positions": POSITIONS, "channels": 728, "pass": which, "microseconds": spent.median,
+                "p20": spent.low, "p80": spent.high,
+                "floor_microseconds": floor, "share_of_floor": floor / spent.median,
             }  # fmt: skip
 
 
-def tune(head_dim: int, dtype: torch.dtype, milliseconds: int) -> str:
-    """Time every candidate setting at the paper's shape; a row of ``settings.py`` for the fastest."""
+def tune(head_dim: int, dtype: torch.dtype, milliseconds: int) -> Iterator[str]:
+    """Time every candidate setting at the paper's shape; last come rows for ``settings.py``."""
     import torch
 
-    from bench.attention_peers import reason
-    from bench.timing import time_call
+    from bench.tune import time_settings
     from kernels.launch import Setting, architecture
     from kernels.temporal_attention import operator, settings
 
@@ -145,27 +180,24 @@ def tune(head_dim: int, dtype: torch.dtype, milliseconds: int) -> str:
     grad_out, gradient = torch.randn_like(qkv[:, :, :, 0]), torch.empty_like(qkv)
     q, k, v = qkv.unbind(3)
     mode = "fused" if dtype == torch.float32 else "telescoped"
-    form = "EXACT" if dtype == torch.float32 else "MATRIX"
+    form, stages = ("EXACT", (1, 2, 3)) if dtype == torch.float32 else ("MATRIX", (1,))
+    tried = [Setting(*one) for one in itertools.product((16, 32, 64, 128), (1, 2, 4, 8), stages)]
     out = operator.empty_out(q)
     calls = {
-        "FORWARD": lambda: operator.launch_forward(q, k, v, 0.1, mode, out, None),
-        "BACKWARD": lambda: operator.launch_backward(q, k, v, grad_out, 0.1, mode, *gradient.unbind(3), None),
-    }
-    number, lines = architecture(q), []
-    for which, call in calls.items():
-        table = getattr(settings, f"{form}_{which}")
-        before, times = dict(table), {}
-        for rows, warps in itertools.product((16, 32, 64, 128), (1, 2, 4, 8)):
-            table[number] = [(128, Setting(rows, warps))]
-            if reason(call) is None:
-                times[rows, warps] = time_call(call, milliseconds=milliseconds).median
-        table.clear()
-        table.update(before)
-        lines += [f"# {form}_{which} rows={r} warps={w}: {time:.1f} us" for (r, w), time in sorted(times.items())]
-        (rows, warps), time = min(times.items(), key=lambda item: item[1])
-        where = f"{torch.cuda.get_device_name()}, B=8 T=6 D={head_dim} {mode}: {time:.1f} us"
-        lines.append(f"{form}_{which}: {number}: [(8, Setting(rows={rows}, num_warps={warps})), ...]  # {where}")
-    return "\n".join(lines)
+        "FORWARD": (lambda: operator.launch_forward(q, k, v, 0.1, mode, out, None), out),
+        "BACKWARD": (
+            lambda: operator.launch_backward(q, k, v, grad_out, 0.1, mode, *gradient.unbind(3), None), gradient
+        ),
+    }  # fmt: skip
+    number = architecture(q)
+    for which, (call, result) in calls.items():
+        times = time_settings(getattr(settings, f"{form}_{which}"), number, tried, call, result, milliseconds)
+        for setting, spent in sorted(times.items(), key=lambda item: item[1]):
+            yield f"# {form}_{which} {setting}: {spent:.1f} us"
+        if times:
+            fastest = min(times, key=times.get)
+            where = f"{torch.cuda.get_device_name()}, B=8 T=6 D={head_dim} {mode}: {times[fastest]:.1f} us"
+            yield f"{form}_{which}: {number}: [(8, {fastest}), ...]  # {where}"
 
 
 HEADER = ("contender", "mode", "D", "T", "B", "pass", "us", "floor us", "of floor", "note")
@@ -189,9 +221,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     dtype = getattr(torch, arguments.dtype)
     if arguments.tune:
-        print("\n".join(tune(head_dim, dtype, arguments.milliseconds) for head_dim in (64, 96)))
+        for head_dim in (64, 96):
+            for line in tune(head_dim, dtype, arguments.milliseconds):
+                print(line, flush=True)
         return 0
 
+    from bench.ahead import compile_ahead
     from bench.record import new_folder, write_table
     from bench.timing import copy_bandwidth
 
@@ -199,18 +234,22 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
     folder = arguments.output or new_folder("temporal")
     folder.mkdir(parents=True, exist_ok=True)
+    chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES)
+    started = time.perf_counter()
+    count = compile_ahead(partial(_there_and_back, task, dtype) for task in chosen if task.rank == 0)
+    print(f"{count} kernels compiled in {time.perf_counter() - started:.0f} s", flush=True)
     rows: list[Row] = []
-    for (clips, frames), head_dim, mode in itertools.product(
-        QUICK_SHAPES if arguments.quick else SHAPES, HEAD_DIMS, ("telescoped", "fused", "off")
-    ):
-        for row in measure(clips, frames, head_dim, dtype, mode, bandwidth, arguments.milliseconds):
-            rows.append(row)
-            print(_line(row), flush=True)
-        write_table(folder, "temporal", rows)  # what is measured is kept if the run is cut short
-    normalization = [
-        row for clips in (1, 8) for row in measure_normalization(clips, dtype, bandwidth, arguments.milliseconds)
-    ]
-    write_table(folder, "layer_norm_difference", normalization)
+    normalization: list[Row] = []
+    for rank, group in itertools.groupby(chosen, key=lambda task: task.rank):
+        for task in group:
+            for row in measure(task, dtype, bandwidth, arguments.milliseconds):
+                rows.append(row)
+                print(_line(row), flush=True)
+                write_table(folder, "temporal", rows)  # what is measured is kept if the run is cut short
+        if rank == 0:
+            for clips in (1, 8):
+                normalization += measure_normalization(clips, dtype, bandwidth, arguments.milliseconds)
+            write_table(folder, "layer_norm_difference", normalization)
     print(format_table(HEADER, [_cells(row) for row in rows]))
     header = ("contender", "B", "pass", "us", "floor us", "of floor")
     names = ("contender", "clips", "pass", "microseconds", "floor_microseconds", "share_of_floor")

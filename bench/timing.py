@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -76,6 +77,7 @@ def summary(microseconds: Sequence[float]) -> Timing:
 def peak_bytes(function: Callable[[], object]) -> int:
     """The most memory that PyTorch held during ``function`` beyond what it held before, results included."""
     torch.cuda.synchronize()
+    gc.collect()
     time.sleep(SECONDS_TO_LET_GO)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

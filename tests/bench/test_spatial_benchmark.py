@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench import attention_peers, timing
+from bench import ahead, attention_peers, spatial_memory, temporal, timing
 from bench import spatial as benchmark
 from bench.__main__ import main
 from bench.cases import ARCHITECTURES, module
@@ -30,6 +30,7 @@ def without_a_gpu(monkeypatch):
 
     monkeypatch.setattr(timing, "time_call", timed)
     monkeypatch.setattr(timing, "peak_bytes", weighed)
+    monkeypatch.setattr(ahead, "compile_ahead", lambda calls: len(list(calls)))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     peers = {name: peer for name, peer in attention_peers.PEERS.items() if "flex" not in name}
     monkeypatch.setattr(attention_peers, "PEERS", peers)
@@ -84,8 +85,9 @@ def test_useful_work_counts_two_products_forward_and_five_backward_at_the_unpadd
 
 
 def test_every_contender_is_a_row_a_pass_and_who_cannot_says_why(without_a_gpu):
-    rows = list(benchmark.measure(SHAPE, 91, torch.float32, 1, device="cpu"))
-    assert len(rows) == 3 * len(benchmark.contenders(91))
+    chosen = [benchmark.Task(contender, SHAPE, 91, torch.float32) for contender in benchmark.contenders(91)]
+    rows = [row for task in chosen for row in benchmark.measure(task, 1, device="cpu")]
+    assert len(rows) == 3 * len(chosen)
     timed = {row["contender"] for row in rows if "microseconds" in row}
     assert {"ours", "ours, unpadded", *ON_CPU} <= timed
     for row in rows:
@@ -95,13 +97,46 @@ def test_every_contender_is_a_row_a_pass_and_who_cannot_says_why(without_a_gpu):
     assert all(row["note"] for row in rows if row["contender"] == "xformers")
 
 
-def test_the_tape_rows_hold_time_floor_and_memory(without_a_gpu):
+def test_a_peer_that_cannot_run_backward_twice_costs_its_row_and_not_the_table(without_a_gpu):
+    """Compiled FlexAttention refuses to keep its graph, and all that came after it was never measured."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.calls = 0
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            ctx.calls += 1
+            if ctx.calls > 1:
+                raise RuntimeError("This backward function was compiled with non-empty donated buffers")
+            return gradient
+
+    contender = benchmark.Contender("a peer", 8, lambda qkv, scale: Once.apply(qkv)[:, :, :, 0])
+    task = benchmark.Task(contender, SHAPE, 8, torch.float32)
+    calls = benchmark.calls_of(task, device="cpu")
+    calls["backward"]()
+    assert "donated buffers" in attention_peers.reason(calls["backward"])
+    assert attention_peers.reason(calls["both"]) is None
+
+
+def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last():
+    names = [task.contender.name for task in benchmark.tasks(benchmark.SHAPES, torch.bfloat16)]
+    ours = [name.startswith("ours") for name in names]
+    assert ours == sorted(ours, reverse=True)
+    assert names[-3:] == ["flex compiled"] * 3 and "flex compiled" not in names[:-3]
+    temporal_names = [task.contender for task in temporal.tasks(temporal.SHAPES)]
+    ranks = [{"ours": 0, "flex compiled": 2}.get(name, 1) for name in temporal_names]
+    assert ranks == sorted(ranks) and set(ranks) == {0, 1, 2}
+
+
+def test_the_tape_rows_hold_time_and_floor(without_a_gpu):
     rows = list(benchmark.measure_tape(SHAPE, 64, torch.float32, 4e12, 1, device="cpu"))
-    assert [row["pass"] for row in rows] == ["forward", "backward", "both"]
+    assert [row["pass"] for row in rows] == ["forward", "backward"]
     emitted = 4 * 1 * 2 * 8 * 81
     assert {row["emitted_bytes"] for row in rows} == {emitted}
     assert rows[0]["floor_microseconds"] == pytest.approx(1e6 * emitted / 4e12)
-    assert rows[2]["peak_bytes_with_tape"] == 1024
 
 
 def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, capsys):
@@ -110,15 +145,21 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
     monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
     monkeypatch.setattr(benchmark, "PAPER", SHAPE)
     monkeypatch.setattr(benchmark, "QUICK_SHAPES", [SHAPE])
-    for name in ("measure", "measure_tape"):
+    for name in ("calls_of", "measure", "measure_tape"):
         real = getattr(benchmark, name)
-        monkeypatch.setattr(benchmark, name, lambda *a, real=real, **k: real(*a, **k, device="cpu"))
+        monkeypatch.setattr(benchmark, name, lambda *a, real=real, **k: real(*a, **k | {"device": "cpu"}))
+    few = spatial_memory.Sizes((3, 5, 9, 17, 33), rows=1, heads=1, head_dim=8, dtype="float32")
+    monkeypatch.setattr(spatial_memory, "ON_GPU", few)
+    weigh = spatial_memory.measure
+    monkeypatch.setattr(spatial_memory, "measure", lambda sizes, device: weigh(sizes, "cpu"))
     arguments = ["spatial", "--quick", "--dtype", "float32", "--output", str(tmp_path)]
     assert main(arguments) == 0
     (tmp_path / "environment.json").write_text('{"kind": "GPU", "date": ""}')
     tables = read_folder(tmp_path).tables
     assert {row["head_dim"] for row in tables["spatial"]} == {"64", "91", "128"}
-    assert {row["pass"] for row in tables["spatial_tape"]} == {"forward", "backward", "both"}
+    assert {row["pass"] for row in tables["spatial_tape"]} == {"forward", "backward"}
+    assert {row["positions"] for row in tables["spatial_memory"]} == {"3", "5", "9", "17", "33"}
+    assert [row["tape"] for row in tables["spatial_memory_exponents"]] == ["without a tape", "with a tape"]
     assert "TFLOP/s" in capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import kernels.launch
+from bench import spatial_memory
 from kernels import AttentionTape, spatial_attention, spatial_attention_packed
 from kernels.launch import interpreted
 from kernels.spatial_attention import operator
@@ -275,3 +276,16 @@ def test_float32_products_are_exact_in_narrow_heads_and_tf32_only_where_torch_al
     torch.set_float32_matmul_precision("high")
     assert precisions((q, k, v)) == {"tf32"}
     assert precisions((q.half(), k.half(), v.half())) == {"ieee"}
+
+
+def test_memory_grows_as_the_positions_without_a_tape_and_as_their_square_with_one():
+    small = spatial_memory.Sizes((32, 64, 128, 256), rows=1, heads=1, head_dim=8, dtype="float16")
+    sizes = small if interpreted() else spatial_memory.ON_GPU
+    rows = list(spatial_memory.measure(sizes, DEVICE.type))
+    fitted = {row["tape"]: row["exponent"] for row in spatial_memory.exponents(rows)}
+    assert fitted[spatial_memory.WITHOUT] == pytest.approx(1, abs=0.02)
+    assert fitted[spatial_memory.WITH] == pytest.approx(2, abs=0.1)
+    if interpreted():  # to the byte: output and gradients, two numbers a row, and with a tape two float32 matrices
+        for row in rows:
+            positions, taped = row["positions"], row["tape"] == spatial_memory.WITH
+            assert row["peak_bytes"] == positions * (4 * 2 * 8 + 2 * 4) + taped * 2 * 4 * positions**2

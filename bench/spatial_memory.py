@@ -1,0 +1,82 @@
+"""Peak memory of spatial attention against the number of positions S: as S without a tape, as S squared with one.
+
+On a GPU it is what PyTorch's allocator counts. Without a GPU the same kernels run in Triton's interpreter, and what is
+counted is every tensor that PyTorch allocates meanwhile: the ones that a GPU would be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bench.record import Row
+
+WITHOUT, WITH = "without a tape", "with a tape"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Queries, keys and values ``[1, rows, S, heads, head_dim]`` for each S of ``positions``."""
+
+    positions: tuple[int, ...]
+    rows: int
+    heads: int
+    head_dim: int
+    dtype: str
+
+
+# A program of the interpreter takes tens of milliseconds.
+IN_THE_INTERPRETER = Sizes((64, 128, 256, 512, 1024), rows=1, heads=1, head_dim=16, dtype="float16")
+ON_GPU = Sizes((65, 129, 257, 513, 1025, 2049, 4097), rows=7, heads=8, head_dim=64, dtype="bfloat16")
+
+
+def measure(sizes: Sizes, device: str) -> Iterator[Row]:
+    """One row for each S, with a tape and without: the peak of a forward and a backward pass beyond their inputs."""
+    from bench import processor_timing, timing
+
+    peak_bytes = (timing if device == "cuda" else processor_timing).peak_bytes
+    for positions in sizes.positions:
+        for tape in (WITHOUT, WITH):
+            row: Row = {
+                "positions": positions, "tape": tape, "dtype": sizes.dtype, "clips": 1, "rows": sizes.rows,
+                "heads": sizes.heads, "head_dim": sizes.head_dim,
+            }  # fmt: skip
+            call = _call(sizes, positions, tape, device)
+            if device == "cuda":
+                call()  # compiles
+            yield row | {"peak_bytes": peak_bytes(call)}
+
+
+def _call(sizes: Sizes, positions: int, tape: str, device: str) -> Callable[[], object]:
+    import torch
+
+    from kernels import AttentionTape, spatial_attention
+
+    generator = torch.Generator().manual_seed(0)
+    shape = (4, 1, sizes.rows, positions, sizes.heads, sizes.head_dim)
+    *leaves, grad_out = torch.randn(shape, generator=generator).to(device, getattr(torch, sizes.dtype)).unbind(0)
+    leaves = [x.requires_grad_() for x in leaves]
+
+    def call() -> object:
+        record = AttentionTape() if tape == WITH else None
+        return torch.autograd.grad(spatial_attention(*leaves, tape=record), leaves, grad_out), record
+
+    return call
+
+
+def exponents(rows: list[Row]) -> list[Row]:
+    """Growth with S, fitted over the larger half of the sizes."""
+    from bench.exponent import fit_exponent
+
+    fitted = []
+    for tape in (WITHOUT, WITH):
+        points = [row for row in rows if row["tape"] == tape]
+        points = points[(len(points) - 1) // 2 :]
+        fit = fit_exponent([row["positions"] for row in points], [row["peak_bytes"] for row in points])
+        fitted.append(
+            {
+                "tape": tape, "exponent": fit and fit.value, "low": fit and fit.low, "high": fit and fit.high,
+                "sizes": " ".join(str(row["positions"]) for row in points),
+            }
+        )  # fmt: skip
+    return fitted

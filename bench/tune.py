@@ -1,0 +1,61 @@
+"""Trying launch settings: what each row of a table of settings would have been worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from kernels.launch import Setting
+
+# Of head dimensions, and of frames padded to a power of two.
+LARGEST_BOUND = 128
+
+
+def time_settings(
+    table: dict[Any, Any],
+    number: int,
+    tried: Sequence[Setting],
+    call: Callable[[], object],
+    result: torch.Tensor,
+    milliseconds: int,
+) -> dict[Setting, float]:
+    """Microseconds of each setting that works and gives the numbers of the present one, as ``call`` uses ``table``.
+
+    Args:
+        table: of settings; it is left as it was.
+        number: the architecture whose row is replaced.
+        tried: the candidates; they are compiled several at a time before the first is timed.
+        call: launches the kernel that looks into the table.
+        result: what it writes.
+        milliseconds: measuring time of each.
+    """
+    from bench.ahead import compile_ahead
+    from bench.attention_peers import reason
+    from bench.timing import time_call
+
+    def use(setting: Setting) -> None:
+        table[number] = [(LARGEST_BOUND, setting)]
+
+    def call_with(setting: Setting) -> None:
+        use(setting)
+        call()
+
+    call()
+    expected = result.clone()
+    before, times = dict(table), {}
+    try:
+        compile_ahead(partial(call_with, setting) for setting in tried)
+        for setting in tried:
+            use(setting)
+            result.fill_(float("nan"))
+            if reason(call) is None and (result - expected).norm() <= 0.01 * expected.norm():
+                times[setting] = time_call(call, milliseconds=milliseconds).median
+    finally:
+        table.clear()
+        table.update(before)
+    call()
+    return times
