@@ -294,8 +294,13 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
 
     A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
     from .evaluation import evaluate_checkpoint
+    from .explain.explanation import check_stabilizer
     from .summary import summary
 
+    if options.stabilizers and not options.explain:
+        raise InputError("--stabilizers is given without --explain, which measures with them")
+    for stabilizer in options.stabilizers or ():
+        check_stabilizer(stabilizer)
     checkpoint = options.checkpoint
     output = options.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation"
     with _bar(console, "scoring clips") as update:
@@ -312,7 +317,7 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
         )
     console.print(summary(result.evaluation))
     for note in result.notes:
-        console.print(note, style="dim", markup=False)
+        console.print(note, style="dim", markup=False, soft_wrap=True)
     if result.skipped:
         console.print(f"{len(result.skipped)} videos or clips could not be scored:")
         for name, reason in result.skipped:
@@ -369,11 +374,14 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
     """
     from .checkpoint import load_model
     from .evaluation import write_json
+    from .output import output_directory
     from .precision import pick_device
     from .prediction import predict, video_files
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
+    if options.json and output_directory(options.json.parent) and options.json.is_dir():
+        raise InputError(f"--json {options.json}: is a directory; expected a file to write")
     model, _ = load_model(options.checkpoint, pick_device(options.device))
     files = video_files(options.videos)
     done = 0
@@ -471,6 +479,8 @@ def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> in
     from .explain.video import explain_video
     from .precision import pick_device
 
+    if options.clips < 1:
+        raise InputError(f"--clips is {options.clips}; expected at least 1")
     with _bar(console, "explaining") as update:
         explanation = explain_video(
             options.video,
@@ -590,7 +600,7 @@ def _bar(console: Console, description: str) -> Any:
 
     @contextlib.contextmanager
     def show() -> Iterator[Callable[..., None]]:
-        with Progress(console=console, transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(description, total=None)
             yield lambda done, total, what=description: progress.update(
                 task, completed=done, total=total, description=what

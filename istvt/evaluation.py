@@ -18,6 +18,7 @@ from dataloading.sampling import Clip, evaluation_clips
 from .checkpoint import CheckpointInfo, load_model
 from .data import open_dataset, split_videos
 from .metrics import Evaluation, VideoScore, evaluate
+from .output import output_directory
 from .precision import pick_device, resolve_precision
 from .report import Example, choose_examples, write_report
 from .scoring import ScoredClips, score_clips
@@ -81,7 +82,7 @@ def evaluate_checkpoint(
     model, info = load_model(checkpoint, chosen)
     dataset, index = open_dataset(data)
     clips = evaluation_clips(split_videos(dataset, split), index, model.config.frames, data.evaluation_clips)
-    done = 0
+    output, done = output_directory(output), 0
 
     def count(scored: int) -> None:
         nonlocal done
@@ -102,8 +103,6 @@ def evaluate_checkpoint(
     evaluation = evaluate(scores, bootstrap=bootstrap)
     skipped = [(item.video.name, item.reason) for item in clips.skipped] + scored.skipped
     notes = _notes(info, scored, dataset.notes, dataset.root)
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", {**evaluation.to_dict(), "skipped": skipped, "notes": notes})
     write_scores(output / "scores.csv", scores)
     report = write_report(

@@ -35,6 +35,7 @@ from .data import open_dataset, split_videos
 from .distributed import Processes, distribute, full_state, joined_processes
 from .model import ISTVT
 from .optimization import build_optimizer, warmup_cosine
+from .output import output_directory
 from .precision import allow_tf32, pick_device, resolve_precision
 from .run_log import RunLog, epoch_line
 from .run_log import write_history as _write_history
@@ -152,7 +153,8 @@ def train(
                 log.start_epoch(epoch, training.epochs)
                 row = _train_epoch(run, log)
                 row |= _finish_epoch(run, row, log)
-                console.print(epoch_line(row, training.epochs, best=_best(run.record.history) == row))
+                line = epoch_line(row, training.epochs, best=_best(run.record.history) == row)
+                console.print(line, soft_wrap=True)
     history = run.record.history
     return TrainingResult(
         run.output / "best.safetensors",
@@ -343,7 +345,7 @@ def _resume(run: _Run, console: Console) -> None:
     """Go on where the run in `output` stopped, if there is one with these settings, on any number of processes."""
     run.saved_at = time.monotonic()
     if run.processes.is_first:
-        run.output.mkdir(parents=True, exist_ok=True)
+        output_directory(run.output)
     checkpoint = newest_checkpoint(run.output, run.processes)
     if checkpoint is None:
         return

@@ -134,9 +134,14 @@ def checked_settings(method: str, stabilizer: float | str, clamp: str, order: st
     for name, value, expected in (("method", method, METHODS), ("clamp", clamp, CLAMPS), ("order", order, ORDERS)):
         if value not in expected:
             raise InputError(f"{name} is {value!r}; expected one of {', '.join(expected)}")
+    check_stabilizer(stabilizer)
+    return Settings(method, stabilizer, clamp, order)
+
+
+def check_stabilizer(stabilizer: float | str) -> None:
+    """Raises InputError unless it is "reference" or a number above 0."""
     if stabilizer != "reference" and (isinstance(stabilizer, str) or not 0 < stabilizer < float("inf")):
         raise InputError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
-    return Settings(method, stabilizer, clamp, order)
 
 
 def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:

@@ -21,6 +21,7 @@ from istvt import heatmap
 from istvt.checkpoint import load_model
 from istvt.metrics import VideoScore
 from istvt.model import ISTVT
+from istvt.output import output_directory
 from istvt.prediction import face_entry
 from istvt.scoring import ScoredClips, score_clips
 
@@ -106,6 +107,7 @@ def explain_video(
     advance = advance or (lambda *_: None)
     model, name = (checkpoint, "model") if isinstance(checkpoint, ISTVT) else _loaded(checkpoint, device)
     face = face or face_entry(video, make_detector(detector) if detect else None)
+    output_directory(out)
     scored = _scored(model, video, face, clips_scored, batch_size, workers, advance)
     score = scored.videos()[0]
     target = score.verdict if target == "verdict" else target
@@ -247,7 +249,6 @@ def _write(
     skipped: list[tuple[int, str]],
     advance: Callable[[str, int, int], None],
 ) -> dict[str, Path | list[Path]]:
-    out.mkdir(parents=True, exist_ok=True)
     advance("drawing", 0, 4)
     files: dict[str, Any] = {"panels": out / "explanation.mp4", "pasted": out / "in_frame.mp4", "strips": []}
     pictures.write_mp4(files["panels"], drawing.panel_frames(), FRAMES_A_SECOND)

@@ -245,6 +245,39 @@ def test_every_command_explains_itself_in_its_help(capsys):
         assert "<class" not in rest
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "explain"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+    trained_run, synthetic_set, tmp_path, capsys, monkeypatch, train_arguments, command
+):
+    """What was computed for hours used to be lost with a traceback when it was to be written."""
+    from istvt import evaluation, prediction, training
+    from istvt.explain import video
+
+    for module, work in (
+        (training, "_train_epoch"),
+        (evaluation, "score_clips"),
+        (prediction, "score_clips"),
+        (video, "score_clips"),
+    ):
+        monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("the work has begun"))
+    (tmp_path / "file").write_text("in the way")
+    place = tmp_path / "file" / "run"
+    [clip, *_] = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))
+    arguments = {
+        "train": train_arguments(synthetic_set, place),
+        "evaluate": ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={place}"],
+        "predict": ["predict", str(clip), f"--checkpoint={trained_run}", "--no-detect", f"--json={place}/scores.json"],
+        "explain": ["explain", str(clip), f"--checkpoint={trained_run}", "--no-detect", f"--out={place}"],
+    }[command]
+    assert f"{place} cannot be made (Not a directory); expected a directory to write in" in refused(capsys, arguments)
+
+
+def test_stabilizers_are_looked_at_before_the_evaluation_and_not_ignored_without_explain(trained_run, capsys):
+    command = ["evaluate", f"--checkpoint={trained_run}", "--data.root=/nowhere"]
+    assert "stabilizer is 'a'; expected" in refused(capsys, [*command, "--explain", "--stabilizers=[0.1,a]"])
+    assert "--stabilizers is given without --explain" in refused(capsys, [*command, "--stabilizers=[0.1]"])
+
+
 def test_a_full_disk_is_one_sentence_and_a_fault_of_the_program_is_not(capsys, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
