@@ -24,6 +24,7 @@ _TITLES = {
     "spatial": "Spatial attention",
     "relevance": "Relevance",
 }
+_IN_THE_INTERPRETER = "Memory of spatial attention: what the kernels have PyTorch allocate, in Triton's interpreter"
 # file, section between its markers
 WRITTEN = ((Path("bench/README.md"), TABLES), (Path("README.md"), PERFORMANCE))
 
@@ -41,6 +42,7 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
             ("Numerics", "numerics", report_tables.numerics(gpu)),
             *((_TITLES[name], name, report_tables.attention(gpu, name)) for name in operations),
             ("What a tape of spatial attention costs", "spatial_tape", report_tables.tape(gpu)),
+            ("Memory of spatial attention", "spatial_memory", report_tables.spatial_memory(gpu)),
             ("Memory of explaining one clip", "explanation_memory", report_tables.explanation_memory(gpu)),
             ("Time of explaining a batch", "explanation_time", report_tables.explanation_time(gpu)),
             ("A training step", "training", report_tables.training(gpu)),
@@ -56,6 +58,7 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
         parts.append("Measured on this CPU. It says nothing of any GPU.\n")
         parts += _scaling(cpu, root)
         for title, table, text in (
+            (_IN_THE_INTERPRETER, "spatial_memory", report_tables.spatial_memory(cpu)),
             ("Memory of explaining one clip", "explanation_memory", report_tables.explanation_memory(cpu)),
             ("A training step of the preset small", "training", report_tables.training(cpu, ("small",))),
             ("Loader", "loader", report_tables.loader(cpu)),

@@ -89,15 +89,15 @@ def numerics(device: Device | None) -> str:
     groups: dict[tuple[str, str], Rows] = {}
     for row in device.rows("numerics") if device else []:
         groups.setdefault((row["kernel"], row["dtype"]), []).append(row)
-    body = [
-        [
-            *key, str(len(rows)), f"{max(float(row['ratio']) for row in rows):.2f}",
-            str(sum(row["verdict"] != "holds" for row in rows)),
-        ]
-        for key, rows in groups.items()
-    ]  # fmt: skip
-    empty = [["every operation", "every dtype", NOT_MEASURED, NOT_MEASURED, NOT_MEASURED]]
-    return markdown(("operation", "dtype", "comparisons", "largest error over eager's", "failed"), body or empty)
+    body = []
+    for key, rows in groups.items():
+        count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("FAILS", "not run")}
+        ratios = [float(row["ratio"]) for row in rows if row["ratio"]]
+        largest = number(max(ratios, default=None))
+        body.append([*key, str(len(ratios)), largest, str(count["FAILS"]), str(count["not run"] or "")])
+    empty = [["every operation", "every dtype", NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, ""]]
+    header = ("operation", "dtype", "comparisons", "largest error over eager's", "failed", "cases not run")
+    return markdown(header, body or empty)
 
 
 def attention(device: Device | None, table: str) -> str:
@@ -111,7 +111,9 @@ def attention(device: Device | None, table: str) -> str:
     for row in rows:
         lines.setdefault(tuple(row.get(name, "") for name in names), {})[row.get("pass", "")] = row
     body = []
-    for key, found in lines.items():
+    # Who did the same task stands together, whenever they were measured.
+    order = list(dict.fromkeys(key[1:] for key in lines))
+    for key, found in sorted(lines.items(), key=lambda line: order.index(line[0][1:])):
         notes = dict.fromkeys(row.get("note", "") for row in found.values())
         body.append([*key, *(_time(found.get(which)) for which in passes), " ".join(notes).strip()])
     header = [*(_ROW_NAMES[name] for name in names), *(f"{which}, µs".strip(", ") for which in passes), "note"]
@@ -132,17 +134,34 @@ def _time(row: dict[str, str] | None) -> str:
 
 
 def tape(device: Device | None) -> str:
-    """What handing out spatial attention and its gradient adds to the time and to peak memory."""
+    """What handing out spatial attention and its gradient adds to the time."""
     rows = at_paper_size(device.rows("spatial_tape") if device else [])
     keys = {
         "microseconds": "µs", "microseconds_with_tape": "µs with tape", "added_over_floor": "added over byte floor",
-        "peak_bytes": "peak bytes", "peak_bytes_with_tape": "peak bytes with tape",
     }  # fmt: skip
     body = [
         [row["head_dim"], row.get("pass", ""), *(number(row.get(key)) for key in keys), row.get("note", "")]
         for row in rows
     ]
     return markdown(("D", "pass", *keys.values(), "note"), body or [["", "", *[NOT_MEASURED] * len(keys), ""]])
+
+
+def spatial_memory(device: Device | None) -> str:
+    """Peak memory of spatial attention against the positions S, forward and backward, and how it grows."""
+    rows = device.rows("spatial_memory") if device else []
+    fitted = {row["tape"]: row for row in (device.rows("spatial_memory_exponents") if device else [])}
+    kinds = ("without a tape", "with a tape")
+    found = {(row["positions"], row["tape"]): row["peak_bytes"] for row in rows}
+    body = [
+        [positions, *(number(found.get((positions, kind)), 1, 2**-10) for kind in kinds)]
+        for positions in dict.fromkeys(row["positions"] for row in rows)
+    ]
+    grows = [_interval(fitted[kind]) if kind in fitted else NOT_MEASURED for kind in kinds]
+    text = markdown(("S", *(f"{kind}, KiB" for kind in kinds)), [*body, ["grows as S to the", *grows]])
+    if rows:
+        row = rows[0]
+        text = f"1 clip, {row['rows']} frame rows, {row['heads']} heads of {row['head_dim']}, {row['dtype']}.\n\n{text}"
+    return text
 
 
 def explanation_memory(device: Device | None) -> str:

@@ -139,6 +139,43 @@ def test_an_operation_is_one_line_a_method_at_the_papers_size_with_the_refusals_
     assert "11.0" not in tables and "900.0" not in tables
 
 
+def test_a_comparison_that_could_not_be_made_failed_and_one_that_was_cut_off_is_counted_apart(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    case = {"kernel": "softmax", "dtype": "float16", "quantity": "out"}
+    write_table(
+        folder, "numerics",
+        [
+            case | {"ratio": 1.2, "verdict": "holds", "note": ""},
+            case | {"ratio": 0.9, "verdict": "holds", "note": ""},
+            case | {"ratio": None, "verdict": "FAILS", "note": "RuntimeError: CUDA error"},
+            case | {"ratio": None, "verdict": "not run", "note": "the time was used up"},
+        ],
+    )  # fmt: skip
+    tables, _ = written(root, recordings([root]))
+    assert "| softmax | float16 | 2 | 1.20 | 1 | 1 |" in tables
+
+
+def test_memory_that_was_counted_in_the_interpreter_stands_under_the_cpu_it_was_counted_on(root):
+    folder = prepare_folder(root / "bench/results/cpu/a", environment("Example CPU", "CPU"))
+    sizes = {"dtype": "float16", "rows": 1, "heads": 1, "head_dim": 16}
+    rows = [
+        sizes | {"positions": positions, "tape": tape, "peak_bytes": size}
+        for positions in (64, 128)
+        for tape, size in (("without a tape", 16 * positions), ("with a tape", positions**2))
+    ]
+    write_table(folder, "spatial_memory", rows)
+    fitted = {"exponent": 1.0, "low": 0.99, "high": 1.01}
+    write_table(
+        folder, "spatial_memory_exponents", [fitted | {"tape": tape} for tape in ("without a tape", "with a tape")]
+    )
+    tables, _ = written(root, recordings([root]))
+    gpu, cpu = tables.split("## Example CPU (a CPU)")
+    assert f"| grows as S to the | {NOT_MEASURED} | {NOT_MEASURED} |" in gpu
+    assert "in Triton's interpreter" in cpu and "float16" in cpu
+    assert "| 128 | 2.0 | 16.0 |" in cpu
+    assert "| grows as S to the | 1.00 [0.99, 1.01] | 1.00 [0.99, 1.01] |" in cpu
+
+
 def test_what_an_explanation_takes_is_judged_and_its_training_step_looked_up_where_it_was_timed(root):
     folder = prepare_folder(root / "bench/results/gpu/a", environment())
     write_table(folder, "training", training_rows(full_this_project=20.0))
