@@ -160,7 +160,7 @@ def spatial_memory(device: Device | None) -> str:
     text = markdown(("S", *(f"{kind}, KiB" for kind in kinds)), [*body, ["grows as S to the", *grows]])
     if rows:
         row = rows[0]
-        text = f"1 clip, {row['rows']} frame rows, {row['heads']} heads of {row['head_dim']}, {row['dtype']}.\n\n{text}"
+        text = f"B = 1, F = {row['rows']}, N = {row['heads']}, D = {row['head_dim']}, {row['dtype']}.\n\n{text}"
     return text
 
 

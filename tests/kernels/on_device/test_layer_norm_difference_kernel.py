@@ -26,7 +26,7 @@ def parameters(channels, seed=0):
     return torch.randn(2, channels, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
-@settings(max_examples=10 if interpreted() else 200, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=10 if interpreted() else 60, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     clips=st.integers(0, 2),
     frames=st.integers(2, 9),

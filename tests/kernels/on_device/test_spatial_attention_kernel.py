@@ -47,7 +47,7 @@ def in_double(q, k, v, grad_out, **arguments):
     return everything(reference, q.double(), k.double(), v.double(), grad_out, **arguments)
 
 
-@settings(max_examples=12 if interpreted() else 60, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=12 if interpreted() else 40, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     clips=st.integers(0, 2),
     frames=st.integers(1, 2),

@@ -36,7 +36,7 @@ def everything(function, q, k, v, grad_out, **arguments):
     return [out.detach(), *torch.autograd.grad(out, leaves, grad_out.to(out.dtype))]
 
 
-@settings(max_examples=12 if interpreted() else 200, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=12 if interpreted() else 60, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     clips=st.integers(0, 2),
     frames=st.integers(2, 12) if interpreted() else st.integers(2, 128),
