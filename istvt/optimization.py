@@ -6,6 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from dataloading.errors import InputError
 
 from .settings import TrainingSettings
 
@@ -17,7 +20,16 @@ STEPS_TO_GROW = 2000
 
 
 def build_optimizer(model: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
-    """The fused optimizer of `training`, its state already made, so that a checkpoint can be read into it."""
+    """The fused optimizer of `training`, its state already made, so that a checkpoint can be read into it.
+
+    Raises:
+        InputError: PyTorch has no such optimizer for parameters that are shared out.
+    """
+    if training.optimizer == "sgd" and any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        raise InputError(
+            "training.optimizer is 'sgd' and training.parallel 'fsdp', but PyTorch's fused SGD takes no shared-out "
+            "parameters; use ddp, or adamw"
+        )
     # Biases, norms and tokens are not decayed: decay is for the matrices that multiply features.
     decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and "embedding" not in n]
     others = [p for n, p in model.named_parameters() if p.dim() <= 1 or "embedding" in n]

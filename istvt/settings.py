@@ -70,7 +70,7 @@ class TrainingSettings:
             from CUDA graphs: pays off with small batches).
         activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
         parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
-            optimizer state are shared out).
+            optimizer state are shared out; not with sgd).
         backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
         seed: of initial weights, sampling and augmentation.
         checkpoint_steps: a checkpoint every so many steps, besides those before and after the validation of each

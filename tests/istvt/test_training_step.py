@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
 from istvt.distributed import Processes
 from istvt.optimization import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
@@ -226,6 +228,19 @@ def test_compiled_parts_see_one_shape_and_filling_it_up_adds_no_clip():
         step(iter([item]), 1, 1e-3)
     assert set(shapes) == {(4, 3, 3, 40, 40)}
     assert step.counts().clips == 8
+
+
+def test_sgd_for_shared_out_parameters_is_refused_in_one_sentence(tmp_path):
+    """PyTorch's fused SGD has no rule for DTensors: once two processes with fsdp crashed in their first step."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        model = ISTVT(CONFIG)
+        fully_shard(model)
+        with pytest.raises(InputError, match=r"optimizer is 'sgd' and training\.parallel 'fsdp'.*use ddp, or adamw"):
+            build_optimizer(model, TrainingSettings(optimizer="sgd"))
+        assert build_optimizer(model, TrainingSettings(optimizer="adamw")).state
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_the_learning_rate_warms_up_linearly_and_falls_to_zero_as_a_cosine():
