@@ -75,6 +75,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[IS
     if not path.is_file():
         raise InputError(f"checkpoint {path}: no such file; expected the best.safetensors of a training run")
     try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -297,6 +297,8 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
     from .explain.explanation import check_stabilizer
     from .summary import summary
 
+    if options.bootstrap < 1:
+        raise InputError(f"--bootstrap is {options.bootstrap}; expected at least 1")
     if options.stabilizers and not options.explain:
         raise InputError("--stabilizers is given without --explain, which measures with them")
     for stabilizer in options.stabilizers or ():

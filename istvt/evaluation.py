@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dataloading.errors import InputError
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip, evaluation_clips
 
@@ -99,9 +100,12 @@ def evaluate_checkpoint(
         dtype=resolve_precision(precision, chosen),
         advance=count,
     )
+    skipped = [(item.video.name, item.reason) for item in clips.skipped] + scored.skipped
+    if not scored.clips:
+        _, first = skipped[0]
+        raise InputError(f"{data.root}: no video of the {split} split could be scored; the first reason: {first}")
     scores = scored.videos()
     evaluation = evaluate(scores, bootstrap=bootstrap)
-    skipped = [(item.video.name, item.reason) for item in clips.skipped] + scored.skipped
     notes = _notes(info, scored, dataset.notes, dataset.root)
     write_json(output / "evaluation.json", {**evaluation.to_dict(), "skipped": skipped, "notes": notes})
     write_scores(output / "scores.csv", scores)
@@ -145,8 +149,12 @@ def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
     path = (path if path.is_dir() else path.parent) / "history.csv"
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: is not the history of a run ({error}); move it away to go without") from error
 
 
 def _notes(info: CheckpointInfo, scored: ScoredClips, notes: Sequence[str], root: Path) -> list[str]:

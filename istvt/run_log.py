@@ -126,8 +126,9 @@ def _keep_rows(path: Path, last_step: int) -> None:
         return
     with path.open(newline="") as file:
         # A line that was being written when the run was killed is short of fields.
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    _write_rows(path, list(STEP_FIELDS), [row for row in rows if int(row["step"]) <= last_step])
+        rows = [row for row in csv.reader(file) if len(row) == len(STEP_FIELDS) and row[0].isdigit()]
+    kept = [dict(zip(STEP_FIELDS, row, strict=True)) for row in rows if int(row[0]) <= last_step]
+    _write_rows(path, list(STEP_FIELDS), kept)
 
 
 def _write_rows(path: Path, fields: list[str], rows: list[dict[str, Any]]) -> None:

@@ -64,6 +64,8 @@ def read_dataset(
         raise InputError(f"{root} {problem}; expected the directory of a data set.")
     if layout == "auto":
         root, layout = _recognise(root)
+    if originals is not None and layout != "deeper-forensics":
+        raise InputError(f"originals is {originals}, but {root} is read as {layout}; only deeper-forensics takes it.")
     return _LAYOUTS[layout].read(root, compression, Path(originals) if originals is not None else None)
 
 

@@ -257,6 +257,14 @@ def test_deeper_forensics_without_originals_says_that_it_has_no_real_videos(tmp_
         read_dataset(tmp_path / "DeeperForensics-1.0", originals=tmp_path / "nowhere")
 
 
+def test_originals_are_not_ignored_by_a_layout_that_takes_none(tmp_path):
+    for name in ("real", "fake"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.mp4").touch()
+    with pytest.raises(InputError, match=r"originals is here, but .* is read as plain; only deeper-forensics takes it"):
+        read_dataset(tmp_path, originals="here")
+
+
 def test_deeper_forensics_without_lists_keeps_actors_apart(tmp_path):
     root = tmp_path / "DeeperForensics-1.0"
     touch(root, *(f"manipulated_videos/end_to_end/{n:03}_M{100 + n // 2}.mp4" for n in range(40)))

@@ -170,6 +170,8 @@ def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trai
     [
         (["train", "--data.root=/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["prepare", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["evaluate", "--bootstrap=0"], "--bootstrap is 0; expected at least 1"),
+        (["explain", "a.mp4", "--clips=0"], "--clips is 0; expected at least 1"),
         (["dataset", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["model", "--preset", "huge"], "preset is 'huge'; expected one of seed, published, small"),
         (["model", "--model.dim=15"], "model.dim is 15"),
@@ -270,6 +272,28 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
         "explain": ["explain", str(clip), f"--checkpoint={trained_run}", "--no-detect", f"--out={place}"],
     }[command]
     assert f"{place} cannot be made (Not a directory); expected a directory to write in" in refused(capsys, arguments)
+
+
+def test_an_evaluation_of_damaged_videos_alone_names_the_set_and_the_first_reason(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    root = tmp_path / "damaged"
+    shutil.copytree(synthetic_set, root)
+    for video in root.rglob("c23/videos/*.mp4"):
+        video.write_bytes(video.read_bytes()[:900])
+    command = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={root}", f"--output={tmp_path}/out"]
+    message = refused(capsys, command)
+    assert f"{root}: no video of the test split could be scored; the first reason: {root}" in message
+    assert "cut short" in message
+
+
+def test_a_history_that_is_none_is_one_sentence(trained_run, synthetic_set, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(trained_run / "best.safetensors", run)
+    (run / "history.csv").write_text("epoch,train_loss\n1,low\n")
+    command = ["evaluate", f"--checkpoint={run}", f"--data.root={synthetic_set}", "--bootstrap=10"]
+    assert "history.csv: is not the history of a run" in refused(capsys, command)
 
 
 def test_stabilizers_are_looked_at_before_the_evaluation_and_not_ignored_without_explain(trained_run, capsys):

@@ -209,7 +209,7 @@ def test_a_line_that_was_being_written_is_dropped_from_the_csv(straight, synthet
     shutil.copytree(straight, run)
     before = losses(run)
     with (run / "steps.csv").open("a") as file:
-        file.write("13,3,0.5")
+        file.write("abc,3\n13,3,0.5")
     train(synthetic_set, run, checkpoint_steps=2)
     assert losses(run) == before
 
