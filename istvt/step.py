@@ -73,7 +73,7 @@ class TrainingStep:
         self.device = next(model.parameters()).device
         # A replayed graph writes gradients where the last replay wrote them: to be added up they need other memory.
         self._own_gradients = training.execution == "cuda_graphs" and training.accumulation > 1
-        if self._own_gradients and forward is model and not isinstance(model, FSDPModule):
+        if self._own_gradients and not isinstance(model, FSDPModule):
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         self.loss_scale = LossScale(self.device, dtype)
