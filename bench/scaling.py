@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.record import Row, new_folder, write_table
@@ -116,28 +117,42 @@ def _measure_method(sweep: Sweep, method, axis: str, frames: int, cells: int, mi
     return rows
 
 
-def _time_and_memory(attend, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int) -> Row:
+def _call(attend, shape: tuple[int, ...], dtype: str, device: str, which: str) -> Callable[[], object]:
     import torch
 
-    from bench import processor_timing, timing
-
-    generator = torch.Generator().manual_seed(0)
-    qkv = torch.randn(shape, generator=generator).to(device, getattr(torch, dtype))
+    generator = torch.Generator(device).manual_seed(0)
+    qkv = torch.randn(shape, generator=generator, device=device).to(getattr(torch, dtype))
     grad_out = torch.ones_like(qkv[:, :, :, 0])
     backward = which != PASSES[0]
     qkv.requires_grad_(backward)
 
-    def call() -> torch.Tensor:
+    def call() -> object:
         with torch.set_grad_enabled(backward):
             out = attend(*qkv.unbind(3))
-        if backward:
-            qkv.grad = None
-            out.backward(grad_out)
-        return out.detach()
+        return torch.autograd.grad(out, qkv, grad_out) if backward else out
 
+    return call
+
+
+def _compile_ahead(sweep: Sweep) -> None:
+    """Compile this project's kernels for every size of the sweep; frames are constants of a kernel."""
+    from bench.ahead import compile_ahead
+    from bench.scaling_methods import METHODS
+
+    def there_and_back(method, frames: int, cells: int) -> object:
+        shape = (sweep.clips, frames + 1, cells + 1, 3, sweep.heads, sweep.head_dim)
+        return _call(method.attend, shape, sweep.dtype, "cuda", PASSES[1])()
+
+    ours = [method for method in METHODS if method.needs_gpu]
+    compile_ahead(partial(there_and_back, method, *size) for _, *size in sweep.sizes() for method in ours)
+
+
+def _time_and_memory(attend, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int) -> Row:
+    from bench import processor_timing, timing
+
+    call = _call(attend, shape, dtype, device, which)
     module = timing if device == "cuda" else processor_timing
     timed = module.time_call(call, milliseconds=milliseconds)
-    qkv.grad = None
     return {
         "time_us": timed.median,
         "time_us_p20": timed.low,
@@ -265,7 +280,10 @@ def run(arguments: argparse.Namespace) -> int:
         write_table(folder, "scaling", rows)  # what is measured is kept if the run is cut short
         print(f"{next(done)}/{count} {line} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
-    rows = measure(sweep, arguments.milliseconds, progress, arguments.budget)
+    if torch.cuda.is_available():
+        _compile_ahead(sweep)
+    spent = time.perf_counter() - started
+    rows = measure(sweep, arguments.milliseconds, progress, arguments.budget - spent)
     fitted = exponents(rows)
     judged = verdicts(rows, fitted, device)
     write_table(folder, "scaling_exponents", fitted)
