@@ -73,7 +73,8 @@ def _refusal(error: Exception) -> str | None:
     if not isinstance(error, OSError) or not error.strerror:
         return None
     if error.filename is None:
-        return error.strerror if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"what this command writes does not fit on the disk ({error.strerror})" if full else None
     return f"{error.filename}: cannot be read or written ({error.strerror})"
 
 

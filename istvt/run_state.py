@@ -61,7 +61,11 @@ class RunRecord:
 
 
 def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, processes: Processes) -> None:
-    """Write a checkpoint of the run in `output`, and remove all but the `KEEP` newest; all processes together."""
+    """Write a checkpoint of the run in `output`, and remove all but the `KEEP` newest; all processes together.
+
+    Raises:
+        InputError: the disk is full, or what holds the checkpoints may not be written to.
+    """
     final = output / "checkpoints" / f"epoch-{record.epoch:04d}-step-{record.step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
     if processes.is_first:
@@ -70,8 +74,13 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
         partial.mkdir(parents=True)
     processes.wait_for_all()
     tensors = _run_tensors(step) | _random_state(step.device, processes)
-    with _quietly():
-        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.several)
+    try:
+        with _quietly():
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.several)
+    except (Exception, dcp.api.CheckpointException) as error:
+        if not isinstance(_first_failure(error), OSError):
+            raise
+        raise InputError(f"checkpoint {final}: cannot be written ({_reason(error)}); those before are kept") from error
     if processes.is_first:
         _write(partial / _RECORD, json.dumps(asdict(record), indent=1))
         if final.exists():  # of a run that went on from an older checkpoint
@@ -124,10 +133,16 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
             torch.set_rng_state(state)
 
 
-def _reason(error: BaseException) -> str:
-    """In a few words why a checkpoint cannot be read: the first failure of those that DCP collected."""
+def _first_failure(error: BaseException) -> BaseException:
+    """Of those that DCP collected from all processes, if it did."""
     if isinstance(error, dcp.api.CheckpointException):
         error, _ = next(iter(error.failures.values()))
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """In a few words why a checkpoint cannot be read or written."""
+    error = _first_failure(error)
     return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]).removesuffix(":")
 
 

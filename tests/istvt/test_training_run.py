@@ -1,6 +1,7 @@
 """A run as a whole: what it says, what it writes, and that it goes on from any moment to the same end."""
 
 import csv
+import errno
 import functools
 import io
 import json
@@ -133,6 +134,21 @@ def test_a_checkpoint_that_was_being_written_leaves_the_one_before(straight, syn
     assert not [name for name in checkpoints(tmp_path) if name.endswith(".partial")]
     expected, actual = everything(straight), everything(tmp_path)
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_one_sentence(synthetic_set, tmp_path, monkeypatch):
+    save = dcp.save
+
+    def on_a_full_disk(tensors, **options):
+        def write_data(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(options["storage_writer"], "write_data", write_data)
+        save(tensors, **options)
+
+    monkeypatch.setattr(run_state.dcp, "save", on_a_full_disk)
+    with pytest.raises(InputError, match=r"epoch-0000-step-00000006: cannot be written \(OSError: .*No space left"):
+        train(synthetic_set, tmp_path)
 
 
 def test_only_the_newest_checkpoints_are_kept(straight):
