@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 
-from bench import explanation_cost, timing
+from bench import ahead, explanation_cost, timing
 from bench import reference_relevance_storage as published
 from bench import relevance as benchmark
 from bench.__main__ import main
@@ -81,12 +81,17 @@ def test_every_contender_is_a_row_a_pass_and_who_runs_out_of_memory_says_so(smal
 def test_the_command_writes_the_operations_at_both_head_dimensions(small, without_a_gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
     monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
+    compiled = []
+    monkeypatch.setattr(ahead, "compile_ahead", compiled.extend)
+    kernels = benchmark._kernels
+    monkeypatch.setattr(benchmark, "_kernels", lambda: kernels("cpu"))
     measure = benchmark.measure
     monkeypatch.setattr(benchmark, "measure", lambda *given: measure(*given, device="cpu"))
     monkeypatch.setattr(benchmark, "QUICK_SHAPES", [(1, 2)])
     list(benchmark._operations(argparse.Namespace(quick=True, milliseconds=1), tmp_path))
     (tmp_path / "environment.json").write_text('{"kind": "GPU", "date": ""}')
     rows = read_folder(tmp_path).tables["relevance"]
+    assert len(compiled) == 2 * 2 * 3
     assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in benchmark.KINDS for d in ("64", "91")}
 
 
