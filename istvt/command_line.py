@@ -357,7 +357,7 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
             advance=update,
         )
     written = write_faithfulness(result, output)
-    console.print(faithfulness_table(result), markup=False, highlight=False)
+    console.print(faithfulness_table(result), markup=False, highlight=False, soft_wrap=True)
     console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)
 
 
