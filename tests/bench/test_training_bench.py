@@ -165,8 +165,9 @@ def test_the_promised_comparison_is_measured_first():
     first = list(training.cases(("seed", "published"), training.PRECISIONS, training.METHODS, training.ATTENTIONS))[:8]
     assert {(case.preset, case.precision) for case in first} == {("seed", "bfloat16")}
     assert {case.attention for case in first} == {"full", "spatial_only"}
-    assert [(case.attention, case.method) for case in first[:4]] == [
-        ("full", "this project"), ("full", "naive eager"), ("spatial_only", "this project"), ("full", "compiled SDPA")
+    assert [(case.attention, case.method) for case in first[:5]] == [
+        ("full", "this project"), ("full", "naive eager"), ("full", training.GRAPHS),
+        ("spatial_only", "this project"), ("full", "compiled SDPA"),
     ]  # fmt: skip
 
 
