@@ -67,7 +67,7 @@ class TrainingSettings:
         augment: flip and jitter training clips, each clip as a whole.
         backend: who computes attention.
         execution: eager; compile (torch.compile of the backbone and of every block); cuda_graphs (the same, replayed
-            from CUDA graphs: pays off with small batches).
+            from CUDA graphs: pays off where the processor launches more slowly than the GPU computes).
         activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
         parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
             optimizer state are shared out; not with sgd).
