@@ -159,8 +159,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"{training.batch_size}, seeds {', '.join(map(str, sorted({row['seed'] for row in rows})))}.",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()) + ".",
         "",
-        "This is a drawn set with drawn forgeries. It says nothing about accuracy on real ones. Seconds are as the clock",
-        "went, with whatever else the machine was doing.",
+        "This is a drawn set with drawn forgeries. It says nothing about accuracy on real ones. Seconds are by the",
+        "clock, with whatever else the machine was doing.",
         "",
     ]
     return "\n".join(lines)

@@ -97,9 +97,7 @@ def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
     return result
 
 
-def crop(
-    frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int = cv2.BORDER_REPLICATE
-) -> np.ndarray:
+def crop(frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """The `box` of a frame; beyond the frame its border is repeated, as for the model.
 
     Args:
