@@ -42,9 +42,13 @@ def allow_tf32(allowed: bool) -> None:
 def pick_device(device: str = "auto") -> torch.device:
     """The device named, or a GPU where there is one.
 
+    From here on float32 is float32 in this process, until `allow_tf32`: PyTorch by itself lets a GPU round the factors
+    of convolutions to TF32.
+
     Raises:
         InputError: the device is not here.
     """
+    allow_tf32(False)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

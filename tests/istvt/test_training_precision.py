@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from istvt.config import ISTVTConfig
-from istvt.precision import allow_tf32, resolve_precision
+from istvt.precision import allow_tf32, pick_device, resolve_precision
 from istvt.settings import DataSettings, TrainingSettings
 from istvt.training import train
 
@@ -55,6 +55,14 @@ def test_auto_is_float32_on_a_cpu_and_the_names_are_what_they_say():
     assert resolve_precision("auto", cpu) == resolve_precision("float32", cpu) == torch.float32
     assert resolve_precision("bfloat16", cpu) == torch.bfloat16
     assert resolve_precision("float16", cpu) == torch.float16
+
+
+def test_float32_is_float32_in_every_command_that_takes_a_device():
+    """PyTorch rounds convolutions to TF32 unless told otherwise: once only training told it."""
+    torch.backends.cudnn.allow_tf32 = True
+    pick_device("cpu")
+    assert torch.backends.cudnn.allow_tf32 is False
+    assert torch.backends.cuda.matmul.allow_tf32 is False
 
 
 @pytest.mark.gpu
