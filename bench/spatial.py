@@ -301,13 +301,13 @@ def _calls(qkv: torch.Tensor, grad_out: torch.Tensor) -> dict[str, tuple[Callabl
     from kernels.spatial_attention import operator
 
     q, k, v = qkv.unbind(3)
-    out, log_sum_exp, gradient = operator.empty_out(q), operator.empty_log_sum_exp(q), torch.empty_like(qkv)
+    out, normaliser, gradient = operator.empty_out(q), operator.empty_normaliser(q), torch.empty_like(qkv)
 
     def forward() -> None:
-        operator.launch_forward(q, k, v, 0.1, out, log_sum_exp, None)
+        operator.launch_forward(q, k, v, 0.1, out, normaliser, None)
 
     def backward() -> None:
-        operator.launch_backward(q, k, v, out, log_sum_exp, grad_out, 0.1, *gradient.unbind(3), None)
+        operator.launch_backward(q, k, v, out, normaliser, grad_out, 0.1, *gradient.unbind(3), None)
 
     return {
         "FORWARD": (forward, out),

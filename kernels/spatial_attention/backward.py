@@ -1,6 +1,6 @@
 """Backward kernels of spatial attention: two, so that every number is written by one program and repeats bit for bit.
 
-    A  = exp2(scale_log2 q k^T - log_sum_exp)         recomputed
+    A  = exp2(scale_log2 q k^T - offset) * factor     recomputed (see forward.py)
     dA = dO v^T
     dS = A * (dA - delta),  delta = rowsum(dO * O) = rowsum(A * dA)
     spatial_backward_queries   (a tile of queries, over all keys):   dq = scale dS k;  writes delta, and dA if asked
@@ -12,7 +12,7 @@ Seven products where five would do with atomic additions: the price of a result 
 import triton
 import triton.language as tl
 
-from kernels.spatial_attention.forward import locate, scores, tile_rows
+from kernels.spatial_attention.forward import attention_of, load_normaliser, locate, scores, tile_rows
 from kernels.tiles import load_rows, product, store_rows
 
 
@@ -27,7 +27,7 @@ def row_sum_of_product(a_left, a_right, b_left, b_right, RIGHT: tl.constexpr):
 
 @triton.jit
 def spatial_backward_queries(
-    q, k, v, out, log_sum_exp, grad_out, delta, grad_q, grad_attention,
+    q, k, v, out, offset, factor, grad_out, delta, grad_q, grad_attention,
     scale, scale_log2, queries, positions, heads, frames,
     q_clip, q_frame, q_position, q_head,
     k_clip, k_frame, k_position, k_head,
@@ -54,7 +54,9 @@ def spatial_backward_queries(
     o_left, o_right = load_rows(out, query * out_position, query_valid, LEFT, RIGHT, HEAD_DIM)
     mean = row_sum_of_product(g_left, g_right, o_left, o_right, RIGHT)  # [ROWS]
     tl.store(delta + group * queries + query, mean, mask=query_valid)
-    normaliser = tl.load(log_sum_exp + group * queries + query, mask=query_valid, other=0.0)
+    offset += group * queries
+    factor += group * queries
+    offset_of, factor_of = load_normaliser(offset, factor, query, query_valid, q.dtype.element_ty)
     q_left, q_right = load_rows(q, query * q_position, query_valid, LEFT, RIGHT, HEAD_DIM)
 
     grad_left = tl.zeros([ROWS, LEFT], tl.float32)
@@ -67,7 +69,7 @@ def spatial_backward_queries(
         k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
         v_left, v_right = load_rows(v, key * v_position, valid, LEFT, RIGHT, HEAD_DIM)
         s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)  # [ROWS, COLUMNS]
-        a = tl.exp2(s * scale_log2 - normaliser[:, None])
+        a = attention_of(s, scale_log2, offset_of[:, None], factor_of[:, None], q.dtype.element_ty)
         grad_a = product(g_left, tl.trans(v_left), PRECISION)
         if RIGHT > 0:
             grad_a += product(g_right, tl.trans(v_right), PRECISION)
@@ -87,7 +89,7 @@ def spatial_backward_queries(
 
 @triton.jit
 def spatial_backward_keys(
-    q, k, v, log_sum_exp, grad_out, delta, grad_k, grad_v,
+    q, k, v, offset, factor, grad_out, delta, grad_k, grad_v,
     scale, scale_log2, queries, positions, heads, frames,
     q_clip, q_frame, q_position, q_head,
     k_clip, k_frame, k_position, k_head,
@@ -113,7 +115,8 @@ def spatial_backward_keys(
     v += clip * v_clip + frame * v_frame + head * v_head
     grad_out += clip * grad_out_clip + frame * grad_out_frame + head * grad_out_head
     group = (clip * frames + frame) * heads + head
-    log_sum_exp += group * queries
+    offset += group * queries
+    factor += group * queries
     delta += group * queries
     k_left, k_right = load_rows(k, key * k_position, key_valid, LEFT, RIGHT, HEAD_DIM)
     v_left, v_right = load_rows(v, key * v_position, key_valid, LEFT, RIGHT, HEAD_DIM)
@@ -126,11 +129,11 @@ def spatial_backward_keys(
         query = tile_rows(start, COLUMNS, WIDE)
         valid = query < queries
         q_left, q_right = load_rows(q, query * q_position, valid, LEFT, RIGHT, HEAD_DIM)
-        normaliser = tl.load(log_sum_exp + query, mask=valid, other=0.0)
+        offset_of, factor_of = load_normaliser(offset, factor, query, valid, q.dtype.element_ty)
         s = product(k_left, tl.trans(q_left), PRECISION)  # [ROWS, COLUMNS], transposed
         if RIGHT > 0:
             s += product(k_right, tl.trans(q_right), PRECISION)
-        a = tl.exp2(s * scale_log2 - normaliser[None, :])
+        a = attention_of(s, scale_log2, offset_of[None, :], factor_of[None, :], q.dtype.element_ty)
         g_left, g_right = load_rows(grad_out, query * grad_out_position, valid, LEFT, RIGHT, HEAD_DIM)
         if GRAD_V:
             weights = a.to(g_left.dtype)

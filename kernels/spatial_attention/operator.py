@@ -16,7 +16,7 @@ from kernels.library import register
 from kernels.spatial_attention import settings
 from kernels.spatial_attention.backward import spatial_backward_keys, spatial_backward_queries
 from kernels.spatial_attention.forward import spatial_forward
-from kernels.spatial_attention.reference import log_sum_exp as reference_log_sum_exp
+from kernels.spatial_attention.reference import normaliser as reference_normaliser
 from kernels.spatial_attention.reference import spatial_attention as reference
 from kernels.spatial_attention.reference import spatial_attention_backward as reference_backward
 
@@ -84,9 +84,9 @@ def _matrix_size(q: Tensor, k: Tensor, matrix: Tensor | None) -> int:
 
 
 def launch_forward(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, log_sum_exp: Tensor, attention: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, normaliser: Tensor, attention: Tensor | None
 ) -> None:
-    """Write ``out``, ``log_sum_exp`` (and ``attention`` where given), all contiguous."""
+    """Write ``out``, ``normaliser`` (and ``attention`` where given), all contiguous."""
     setting = settings.forward(q, k, architecture(q))
     if attention is not None:
         setting = replace(setting, max_registers=None)  # its second pass takes more of them, and waits for memory
@@ -99,7 +99,8 @@ def launch_forward(
         k=k,
         v=v,
         out=out,
-        log_sum_exp=log_sum_exp,
+        offset=normaliser[0],
+        factor=normaliser[-1],
         attention=attention,
         scale_log2=scale * LOG2_E,
         **_strides("q", q),
@@ -112,18 +113,19 @@ def launch_forward(
 
 
 def launch_backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float,
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float,
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
 ) -> None:  # fmt: skip
     """Write the three gradients (any strides, those of ``grad_k`` and ``grad_v`` equal), and d loss / d attention."""
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()
-    delta = torch.empty_like(log_sum_exp)
+    delta = torch.empty_like(normaliser[0])
     shared = {
         "q": q,
         "k": k,
         "v": v,
-        "log_sum_exp": log_sum_exp,
+        "offset": normaliser[0],
+        "factor": normaliser[-1],
         "grad_out": grad_out,
         "delta": delta,
         "scale": scale,
@@ -172,10 +174,11 @@ def empty_out(q: Tensor) -> Tensor:
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
-def empty_log_sum_exp(q: Tensor) -> Tensor:
-    """An uninitialised log-sum-exp ``[B, F, N, S_q]``, float32."""
+def empty_normaliser(q: Tensor) -> Tensor:
+    """Uninitialised offset (and in float32 factor) of each softmax row ``[1 or 2, B, F, N, S_q]``, float32."""
     clips, frames, queries, heads, _ = q.shape
-    return torch.empty((clips, frames, heads, queries), dtype=torch.float32, device=q.device)
+    shape = (2 if q.dtype == torch.float32 else 1, clips, frames, heads, queries)
+    return torch.empty(shape, dtype=torch.float32, device=q.device)
 
 
 def empty_attention(q: Tensor, k: Tensor) -> Tensor:
@@ -191,62 +194,62 @@ def empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    out, log_sum_exp = empty_out(q), empty_log_sum_exp(q)
-    launch_forward(q, k, v, scale, out, log_sum_exp, None)
-    return out, log_sum_exp
+    out, normaliser = empty_out(q), empty_normaliser(q)
+    launch_forward(q, k, v, scale, out, normaliser, None)
+    return out, normaliser
 
 
 def _forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    out, log_sum_exp, attention = empty_out(q), empty_log_sum_exp(q), empty_attention(q, k)
-    launch_forward(q, k, v, scale, out, log_sum_exp, attention)
-    return out, log_sum_exp, attention
+    out, normaliser, attention = empty_out(q), empty_normaliser(q), empty_attention(q, k)
+    launch_forward(q, k, v, scale, out, normaliser, attention)
+    return out, normaliser, attention
 
 
 def _backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradients = empty_gradients(q, k)
-    launch_backward(q, k, v, out, log_sum_exp, grad_out, scale, *gradients, None)
+    launch_backward(q, k, v, out, normaliser, grad_out, scale, *gradients, None)
     return gradients
 
 
 def _backward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gradients, grad_attention = empty_gradients(q, k), empty_attention(q, k)
-    launch_backward(q, k, v, out, log_sum_exp, grad_out, scale, *gradients, grad_attention)
+    launch_backward(q, k, v, out, normaliser, grad_out, scale, *gradients, grad_attention)
     return *gradients, grad_attention
 
 
-def _packed_backward(qkv: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float) -> Tensor:
+def _packed_backward(qkv: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float) -> Tensor:
     gradient = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
-    launch_backward(*qkv.unbind(3), out, log_sum_exp, grad_out, scale, *gradient.unbind(3), None)
+    launch_backward(*qkv.unbind(3), out, normaliser, grad_out, scale, *gradient.unbind(3), None)
     return gradient
 
 
 def _reference_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    return reference(q, k, v, scale=scale).contiguous(), reference_log_sum_exp(q, k, scale=scale)
+    return reference(q, k, v, scale=scale).contiguous(), reference_normaliser(q, k, scale=scale)
 
 
 def _reference_forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     tape = AttentionTape()
     out = reference(q, k, v, scale=scale, tape=tape)
-    return out.contiguous(), reference_log_sum_exp(q, k, scale=scale), tape.attention.contiguous()
+    return out.contiguous(), reference_normaliser(q, k, scale=scale), tape.attention.contiguous()
 
 
 def _reference_backward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return reference_backward(q, k, v, grad_out, scale)
 
 
 def _reference_backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return reference_backward(q, k, v, grad_out, scale)[:3]
 
 
-def _reference_packed_backward(qkv: Tensor, out: Tensor, log_sum_exp: Tensor, grad_out: Tensor, scale: float) -> Tensor:
+def _reference_packed_backward(qkv: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float) -> Tensor:
     return torch.stack(reference_backward(*qkv.unbind(3), grad_out, scale)[:3], 3)
 
 
@@ -254,36 +257,36 @@ forward = register(
     "spatial_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
     kernel=_forward,
     reference=_reference_forward,
-    fake=lambda q, k, v, scale: (empty_out(q), empty_log_sum_exp(q)),
+    fake=lambda q, k, v, scale: (empty_out(q), empty_normaliser(q)),
 )
 forward_with_attention = register(
     "spatial_attention_with_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor, Tensor)",
     kernel=_forward_with_attention,
     reference=_reference_forward_with_attention,
-    fake=lambda q, k, v, scale: (empty_out(q), empty_log_sum_exp(q), empty_attention(q, k)),
+    fake=lambda q, k, v, scale: (empty_out(q), empty_normaliser(q), empty_attention(q, k)),
 )
 backward = register(
     "spatial_attention_backward"
-    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_sum_exp, Tensor grad_out, float scale)"
+    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor normaliser, Tensor grad_out, float scale)"
     " -> (Tensor, Tensor, Tensor)",
     kernel=_backward,
     reference=_reference_backward,
-    fake=lambda q, k, v, out, log_sum_exp, grad_out, scale: empty_gradients(q, k),
+    fake=lambda q, k, v, out, normaliser, grad_out, scale: empty_gradients(q, k),
 )
 backward_with_attention = register(
     "spatial_attention_backward_with_attention"
-    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_sum_exp, Tensor grad_out, float scale)"
+    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor normaliser, Tensor grad_out, float scale)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     kernel=_backward_with_attention,
     reference=_reference_backward_with_attention,
-    fake=lambda q, k, v, out, log_sum_exp, grad_out, scale: (*empty_gradients(q, k), empty_attention(q, k)),
+    fake=lambda q, k, v, out, normaliser, grad_out, scale: (*empty_gradients(q, k), empty_attention(q, k)),
 )
 packed_backward = register(
-    "spatial_attention_packed_backward(Tensor qkv, Tensor out, Tensor log_sum_exp, Tensor grad_out, float scale)"
+    "spatial_attention_packed_backward(Tensor qkv, Tensor out, Tensor normaliser, Tensor grad_out, float scale)"
     " -> Tensor",
     kernel=_packed_backward,
     reference=_reference_packed_backward,
-    fake=lambda qkv, out, log_sum_exp, grad_out, scale: torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device),
+    fake=lambda qkv, out, normaliser, grad_out, scale: torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device),
 )
 
 
@@ -292,13 +295,13 @@ class SpatialAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, tape: AttentionTape | None) -> Tensor:
-        """Keep q, k, v, the output and the log-sum-exp; fill the tape's attention."""
+        """Keep q, k, v, the output and the normaliser of each softmax row; fill the tape's attention."""
         if tape is None:
-            out, log_sum_exp = forward(q, k, v, scale)
+            out, normaliser = forward(q, k, v, scale)
         else:
-            out, log_sum_exp, attention = forward_with_attention(q, k, v, scale)
+            out, normaliser, attention = forward_with_attention(q, k, v, scale)
             tape.record(attention)
-        ctx.save_for_backward(q, k, v, out, log_sum_exp)
+        ctx.save_for_backward(q, k, v, out, normaliser)
         ctx.scale = scale
         ctx.tape = tape
         return out
@@ -319,9 +322,9 @@ class PackedSpatialAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, scale: float) -> Tensor:
-        """Keep the packed product, the output and the log-sum-exp."""
-        out, log_sum_exp = forward(*qkv.unbind(3), scale)
-        ctx.save_for_backward(qkv, out, log_sum_exp)
+        """Keep the packed product, the output and the normaliser of each softmax row."""
+        out, normaliser = forward(*qkv.unbind(3), scale)
+        ctx.save_for_backward(qkv, out, normaliser)
         ctx.scale = scale
         return out
 
@@ -329,5 +332,5 @@ class PackedSpatialAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the packed product."""
-        qkv, out, log_sum_exp = ctx.saved_tensors
-        return packed_backward(qkv, out, log_sum_exp, grad_out, ctx.scale), None
+        qkv, out, normaliser = ctx.saved_tensors
+        return packed_backward(qkv, out, normaliser, grad_out, ctx.scale), None

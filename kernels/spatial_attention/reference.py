@@ -52,8 +52,16 @@ def spatial_attention_backward(
     return grad_q, grad_k, grad_v, grad_attention
 
 
-def log_sum_exp(q: torch.Tensor, k: torch.Tensor, *, scale: float) -> torch.Tensor:
-    """``log2(sum exp(scale q k^T))`` over the keys, ``[B, F, N, S_q]`` float32: what the kernel keeps for backward."""
+def normaliser(q: torch.Tensor, k: torch.Tensor, *, scale: float) -> torch.Tensor:
+    """Offset (and factor) of each softmax row, ``[1 or 2, B, F, N, S_q]`` float32: what the kernel keeps for backward.
+
+    ``attention = exp2(log2(e) scale q k^T - offset) * factor``. In 16 bits the offset is the log-sum-exp and there is
+    no factor; in float32 they are the largest score and one over the sum.
+    """
+    exact = q.dtype == torch.float32
     with torch.autocast(q.device.type, enabled=False):
         q, k = (x.double().transpose(2, 3) for x in (q, k))
-        return (torch.logsumexp((q * scale) @ k.transpose(-1, -2), -1) / math.log(2)).float()
+        scores = (q * (scale / math.log(2))) @ k.transpose(-1, -2)
+        largest = scores.amax(-1)
+        total = torch.exp2(scores - largest[..., None]).sum(-1)
+        return torch.stack([largest, 1 / total] if exact else [largest + total.log2()]).float()

@@ -89,10 +89,10 @@ def test_written_out_gradients_are_those_of_autograd_and_fill_the_tape():
 
 
 def test_the_operators_hand_on_nothing_that_grows_as_the_square_of_the_positions():
-    """Without a tape: the output and one number a query go forward, three gradients come back."""
-    assert [tuple(x.shape) for x in operator.forward(Q, K, V, 0.3)] == [(2, 2, 5, 2, 8), (2, 2, 2, 5)]
+    """Without a tape: the output and two numbers a query go forward, three gradients come back."""
+    assert [tuple(x.shape) for x in operator.forward(Q, K, V, 0.3)] == [(2, 2, 5, 2, 8), (2, 2, 2, 2, 5)]
     assert [a.name for a in operator.backward._schema.arguments] == [
-        "q", "k", "v", "out", "log_sum_exp", "grad_out", "scale",
+        "q", "k", "v", "out", "normaliser", "grad_out", "scale",
     ]  # fmt: skip
     assert len(operator.backward._schema.returns) == 3
 

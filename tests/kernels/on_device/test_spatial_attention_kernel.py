@@ -10,7 +10,7 @@ from bench import spatial_memory
 from kernels import AttentionTape, spatial_attention, spatial_attention_packed
 from kernels.launch import interpreted
 from kernels.spatial_attention import operator
-from kernels.spatial_attention.reference import log_sum_exp
+from kernels.spatial_attention.reference import normaliser
 from kernels.spatial_attention.reference import spatial_attention as reference
 
 DTYPES = [torch.float32, torch.float16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]
@@ -147,11 +147,27 @@ def test_without_a_tape_the_largest_buffer_grows_as_the_positions_and_with_one_a
     assert largest(reference, 80) == 80 * 80
 
 
-def test_what_is_kept_for_backward_is_the_base_2_log_sum_exp_of_the_scaled_scores(poisoned):
-    q, k, v = packed(1, 2, 35, 2, 24, torch.float32).unbind(3)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_kept_for_backward_is_one_number_a_softmax_row_and_two_in_float32(dtype, poisoned):
+    q, k, v = packed(1, 2, 35, 2, 24, dtype).unbind(3)
     out, kept = operator.forward(q, k, v, 0.7)
-    assert_near(kept, log_sum_exp(q, k, scale=0.7), torch.float32)
-    assert_near(out, reference(q.double(), k.double(), v.double(), scale=0.7), torch.float32)
+    assert len(kept) == (2 if dtype == torch.float32 else 1)
+    assert_near(kept, normaliser(q, k, scale=0.7), torch.float32)
+    assert_near(out, reference(q.double(), k.double(), v.double(), scale=0.7), dtype)
+
+
+def test_a_float32_gradient_is_not_off_by_the_rounding_of_a_log_sum_exp(poisoned):
+    """Kept as one logarithm the softmax of a row put every entry of it off alike: grad v by 3.2e-7, eager by 1.8e-7.
+
+    A single query shows it, as in the last block: where many add up, their errors average out.
+    """
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(24, 1, 362, 3, 1, 16, generator=generator).to(DEVICE)
+    q, k, v = qkv.unbind(3)
+    grad_out = torch.ones(24, 1, 1, 1, 16, device=DEVICE)
+    _, _, _, grad_v = everything(spatial_attention, q[:, :, :1], k, v, grad_out)
+    exact = everything(reference, q[:, :, :1].double(), k.double(), v.double(), grad_out.double())[3]
+    assert (grad_v - exact).norm() < 2e-7 * exact.norm()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
