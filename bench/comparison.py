@@ -16,6 +16,7 @@ import torch
 from kernels import AttentionTape
 
 LARGEST_RATIO = 1.5
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Where eager PyTorch itself is that far off, it is no measure of anything.
 LARGEST_EAGER_ERROR = 0.25
 

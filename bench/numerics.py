@@ -1,10 +1,10 @@
 """Compare every kernel with float64 and with eager PyTorch in the same dtype.
 
-Runs on a GPU where there is one (real shapes; float32, float16, bfloat16) and in Triton's interpreter otherwise
-(tiny shapes; float32 and float16). A kernel holds when its relative Frobenius error against float64 is at most 1.5
-times that of eager PyTorch, forward and every gradient. Nearly all of the time is compilation, so cases run in several
-processes; rows are printed and written as they come, those of the shapes that matter most first. Exit status 1 if a
-comparison does not hold or a case could not run. Needs torch, triton and numpy.
+In float32, float16 and bfloat16, on a GPU where there is one (real shapes) and in Triton's interpreter otherwise (tiny
+shapes; its products are exact, so tf32 is not seen there). A kernel holds when its relative Frobenius error against
+float64 is at most 1.5 times that of eager PyTorch, forward and every gradient. Nearly all of the time is compilation,
+so cases run in several processes; rows are printed and written as they come, those of the shapes that matter most
+first. Exit status 1 if a comparison does not hold or a case could not run. Needs torch, triton and numpy.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ dimension, ``C`` channels.
 """
 
 from kernels.attention_tape import AttentionTape
+from kernels.launch import interpreted
 from kernels.layer_norm_difference import layer_norm_difference
 from kernels.relevance import (
     spatial_relevance,
@@ -18,6 +19,11 @@ from kernels.relevance import (
 from kernels.self_subtract import self_subtract
 from kernels.spatial_attention import spatial_attention, spatial_attention_packed
 from kernels.temporal_attention import temporal_attention, temporal_attention_packed
+
+if interpreted():
+    from kernels.interpreter import correct_bfloat16
+
+    correct_bfloat16()
 
 __all__ = [
     "AttentionTape",

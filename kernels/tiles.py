@@ -3,18 +3,13 @@
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 IEEE = tl.constexpr("ieee")  # Triton 3.6 takes no plain text as the default of an argument
 
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr = IEEE):
     """``a @ b`` accumulated in float32; 16-bit operands use tensor cores."""
-    if INTERPRETED:  # the interpreter's bfloat16 product is wrong (triton#11584); widening the operands is exact
-        c = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
-    else:
-        c = tl.dot(a, b, input_precision=PRECISION)
-    return c
+    return tl.dot(a, b, input_precision=PRECISION)
 
 
 @triton.jit

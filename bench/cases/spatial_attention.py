@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from bench.cases import CompileCase
-from bench.comparison import NumericsCase, Results, with_gradients
+from bench.comparison import DTYPES, NumericsCase, Results, with_gradients
 from kernels import AttentionTape, spatial_attention
 from kernels.launch import Launch
 from kernels.spatial_attention import operator
@@ -46,12 +46,11 @@ def eager(q: Tensor, k: Tensor, v: Tensor, *, tape: AttentionTape | None = None)
 
 
 def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
-    """All dtypes, some shapes with a tape; bfloat16 on a GPU only (the interpreter truncates it)."""
-    dtypes = [torch.float32, torch.float16] if small else [torch.float32, torch.float16, torch.bfloat16]
+    """All dtypes, some shapes with a tape."""
     return [
         _case(device, shape, dtype, tape=index in (0, 4))
         for index, shape in enumerate(SMALL if small else LARGE)
-        for dtype in dtypes
+        for dtype in DTYPES
     ]
 
 

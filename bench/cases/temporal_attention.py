@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from bench.cases import CompileCase
-from bench.comparison import NumericsCase, Results, with_gradients
+from bench.comparison import DTYPES, NumericsCase, Results, with_gradients
 from kernels import AttentionTape, temporal_attention
 from kernels.launch import Launch
 from kernels.self_subtract import difference_rows, integrate_rows
@@ -40,13 +40,12 @@ def eager(q: Tensor, k: Tensor, v: Tensor, *, self_subtract: str, tape: Attentio
 
 
 def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
-    """All modes and dtypes, with and without a tape; bfloat16 on a GPU only (the interpreter truncates it)."""
-    dtypes = [torch.float32, torch.float16] if small else [torch.float32, torch.float16, torch.bfloat16]
+    """All modes and dtypes, with and without a tape."""
     return [
         _case(device, shape, mode, dtype, tape=index == 0)
         for index, shape in enumerate(SMALL if small else LARGE)
         for mode in SELF_SUBTRACT
-        for dtype in dtypes
+        for dtype in DTYPES
     ]
 
 

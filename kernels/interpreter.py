@@ -1,0 +1,54 @@
+"""Triton's interpreter, made to compute in bfloat16 as a GPU does.
+
+Up to Triton 3.9 it rounds float32 to bfloat16 towards zero, makes infinity of some NaN, and multiplies the bit patterns
+of bfloat16 operands as whole numbers (triton#11584). Both are replaced when this package is imported under
+``TRITON_INTERPRET=1``, so that the numerics of what people train in can be checked without a GPU.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+
+def correct_bfloat16() -> None:
+    """Replace the interpreter's conversions and products of bfloat16, once."""
+    if getattr(InterpreterBuilder, "_istvt_bfloat16", False):
+        return
+    InterpreterBuilder._istvt_bfloat16 = True
+    for name in ("cast_impl", "create_fp_to_fp"):
+        setattr(InterpreterBuilder, name, _converting(getattr(InterpreterBuilder, name)))
+    InterpreterBuilder.create_dot = _widening(InterpreterBuilder.create_dot)
+
+
+def _converting(original):
+    def convert(self, source, target, *rounding):
+        pair = (source.dtype.scalar, target.scalar)
+        if pair == (tl.float32, tl.bfloat16):
+            return TensorHandle(to_bfloat16(source.data), tl.bfloat16)
+        if pair == (tl.bfloat16, tl.float32):
+            return TensorHandle(to_float32(source.data), tl.float32)
+        return original(self, source, target, *rounding)
+
+    return convert
+
+
+def _widening(original):
+    def dot(self, a, b, *rest):
+        a, b = (TensorHandle(to_float32(x.data), tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+        return original(self, a, b, *rest)
+
+    return dot
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """float32 to the nearest bfloat16, ties to even, as bit patterns (uint16)."""
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
+    rounded = bits + (0x7FFF + (bits >> np.uint32(16) & np.uint32(1)))
+    return np.where(np.isnan(x), np.uint32(0x7FC0), rounded >> np.uint32(16)).astype(np.uint16)
+
+
+def to_float32(bits: np.ndarray) -> np.ndarray:
+    """Bit patterns of bfloat16 (uint16) to float32, exactly."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
