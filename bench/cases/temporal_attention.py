@@ -18,7 +18,7 @@ from kernels.temporal_attention.reference import temporal_attention as reference
 Tensor = torch.Tensor
 
 # Clips, query frames, frames, positions, heads, head_dim.
-SMALL = ((1, 7, 7, 9, 2, 24), (2, 1, 4, 5, 1, 64), (1, 17, 17, 3, 1, 16))
+SMALL = ((1, 7, 7, 9, 2, 24), (2, 1, 4, 5, 1, 64), (1, 17, 17, 3, 1, 16), (1, 64, 64, 2, 1, 64))
 LARGE = (
     (2, 7, 7, 362, 8, 96), (2, 7, 7, 362, 8, 64), (1, 7, 7, 362, 8, 91), (2, 1, 7, 362, 8, 96), (2, 2, 2, 50, 3, 8),
     (1, 17, 17, 101, 2, 128), (1, 33, 33, 26, 2, 40), (1, 65, 65, 10, 2, 64), (1, 128, 128, 5, 2, 96),

@@ -12,7 +12,7 @@ Every number is written by one program, in a fixed order of operations: bitwise 
 import triton
 import triton.language as tl
 
-from kernels.temporal_attention.exact_forward import load_key, load_queries, load_rows_float32, row_products
+from kernels.temporal_attention.exact_forward import add_to, load_key, load_queries, load_rows_float32, row_products
 from kernels.tiles import store_rows
 
 
@@ -70,6 +70,7 @@ def exact_backward(
     attention_rows = block[:, None] + frame[None, :] * FRAMES  # [P, Q]
     largest = tl.full([POSITIONS, PADDED_QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([POSITIONS, PADDED_QUERIES], tl.float32)
+    lost = tl.zeros([POSITIONS, PADDED_QUERIES], tl.float32)
     delta = tl.zeros([POSITIONS, PADDED_QUERIES], tl.float32)
     grad_a = tl.zeros([POSITIONS, PADDED_QUERIES], tl.float32)
     for u in tl.range(0, FRAMES, num_stages=STAGES):
@@ -87,7 +88,7 @@ def exact_backward(
         shrink = tl.exp2(largest - larger)
         a = tl.exp2(s - larger)
         largest = larger
-        total = total * shrink + a
+        total, lost = add_to(total * shrink, lost * shrink, a, True)
         delta = delta * shrink + a * grad_a
     delta = delta / total
 
@@ -132,13 +133,16 @@ def exact_backward(
             store_rows(grad_v, rows, key_valid, left, right, LEFT, RIGHT, HEAD_DIM)
 
     if SELF_SUBTRACT == "telescoped":
+        lost_left = tl.zeros_like(later_left)
+        lost_right = tl.zeros_like(later_right)
         for i in range(FRAMES):
             u = FRAMES - 1 - i
             k_left, k_right = load_key(k, k_rows, origin + u, k_frame, key_valid, LEFT, RIGHT, HEAD_DIM, SELF_SUBTRACT)
             s = row_products(q_left, q_right, k_left, k_right, RIGHT) * scale_log2
             left, right = column_products(tl.exp2(s - largest) / total, g_left, g_right, RIGHT)
-            later_left = left + tl.where(u >= 1, later_left, 0.0)
-            later_right = right + tl.where(u >= 1, later_right, 0.0)
+            later_left, lost_left = add_to(later_left, lost_left, left, u >= 1)
+            if RIGHT > 0:
+                later_right, lost_right = add_to(later_right, lost_right, right, u >= 1)
             rows = grad_k_rows + (origin + u) * grad_k_frame
             store_rows(grad_v, rows, key_valid, later_left, later_right, LEFT, RIGHT, HEAD_DIM)
 
