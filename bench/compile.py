@@ -49,7 +49,7 @@ def reports(
         for operation in operations
         for index, case in enumerate(module(operation).compiled())
         for architecture in architectures
-        if everything or architecture in case.architectures
+        if architecture in case.architectures or (everything and architecture not in case.beyond)
     ]
     with multiprocessing.get_context("spawn").Pool(workers or min(os.cpu_count() or 1, 8)) as pool:
         for done in pool.imap(_compile, tasks):

@@ -31,6 +31,7 @@ class CompileCase:
         name: dtype, mode and shape, for the table.
         start: starts the launches on meta tensors; runs inside :func:`kernels.launch.recorded`.
         architectures: compute capabilities to compile for: all for what the models launch, one for a variant.
+        beyond: compute capabilities on which the operation takes another way, so that there is nothing to compile.
         needs_tensor_cores: whether a launch's machine code must use tensor cores.
         tile_bytes: bytes (loaded, stored) of one program if each element of its tile moves once, for kernels without
             loops; None where there is no such number.
@@ -42,6 +43,7 @@ class CompileCase:
     name: str
     start: Callable[[], None]
     architectures: tuple[int, ...] = ARCHITECTURES
+    beyond: tuple[int, ...] = ()
     needs_tensor_cores: Callable[[Launch], bool] = lambda launch: False
     tile_bytes: Callable[[Launch], tuple[int, int] | None] = lambda launch: None
     allowed_spill: Callable[[Launch, int], int] = lambda launch, architecture: 0

@@ -57,16 +57,17 @@ def _case(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype) -> N
 def compiled() -> list[CompileCase]:
     """Both kernels for every row of their tables of settings."""
     cases = [_compiled(torch.bfloat16, channels) for channels in (728, 2048, 8192)]
-    return [*cases, replace(_compiled(torch.float32, 728), architectures=(90,))]
+    wide = _compiled(torch.bfloat16, 728, clips=1200)  # offsets beyond 32 bits
+    return [*cases, *(replace(case, architectures=(90,)) for case in (_compiled(torch.float32, 728), wide))]
 
 
-def _compiled(dtype: torch.dtype, channels: int) -> CompileCase:
-    name = f"{str(dtype).removeprefix('torch.')} C={channels}"
-    return CompileCase("layer_norm_difference", name, partial(_start, dtype, channels))
+def _compiled(dtype: torch.dtype, channels: int, clips: int = 8) -> CompileCase:
+    name = f"{str(dtype).removeprefix('torch.')} B={clips} C={channels}"
+    return CompileCase("layer_norm_difference", name, partial(_start, dtype, channels, clips))
 
 
-def _start(dtype: torch.dtype, channels: int) -> None:
-    x = torch.empty(8, 7, 362, channels, dtype=dtype, device="meta")
+def _start(dtype: torch.dtype, channels: int, clips: int) -> None:
+    x = torch.empty(clips, 7, 362, channels, dtype=dtype, device="meta")
     weight = torch.empty(channels, device="meta")
     operator.launch_forward(x, weight, weight, 1e-6, torch.empty_like(x))
     operator.launch_backward(x, weight, x, 1e-6, torch.empty_like(x))

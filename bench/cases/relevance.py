@@ -9,6 +9,7 @@ import torch
 
 from bench.cases import CompileCase
 from bench.comparison import NumericsCase, Results
+from kernels.launch import Launch
 from kernels.relevance import interface, operator
 
 Tensor = torch.Tensor
@@ -95,26 +96,36 @@ def _case(device: torch.device, shape: tuple[int, ...], kind: str, clamp: str) -
 def compiled() -> list[CompileCase]:
     """Every kernel for every row of the tables; what the models launch on all architectures."""
     return [
-        *(_compiled("spatial", 7, head_dim) for head_dim in (64, 96)),
-        *(_compiled("temporal", 7, head_dim) for head_dim in (64, 96)),
-        replace(_compiled("spatial", 7, 128), architectures=(90,)),
-        replace(_compiled("temporal", 33, 96), architectures=(90, 100)),
+        *(_compiled("spatial", 7, 362, head_dim) for head_dim in (64, 96, 128)),
+        *(_compiled("temporal", 7, 362, head_dim) for head_dim in (64, 96)),
+        replace(_compiled("temporal", 33, 362, 96), architectures=(90, 100), beyond=(80, 89)),
+        replace(_compiled("spatial", 1, 2534, 96, roll_out=False), architectures=(90,)),  # joint attention, its map
+        # Offsets beyond 32 bits: a frame row of a million positions, four hundred clips.
+        replace(_compiled("spatial", 1, 10**6, 96, clips=1), architectures=(80, 90)),
+        replace(_compiled("temporal", 7, 362, 96, clips=400), architectures=(80, 90)),
     ]
 
 
-def _compiled(kind: str, frames: int, head_dim: int) -> CompileCase:
+def _compiled(
+    kind: str, frames: int, positions: int, head_dim: int, *, clips: int = 8, roll_out: bool = True
+) -> CompileCase:
     def start() -> None:
-        qkv = torch.empty(8, frames, 362, 3, 8, head_dim, device="meta")
+        qkv = torch.empty(clips, frames, positions, 3, 8, head_dim, device="meta")
         q, k, v = qkv.unbind(3)
         u = torch.empty(k.shape, device="meta")
         scale = head_dim**-0.5
         if kind == "spatial":
             operator.launch_spatial_relevance(q, k, v, u, scale, 0.01)
-            row, launch_map = torch.empty(8, frames, 362, device="meta"), operator.launch_spatial_map
+            row, launch_map = torch.empty(clips, frames, positions, device="meta"), operator.launch_spatial_map
         else:
             operator.launch_temporal_relevance(q, k, v, u, scale, 0.01)
-            row, launch_map = torch.empty(8, 362, frames, device="meta"), operator.launch_temporal_map
-        launch_map(row, q, k, v, u, u, scale, False)
+            row, launch_map = torch.empty(clips, positions, frames, device="meta"), operator.launch_temporal_map
+        launch_map(row if roll_out else None, q, k, v, u, u, scale, False)
 
-    name = f"float32 {kind} F={frames} S=362 D={head_dim}"
-    return CompileCase("relevance", name, start, needs_tensor_cores=lambda launch: True)
+    name = f"float32 {kind} F={frames} S={positions} D={head_dim}" + ("" if roll_out else " map")
+    return CompileCase("relevance", name, start, needs_tensor_cores=lambda launch: True, allowed_spill=_allowed_spill)
+
+
+def _allowed_spill(launch: Launch, architecture: int) -> int:
+    """Wide offsets take twice the registers of narrow ones: eight may go to the first cache."""
+    return 32 if launch.arguments["WIDE"] else 0

@@ -88,13 +88,16 @@ def compiled() -> list[CompileCase]:
     everywhere.append(_compiled(half, 96, queries=1))
     variants = [_compiled(half, 96, tape=True), _compiled(single, 96, tape=True), _compiled(single, 96, queries=1)]
     variants.append(_compiled(single, 32))  # no tensor cores in narrow heads of float32
+    variants += [_compiled(dtype, 96, positions=10**6) for dtype in (half, single)]  # offsets beyond 32 bits
     return [*everywhere, *(replace(case, architectures=(90,)) for case in variants)]
 
 
-def _compiled(dtype: torch.dtype, head_dim: int, *, queries: int | None = None, tape: bool = False) -> CompileCase:
+def _compiled(
+    dtype: torch.dtype, head_dim: int, *, positions: int = 362, queries: int | None = None, tape: bool = False
+) -> CompileCase:
     def start() -> None:
         frames = 1 if queries else 7
-        qkv = torch.empty(8, frames, 362, 3, 8, head_dim, dtype=dtype, device="meta")
+        qkv = torch.empty(8, frames, positions, 3, 8, head_dim, dtype=dtype, device="meta")
         q, k, v = qkv.unbind(3)
         q = q[:, :, :queries]
         out, normaliser = operator.empty_out(q), operator.empty_normaliser(q)
@@ -105,7 +108,7 @@ def _compiled(dtype: torch.dtype, head_dim: int, *, queries: int | None = None, 
         grad_out = torch.empty_like(out)
         operator.launch_backward(q, k, v, out, normaliser, grad_out, scale, *gradients, attention)
 
-    name = f"{str(dtype)[6:]} S=362 D={head_dim}"
+    name = f"{str(dtype)[6:]} S={positions} D={head_dim}"
     name += (f" queries={queries}" if queries else "") + (" tape" if tape else "")
     return CompileCase(
         "spatial_attention", name, start, needs_tensor_cores=_needs_tensor_cores, allowed_spill=_allowed_spill

@@ -97,16 +97,25 @@ def compiled() -> list[CompileCase]:
         _compiled(single, "off", 7, 96),
         _compiled(single, "telescoped", 7, 96),
         _compiled(single, "fused", 7, 64, tape=True),
+        _compiled(half, "telescoped", 7, 96, clips=400),  # offsets beyond 32 bits
+        _compiled(single, "fused", 7, 96, clips=400),
     ]
     narrower = replace(_compiled(half, "telescoped", 33, 64), architectures=(80, 89))  # a row of their own
     return [*everywhere, narrower, *(replace(case, architectures=(90,)) for case in variants)]
 
 
 def _compiled(
-    dtype: torch.dtype, mode: str, frames: int, head_dim: int, *, queries: int | None = None, tape: bool = False
+    dtype: torch.dtype,
+    mode: str,
+    frames: int,
+    head_dim: int,
+    *,
+    clips: int = 8,
+    queries: int | None = None,
+    tape: bool = False,
 ) -> CompileCase:
     def start() -> None:
-        qkv = torch.empty(8, frames, 362, 3, 8, head_dim, dtype=dtype, device="meta")
+        qkv = torch.empty(clips, frames, 362, 3, 8, head_dim, dtype=dtype, device="meta")
         q, k, v = qkv.unbind(3)
         q = q[:, :queries]
         grad_out = torch.empty(q.shape, dtype=dtype, device="meta")
@@ -116,7 +125,8 @@ def _compiled(
         operator.launch_backward(q, k, v, grad_out, head_dim**-0.5, mode, *gradients, attention)
 
     name = f"{str(dtype).removeprefix('torch.')} {mode} F={frames} D={head_dim}"
-    name += (f" queries={queries}" if queries else "") + (" tape" if tape else "")
+    name += (f" B={clips}" if clips != 8 else "") + (f" queries={queries}" if queries else "")
+    name += " tape" if tape else ""
     return CompileCase(
         "temporal_attention", name, start,
         needs_tensor_cores=_is_matrix,

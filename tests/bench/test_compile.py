@@ -12,7 +12,10 @@ from bench.cases import ARCHITECTURES, OPERATIONS, module
 from bench.resources import compile_launch
 from bench.table import format_table
 from kernels.launch import Launch, Setting
-from kernels.temporal_attention import settings
+from kernels.layer_norm_difference import operator as layer_norm_difference
+from kernels.relevance import settings as relevance
+from kernels.spatial_attention import settings as spatial
+from kernels.temporal_attention import settings as temporal
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -23,25 +26,61 @@ def test_every_launch_compiles_without_spills_or_narrow_loads_within_the_chip(op
     assert {report.resources.architecture for report in reports} == set(ARCHITECTURES)
 
 
-def test_every_row_of_the_temporal_tables_is_compiled():
-    """A setting that nobody compiles would be found to spill, or not to fit, on somebody's GPU."""
+TABLES = {
+    "layer_norm_difference": {
+        "layer_norm_difference_forward": (layer_norm_difference.FORWARD,),
+        "layer_norm_difference_backward": (layer_norm_difference.BACKWARD,),
+    },
+    "temporal_attention": {
+        "matrix_forward": (temporal.MATRIX_FORWARD,), "matrix_backward": (temporal.MATRIX_BACKWARD,),
+        "exact_forward": (temporal.EXACT_FORWARD,), "exact_backward": (temporal.EXACT_BACKWARD,),
+    },
+    "spatial_attention": {
+        "spatial_forward": (spatial.FORWARD_16, spatial.FORWARD_32, spatial.FEW_FORWARD),
+        "spatial_backward_queries": (
+            spatial.BACKWARD_QUERIES_16, spatial.BACKWARD_QUERIES_32, spatial.FEW_BACKWARD_QUERIES,
+        ),
+        "spatial_backward_keys": (spatial.BACKWARD_KEYS_16, spatial.BACKWARD_KEYS_32, spatial.FEW_BACKWARD_KEYS),
+    },
+    "relevance": {
+        "spatial_normaliser": (relevance.NORMALISER,), "spatial_relevance_queries": (relevance.QUERIES,),
+        "spatial_relevance_keys": (relevance.KEYS,), "spatial_relevance_values": (relevance.VALUES,),
+        "spatial_map": (relevance.MAP,), "temporal_relevance_rows": (relevance.TEMPORAL_RELEVANCE,),
+        "temporal_map": (relevance.TEMPORAL_MAP,),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_row_of_every_table_of_settings_is_compiled(operation):
+    """A setting that nobody compiles would be found to spill, or not to fit, on somebody's GPU.
+
+    Relevance of heads wider than 96 did spill on sm_89, where nobody had compiled it.
+    """
     compiled = set()
-    for case in module("temporal_attention").compiled():
+    for case in module(operation).compiled():
         for architecture in case.architectures:
             with command.recorded(architecture) as launches:
                 case.start()
             compiled |= {(launch.kernel.fn.__name__, architecture, launch.setting) for launch in launches}
-    tables = {
-        "matrix_forward": settings.MATRIX_FORWARD, "matrix_backward": settings.MATRIX_BACKWARD,
-        "exact_forward": settings.EXACT_FORWARD, "exact_backward": settings.EXACT_BACKWARD,
-    }  # fmt: skip
     missing = {
         (kernel, architecture, setting)
-        for kernel, table in tables.items()
+        for kernel, tables in TABLES[operation].items()
+        for table in tables
         for architecture in ARCHITECTURES
         for _, setting in table.get(architecture, table["any"])
     } - compiled
     assert not missing
+
+
+def test_everything_leaves_out_what_an_architecture_computes_another_way():
+    """`bench compile --everything` asked for a tile of 33 frames where sm_89 has none, and ended in a traceback."""
+    for operation in OPERATIONS:
+        for case in module(operation).compiled():
+            for architecture in set(ARCHITECTURES) - set(case.beyond):
+                with command.recorded(architecture) as launches:
+                    case.start()
+                assert launches
 
 
 @triton.jit
