@@ -177,11 +177,12 @@ def test_a_step_reads_nothing_back_from_the_device(precision):
 @pytest.mark.gpu
 def test_a_step_on_a_gpu_never_synchronises():
     step = made(TrainingSettings(batch_size=4, accumulation=2), torch.bfloat16, "cuda")
-    step(iter([batch(0, device="cuda"), batch(1, device="cuda")]), 2, 1e-3)  # kernels are compiled here
+    batches = [batch(0, device="cuda"), batch(1, device="cuda")]  # a copy to the device waits for it
+    step(iter(batches), 2, 1e-3)  # kernels are compiled here
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(iter([batch(0, device="cuda"), batch(1, device="cuda")]), 2, 1e-3)
+        step(iter(batches), 2, 1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert step.counts().clips == 16
