@@ -42,37 +42,33 @@ FORWARD_16: Table = {
     ],
 }
 FORWARD_32: Table = {
-    ANY: [  # not measured, from the resource report
-        (64, TileSetting(64, 8, 2, 32)),
-        (96, TileSetting(64, 8, 2, 16)),
-        (128, TileSetting(32, 8, 1, 16)),
-    ],
-    90: [(96, TileSetting(128, 8, 2, 32)), (128, TileSetting(32, 8, 1, 16))],  # not measured, from the resource report
+    ANY: [(64, TileSetting(128, 8, 2, 32)), (128, TileSetting(64, 8, 2, 16))],  # not measured, resource report
+    90: [(128, TileSetting(128, 8, 2, 32))],  # not measured, from the resource report
 }
 BACKWARD_QUERIES_16: Table = {
     ANY: [(64, TileSetting(128, 8, 2, 64)), (128, TileSetting(128, 8, 3, 32))],  # not measured, resource report
 }
 BACKWARD_QUERIES_32: Table = {
-    ANY: [(64, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
-    80: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
+    ANY: [(64, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
+    80: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
     90: [  # not measured, from the resource report
         (64, TileSetting(128, 8, 2, 32)),
-        (96, TileSetting(64, 8, 2, 16)),
-        (128, TileSetting(32, 8, 1, 16)),
+        (128, TileSetting(64, 8, 2, 16)),
     ],
-    100: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
+    100: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
 }
 BACKWARD_KEYS_16: Table = {
     ANY: [(96, TileSetting(128, 8, 3, 32)), (128, TileSetting(64, 8, 3, 32))],  # not measured, resource report
     90: [(128, TileSetting(128, 8, 3, 32))],  # not measured, from the resource report
 }
 BACKWARD_KEYS_32: Table = {
-    ANY: [(64, TileSetting(32, 8, 2, 32)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
-    90: [  # not measured, from the resource report
-        (64, TileSetting(64, 8, 2, 32)),
-        (96, TileSetting(64, 8, 2, 16)),
-        (128, TileSetting(32, 8, 1, 16)),
+    ANY: [  # not measured, from the resource report
+        (64, TileSetting(32, 4, 2, 16)),
+        (96, TileSetting(32, 8, 1, 16)),
+        (128, TileSetting(32, 8, 2, 32)),
     ],
+    90: [(64, TileSetting(64, 8, 2, 32)), (128, TileSetting(64, 8, 2, 16))],  # not measured, resource report
+    100: [(64, TileSetting(64, 8, 2, 32)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
 }
 
 # The last block asks for the class token alone: one tile of 16 queries, bound by reading keys and values once.
