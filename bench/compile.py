@@ -4,59 +4,77 @@ No GPU is needed. For each architecture: registers, spilled bytes, shared memory
 tensor-core instructions, and for kernels without loops the bytes that the load and store instructions of a program
 move, over the bytes of its tile (1.00 means that each element is moved once). Exit status 1 if anything spills more
 than its case allows, loads fewer than 4 bytes at a time, passes the shared memory of the chip or misses tensor cores
-where they are due.
+where they are due, or if a compiler crashes or hangs, which costs that case alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bench.cases import ARCHITECTURES, OPERATIONS, module
+from bench.crew import Outcome, run_tasks
 from bench.resources import SHARED_MEMORY, Resources, compile_launch
 from bench.table import format_table
 from kernels.launch import Setting, recorded
 
+SECONDS_A_CASE = 300.0
+
+Task = tuple[str, int, int]  # operation, number of its case, architecture
+
 
 @dataclass(frozen=True)
 class Report:
-    """One launch compiled for one architecture, and what is wrong with it (nothing, one hopes)."""
+    """One launch compiled for one architecture, and what is wrong with it (nothing, one hopes).
 
-    operation: str
+    Of a case that was not compiled there is one without a kernel, and why.
+    """
+
     case: str
-    kernel: str
-    setting: Setting
-    resources: Resources
-    traffic: tuple[float, float] | None
+    architecture: int
+    kernel: str = "-"
+    setting: Setting | None = None
+    resources: Resources | None = None
+    traffic: tuple[float, float] | None = None
     faults: list[str] = field(default_factory=list)
 
 
-def reports(
-    operations: Iterable[str] = OPERATIONS,
-    architectures: Iterable[int] = ARCHITECTURES,
-    workers: int | None = None,
-    everything: bool = False,
-) -> Iterator[Report]:
-    """Compile the cases of ``operations`` in ``workers`` processes, for those of ``architectures`` that each names.
+def tasks(
+    operations: Iterable[str] = OPERATIONS, architectures: Iterable[int] = ARCHITECTURES, everything: bool = False
+) -> list[Task]:
+    """The cases of ``operations``, each for those of ``architectures`` that it names.
 
-    ``everything`` compiles each case for all ``architectures``.
+    ``everything`` takes each case for all ``architectures``.
     """
-    tasks = [
+    return [
         (operation, index, architecture)
         for operation in operations
         for index, case in enumerate(module(operation).compiled())
         for architecture in architectures
         if architecture in case.architectures or (everything and architecture not in case.beyond)
     ]
-    with multiprocessing.get_context("spawn").Pool(workers or min(os.cpu_count() or 1, 8)) as pool:
-        for done in pool.imap(_compile, tasks):
-            yield from done
 
 
-def _compile(task: tuple[str, int, int]) -> list[Report]:
+def compile_all(
+    tasks: list[Task], processes: int | None = None, seconds_each: float = SECONDS_A_CASE
+) -> Iterator[tuple[Task, list[Report]]]:
+    """Compile in ``processes`` processes (one a core, at most 8); yields each task as it ends, with its launches."""
+    processes = processes or min(os.cpu_count() or 1, 8)
+    for outcome in run_tasks(compile_case, tasks, processes, seconds_each, math.inf):
+        yield outcome.task, outcome.result or [_not_compiled(outcome)]
+
+
+def _not_compiled(outcome: Outcome) -> Report:
+    operation, index, architecture = outcome.task
+    return Report(module(operation).compiled()[index].name, architecture, faults=[outcome.failure])
+
+
+def compile_case(task: Task) -> list[Report]:
+    """Every launch of one case, compiled and judged."""
     operation, index, architecture = task
     case = module(operation).compiled()[index]
     with recorded(architecture) as launches:
@@ -72,7 +90,7 @@ def _compile(task: tuple[str, int, int]) -> list[Report]:
         if traffic and max(traffic) > 1:
             faults.append(f"moves its tile {max(traffic):.2f} times")
         name = launch.kernel.fn.__name__
-        found.append(Report(operation, case.name, name, launch.setting, resources, traffic, faults))
+        found.append(Report(case.name, architecture, name, launch.setting, resources, traffic, faults))
     return found
 
 
@@ -96,14 +114,17 @@ HEADER = (
 
 def row(report: Report) -> tuple[object, ...]:
     """One line of the table."""
-    resources = report.resources
+    verdict = "; ".join(report.faults) or "ok"
+    resources, setting = report.resources, report.setting
+    if resources is None or setting is None:
+        return (report.kernel, report.case, report.architecture, *["-"] * (len(HEADER) - 4), verdict)
     traffic = ["-", "-"] if report.traffic is None else [f"{x:.2f}" for x in report.traffic]
     return (
         report.kernel,
         report.case,
-        resources.architecture,
-        report.setting.rows,
-        report.setting.num_warps,
+        report.architecture,
+        setting.rows,
+        setting.num_warps,
         resources.registers,
         resources.spilled_bytes,
         resources.shared_bytes,
@@ -111,7 +132,7 @@ def row(report: Report) -> tuple[object, ...]:
         " ".join(f"{bits}:{count}" for bits, count in sorted(resources.stores.items())),
         resources.matrix_instructions,
         *traffic,
-        "; ".join(report.faults) or "ok",
+        verdict,
     )
 
 
@@ -127,12 +148,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; 1 if a report has a fault."""
-    done = list(
-        reports(
-            arguments.operation or OPERATIONS, arguments.sm or ARCHITECTURES, arguments.workers, arguments.everything
-        )
-    )
-    print(format_table(HEADER, [row(report) for report in done]))
-    faulty = sum(bool(report.faults) for report in done)
-    print(f"\n{len(done)} compiled launches, {faulty} with a fault.")
+    wanted = tasks(arguments.operation or OPERATIONS, arguments.sm or ARCHITECTURES, arguments.everything)
+    done: dict[Task, list[Report]] = {}
+    for task, reports in compile_all(wanted, arguments.workers):
+        done[task] = reports
+        print(f"{len(done)}/{len(wanted)} cases", file=sys.stderr, flush=True)
+    found = [report for task in wanted for report in done[task]]
+    print(format_table(HEADER, [row(report) for report in found]))
+    faulty = sum(bool(report.faults) for report in found)
+    print(f"\n{len(found)} compiled launches, {faulty} with a fault.")
     return 1 if faulty else 0

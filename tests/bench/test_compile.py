@@ -9,6 +9,7 @@ import triton.language as tl
 
 from bench import compile as command
 from bench.cases import ARCHITECTURES, OPERATIONS, module
+from bench.crew import Outcome
 from bench.resources import compile_launch
 from bench.table import format_table
 from kernels.launch import Launch, Setting
@@ -20,10 +21,27 @@ from kernels.temporal_attention import settings as temporal
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_launch_compiles_without_spills_or_narrow_loads_within_the_chip(operation):
-    reports = list(command.reports([operation], workers=2))
+    done = command.compile_all(command.tasks([operation]), processes=2)
+    reports = [report for _, found in done for report in found]
     faulty = [command.row(report) for report in reports if report.faults]
     assert not faulty, "\n" + format_table(command.HEADER, faulty)
-    assert {report.resources.architecture for report in reports} == set(ARCHITECTURES)
+    assert {report.architecture for report in reports} == set(ARCHITECTURES)
+
+
+def test_a_compiler_that_crashes_or_hangs_is_a_row_that_says_so(monkeypatch):
+    """A pool of processes waited for ever for what one that had ended owed it: CI stood still until its limit."""
+    tasks = command.tasks(["layer_norm_difference"], [80, 90])
+    failures = ["its process ended with status -11", "took more than 300 s"]
+
+    def run_tasks(work, given, processes, seconds_each, seconds):
+        assert (work, given, seconds_each) == (command.compile_case, tasks, 300)
+        yield from (Outcome(task, failure=failure) for task, failure in zip(given, failures, strict=False))
+
+    monkeypatch.setattr(command, "run_tasks", run_tasks)
+    reports = [report for _, found in command.compile_all(tasks) for report in found]
+    assert [report.faults for report in reports] == [[failure] for failure in failures]
+    assert command.row(reports[0])[1:3] == ("bfloat16 B=8 C=728", 80)
+    assert len(command.row(reports[0])) == len(command.HEADER)
 
 
 TABLES = {
