@@ -12,6 +12,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from dataloading.errors import InputError
+
 COMMANDS = {
     "compile": "compile every kernel for four GPU generations, no GPU needed, and print what the machine code uses",
     "numerics": "compare every kernel with float64 and with eager PyTorch, on a GPU or in Triton's interpreter",
@@ -45,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
-    return parsed.run(parsed)
+    try:
+        return parsed.run(parsed)
+    except InputError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

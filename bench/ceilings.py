@@ -6,9 +6,10 @@ Every "percent of" in the other tables is relative to these.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
-from bench.record import Row, write_table
+from bench.record import Row, add_output, failure, output_folder, write_table
 from bench.table import format_table
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
@@ -35,40 +36,53 @@ def product_rate(precision: str) -> float:
         allow_tf32(False)
 
 
-def measure() -> list[Row]:
-    """One row a ceiling."""
+def measure() -> Iterator[Row]:
+    """One row a ceiling, as it comes; one that fails says why, and the others are measured."""
     import torch
 
     from bench.timing import copy_bandwidth, time_call, write_bandwidth
 
-    rows: list[Row] = [
-        {"ceiling": "copy, read and write", "value": copy_bandwidth() / 1e12, "unit": "TB/s"},
-        {"ceiling": "write", "value": write_bandwidth() / 1e12, "unit": "TB/s"},
-    ]
-    rows += [
-        {"ceiling": f"matrix product, {precision}", "value": product_rate(precision) / 1e12, "unit": "TFLOP/s"}
-        for precision in PRECISIONS
-    ]
-    one = torch.zeros(1, device="cuda")
-    rows.append({"ceiling": "smallest kernel", "value": time_call(lambda: one.add_(1)).median, "unit": "us"})
-    return rows
+    def smallest_kernel() -> float:
+        one = torch.zeros(1, device="cuda")
+        return time_call(lambda: one.add_(1)).median
+
+    ceilings = {
+        "copy, read and write": ("TB/s", lambda: copy_bandwidth() / 1e12),
+        "write": ("TB/s", lambda: write_bandwidth() / 1e12),
+        **{f"matrix product, {name}": ("TFLOP/s", partial(_teraflops, name)) for name in PRECISIONS},
+        "smallest kernel": ("us", smallest_kernel),
+    }
+    for ceiling, (unit, measured) in ceilings.items():
+        row: Row = {"ceiling": ceiling, "value": None, "unit": unit, "note": ""}
+        try:
+            row["value"] = measured()
+        except Exception as error:
+            row["note"] = failure(error)
+        yield row
+
+
+def _teraflops(precision: str) -> float:
+    return product_rate(precision) / 1e12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to write."""
-    parser.add_argument("--output", type=Path, help="folder to write ceilings.csv into")
+    add_output(parser, "none, the table is only printed")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table and write it; 2 without a GPU."""
+    """Print the table and write it row by row; 1 if a ceiling could not be measured, 2 without a GPU."""
     import torch
 
     if not torch.cuda.is_available():
         print("bench ceilings needs an NVIDIA GPU, and PyTorch finds none here.")
         return 2
-    rows = measure()
-    print(format_table(("ceiling", "value", "unit"), [(r["ceiling"], f"{r['value']:.2f}", r["unit"]) for r in rows]))
-    if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        write_table(arguments.output, "ceilings", rows)
-    return 0
+    folder = output_folder(arguments.output, "ceilings", arguments.commit) if arguments.output else None
+    rows: list[Row] = []
+    for row in measure():
+        rows.append(row)
+        if folder:
+            write_table(folder, "ceilings", rows)
+    cells = [(r["ceiling"], "" if r["value"] is None else f"{r['value']:.2f}", r["unit"], r["note"]) for r in rows]
+    print(format_table(("ceiling", "value", "unit", "note"), cells))
+    return 1 if any(row["value"] is None for row in rows) else 0

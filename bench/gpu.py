@@ -19,10 +19,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from bench.environment import environment, nvidia_smi
-from bench.record import Row, new_folder, prepare_folder, write_table
+from bench.environment import nvidia_smi
+from bench.record import Row, add_output, output_folder, read_folder, write_table
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 # Between two looks at the clocks, and at the processes, while a section runs.
@@ -71,13 +72,13 @@ def seconds(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def command_of(section: Section, folder: Path, limit: float) -> list[str]:
+def command_of(section: Section, folder: Path, limit: float, commit: str | None = None) -> list[str]:
     """What is started for a section; of the options only those that its command has."""
     parser = argparse.ArgumentParser()
     importlib.import_module(f"bench.{section.name}").add_arguments(parser)
     usage = parser.format_usage()
     # What is left of the limit is for a row that was begun just in time.
-    wanted = (*section.options, ("--output", str(folder)))
+    wanted = (*section.options, ("--output", str(folder)), *([("--commit", commit)] if commit else []))
     options = [option.format(limit=int(0.85 * limit)) for words in wanted if words[0] in usage for option in words]
     return [sys.executable, "-m", "bench", section.name, *options]
 
@@ -147,8 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How long, where to."""
     parser.add_argument("--budget", type=seconds, default=480.0, help="for example 8m (the default), 90s, 1h")
     parser.add_argument("--section", action="append", choices=[s.name for s in SECTIONS], help="only this (repeatable)")
-    parser.add_argument("--commit", help="of the code, where this is a copy without its repository")
-    parser.add_argument("--output", type=Path, help="folder to write into (default: bench/results/<device>/...)")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -158,11 +158,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not torch.cuda.is_available():
         print("bench gpu needs an NVIDIA GPU, and PyTorch finds none here.")
         return 2
-    if arguments.output:
-        folder = prepare_folder(arguments.output, environment(arguments.commit))
-    else:
-        folder = new_folder("visit", commit=arguments.commit)
+    folder = output_folder(arguments.output, "visit", arguments.commit)
+    command = partial(command_of, commit=read_folder(folder).environment["commit"])
     sections = [section for section in SECTIONS if section.name in (arguments.section or [s.name for s in SECTIONS])]
-    rows = run_sections(sections, folder, arguments.budget)
+    rows = run_sections(sections, folder, arguments.budget, command)
     print(folder)
     return 0 if all(row["outcome"] == "done" for row in rows) else 1

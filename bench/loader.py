@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.record import Row, new_folder, write_table
+from bench.record import Row, add_output, failure, output_folder, write_table
 from bench.table import format_table
 
 NEEDED = ("av", "cv2", "nvidia.dali")
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, action="append", help="threads that decode (repeatable; default by CPU)")
     parser.add_argument("--image-size", type=int, help="pixels (default 300; 64 on a CPU)")
     parser.add_argument("--clips", type=int, help="clips an epoch (default 256; 24 on a CPU)")
-    parser.add_argument("--output", type=Path, help="folder to write into (default: bench/results/<device>/...)")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,20 +97,20 @@ def run(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or sorted({1, min(4, cores), cores})
     plan = [("pyav", "cuda" if on_gpu else "cpu"), *([("dali", "cuda")] if on_gpu else [])]
     batch = 8
+    folder = output_folder(arguments.output, "loader", arguments.commit)
     rows: list[Row] = []
     if missing := missing_packages():
         note = f"not measured: {', '.join(missing)} cannot be imported here"
         rows = [_row(decoder, device, n, size, batch, note) for decoder, device in plan for n in workers]
+        write_table(folder, "loader", rows)
     else:
         with tempfile.TemporaryDirectory() as name:
             videos, index = draw_set(Path(name) / "set", size, frames=24, identities=8)
             for decoder, device in plan:
                 for number in workers:
                     rows.append(_safely(videos, index, decoder, device, number, size, batch, count))
+                    write_table(folder, "loader", rows)  # what is measured is kept if the run is cut short
                     print(f"{decoder} {number} workers", file=sys.stderr, flush=True)
-    folder = arguments.output or new_folder("loader")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder, "loader", rows)
     header = ("decoder", "device", "workers", "image_size", "batch", "clips", "skipped", "clips_per_second", "note")
     print(format_table(header, [["" if row[key] is None else row[key] for key in header] for row in rows]))
     print(f"\n{folder}")
@@ -121,5 +121,4 @@ def _safely(videos, index, decoder: str, device: str, workers: int, size: int, b
     try:
         return measure(videos, index, decoder, device, workers, size, batch, count)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        return _row(decoder, device, workers, size, batch, f"not measured: {type(error).__name__}: {reason}")
+        return _row(decoder, device, workers, size, batch, failure(error))

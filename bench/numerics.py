@@ -15,11 +15,10 @@ import math
 import os
 import sys
 import time
-from pathlib import Path
 
 from bench.cases import OPERATIONS, module
 from bench.crew import Outcome, run_tasks
-from bench.record import Row, write_table
+from bench.record import Row, add_output, output_folder, write_table
 
 HEADER = ("kernel", "mode", "dtype", "shape", "quantity", "error", "eager", "ratio", "verdict")
 _LINE = "{:<21}  {:<18}  {:<8}  {:<32}  {:<14}  {:>7}  {:>7}  {:>6}  {}"
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", type=float, default=math.inf, help="seconds after which nothing is begun or waited for"
     )
     parser.add_argument("--processes", type=int, help="how many cases at once (default: one a core, at most 12)")
-    parser.add_argument("--output", type=Path, help="folder to write numerics.csv into")
+    add_output(parser, "none, rows are only printed")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = _tasks(arguments.operation or OPERATIONS)
     processes = arguments.processes or min(os.cpu_count() or 1, 12)
     if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
+        output_folder(arguments.output, "numerics", arguments.commit)
     rows: list[Row] = []
     started = time.monotonic()
     print(_LINE.format(*HEADER), flush=True)

@@ -1,21 +1,28 @@
 """Where measurements lie: a folder with ``environment.json`` and one CSV a table.
 
-An empty cell is a number that was not measured; the row says why in its ``note``.
+An empty cell is a number that was not measured; the row says why in its ``note``. Files are written beside their place
+and renamed: a benchmark that is killed while it writes leaves the table as it was before.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import io
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.environment import environment, slug
+from dataloading.errors import InputError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ENVIRONMENT = "environment.json"
+# How the note of a row begins that holds no measurement, and what a table shows in its place.
+NOT_MEASURED = "not measured"
 
 Row = dict[str, Any]
 
@@ -34,17 +41,47 @@ class Recording:
         return self.environment["kind"] == "GPU"
 
 
-def new_folder(name: str, root: Path = RESULTS, commit: str | None = None) -> Path:
-    """Make ``<root>/<device>/<date>-<name>`` with its environment.json and return it."""
+def add_output(parser: argparse.ArgumentParser, default: str = "bench/results/<device>/...") -> None:
+    """The options of every command that measures: where to, and of which code."""
+    parser.add_argument("--output", type=Path, help=f"folder to write into (default: {default})")
+    parser.add_argument("--commit", help="of the code, where this is a copy without its repository")
+
+
+def output_folder(output: Path | None, name: str, commit: str | None = None) -> Path:
+    """The folder a command writes into, with its environment.json.
+
+    Args:
+        output: the folder; None for ``bench/results/<device>/<date>-<name>``.
+        name: of the command.
+        commit: of the code, where it is a copy without its repository.
+
+    Raises:
+        InputError: it cannot be written in, or holds measurements of another device, commit or version, to which new
+            ones would be counted.
+    """
+    from istvt.output import output_directory
+
     found = environment(commit)
-    stamp = found["date"].replace(":", "").replace("-", "").replace("+0000", "").lower()
-    return prepare_folder(root / slug(found["device"]) / f"{stamp}-{slug(name)}", found)
+    if output is None:
+        stamp = found["date"].replace(":", "").replace("-", "").replace("+0000", "").lower()
+        return prepare_folder(RESULTS / slug(found["device"]) / f"{stamp}-{slug(name)}", found)
+    output_directory(output)
+    if not (output / ENVIRONMENT).is_file():
+        return prepare_folder(output, found)
+    before = _read_environment(output / ENVIRONMENT)
+    for key in ("device", "commit", "versions"):
+        if before.get(key) != found[key]:
+            raise InputError(
+                f"--output {output}: holds measurements with {key} {before.get(key)}, and now it is {found[key]}; "
+                "choose another folder" + (", or say --commit" if key == "commit" else "")
+            )
+    return output
 
 
 def prepare_folder(folder: Path, found: dict[str, Any]) -> Path:
     """Make a folder that holds what was measured in ``found``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ENVIRONMENT).write_text(json.dumps(found, indent=1) + "\n")
+    _replace(folder / ENVIRONMENT, json.dumps(found, indent=1) + "\n")
     return folder
 
 
@@ -53,33 +90,82 @@ def write_table(folder: Path, name: str, rows: Iterable[Row]) -> Path:
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     path = folder / f"{name}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    _replace(path, text.getvalue())
     return path
 
 
-def read_folder(folder: Path) -> Recording:
+def failure(error: Exception) -> str:
+    """The note of a row whose measurement failed, in one line."""
+    said = str(error).strip().splitlines()
+    return f"{NOT_MEASURED}: {type(error).__name__}: {said[0] if said else ''}"[:200]
+
+
+def read_folder(folder: Path, complain: Callable[[str], None] = print) -> Recording:
     """Read what :func:`write_table` left.
 
+    Args:
+        folder: of one recording.
+        complain: told in a sentence of each table, or part of one, that cannot be used and is left out.
+
     Raises:
-        FileNotFoundError: the folder holds no environment.json: one would not know what was measured.
+        InputError: environment.json is not there or broken: one would not know what was measured.
     """
-    path = folder / ENVIRONMENT
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {ENVIRONMENT}; it is not a folder of measurements.")
+    if not (folder / ENVIRONMENT).is_file():
+        raise InputError(f"{folder} has no {ENVIRONMENT}; it is not a folder of measurements.")
+    found = _read_environment(folder / ENVIRONMENT)
     tables = {}
     for table in sorted(folder.glob("*.csv")):
-        with table.open(newline="") as file:
-            tables[table.stem] = list(csv.DictReader(file))
-    return Recording(folder, json.loads(path.read_text()), tables)
+        try:
+            tables[table.stem], cut = _read_table(table)
+        except (OSError, UnicodeError, csv.Error) as error:
+            complain(f"{table}: cannot be read ({error}) and is left out.")
+            continue
+        if cut:
+            complain(f"{table}: {cut} incomplete rows are left out.")
+    return Recording(folder, found, tables)
 
 
-def recordings(folders: Sequence[Path]) -> list[Recording]:
-    """Every folder of measurements in or below ``folders``, the newest last."""
+def recordings(folders: Sequence[Path], complain: Callable[[str], None] = print) -> list[Recording]:
+    """Every folder of measurements in or below ``folders``, the newest last; ``complain`` as in `read_folder`."""
     found = {path.parent for folder in folders for path in [*folder.glob(ENVIRONMENT), *folder.rglob(ENVIRONMENT)]}
-    return sorted((read_folder(folder) for folder in found), key=lambda one: one.environment["date"])
+    read = []
+    for folder in sorted(found):
+        try:
+            read.append(read_folder(folder, complain))
+        except InputError as error:
+            complain(f"{error} It is left out.")
+    return sorted(read, key=lambda one: one.environment["date"])
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from error
+    if not isinstance(found, dict) or any(not isinstance(found.get(key), str) for key in ("device", "kind", "date")):
+        raise InputError(f"{path}: does not say which device was measured, of which kind, and when.")
+    return found
+
+
+def _read_table(path: Path) -> tuple[list[dict[str, str]], int]:
+    """The rows of a table, and how many of them are left out because a writer was killed in the middle of them."""
+    text = path.read_text()
+    header, *lines = csv.reader(io.StringIO(text)) if text else [[]]
+    whole = [line for line in lines if len(line) == len(header)]
+    if lines and whole and lines[-1] is whole[-1] and not text.endswith("\n"):
+        whole.pop()  # its last number may have lost digits
+    return [dict(zip(header, line, strict=True)) for line in whole], len(lines) - len(whole)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
 
 
 def _text(value: Any) -> str:

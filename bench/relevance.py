@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.record import add_output, output_folder, write_table
 from bench.table import format_table
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, default=8, help="clips of the batch that is explained and trained")
     parser.add_argument("--execution", default="compile", help="of the training step, as in bench training")
-    parser.add_argument("--output", type=Path, help="folder for the CSV files (default: bench/results/<device>/...)")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -175,13 +176,11 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from bench import explanation_cost
-    from bench.record import new_folder, write_table
 
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     presets = arguments.preset or (["seed", "published"] if on_gpu and not arguments.quick else ["seed"])
-    folder = arguments.output or new_folder("relevance")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(arguments.output, "relevance", arguments.commit)
     if on_gpu:
         rows = list(_operations(arguments, folder))
         print(format_table(HEADER, [_cells(row, COLUMNS) for row in rows]), end="\n\n")
@@ -214,7 +213,6 @@ def _operations(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
     import torch
 
     from bench.ahead import compile_ahead
-    from bench.record import write_table
     from bench.timing import copy_bandwidth
 
     bandwidth = copy_bandwidth()

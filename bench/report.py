@@ -50,8 +50,8 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
             ("Where its time goes", "training_families", report_tables.families(gpu)),
             ("Loader", "loader", report_tables.loader(gpu)),
         ):
-            found_in = gpu and gpu.find(table)
-            parts += [f"### {title}\n", _source(found_in, root), text, _picture(found_in, table, root)]
+            sources = gpu.sources(table) if gpu else []
+            parts += [f"### {title}\n", _provenance(sources, root), text, _pictures(sources, table, root)]
         parts += _scaling(gpu, root) if gpu else ["### Scaling\n", "not measured on a GPU\n"]
     for cpu in (device for device in devices if device.kind == "CPU"):
         parts.append(f"## {cpu.name} (a CPU)\n")
@@ -63,8 +63,8 @@ def tables(found: Sequence[Recording], root: Path = ROOT) -> str:
             ("A training step of the preset small", "training", report_tables.training(cpu, ("small",))),
             ("Loader", "loader", report_tables.loader(cpu)),
         ):
-            if cpu.find(table):
-                parts += [f"### {title}\n", _source(cpu.find(table), root), text]
+            if sources := cpu.sources(table):
+                parts += [f"### {title}\n", _provenance(sources, root), text]
     return "\n".join(part for part in parts if part)
 
 
@@ -75,37 +75,39 @@ def performance(found: Sequence[Recording], root: Path = ROOT) -> str:
     parts = []
     for gpu in gpus or [None]:
         parts.append(f"One training step on {gpu.name}:\n" if gpu else "One training step on a GPU:\n")
-        parts += [_source(gpu and gpu.find("training"), root), report_tables.promises(gpu)]
+        parts += [_provenance(gpu.sources("training") if gpu else [], root), report_tables.promises(gpu)]
     for device in devices:
-        if device.find("scaling_verdicts"):
+        if judged := report_tables.scaling_verdicts(device):
             parts.append(f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n")
-            judged = [row for row in device.rows("scaling_verdicts") if row["pass"] != PASSES[0]]
-            parts.append("\n".join(f"- {row['verdict']}" for row in judged) + "\n")
+            parts.append("\n".join(f"- {row['verdict']}" for row in judged if row["pass"] != PASSES[0]) + "\n")
     parts.append("All tables, and how they were measured: [bench/README.md](bench/README.md).\n")
     return "\n".join(part for part in parts if part)
 
 
 def _scaling(device: report_tables.Device, root: Path) -> list[str]:
-    found = device.find("scaling_exponents")
-    if not found:
+    sources = device.sources("scaling")
+    if not sources:
         return []
-    return ["### Scaling\n", _source(found, root), report_tables.scaling(device), _picture(found, "scaling", root)]
+    text = report_tables.scaling(device)
+    return ["### Scaling\n", _provenance(sources, root), text, _pictures(sources, "scaling", root)]
 
 
-def _picture(found: Recording | None, table: str, root: Path) -> str:
-    """A link from bench/README.md to the picture of a table, where there is one in the repository."""
-    picture = found and found.folder / f"{table}.png"
-    if not picture or not picture.is_file() or not picture.is_relative_to(root / "bench"):
-        return ""
-    return f"![{table}]({picture.relative_to(root / 'bench').as_posix()})\n"
+def _pictures(sources: Sequence[tuple[Recording, int]], table: str, root: Path) -> str:
+    """Links from bench/README.md to the pictures of a table, of those in the repository: one of each recording."""
+    pictures = [one.folder / f"{table}.png" for one, _ in sources]
+    there = [picture for picture in pictures if picture.is_file() and picture.is_relative_to(root / "bench")]
+    return "".join(f"![{table}]({picture.relative_to(root / 'bench').as_posix()})\n" for picture in there)
 
 
-def _source(found: Recording | None, root: Path) -> str:
-    if found is None:
-        return ""
-    inside = found.folder.is_relative_to(root)
-    where = f", {found.folder.relative_to(root).as_posix()}" if inside else ""
-    return f"Measured {report_tables.provenance(found)}{where}.\n"
+def _provenance(sources: Sequence[tuple[Recording, int]], root: Path) -> str:
+    """A line for each recording that a table is made of, with the number of its rows where there are several."""
+    lines = []
+    for one, rows in sources:
+        inside = one.folder.is_relative_to(root)
+        where = f", {one.folder.relative_to(root).as_posix()}" if inside else f", {one.folder.name}"
+        share = f"{rows} rows measured" if len(sources) > 1 else "Measured"
+        lines.append(f"{share} {report_tables.provenance(one)}{where}.")
+    return "\n".join(f"- {line}" for line in lines) + "\n" if len(lines) > 1 else "".join(f"{x}\n" for x in lines)
 
 
 def write(found: Sequence[Recording], root: Path = ROOT, check: bool = False) -> list[Path]:

@@ -3,42 +3,99 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.record import Recording
+from bench.numerics import FAILS, NOT_RUN
+from bench.record import NOT_MEASURED, Recording, Row
 
-NOT_MEASURED = "not measured"
-
-Rows = list[dict[str, str]]
+Rows = list[dict[str, str]]  # as they were read
 
 # What tells one row of an operation's table from another, and what a cell may say beside the time.
 _ROW_NAMES = {"contender": "method", "mode": "mode", "dtype": "dtype", "head_dim": "D", "channels": "C"}
 _BESIDE_TIME = (("share_of_floor", 100, "% of floor"), ("teraflops", 1, "TFLOP/s"))
 # The paper's size; a column that a table does not have does not count.
 _PAPER = {"clips": "8", "frames": "6", "rows": "7", "positions": "362", "attention": "spatial"}
+# What names an entry of a table: a row, or rows that mean something together only, and so are of one recording.
+_SHAPE = ("dtype", "clips", "frames", "rows", "positions", "heads", "head_dim", "channels", "pass")
+_CASE = ("preset", "attention", "precision", "method", "batch")
+_NAMED_BY = {
+    "ceilings": ("ceiling",),
+    "numerics": ("kernel", "mode", "dtype", "shape"),
+    **dict.fromkeys(("temporal", "layer_norm_difference", "spatial"), ("contender", "mode", "attention", *_SHAPE)),
+    "relevance": ("contender", "mode", *_SHAPE),
+    "spatial_tape": ("attention", *_SHAPE),
+    "spatial_memory": ("tape", "dtype", "clips", "rows", "heads", "head_dim"),
+    "explanation_memory": ("preset", "storage", "from"),
+    "explanation_time": ("preset", "clips", "arithmetic", "training"),
+    "training": _CASE,
+    "training_families": _CASE,
+    "loader": ("decoder", "device", "workers", "image_size", "batch"),
+    "scaling": ("axis", "method", "pass", "dtype", "clips", "heads", "head_dim"),
+}
+# A row with one of these was measured; one of a method that refused or failed was not, and hides no other.
+_RESULTS = ("value", "verdict", "microseconds", "peak_bytes", "explain_ms", "step_ms", "us_per_step", "time_us",
+            "clips_per_second")  # fmt: skip
+# Entries that are a row for each of many sizes. Few of them, as a run leaves that was cut short, say little.
+_LINES_OF_SIZES = ("scaling", "spatial_memory")
 
 
 @dataclass(frozen=True)
 class Device:
-    """What was measured of one device: for each table the newest recording that has it."""
+    """What was measured of one device, in all of its recordings, the newest last."""
 
     name: str
     kind: str
     recordings: list[Recording]
 
-    def find(self, table: str) -> Recording | None:
-        """The newest recording of which at least one row of ``table`` was measured."""
-        return next((one for one in reversed(self.recordings) if _any_measured(one.tables.get(table, []))), None)
-
     def rows(self, table: str) -> Rows:
-        """Its rows, none where nobody measured it."""
-        found = self.find(table)
-        return found.tables[table] if found else []
+        """All entries of a table, each from the newest recording that measured it; none where nobody did.
+
+        Of a line of sizes it is the recording that measured most of them. The families of a step come from the
+        recording that its time comes from.
+        """
+        return [row for _, row in self._chosen(table)]
+
+    def sources(self, table: str) -> list[tuple[Recording, int]]:
+        """The recordings that these rows come from, the newest first, and how many measured rows of each."""
+        chosen = [(one, row) for one, row in self._chosen(table) if _was_measured(row)]
+        count = Counter(one.folder for one, _ in chosen)
+        return [(one, count[one.folder]) for one in reversed(self.recordings) if count[one.folder]]
+
+    def _chosen(self, table: str) -> list[tuple[Recording, dict[str, str]]]:
+        entries: dict[tuple[str, ...], list[tuple[Recording, Rows]]] = {}
+        for one in reversed(self.recordings):
+            found: dict[tuple[str, ...], Rows] = {}
+            for row in one.tables.get(table, []):
+                found.setdefault(_name(table, row), []).append(row)
+            for name, rows in found.items():
+                entries.setdefault(name, []).append((one, rows))
+        if table == "training_families":
+            timed = {_name(table, row): one for one, row in self._chosen("training")}
+            entries = {name: [pair for pair in of if pair[0] is timed.get(name)] for name, of in entries.items()}
+        weigh = _count_measured if table in _LINES_OF_SIZES else _any_measured
+        best = [max(of, key=lambda pair: weigh(pair[1])) for of in entries.values() if of]  # the first of equals
+        if not any(_any_measured(rows) for _, rows in best):
+            return []
+        return [(one, row) for one, rows in best for row in rows]
+
+
+def _name(table: str, row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row.get(column, "") for column in _NAMED_BY[table])
+
+
+def _was_measured(row: dict[str, str]) -> bool:
+    return any(row.get(column) for column in _RESULTS) and row.get("verdict") != NOT_RUN
+
+
+def _count_measured(rows: Rows) -> int:
+    return sum(map(_was_measured, rows))
 
 
 def _any_measured(rows: Rows) -> bool:
-    return any(not row.get("note", "").startswith(NOT_MEASURED) for row in rows)
+    return any(map(_was_measured, rows))
 
 
 def devices(recordings: Sequence[Recording]) -> list[Device]:
@@ -65,12 +122,13 @@ def provenance(recording: Recording) -> str:
     """One line: when, which code, which versions, which clocks."""
     found = recording.environment
     versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
-    parts = [found["date"], f"commit {found['commit'] or 'unknown'}", f"Python {found['python']}", versions]
+    parts = [found["date"], f"commit {found.get('commit') or 'unknown'}", f"Python {found.get('python')}", versions]
     smi = found.get("nvidia_smi", {})
     if smi:
         parts.append(f"driver {smi.get('driver_version')}, SM clock up to {smi.get('clocks.max.sm')}")
     if found["kind"] == "CPU":
-        parts.append(f"{found['threads']} of {found['cores']} cores, load {found['load']} when it began")
+        cores, load = f"{found.get('threads')} of {found.get('cores')} cores", found.get("load")
+        parts.append(f"{cores}, load {load} when it began")
     return "; ".join(parts)
 
 
@@ -91,10 +149,11 @@ def numerics(device: Device | None) -> str:
         groups.setdefault((row["kernel"], row["dtype"]), []).append(row)
     body = []
     for key, rows in groups.items():
-        count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("FAILS", "not run")}
+        count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (FAILS, NOT_RUN)}
         ratios = [float(row["ratio"]) for row in rows if row["ratio"]]
-        largest = number(max(ratios, default=None))
-        body.append([*key, str(len(ratios)), largest, str(count["FAILS"]), str(count["not run"] or "")])
+        finite = all(map(math.isfinite, ratios))  # no number is larger than one that is none
+        largest = number(max(ratios, default=None)) if finite else "not a finite number"
+        body.append([*key, str(len(ratios)), largest, str(count[FAILS]), str(count[NOT_RUN] or "")])
     empty = [["every operation", "every dtype", NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, ""]]
     header = ("operation", "dtype", "comparisons", "largest error over eager's", "failed", "cases not run")
     return markdown(header, body or empty)
@@ -148,15 +207,18 @@ def tape(device: Device | None) -> str:
 
 def spatial_memory(device: Device | None) -> str:
     """Peak memory of spatial attention against the positions S, forward and backward, and how it grows."""
+    from bench.spatial_memory import WITH, WITHOUT, exponents
+
+    kinds, sizes = (WITHOUT, WITH), ("dtype", "rows", "heads", "head_dim")
     rows = device.rows("spatial_memory") if device else []
-    fitted = {row["tape"]: row for row in (device.rows("spatial_memory_exponents") if device else [])}
-    kinds = ("without a tape", "with a tape")
-    found = {(row["positions"], row["tape"]): row["peak_bytes"] for row in rows}
+    rows = [row for row in rows if all(row[name] == rows[0][name] for name in sizes)]  # one kind of tensor
+    found = {(int(row["positions"]), row["tape"]): int(row["peak_bytes"]) for row in rows}
     body = [
-        [positions, *(number(found.get((positions, kind)), 1, 2**-10) for kind in kinds)]
-        for positions in dict.fromkeys(row["positions"] for row in rows)
+        [str(positions), *(number(found.get((positions, kind)), 1, 2**-10) for kind in kinds)]
+        for positions in dict.fromkeys(positions for positions, _ in found)
     ]
-    grows = [_interval(fitted[kind]) if kind in fitted else NOT_MEASURED for kind in kinds]
+    counted = [{"positions": positions, "tape": kind, "peak_bytes": size} for (positions, kind), size in found.items()]
+    grows = [_interval(row) for row in exponents(counted)]
     text = markdown(("S", *(f"{kind}, KiB" for kind in kinds)), [*body, ["grows as S to the", *grows]])
     if rows:
         row = rows[0]
@@ -189,7 +251,7 @@ def explanation_time(device: Device | None) -> str:
     """Explaining a batch against a training step of it; a step that was not timed beside it is looked up."""
     from bench.explanation_cost import LARGEST_RATIO
 
-    steps = {(*_case(row), row["batch"]): row["step_ms"] for row in (device.rows("training") if device else [])}
+    steps = {_case(row): row["step_ms"] for row in (device.rows("training") if device else [])}
     body = []
     for row in device.rows("explanation_time") if device else []:
         case = (row["preset"], "full", row["training"], "this project", row["clips"])
@@ -208,25 +270,38 @@ def explanation_time(device: Device | None) -> str:
 
 
 def scaling(device: Device) -> str:
-    """Fitted exponents and what they say."""
-    fitted = device.rows("scaling_exponents")
+    """Fitted exponents and what they say: fitted here, so that a run that was cut short has its lines too."""
+    from bench.scaling import exponents, numbers
+
+    fitted = exponents(numbers(device.rows("scaling")))
     found = {(r["method"], r["pass"], r["axis"], r["quantity"]): r for r in fitted}
     body = []
     for method, name in dict.fromkeys((row["method"], row["pass"]) for row in fitted):
         line = [method, name]
         for axis in ("T", "HW"):
-            line.append(number(found[method, name, axis, "multiply-accumulates"]["exponent"]))
-            line += [_interval(found[method, name, axis, quantity]) for quantity in ("time", "peak memory")]
+            work, *measured = (
+                found.get((method, name, axis, quantity), {"exponent": None})
+                for quantity in ("multiply-accumulates", "time", "peak memory")
+            )
+            line += [number(work["exponent"]), *map(_interval, measured)]
         body.append(line)
     header = ("method", "pass", "work, T", "time, T", "memory, T", "work, HW", "time, HW", "memory, HW")
-    sentences = "\n".join(f"- {row['verdict']}" for row in device.rows("scaling_verdicts"))
+    sentences = "\n".join(f"- {row['verdict']}" for row in scaling_verdicts(device))
     return f"{markdown(header, body)}\n{sentences}\n"
 
 
-def _interval(row: dict[str, str]) -> str:
-    if not row["exponent"]:
+def scaling_verdicts(device: Device) -> list[Row]:
+    """Which claims hold on a device, one sentence a row; none where nothing was measured."""
+    from bench.scaling import exponents, numbers, verdicts
+
+    rows = numbers(device.rows("scaling"))
+    return verdicts(rows, exponents(rows), device.name) if rows else []
+
+
+def _interval(row: Row) -> str:
+    if row["exponent"] is None:
         return NOT_MEASURED
-    return f"{float(row['exponent']):.2f} [{float(row['low']):.2f}, {float(row['high']):.2f}]"
+    return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def training(device: Device | None, presets: Sequence[str] = ("seed", "published")) -> str:
@@ -234,7 +309,7 @@ def training(device: Device | None, presets: Sequence[str] = ("seed", "published
     from bench.training import ATTENTIONS, METHODS, PRECISIONS
 
     measured = {_case(row): row for row in device.rows("training")} if device else {}
-    cases = list(measured) or list(itertools.product(presets, ATTENTIONS, PRECISIONS[:1], METHODS))
+    cases = list(measured) or list(itertools.product(presets, ATTENTIONS, PRECISIONS[:1], METHODS, [""]))
     body = []
     for case in cases:
         row = measured.get(case, {})
@@ -244,16 +319,17 @@ def training(device: Device | None, presets: Sequence[str] = ("seed", "published
                 number(row.get("utilisation_data_sheet"), 1, 100, " %"),
                 number(row.get("needed_data_sheet"), 1, 100, " %"),
                 number(row.get("utilisation_measured_peak"), 1, 100, " %"),
-                number(row.get("peak_bytes"), 1, 1e-9), row.get("note", ""),
+                number(row.get("peak_bytes"), 1, 1e-9), number(row.get("reserved_bytes"), 1, 1e-9),
+                row.get("note", ""),
             ]
         )  # fmt: skip
-    header = ("preset", "attention", "precision", "method", "clips/s", "step ms", "utilisation", "of needed work",
-              "of measured peak", "peak GB", "note")  # fmt: skip
+    header = (*_CASE, "clips/s", "step ms", "utilisation", "of needed work", "of measured peak", "peak GB",
+              "reserved GB", "note")  # fmt: skip
     return markdown(header, body)
 
 
-def _case(row: dict[str, str]) -> tuple[str, str, str, str]:
-    return row["preset"], row["attention"], row["precision"], row["method"]
+def _case(row: dict[str, str]) -> tuple[str, ...]:
+    return _name("training", row)
 
 
 def families(device: Device | None) -> str:
@@ -263,8 +339,8 @@ def families(device: Device | None) -> str:
     rows = device.rows("training_families") if device else []
     if not rows:
         return markdown(("family", "share of the step"), [["every family of kernels", NOT_MEASURED]])
-    first = tuple(rows[0][key] for key in ("preset", "attention", "precision"))
-    rows = [row for row in rows if tuple(row[key] for key in ("preset", "attention", "precision")) == first]
+    *first, _, batch = _case(rows[0])
+    rows = [row for row in rows if _case(row) == (*first, row["method"], batch)]
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
     found = {(row["family"], row["method"]): row for row in rows}
     body = [
@@ -297,12 +373,12 @@ def promises(device: Device | None) -> str:
 
 
 def _promises(rows: Rows, device: Device | None):
-    from bench.training import PROJECT
+    from bench.training import BATCH, PROJECT
 
     found = {_case(row): row for row in rows}
 
     def step(attention: str, method: str) -> float | None:
-        text = found.get(("seed", attention, "bfloat16", method), {}).get("step_ms")
+        text = found.get(("seed", attention, "bfloat16", method, str(BATCH)), {}).get("step_ms")
         return float(text) if text else None
 
     def over(numerator: float | None, denominator: float | None) -> float | None:
@@ -312,7 +388,7 @@ def _promises(rows: Rows, device: Device | None):
         """Of this project's ways to run a step, the one that took least; the first where none was measured."""
         return min(PROJECT, key=lambda method: step(attention, method) or float("inf"))
 
-    case = ("seed", "full", "bfloat16", fastest("full"))
+    case = ("seed", "full", "bfloat16", fastest("full"), str(BATCH))
     ours = step("full", case[3])
     spatial = step("spatial_only", fastest("spatial_only"))
     use = found.get(case, {}).get("utilisation_data_sheet")

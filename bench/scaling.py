@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from bench.record import Row, new_folder, write_table
+from bench.record import Row, add_output, output_folder, write_table
 from bench.table import format_table
 
 PASSES = ("forward", "forward and backward")
@@ -161,6 +160,13 @@ def _time_and_memory(attend, shape: tuple[int, ...], dtype: str, device: str, wh
     }
 
 
+def numbers(rows: list[dict[str, str]]) -> list[Row]:
+    """Rows of scaling.csv as they were before they were written."""
+    whole = ("T", "HW", "macs_counted", "macs_formula")
+    columns = dict.fromkeys(whole, int) | dict.fromkeys(("time_us", "peak_bytes"), float)
+    return [row | {name: kind(row[name]) if row[name] else None for name, kind in columns.items()} for row in rows]
+
+
 def exponents(rows: list[Row]) -> list[Row]:
     """Fitted exponents of work, time and memory in T + 1 and HW + 1, for each method and pass that was measured."""
     from bench.exponent import fit_exponent
@@ -256,7 +262,7 @@ def _ratio(rows: list[Row], name: str, joint: str, factorised: str, device: str)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to write, how long to measure."""
-    parser.add_argument("--output", type=Path, help="folder to write into (default: bench/results/<device>/...)")
+    add_output(parser)
     parser.add_argument("--milliseconds", type=int, default=50, help="measuring time of each call (default 50)")
     parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which no size is measured")
 
@@ -272,8 +278,7 @@ def run(arguments: argparse.Namespace) -> int:
     device = device_name()
     count, started = len(list(sweep.sizes())), time.perf_counter()
 
-    folder = arguments.output or new_folder("scaling")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(arguments.output, "scaling", arguments.commit)
     done = itertools.count(1)
 
     def progress(line: str, rows: list[Row]) -> None:

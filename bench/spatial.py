@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import spatial_memory
+from bench.record import add_output, output_folder, write_table
 from bench.table import format_table
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory against S alone; needs no GPU")
     parser.add_argument("--tune", action="store_true", help="time candidate launch settings and print the best rows")
     parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 96, 128], help="what --tune tunes for")
-    parser.add_argument("--output", type=Path, help="folder for the CSV files (default: bench/results/<gpu>/...)")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -337,7 +338,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     if arguments.memory:
-        return _run_memory(arguments.output)
+        return _run_memory(arguments)
     if not torch.cuda.is_available():
         print("bench spatial needs an NVIDIA GPU, and PyTorch finds none here.")
         return 2
@@ -348,13 +349,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
 
     from bench.ahead import compile_ahead
-    from bench.record import new_folder, write_table
     from bench.timing import write_bandwidth
 
     bandwidth = write_bandwidth()
     print(f"{torch.cuda.get_device_name()}: writes {bandwidth / 1e12:.2f} TB/s")
-    folder = arguments.output or new_folder("spatial")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(arguments.output, "spatial", arguments.commit)
     taped: list[Row] = []
     rows: list[Row] = []
     chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype)
@@ -381,10 +380,9 @@ def _there_and_back(task: Task) -> object:
     return calls_of(task)["both"]()
 
 
-def _run_memory(output: Path | None) -> int:
+def _run_memory(arguments: argparse.Namespace) -> int:
     import torch
 
-    from bench.record import new_folder
     from kernels.launch import interpreted
 
     if torch.cuda.is_available():
@@ -395,19 +393,18 @@ def _run_memory(output: Path | None) -> int:
         sys.stdout.flush()
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], environment)
-    folder = output or new_folder("spatial-memory")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(arguments.output, "spatial-memory", arguments.commit)
     _write_memory(folder, sizes, device)
     print(f"\nwritten to {folder}")
     return 0
 
 
 def _write_memory(folder: Path, sizes: spatial_memory.Sizes, device: str) -> None:
-    from bench.record import write_table
-
-    rows = list(spatial_memory.measure(sizes, device))
+    rows = []
+    for row in spatial_memory.measure(sizes, device):
+        rows.append(row)
+        write_table(folder, "spatial_memory", rows)
     fitted = spatial_memory.exponents(rows)
-    write_table(folder, "spatial_memory", rows)
     write_table(folder, "spatial_memory_exponents", fitted)
     names = ("positions", "tape", "dtype", "rows", "heads", "head_dim")
     cells = [[*(row[name] for name in names), f"{row['peak_bytes'] / 2**10:.1f}"] for row in rows]

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.record import add_output, output_folder, write_table
 from bench.table import format_table
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
     parser.add_argument("--tune", action="store_true", help="time candidate launch settings and print the best rows")
-    parser.add_argument("--output", type=Path, help="folder for the CSV files (default: bench/results/<gpu>/...)")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -227,13 +227,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
 
     from bench.ahead import compile_ahead
-    from bench.record import new_folder, write_table
     from bench.timing import copy_bandwidth
 
     bandwidth = copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
-    folder = arguments.output or new_folder("temporal")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(arguments.output, "temporal", arguments.commit)
     chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES)
     started = time.perf_counter()
     count = compile_ahead(partial(_there_and_back, task, dtype) for task in chosen if task.rank == 0)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from bench.record import Row, new_folder, write_table
+from bench.record import Row, add_output, output_folder, write_table
 from bench.table import format_table
 from istvt.config import ISTVTConfig, preset
 from istvt.cost import total_cost
@@ -36,6 +36,7 @@ GRAPHS = "this project, CUDA graphs"
 PROJECT = ("this project", GRAPHS)
 METHODS = (*PROJECT, "naive eager", "compiled SDPA", "eager SDPA")
 PRECISIONS = ("bfloat16", "tf32", "float32")
+BATCH = 8
 ATTENTIONS = {"full": "temporal_first", "spatial_only": "spatial_only"}
 
 # Dense peak of the data sheets, FLOP/s (NVIDIA A100, H100 SXM and H200 SXM data sheets; half of "with sparsity").
@@ -253,7 +254,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of each row (default 2)")
     parser.add_argument("--budget", type=float, help="seconds after which no further row is begun")
     parser.add_argument("--trace", type=Path, help="folder for a chrome trace of each row's steps")
-    parser.add_argument("--output", type=Path, help="folder to write into (default: bench/results/<device>/...)")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -273,8 +274,7 @@ def run(arguments: argparse.Namespace) -> int:
             tuple(arguments.attention or ATTENTIONS),
         )
     )
-    folder = arguments.output or new_folder("training")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(arguments.output, "training", arguments.commit)
     started, peaks = time.perf_counter(), peak_rates()
     # All rows are there from the start: one that is never reached says so.
     rows: list[Row] = [empty_row(case, batch, "not measured: the run was stopped before") for case in chosen]
@@ -285,7 +285,7 @@ def run(arguments: argparse.Namespace) -> int:
             rows[number - 1] = empty_row(case, batch, broken or "not measured: the time was used up")
         else:
             row, broken = _measure_safely(case, batch, execution, arguments, peaks)
-            families += [_family_row(case, part) for part in row.pop("families", [])]
+            families += [_family_row(case, batch, part) for part in row.pop("families", [])]
             rows[number - 1] = row
         write_table(folder, "training", rows)
         write_table(folder, "training_families", families)
@@ -318,10 +318,11 @@ def _measure_safely(
             torch.cuda.empty_cache()
 
 
-def _family_row(case: Case, part) -> Row:
+def _family_row(case: Case, batch: int, part) -> Row:
     return {
         "preset": case.preset, "attention": case.attention, "precision": case.precision, "method": case.method,
-        "family": part.family, "us_per_step": part.microseconds, "share": part.share, "calls_per_step": part.calls,
+        "batch": batch, "family": part.family, "us_per_step": part.microseconds, "share": part.share,
+        "calls_per_step": part.calls,
     }  # fmt: skip
 
 

@@ -51,7 +51,9 @@ def test_numerics_that_run_out_of_time_leave_what_they_had_and_name_the_rest(tmp
 
     monkeypatch.setattr(numerics, "run_tasks", run_tasks)
     monkeypatch.setattr("kernels.launch.interpreted", lambda: True)
-    arguments = argparse.Namespace(operation=list(OPERATIONS)[:2], budget=3.0, processes=1, output=tmp_path)
+    arguments = argparse.Namespace(
+        operation=list(OPERATIONS)[:2], budget=3.0, processes=1, output=tmp_path, commit=None
+    )
     assert numerics.run(arguments) == 1
     written = list(csv.DictReader((tmp_path / "numerics.csv").open()))
     assert [row["kernel"] for row in written[:4]] == list(OPERATIONS)[:2] * 2  # what matters most of each, first

@@ -87,22 +87,24 @@ time.sleep(100)""",
         "fails": "failed with status 3", "hangs": "stopped at its limit", "writes": "done",
         "never heard of": "not run: KeyError: 'never heard of'",
     }  # fmt: skip
-    pid = int(grandchild.read_text())
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and is_running(pid):
-        time.sleep(0.1)
-    assert not is_running(pid), "what a section started outlived it"
+    assert ends(int(grandchild.read_text())), "what a section started outlived it"
     tables = read_folder(folder).tables
     assert tables["writes"] == [{"a": "1"}]
     assert [row["outcome"] for row in tables["sections"]] == list(outcomes.values())
     assert (folder / "fails.log").read_text() == "half a table\n"
 
 
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def ends(pid):
+    """Whether a process comes to its end within some seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_what_does_not_fit_the_budget_is_named_and_not_run(tmp_path):
@@ -128,9 +130,11 @@ def test_a_section_gets_its_folder_and_of_its_options_those_that_its_command_has
     assert ceilings[1:] == ["-m", "bench", "ceilings", "--output", str(tmp_path)]
 
 
-def test_every_section_writes_its_tables_into_the_folder_of_the_visit(tmp_path):
+def test_every_section_writes_its_tables_into_the_folder_of_the_visit_and_of_its_commit(tmp_path):
     for section in SECTIONS:
-        assert str(tmp_path) in command_of(section, tmp_path, 100), section.name
+        words = command_of(section, tmp_path, 100, "given")
+        assert words[words.index("--output") + 1] == str(tmp_path), section.name
+        assert words[words.index("--commit") + 1] == "given", section.name
 
 
 def test_sections_share_the_budget_and_inherit_what_those_before_them_leave(tmp_path):

@@ -10,7 +10,7 @@ from bench import reference_relevance_storage as published
 from bench import relevance as benchmark
 from bench.__main__ import main
 from bench.processor_timing import peak_bytes
-from bench.record import read_folder
+from bench.record import prepare_folder, read_folder
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
 
@@ -88,9 +88,9 @@ def test_the_command_writes_the_operations_at_both_head_dimensions(small, withou
     measure = benchmark.measure
     monkeypatch.setattr(benchmark, "measure", lambda *given: measure(*given, device="cpu"))
     monkeypatch.setattr(benchmark, "QUICK_SHAPES", [(1, 2)])
-    list(benchmark._operations(argparse.Namespace(quick=True, milliseconds=1), tmp_path))
-    (tmp_path / "environment.json").write_text('{"kind": "GPU", "date": ""}')
-    rows = read_folder(tmp_path).tables["relevance"]
+    folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
+    list(benchmark._operations(argparse.Namespace(quick=True, milliseconds=1), folder))
+    rows = read_folder(folder).tables["relevance"]
     assert len(compiled) == 2 * 2 * 3
     assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in benchmark.KINDS for d in ("64", "91")}
 
@@ -136,7 +136,6 @@ def test_the_published_storage_is_written_for_one_clip_and_one_order_of_attentio
 def test_on_a_cpu_the_command_weighs_an_explanation_and_times_nothing(tmp_path, capsys):
     assert main(["relevance", "--quick", "--preset", "small", "--output", str(tmp_path)]) == 0
     assert "what an explanation stores is measured, and no time" in capsys.readouterr().out
-    (tmp_path / "environment.json").write_text('{"kind": "CPU", "date": ""}')
     tables = read_folder(tmp_path).tables
     assert set(tables) == {"explanation_memory"}
     rows = {(row["from"], row["storage"]): row for row in tables["explanation_memory"]}

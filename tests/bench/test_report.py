@@ -1,17 +1,19 @@
 """`python -m bench report`: every number in the tables comes from a CSV file, and what nobody measured says so."""
 
 import argparse
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import record, report
 from bench.explanation_cost import LIGHT, REFERENCE
-from bench.record import RESULTS, prepare_folder, read_folder, recordings, write_table
+from bench.record import RESULTS, output_folder, prepare_folder, read_folder, recordings, write_table
 from bench.report_tables import NOT_MEASURED
 from bench.training import GRAPHS, Case, empty_row
+from dataloading.errors import InputError
 from istvt.document import replace_section
 
 ROOT = Path(__file__).parents[2]
@@ -66,8 +68,8 @@ def test_promises_are_judged_by_what_was_measured(root):
     times = {"full_this_project": 100.0, "full_compiled_SDPA": 120.0, "full_naive_eager": 400.0}
     write_table(folder, "training", training_rows(**times, spatial_only_this_project=80.0))
     families = [
-        {"preset": "seed", "attention": "full", "precision": "bfloat16", "method": "this project", "family": family,
-         "us_per_step": 1000 * share, "share": share, "calls_per_step": 3}
+        {"preset": "seed", "attention": "full", "precision": "bfloat16", "method": "this project", "batch": 8,
+         "family": family, "us_per_step": 1000 * share, "share": share, "calls_per_step": 3}
         for family, share in (("matrix product", 0.7), ("spatial attention", 0.2), ("temporal attention", 0.1))
     ]  # fmt: skip
     write_table(folder, "training_families", families)
@@ -78,8 +80,8 @@ def test_promises_are_judged_by_what_was_measured(root):
         assert "| speed over compiled SDPA | at least 1.3 | 1.20 | no |" in text
         assert "| step time over spatial-only | at most 1.5 | 1.25 | yes |" in text
         assert "| attention kernels in the step | under 20 % | 30.0% | no |" in text
-    assert "| seed | full | bfloat16 | this project | 80.00 | 100.00 | 60.0 % |" in tables
-    assert "| seed | spatial_only | bfloat16 | naive eager | not measured | not measured |" in tables
+    assert "| seed | full | bfloat16 | this project | 8 | 80.00 | 100.00 | 60.0 % |" in tables
+    assert "| seed | spatial_only | bfloat16 | naive eager | 8 | not measured | not measured |" in tables
     assert "Measured 2020-01-01T00:00:00+00:00; commit abc" in tables
     assert "| matrix product | 70.0 % (0.70 ms) |" in tables
 
@@ -110,8 +112,79 @@ def test_the_newest_measurement_counts_but_one_that_measured_nothing_hides_none(
         folder = prepare_folder(root / f"bench/results/gpu/{name}", environment(date=date))
         write_table(folder, "training", training_rows(full_this_project=spent))
     tables, _ = written(root, recordings([root]))
-    assert "| seed | full | bfloat16 | this project | 160.00 | 50.00 |" in tables
-    assert "Measured 2021" in tables
+    assert "| seed | full | bfloat16 | this project | 8 | 160.00 | 50.00 |" in tables
+    assert "Measured 2021" in tables and "2020" not in tables
+
+
+def test_a_newer_run_that_was_cut_short_hides_no_row_of_an_older_one(root):
+    """It hid them all: a table was the newest recording's alone. Each row says in its table where it may come from."""
+    case = {"preset": "seed", "attention": "full", "precision": "bfloat16", "batch": 8}
+    for name, date, times in (
+        ("a", "2020", {"full_this_project": 100.0, "full_naive_eager": 400.0}),
+        ("b", "2021", {"full_this_project": 50.0}),
+    ):
+        folder = prepare_folder(root / f"bench/results/gpu/{name}", environment(date=date) | {"commit": f"of {name}"})
+        write_table(folder, "training", training_rows(**times))
+        methods = [key.removeprefix("full_").replace("_", " ") for key in times]
+        part = {"family": f"in {name}", "us_per_step": 1, "share": 1}
+        parts = [case | {"method": method} | part for method in methods]
+        write_table(folder, "training_families", parts)
+    tables, readme = written(root, recordings([root]))
+    assert "| seed | full | bfloat16 | this project | 8 | 160.00 | 50.00 |" in tables
+    assert "| seed | full | bfloat16 | naive eager | 8 | 20.00 | 400.00 |" in tables
+    assert "| speed over naive eager | at least 3 | 8.00 | yes |" in readme
+    for text in (tables, readme):
+        assert "- 1 rows measured 2021; commit of b; " in text and "bench/results/gpu/b.\n" in text
+        assert "- 1 rows measured 2020; commit of a; " in text and "bench/results/gpu/a.\n" in text
+    # The families of a step are those of the recording that timed it, and no others.
+    assert "| in b | 100.0 % (0.00 ms) | - |" in tables
+    assert "| in a | - | 100.0 % (0.00 ms) |" in tables
+
+
+def scaling_rows(frames, factor=1.0):
+    rows = []
+    for t in frames:
+        for method, power in (("naive joint", 2), ("naive factorised", 1)):
+            for axis in ("T", "HW"):
+                rows += [
+                    {"axis": axis, "T": t, "HW": t, "method": method, "pass": name, "dtype": "float32", "clips": 1,
+                     "heads": 2, "head_dim": 8,
+                     "macs_counted": 100 * (t + 1) ** power, "macs_formula": 100 * (t + 1) ** power,
+                     "time_us": factor * (t + 1) ** power, "peak_bytes": 1000.0 * t, "note": ""}
+                    for name in ("forward", "forward and backward")
+                ]  # fmt: skip
+    return rows
+
+
+def test_exponents_are_fitted_from_what_a_killed_run_had_and_a_longer_line_counts_more_than_a_newer_one(root):
+    """They were written by a run that came to its end, and only then; few small sizes say little of growth."""
+    for name, date, sizes in (("a", "2020", (1, 3, 7, 15, 31, 63)), ("b", "2021", (1, 2, 3))):
+        folder = prepare_folder(root / f"bench/results/gpu/{name}", environment(date=date))
+        write_table(folder, "scaling", scaling_rows(sizes))
+    tables, readme = written(root, recordings([root]))
+    assert "| naive joint | forward | 2.00 | 2.00 [2.00, 2.00] |" in tables
+    assert "that factorised attention grows more slowly holds" in readme
+    assert "At T=63, HW=63 on Example GPU" in readme
+    scaling = tables.split("### Scaling")[1]
+    assert "Measured 2020" in scaling and "2021" not in scaling
+
+
+def test_lines_of_a_scaling_run_that_had_only_begun_are_not_measured(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    rows = [row for row in scaling_rows((1,)) if row["axis"] == "T"]
+    write_table(folder, "scaling", rows)
+    tables, _ = written(root, recordings([root]))
+    assert f"| naive joint | forward | {' | '.join([NOT_MEASURED] * 6)} |" in tables
+    assert report.draw_pictures(recordings([root])) == [folder / "scaling.png"]
+
+
+def test_promises_are_about_the_batch_that_they_were_made_for(root):
+    folder = prepare_folder(root / "bench/results/gpu/a", environment())
+    rows = training_rows(full_this_project=100.0)
+    write_table(folder, "training", [*rows, *(row | {"batch": 32, "utilisation_data_sheet": 0.9} for row in rows)])
+    tables, _ = written(root, recordings([root]))
+    assert "| model FLOP utilisation | at least 55 % | 60.0% | yes |" in tables
+    assert "| seed | full | bfloat16 | this project | 32 | 80.00 | 100.00 | 90.0 % |" in tables
 
 
 def test_an_operation_is_one_line_a_method_at_the_papers_size_with_the_refusals_of_peers(root):
@@ -148,11 +221,27 @@ def test_a_comparison_that_could_not_be_made_failed_and_one_that_was_cut_off_is_
             case | {"ratio": 1.2, "verdict": "holds", "note": ""},
             case | {"ratio": 0.9, "verdict": "holds", "note": ""},
             case | {"ratio": None, "verdict": "FAILS", "note": "RuntimeError: CUDA error"},
-            case | {"ratio": None, "verdict": "not run", "note": "the time was used up"},
+            case | {"shape": "b", "ratio": None, "verdict": "not run", "note": "the time was used up"},
+            case | {"dtype": "float32", "ratio": 0.5, "verdict": "holds"},
+            case | {"dtype": "float32", "ratio": float("nan"), "verdict": "FAILS"},
         ],
     )  # fmt: skip
     tables, _ = written(root, recordings([root]))
     assert "| softmax | float16 | 2 | 1.20 | 1 | 1 |" in tables
+    assert "| softmax | float32 | 2 | not a finite number | 1 |  |" in tables
+    # Newer, and cut short: the case that it did not come to is the older one's; one that fails is not hidden by it.
+    folder = prepare_folder(root / "bench/results/gpu/b", environment(date="2021"))
+    write_table(
+        folder, "numerics",
+        [
+            case | {"verdict": "not run"},
+            case | {"shape": "b", "verdict": "FAILS", "note": "its process ended"},
+            case | {"dtype": "float32", "ratio": 0.7, "verdict": "holds"},
+        ],
+    )  # fmt: skip
+    tables, _ = written(root, recordings([root]))
+    assert "| softmax | float16 | 2 | 1.20 | 2 |  |" in tables
+    assert "| softmax | float32 | 1 | 0.70 | 0 |  |" in tables
 
 
 def test_memory_that_was_counted_in_the_interpreter_stands_under_the_cpu_it_was_counted_on(root):
@@ -160,20 +249,16 @@ def test_memory_that_was_counted_in_the_interpreter_stands_under_the_cpu_it_was_
     sizes = {"dtype": "float16", "rows": 1, "heads": 1, "head_dim": 16}
     rows = [
         sizes | {"positions": positions, "tape": tape, "peak_bytes": size}
-        for positions in (64, 128)
+        for positions in (64, 128, 256, 512, 1024)
         for tape, size in (("without a tape", 16 * positions), ("with a tape", positions**2))
     ]
     write_table(folder, "spatial_memory", rows)
-    fitted = {"exponent": 1.0, "low": 0.99, "high": 1.01}
-    write_table(
-        folder, "spatial_memory_exponents", [fitted | {"tape": tape} for tape in ("without a tape", "with a tape")]
-    )
     tables, _ = written(root, recordings([root]))
     gpu, cpu = tables.split("## Example CPU (a CPU)")
     assert f"| grows as S to the | {NOT_MEASURED} | {NOT_MEASURED} |" in gpu
     assert "in Triton's interpreter" in cpu and "float16" in cpu
     assert "| 128 | 2.0 | 16.0 |" in cpu
-    assert "| grows as S to the | 1.00 [0.99, 1.01] | 1.00 [0.99, 1.01] |" in cpu
+    assert "| grows as S to the | 1.00 [1.00, 1.00] | 2.00 [2.00, 2.00] |" in cpu
 
 
 def test_what_an_explanation_takes_is_judged_and_its_training_step_looked_up_where_it_was_timed(root):
@@ -237,8 +322,68 @@ def test_a_file_without_its_markers_is_not_written_over(text):
 
 def test_a_folder_without_its_environment_is_no_measurement(tmp_path):
     write_table(tmp_path, "training", training_rows())
-    with pytest.raises(FileNotFoundError, match="not a folder of measurements"):
+    with pytest.raises(InputError, match="not a folder of measurements"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", '{"device": "Exa', "[]", '{"device": "Example GPU"}'])
+def test_a_folder_whose_environment_was_cut_off_is_left_out_in_a_sentence(root, text):
+    write_table(prepare_folder(root / "bench/results/gpu/a", environment()), "training", training_rows())
+    (root / "bench/results/gpu/b").mkdir()
+    (root / "bench/results/gpu/b/environment.json").write_text(text)
+    said = []
+    assert [one.folder.name for one in recordings([root], said.append)] == ["a"]
+    (sentence,) = said
+    assert "gpu/b/environment.json: " in sentence and sentence.endswith(". It is left out.")
+
+
+def test_rows_that_a_killed_writer_left_incomplete_are_left_out_in_a_sentence(tmp_path):
+    folder = prepare_folder(tmp_path, environment())
+    (folder / "short.csv").write_text("a,b\n1,2\n3\n")
+    (folder / "cut.csv").write_text("a,b\n1,2\n3,4")  # perhaps it was 45
+    (folder / "empty.csv").write_text("")
+    (folder / "binary.csv").write_bytes(b"a,b\n\xff\xfe,2\n")
+    said = []
+    found = read_folder(folder, said.append)
+    assert found.tables == {"short": [{"a": "1", "b": "2"}], "cut": [{"a": "1", "b": "2"}], "empty": []}
+    assert [sentence.split("/")[-1].split(" (")[0] for sentence in said] == [
+        "binary.csv: cannot be read",
+        "cut.csv: 1 incomplete rows are left out.",
+        "short.csv: 1 incomplete rows are left out.",
+    ]
+
+
+def test_a_benchmark_that_is_killed_while_it_writes_leaves_the_table_as_it_was(tmp_path, monkeypatch):
+    """Sections are killed at their limit; a table was emptied first and then written."""
+    folder = prepare_folder(tmp_path, environment())
+    write_table(folder, "table", [{"a": 1}])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    monkeypatch.setattr(os, "replace", killed)
+    for write in (lambda: write_table(folder, "table", [{"a": 1}, {"a": 2}]), lambda: prepare_folder(folder, {})):
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    assert read_folder(folder, pytest.fail).tables == {"table": [{"a": "1"}]}
+
+
+def test_a_command_that_is_told_where_to_write_says_what_it_measured_on(tmp_path, monkeypatch):
+    """Without environment.json a report found no measurements there."""
+    found = environment() | {"commit": "abc"}
+    monkeypatch.setattr(record, "environment", lambda commit: found | ({"commit": commit} if commit else {}))
+    folder = output_folder(tmp_path / "visit", "spatial")
+    assert read_folder(folder).environment == found
+    assert output_folder(folder, "temporal") == folder  # the next one of the same visit
+    with pytest.raises(InputError, match=r"holds measurements with commit abc, and now it is def; .*or say --commit"):
+        output_folder(folder, "temporal", "def")
+    found |= {"versions": {"torch": "10"}}
+    with pytest.raises(InputError, match="holds measurements with versions"):
+        output_folder(folder, "temporal")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file cannot be made"):
+        output_folder(tmp_path / "file", "temporal")
 
 
 def test_the_tables_in_the_repository_are_what_its_measurements_give():

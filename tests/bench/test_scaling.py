@@ -97,11 +97,10 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, mo
     small = replace(ON_CPU, frames=(1, 2, 3, 4, 5, 6), cells=(1, 2, 3, 4, 5, 6), fixed_cells=4, fixed_frames=2)
     monkeypatch.setattr(scaling, "ON_CPU", small)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert scaling.run(argparse.Namespace(output=tmp_path, milliseconds=1, budget=math.inf)) == 0
+    assert scaling.run(argparse.Namespace(output=tmp_path, milliseconds=1, budget=math.inf, commit=None)) == 0
     found = {path.stem for path in tmp_path.iterdir()}
-    assert found == {"scaling", "scaling_exponents", "scaling_verdicts"}
+    assert found == {"environment", "scaling", "scaling_exponents", "scaling_verdicts"}
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
-    (tmp_path / "environment.json").write_text("{}")
     rows = read_folder(tmp_path).tables["scaling"]
     assert len(rows) == 12 * len(METHODS) * 2
     for row in rows:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import training
 from bench.baseline_model import BaselineModel
 from bench.kernel_families import family, profile_steps
-from bench.record import prepare_folder, read_folder
+from bench.record import read_folder
 from bench.training import Case, empty_row, needed_flops, random_clips, training_step, useful_flops
 from istvt import ISTVT, ISTVTConfig, preset
 
@@ -74,7 +74,7 @@ def test_a_step_of_every_eager_method_trains(method, tiny):
 def arguments(folder, **options):
     defaults = {
         "preset": None, "attention": ["full"], "precision": ["float32"], "method": ["this project", "naive eager"],
-        "batch": 1, "execution": None, "seconds": 0.01, "budget": None, "trace": None, "output": folder,
+        "batch": 1, "execution": None, "seconds": 0.01, "budget": None, "trace": None, "output": folder, "commit": None,
     }  # fmt: skip
     return argparse.Namespace(**(defaults | options))
 
@@ -83,9 +83,8 @@ def arguments(folder, **options):
 @pytest.mark.parametrize("method", training.METHODS)
 def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilisation(tmp_path, method):
     options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
-    folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
-    assert training.run(arguments(folder, **options)) == 0
-    (row,) = read_folder(folder).tables["training"]
+    assert training.run(arguments(tmp_path, **options)) == 0
+    (row,) = read_folder(tmp_path).tables["training"]
     assert int(row["peak_bytes"]) > 0
     assert 0 < float(row["utilisation_measured_peak"]) < 1
     assert float(row["needed_measured_peak"]) < float(row["utilisation_measured_peak"])
@@ -97,7 +96,7 @@ def no_gpu(monkeypatch):
 
 
 def test_a_small_model_runs_on_a_cpu_and_leaves_rows_families_and_a_trace(tmp_path, no_gpu, tiny, capsys):
-    folder = prepare_folder(tmp_path / "run", {"device": "a test", "kind": "CPU", "date": "2020"})
+    folder = tmp_path / "run"
     assert training.run(arguments(folder, trace=tmp_path / "traces")) == 0
     tables = read_folder(folder).tables
     assert [row["method"] for row in tables["training"]] == ["this project", "naive eager"]
@@ -121,7 +120,6 @@ def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, m
     monkeypatch.setattr(training, "measure", measure)
     chosen = ["this project", "naive eager", "eager SDPA"]
     assert training.run(arguments(tmp_path, method=chosen)) == 1
-    (tmp_path / "environment.json").write_text("{}")
     rows = read_folder(tmp_path).tables["training"]
     assert [row["note"] for row in rows] == [
         "not measured: more memory than this GPU has",
@@ -140,7 +138,6 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
     monkeypatch.setattr(training, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
         training.run(arguments(tmp_path))
-    (tmp_path / "environment.json").write_text("{}")
     rows = read_folder(tmp_path).tables["training"]
     assert [(row["method"], row["note"]) for row in rows] == [
         ("this project", ""), ("naive eager", "not measured: the run was stopped before")
@@ -150,7 +147,6 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
 def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no_gpu, monkeypatch):
     monkeypatch.setattr(training, "measure", lambda *_: pytest.fail("nothing may start"))
     assert training.run(arguments(tmp_path, budget=1e-9)) == 1
-    (tmp_path / "environment.json").write_text("{}")
     notes = {row["note"] for row in read_folder(tmp_path).tables["training"]}
     assert notes == {"not measured: the time was used up"}
 
