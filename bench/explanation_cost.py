@@ -7,16 +7,16 @@ which keeps the autograd graph of the whole forward pass, keeps that of the back
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 
-from bench import reference_relevance_storage
-from bench.record import Row
+from bench import processor_timing, reference_relevance_storage, timing
+from bench.record import NOT_MEASURED, Row, failure
 from bench.training import Case, Clips, random_clips, training_step
 from istvt.config import preset as preset_named
 from istvt.explain import explain
@@ -50,8 +50,6 @@ def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = 
         device: where.
         storages: names of :data:`STORAGES`, :data:`LIGHT` first: ``over_light`` divides by it.
     """
-    from bench import processor_timing, timing
-
     model = _model(preset, device)
     clip = random_clips(model.config, 1, device).clips
     with torch.no_grad():
@@ -94,19 +92,19 @@ def measure_time(
         execution: of the training step, as in ``bench training``; None leaves training to that command.
     """
     batch = random_clips(preset_named(preset), clips, device)
-    explained = {
-        arithmetic: _measured(lambda arithmetic=arithmetic: _explanation(preset, arithmetic, batch, milliseconds))
-        for arithmetic in dict.fromkeys(arithmetic for arithmetic, _ in PAIRS)
-    }
-    trained = {}
-    for precision in dict.fromkeys(precision for _, precision in PAIRS):
-        trained[precision] = (None, "the training step is timed by bench training")
-        if execution:
-            trained[precision] = _measured(
-                lambda precision=precision: _training_step(preset, precision, batch, execution, milliseconds)
-            )
+
+    @cache
+    def explained(arithmetic: str) -> tuple[float | None, str]:
+        return _measured(lambda: _explanation(preset, arithmetic, batch, milliseconds))
+
+    @cache
+    def trained(precision: str) -> tuple[float | None, str]:
+        if not execution:
+            return None, "the training step is timed by bench training"
+        return _measured(lambda: _training_step(preset, precision, batch, execution, milliseconds))
+
     for arithmetic, precision in PAIRS:
-        (spent, refused), (step, no_step) = explained[arithmetic], trained[precision]
+        (spent, refused), (step, no_step) = explained(arithmetic), trained(precision)
         yield {
             "preset": preset, "clips": clips, "arithmetic": arithmetic, "training": precision, "explain_ms": spent,
             "training_ms": step, "ratio": spent / step if spent and step else None, "note": refused or no_step,
@@ -156,11 +154,8 @@ def _measured(function: Callable[[], Any]) -> tuple[Any, str]:
     try:
         return function(), ""
     except torch.OutOfMemoryError:
-        return None, "not measured: out of memory"
+        return None, f"{NOT_MEASURED}: out of memory"
     except Exception as error:
-        said = str(error).strip().splitlines()
-        return None, f"not measured: {type(error).__name__}: {said[0] if said else ''}"[:200]
+        return None, failure(error)
     finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        timing.let_go()

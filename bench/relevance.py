@@ -201,8 +201,11 @@ def run(arguments: argparse.Namespace) -> int:
         execution = None if arguments.quick else arguments.execution
         times: list[Row] = []
         for preset in presets:
-            times += explanation_cost.measure_time(preset, arguments.batch, device, arguments.milliseconds, execution)
-            write_table(folder, "explanation_time", times)
+            for row in explanation_cost.measure_time(
+                preset, arguments.batch, device, arguments.milliseconds, execution
+            ):
+                times.append(row)
+                write_table(folder, "explanation_time", times)
         print(format_table(TIME_HEADER, [_cells(row, TIME_COLUMNS) for row in times]))
     print(f"\nwritten to {folder}")
     return 0

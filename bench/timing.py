@@ -89,6 +89,22 @@ def peak_bytes(function: Callable[[], object]) -> int:
     return peak
 
 
+def let_go() -> bool:
+    """Give back what PyTorch keeps of what nobody holds any more; says whether the GPU still answers.
+
+    After some errors, such as a read beyond a tensor, every call in this process fails, this one included.
+    """
+    gc.collect()
+    if not torch.cuda.is_available():
+        return True
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except Exception:
+        return False
+    return True
+
+
 def copy_bandwidth() -> float:
     """Bytes a second, read and written together, of a device-to-device copy: what "byte floor" is relative to."""
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")

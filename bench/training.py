@@ -16,7 +16,7 @@ Real sizes need a GPU; on a CPU the preset `small` runs as a check that all of i
 from __future__ import annotations
 
 import argparse
-import gc
+import contextlib
 import itertools
 import sys
 import time
@@ -26,7 +26,8 @@ from pathlib import Path
 
 import torch
 
-from bench.record import Row, add_output, output_folder, write_table
+from bench import timing
+from bench.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
 from bench.table import format_table
 from istvt.config import ISTVTConfig, preset
 from istvt.cost import total_cost
@@ -36,8 +37,12 @@ GRAPHS = "this project, CUDA graphs"
 PROJECT = ("this project", GRAPHS)
 METHODS = (*PROJECT, "naive eager", "compiled SDPA", "eager SDPA")
 PRECISIONS = ("bfloat16", "tf32", "float32")
-BATCH = 8
 ATTENTIONS = {"full": "temporal_first", "spatial_only": "spatial_only"}
+# What runs on a CPU unless asked for otherwise: compiling for one takes minutes and says nothing of a GPU.
+ON_CPU = ("this project", "naive eager", "eager SDPA")
+BATCH = 8
+STOPPED = f"{NOT_MEASURED}: the run was stopped before"
+BROKEN = f"{NOT_MEASURED}: an earlier error broke the GPU's context"
 
 # Dense peak of the data sheets, FLOP/s (NVIDIA A100, H100 SXM and H200 SXM data sheets; half of "with sparsity").
 DATA_SHEET = {
@@ -168,9 +173,14 @@ def _project_step(case: Case, batch: Clips, dtype: torch.dtype, execution: str) 
 
 
 def measure(case: Case, batch_size: int, execution: str, seconds: float, peaks: Row, trace: Path | None = None) -> Row:
-    """Train some steps and return the row, with the profile's families under "families"."""
+    """Train some steps and return the row, with the profile's families under "families".
+
+    Memory is the most of all steps, the first ones included: replaying CUDA graphs allocates nothing, so that what they
+    use shows only when they are recorded.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     row = empty_row(case, batch_size)
+    memory = _PeakMemory() if device.type == "cuda" else None
     batch = random_clips(case.config, batch_size, device)
     started = time.perf_counter()
     step = training_step(case, batch, execution)
@@ -178,19 +188,38 @@ def measure(case: Case, batch_size: int, execution: str, seconds: float, peaks: 
         step()
     _wait(device)
     row["first_steps_s"] = time.perf_counter() - started
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     per_step = _seconds_a_step(step, device, seconds)
-    if device.type == "cuda":
-        row["peak_bytes"] = torch.cuda.max_memory_allocated()
+    if memory:
+        row["peak_bytes"], row["reserved_bytes"] = memory.allocated(), memory.reserved()
     rate = batch_size / per_step
     row |= {"step_ms": 1e3 * per_step, "clips_per_second": rate, "useful_tflops": rate * row["flops_per_clip"] / 1e12}
     for name, key in (("utilisation_data_sheet", "data_sheet"), ("utilisation_measured_peak", "measured")):
         if peak := peaks.get((key, case.precision)):
             row[name] = rate * row["flops_per_clip"] / peak
             row[name.replace("utilisation", "needed")] = rate * row["needed_flops_per_clip"] / peak
-    row["families"] = _profile(step, trace)
+    try:
+        row["families"] = _profile(step, trace)
+    except Exception as error:  # the step is measured all the same
+        row["note"] = failure(error).replace(NOT_MEASURED, "no profile")
     return row
+
+
+class _PeakMemory:
+    """The most memory since it was made, beyond what was held then."""
+
+    def __init__(self) -> None:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        self._before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
+    def allocated(self) -> int:
+        """What tensors took."""
+        return torch.cuda.max_memory_allocated() - self._before[0]
+
+    def reserved(self) -> int:
+        """What the GPU had to have: tensors, the pools that recorded graphs keep, and gaps between them."""
+        return torch.cuda.max_memory_reserved() - self._before[1]
 
 
 def empty_row(case: Case, batch_size: int, note: str = "") -> Row:
@@ -200,6 +229,7 @@ def empty_row(case: Case, batch_size: int, note: str = "") -> Row:
         "batch": batch_size, "step_ms": None, "clips_per_second": None, "useful_tflops": None,
         "utilisation_data_sheet": None, "needed_data_sheet": None,
         "utilisation_measured_peak": None, "needed_measured_peak": None, "peak_bytes": None,
+        "reserved_bytes": None,
         "flops_per_clip": useful_flops(case.config), "needed_flops_per_clip": needed_flops(case.config),
         "first_steps_s": None, "note": note,
     }  # fmt: skip
@@ -240,7 +270,10 @@ def peak_rates() -> Row:
     name = torch.cuda.get_device_name(0)
     sheet = next((peaks for key, peaks in DATA_SHEET.items() if key in name), {})
     peaks = {("data_sheet", precision): peak for precision, peak in sheet.items()}
-    return peaks | {("measured", precision): product_rate(precision) for precision in PRECISIONS}
+    for precision in PRECISIONS:
+        with contextlib.suppress(Exception):  # without it a cell stays empty, and the steps are measured all the same
+            peaks["measured", precision] = product_rate(precision)
+    return peaks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -249,7 +282,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="only this one (repeatable)")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="only this one (repeatable)")
     parser.add_argument("--method", action="append", choices=METHODS, help="only this one (repeatable)")
-    parser.add_argument("--batch", type=int, default=None, help="clips a step (default 8; 2 on a CPU)")
+    parser.add_argument("--batch", type=int, default=None, help=f"clips a step (default {BATCH}; 2 on a CPU)")
     parser.add_argument("--execution", choices=("eager", "compile", "cuda_graphs"), help="of this project")
     parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of each row (default 2)")
     parser.add_argument("--budget", type=float, help="seconds after which no further row is begun")
@@ -264,25 +297,27 @@ def run(arguments: argparse.Namespace) -> int:
     if not on_gpu and set(presets) - {"small"}:
         print("bench training measures the presets seed and published on a GPU, and PyTorch finds none here.")
         return 2
-    batch = arguments.batch or (8 if on_gpu else 2)
+    batch = arguments.batch or (BATCH if on_gpu else 2)
     execution = arguments.execution or ("compile" if on_gpu else "eager")
     chosen = list(
         cases(
             presets,
             tuple(arguments.precision or (PRECISIONS if on_gpu else ("float32", "bfloat16"))),
-            tuple(arguments.method or (name for name in METHODS if on_gpu or name != GRAPHS)),
+            tuple(arguments.method or (METHODS if on_gpu else ON_CPU)),
             tuple(arguments.attention or ATTENTIONS),
         )
     )
     folder = output_folder(arguments.output, "training", arguments.commit)
-    started, peaks = time.perf_counter(), peak_rates()
+    started = time.perf_counter()
     # All rows are there from the start: one that is never reached says so.
-    rows: list[Row] = [empty_row(case, batch, "not measured: the run was stopped before") for case in chosen]
+    rows: list[Row] = [empty_row(case, batch, STOPPED) for case in chosen]
     families: list[Row] = []
+    write_table(folder, "training", rows)
+    peaks = peak_rates()
     broken = ""
     for number, case in enumerate(chosen, 1):
         if broken or (arguments.budget and time.perf_counter() - started > arguments.budget):
-            rows[number - 1] = empty_row(case, batch, broken or "not measured: the time was used up")
+            rows[number - 1] = empty_row(case, batch, broken or f"{NOT_MEASURED}: the time was used up")
         else:
             row, broken = _measure_safely(case, batch, execution, arguments, peaks)
             families += [_family_row(case, batch, part) for part in row.pop("families", [])]
@@ -304,18 +339,14 @@ def _measure_safely(
         name = "-".join((case.preset, case.attention, case.precision, case.method)).replace(" ", "_")
         trace = arguments.trace / f"{name}.json"
     try:
-        return measure(case, batch, execution, arguments.seconds, peaks, trace), ""
+        row = measure(case, batch, execution, arguments.seconds, peaks, trace)
     except torch.OutOfMemoryError:
-        return empty_row(case, batch, "not measured: more memory than this GPU has"), ""
+        row = empty_row(case, batch, f"{NOT_MEASURED}: more memory than this GPU has")
     except Exception as error:
-        reason = f"not measured: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        dead = "CUDA error" in str(error)
-        return empty_row(case, batch, reason), "not measured: an earlier CUDA error ended this process" if dead else ""
-    finally:
+        row = empty_row(case, batch, failure(error))
+    with contextlib.suppress(Exception):  # it asks the GPU, which may have been broken
         torch._dynamo.reset()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    return row, "" if timing.let_go() else BROKEN
 
 
 def _family_row(case: Case, batch: int, part) -> Row:
@@ -332,14 +363,15 @@ def _print(rows: list[Row], families: list[Row]) -> None:
 
     header = (
         "preset", "attention", "precision", "method", "clips/s", "step ms", "TFLOP/s", "MFU", "MFU needed",
-        "of measured peak", "peak GB", "note",
+        "of measured peak", "peak GB", "reserved GB", "note",
     )  # fmt: skip
     body = [
         (
             row["preset"], row["attention"], row["precision"], row["method"], cell(row["clips_per_second"], ".2f"),
             cell(row["step_ms"], ".2f"), cell(row["useful_tflops"], ".2f"), cell(row["utilisation_data_sheet"], ".1%"),
             cell(row["needed_data_sheet"], ".1%"), cell(row["utilisation_measured_peak"], ".1%"),
-            cell(row["peak_bytes"] and row["peak_bytes"] / 1e9, ".2f"), row["note"],
+            cell(row["peak_bytes"] and row["peak_bytes"] / 1e9, ".2f"),
+            cell(row["reserved_bytes"] and row["reserved_bytes"] / 1e9, ".2f"), row["note"],
         )
         for row in rows
     ]  # fmt: skip

@@ -157,6 +157,28 @@ def test_who_runs_out_of_memory_when_weighed_is_a_row_that_says_so(monkeypatch):
     assert rows[1]["peak_bytes"] is None and rows[1]["over_light"] is None
 
 
+def test_a_gpu_that_an_error_broke_costs_rows_and_not_the_table(monkeypatch):
+    """Giving memory back raises then too, and that went through everything: the rows before were lost."""
+
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, broken)
+    assert explanation_cost._measured(lambda: 1) == (1, "")
+    assert explanation_cost._measured(broken)[1].startswith("not measured: RuntimeError: CUDA error: an illegal")
+
+
+def test_each_time_is_there_before_the_next_is_taken(monkeypatch):
+    """Killed at its limit the command left no time at all: all were taken before the first row."""
+    taken = []
+    monkeypatch.setattr(explanation_cost, "_explanation", lambda *given: taken.append(given[1]) or 1.0)
+    monkeypatch.setattr(explanation_cost, "_training_step", lambda *given: taken.append(given[1]) or 1.0)
+    next(explanation_cost.measure_time("small", 1, CPU, 1))
+    assert taken == ["float32", "float32"]
+
+
 def test_explaining_is_timed_against_training_steps_in_each_precision(monkeypatch):
     monkeypatch.setattr(explanation_cost, "PAIRS", (("float32", "float32"), ("float32", "bfloat16")))
     rows = list(explanation_cost.measure_time("small", 1, CPU, 1, execution="eager"))

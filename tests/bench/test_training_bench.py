@@ -85,9 +85,18 @@ def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilisation(t
     options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
     assert training.run(arguments(tmp_path, **options)) == 0
     (row,) = read_folder(tmp_path).tables["training"]
-    assert int(row["peak_bytes"]) > 0
+    assert int(row["reserved_bytes"]) >= int(row["peak_bytes"]) > 0
     assert 0 < float(row["utilisation_measured_peak"]) < 1
     assert float(row["needed_measured_peak"]) < float(row["utilisation_measured_peak"])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_replaying_a_step_takes_no_less_memory_than_running_it():
+    """Measured while graphs were replayed, which allocates nothing, a step seemed to need its weights and no more."""
+    cases = [Case("small", "full", "bfloat16", method) for method in training.PROJECT]
+    run, replayed = (training.measure(case, 8, "compile", 0.05, {}) for case in cases)
+    for key in ("peak_bytes", "reserved_bytes"):
+        assert replayed[key] > 0.9 * run[key], key
 
 
 @pytest.fixture
@@ -112,19 +121,25 @@ def test_a_small_model_runs_on_a_cpu_and_leaves_rows_families_and_a_trace(tmp_pa
 
 
 def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, monkeypatch):
+    """After an illegal access every call of CUDA fails, giving memory back too: once that ended the whole run."""
+    broken = []
+
     def measure(case, *rest):
         if case.method == "this project":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
+        broken.append(True)
+        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered\nmore lines")
 
     monkeypatch.setattr(training, "measure", measure)
+    monkeypatch.setattr(training.timing, "let_go", lambda: not broken)
+    monkeypatch.setattr(torch._dynamo, "reset", lambda: 1 / (not broken))
     chosen = ["this project", "naive eager", "eager SDPA"]
     assert training.run(arguments(tmp_path, method=chosen)) == 1
     rows = read_folder(tmp_path).tables["training"]
     assert [row["note"] for row in rows] == [
         "not measured: more memory than this GPU has",
-        "not measured: RuntimeError: CUDA error: an illegal memory access was encountered",
-        "not measured: an earlier CUDA error ended this process",
+        "not measured: RuntimeError: Triton Error [CUDA]: an illegal memory access was encountered",
+        "not measured: an earlier error broke the GPU's context",
     ]
     assert {row["step_ms"] for row in rows} == {""}
 
@@ -142,6 +157,34 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
     assert [(row["method"], row["note"]) for row in rows] == [
         ("this project", ""), ("naive eager", "not measured: the run was stopped before")
     ]  # fmt: skip
+
+
+def test_a_step_that_cannot_be_profiled_is_measured_all_the_same(tmp_path, no_gpu, tiny, monkeypatch):
+    monkeypatch.setattr(training, "_profile", lambda *_: 1 / 0)
+    assert training.run(arguments(tmp_path, method=["naive eager"])) == 0
+    (row,) = read_folder(tmp_path).tables["training"]
+    assert float(row["step_ms"]) > 0
+    assert row["note"] == "no profile: ZeroDivisionError: division by zero"
+
+
+def test_a_table_that_says_what_was_to_come_is_there_before_anything_is_measured(tmp_path, no_gpu, monkeypatch):
+    def killed():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "peak_rates", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(arguments(tmp_path))
+    rows = read_folder(tmp_path).tables["training"]
+    assert {row["note"] for row in rows} == {"not measured: the run was stopped before"}
+
+
+def test_on_a_cpu_nothing_is_compiled_unless_asked_for(tmp_path, no_gpu, monkeypatch):
+    """The compiled peer took minutes of a run that is there to show that all of it works."""
+    monkeypatch.setattr(training, "measure", lambda case, batch, *_: empty_row(case, batch) | {"step_ms": 1.0})
+    monkeypatch.setattr(training, "_print", lambda *_: None)
+    assert training.run(arguments(tmp_path, method=None)) == 0
+    methods = {row["method"] for row in read_folder(tmp_path).tables["training"]}
+    assert methods == {"this project", "naive eager", "eager SDPA"}
 
 
 def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no_gpu, monkeypatch):
