@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,24 @@ def _run_section(section: Section, folder: Path, limit: float, command: Command)
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end this process as an error would: by way of what ends a section that is running.
+
+    A section is a group of its own, which no signal to this process reaches.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _run(words: list[str], log: Path, deadline: float) -> tuple[str, list[int]]:
     """Run a command until it ends or the deadline comes: how it ended, and SM clocks in MHz meanwhile.
 
@@ -161,6 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = output_folder(arguments.output, "visit", arguments.commit)
     command = partial(command_of, commit=read_folder(folder).environment["commit"])
     sections = [section for section in SECTIONS if section.name in (arguments.section or [s.name for s in SECTIONS])]
-    rows = run_sections(sections, folder, arguments.budget, command)
+    with ended_by_signals():
+        rows = run_sections(sections, folder, arguments.budget, command)
     print(folder)
     return 0 if all(row["outcome"] == "done" for row in rows) else 1

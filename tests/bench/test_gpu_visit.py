@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -105,6 +106,30 @@ def ends(pid):
             return True
         time.sleep(0.1)
     return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_visit_that_is_ended_by_a_signal_ends_the_section_that_is_running(tmp_path, number):
+    """A section is a session of its own: once it went on alone, and held the GPU against whatever came next."""
+    child = tmp_path / "child"
+    section = f"import os, time; open({str(child)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(100)"
+    visit = f"""
+import sys
+from pathlib import Path
+from bench.gpu import Section, ended_by_signals, run_sections
+with ended_by_signals():
+    run_sections([Section("sleeps", 1.0)], Path({str(tmp_path)!r}), 100, lambda *_: [sys.executable, "-c", {section!r}])
+"""
+    process = subprocess.Popen([sys.executable, "-c", visit], cwd=ROOT)
+    try:
+        while not (child.exists() and child.read_text().endswith(" ")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+        assert ends(int(child.read_text())), "the section outlived the visit"
+    finally:
+        process.kill()
 
 
 def test_what_does_not_fit_the_budget_is_named_and_not_run(tmp_path):
