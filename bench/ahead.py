@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,21 +17,24 @@ import torch
 from kernels.launch import Launch, architecture, launch_options, recorded
 
 
-def compile_ahead(calls: Iterable[Callable[[], object]]) -> int:
+def compile_ahead(calls: Iterable[Callable[[], object]], seconds: float = math.inf) -> int:
     """Compile the kernels that ``calls`` launch, without launching one, and return how many these are.
 
     Each call runs once on tensors of the current GPU, and nothing may depend on its results. A kernel that does not
-    compile is left to the call that will need it, whose error says more.
+    compile, or is not begun within ``seconds``, is left to the call that will need it, whose error says more.
     """
+    deadline = time.monotonic() + seconds
     launches: dict[Hashable, Launch] = {}
     for call in calls:
+        if time.monotonic() > deadline:
+            break
         with recorded(architecture(torch.empty(0, device="cuda"))) as found:
             call()
         for launch in found:
             launch = replace(launch, arguments={name: _stand_in(x) for name, x in launch.arguments.items()})
             launches[_key(launch)] = launch
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Triton and ptxas let other threads run meanwhile
-        list(pool.map(_compile, launches.values()))
+        list(pool.map(partial(_compile, deadline), launches.values()))
     return len(launches)
 
 
@@ -48,6 +54,8 @@ def _key(launch: Launch) -> Hashable:
     return launch.kernel, launch.setting, arguments
 
 
-def _compile(launch: Launch) -> None:
+def _compile(deadline: float, launch: Launch) -> None:
+    if time.monotonic() > deadline:
+        return
     with contextlib.suppress(Exception):
         launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.setting))

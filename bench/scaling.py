@@ -1,10 +1,11 @@
 """How attention grows with the number of frames T and of feature cells HW: work, time and memory.
 
 Compares attention over all (T+1)(HW+1) tokens at once with attention over frames and then over positions, naive and
-fused. Work is counted by torch's FLOP counter and by formula; exponents are fitted on log-log axes over the sizes of
-the sweep (time and memory over its larger half, where fixed costs weigh least), in T + 1 and HW + 1. Writes
-scaling.csv, scaling_exponents.csv, scaling_verdicts.csv and one picture. On a CPU the sizes are small and the run
-takes under 2 minutes; what it says is then about that CPU, and time is processor time.
+fused. Work is counted by torch's FLOP counter (bench/operator_flops.py tells it what fused attention does) and by
+formula; exponents are fitted on log-log axes over the sizes of the sweep (time and memory over its larger half, where
+fixed costs weigh least), in T + 1 and HW + 1. Writes scaling.csv, from which a report fits again, and at the end
+scaling_exponents.csv, scaling_verdicts.csv and one picture. On a CPU the sizes are small and the run takes under 2
+minutes; what it says is then about that CPU, and time is processor time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from bench.record import Row, add_output, output_folder, write_table
+from bench.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
 from bench.table import format_table
 
 PASSES = ("forward", "forward and backward")
@@ -91,27 +92,31 @@ def _measure_method(sweep: Sweep, method, axis: str, frames: int, cells: int, mi
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = (sweep.clips, frames + 1, cells + 1, 3, sweep.heads, sweep.head_dim)
-    counted = counted_multiply_accumulates(method.counted, torch.empty(shape, device="meta"))
-    formula = multiply_accumulates(method.pairs(frames, cells), sweep.clips, sweep.heads, sweep.head_dim)
+    counted, refused = (None, None), ""
+    try:
+        counted = counted_multiply_accumulates(method.attend, shape, sweep.dtype, device)
+    except Exception as error:  # a peer that refuses a size is a result; the sweep goes on
+        refused = failure(error)
     rows: list[Row] = []
-    for name in PASSES:
+    for name, macs in zip(PASSES, counted, strict=True):
+        sizes = method.pairs(frames, cells), sweep.clips, sweep.heads, sweep.head_dim
         row: Row = {
             "axis": axis, "T": frames, "HW": cells, "method": method.name, "pass": name, "dtype": sweep.dtype,
             "clips": sweep.clips, "heads": sweep.heads, "head_dim": sweep.head_dim,
-            "macs_counted": counted, "macs_formula": formula,
-            "time_us": None, "time_us_p20": None, "time_us_p80": None, "peak_bytes": None, "note": "",
+            "macs_counted": macs, "macs_formula": multiply_accumulates(method.products(name != PASSES[0]), *sizes),
+            "time_us": None, "time_us_p20": None, "time_us_p80": None, "peak_bytes": None, "note": refused,
         }  # fmt: skip
         if not milliseconds:
-            row["note"] = "not measured: the time was used up"
+            row["note"] = f"{NOT_MEASURED}: the time was used up"
         elif method.needs_gpu and device == "cpu":
-            row["note"] = "not measured: Triton kernels need a GPU"
-        else:
+            row["note"] = f"{NOT_MEASURED}: Triton kernels need a GPU"
+        elif not refused:
             try:
                 row |= _time_and_memory(method.attend, shape, sweep.dtype, device, name, milliseconds)
             except torch.OutOfMemoryError:
-                row["note"] = "not measured: more memory than this GPU has"
-            except Exception as error:  # a peer that refuses a size is a result; the sweep goes on
-                row["note"] = f"not measured: {type(error).__name__}: {str(error).splitlines()[0]}"
+                row["note"] = f"{NOT_MEASURED}: more memory than this GPU has"
+            except Exception as error:
+                row["note"] = failure(error)
         rows.append(row)
     return rows
 
@@ -133,7 +138,7 @@ def _call(attend, shape: tuple[int, ...], dtype: str, device: str, which: str) -
     return call
 
 
-def _compile_ahead(sweep: Sweep) -> None:
+def _compile_ahead(sweep: Sweep, seconds: float) -> None:
     """Compile this project's kernels for every size of the sweep; frames are constants of a kernel."""
     from bench.ahead import compile_ahead
     from bench.scaling_methods import METHODS
@@ -143,7 +148,8 @@ def _compile_ahead(sweep: Sweep) -> None:
         return _call(method.attend, shape, sweep.dtype, "cuda", PASSES[1])()
 
     ours = [method for method in METHODS if method.needs_gpu]
-    compile_ahead(partial(there_and_back, method, *size) for _, *size in sweep.sizes() for method in ours)
+    calls = (partial(there_and_back, method, *size) for _, *size in sweep.sizes() for method in ours)
+    compile_ahead(calls, seconds)
 
 
 def _time_and_memory(attend, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int) -> Row:
@@ -198,7 +204,7 @@ def exponents(rows: list[Row]) -> list[Row]:
 
 def verdicts(rows: list[Row], fitted: list[Row], device: str) -> list[Row]:
     """Which claims hold, in sentences made of what was counted and measured."""
-    wrong = sum(row["macs_counted"] != row["macs_formula"] for row in rows)
+    wrong = sum(map(_miscounted, rows))
     work = (
         "Work: at every size the FLOP counter finds exactly ((T+1)(HW+1))^2 query-key pairs in joint attention and "
         "(HW+1)(T+1)^2 + (T+1)(HW+1)^2 in factorised attention: T^2 a position and (HW)^2 a frame. That is how "
@@ -213,6 +219,10 @@ def verdicts(rows: list[Row], fitted: list[Row], device: str) -> list[Row]:
             judged += [{"pass": name, "verdict": _verdict(fitted, axis, name, *pair, device)} for pair in pairs]
         judged += [{"pass": name, "verdict": _ratio(rows, name, *pair, device)} for pair in pairs]
     return [row for row in judged if row["verdict"]]
+
+
+def _miscounted(row: Row) -> bool:
+    return row["macs_counted"] is not None and row["macs_counted"] != row["macs_formula"]
 
 
 def _verdict(fitted: list[Row], axis: str, name: str, joint: str, factorised: str, device: str) -> str:
@@ -286,7 +296,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{next(done)}/{count} {line} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
     if torch.cuda.is_available():
-        _compile_ahead(sweep)
+        _compile_ahead(sweep, arguments.budget / 2)
     spent = time.perf_counter() - started
     rows = measure(sweep, arguments.milliseconds, progress, arguments.budget - spent)
     fitted = exponents(rows)
@@ -296,7 +306,7 @@ def run(arguments: argparse.Namespace) -> int:
     draw(rows, device, folder / "scaling.png")
     _print(rows, fitted, judged)
     print(f"\n{folder}")
-    return 1 if any(row["macs_counted"] != row["macs_formula"] for row in rows) else 0
+    return 1 if any(map(_miscounted, rows)) else 0
 
 
 def _print(rows: list[Row], fitted: list[Row], judged: list[Row]) -> None:
@@ -307,7 +317,7 @@ def _print(rows: list[Row], fitted: list[Row], judged: list[Row]) -> None:
     body = [
         (
             row["T"], row["HW"], row["method"], row["pass"],
-            f"{row['macs_counted'] / 1e6:.3f}", f"{row['macs_formula'] / 1e6:.3f}",
+            cell(row["macs_counted"] and row["macs_counted"] / 1e6, ".3f"), f"{row['macs_formula'] / 1e6:.3f}",
             cell(row["time_us"] and row["time_us"] / 1e3, ".3f"),
             cell(row["peak_bytes"] and row["peak_bytes"] / 1e6, ".2f"),
             row["note"],

@@ -7,15 +7,15 @@ attentions of a block without the projections between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
+from bench.operator_flops import BACKWARD, FORWARD, counting
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -30,17 +30,19 @@ def factorised_pairs(frames: int, cells: int) -> int:
     return (cells + 1) * (frames + 1) ** 2 + (frames + 1) * (cells + 1) ** 2
 
 
-def multiply_accumulates(pairs: int, clips: int, heads: int, head_dim: int) -> int:
-    """Of QK^T and AV over ``pairs`` in each head of each clip."""
-    return 2 * pairs * clips * heads * head_dim
+def multiply_accumulates(products: int, pairs: int, clips: int, heads: int, head_dim: int) -> int:
+    """Of so many products over ``pairs`` in each head of each clip."""
+    return products * pairs * clips * heads * head_dim
 
 
-def counted_multiply_accumulates(attend: Attend, qkv: Tensor) -> int:
-    """What torch's FLOP counter sees ``attend`` do with a tensor of that shape; nothing is computed or stored."""
-    q, k, v = torch.empty_like(qkv, device="meta").unbind(3)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        attend(q, k, v)
-    return counter.get_total_flops() // 2
+def counted_multiply_accumulates(attend: Attend, shape: Sequence[int], dtype: str, device: str) -> tuple[int, int]:
+    """What torch's FLOP counter sees ``attend`` do with a tensor [B, F, S, 3, N, D]: forward, and with the way back."""
+    with counting() as counter:
+        qkv = torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=device, requires_grad=True)
+        out = attend(*qkv.unbind(3))
+        forward = counter.get_total_flops() // 2
+        torch.autograd.grad(out, qkv, torch.empty_like(out))
+        return forward, counter.get_total_flops() // 2
 
 
 def naive_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -87,27 +89,29 @@ class Method:
 
     Attributes:
         name: in tables and legends.
-        attend: what is timed.
-        counted: plain PyTorch that does the same multiply-accumulates; the FLOP counter cannot look into a kernel.
+        attend: what is timed, and counted (bench/operator_flops.py).
         pairs: query-key pairs by formula, of (T, HW).
         factorised: whether it attends over frames and positions apart.
+        fused: whether the scores are not stored, so that the way back computes them again.
         needs_gpu: Triton kernels run on a CPU only in the interpreter, which is no measure of time.
     """
 
     name: str
     attend: Attend
-    counted: Attend
     pairs: Callable[[int, int], int]
     factorised: bool
+    fused: bool
     needs_gpu: bool = False
+
+    def products(self, backward: bool) -> int:
+        """Products over all pairs: two there; two of each on the way back, and of fused ones the scores once more."""
+        return FORWARD + (BACKWARD if self.fused else 2 * FORWARD) * backward
 
 
 METHODS = (
-    Method("naive joint", naive_joint, naive_joint, joint_pairs, factorised=False),
-    Method("SDPA joint", fused_joint, fused_joint, joint_pairs, factorised=False),
-    Method("joint flash kernel", kernel_joint, naive_joint, joint_pairs, factorised=False, needs_gpu=True),
-    Method("naive factorised", naive_factorised, naive_factorised, factorised_pairs, factorised=True),
-    Method(
-        "factorised kernels", kernel_factorised, naive_factorised, factorised_pairs, factorised=True, needs_gpu=True
-    ),
+    Method("naive joint", naive_joint, joint_pairs, factorised=False, fused=False),
+    Method("SDPA joint", fused_joint, joint_pairs, factorised=False, fused=True),
+    Method("joint flash kernel", kernel_joint, joint_pairs, factorised=False, fused=True, needs_gpu=True),
+    Method("naive factorised", naive_factorised, factorised_pairs, factorised=True, fused=False),
+    Method("factorised kernels", kernel_factorised, factorised_pairs, factorised=True, fused=True, needs_gpu=True),
 )

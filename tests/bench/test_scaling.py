@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+import kernels
 from bench import processor_timing, scaling
 from bench.exponent import fit_exponent
+from bench.operator_flops import counting
 from bench.record import read_folder
 from bench.scaling import ON_CPU, exponents, measure, verdicts
 from bench.scaling_methods import (
@@ -21,28 +23,50 @@ from bench.scaling_methods import (
     naive_factorised,
     naive_joint,
 )
+from kernels import AttentionTape
 
-FRAMES = (1, 2, 3, 5, 6, 8, 16, 63)
-CELLS = (1, 4, 36, 361, 1024)
+FRAMES = (1, 2, 6, 16, 63)
+CELLS = (1, 4, 36, 361)
 HEADS, HEAD_DIM = 2, 8
 
 
-def counted_pairs(attend, frames, cells):
+def counted_pairs(attend, frames, cells, products=(2, 6)):
+    """Query-key pairs, if there and there and back so many products are done over each."""
     shape = (1, frames + 1, cells + 1, 3, HEADS, HEAD_DIM)
-    counted = counted_multiply_accumulates(attend, torch.empty(shape, device="meta"))
-    assert counted % (2 * HEADS * HEAD_DIM) == 0
-    return counted // (2 * HEADS * HEAD_DIM)
+    counted = counted_multiply_accumulates(attend, shape, "float32", "cpu")
+    pairs = {macs / (number * HEADS * HEAD_DIM) for macs, number in zip(counted, products, strict=True)}
+    assert len(pairs) == 1
+    return pairs.pop()
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_the_flop_counter_finds_exactly_the_work_of_the_formula_at_every_size(method):
+    """Counted is what is timed: once the kernels were not, but plain PyTorch in their place, and forward alone."""
+    # Stored scores: two products there, four back. Fused: the scores once more.
+    products = (2, 6 if method.name in ("naive joint", "naive factorised") else 7)
+    assert (method.products(backward=False), method.products(backward=True)) == products
     for frames in FRAMES:
         for cells in CELLS:
-            counted = counted_pairs(method.counted, frames, cells)
-            assert counted == method.pairs(frames, cells)
             rows, columns = frames + 1, cells + 1
             written_out = columns * rows**2 + rows * columns**2 if method.factorised else (rows * columns) ** 2
-            assert counted == written_out
+            assert counted_pairs(method.attend, frames, cells, products) == written_out
+            assert method.pairs(frames, cells) == written_out
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["spatial", "temporal"])
+def test_the_flop_counter_knows_every_way_into_the_kernels(kind, packed):
+    """Fewer queries than keys, with a tape, and the packed product whose gradient is packed too."""
+    pairs, keys = 2 * 4 * (3 * 5 * 5 if kind == "spatial" else 5 * 3 * 3), 5 if kind == "spatial" else 3
+    attend = getattr(kernels, f"{kind}_attention_packed" if packed else f"{kind}_attention")
+    with counting() as counter:
+        qkv = torch.empty(2, 3, 5, 3, 4, 8, requires_grad=True)
+        (attend(qkv) if packed else attend(*qkv.unbind(3), tape=AttentionTape())).sum().backward()
+        assert counter.get_total_flops() == 2 * 7 * pairs * 8
+    with counting() as counter:
+        q, k, v = torch.empty(3, 2, 3, 5, 4, 8).unbind(0)
+        getattr(kernels, f"{kind}_attention")(q[:, :, :1] if kind == "spatial" else q[:, :1], k, v)
+        assert counter.get_total_flops() == 2 * 2 * 8 * pairs // keys
 
 
 def test_counted_work_of_joint_attention_is_quadratic_in_both_sizes_exactly():
@@ -69,7 +93,7 @@ def test_counted_work_of_factorised_attention_is_one_term_linear_and_one_quadrat
 def test_at_the_papers_size_factorising_saves_the_harmonic_sum_of_frames_and_positions():
     rows, columns = 7, 362
     assert joint_pairs(6, 361) / factorised_pairs(6, 361) == pytest.approx(1 / (1 / rows + 1 / columns))
-    assert multiply_accumulates(10, clips=2, heads=3, head_dim=5) == 2 * 10 * 2 * 3 * 5
+    assert multiply_accumulates(7, 10, clips=2, heads=3, head_dim=5) == 7 * 10 * 2 * 3 * 5
 
 
 def test_all_joint_methods_compute_one_function_and_all_factorised_ones_another():
