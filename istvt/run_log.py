@@ -51,7 +51,7 @@ class RunLog:
         if active:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(output / "tensorboard")
+            self._writer = SummaryWriter(output / "tensorboard", purge_step=step + 1)
             _keep_rows(output / "steps.csv", step)
 
     def __enter__(self) -> RunLog:

@@ -84,12 +84,19 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
     if processes.is_first:
         _write(partial / _RECORD, json.dumps(asdict(record), indent=1))
         if final.exists():  # of a run that went on from an older checkpoint
-            shutil.rmtree(final)
+            _remove(final)
         os.replace(partial, final)
         _flush(final.parent)
         for outdated in _checkpoints(output)[:-KEEP]:
-            shutil.rmtree(outdated)
+            _remove(outdated)
     processes.wait_for_all()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint under another name: killed meanwhile, half of it must not look like a whole one."""
+    outdated = checkpoint.with_name(checkpoint.name + ".outdated" + _PARTIAL)
+    os.replace(checkpoint, outdated)
+    shutil.rmtree(outdated)
 
 
 def newest_checkpoint(output: Path, processes: Processes) -> Path | None:

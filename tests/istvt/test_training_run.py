@@ -67,6 +67,15 @@ def losses(run: Path) -> list[tuple[str, str]]:
     return [(row["step"], row["loss"]) for row in csv.DictReader((run / "steps.csv").open())]
 
 
+def shown_steps(run: Path) -> list[tuple[int, float]]:
+    """What TensorBoard shows."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("step/loss")]
+
+
 @pytest.fixture(scope="module")
 def straight(synthetic_set, tmp_path_factory) -> Path:
     """A run of two epochs that nothing interrupted."""
@@ -93,6 +102,7 @@ def test_killed_after_any_step_a_run_goes_on_to_the_same_end_bit_for_bit(
     assert {name.split(".")[0] for name in expected} == {"model", "optimizer", "loss_scale", "progress", "random"}
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
     assert losses(straight) == losses(tmp_path)
+    assert shown_steps(tmp_path) == shown_steps(straight)  # those made twice were shown twice
     weights = [load_model(run)[0].state_dict() for run in (straight, tmp_path)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -136,6 +146,25 @@ def test_a_checkpoint_that_was_being_written_leaves_the_one_before(straight, syn
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
+def test_a_checkpoint_that_was_being_deleted_does_not_look_like_a_whole_one(synthetic_set, tmp_path, monkeypatch):
+    """Outdated ones were deleted under their own names, file by file."""
+    delete = shutil.rmtree
+
+    def die_in_the_middle(path):
+        delete(path) if path.name.endswith("00000002.partial") else next(path.glob("*.distcp")).unlink()
+        raise Killed
+
+    monkeypatch.setattr(run_state.shutil, "rmtree", die_in_the_middle)
+    with pytest.raises(Killed):
+        train(synthetic_set, tmp_path, checkpoint_steps=2)
+    monkeypatch.undo()
+    whole = [name for name in checkpoints(tmp_path) if not name.endswith(".partial")]
+    assert whole == ["epoch-0000-step-00000004", "epoch-0000-step-00000006"]
+    assert all(list((tmp_path / "checkpoints" / name).glob("*.distcp")) for name in whole)
+    train(synthetic_set, tmp_path, checkpoint_steps=2)
+    assert checkpoints(tmp_path) == ["epoch-0001-step-00000012", "epoch-0002-step-00000012"]
+
+
 def test_a_checkpoint_that_does_not_fit_on_the_disk_is_one_sentence(synthetic_set, tmp_path, monkeypatch):
     save = dcp.save
 
@@ -171,7 +200,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(straight, 
 def test_a_run_may_go_on_with_settings_that_do_not_decide_what_is_learned(straight, synthetic_set, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(straight, run)
-    train(synthetic_set, run, checkpoint_steps=0, log_steps=7, activation_checkpointing=True)
+    train(synthetic_set, run, checkpoint_steps=0, log_steps=7, activation_checkpointing=True, execution="compile")
     with pytest.raises(InputError, match=r"training.accumulation 1, now 2"):
         train(synthetic_set, run, accumulation=2)
 
@@ -237,7 +266,7 @@ def test_a_run_says_what_it_uses_and_shows_a_live_line(synthetic_set, tmp_path):
         synthetic_set, tmp_path, console, epochs=1, precision="bfloat16", accumulation=2, activation_checkpointing=True
     )
     text = screen.getvalue()
-    for said in ("M parameters", "G multiply-accumulates a clip", "CPU, ", "bfloat16", "attention by", "sdpa"):
+    for said in ("M parameters", "G multiply-accumulates a clip", "CPU, ", "bfloat16, eager", "attention by", "sdpa"):
         assert said in text.replace("\x1b[1;36m", "").replace("\x1b[0m", ""), said
     assert "activation checkpointing" in text
     plain = "".join(text.split("\x1b["))
