@@ -94,11 +94,10 @@ class TrainingClips:
     and for the smaller class as many in all, so that its videos give more, differently placed clips. Starts within
     a video are drawn without replacement as long as it has different ones.
 
-    With several processes the number of clips of a class is rounded up to a multiple of ``world_size`` by drawing
-    *further random clips*: every rank then has exactly as many clips, hence as many steps, and nothing has to be
-    repeated, padded or dropped. The shards of an epoch are disjoint and make up the whole epoch.
-
-    The list depends on (videos, index, frames, clips_per_video, seed, world_size, epoch) and on nothing else.
+    The list depends on (videos, index, frames, clips_per_video, seed, epoch) and on nothing else. With several
+    processes each takes every ``world_size``-th clip of it, so that what any number of them have used is the beginning
+    of one and the same list, and any other number can go on with the rest. Where it does not divide evenly the last
+    ranks have one clip less than the first.
 
     Attributes:
         skipped: The videos that give no clip, each with its reason.
@@ -133,11 +132,16 @@ class TrainingClips:
                     f"{len(self.skipped)}{_example(self.skipped)}); expected at least one of each class."
                 )
         largest = max(len(entries) for entries in self._by_class)
-        self._clips_per_class = -(-largest * clips_per_video // world_size) * world_size
+        self._clips_per_class = largest * clips_per_video
+
+    @property
+    def clips_in_all(self) -> int:
+        """Clips of one epoch on all ranks together."""
+        return self._clips_per_class * len(CLASSES)
 
     def __len__(self) -> int:
-        """Clips of one epoch on this rank."""
-        return self._clips_per_class * len(CLASSES) // self.world_size
+        """Clips of one epoch on the first rank; no rank has more."""
+        return -(-self.clips_in_all // self.world_size)
 
     def epoch(self, number: int, position: int = 0) -> Clips:
         """This rank's clips of one epoch, shuffled.

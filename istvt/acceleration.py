@@ -10,8 +10,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from dataloading.errors import InputError
+
+from .attention import resolve_backend
 from .model import ISTVT
 from .settings import TrainingSettings
+
+
+def resolve_execution(training: TrainingSettings, device: torch.device) -> str:
+    """The execution that runs for `training` on `device`: "auto" is compile where attention is by the kernels there."""
+    if training.execution != "auto":
+        return training.execution
+    kernels = device.type == "cuda" and resolve_backend(training.backend, device) == "triton"
+    return "compile" if kernels else "eager"
 
 
 def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = False, backend: str = "inductor") -> None:
@@ -19,10 +30,18 @@ def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = Fals
 
     Args:
         model: on its device already.
-        training: `execution` and `activation_checkpointing`.
+        training: `execution`, resolved, and `activation_checkpointing`.
         shared_out: FSDP will share out its parameters, and it takes contiguous ones only.
         backend: torch.compile's, where something is compiled.
+
+    Raises:
+        InputError: graphs of parameters that are shared out.
     """
+    if shared_out and training.execution == "cuda_graphs":
+        raise InputError(
+            "training.execution is 'cuda_graphs' and training.parallel 'fsdp', but graphs are replayed on the memory "
+            "that they were recorded on, and FSDP gathers parameters into other memory; use compile, or ddp"
+        )
     # Every batch has the same shape: the fastest algorithm of each convolution is worth looking for.
     torch.backends.cudnn.benchmark = True
     if shared_out:
@@ -32,7 +51,7 @@ def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = Fals
     if training.activation_checkpointing:
         for block in model.blocks:
             block.forward = functools.partial(_recomputed, block.forward)
-    if training.execution != "eager":
+    if training.execution in ("compile", "cuda_graphs"):
         _compile(model, backend, graphs=training.execution == "cuda_graphs")
 
 

@@ -38,7 +38,7 @@ def announce(
         f"on {_where(step.device, training, processes)}, {_how(step.dtype, training)}, attention by "
         f"{resolve_backend(training.backend, step.device)}\n"
         f"{len(videos['train'])} training and {len(videos['val'])} validation videos of {data.root}; "
-        f"{len(sampler) * processes.world_size} clips an epoch in steps of {_step_size(training, processes)}, "
+        f"{sampler.clips_in_all} clips an epoch in steps of {_step_size(training, processes)}, "
         f"{training.epochs} epochs"
     )
     if (only := only_class(videos["val"])) is not None:
@@ -65,7 +65,7 @@ def _where(device: torch.device, training: TrainingSettings, processes: Processe
 
 def _how(dtype: torch.dtype, training: TrainingSettings) -> str:
     parts = [str(dtype).removeprefix("torch.") + (" with TF32" if training.tf32 else "")]
-    parts += [training.execution] if training.execution != "eager" else []
+    parts += [training.execution]
     parts += ["activation checkpointing"] if training.activation_checkpointing else []
     return ", ".join(parts)
 

@@ -10,7 +10,7 @@ from dataloading.errors import InputError
 
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Execution = Literal["eager", "compile", "cuda_graphs"]
+Execution = Literal["auto", "eager", "compile", "cuda_graphs"]
 Parallel = Literal["ddp", "fsdp"]
 
 
@@ -67,7 +67,8 @@ class TrainingSettings:
         augment: flip and jitter training clips, each clip as a whole.
         backend: who computes attention.
         execution: eager; compile (torch.compile of the backbone and of every block); cuda_graphs (the same, replayed
-            from CUDA graphs: pays off where the processor launches more slowly than the GPU computes).
+            from CUDA graphs: pays off where the processor launches more slowly than the GPU computes; not with fsdp).
+            auto is compile where this project's kernels run, on a GPU, and eager elsewhere.
         activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
         parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
             optimizer state are shared out; not with sgd).
@@ -92,7 +93,7 @@ class TrainingSettings:
     tf32: bool = False
     augment: bool = True
     backend: Literal["auto", "triton", "sdpa", "xformers", "reference"] = "auto"
-    execution: Execution = "eager"
+    execution: Execution = "auto"
     activation_checkpointing: bool = False
     parallel: Parallel = "ddp"
     backbone_weights: Path | None = None

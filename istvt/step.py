@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
@@ -73,7 +72,7 @@ class TrainingStep:
         self.device = next(model.parameters()).device
         # A replayed graph writes gradients where the last replay wrote them: to be added up they need other memory.
         self._own_gradients = training.execution == "cuda_graphs" and training.accumulation > 1
-        if self._own_gradients and not isinstance(model, FSDPModule):
+        if self._own_gradients:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         self.loss_scale = LossScale(self.device, dtype)
@@ -96,10 +95,11 @@ class TrainingStep:
     def _backward(self, batch: Batch | None) -> None:
         """Add the gradients of one batch.
 
-        A process whose whole batch could not be decoded takes part with one clip of weight zero: the others wait for
-        its gradients, and without it they would wait forever.
+        A process that has no clip left of its batch takes part with clips of weight zero: the others wait for its
+        gradients, and without it they would wait forever. Running statistics are left as if there had been none.
         """
         clips, labels, weights = self._inputs(batch)
+        before = self._flat_statistics() if batch is None else None
         if self.training.execution == "cuda_graphs":
             torch.compiler.cudagraph_mark_step_begin()
         with autocast(self.device, self.dtype):
@@ -109,18 +109,24 @@ class TrainingStep:
         # Divided by a nominal number here, so that float16 sees gradients of the usual size; corrected in _apply.
         (loss * (self.loss_scale.value / self._nominal_clips)).backward()
         self._found += torch.stack([loss.detach(), weights.sum()])
+        if before is not None:
+            self._set_statistics(before)
 
     def _inputs(self, batch: Batch | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Clips [B, T, 3, H, W], labels [B] and weights [B], all on the device."""
+        """Clips [B, T, 3, H, W], labels [B] and weights [B], all on the device.
+
+        A short batch, the last of an epoch or one with clips that could not be decoded, is filled by repeating its
+        clips with weight zero: what is compiled is compiled for one shape. They count in the batch's own statistics,
+        so that it is filled however the step runs, or eager steps would learn something else than compiled ones.
+        """
         if batch is None:
             clips, labels, weights = self._nothing, self._nothing.new_zeros(1), self._nothing.new_zeros(1)
         else:
             clips, labels = batch.clips, batch.labels.to(self.device, non_blocking=True)
             weights = torch.ones_like(labels)
         missing = self.training.batch_size - len(labels)
-        if self.training.execution == "eager" or missing <= 0:
+        if missing <= 0:
             return clips, labels, weights
-        # What is compiled is compiled for one shape: short batches are filled by repeating clips, with weight zero.
         repeated = torch.arange(self.training.batch_size, device=self.device) % len(labels)
         return clips[repeated], labels[repeated], functional.pad(weights, (0, missing))
 
@@ -190,12 +196,16 @@ def _total_norm(gradients: list[Tensor]) -> Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def every_batch(loader: ClipLoader) -> Iterator[Batch | None]:
-    """What a loader gives, with None in the place of a batch of which no clip could be decoded."""
+def every_batch(loader: ClipLoader, count: int) -> Iterator[Batch | None]:
+    """`count` batches: what a loader gives, with None where it gives none.
+
+    That is in the place of a batch of which no clip could be decoded, and at the end where other processes have a clip
+    more.
+    """
     given = 0
     for batch in loader:
         place = int(batch.indices.numpy()[0]) // loader.batch_size
         yield from [None] * (place - given)
         yield batch
         given = place + 1
-    yield from [None] * (len(loader) - given)
+    yield from [None] * (count - given)

@@ -26,7 +26,7 @@ from dataloading.errors import InputError
 from dataloading.loader import Batch, ClipLoader, choose_decoder
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
 
-from .acceleration import accelerate
+from .acceleration import accelerate, resolve_execution
 from .backbone import load_backbone_weights
 from .banner import announce, list_skipped
 from .checkpoint import CheckpointInfo, save_model
@@ -145,7 +145,7 @@ def train(
         console.quiet = console.quiet or not processes.is_first
         run = _start(data, model, training, Path(output), processes, chosen)
         _resume(run, console)
-        announce(run.model.config, training, data, run.videos, run.sampler, run.step, processes, console)
+        announce(run.model.config, run.training, data, run.videos, run.sampler, run.step, processes, console)
         list_skipped(run.record.skipped, console)
         steps = run.record.step + _steps_left(run)
         with RunLog(run.output, console, processes.is_first, run.record.step, steps) as log:
@@ -185,6 +185,8 @@ def _start(
     usable = [video for both in videos.values() for video in both if video.name not in skipped]
     decoder = _one_decoder(data.decoder, usable, processes, device)
 
+    record = RunRecord(_settings(data, config, training), processes.world_size)
+    training = replace(training, execution=resolve_execution(training, device))
     torch.manual_seed(training.seed)
     allow_tf32(training.tf32)
     dtype = resolve_precision(training.precision, device)
@@ -195,7 +197,6 @@ def _start(
     accelerate(model, training, shared_out=processes.several and training.parallel == "fsdp")
     forward = distribute(model, training.parallel, processes, device)
     step = TrainingStep(model, forward, build_optimizer(model, training), dtype, training, processes)
-    record = RunRecord(_settings(data, config, training), processes.world_size)
     record.skipped, record.decoder = skipped, decoder
     data = replace(data, decoder=decoder)
     return _Run(data, training, output, processes, sampler, val_clips, videos, model, step, record)
@@ -211,14 +212,15 @@ def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
     """What is left of the current epoch, step by step; returns the epoch's mean loss, speed and skipped steps."""
     training, record, begun = run.training, run.record, run.clips_begun
     loader = _loader(run)
-    batches: Iterator[Batch | None] = every_batch(loader)
+    count = -(-(len(run.sampler) - begun) // training.batch_size)  # in every process, also where it has a clip less
+    batches: Iterator[Batch | None] = every_batch(loader, count)
     started, seconds_before, counts = time.perf_counter(), record.seconds, run.step.counts()
-    steps = -(-len(loader) // training.accumulation)
+    steps = -(-count // training.accumulation)
     row = {"epoch": record.epoch + 1, "learning_rate": run.learning_rate(0)}
     seen_before = counts.clips
     for number in range(steps):
         learning_rate = run.learning_rate(run.clips_begun)
-        run.step(batches, min(training.accumulation, len(loader) - number * training.accumulation), learning_rate)
+        run.step(batches, min(training.accumulation, count - number * training.accumulation), learning_rate)
         record.step += 1
         record.clips = min(begun + (number + 1) * run.clips_per_step, len(run.sampler)) * run.processes.world_size
         record.seconds = seconds_before + time.perf_counter() - started
@@ -246,7 +248,7 @@ def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
 
 
 def _loader(run: _Run) -> ClipLoader:
-    """The clips of the current epoch that this process has not used yet; `len` is the same in every process."""
+    """The clips of the current epoch that this process has not used yet."""
     training, epoch = run.training, run.record.epoch
     return ClipLoader(
         run.sampler.epoch(epoch, run.clips_begun),

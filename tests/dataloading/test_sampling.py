@@ -160,24 +160,35 @@ def _training_set(lengths):
 
 @given(training_sets, st.integers(1, 5), st.integers(0, 3), st.integers(0, 2**31), st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_the_shards_of_an_epoch_are_disjoint_equal_and_balanced_in_all(lengths, per_video, epoch, seed, world_size):
+def test_the_shards_of_an_epoch_are_every_so_manyth_clip_of_one_balanced_list(
+    lengths, per_video, epoch, seed, world_size
+):
+    """The list used to depend on the number of processes: another number went on with another list."""
     videos, index = _training_set(lengths)
-    shards = []
+    whole = [_key(clip) for clip in TrainingClips(videos, index, 6, per_video, seed).epoch(epoch)]
     for rank in range(world_size):
         sampler = TrainingClips(videos, index, 6, per_video, seed, rank, world_size)
-        shards.append(sampler.epoch(epoch))
-        assert len(shards[-1]) == len(sampler)
-        assert [clip.index for clip in shards[-1]] == list(range(len(sampler)))
-    assert len({len(shard) for shard in shards}) == 1
-    # Together they are the epoch of one process with the same number of clips: nothing is lost or doubled.
-    everything = Counter(_key(clip) for shard in shards for clip in shard)
-    whole = TrainingClips(videos, index, 6, per_video, seed, 0, 1)
-    whole._clips_per_class = sum(len(shard) for shard in shards) // 2
-    assert everything == Counter(_key(clip) for clip in whole.epoch(epoch))
-    classes = Counter(clip.label for shard in shards for clip in shard)
-    largest = max(len(lengths[0]), len(lengths[1]))
-    assert classes[0] == classes[1]
-    assert largest * per_video <= classes[0] < largest * per_video + world_size
+        shard = sampler.epoch(epoch)
+        assert [_key(clip) for clip in shard] == whole[rank::world_size]
+        assert [clip.index for clip in shard] == list(range(len(shard)))
+        assert len(sampler) - 1 <= len(shard) <= len(sampler)
+        assert sampler.clips_in_all == len(whole)
+    labels = {video.name: video.label for video in videos}
+    classes = Counter(labels[name] for name, _ in whole)
+    assert classes[0] == classes[1] == max(len(lengths[0]), len(lengths[1])) * per_video
+
+
+@given(training_sets, st.integers(1, 4), st.integers(0, 8))
+@settings(max_examples=30, deadline=None)
+def test_another_number_of_processes_goes_on_with_the_clips_that_are_left(lengths, before, steps):
+    videos, index = _training_set(lengths)
+
+    def rest(world_size, position):
+        shards = [TrainingClips(videos, index, 6, 3, 1, rank, world_size) for rank in range(world_size)]
+        return Counter(_key(clip) for shard in shards for clip in shard.epoch(2, position))
+
+    # Of as many clips as both numbers of processes can have used in whole rounds.
+    assert rest(before, 6 * steps) == rest(2 * before, 3 * steps) == rest(3 * before, 2 * steps)
 
 
 @given(training_sets, st.integers(1, 20))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.acceleration import accelerate
+from istvt.acceleration import accelerate, resolve_execution
 from istvt.distributed import Processes
 from istvt.optimization import build_optimizer
 from istvt.settings import TrainingSettings
@@ -51,6 +52,27 @@ def test_equal_blocks_are_compiled_once_however_many_there_are(change):
         torch._dynamo.reset()
     # The backbone, a block, and the last block for its class token; or one block of each kind.
     assert len(compiled) == 3
+
+
+def test_steps_are_compiled_by_default_where_the_kernels_of_this_project_run(monkeypatch):
+    """A benchmark said `as istvt train runs it`, of what it did only when it was asked to."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for capability, chosen in (((7, 5), "eager"), ((9, 0), "compile")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert resolve_execution(TrainingSettings(), gpu) == chosen
+    assert resolve_execution(TrainingSettings(backend="sdpa"), gpu) == "eager"
+    assert resolve_execution(TrainingSettings(), cpu) == "eager"
+    for named in ("eager", "compile", "cuda_graphs"):
+        assert resolve_execution(TrainingSettings(execution=named), cpu) == named
+
+
+def test_graphs_of_parameters_that_are_shared_out_are_refused_in_one_sentence():
+    """FSDP frees gathered parameters and allocates them again: a replayed graph would read the memory of others."""
+    training = TrainingSettings(execution="cuda_graphs", parallel="fsdp")
+    with pytest.raises(
+        InputError, match=r"execution is 'cuda_graphs' and training\.parallel 'fsdp'.*use compile, or ddp"
+    ):
+        accelerate(ISTVT(CONFIG), training, shared_out=True)
 
 
 @pytest.mark.gpu

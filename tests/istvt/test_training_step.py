@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
+from istvt.acceleration import accelerate
 from istvt.distributed import Processes
 from istvt.optimization import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
 from istvt.settings import TrainingSettings
@@ -216,13 +217,46 @@ class FourBatchesOfTwo:
 
 @pytest.mark.parametrize("places", [[0, 1, 2, 3], [1, 2], [0, 3], [3], []])
 def test_every_batch_of_an_epoch_has_its_place_even_if_it_is_empty(places):
-    given = list(every_batch(FourBatchesOfTwo(places)))
+    # Another process has a clip more than this one, and with it a batch.
+    given = list(every_batch(FourBatchesOfTwo(places), 5))
     assert [place for place, item in enumerate(given) if item is not None] == places
-    assert len(given) == 4
+    assert len(given) == 5
 
 
-def test_compiled_parts_see_one_shape_and_filling_it_up_adds_no_clip():
-    step = made(TrainingSettings(batch_size=4, execution="compile"))
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_short_batch_teaches_a_compiled_step_what_it_teaches_an_eager_one(size):
+    """Only compiled steps filled it up, so that repeated clips were in the batch statistics of these alone."""
+    states = []
+    for execution in ("eager", "compile"):
+        torch._dynamo.reset()
+        training = TrainingSettings(batch_size=4, execution=execution, optimizer="sgd")
+        step = made(training)
+        accelerate(step.model, training, backend="eager")
+        step(iter([batch(0, size=size)]), 1, 0.1)
+        assert step.counts().clips == size
+        states.append(state(step))
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(
+            states[1][name], tensor, rtol=1e-5, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_batch_without_a_single_clip_leaves_the_step_of_the_others_as_it_is(precision):
+    """It runs with zeros in place of clips, and their statistics used to be counted with the weight of real clips."""
+    states = []
+    for batches in ([batch(0)], [None, batch(0)], [batch(0), None]):
+        step = made(TrainingSettings(batch_size=4, accumulation=2), DTYPES[precision])
+        step(iter(batches), len(batches), 1e-3)
+        assert step.counts().clips == 4
+        states.append(state(step))
+    assert equal(states[0], states[1])
+    assert equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("execution", ["eager", "compile"])
+def test_a_step_sees_one_shape_and_filling_it_up_adds_no_clip(execution):
+    step = made(TrainingSettings(batch_size=4, execution=execution))
     shapes = []
     step.model.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
     for item in (batch(0), batch(1, size=3), batch(2, size=1), None):
