@@ -295,7 +295,7 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
 
     A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
     from .evaluation import evaluate_checkpoint
-    from .explain.explanation import check_stabilizer
+    from .explain.explanation import checked_stabilizer
     from .summary import summary
 
     if options.bootstrap < 1:
@@ -303,7 +303,7 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
     if options.stabilizers and not options.explain:
         raise InputError("--stabilizers is given without --explain, which measures with them")
     for stabilizer in options.stabilizers or ():
-        check_stabilizer(stabilizer)
+        checked_stabilizer(stabilizer)
     checkpoint = options.checkpoint
     output = options.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation"
     with _bar(console, "scoring clips") as update:

@@ -13,7 +13,7 @@ from dataloading.sampling import Clip
 from dataloading.video import CLASSES
 from istvt.model import ISTVT
 
-from .explanation import DEFAULT_STABILIZER, explain
+from .explanation import DEFAULT_STABILIZER, explain, in_evaluation_mode
 
 
 @dataclass
@@ -98,11 +98,14 @@ def explain_batch(
         yield found[place]
 
 
-@torch.inference_mode()
 def verdicts(model: ISTVT, clips: torch.Tensor) -> list[str]:
-    """ "fake" or "real" of each of the clips, as the model says; it is put into evaluation mode and back as it was."""
-    was_training = model.training
-    model.eval()
-    logits = model(clips)
-    model.train(was_training)
-    return [CLASSES[int(logit > 0)] for logit in logits]
+    """ "fake" or "real" of each of the clips, as the model says."""
+    return [CLASSES[int(logit > 0)] for logit in logits_of(model, clips)]
+
+
+@torch.inference_mode()
+def logits_of(model: ISTVT, clips: torch.Tensor) -> np.ndarray:
+    """float64 [B] of clips, which the model sees as in `explain`: in evaluation mode and its own dtype."""
+    dtype = next(model.parameters()).dtype
+    with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False):
+        return model(clips.to(dtype)).double().cpu().numpy()

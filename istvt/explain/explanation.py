@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataloading.errors import InputError
 from istvt.model import ISTVT
+from kernels.relevance import Stabilizer
 from kernels.relevance.interface import CLAMPS
 
 from .recorders import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
@@ -36,7 +40,8 @@ class Explanation:
         logits: [B], positive = fake, whichever target is explained.
         temporal: [B, T, H, W], relevance of each cell of each frame to its position's temporal class token.
         spatial: [B, T, H, W], relevance of each cell to its own frame's spatial class token. Zero where the model has
-            no such attention, and with a single block (only the class row reaches the logit then).
+            no such attention and, by the methods with gradients (lrp, gradient, gradcam), where spatial attention
+            reaches the logit in the class row alone: with a single block, and with `decomposed_blocks`.
         class_row: [B, H, W], the spatial map of the temporal class row, which the last block reads directly.
         joint: [B, T, H, W], for `attention="joint"` the relevance of each cell to the token the logit is read from.
         token_relevance: [B, F, S, C], of the tokens (LRP only). Of the default stabilizer a part is lost on the way.
@@ -80,10 +85,14 @@ def explain(
     `temporal` rolls out its entries between cells of the same position, `spatial` those within one frame row, and
     `Explanation.joint` all of it.
 
+    In float32 rounding still decides a map of which all tokens, class tokens included, are equal up to a hundredth or
+    less. A model's own class tokens and position embedding keep even a clip that stands still from that; for tokens
+    that come from elsewhere, float64 tokens (or model) are the way out.
+
     Args:
         model: its parameters may have any floating dtype; arithmetic here is float32, or float64 where the model or
             the tokens are float64. Neither parameters nor running statistics change, whatever mode the model is in.
-        clips: [B, T, 3, H_i, W_i] in [-1, 1]; or
+        clips: floating point [B, T, 3, H_i, W_i] in [-1, 1]; or
         tokens: [B, F, S, C], as `model.tokenize` gives them.
         target: "fake" explains the logit, "real" the negated logit.
         method: see above.
@@ -100,13 +109,23 @@ def explain(
     settings = checked_settings(method, stabilizer, clamp, order)
     if target not in TARGETS:
         raise InputError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
-    tokens = _tokens(model, clips, tokens)
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InputError(
+            "the model was made under torch.inference_mode(), where its parameters can have no gradient; expected one "
+            "that was made or loaded outside it"
+        )
+    # Inference mode knows no gradients: an explanation that is asked for within it leaves it for the while.
+    with torch.inference_mode(False), torch.no_grad():
+        return _explanation(model, _tokens(model, clips, tokens), target, settings, keep_maps)
+
+
+def _explanation(model: ISTVT, tokens: Tensor, target: str, settings: Settings, keep_maps: bool) -> Explanation:
     dtype = _arithmetic(model, tokens, settings)
     grid = _grid(model, len(tokens))
     recorder: Recorder
     if keep_maps:
         recorder = StoredMaps(grid, settings, model.config.depth)
-    elif method in ("raw", "gradcam"):
+    elif settings.method in ("raw", "gradcam"):
         recorder = ClassRows(grid, settings)
     else:
         recorder = RolloutRows(grid, settings)
@@ -114,7 +133,7 @@ def explain(
     chunk = CHUNK_TOKENS.get(tokens.device.type, CHUNK_TOKENS["cpu"])
     if tokens.device.type == "cuda":
         chunk = max(chunk, tokens.shape[:3].numel() // GPU_CHUNKS)
-    with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+    with torch.autocast(tokens.device.type, enabled=False):
         logits, signal = RelevancePass(model, settings, sign, dtype, recorder, chunk).run(tokens.to(dtype))
         maps = recorder.heatmaps()
     return Explanation(
@@ -134,14 +153,36 @@ def checked_settings(method: str, stabilizer: float | str, clamp: str, order: st
     for name, value, expected in (("method", method, METHODS), ("clamp", clamp, CLAMPS), ("order", order, ORDERS)):
         if value not in expected:
             raise InputError(f"{name} is {value!r}; expected one of {', '.join(expected)}")
-    check_stabilizer(stabilizer)
-    return Settings(method, stabilizer, clamp, order)
+    return Settings(method, checked_stabilizer(stabilizer), clamp, order)
 
 
-def check_stabilizer(stabilizer: float | str) -> None:
-    """Raises InputError unless it is "reference" or a number above 0."""
-    if stabilizer != "reference" and (isinstance(stabilizer, str) or not 0 < stabilizer < float("inf")):
+def checked_stabilizer(stabilizer: Any) -> Stabilizer:
+    """ "reference" or the number, which may also be given as text.
+
+    Raises:
+        InputError: it is neither "reference" nor a number above 0.
+    """
+    number = stabilizer
+    if isinstance(stabilizer, str):
+        if stabilizer == "reference":
+            return stabilizer
+        with suppress(ValueError):
+            number = float(stabilizer)
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number < float("inf"):
         raise InputError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
+    return float(number)
+
+
+@contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode for the while; afterwards each of its parts is in its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:
@@ -149,22 +190,26 @@ def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor
     if (clips is None) == (tokens is None):
         raise InputError("explain takes either clips or tokens, and got " + ("neither" if clips is None else "both"))
     if tokens is None:
-        training = [module for module in model.modules() if module.training]
-        model.eval()
-        try:
-            with torch.no_grad(), torch.autocast(clips.device.type, enabled=False):
-                return model.tokenize(clips.to(model.position_embedding.dtype), frames_at_once=max(1, len(clips)))
-        finally:
-            for module in training:
-                module.training = True
+        clips = _own(clips, "clips", "[clips, frames, 3, height, width] in [-1, 1]")
+        with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False):
+            frames_at_once = max(1, clips.shape[:1].numel())
+            return model.tokenize(clips.to(model.position_embedding.dtype), frames_at_once=frames_at_once)
     config = model.config
     expected = (config.frame_rows, config.positions, config.dim)
-    if tokens.dim() != 4 or tuple(tokens.shape[1:]) != expected or not tokens.is_floating_point():
-        raise InputError(
-            f"tokens are {tuple(tokens.shape)} {tokens.dtype}; expected floating point [clips, "
-            f"{expected[0]} frame rows, {expected[1]} positions, {expected[2]} channels]"
-        )
-    return tokens.detach()
+    layout = f"[clips, {expected[0]} frame rows, {expected[1]} positions, {expected[2]} channels]"
+    tokens = _own(tokens, "tokens", layout)
+    if tokens.dim() != 4 or tuple(tokens.shape[1:]) != expected:
+        raise InputError(f"tokens have shape {tuple(tokens.shape)}; expected {layout}")
+    return tokens
+
+
+def _own(x: Any, name: str, layout: str) -> Tensor:
+    """A floating-point tensor without history, and no inference tensor, of which no gradient can be taken."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"{name} are of type {type(x).__name__}; expected a floating-point tensor {layout}")
+    if not x.is_floating_point():
+        raise InputError(f"{name} are {x.dtype}; expected floating point {layout}")
+    return x.clone() if x.is_inference() else x.detach()
 
 
 def _arithmetic(model: ISTVT, tokens: Tensor, settings: Settings) -> torch.dtype:

@@ -14,6 +14,7 @@ from istvt import ISTVT, ISTVTConfig
 from istvt.block import BlockTapes
 from istvt.config import ATTENTIONS
 from istvt.explain import METHODS, explain, explanation
+from istvt.explain.clips import verdicts
 
 DATA = Path(__file__).parent.parent / "data"
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
@@ -368,6 +369,44 @@ def test_a_half_precision_model_is_explained_in_float32():
     assert explain(model.half(), tokens=tokens.half()).spatial.isfinite().all()
 
 
+def test_an_explanation_can_be_asked_for_in_inference_mode_and_of_what_was_made_in_it():
+    """Evaluation is written under it, where the first gradient was a RuntimeError of PyTorch's."""
+    config = ISTVTConfig(frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
+    model, clips = random_model(config), torch.rand(2, 3, 3, 40, 40) * 2 - 1
+    expected = explain(model, clips)
+    with torch.inference_mode():
+        made_inside, tokens = clips.clone(), model.tokenize(clips)
+        found = [explain(model, clips)]
+    found += [explain(model, made_inside), explain(model, tokens=tokens)]
+    for result in found:
+        assert not result.temporal.is_inference()
+        for field in (*FIELDS, "logits", "token_relevance", "token_gradient"):
+            torch.testing.assert_close(getattr(result, field), getattr(expected, field))
+
+
+def test_a_model_that_was_made_in_inference_mode_is_one_sentence():
+    with torch.inference_mode():
+        model = random_model(TINY)
+    with pytest.raises(InputError, match=r"the model was made under torch\.inference_mode"):
+        explain(model, tokens=random_tokens(TINY))
+
+
+def test_the_verdict_on_a_half_precision_model_is_on_clips_in_its_own_precision():
+    """Clips of a loader are float32; explained they were, but not judged."""
+    config = ISTVTConfig(frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
+    model, clips = random_model(config).bfloat16(), torch.rand(4, 3, 3, 40, 40) * 2 - 1
+    with torch.no_grad():
+        model.head.bias -= model(clips.bfloat16()).median()
+    model.train().backbone.block2.eval()  # a frozen part must stay as it is
+    modes = [module.training for module in model.modules()]
+    found = verdicts(model, clips)
+    assert [module.training for module in model.modules()] == modes
+    assert set(found) == {"fake", "real"}
+    with torch.no_grad():
+        logits = model.eval()(clips.bfloat16())
+    assert found == ["fake" if logit > 0 else "real" for logit in logits]
+
+
 def test_identical_frames_and_silent_tokens_give_finite_maps():
     tokens = random_tokens(TINY)[:, :1].expand(-1, 4, -1, -1).contiguous()
     for stabilizer in (0.01, "reference"):
@@ -398,9 +437,18 @@ def test_an_empty_batch_is_explained_by_nothing():
         ({"target": 1}, "target is 1; expected one of fake, real"),
         ({"stabilizer": 0.0}, 'stabilizer is 0.0; expected "reference" or a number above 0'),
         ({"stabilizer": "default"}, "stabilizer is 'default'"),
+        ({"stabilizer": None}, 'stabilizer is None; expected "reference" or a number above 0'),
+        ({"stabilizer": True}, 'stabilizer is True; expected "reference" or a number above 0'),
+        ({"stabilizer": [0.01]}, r'stabilizer is \[0.01\]; expected "reference" or a number above 0'),
+        ({"stabilizer": float("nan")}, 'stabilizer is nan; expected "reference" or a number above 0'),
         ({"order": "forward"}, "order is 'forward'; expected one of last_block_first, literal"),
         ({"clamp": "never"}, "clamp is 'never'; expected one of after_mean, before_mean"),
-        ({"tokens": torch.zeros(1, 4, 7, 23)}, r"tokens are \(1, 4, 7, 23\) .* 24 channels"),
+        ({"tokens": torch.zeros(1, 4, 7, 23)}, r"tokens have shape \(1, 4, 7, 23\); expected .* 24 channels"),
+        ({"tokens": torch.zeros(1, 4, 7, 24).int()}, r"tokens are torch.int32; expected floating point \[clips, 4"),
+        ({"tokens": np.zeros((1, 4, 7, 24))}, "tokens are of type ndarray; expected a floating-point tensor"),
+        ({"tokens": None, "clips": np.zeros(1)}, "clips are of type ndarray; expected a floating-point tensor"),
+        ({"tokens": None, "clips": torch.zeros(1).byte()}, r"clips are torch.uint8; expected .* in \[-1, 1\]"),
+        ({"tokens": None, "clips": torch.zeros(())}, r"clips have shape \(\); expected \[clips, 3 frames"),
         ({"tokens": None}, "either clips or tokens, and got neither"),
         ({"clips": torch.zeros(1)}, "either clips or tokens, and got both"),
     ],
