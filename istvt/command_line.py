@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -282,9 +282,9 @@ def _add_evaluate(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     parser.add_argument(
         "--fill",
-        choices=["surroundings", "grey"],
-        default="surroundings",
-        help="with --explain: what stands where pixels were removed; grey can look forged itself",
+        type=Literal["surroundings", "grey"] | None,
+        default=None,
+        help="with --explain: what stands where pixels were removed, surroundings if not given; grey can look forged",
     )
     _add_device(parser)
     parser.add_class_arguments(DataSettings, "data")
@@ -295,15 +295,16 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
 
     A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
     from .evaluation import evaluate_checkpoint
-    from .explain.explanation import checked_stabilizer
+    from .explain.faithfulness import orderings_of
     from .summary import summary
 
     if options.bootstrap < 1:
         raise InputError(f"--bootstrap is {options.bootstrap}; expected at least 1")
-    if options.stabilizers and not options.explain:
-        raise InputError("--stabilizers is given without --explain, which measures with them")
-    for stabilizer in options.stabilizers or ():
-        checked_stabilizer(stabilizer)
+    for option, value in (("--stabilizers", options.stabilizers), ("--fill", options.fill)):
+        if value is not None and not options.explain:
+            raise InputError(f"{option} is given without --explain, which measures with it")
+    if options.stabilizers is not None:
+        orderings_of(stabilizers=options.stabilizers)  # a mistake is said before the evaluation, not after it
     checkpoint = options.checkpoint
     output = options.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation"
     with _bar(console, "scoring clips") as update:
@@ -350,7 +351,7 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
             index,
             split=options.split,
             stabilizers=options.stabilizers or (DEFAULT_STABILIZER,),
-            fill=options.fill,
+            fill=options.fill or "surroundings",
             clips_per_video=data.evaluation_clips,
             decoder=data.decoder,
             workers=data.workers,

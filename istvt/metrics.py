@@ -210,12 +210,7 @@ def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
     logits = np.asarray(logits, dtype=np.float64)
     if logits.shape != (len(clips),):
         raise InputError(f"logits must hold one number for each of the {len(clips)} clips, got shape {logits.shape}")
-    if not np.isfinite(logits).all():
-        worst = int(np.flatnonzero(~np.isfinite(logits))[0])
-        raise InputError(
-            f"The model gave {logits[worst]} for a clip of {clips[worst].video.name}: its weights or its training have "
-            "diverged, so there is no score"
-        )
+    check_finite(clips, logits)
     probabilities = np.exp(-np.logaddexp(0.0, -logits))
     gathered: dict[tuple[str, str], list[int]] = {}
     for position, clip in enumerate(clips):
@@ -237,6 +232,16 @@ def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
             )
         )
     return scores
+
+
+def check_finite(clips: Sequence[Clip], logits: np.ndarray) -> None:
+    """Raises InputError, which names the video, where one of the clips' logits [clips] is not a finite number."""
+    if not np.isfinite(logits).all():
+        worst = int(np.flatnonzero(~np.isfinite(logits))[0])
+        raise InputError(
+            f"The model gave {logits[worst]} for a clip of {clips[worst].video.name}: its weights or its training have "
+            "diverged, so there is no score"
+        )
 
 
 def epoch_metrics(scores: Sequence[VideoScore], threshold: float = DEFAULT_THRESHOLD) -> dict[str, float | None]:

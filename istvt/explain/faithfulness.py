@@ -7,6 +7,7 @@ and how much of the heat does. A random order and random heat stand beside every
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,10 +27,11 @@ from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import CLASSES, FAKE, Dataset
 from istvt import heatmap
 from istvt.intervals import wilson_interval
+from istvt.metrics import check_finite
 from istvt.model import ISTVT
 
-from .clips import explain_batch
-from .explanation import DEFAULT_STABILIZER, METHODS
+from .clips import explain_batch, logits_of
+from .explanation import DEFAULT_STABILIZER, METHODS, checked_stabilizer
 from .removal import FILLS, Fill, remove
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3)
@@ -118,7 +120,22 @@ class Faithfulness:
 def orderings_of(
     methods: Sequence[str] = METHODS, stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,)
 ) -> list[Ordering]:
-    """The methods, `lrp` once for each stabilizer, and the random order."""
+    """The methods, `lrp` once for each stabilizer, and the random order; no two have the same name.
+
+    Raises:
+        InputError: a method or stabilizer is none or there twice, or there is none of them.
+    """
+    for name, values in (("methods", methods), ("stabilizers", stabilizers)):
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise InputError(f"{name} is {values!r}; expected a list of one or more")
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(f"methods holds {method!r}; expected some of {', '.join(METHODS)}")
+    stabilizers = [checked_stabilizer(stabilizer) for stabilizer in stabilizers]
+    for name, values in (("methods", methods), ("stabilizers", stabilizers)):
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                raise InputError(f"{name} holds {value!r} twice; expected each once")
     found = []
     for method in methods:
         if method == "lrp" and len(stabilizers) > 1:
@@ -168,15 +185,16 @@ def evaluate_explanations(
         advance: called with (clips done, clips in all).
 
     Raises:
-        InputError: the split has no usable video, or an argument is wrong.
+        InputError: the split has no usable video, an argument is wrong, or a logit is not finite.
     """
-    _check(methods, fractions, fill)
+    orderings = orderings_of(methods, stabilizers)
+    _check(fractions, fill)
     videos = dataset.videos if split is None else dataset.select(split).videos
     clips = evaluation_clips(videos, index, model.config.frames, clips_per_video)
     if not clips:
         reason = f": {clips.skipped[0].reason}" if clips.skipped else ""
         raise InputError(f"{dataset.root} has no usable video in the {split or 'whole'} set{reason}")
-    measurement = _Measurement(model, clips, orderings_of(methods, stabilizers), fractions, fill, seed)
+    measurement = _Measurement(model, clips, orderings, fractions, fill, seed)
     loader = ClipLoader(
         clips,
         batch_size,
@@ -185,16 +203,12 @@ def evaluate_explanations(
         decoder=decoder,
         workers=workers,
     )
-    was_training, done = model.training, 0
-    model.eval()
-    try:
-        for batch in loader:
-            measurement.add(batch.clips, batch.indices.tolist())
-            done += len(batch.indices)
-            if advance:
-                advance(done, len(clips))
-    finally:
-        model.train(was_training)
+    done = 0
+    for batch in loader:
+        measurement.add(batch.clips, batch.indices.tolist())
+        done += len(batch.indices)
+        if advance:
+            advance(done, len(clips))
     skipped = [(item.video.name, item.reason) for item in clips.skipped]
     skipped += [(clip.video.name, reason) for clip, reason in loader.skipped] + measurement.skipped
     if not measurement.judged:
@@ -203,10 +217,7 @@ def evaluate_explanations(
     return measurement.result(skipped, settings)
 
 
-def _check(methods: Sequence[str], fractions: Sequence[float], fill: str) -> None:
-    for method in methods:
-        if method not in METHODS:
-            raise InputError(f"methods holds {method!r}; expected some of {', '.join(METHODS)}")
+def _check(fractions: Sequence[float], fill: str) -> None:
     if len(fractions) < 2 or list(fractions) != sorted(set(fractions)) or fractions[0] != 0 or fractions[-1] > 1:
         raise InputError(f"fractions are {list(fractions)}; expected 0 and rising shares up to 1")
     if fill not in FILLS:
@@ -237,7 +248,10 @@ class _Measurement:
     ) -> None:
         self.model, self.clips, self.orderings = model, clips, orderings
         self.fractions, self.fill = list(fractions), fill
-        self.random = np.random.default_rng(seed)
+        # A stream each: what chance says of one ordering does not depend on which others are measured.
+        self.random = {
+            ordering.name: np.random.default_rng([seed, zlib.crc32(ordering.name.encode())]) for ordering in orderings
+        }
         self.judged: list[Clip] = []
         self.logits: dict[str, list[np.ndarray]] = {ordering.name: [] for ordering in orderings}
         self.found: list[_Found] = []
@@ -251,11 +265,11 @@ class _Measurement:
             None if mask is None else _Found(clip.video.manipulation, float((mask >= _IN_MASK).mean()))
             for clip, mask in zip(clips, masks, strict=True)
         ]
-        whole = self._logits(pictures)
+        whole = self._logits(pictures, clips)
         verdicts = [CLASSES[int(logit > 0)] for logit in whole]
         for ordering in self.orderings:
             heats, as_fake = self._heats(ordering, pictures, verdicts, [mask is not None for mask in masks])
-            after = [self._logits(remaining) for remaining in self._deleted(pictures, heats)]
+            after = [self._logits(remaining, clips) for remaining in self._deleted(pictures, heats, ordering.name)]
             self.logits[ordering.name].append(np.stack([whole, *after], axis=1))
             for place, heat in as_fake.items():
                 _localize(found[place], ordering.name, heat, masks[place])
@@ -269,8 +283,9 @@ class _Measurement:
         config = self.model.config
         shape = (config.frames, *config.feature_grid)
         if ordering.method == RANDOM:
-            heats = [self.random.random(shape) for _ in masked]
-            pairs = {i: (self.random.random(shape), self.random.random(shape)) for i, yes in enumerate(masked) if yes}
+            random = self.random[ordering.name].random
+            heats = [random(shape) for _ in masked]
+            pairs = {place: (random(shape), random(shape)) for place, yes in enumerate(masked) if yes}
             return heats, pairs
         settings = {"method": ordering.method, "stabilizer": ordering.stabilizer}
         maps = [parts[2:] for parts in explain_batch(self.model, pictures, verdicts, settings)]
@@ -281,12 +296,12 @@ class _Measurement:
             pairs |= {place: parts[2:] for place, parts in zip(missed, again, strict=True)}
         return [temporal + spatial for temporal, spatial in maps], pairs
 
-    def _deleted(self, pictures: Tensor, heats: list[np.ndarray]) -> Iterator[Tensor]:
+    def _deleted(self, pictures: Tensor, heats: list[np.ndarray], name: str) -> Iterator[Tensor]:
         """The clips without their hottest pixels, for each fraction but the first, which is 0."""
         batch, frames, _, height, width = pictures.shape
         heat = torch.from_numpy(np.stack(heats)).to(pictures.device, torch.float32)
         heat = functional.interpolate(heat, (height, width), mode="bilinear", align_corners=False).flatten(1)
-        chance = torch.from_numpy(self.random.random(heat.shape, np.float32)).to(heat.device)
+        chance = torch.from_numpy(self.random[name].random(heat.shape, np.float32)).to(heat.device)
         # Chance decides between equal heat and nothing else: far below a grey level of the colour scale.
         largest = heat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
         order = (heat / largest + 1e-6 * chance).argsort(dim=1, descending=True)
@@ -295,9 +310,10 @@ class _Measurement:
             removed.scatter_(1, order[:, : round(fraction * order.shape[1])], True)
             yield remove(pictures, removed.view(batch, frames, height, width), self.fill)
 
-    @torch.inference_mode()
-    def _logits(self, pictures: Tensor) -> np.ndarray:
-        return self.model(pictures).double().cpu().numpy()
+    def _logits(self, pictures: Tensor, clips: Sequence[Clip]) -> np.ndarray:
+        logits = logits_of(self.model, pictures)
+        check_finite(clips, logits)
+        return logits
 
     def _mask(self, clip: Clip) -> np.ndarray | None:
         """Share of each cell that was manipulated, [T, H, W]; None of a clip without mask or with nothing in it."""

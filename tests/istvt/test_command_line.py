@@ -196,6 +196,7 @@ def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
         (["model", "--model.grid=3"], "--model.grid is '3'; expected two whole numbers such as [19,19]"),
         (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
         (["evaluate", "--stabilizers=x"], "--stabilizers is 'x'; expected a list such as [0.01,reference]"),
+        (["evaluate", "--fill=black"], "--fill is 'black'; expected one of surroundings, grey"),
         (["explain"], "VIDEO is missing; istvt explain --help lists the options"),
         (["train", "--data.root"], "--data.root is given without a value; istvt train --help"),
         (["dataset", "here", "there"], "there is not known here; istvt dataset --help"),
@@ -296,10 +297,17 @@ def test_a_history_that_is_none_is_one_sentence(trained_run, synthetic_set, tmp_
     assert "history.csv: is not the history of a run" in refused(capsys, command)
 
 
-def test_stabilizers_are_looked_at_before_the_evaluation_and_not_ignored_without_explain(trained_run, capsys):
+def test_what_explanations_are_measured_with_is_looked_at_before_the_evaluation_and_not_ignored_without_explain(
+    trained_run, capsys
+):
     command = ["evaluate", f"--checkpoint={trained_run}", "--data.root=/nowhere"]
     assert "stabilizer is 'a'; expected" in refused(capsys, [*command, "--explain", "--stabilizers=[0.1,a]"])
+    for twice in ("[0.1,1e-1]", '[0.1,"0.1"]'):
+        message = refused(capsys, [*command, "--explain", f"--stabilizers={twice}"])
+        assert "stabilizers holds 0.1 twice; expected each once" in message
+    assert "stabilizers is []; expected a list" in refused(capsys, [*command, "--explain", "--stabilizers=[]"])
     assert "--stabilizers is given without --explain" in refused(capsys, [*command, "--stabilizers=[0.1]"])
+    assert "--fill is given without --explain" in refused(capsys, [*command, "--fill=surroundings"])
 
 
 def test_a_full_disk_is_one_sentence_and_a_fault_of_the_program_is_not(capsys, monkeypatch):

@@ -1,6 +1,8 @@
 """Faithfulness is measured rightly: where the answer is known, the figures give it."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from dataloading.errors import InputError
 from dataloading.sampling import evaluation_clips
 from istvt.checkpoint import load_model
 from istvt.explain import faithfulness
+from istvt.explain.clips import logits_of
 from istvt.explain.faithfulness import evaluate_explanations, mask_on_grid
 from istvt.explain.faithfulness_report import write_faithfulness
+from istvt.scoring import score_clips
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,10 @@ def test_the_results_are_written_as_json_table_and_plot(measured, tmp_path):
     assert all(f"| {item.ordering.name} |" in table for item in measured.orderings)
     plot = files["plot"].read_text()
     assert plot.startswith("<?xml")
-    assert "reference" in plot or plot.count("<path") > 10
+    # Text is drawn as outlines, each after a comment that says it: one entry of the legend an ordering.
+    assert all(plot.count(f"<!-- {item.ordering.name} -->") == 1 for item in measured.orderings)
+    assert "<!-- accuracy of videos, mean over both classes -->" in plot
+    assert "<!-- confidence in the first verdict -->" in plot
 
 
 class CornerDetector(nn.Module):
@@ -61,6 +68,29 @@ class CornerDetector(nn.Module):
         return 20 * self.weight * (clips[..., :10, :10].abs().mean((1, 2, 3, 4)) - 0.1)
 
 
+class ConstantDetector(nn.Module):
+    """Says the same of every clip."""
+
+    def __init__(self, model, logit: float) -> None:
+        super().__init__()
+        self.config, self.logit = model.config, nn.Parameter(torch.tensor(logit))
+
+    def forward(self, clips):
+        return self.logit.expand(len(clips))
+
+
+def measure(synthetic_set, model, **arguments):
+    """One clip of each test video."""
+    dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
+    return evaluate_explanations(model, dataset, index, **({"clips_per_video": 1, "workers": 1} | arguments))
+
+
+def flat_heat(model):
+    """In place of `explain_batch`: heat that says nothing."""
+    zeros = np.zeros((model.config.frames, *model.config.feature_grid), np.float32)
+    return lambda _, clips, targets, settings: ((0.0, target, zeros, zeros) for target in targets)
+
+
 def known(monkeypatch, synthetic_set, trained_run, heat_of):
     """Measures `CornerDetector` with heatmaps made by `heat_of(shape)`, beside the random order."""
     model = CornerDetector(load_model(trained_run)[0])
@@ -71,15 +101,30 @@ def known(monkeypatch, synthetic_set, trained_run, heat_of):
             yield 0.0, target, heat_of(shape), np.zeros(shape, np.float32)
 
     monkeypatch.setattr(faithfulness, "explain_batch", explain_batch)
-    return evaluate_explanations(
-        model,
-        read_dataset(synthetic_set),
-        FaceIndex.read(synthetic_set),
-        methods=("lrp",),
-        fill="grey",
-        clips_per_video=1,
-        workers=1,
-    ).orderings
+    return measure(synthetic_set, model, methods=("lrp",), fill="grey").orderings
+
+
+@pytest.mark.parametrize("logit", [2.0, -2.0])
+def test_a_model_that_says_the_same_of_every_video_is_half_right_and_as_sure_whatever_it_says(
+    monkeypatch, synthetic_set, trained_run, logit
+):
+    labels = [video.label for video in read_dataset(synthetic_set).select("test").videos]
+    assert np.mean(labels) != 0.5
+    model = ConstantDetector(load_model(trained_run)[0], logit)
+    monkeypatch.setattr(faithfulness, "explain_batch", flat_heat(model))
+    sure = 1 / (1 + np.exp(-2))
+    for item in measure(synthetic_set, model, methods=("raw",)).orderings:
+        assert item.accuracy == [0.5] * 5
+        assert item.confidence == pytest.approx([sure] * 5)
+        # Both areas are the mean height of a curve that is level.
+        assert (item.accuracy_area, item.confidence_area) == pytest.approx((0.5, sure))
+
+
+def test_the_area_of_a_curve_is_its_mean_height_between_the_fractions(measured):
+    for item in measured.orderings:
+        for values, area in ((item.accuracy, item.accuracy_area), (item.confidence, item.confidence_area)):
+            heights = [(left + right) / 2 for left, right in pairwise(values)]
+            assert area == pytest.approx(np.dot(heights, [0.05, 0.05, 0.1, 0.1]) / 0.3)
 
 
 def test_removing_what_the_model_used_hurts_more_than_chance_and_removing_the_rest_hurts_less(
@@ -97,15 +142,30 @@ def test_removing_what_the_model_used_hurts_more_than_chance_and_removing_the_re
     assert best.confidence[2] < best.confidence[0] - 0.05
 
 
-def test_heat_on_the_mask_scores_one_and_heat_beside_it_scores_nothing(monkeypatch, synthetic_set, trained_run):
+def masks_of_fakes(synthetic_set, trained_run) -> list[np.ndarray]:
+    """Of one clip of each fake of the test set, on the model's grid."""
     dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
     fakes = [video for video in dataset.select("test").videos if video.label == 1]
     grid = load_model(trained_run)[0].config.feature_grid
-    masks = [mask_on_grid(clip, grid) for clip in evaluation_clips(fakes, index, 6, 1)]
-    everywhere = np.min(masks, axis=0) >= 0.5  # cells that are forged in every clip
-    assert everywhere.any()
-    nowhere = np.max(masks, axis=0) == 0
-    assert nowhere.any()
+    return [mask_on_grid(clip, grid) for clip in evaluation_clips(fakes, index, 6, 1)]
+
+
+def in_every_mask(synthetic_set, trained_run) -> np.ndarray:
+    """Cells that are forged in every clip: bool [T, H, W]."""
+    cells = np.min(masks_of_fakes(synthetic_set, trained_run), axis=0) >= 0.5
+    assert cells.any()
+    return cells
+
+
+def in_no_mask(synthetic_set, trained_run) -> np.ndarray:
+    """Cells that are forged in no clip: bool [T, H, W]."""
+    cells = np.max(masks_of_fakes(synthetic_set, trained_run), axis=0) == 0
+    assert cells.any()
+    return cells
+
+
+def test_heat_on_the_mask_scores_one_and_heat_beside_it_scores_nothing(monkeypatch, synthetic_set, trained_run):
+    everywhere, nowhere = in_every_mask(synthetic_set, trained_run), in_no_mask(synthetic_set, trained_run)
     inside, _ = known(monkeypatch, synthetic_set, trained_run, lambda _: everywhere.astype(np.float32))
     outside, _ = known(monkeypatch, synthetic_set, trained_run, lambda _: nowhere.astype(np.float32))
     assert inside.localization["temporal"].pointing == 1
@@ -114,6 +174,59 @@ def test_heat_on_the_mask_scores_one_and_heat_beside_it_scores_nothing(monkeypat
     # No heat at all points nowhere, which is a miss, and has no mass to be anywhere.
     assert inside.localization["spatial"].pointing == 0
     assert inside.localization["spatial"].mass is None
+
+
+def test_each_clip_is_explained_by_what_the_model_says_of_it(monkeypatch, synthetic_set, trained_run):
+    model, _ = load_model(trained_run)
+    dataset, index = read_dataset(synthetic_set).select("test"), FaceIndex.read(synthetic_set)
+    dataset.videos = [replace(video, mask=None) for video in dataset.videos]  # nothing is explained for a mask
+    clips = evaluation_clips(dataset.videos, index, 6, 1)
+    with torch.no_grad():  # fake of one half and real of the other
+        model.head.bias -= float(np.median(score_clips(model, clips, workers=1).logits))
+    seen = []
+
+    def explain_batch(_, pictures, targets, settings):
+        seen.extend(zip(logits_of(model, pictures), targets, strict=True))
+        yield from flat_heat(model)(_, pictures, targets, settings)
+
+    monkeypatch.setattr(faithfulness, "explain_batch", explain_batch)
+    evaluate_explanations(model, dataset, index, methods=("lrp",), clips_per_video=1, workers=1)
+    assert len(seen) == len(clips)
+    assert {target for _, target in seen} == {"fake", "real"}
+    assert all(target == ("fake" if logit > 0 else "real") for logit, target in seen)
+
+
+@pytest.mark.parametrize("logit", [2.0, -2.0])
+def test_a_fake_with_a_mask_is_explained_as_fake_to_find_the_mask_whatever_the_model_says(
+    monkeypatch, synthetic_set, trained_run, logit
+):
+    inside, outside = in_every_mask(synthetic_set, trained_run), in_no_mask(synthetic_set, trained_run)
+    model = ConstantDetector(load_model(trained_run)[0], logit)
+    heat = {"fake": inside.astype(np.float32), "real": outside.astype(np.float32)}
+
+    def explain_batch(_, clips, targets, settings):
+        return ((0.0, target, heat[target], np.zeros_like(heat[target])) for target in targets)
+
+    monkeypatch.setattr(faithfulness, "explain_batch", explain_batch)
+    result, _ = measure(synthetic_set, model, methods=("lrp",)).orderings
+    assert result.localization["temporal"].clips > 0
+    assert result.localization["temporal"].pointing == 1
+
+
+def test_a_model_that_gives_no_number_is_refused_at_its_first_clip(monkeypatch, synthetic_set, trained_run):
+    """It was measured to the end, and its NaN was no JSON."""
+    model = ConstantDetector(load_model(trained_run)[0], float("nan"))
+    monkeypatch.setattr(faithfulness, "explain_batch", None)
+    with pytest.raises(InputError, match=r"The model gave nan for a clip of .+: its weights or its training have"):
+        measure(synthetic_set, model)
+
+
+def test_what_chance_says_of_one_ordering_does_not_depend_on_the_others(measured, synthetic_set, trained_run):
+    model, _ = load_model(trained_run)
+    alone = {item.ordering.name: item for item in measure(synthetic_set, model, methods=("raw",)).orderings}
+    beside = {item.ordering.name: item for item in measured.orderings}
+    assert alone["random"] == beside["random"]
+    assert alone["raw"] == beside["raw"]
 
 
 def test_masks_lie_over_the_middle_of_the_face(synthetic_set):
@@ -125,21 +238,20 @@ def test_masks_lie_over_the_middle_of_the_face(synthetic_set):
     assert mask[:, 0].max() == mask[:, :, 0].max() == 0
 
 
-def test_a_quiet_map_does_not_count_as_much_as_a_loud_one(monkeypatch, synthetic_set, trained_run):
+@pytest.mark.parametrize("louder", ["temporal", "spatial"])
+def test_a_quiet_map_does_not_count_as_much_as_a_loud_one(monkeypatch, synthetic_set, trained_run, louder):
     """Each map was stretched to 0..1 before the sum: a spatial map a thousandth as large decided half of the order."""
     model, _ = load_model(trained_run)
     shape = (model.config.frames, *model.config.feature_grid)
     loud, quiet = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     loud[:, 0, 0], loud[:, 1, 1], quiet[:, 2, 2] = 1.0, 0.5, 1e-3
+    maps = (loud, quiet) if louder == "temporal" else (quiet, loud)
     monkeypatch.setattr(
-        faithfulness, "explain_batch", lambda _, clips, targets, settings: ((0.0, t, loud, quiet) for t in targets)
+        faithfulness, "explain_batch", lambda _, clips, targets, settings: ((0.0, t, *maps) for t in targets)
     )
     seen = []
     monkeypatch.setattr(faithfulness, "remove", lambda clips, removed, fill: seen.append(removed) or clips)
-    evaluate_explanations(
-        model, read_dataset(synthetic_set), FaceIndex.read(synthetic_set),
-        methods=("lrp",), fractions=(0, 0.05), clips_per_video=1, workers=1,
-    )  # fmt: skip
+    measure(synthetic_set, model, methods=("lrp",), fractions=(0, 0.05))
     height, width = seen[0].shape[-2:]
     removed = seen[0][0].float().mean(0)
     assert removed[: height // 4, : width // 4].mean() > 5 * removed[height // 2 :, width // 2 :].mean()
@@ -154,8 +266,6 @@ def test_flat_heat_is_ranked_by_chance_not_by_position(monkeypatch, synthetic_se
 def test_a_mask_that_cannot_be_read_is_counted_and_does_not_stop_the_measurement(
     synthetic_set, trained_run, tmp_path, monkeypatch
 ):
-    from dataclasses import replace
-
     model, _ = load_model(trained_run)
     dataset, index = read_dataset(synthetic_set).select("test"), FaceIndex.read(synthetic_set)
     broken = tmp_path / "mask.mp4"
@@ -173,6 +283,14 @@ def test_a_mask_that_cannot_be_read_is_counted_and_does_not_stop_the_measurement
     [
         ({"split": "holdout"}, "no usable video in the holdout set"),
         ({"methods": ("lrp", "shap")}, "methods holds 'shap'"),
+        ({"methods": ("raw", "raw")}, "methods holds 'raw' twice; expected each once"),
+        ({"methods": ()}, r"methods is \(\); expected a list of one or more"),
+        ({"stabilizers": (0.01, 0.03, 1e-2)}, "stabilizers holds 0.01 twice; expected each once"),
+        ({"stabilizers": (0.01, "0.01")}, "stabilizers holds 0.01 twice; expected each once"),
+        ({"stabilizers": ("reference", "reference")}, "stabilizers holds 'reference' twice"),
+        ({"stabilizers": (0.01, -1)}, 'stabilizer is -1; expected "reference" or a number above 0'),
+        ({"stabilizers": []}, r"stabilizers is \[\]; expected a list of one or more"),
+        ({"stabilizers": 0.01}, r"stabilizers is 0.01; expected a list of one or more"),
         ({"fill": "black"}, "fill is 'black'; expected one of surroundings, grey"),
         ({"fractions": (0.1, 0.2)}, r"fractions are \[0.1, 0.2\]; expected 0 and rising"),
     ],
