@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-# The encoders of test videos are imported as `video_fixtures`.
+# The encoders of test videos are imported as `video_fixtures`, the second program of relevance as `relevance_by_hand`.
 sys.path.insert(0, str(Path(__file__).parent.parent / "dataloading"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 
