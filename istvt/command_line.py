@@ -7,6 +7,7 @@ Heavy packages are imported by the subcommands that need them, so that --help is
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not arguments:
             parser.print_help()
             return USAGE_ERROR
+        for argument in arguments:
+            _check_text(argument)
         options = parser.parse_args(arguments)
         name = options.subcommand
         return commands[name](parser, options[name], console)
@@ -66,6 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _say(errors, refusal)
         return USAGE_ERROR
+
+
+def _check_text(argument: str) -> None:
+    """File names may be any bytes; the parser of options takes text alone, and says so in words of its own."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError as error:
+        printable = os.fsencode(argument).decode(errors="backslashreplace")
+        raise InputError(f"{printable}: is not UTF-8; expected a name in UTF-8, which a link to it may have") from error
 
 
 def _refusal(error: Exception) -> str | None:
@@ -468,7 +480,10 @@ def _add_explain(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "or in the order that the paper prints",
     )
     parser.add_argument(
-        "--normalization", choices=["clip", "frame"], default="clip", help="what the colours are relative to"
+        "--normalization",
+        choices=["clip", "frame"],
+        default="clip",
+        help="the colours reach from the coldest to the hottest cell of the whole clip, or of each frame by itself",
     )
     parser.add_argument("--clips", type=int, default=3, help="clips explained: those that carry the verdict")
     _add_finding(parser)
@@ -504,6 +519,18 @@ def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> in
         )
     score = explanation.score
     console.print(f"{score.verdict} at {score.probability:.1%} fake: {options.video}", highlight=False, soft_wrap=True)
+    explained, scored = len(explanation.clips), len(score.clip_probabilities)
+    if explained < options.clips:
+        console.print(
+            f"clips explained: {explained} of {options.clips} asked for; the {scored} that were scored hold no more "
+            "without a frame in common",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if explanation.skipped:
+        console.print(f"clips that could not be decoded: {len(explanation.skipped)}")
+        for first, reason in explanation.skipped:
+            console.print(f"  from frame {first}: {reason}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"open [bold]{options.out / 'explanation.html'}[/]", soft_wrap=True)
     return 0
 

@@ -100,7 +100,8 @@ def evaluate_checkpoint(
         dtype=resolve_precision(precision, chosen),
         advance=count,
     )
-    skipped = [(item.video.name, item.reason) for item in clips.skipped] + scored.skipped
+    skipped = [(item.video.name, item.reason) for item in clips.skipped]
+    skipped += [(clip.video.name, reason) for clip, reason in scored.skipped]
     if not scored.clips:
         _, first = skipped[0]
         raise InputError(f"{data.root}: no video of the {split} split could be scored; the first reason: {first}")

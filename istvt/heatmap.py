@@ -23,7 +23,7 @@ _DIM = 0.65  # of the greyed picture: less than the slope of the colours' lightn
 
 
 def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
-    """Heat scaled to 0..1, lowest to highest.
+    """Heat scaled to 0..1, lowest to highest, however near they are: a nearly even map gets full contrast too.
 
     Args:
         heat: [T, H, W], any scale.

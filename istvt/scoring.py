@@ -23,13 +23,13 @@ class ScoredClips:
     Attributes:
         clips: the clips that could be decoded.
         logits: float64 [clips], positive = fake.
-        skipped: (video name, reason) of every clip that could not be.
+        skipped: (clip, reason) of every one that could not be.
         decoder: which decoder made them.
     """
 
     clips: list[Clip]
     logits: np.ndarray
-    skipped: list[tuple[str, str]]
+    skipped: list[tuple[Clip, str]]
     decoder: str
 
     def videos(self) -> list[VideoScore]:
@@ -75,5 +75,4 @@ def score_clips(
     model.train(was_training)
     order = torch.cat(positions).tolist() if positions else []
     values = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
-    skipped = [(clip.video.name, reason) for clip, reason in loader.skipped]
-    return ScoredClips([clips[i] for i in order], values, skipped, loader.decoder)
+    return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder)

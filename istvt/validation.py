@@ -52,7 +52,8 @@ def validate(
             dtype=dtype,
             advance=advance,
         )
-    shares = processes.gather(([clip.index for clip in scored.clips], scored.logits, scored.skipped))
+    skipped = [(clip.video.name, reason) for clip, reason in scored.skipped]
+    shares = processes.gather(([clip.index for clip in scored.clips], scored.logits, skipped))
     positions = [position for share, _, _ in shares for position in share]
     scores = score_videos([clips[i] for i in positions], np.concatenate([logits for _, logits, _ in shares]))
     figures = {f"val_{name}": value for name, value in epoch_metrics(scores).items()}

@@ -25,6 +25,15 @@ METHODS: tuple[str, ...] = get_args(Method)
 TARGETS: tuple[str, ...] = get_args(Target)
 ORDERS = ("last_block_first", "literal")
 DEFAULT_STABILIZER = 0.01
+DEFAULT_RULES = {"stabilizer": DEFAULT_STABILIZER, "clamp": CLAMPS[0], "order": ORDERS[0]}
+# Which of them each method reads; the others change nothing.
+RULES: dict[str, tuple[str, ...]] = {
+    "lrp": ("stabilizer", "clamp", "order"),
+    "gradient": ("clamp", "order"),
+    "rollout": ("order",),
+    "raw": (),
+    "gradcam": (),
+}
 
 # Tokens in work at a time: enough for matrix products; of many clips on a GPU a quarter, because there it is launches
 # that cost time, and so that a clip of many takes no more memory than a single one.

@@ -89,7 +89,7 @@ def strip(rows: Sequence[Sequence[np.ndarray]], frame_labels: Sequence[str], tit
 
     size, columns = rows[0][0].shape[0], len(rows[0])
     left, top, gap = 92, 58, 4
-    width = max(left + columns * (size + gap) + MARGIN, left + round(_font(15).getlength(title)) + MARGIN)
+    width = left + max(columns * (size + gap), round(_font(15).getlength(title)), _legend_width(scale_note)) + MARGIN
     canvas = Image.new("RGB", (width, top + 3 * (size + gap) + 40), GROUND)
     draw = ImageDraw.Draw(canvas)
     draw.text((left, 8), title, INK, _font(15))
@@ -155,6 +155,10 @@ def _legend(canvas: object, draw: ImageDraw.ImageDraw, left: int, top: int, note
     draw.text((left, top), "low", SOFT, _font(12))
     canvas.paste(Image.fromarray(ramp), (left + 28, top + 3))
     draw.text((left + 154, top), f"high, {note}", SOFT, _font(12))
+
+
+def _legend_width(note: str) -> int:
+    return 154 + round(_font(12).getlength(f"high, {note}"))
 
 
 def _draw_timeline(

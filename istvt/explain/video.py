@@ -27,7 +27,7 @@ from istvt.scoring import ScoredClips, score_clips
 
 from . import page, pictures
 from .clips import ExplainedClip, explain_clips
-from .explanation import DEFAULT_STABILIZER, TARGETS, checked_settings
+from .explanation import DEFAULT_RULES, DEFAULT_STABILIZER, RULES, TARGETS, checked_settings
 
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip
@@ -91,7 +91,8 @@ def explain_video(
         clips_scored: evenly spread over the video, for the score over time.
         clips_explained: how many of them are explained: those on the side of the verdict, the surest first.
         target: "verdict", "fake" or "real".
-        method, stabilizer, clamp, order: of `istvt.explain.explain`.
+        method, stabilizer, clamp, order: of `istvt.explain.explain`; one that the method does not read keeps its
+            default and is not among the settings that are written.
         normalization: of the colours, over each clip or over each frame.
         device: of a model that is loaded here.
         batch_size: clips in work together.
@@ -103,7 +104,7 @@ def explain_video(
     """
     video, out = Path(video), Path(out)
     _check(target, normalization, clips_explained)
-    checked_settings(method, stabilizer, clamp, order)
+    settings = _settings(method, stabilizer, clamp, order)
     advance = advance or (lambda *_: None)
     model, name = (checkpoint, "model") if isinstance(checkpoint, ISTVT) else _loaded(checkpoint, device)
     face = face or face_entry(video, make_detector(detector) if detect else None)
@@ -113,7 +114,6 @@ def explain_video(
     target = score.verdict if target == "verdict" else target
     chosen = telling_clips(scored, target, clips_explained)
     skipped: list[tuple[Clip, str]] = []
-    settings = {"method": method, "stabilizer": stabilizer, "clamp": clamp, "order": order}
     explained: list[ExplainedClip] = []
     for clip in explain_clips(
         model, chosen, target=target, batch_size=batch_size, workers=workers, skipped=skipped, **settings
@@ -123,7 +123,7 @@ def explain_video(
     if not explained:
         raise InputError(skipped[0][1])
     drawing = _Drawing(video, face, scored, score, explained, target, normalization)
-    left_out = [(-1, reason) for _, reason in scored.skipped] + [(int(c.frames[0]), reason) for c, reason in skipped]
+    left_out = [(int(clip.frames[0]), reason) for clip, reason in (*scored.skipped, *skipped)]
     settings |= {"target": target, "normalization": normalization, "checkpoint": name, "detector": face.detector}
     settings |= {"model": model.config.to_dict()}
     files = _write(out, drawing, settings, left_out, advance)
@@ -148,6 +148,16 @@ def _check(target: str, normalization: str, clips_explained: int) -> None:
             raise InputError(f"{argument} is {value!r}; expected one of {', '.join(expected)}")
     if clips_explained < 1:
         raise InputError(f"clips_explained is {clips_explained}; expected 1 or more")
+
+
+def _settings(method: str, stabilizer: float | str, clamp: str, order: str) -> dict[str, Any]:
+    """The method and the rules that it reads; any other that is not the default would change nothing."""
+    rules = vars(checked_settings(method, stabilizer, clamp, order))
+    for name, default in DEFAULT_RULES.items():
+        if name not in RULES[method] and rules[name] != default:
+            readers = " or ".join(reader for reader, read in RULES.items() if name in read)
+            raise InputError(f"{name} is {rules[name]!r}, but method {method} reads none; expected method {readers}")
+    return {"method": method} | {name: rules[name] for name in RULES[method]}
 
 
 def _loaded(checkpoint: str | Path, device: str) -> tuple[ISTVT, str]:
@@ -194,7 +204,7 @@ class _Drawing:
             for clip in explained
         ]
         self.frames = [decode_frames(video, clip.clip.frames) for clip in explained]
-        self.scale_note = f"relative to the hottest cell of the {normalization}"
+        self.scale_note = f"from the coldest to the hottest cell of the {normalization}, however near they are"
         self.fps = face.fps or 25.0
         middles = [float(np.mean(clip.frames) + 0.5) / self.fps for clip in scored.clips]
         probabilities = (1 / (1 + np.exp(-np.clip(scored.logits, -700, 700)))).tolist()
@@ -249,6 +259,7 @@ def _write(
     skipped: list[tuple[int, str]],
     advance: Callable[[str, int, int], None],
 ) -> dict[str, Path | list[Path]]:
+    earlier = _earlier_strips(out)
     advance("drawing", 0, 4)
     files: dict[str, Any] = {"panels": out / "explanation.mp4", "pasted": out / "in_frame.mp4", "strips": []}
     pictures.write_mp4(files["panels"], drawing.panel_frames(), FRAMES_A_SECOND)
@@ -258,6 +269,8 @@ def _write(
     for number, picture in enumerate(drawing.strips(), start=1):
         files["strips"].append(out / f"clip_{number}.png")
         pictures.write_png(files["strips"][-1], picture)
+    for strip in earlier - set(files["strips"]):
+        strip.unlink()
     advance("drawing", 3, 4)
     data = summary(drawing, settings, skipped)
     files["data"] = out / "explanation.json"
@@ -268,6 +281,13 @@ def _write(
     page.write_page(files["page"], data, files, drawing.timeline)
     advance("drawing", 4, 4)
     return files
+
+
+def _earlier_strips(out: Path) -> set[Path]:
+    """The strips of the explanation that is in `out` already: it may have had more clips."""
+    if not (out / "explanation.json").is_file():
+        return set()
+    return {path for path in out.glob("clip_*.png") if path.stem.removeprefix("clip_").isdecimal()}
 
 
 def summary(drawing: _Drawing, settings: dict[str, Any], skipped: list[tuple[int, str]]) -> dict[str, Any]:

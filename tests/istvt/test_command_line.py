@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
+from dataloading import loader
 from istvt.checkpoint import load_model
 from istvt.command_line import _COMMANDS, main
 
@@ -415,6 +417,35 @@ def test_explain_writes_videos_strips_json_and_a_page_that_opens_from_disk(train
     assert {"explanation.html", "explanation.json", "explanation.mp4", "in_frame.mp4", "clip_1.png"} <= written
 
 
+def test_explain_says_which_clips_were_left_out_and_that_there_are_fewer_than_asked_for(
+    trained_run, synthetic_set, tmp_path, capsys, monkeypatch
+):
+    """Only the page knew it."""
+
+    def read(path, clips, *arguments):
+        samples = zip(clips, whole(path, clips, *arguments), strict=True)
+        return ["it is damaged" if clip.frames[0] == 3 else sample for clip, sample in samples]
+
+    whole = loader.read_decoded
+    monkeypatch.setattr(loader, "read_decoded", read)
+    video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    capsys.readouterr()
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}"]) == 0
+    _, fewer, heading, skipped, opened = capsys.readouterr().out.splitlines()
+    assert fewer.startswith("clips explained: 1 of 3 asked for; the 4 that were scored hold no more")
+    assert heading == "clips that could not be decoded: 1"
+    assert skipped == "  from frame 3: it is damaged"
+    assert opened.startswith("open ")
+
+
+@pytest.mark.parametrize("command", ["explain", "predict"])
+def test_a_file_name_of_other_bytes_than_text_is_one_sentence_that_shows_them(tmp_path, capsys, command):
+    """It was a sentence of Python's codec."""
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    Path(name).write_bytes(b"")
+    assert f"{tmp_path}/caf\\xe9.mp4: is not UTF-8; expected a name in UTF-8" in refused(capsys, [command, name])
+
+
 def test_explain_takes_the_rules_of_the_method_and_refuses_a_wrong_one(trained_run, synthetic_set, tmp_path, capsys):
     video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
     command = ["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}", "--clips=1"]
@@ -423,6 +454,8 @@ def test_explain_takes_the_rules_of_the_method_and_refuses_a_wrong_one(trained_r
     assert (settings["stabilizer"], settings["clamp"], settings["order"]) == (0.1, "before_mean", "literal")
     sentence = "stabilizer is 'small'; expected \"reference\" or a number above 0, such as 0.01"
     assert sentence in refused(capsys, [*command, "--stabilizer=small"])
+    sentence = "stabilizer is 0.3, but method rollout reads none; expected method lrp"
+    assert sentence in refused(capsys, [*command, "--method=rollout", "--stabilizer=0.3"])
 
 
 @pytest.mark.parametrize(

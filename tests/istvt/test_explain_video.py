@@ -5,9 +5,11 @@ import re
 from html.parser import HTMLParser
 
 import av
+import cv2
 import numpy as np
 import pytest
 
+from dataloading import loader
 from dataloading.decode import decode_frames
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
@@ -15,7 +17,7 @@ from dataloading.loader import ClipLoader
 from dataloading.probe import probe
 from istvt import heatmap
 from istvt.checkpoint import load_model
-from istvt.explain import explain
+from istvt.explain import explain, pictures
 from istvt.explain.video import explain_video
 from istvt.prediction import score_video
 
@@ -29,6 +31,17 @@ def video(synthetic_set):
 def explained(video, trained_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("explained")
     return explain_video(video, trained_run, out, detect=False, clips_scored=4, clips_explained=2, workers=1)
+
+
+def undecodable(monkeypatch, frames):
+    """Clips that start at one of these frames cannot be decoded."""
+
+    def read(path, clips, *arguments):
+        read = {int(clip.frames[0]): sample for clip, sample in zip(clips, whole(path, clips, *arguments), strict=True)}
+        return [f"frame {first} is damaged" if first in frames else sample for first, sample in read.items()]
+
+    whole = loader.read_decoded
+    monkeypatch.setattr(loader, "read_decoded", read)
 
 
 def pictures_of(path):
@@ -85,6 +98,65 @@ def test_the_panels_show_the_crop_and_both_overlays_in_their_colours(explained, 
     assert np.abs(expected[1].astype(int) - expected[0]).mean() > 20
 
 
+def test_the_original_frames_are_shown_with_temporal_relevance_and_beside_it_with_spatial(explained, video):
+    shown = iter(pictures_of(explained.files["pasted"]))
+    for clip in explained.clips:
+        temporal, spatial = (heatmap.normalize(maps) for maps in (clip.temporal, clip.spatial))
+        for t, frame in enumerate(decode_frames(video, clip.clip.frames)):
+            pair = [heatmap.paste(frame, heat[t], clip.clip.box).astype(int) for heat in (temporal, spatial)]
+            picture = next(shown)
+            assert np.abs(picture - np.concatenate(pair, axis=1)).mean() < 6
+            assert np.abs(picture - np.concatenate(pair[::-1], axis=1)).mean() > 12
+
+
+def assert_strip_shows(path, clip, video, normalization):
+    """A picture a frame of the crop, below it of temporal and below that of spatial relevance, and no other ones."""
+    strip = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    maps = [heatmap.normalize(maps, normalization) for maps in (clip.temporal, clip.spatial)]
+    for t, frame in enumerate(decode_frames(video, clip.clip.frames)):
+        face = heatmap.crop(frame, clip.clip.box, 150)
+        for row, picture in enumerate([face, *(heatmap.overlay(face, heat[t]) for heat in maps)]):
+            top, left = 58 + 154 * row, 92 + 154 * t
+            np.testing.assert_array_equal(strip[top : top + 150, left : left + 150], picture)
+
+
+def test_a_strip_shows_the_crop_the_temporal_and_the_spatial_relevance_of_every_frame(explained, video):
+    for path, clip in zip(explained.files["strips"], explained.clips, strict=True):
+        assert not np.allclose(heatmap.normalize(clip.temporal), heatmap.normalize(clip.spatial), atol=0.1)
+        assert_strip_shows(path, clip, video, "clip")
+
+
+def test_each_frame_has_a_scale_of_its_own_where_that_is_asked_for(video, trained_run, tmp_path):
+    result = explain_video(video, trained_run, tmp_path, detect=False, clips_scored=1, workers=1, normalization="frame")
+    for maps in (result.clips[0].temporal, result.clips[0].spatial):
+        assert not np.allclose(heatmap.normalize(maps, "frame"), heatmap.normalize(maps, "clip"), atol=0.1)
+    assert_strip_shows(result.files["strips"][0], result.clips[0], video, "frame")
+
+
+def test_the_timeline_shows_every_clip_that_was_scored_at_its_time_and_their_mean(explained, video):
+    fps = probe(video).fps
+    dots = re.findall(r"<title>([0-9.]+) s: ([0-9.]+)</title>", explained.files["page"].read_text())
+    middles = [(np.mean(frames) + 0.5) / fps for frames in explained.score.clip_frames]
+    assert len(dots) == 4
+    assert [float(time) for time, _ in dots] == pytest.approx(middles, abs=0.006)
+    assert [float(p) for _, p in dots] == pytest.approx(explained.score.clip_probabilities, abs=0.0006)
+    assert f"their mean is {explained.score.probability:.3f}" in explained.files["page"].read_text()
+
+
+def test_the_timeline_in_the_video_has_a_dot_where_each_clip_is_and_a_cursor_where_the_frame_is():
+    timeline = pictures.Timeline(centers=[1.0, 3.0], probabilities=[0.25, 1.0], seconds=4.0, score=0.625)
+    black = [np.zeros((64, 64, 3), np.uint8)] * 3
+    shown = pictures.explanation_frame(black, "", timeline, 2.0, "")
+    left, right, top, bottom = 46, 220, 184, 264  # of the chart, below panels of 64 pixels
+
+    def at(seconds, probability):
+        return shown[round(bottom - probability * (bottom - top)), round(left + seconds / 4 * (right - left))]
+
+    assert tuple(at(1, 0.25)) == tuple(at(3, 1)) == pictures.INK
+    assert tuple(at(1, 0.75)) == tuple(at(3, 0.25)) == pictures.GROUND
+    assert tuple(at(2, 0.1)) == tuple(heatmap.colorize(np.array(0.8)))
+
+
 def test_the_crop_that_is_shown_is_the_one_the_model_sees(explained, video, trained_run):
     model, _ = load_model(trained_run)
     clip, size = explained.clips[0].clip, model.config.image_size
@@ -95,8 +167,6 @@ def test_the_crop_that_is_shown_is_the_one_the_model_sees(explained, video, trai
 
 
 def test_there_is_a_strip_a_clip_with_a_column_a_frame(explained):
-    import cv2
-
     assert len(explained.files["strips"]) == len(explained.clips)
     for path in explained.files["strips"]:
         height, width = cv2.imread(str(path)).shape[:2]
@@ -160,7 +230,7 @@ def test_a_file_name_cannot_become_part_of_the_page(video, trained_run, tmp_path
     )  # fmt: skip
     text = result.files["page"].read_text()
     assert "<img src=x" not in text
-    assert "hottest cell of the frame" in text
+    assert "from the coldest to the hottest cell of the frame, however near they are" in text
     assert result.target == "real"
 
 
@@ -177,6 +247,41 @@ def test_rules_other_than_the_default_change_the_maps_and_are_said_in_the_json_a
     for name, value in rules.items():
         assert settings[name] == value
         assert f'<th scope="row">{name}</th><td>{value}</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("method", "read"), [("gradient", {"clamp", "order"}), ("rollout", {"order"}), ("raw", set()), ("gradcam", set())]
+)
+def test_a_rule_that_the_method_does_not_read_is_not_among_its_settings(video, trained_run, tmp_path, method, read):
+    """It was written down as if it had been applied."""
+    result = explain_video(video, trained_run, tmp_path, detect=False, clips_scored=1, workers=1, method=method)
+    settings = json.loads(result.files["data"].read_text())["settings"]
+    assert settings.keys() & {"stabilizer", "clamp", "order"} == read
+
+
+def test_strips_of_an_explanation_with_more_clips_do_not_stay_and_nothing_else_goes(video, trained_run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "clip_4.png").write_text("of somebody else: there is no explanation here yet")
+    options = {"detect": False, "clips_scored": 4, "workers": 1}
+    model = load_model(trained_run)[0]
+    first = explain_video(video, model, out, clips_explained=1, **options)
+    assert (out / "clip_4.png").is_file()
+    for name in ("clip_2.png", "clip_30.png", "clip_art.png"):
+        (out / name).write_bytes(first.files["strips"][0].read_bytes())
+    second = explain_video(video, model, out, clips_explained=1, **options)
+    assert second.files["strips"] == [out / "clip_1.png"]
+    assert {path.name for path in out.glob("*.png")} == {"clip_1.png", "clip_art.png"}
+
+
+def test_clips_that_cannot_be_decoded_are_listed_with_their_first_frame(video, trained_run, tmp_path, monkeypatch):
+    undecodable(monkeypatch, frames=range(2))
+    result = explain_video(video, trained_run, tmp_path, detect=False, clips_scored=5, workers=1)
+    assert result.skipped == [(0, "frame 0 is damaged"), (1, "frame 1 is damaged")]
+    assert [frames[0] for frames in result.score.clip_frames] == [2, 3, 4]
+    data = json.loads(result.files["data"].read_text())
+    assert data["skipped"][1] == {"first_frame": 1, "reason": "frame 1 is damaged"}
+    assert "From frame 1: frame 1 is damaged" in result.files["page"].read_text()
 
 
 def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_the_same(video, tmp_path):
@@ -199,6 +304,11 @@ def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_
         ({"clips_explained": 0}, "clips_explained is 0"),
         ({"stabilizer": -1.0}, "stabilizer is -1.0"),
         ({"clamp": "never"}, "clamp is 'never'; expected one of after_mean, before_mean"),
+        ({"method": "raw", "stabilizer": 0.3}, "stabilizer is 0.3, but method raw reads none; expected method lrp"),
+        (
+            {"method": "gradcam", "order": "literal"},
+            "order is 'literal', but method gradcam reads none; expected method lrp or gradient or rollout",
+        ),
         ({"order": "random"}, "order is 'random'; expected one of last_block_first, literal"),
     ],
 )
