@@ -8,7 +8,14 @@ from rich.console import Console
 
 from istvt import explanation_experiment
 from istvt.explain.faithfulness_average import average, from_dict
-from istvt.explanation_experiment import measure_explanations, section, verdict, write_documents, write_section
+from istvt.explanation_experiment import (
+    measure_explanations,
+    section,
+    stabilizer_verdict,
+    verdict,
+    write_documents,
+    write_section,
+)
 from istvt.settings import DataSettings
 
 
@@ -60,6 +67,37 @@ def test_it_is_said_whether_lrp_is_better_and_when_it_is_not(results):
     assert "with 2 of 2 seeds" in verdict([with_area(first, -1.0), with_area(second, -1.0)])
     assert "with 1 of 2 seeds" in verdict([with_area(first, -9.0), with_area(second, 2.0)])
     assert "does **not** beat" in verdict([with_area(first, 2.0), with_area(second, 2.0)])
+
+
+def with_stabilizer_areas(result, areas):
+    """The same measurement with other mean accuracies, by stabilizer."""
+    orderings = [
+        replace(item, accuracy_area=areas[item.ordering.stabilizer]) if item.ordering.method == "lrp" else item
+        for item in result.orderings
+    ]
+    return replace(result, orderings=orderings)
+
+
+def test_a_stabilizer_is_compared_with_the_default_seed_by_seed_and_what_does_not_tell_them_apart_is_no_reason(results):
+    """The table stood there with "The default is 0.01", as if its figures said so."""
+    first, second = results["surroundings"]
+
+    def measured(*areas):
+        pairs = zip((first, second), areas, strict=True)
+        return [with_stabilizer_areas(result, {0.01: a, "reference": b}) for result, (a, b) in pairs]
+
+    text = explanation_experiment._page({**results, "surroundings": measured((0.60, 0.61), (0.70, 0.73))}, {})
+    assert "| reference | 67.0 | 61.0 / 73.0 | +2.0 ± 1.0 |" in text
+    assert "differ from 0.01 by 2.0 points at most, less than it differs from itself between seeds (10.0)" in text
+    assert (
+        "Better than it with every seed: none; worse: `reference` (2 seeds agree by chance in one of 2 cases)" in text
+    )
+    assert "The default is 0.01: nothing here speaks for another" in text
+    mixed = stabilizer_verdict(measured((0.60, 0.59), (0.70, 0.71)))
+    assert "Better than it with every seed: none; worse: none" in mixed
+    other = stabilizer_verdict(measured((0.70, 0.60), (0.71, 0.62)))
+    assert "by 9.5 points at most, not less than it differs from itself between seeds (1.0)" in other
+    assert "by this alone it would be `reference`" in other
 
 
 def test_the_page_its_picture_and_the_section_hold_every_method(results, tmp_path):
