@@ -53,8 +53,8 @@ class Explanation:
             reaches the logit in the class row alone: with a single block, and with `decomposed_blocks`.
         class_row: [B, H, W], the spatial map of the temporal class row, which the last block reads directly.
         joint: [B, T, H, W], for `attention="joint"` the relevance of each cell to the token the logit is read from.
-        token_relevance: [B, F, S, C], of the tokens (LRP only). Its sum is 1 by the rule "reference"; the default
-            stabilizer loses some on the way, about a tenth.
+        token_relevance: [B, F, S, C], of the tokens (LRP only). Of the 1 at the logit the default stabilizer loses
+            some on the way, about a tenth.
         token_gradient: [B, F, S, C], of the explained logit (methods with gradients).
         blocks: every map of every block, with `keep_maps`.
     """
