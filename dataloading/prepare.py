@@ -2,12 +2,10 @@
 
 import io
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from dataloading.faces.boxes_file import read_boxes, with_boxes
 from dataloading.faces.reuse import reuse_boxes
 from dataloading.probe import probe
 from dataloading.video import Dataset, Video
+from dataloading.worker_processes import worker_processes
 
 WHOLE_FRAME = "none"
 
@@ -180,13 +179,9 @@ def _run(jobs: Sequence[_Job], detector: str, workers: int) -> Iterator[FaceEntr
 
 
 def _in_processes(jobs: Sequence[_Job], detector: str, workers: int) -> Iterator[FaceEntry]:
-    # Spawned, not forked: the caller may hold threads or a CUDA context.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(detector,))
-    try:
+    with worker_processes(workers, _start_worker, (detector,)) as pool:
         for future in as_completed([pool.submit(_prepare_in_worker, job) for job in jobs]):
             yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _isolated(job: _Job, detector: str) -> FaceEntry:
@@ -202,7 +197,6 @@ _prepare_job: Callable[[_Job], FaceEntry]
 
 def _start_worker(detector: str) -> None:
     global _prepare_job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that writes the index
     # The processes are the parallelism. yuface's OpenMP reads this when it is loaded, which happens below.
     os.environ["OMP_NUM_THREADS"] = "1"
     _prepare_job = _worker(detector)

@@ -6,10 +6,13 @@ Heavy packages are imported by the subcommands that need them, so that --help is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +31,9 @@ from .settings import DataSettings, TrainingSettings
 
 USAGE_ERROR = 2
 PROBLEM_FOUND = 1
-STOPPED = 130
+STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+# Commands that keep what they have finished and use it when they are called again.
+GO_ON = ("synthesize", "prepare", "train", "demo", "experiment")
 
 DESCRIPTION = """Detect forged faces in videos, and see where and when the evidence is.
 
@@ -44,23 +49,25 @@ A first run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 1 something was wrong with some input, 2 could not be done)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    console, errors = Console(), Console(stderr=True)
+    console, errors, name = Console(), Console(stderr=True), None
     try:
-        parser, commands = build_parser(_preset_of(arguments))
-        if not arguments:
-            parser.print_help()
-            return USAGE_ERROR
-        for argument in arguments:
-            _check_text(argument)
-        options = parser.parse_args(arguments)
-        name = options.subcommand
-        return commands[name](parser, options[name], console)
+        with _sigterm_stops():
+            parser, commands = build_parser(_preset_of(arguments))
+            if not arguments:
+                parser.print_help()
+                return USAGE_ERROR
+            for argument in arguments:
+                _check_text(argument)
+            options = parser.parse_args(arguments)
+            name = options.subcommand
+            return commands[name](parser, options[name], console)
     except InputError as error:
         _say(errors, str(error))
         return USAGE_ERROR
-    except KeyboardInterrupt:
-        _say(errors, "stopped; what was finished is kept, and the same command goes on from there")
-        return STOPPED
+    except KeyboardInterrupt as stop:
+        kept = "; what was finished is kept, and the same command goes on from there" if name in GO_ON else ""
+        _say(errors, f"stopped{kept}")
+        return TERMINATED if isinstance(stop, _Terminated) else STOPPED
     except Exception as error:
         if another_has_said_why():
             return USAGE_ERROR
@@ -78,6 +85,29 @@ def _check_text(argument: str) -> None:
     except UnicodeEncodeError as error:
         printable = os.fsencode(argument).decode(errors="backslashreplace")
         raise InputError(f"{printable}: is not UTF-8; expected a name in UTF-8, which a link to it may have") from error
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, from whoever ends processes: a person, a scheduler, a machine that is shut down."""
+
+
+@contextlib.contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """Within it SIGTERM is what Ctrl-C is; by itself it would end this process before it could end its workers."""
+    # A process of torchrun may be waiting in a collective, which no handler interrupts: it must still end at once.
+    if "TORCHELASTIC_RUN_ID" in os.environ or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who asks twice does not want to wait
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refusal(error: Exception) -> str | None:
@@ -625,7 +655,6 @@ def _experiment(parser: ArgumentParser, options: Namespace, console: Console) ->
 def _bar(console: Console, description: str) -> Any:
     """A progress bar as a context; what it gives is called with (done, total) and, if that changes, what is done."""
     import contextlib
-    from collections.abc import Iterator
 
     from rich.progress import Progress
 

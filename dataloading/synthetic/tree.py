@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dataloading.errors import InputError
 from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
+from dataloading.worker_processes import worker_processes
 
 SETTINGS_FILE = "synthetic.json"
 GENERATOR_VERSION = 5
@@ -222,9 +221,7 @@ def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
                 _write(task)
                 bar.advance(shown)
             return
-        # Spawned, not forked: the caller may hold threads (torch, the progress bar) that a fork would cut in two.
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        with worker_processes(workers, cv2.setNumThreads, (1,)) as pool:
             for _ in pool.map(_write, tasks, chunksize=VIDEOS_OF_A_PAIR):
                 bar.advance(shown)
 

@@ -1,0 +1,44 @@
+"""Worker processes that end when the process that started them does, however it ends."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+
+@contextmanager
+def worker_processes(
+    count: int, initializer: Callable[..., None], arguments: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of ``count`` processes, each begun by ``initializer(*arguments)``.
+
+    Where the block is left by an exception (a stop by Ctrl-C or SIGTERM is one) what the workers have in hand is
+    dropped: files must be written so that a half of one is none.
+    """
+    # Spawned, not forked: the caller may hold threads (torch, a progress bar) or a CUDA context.
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(initializer, arguments))
+    try:
+        yield pool
+    except BaseException:
+        # The executor itself would wait for every job in hand; from Python 3.14 this is its terminate_workers().
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that writes the results
+    # A worker waits for jobs in a pipe whose other end it holds too: by itself it never learns that nobody is left.
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
