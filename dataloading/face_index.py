@@ -13,7 +13,7 @@ the face's height and width, in pixels of the upright picture. A later line repl
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from dataloading.errors import InputError
 
 FILE_NAME = "face_index.jsonl"
 MARGIN = 1.25
+# What stands for a detector where none looked: the box is the whole picture, or it was made elsewhere.
+WHOLE_FRAME = "none"
+BOXES_FILE = "boxes file"
 
 Box = tuple[float, float, float, float]
 
@@ -36,7 +39,7 @@ class FaceEntry:
         frames: Number of frames of the video; 0 where there is an error.
         fps: Average frame rate.
         width, height: Size of the upright picture in pixels.
-        detector: Who found the face; ``"none"`` for the whole picture.
+        detector: Who found the face; `WHOLE_FRAME` or `BOXES_FILE` where no detector did.
         key_frames: int64 [K], ascending: the frames for which the face is recorded; empty for the whole picture.
         centers: float64 [K, 2]: x, y of the nose tip in pixels.
         sizes: float64 [K]: the larger of the face's height and width in pixels.
@@ -49,7 +52,7 @@ class FaceEntry:
     fps: float = 0.0
     width: int = 0
     height: int = 0
-    detector: str = "none"
+    detector: str = WHOLE_FRAME
     key_frames: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     centers: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     sizes: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -111,7 +114,8 @@ class FaceEntry:
         line = json.loads(text)
         if "error" in line:
             return cls(video=str(line["video"]), error=str(line["error"]))
-        entry = {key: line[key] for key in ("video", "frames", "fps", "width", "height", "detector")}
+        kinds = {"video": str, "frames": int, "fps": float, "width": int, "height": int, "detector": str}
+        entry = {key: kind(line[key]) for key, kind in kinds.items()}
         boxes = line["boxes"]
         if boxes is not None:
             entry["key_frames"] = np.asarray(boxes["frame"], np.int64)
@@ -122,20 +126,35 @@ class FaceEntry:
         return cls(**entry, boxes_of=line.get("boxes_of"))
 
 
+def crop_name(detectors: Iterable[str]) -> str:
+    """What the crops are that these detectors give, in words: ``"faces found by yuface"``."""
+    names = {WHOLE_FRAME: "whole pictures", BOXES_FILE: "faces of a boxes file"}
+    return " and ".join(names.get(detector, f"faces found by {detector}") for detector in sorted(set(detectors)))
+
+
 class FaceIndex:
-    """Face boxes of the videos of a data set, by `Video.name`."""
+    """Face boxes of the videos of a data set, by `Video.name`.
+
+    Attributes:
+        entries: By `Video.name`.
+        path: The file the entries were read from, named in error messages.
+        lines: How many lines of the file hold entries; more than there are entries where some replaced others.
+        broken: Numbers of the lines of the file that are none of an index and were left out.
+    """
 
     def __init__(self, entries: dict[str, FaceEntry] | None = None, path: Path | None = None):
-        """``path``: the file the entries were read from, named in error messages."""
         self.entries = entries or {}
         self.path = path
+        self.lines = len(self.entries)
+        self.broken: list[int] = []
 
     @classmethod
-    def read(cls, root: str | Path) -> "FaceIndex":
+    def read(cls, root: str | Path, *, leave_out_broken: bool = False) -> "FaceIndex":
         """Reads the index of a data set.
 
         Args:
             root: The directory of the data set (with ``face_index.jsonl`` in it), or an index file.
+            leave_out_broken: List lines that are none of an index in ``broken``; their videos have no entry then.
 
         Raises:
             InputError: There is none, or a line other than the last is not a line of an index. A broken last line is
@@ -145,7 +164,7 @@ class FaceIndex:
         path = path / FILE_NAME if path.is_dir() else path
         if not path.is_file():
             raise InputError(f"There is no face index {path}: run `istvt prepare {Path(root)}` first.")
-        entries: dict[str, FaceEntry] = {}
+        index = cls(path=path)
         lines = path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -155,9 +174,16 @@ class FaceIndex:
             except (ValueError, KeyError, TypeError) as error:
                 if number == len(lines):
                     continue
-                raise InputError(f"Line {number} of {path} is not a line of a face index ({error}).") from error
-            entries[entry.video] = entry
-        return cls(entries, path)
+                if not leave_out_broken:
+                    raise InputError(
+                        f"Line {number} of {path} is not a line of a face index ({type(error).__name__}: {error}): "
+                        f"`istvt prepare {path.parent}` drops such lines and looks at their videos again."
+                    ) from error
+                index.broken.append(number)
+                continue
+            index.entries[entry.video] = entry
+            index.lines += 1
+        return index
 
     def __contains__(self, video_name: str) -> bool:
         return video_name in self.entries
@@ -167,6 +193,11 @@ class FaceIndex:
 
     def __iter__(self) -> Iterator[FaceEntry]:
         return iter(self.entries.values())
+
+    def detectors(self, videos: Iterable[str]) -> list[str]:
+        """Who found the faces of these videos (`Video.name`), each once: what `crop_name` puts into words."""
+        entries = (self.entries[name] for name in videos if name in self.entries)
+        return sorted({entry.detector for entry in entries if entry.error is None})
 
     @property
     def errors(self) -> dict[str, str]:

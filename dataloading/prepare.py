@@ -13,16 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataloading.errors import InputError
-from dataloading.face_index import FILE_NAME, FaceEntry, FaceIndex
+from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces import FaceDetector, find_face, make_detector
-from dataloading.faces.boxes_file import DETECTOR as BOXES_FILE
 from dataloading.faces.boxes_file import read_boxes, with_boxes
 from dataloading.faces.reuse import reuse_boxes
 from dataloading.probe import probe
+from dataloading.sampling import CLIP_FRAMES, why_no_clip
 from dataloading.video import Dataset, Video
 from dataloading.worker_processes import worker_processes
-
-WHOLE_FRAME = "none"
 
 
 def prepare(
@@ -33,6 +31,8 @@ def prepare(
     boxes: str | Path | None = None,
     every: int = 5,
     workers: int = 2,
+    replace: bool = False,
+    before: Callable[[], None] | None = None,
     index_path: str | Path | None = None,
     progress: bool = True,
 ) -> FaceIndex:
@@ -40,18 +40,21 @@ def prepare(
 
     Each video is one line, written as soon as it is done: a run that was stopped goes on where it was, and videos that
     could not be used are tried again. A fake takes the boxes of the original it was made from wherever they fit. No
-    video stops the run; those that cannot be used are in the index with the reason, and listed at the end.
+    video stops the run; those that cannot be used are in the index with the reason, and listed at the end. Lines of the
+    index that are damaged, or that a later one replaced, are gone at the end of a run.
 
     Args:
         dataset: From `read_dataset`.
-        detector: One of `dataloading.faces.DETECTORS`, or ``"auto"`` for the best one installed. Videos that another
-            detector looked at are done again.
+        detector: One of `dataloading.faces.DETECTORS`, or ``"auto"`` for the best one installed.
         detect: False records the whole picture as the box, for videos that are face crops already. Nothing is decoded.
         boxes: A JSON file ``{video: [[frame, x0, y0, x1, y1], ...]}`` with boxes made elsewhere; videos that it does
             not name are looked at as usual.
         every: Look at every so many frames.
         workers: Processes; with 1 everything happens in this one. They are spawned, so a script that calls this needs
             the usual ``if __name__ == "__main__"``.
+        replace: Do again the videos whose boxes in the index are of another kind than those asked for here (of another
+            detector, or whole pictures). Without it a set that has such videos is refused: they may have taken hours.
+        before: Called once, when all arguments are found right and before the first video.
         index_path: The index file, where it cannot be written beside the set.
         progress: Show a progress bar and a summary on standard error.
 
@@ -59,7 +62,8 @@ def prepare(
         The whole index, with the videos that were there already.
 
     Raises:
-        InputError: An argument is wrong, the detector is not installed, or the index cannot be written.
+        InputError: An argument is wrong, the detector is not installed, the index cannot be written, or it holds what
+            would be replaced.
     """
     for argument, value in (("every", every), ("workers", workers)):
         if value < 1:
@@ -69,8 +73,14 @@ def prepare(
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
     path = Path(index_path) if index_path is not None else dataset.root / FILE_NAME
     with _append_to(path) as file:
-        index = FaceIndex.read(path)
-        todo = _todo(dataset.videos, index, detector, given)
+        index = FaceIndex.read(path, leave_out_broken=True)
+        todo, superseded = _todo(dataset.videos, index, detector, given)
+        if superseded and not replace:
+            raise InputError(_would_replace(index, superseded, detector, given, len(dataset)))
+        if before:
+            before()
+        if progress:
+            _say_what_goes(index, superseded)
         # Originals first: the fakes made from them need only a look.
         names = {video.name for video in dataset.videos}
         waves = (
@@ -88,19 +98,30 @@ def prepare(
                     file.write(line + "\n")
                     file.flush()
                     index.entries[entry.video] = FaceEntry.from_json(line)
+                    index.lines += 1
                     bar.advance(shown)
+    if index.broken or index.lines > len(index):
+        _rewrite(index)
     if progress:
         _console().print(format_preparation(index, dataset.videos), markup=False, highlight=False, soft_wrap=True)
     return index
 
 
+def unusable(index: FaceIndex, videos: Iterable[Video], frames: int = CLIP_FRAMES) -> list[str]:
+    """A sentence for each of these videos that gives no clip of so many frames, whatever the reason."""
+    reasons = [why_no_clip(video, index.entry(video.name), frames) for video in videos]
+    return [reason for reason in reasons if reason is not None]
+
+
 def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
     """What the index says of these videos: counts, and the reason for each that cannot be used."""
-    entries = [index.entry(video.name) for video in videos]
-    errors = [entry.error for entry in entries if entry.error is not None]
-    reused = sum(entry.boxes_of is not None for entry in entries)
-    whole = sum(entry.whole_frame for entry in entries)
-    parts = [f"{len(entries) - len(errors)} of {len(entries)} videos can be used"]
+    reasons = {video.name: why_no_clip(video, index.entry(video.name)) for video in videos}
+    usable = [index.entry(name) for name, reason in reasons.items() if reason is None]
+    errors = [reason for name, reason in reasons.items() if reason and index.entry(name).error is not None]
+    short = [reason for name, reason in reasons.items() if reason and index.entry(name).error is None]
+    reused = sum(entry.boxes_of is not None for entry in usable)
+    whole = sum(entry.whole_frame for entry in usable)
+    parts = [f"{len(usable)} of {len(reasons)} videos can be used"]
     if reused:
         parts.append(f"{reused} of them with the boxes of their original")
     if whole:
@@ -108,6 +129,9 @@ def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
     lines = [f"{index.path}: {', '.join(parts)}."]
     if errors:
         lines += [f"{len(errors)} cannot be used:", *(f"  {error}" for error in errors)]
+    if short:
+        what = f"give no clip of {CLIP_FRAMES} frames (--model.frames may ask for others)"
+        lines += [f"{len(short)} {what}:", *(f"  {reason}" for reason in short)]
     return "\n".join(lines)
 
 
@@ -121,8 +145,10 @@ class _Job:
     original: FaceEntry | None
 
 
-def _todo(videos: Sequence[Video], index: FaceIndex, detector: str, given: dict[str, np.ndarray]) -> list[Video]:
-    """The videos without a usable entry of the kind that is wanted."""
+def _todo(
+    videos: Sequence[Video], index: FaceIndex, detector: str, given: dict[str, np.ndarray]
+) -> tuple[list[Video], list[FaceEntry]]:
+    """The videos without a usable entry of the kind that is wanted, and the usable entries of another kind."""
 
     def is_done(entry: FaceEntry | None) -> bool:
         if entry is None or entry.error is not None:
@@ -131,7 +157,48 @@ def _todo(videos: Sequence[Video], index: FaceIndex, detector: str, given: dict[
             return is_done(index.entries.get(entry.boxes_of))
         return entry.detector == (BOXES_FILE if entry.video in given else detector)
 
-    return [video for video in videos if not is_done(index.entries.get(video.name))]
+    todo = [video for video in videos if not is_done(index.entries.get(video.name))]
+    found = [index.entries[video.name] for video in todo if video.name in index]
+    return todo, [entry for entry in found if entry.error is None]
+
+
+def _would_replace(
+    index: FaceIndex, superseded: Sequence[FaceEntry], detector: str, given: dict[str, np.ndarray], videos: int
+) -> str:
+    """The sentence that refuses to throw away what an earlier run found."""
+    there = {entry.detector for entry in superseded}
+    wanted = {BOXES_FILE if entry.video in given else detector for entry in superseded}
+    keep = {WHOLE_FRAME: ", and --no-detect goes on with what is there", BOXES_FILE: ""}
+    kept = keep.get(min(there), f", and --detector {min(there)} goes on with what is there") if len(there) == 1 else ""
+    return (
+        f"{index.path} has {crop_name(there)} for {len(superseded)} of {videos} videos, and this run would have "
+        f"{crop_name(wanted)} in their place: --replace does that{kept}."
+    )
+
+
+def _say_what_goes(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
+    """One sentence on each kind of line that the file will have lost."""
+    sentences = []
+    if superseded:
+        kind = crop_name(entry.detector for entry in superseded)
+        sentences.append(f"{len(superseded)} videos that {index.path} has {kind} for are done again (--replace).")
+    if index.broken:
+        numbers = ", ".join(map(str, index.broken[:10])) + ", ..." * (len(index.broken) > 10)
+        many = "s" * (len(index.broken) > 1)
+        sentences.append(
+            f"{index.path}: {len(index.broken)} damaged line{many} (number{many} {numbers}) dropped; videos without "
+            "another line are looked at again."
+        )
+    for sentence in sentences:
+        _console().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _rewrite(index: FaceIndex) -> None:
+    """One line a video, in place of the whole file or not at all."""
+    path = index.path.resolve()
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _append_to(path: Path) -> io.TextIOWrapper:

@@ -13,6 +13,8 @@ from dataloading.errors import InputError
 from dataloading.face_index import Box, FaceEntry, FaceIndex
 from dataloading.video import CLASSES, Video
 
+CLIP_FRAMES = 6  # T of the paper
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
@@ -56,7 +58,7 @@ class Clips(list[Clip]):
 def evaluation_clips(
     videos: Sequence[Video],
     index: FaceIndex,
-    frames: int = 6,
+    frames: int = CLIP_FRAMES,
     clips_per_video: int = 4,
     first_frames: int | None = 270,
 ) -> Clips:
@@ -107,7 +109,7 @@ class TrainingClips:
         self,
         videos: Sequence[Video],
         index: FaceIndex,
-        frames: int = 6,
+        frames: int = CLIP_FRAMES,
         clips_per_video: int = 4,
         seed: int = 0,
         rank: int = 0,
@@ -193,23 +195,28 @@ def _usable_videos(
             skipped.append(SkippedVideo(video, f"{video.path} is not in the face index: run `istvt prepare` again."))
             continue
         entry = index.entry(video.name)
-        reason = _unusable(entry, frames, first_frames)
+        reason = why_no_clip(video, entry, frames, first_frames)
         if reason is None:
             usable.append((video, _starts(entry, frames, first_frames)))
         else:
-            skipped.append(SkippedVideo(video, f"{video.path}: {reason}"))
+            skipped.append(SkippedVideo(video, reason))
     return usable, skipped
 
 
-def _unusable(entry: FaceEntry, frames: int, first_frames: int | None) -> str | None:
+def why_no_clip(
+    video: Video, entry: FaceEntry, frames: int = CLIP_FRAMES, first_frames: int | None = None
+) -> str | None:
+    """The sentence that says why a video gives no clip of so many frames, and names it; None where it gives one."""
     if entry.error is not None:
-        return entry.error
+        # It names the file already, as it was called when it was looked at.
+        return entry.error if video.name in entry.error else f"{video.path}: {entry.error}"
     if entry.frames < frames:
-        return f"has {entry.frames} frames; a clip needs {frames}."
+        return f"{video.path}: has {entry.frames} frame{'s' * (entry.frames != 1)}; a clip needs {frames}."
     if not _starts(entry, frames, first_frames):
         first, last = entry.face_range
         within = "" if first_frames is None else f" within the first {first_frames}"
-        return f"shows a face in frames {first} to {last} only; a clip needs {frames} frames{within}."
+        shown = f"frame {first}" if first == last else f"frames {first} to {last}"
+        return f"{video.path}: shows a face in {shown} only; a clip needs {frames} frames{within}."
     return None
 
 

@@ -225,18 +225,22 @@ def _add_prepare(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument("--boxes", type=Path | None, default=None, help="JSON file of face boxes made elsewhere")
     parser.add_argument("--every", type=int, default=5, help="look for the face on every so many frames")
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="do videos again whose boxes are there but of another kind than asked for",
+    )
 
 
 def _prepare(parser: ArgumentParser, options: Namespace, console: Console) -> int:
     """Find the main face of every video of a data set and write its boxes to face_index.jsonl in the set's root.
 
-    Goes on where an earlier run stopped. A video without a face, too short or damaged is recorded with the reason,
-    listed at the end, and never stops the run (the exit status is 1 then)."""
+    Goes on where an earlier run stopped. A video without a face, too short for a clip or damaged is listed at the end
+    with the reason, and never stops the run (the exit status is 1 then)."""
     from dataloading import format_summary, read_dataset
-    from dataloading.prepare import prepare
+    from dataloading.prepare import prepare, unusable
 
     dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
-    console.print(format_summary(dataset.summary()), markup=False, highlight=False)
     index = prepare(
         dataset,
         detector=options.detector,
@@ -244,9 +248,10 @@ def _prepare(parser: ArgumentParser, options: Namespace, console: Console) -> in
         boxes=options.boxes,
         every=options.every,
         workers=options.workers,
+        replace=options.replace,
+        before=lambda: console.print(format_summary(dataset.summary()), markup=False, highlight=False),
     )
-    failed = {video.name for video in dataset.videos} & index.errors.keys()
-    return PROBLEM_FOUND if failed else 0
+    return PROBLEM_FOUND if unusable(index, dataset.videos) else 0
 
 
 def _add_dataset(parser: ArgumentParser, base: ISTVTConfig) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry
+from dataloading.face_index import BOXES_FILE, FaceEntry
 from dataloading.layouts.files import read_json
 from dataloading.video import Dataset
 
-DETECTOR = "boxes file"
 ROW = "[frame, x0, y0, x1, y1]"
 
 
@@ -53,7 +52,7 @@ def with_boxes(entry: FaceEntry, rows: np.ndarray) -> FaceEntry:
     corners = rows[:, 1:]
     return replace(
         entry,
-        detector=DETECTOR,
+        detector=BOXES_FILE,
         key_frames=rows[:, 0].astype(np.int64),
         centers=(corners[:, :2] + corners[:, 2:]) / 2,
         sizes=(corners[:, 2:] - corners[:, :2]).max(axis=1),

@@ -107,14 +107,80 @@ def test_what_is_done_is_not_done_again(tree):
     assert (tree / "face_index.jsonl").read_bytes() == before
 
 
-def test_another_detector_or_none_does_everything_again(tree):
+def test_another_detector_or_none_does_everything_again_if_that_is_asked_for(tree):
     dataset = read_dataset(tree).select(split="test")
     run(dataset)
     for other in installed_detectors()[1:]:
         # OpenCV misses some of these small faces.
-        assert {entry.detector for entry in run(dataset, detector=other) if entry.error is None} == {other}
-    assert {entry.detector for entry in run(dataset, detect=False)} == {"none"}
-    assert {entry.detector for entry in run(dataset)} == {make_detector().name}
+        found = run(dataset, detector=other, replace=True)
+        assert {entry.detector for entry in found if entry.error is None} == {other}
+    assert {entry.detector for entry in run(dataset, detect=False, replace=True)} == {"none"}
+    assert {entry.detector for entry in run(dataset, replace=True)} == {make_detector().name}
+
+
+def test_boxes_of_another_kind_are_not_replaced_unasked(tree, capsys):
+    """Hours of detection used to be superseded without a word by a forgotten or an added --no-detect."""
+    dataset, name = read_dataset(tree).select(manipulation="original"), make_detector().name
+    run(dataset)
+    before = (tree / "face_index.jsonl").read_bytes()
+    with pytest.raises(InputError) as refusal:
+        run(dataset, detect=False)
+    assert str(refusal.value) == (
+        f"{tree}/face_index.jsonl has faces found by {name} for 4 of 4 videos, and this run would have whole pictures "
+        f"in their place: --replace does that, and --detector {name} goes on with what is there."
+    )
+    assert (tree / "face_index.jsonl").read_bytes() == before
+    run(dataset, detect=False, replace=True, progress=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"4 videos that {tree}/face_index.jsonl has faces found by {name} for are done again (--replace)." in said
+    with pytest.raises(InputError, match=r"has whole pictures for 4 of 4 .* and --no-detect goes on"):
+        run(dataset)
+
+
+def test_lines_that_were_replaced_are_gone_at_the_end(tree):
+    """They used to pile up in the file."""
+    dataset = read_dataset(tree).select(split="test")
+    run(read_dataset(tree))
+    run(dataset, detect=False, replace=True)
+    names = [line["video"] for line in lines(tree)]
+    assert len(names) == len(set(names)) == 16
+    of_test = {video.name for video in dataset.videos}
+    assert {line["video"] for line in lines(tree) if line["boxes"] is None} == of_test
+    assert [path.name for path in tree.iterdir() if "face_index" in path.name] == ["face_index.jsonl"]
+
+
+def test_damaged_lines_are_dropped_counted_and_their_videos_looked_at_again(tree, capsys):
+    """One such line used to be a dead end: every command refused, `prepare` too."""
+    dataset = read_dataset(tree)
+    complete = run(dataset)
+    path = tree / "face_index.jsonl"
+    written = path.read_text().splitlines(keepends=True)
+    lost = json.loads(written[4])["video"]
+    path.write_text("".join([*written[:4], written[4][:30] + "\n", "null\n", *written[5:]]))
+    with pytest.raises(InputError, match=rf"Line 5 of .*: `istvt prepare {tree}` drops such lines"):
+        FaceIndex.read(tree)
+    repaired = run(dataset, progress=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 damaged lines (numbers 5, 6) dropped; videos without another line are looked at again." in said
+    assert repaired.entry(lost).to_json() == complete.entry(lost).to_json()
+    assert len(FaceIndex.read(tree)) == 16
+
+
+def test_videos_too_short_for_a_clip_are_counted_and_named(tree):
+    """They were counted as usable, and only training said that they were not."""
+    dataset = read_dataset(tree).select(manipulation="original")
+    for number, frames in (("000", 3), ("002", 1)):
+        write_numbered(tree.parent, number, frames=frames)
+        shutil.move(tree.parent / f"{number}.mp4", tree / ORIGINALS / f"{number}.mp4")
+    index = run(dataset, detect=False)
+    assert index.entry(f"{ORIGINALS}/000").frames == 3
+    said = format_preparation(index, dataset.videos).splitlines()
+    assert said[0].endswith("2 of 4 videos can be used, 2 of them as whole pictures.")
+    assert said[1:] == [
+        "2 give no clip of 6 frames (--model.frames may ask for others):",
+        f"  {tree / ORIGINALS / '000.mp4'}: has 3 frames; a clip needs 6.",
+        f"  {tree / ORIGINALS / '002.mp4'}: has 1 frame; a clip needs 6.",
+    ]
 
 
 def test_without_detection_the_whole_picture_is_the_box_and_nothing_is_decoded(tree, monkeypatch):
@@ -251,7 +317,9 @@ def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fake
         "somewhere/else": [[0, 1, 1, 2, 2]],
     }
     (tree / "boxes.json").write_text(json.dumps(by_key))
-    index = run(dataset, boxes=tree / "boxes.json")
+    with pytest.raises(InputError, match=r"and this run would have faces of a boxes file and faces found by"):
+        run(dataset, boxes=tree / "boxes.json")
+    index = run(dataset, boxes=tree / "boxes.json", replace=True)
     detectors = {name[-3:]: index.entry(name).detector for name in rows}
     assert detectors == {"000": "boxes file", "001": "boxes file", "002": "boxes file", "003": make_detector().name}
     # The square is 1.25 times the given box.
