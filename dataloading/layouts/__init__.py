@@ -45,7 +45,7 @@ def read_dataset(
     """Reads the videos of a data set, with their official split and labels (real 0, fake 1).
 
     No video is opened. What is not used is in `Dataset.left_out` with the reason; where a set has no official split,
-    one is made by identity and `Dataset.notes` says so.
+    one is made by identity (by file name where nobody is named) and `Dataset.notes` says so.
 
     Args:
         root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognised.
@@ -59,9 +59,7 @@ def read_dataset(
     root = Path(root)
     if layout != "auto" and layout not in _LAYOUTS:
         raise InputError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}.")
-    if not root.is_dir():
-        problem = "is not a directory" if root.exists() else "does not exist"
-        raise InputError(f"{root} {problem}; expected the directory of a data set.")
+    require_directory(root)
     if layout == "auto":
         root, layout = _recognise(root)
     if originals is not None and layout != "deeper-forensics":
@@ -69,11 +67,29 @@ def read_dataset(
     return _LAYOUTS[layout].read(root, compression, Path(originals) if originals is not None else None)
 
 
+def require_directory(root: Path) -> None:
+    """Raises InputError where there is no such directory: what can be said of a data set without reading it."""
+    if not root.is_dir():
+        problem = "is not a directory" if root.exists() else "does not exist"
+        raise InputError(f"{root} {problem}; expected the directory of a data set.")
+
+
 def _recognise(root: Path) -> tuple[Path, str]:
     inside = directories(root)
-    for place in (root, *(inside if len(inside) == 1 else ())):
-        for name, layout in _LAYOUTS.items():
-            if layout.recognise(place):
-                return place, name
+    name = _layout_of(root)
+    # DFDC is recognised by lists up to three levels down, so that it would swallow the data sets beside it.
+    if name is not None and not (name == dfdc.NAME and any(_layout_of(p) not in (None, name) for p in inside)):
+        return root, name
+    sets = [place.name for place in inside if _layout_of(place)]
+    if len(sets) == len(inside) == 1:
+        return inside[0], _layout_of(inside[0])
+    if sets:
+        what = "is no data set itself but holds one" if len(sets) == 1 else "holds several data sets"
+        give = root / sets[0] if len(sets) == 1 else "one of them"
+        raise InputError(f"{root} {what}: {', '.join(sets)}; give {give}.")
     looked_for = "; ".join(f"{name}: {layout.expected}" for name, layout in _LAYOUTS.items())
     raise InputError(f"{root} fits no layout that is known here. Looked for {looked_for}.")
+
+
+def _layout_of(place: Path) -> str | None:
+    return next((name for name, layout in _LAYOUTS.items() if layout.recognise(place)), None)

@@ -17,6 +17,8 @@ class Candidate:
         path: The file.
         label: 0 for real, 1 for fake.
         people: Who is in it, first the one whose body and scene are shown.
+        people_known: Whether ``people`` are people; where the data set does not say who is in a video, they stand for
+            the video itself or for its original.
         manipulation: As `Video.manipulation`.
         split: The official split, or None where none is given.
         identity: As `Video.identity`; by default the first of ``people``.
@@ -34,6 +36,7 @@ class Candidate:
     original: Path | None = None
     mask: Path | None = None
     root: Path | None = None
+    people_known: bool = True
 
 
 def with_made_split(
@@ -50,6 +53,26 @@ def with_made_split(
         else:
             kept.append(replace(candidate, split=split, identity=identity))
     return kept
+
+
+def describe(what: str, shares: Mapping[str, float], candidates: Sequence[Candidate], by: str = "file name") -> str:
+    """The sentence that says that a split was made, for `Dataset.notes`.
+
+    Args:
+        what: Its beginning: why it was made.
+        shares: Those of the splits.
+        candidates: What is split.
+        by: What keeps videos together where nobody is named.
+    """
+    unknown = sum(not candidate.people_known for candidate in candidates)
+    kept_apart = "no named person in two splits"
+    if unknown == len(candidates):
+        kept_apart = "who is in them is not known, so a person may be in two splits"
+    elif unknown:
+        kept_apart += f", but who is in {unknown} of {len(candidates)} videos is not known"
+    by = by if unknown == len(candidates) else "identity"
+    parts = ", ".join(f"{share:.0%} {split}" for split, share in shares.items())
+    return f"{what}: made here by {by} ({parts}; {kept_apart}; the same on every machine)."
 
 
 def to_dataset(

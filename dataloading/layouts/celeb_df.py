@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataloading.errors import InputError
-from dataloading.layouts.candidate import Candidate, to_dataset, with_made_split
+from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.files import add_unknown_places, child_directory, read_text, videos_in
-from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING, describe
+from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
 from dataloading.video import CLASSES, FAKE, REAL, Dataset, LeftOut
 
 NAME = "celeb-df"
@@ -52,14 +52,16 @@ def read(root: Path) -> Dataset:
     notes: list[str] = []
     test = _test_files(root, {(_key(candidate.path)): candidate.path for candidate in found}, left_out, notes)
     if test is None:
-        notes.append(describe(f"There is no {TEST_LIST}, so the split is", THREE_WAY))
+        notes.append(describe(f"There is no {TEST_LIST}, so the split is", THREE_WAY, found))
         videos = with_made_split(found, THREE_WAY, left_out)
     else:
         tested = [replace(candidate, split="test") for candidate in found if candidate.path in test]
         rest = [candidate for candidate in found if candidate.path not in test]
         videos = tested + with_made_split(rest, VALIDATION_FROM_TRAINING, left_out)
         notes.append(
-            describe("There is no official validation set; from the training people it is", VALIDATION_FROM_TRAINING)
+            describe(
+                "There is no official validation set; from the training people it is", VALIDATION_FROM_TRAINING, rest
+            )
         )
         notes += _shared_people(videos)
     add_unknown_places(root, [candidate.path for candidate in found], left_out)
@@ -71,9 +73,10 @@ def _candidate(path: Path, directory: str) -> Candidate:
     if label == FAKE:
         name = _FAKE_NAME.fullmatch(path.stem)
         people = (name["target"], name["source"]) if name else (path.stem,)
-        return Candidate(path, FAKE, people, "Celeb-synthesis")
+        return Candidate(path, FAKE, people, "Celeb-synthesis", people_known=name is not None)
     name = _REAL_NAME.fullmatch(path.stem)
-    return Candidate(path, REAL, (name["target"],) if name else (f"{directory}/{path.stem}",))
+    people = (name["target"],) if name else (f"{directory}/{path.stem}",)
+    return Candidate(path, REAL, people, people_known=name is not None)
 
 
 def _with_originals(found: Sequence[Candidate]) -> list[Candidate]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from dataloading.errors import InputError
 from dataloading.layouts import faceforensics
-from dataloading.layouts.candidate import Candidate, to_dataset, with_made_split
+from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.files import add_unknown_places, directories, read_text, videos_in, walk
-from dataloading.layouts.identity_split import THREE_WAY, describe
+from dataloading.layouts.identity_split import THREE_WAY
 from dataloading.video import FAKE, SPLITS, Dataset, LeftOut
 
 NAME = "deeper-forensics"
@@ -70,7 +70,7 @@ def read(root: Path, compression: str = "c23", originals: Path | None = None) ->
         real = []  # originals alone are not this data set
     split_of = _read_lists(root)
     if split_of is None:
-        notes.append(describe("There are no lists/splits, so the split is", THREE_WAY))
+        notes.append(describe("There are no lists/splits, so the split is", THREE_WAY, [*real, *fake]))
         videos = with_made_split([*real, *fake], THREE_WAY, left_out)
     else:
         videos = _official(root, real, fake, split_of, left_out)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from dataloading.errors import InputError
-from dataloading.layouts.candidate import Candidate, to_dataset, with_made_split
+from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.files import add_unknown_places, files_named, is_video, read_json, read_text, videos_in
-from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING, describe
+from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
 from dataloading.video import FAKE, ORIGINAL, REAL, Dataset, LeftOut
 
 NAME = "dfdc"
@@ -26,6 +26,7 @@ DEPTH = 3
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _LABELS = {"real": REAL, "fake": FAKE, "0": REAL, "1": FAKE}
+BY_ORIGINAL = "original, with which its fakes stay"
 NO_LABEL = "no label (REAL or FAKE) is given"
 
 
@@ -53,11 +54,16 @@ def read(root: Path) -> Dataset:
     rest = [candidate for candidate in found if candidate.split not in ("val", "test")]
     given = {candidate.split for candidate in official}
     if rest and "test" not in given:
-        notes.append(describe("There is no labelled test set, so the split is", THREE_WAY))
+        notes.append(describe("There is no labelled test set, so the split is", THREE_WAY, rest, BY_ORIGINAL))
         rest = with_made_split(rest, THREE_WAY, left_out)
     elif rest and "val" not in given:
         notes.append(
-            describe("There is no official validation set; from the training parts it is", VALIDATION_FROM_TRAINING)
+            describe(
+                "There is no official validation set; from the training parts it is",
+                VALIDATION_FROM_TRAINING,
+                rest,
+                BY_ORIGINAL,
+            )
         )
         rest = with_made_split(rest, VALIDATION_FROM_TRAINING, left_out)
     add_unknown_places(root, [candidate.path for candidate in found], left_out)
@@ -89,9 +95,11 @@ def _part(metadata: Path, left_out: list[LeftOut]) -> list[Candidate]:
 
 def _candidate(path: Path, label: int, split: str | None, original: object) -> Candidate:
     if label == REAL or not isinstance(original, str):
-        return Candidate(path, label, (path.stem,), ORIGINAL if label == REAL else "DFDC", split)
+        manipulation = ORIGINAL if label == REAL else "DFDC"
+        return Candidate(path, label, (path.stem,), manipulation, split, people_known=False)
     original_path = path.parent / original
-    return Candidate(path, FAKE, (original_path.stem,), "DFDC", split, original=original_path)
+    people = (original_path.stem,)
+    return Candidate(path, FAKE, people, "DFDC", split, original=original_path, people_known=False)
 
 
 def _labelled_test(labels: Path, left_out: list[LeftOut]) -> list[Candidate]:

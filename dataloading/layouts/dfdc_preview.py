@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataloading.errors import InputError
-from dataloading.layouts.candidate import Candidate, to_dataset, with_made_split
+from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.files import UNKNOWN_PLACE, add_unknown_places, read_json
-from dataloading.layouts.identity_split import VALIDATION_FROM_TRAINING, describe
+from dataloading.layouts.identity_split import VALIDATION_FROM_TRAINING
 from dataloading.video import FAKE, ORIGINAL, REAL, Dataset, LeftOut
 
 NAME = "dfdc-preview"
@@ -59,7 +59,9 @@ def read(root: Path) -> Dataset:
     notes = []
     if rest:
         notes.append(
-            describe("There is no official validation set; from the training people it is", VALIDATION_FROM_TRAINING)
+            describe(
+                "There is no official validation set; from the training people it is", VALIDATION_FROM_TRAINING, rest
+            )
         )
     used = [candidate.path for candidate in test + rest]
     videos = test + with_made_split(rest, VALIDATION_FROM_TRAINING, left_out)

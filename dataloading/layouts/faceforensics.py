@@ -22,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataloading.errors import InputError
-from dataloading.layouts.candidate import Candidate, to_dataset, with_made_split
+from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.files import add_unknown_places, directories, read_json, videos_in
-from dataloading.layouts.identity_split import THREE_WAY, describe
+from dataloading.layouts.identity_split import THREE_WAY
 from dataloading.video import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
 
 NAME = "faceforensics"
@@ -204,9 +204,10 @@ def _with_split(
                 f"{root}: none of its {len(others)} videos is named in its split files, which name {len(split_of)}."
             )
     if without:
-        notes.append(describe(f"No split files ({WHERE_THE_SPLIT_IS} belong in {root}), so the split is", THREE_WAY))
+        missing = f"No split files ({WHERE_THE_SPLIT_IS} belong in {root}), so the split is"
+        notes.append(describe(missing, THREE_WAY, without))
     if actors:
-        notes.append(describe("DeepFakeDetection (actors) has no official split, so its split is", THREE_WAY))
+        notes.append(describe("DeepFakeDetection (actors) has no official split, so its split is", THREE_WAY, actors))
     made = with_made_split(without, THREE_WAY, left_out) + with_made_split(actors, THREE_WAY, left_out)
     return official + made
 

@@ -14,7 +14,7 @@ STRADDLES = "shows people of two different splits"
 def split_by_identity(
     people: Sequence[Sequence[str]], labels: Sequence[int], shares: Mapping[str, float]
 ) -> list[tuple[str, str | None]]:
-    """Puts every video in a split, such that no person is in two; the same on every machine.
+    """Puts every video in a split, such that none of ``people`` is in two; the same on every machine.
 
     People that appear in a video together belong to one group, and so do those linked over several videos. Where that
     ties more than half of a set of more than ten people into one group (as in Celeb-DF, where nearly everybody is
@@ -47,12 +47,6 @@ def split_by_identity(
         splits = {split_of[group_of[person]] for person in persons}
         result.append((group_of[persons[0]], splits.pop() if len(splits) == 1 else None))
     return result
-
-
-def describe(what: str, shares: Mapping[str, float]) -> str:
-    """The sentence that says that a split was made, for `Dataset.notes`."""
-    parts = ", ".join(f"{share:.0%} {split}" for split, share in shares.items())
-    return f"{what}: made here by identity ({parts}; no person in two splits; the same on every machine)."
 
 
 def _groups(people: Sequence[Sequence[str]]) -> dict[str, str]:

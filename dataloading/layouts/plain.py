@@ -11,11 +11,11 @@ or alike but for their directory are kept in one split.
 
 from pathlib import Path
 
-from dataloading.layouts.candidate import Candidate, to_dataset, with_made_split
+from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.faceforensics import original_of_name, people_of_name
 from dataloading.layouts.files import add_unknown_places, child_directory, videos_in
-from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING, describe
-from dataloading.video import FAKE, REAL, SPLITS, Dataset, LeftOut
+from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
+from dataloading.video import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
 
 NAME = "plain"
 EXPECTED = "real/ and fake/ with videos, or train/, val/ and test/ with real/ and fake/ in each"
@@ -40,11 +40,11 @@ def read(root: Path) -> Dataset:
     without = _read_classes(root, None, left_out)
     known = [candidate.path for candidate in (*candidates, *without)]
     if without:
-        notes.append(describe("No split is given for real/ and fake/, so it is", THREE_WAY))
+        notes.append(describe("No split is given for real/ and fake/, so it is", THREE_WAY, without))
         candidates += with_made_split(without, THREE_WAY, left_out)
     elif any(c.split == "train" for c in candidates) and not any(c.split == "val" for c in candidates):
-        notes.append(describe("There is no val/; from train/ it is", VALIDATION_FROM_TRAINING))
         training = [candidate for candidate in candidates if candidate.split == "train"]
+        notes.append(describe("There is no val/; from train/ it is", VALIDATION_FROM_TRAINING, training))
         candidates = [candidate for candidate in candidates if candidate.split != "train"]
         candidates += with_made_split(training, VALIDATION_FROM_TRAINING, left_out)
     for name, label in _LABELS.items():
@@ -68,13 +68,15 @@ def _read_classes(place: Path, split: str | None, left_out: list[LeftOut]) -> li
     real = videos_in(real_directory, left_out, recursive=True) if real_directory else []
     fake = videos_in(fake_directory, left_out, recursive=True) if fake_directory else []
     original_of = {path.stem: path for path in real}
-    candidates = [Candidate(path, REAL, _people(path), split=split) for path in real]
+    candidates = [_candidate(path, REAL, ORIGINAL, split) for path in real]
     for path in fake:
         method = path.relative_to(fake_directory).parts[0] if path.parent != fake_directory else "fake"
         original = original_of.get(original_of_name(path.stem) or "") if people_of_name(path.stem) else None
-        candidates.append(Candidate(path, FAKE, _people(path), method, split, original=original))
+        candidates.append(_candidate(path, FAKE, method, split, original))
     return candidates
 
 
-def _people(path: Path) -> tuple[str, ...]:
-    return people_of_name(path.stem) or (path.stem,)
+def _candidate(path: Path, label: int, manipulation: str, split: str | None, original: Path | None = None) -> Candidate:
+    people = people_of_name(path.stem)
+    known = people is not None
+    return Candidate(path, label, people or (path.stem,), manipulation, split, original=original, people_known=known)

@@ -124,6 +124,7 @@ def test_dfdc_parts_are_grouped_by_original(tmp_path):
             assert split_of[video.source] == video.split
             assert video.source.endswith(video.path.stem.replace("f", "r")[:-1])
     assert any("no labelled test set" in note for note in dataset.notes)
+    assert any("by original, with which its fakes stay" in note for note in dataset.notes)  # actors recur there
 
 
 def test_the_kaggle_sample_of_dfdc_is_read(tmp_path):
@@ -286,8 +287,19 @@ def test_a_plain_tree_is_split_by_video_and_says_so(tmp_path):
         "original": {"train": 8, "val": 1, "test": 1},
         "fake": {"train": 8, "val": 1, "test": 1},
     }
-    assert "No split is given for real/ and fake/" in dataset.notes[0]
+    # It used to promise "no person in two splits", where a person was no more than a file name.
+    assert dataset.notes == [
+        "No split is given for real/ and fake/, so it is: made here by file name (72% train, 14% val, 14% test; who is "
+        "in them is not known, so a person may be in two splits; the same on every machine)."
+    ]
     assert set(reasons(dataset)) == {"real/readme.txt", "other/x.mp4"}
+
+
+def test_a_made_split_says_for_how_many_videos_nobody_knows_who_is_in_them(tmp_path):
+    touch(tmp_path, *(f"real/{n:03}.mp4" for n in range(4)), "real/holiday.mp4", "fake/000_001.mp4")
+    [note] = read_dataset(tmp_path).notes
+    assert "made here by identity" in note
+    assert "no named person in two splits, but who is in 1 of 6 videos is not known" in note
 
 
 def test_directories_below_fake_name_the_manipulation_and_splits_may_be_given(tmp_path):
@@ -331,6 +343,15 @@ def test_a_tree_with_one_class_says_so(tmp_path):
 
 
 # Recognition and mistakes
+
+
+def test_a_directory_of_several_data_sets_names_them(tmp_path):
+    touch(tmp_path, "mine/real/a.mp4", "mine/fake/b.mp4", "dfdc/part/metadata.json", "notes/todo.txt")
+    with pytest.raises(InputError, match=rf"{tmp_path} holds several data sets: dfdc, mine; give one of them\."):
+        read_dataset(tmp_path)
+    (tmp_path / "dfdc" / "part" / "metadata.json").unlink()
+    with pytest.raises(InputError, match=rf"{tmp_path} is no data set itself but holds one: mine; give {tmp_path}/mine\."):
+        read_dataset(tmp_path)
 
 
 def test_a_directory_that_fits_no_layout_says_what_was_looked_for(tmp_path):
