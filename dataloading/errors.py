@@ -1,4 +1,8 @@
-"""The one exception that a user's mistake raises."""
+"""What goes wrong by no fault of the program, and how it is said."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -6,3 +10,14 @@ class InputError(ValueError):
 
     The command line prints the sentence and exits with status 2; nothing is lost and no traceback is shown.
     """
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within it an error of the system that names no file, such as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, BrokenPipeError):  # that is the terminal's
+            error.filename = str(path)
+        raise

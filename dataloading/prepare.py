@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dataloading.errors import InputError
+from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
@@ -68,11 +68,13 @@ def prepare(
     for argument, value in (("every", every), ("workers", workers)):
         if value < 1:
             raise InputError(f"{argument} is {value}; expected at least 1.")
+    if not detect and detector != "auto":
+        raise InputError(f"detector is {detector}, but faces are not to be looked for; give one or the other.")
     given = read_boxes(boxes, dataset) if boxes is not None else {}
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
     path = Path(index_path) if index_path is not None else dataset.root / FILE_NAME
-    with _append_to(path) as file:
+    with writing(path), _append_to(path) as file:
         index = FaceIndex.read(path, leave_out_broken=True)
         todo, superseded = _todo(dataset.videos, index, detector, given)
         if superseded and not replace:
@@ -197,8 +199,9 @@ def _rewrite(index: FaceIndex) -> None:
     """One line a video, in place of the whole file or not at all."""
     path = index.path.resolve()
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
-    os.replace(partial, path)
+    with writing(path):
+        partial.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
+        os.replace(partial, path)
 
 
 def _append_to(path: Path) -> io.TextIOWrapper:

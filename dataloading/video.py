@@ -9,6 +9,7 @@ REAL, FAKE = 0, 1
 CLASSES = ("real", "fake")
 SPLITS = ("train", "val", "test")
 ORIGINAL = "original"
+SYNTHETIC_SETTINGS = "synthetic.json"  # in the root of a set that was drawn here
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it is a set of drawn faces (`dataloading.synthetic`)."""
+        return (self.root / SYNTHETIC_SETTINGS).is_file()
 
     def select(
         self, split: str | Collection[str] | None = None, manipulation: str | Collection[str] | None = None

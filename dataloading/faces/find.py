@@ -13,13 +13,14 @@ from dataloading.faces.manipulated import manipulated_faces
 from dataloading.faces.tracking import main_face
 from dataloading.probe import VideoInfo, probe
 
+EVERY = 5
 LARGEST_SIDE = 640  # pixels; detectors are slow on larger pictures and find no more faces worth tracking
 
 
 def find_face(
     path: str | Path,
     detector: FaceDetector,
-    every: int = 5,
+    every: int = EVERY,
     name: str | None = None,
     info: VideoInfo | None = None,
     mask: Path | None = None,
@@ -39,8 +40,10 @@ def find_face(
     """
     path = Path(path)
     info = info or probe(path)
-    frames = np.union1d(np.arange(0, info.frames, every), info.frames - 1)
-    looks = [(frame, faces_in(picture, detector)) for frame, picture in iterate_frames(path, frames, info)]
+    looks = [
+        (frame, faces_in(picture, detector))
+        for frame, picture in iterate_frames(path, frames_looked_at(info.frames, every), info)
+    ]
     track = main_face(manipulated_faces(looks, mask, info.width) if mask else looks)
     if track is None:
         raise InputError(f"{path} shows no face: {detector.name} looked at {len(looks)} of its {info.frames} frames.")
@@ -55,6 +58,11 @@ def find_face(
         centers=track.centers,
         sizes=track.sizes,
     )
+
+
+def frames_looked_at(frames: int, every: int = EVERY) -> np.ndarray:
+    """int64, ascending: those of a video of so many frames in which faces are looked for."""
+    return np.union1d(np.arange(0, frames, every), frames - 1)
 
 
 def faces_in(picture: np.ndarray, detector: FaceDetector) -> list[Detection]:

@@ -10,7 +10,7 @@ from dataloading.errors import InputError
 from dataloading.face_index import FILE_NAME as FACE_INDEX
 from dataloading.video import LeftOut
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 
 NOT_A_VIDEO = f"not a video file name (expected {', '.join(sorted(VIDEO_SUFFIXES))})"
 UNKNOWN_PLACE = "in a directory that this layout does not have"

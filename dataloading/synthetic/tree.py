@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dataloading.errors import InputError
 from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
+from dataloading.video import SYNTHETIC_SETTINGS
 from dataloading.worker_processes import worker_processes
 
-SETTINGS_FILE = "synthetic.json"
 GENERATOR_VERSION = 5
 COMPRESSION = "c23"
 VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
@@ -153,7 +153,7 @@ def _pairs_by_split(
 
 def _claim(root: Path, settings: dict) -> None:
     """Make `root` the home of a set of these settings, or say why it cannot be."""
-    path = root / SETTINGS_FILE
+    path = root / SYNTHETIC_SETTINGS
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file; a directory for the synthetic set is needed.")
     if path.exists():
