@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -19,8 +19,14 @@ from markupsafe import Markup, escape
 from dataloading.errors import InputError
 from dataloading.video import CLASSES, ORIGINAL
 from istvt import plots
+from istvt.document import replace_section
 from istvt.metrics import DEFAULT_THRESHOLD, METRIC_NAMES, Evaluation, VideoScore
 from istvt.summary import interval_sentence, verdict_sentence
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from istvt.explain.faithfulness import Faithfulness
 
 _THUMBNAIL = 160
 _JPEG_QUALITY = 82
@@ -42,6 +48,11 @@ _CURVES = (
     ),
     ("Learning rate", (("learning_rate", "learning rate"),), False),
 )
+# Why a figure of an epoch is undefined, where that has one reason only.
+_WHY_UNDEFINED = {
+    "precision": "no video was called fake",
+    "AUC": "the validation split holds videos of one class only",
+}
 
 
 @dataclass(frozen=True)
@@ -117,17 +128,7 @@ def write_report(
     Raises:
         InputError: an example's frames are not uint8 ``[n, height, width, 3]``, or the file cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["breakable"] = _breakable
-    page = environment.get_template("report.html.j2").render(
+    page = _template("report.html.j2").render(
         title=title,
         created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
         evaluation=evaluation,
@@ -155,13 +156,53 @@ def write_report(
         versions=_flat(versions or {}),
     )
     path = Path(path)
+    _write(path, page)
+    return path
+
+
+def add_explanations(path: Path, result: Faithfulness, plot: Path) -> None:
+    """Put a measurement of the explanations into a report that `write_report` has written, in place of any before.
+
+    Args:
+        path: of the report.
+        result: from `istvt.explain.faithfulness.evaluate_explanations`.
+        plot: the SVG file of its deletion curves.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    picture = base64.b64encode(plot.read_bytes()).decode("ascii")
+    part = _template("report_explanations.html.j2").render(
+        result=result,
+        orderings=sorted(result.orderings, key=lambda item: item.accuracy_area),
+        plot=f"data:image/svg+xml;base64,{picture}",
+        folder=plot.parent.name,
+    )
+    page = replace_section(path.read_text(encoding="utf-8"), "explanations", part)
+    _write(path, replace_section(page, "link to explanations", '<li><a href="#explanations">Explanations</a></li>'))
+
+
+def _template(name: str) -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = _breakable
+    return environment.get_template(name)
+
+
+def _write(path: Path, page: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # File names need not be valid Unicode: what cannot be encoded is shown as its escape.
         path.write_bytes(page.encode("utf-8", errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"The report cannot be written to {path}: {error.strerror or error}") from error
-    return path
 
 
 def _breakable(text: str) -> Markup:
@@ -273,12 +314,25 @@ def _curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> lis
             plots.Series(name, [_number(row, key) for row in history], style)
             for style, (key, name) in enumerate(keys, start=1)
         ]
+        known = [key for key, _ in keys if any(key in row for row in history)]
+        notes = [_undefined_in(line, epochs) for (key, _), line in zip(keys, lines, strict=True) if key in known]
         lines = [line for line in lines if any(value is not None for value in line.values)]
         if lines:
             chart = plots.epoch_chart(epochs, lines, share=share, marked_epoch=_best_epoch(history, best_epoch))
             legend = [(plots.legend_key(line.style), line.name) for line in lines] if len(lines) > 1 else []
-            figures.append({"title": title, "chart": chart, "legend": legend})
+            figures.append({"title": title, "chart": chart, "legend": legend, "notes": list(filter(None, notes))})
     return figures
+
+
+def _undefined_in(line: plots.Series, epochs: Sequence[int]) -> str:
+    """The sentence on the gaps of a line, or on a line that is not there at all."""
+    missing = [epoch for epoch, value in zip(epochs, line.values, strict=True) if value is None]
+    if not missing:
+        return ""
+    some = f"epoch{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+    where = "every epoch" if len(missing) == len(epochs) else some
+    why = f": {_WHY_UNDEFINED[line.name]}" if line.name in _WHY_UNDEFINED else ""
+    return f"{line.name[0].upper()}{line.name[1:]} is undefined in {where}{why}."
 
 
 def _history_table(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -246,6 +246,16 @@ def test_an_undefined_figure_leaves_a_gap_in_its_curve(tmp_path):
     assert "undefined" in page.words
 
 
+def test_a_figure_that_is_undefined_is_said_below_its_curve(tmp_path):
+    """Precision was missing from the plot and from its legend, and nothing said why."""
+    figures = {"val_recall": 0.0, "val_f1": 0.0}
+    history = [{"epoch": epoch, "val_precision": None if epoch < 3 else 0.7, **figures} for epoch in (1, 2, 3)]
+    _, page = write(tmp_path / "some.html", history=history)
+    assert "Precision is undefined in epochs 1, 2: no video was called fake." in page.words
+    _, page = write(tmp_path / "all.html", history=history[:2])
+    assert "Precision is undefined in every epoch: no video was called fake." in page.words
+
+
 def test_the_best_epoch_is_the_one_given_or_the_first_with_the_highest_auc(tmp_path):
     history = history_of(5)
     history[1]["val_auc"] = history[3]["val_auc"] = 0.99
