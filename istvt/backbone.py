@@ -100,7 +100,10 @@ def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"backbone weights {path}: not a readable checkpoint ({type(error).__name__})") from error
+        raise InputError(
+            f"backbone weights {path}: not a readable checkpoint; expected a .pth, .pt or .safetensors file of a "
+            "timm or Cadene Xception"
+        ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from dataloading import Video
+from dataloading.face_index import crop_name
 from dataloading.sampling import TrainingClips
 
 from .attention import resolve_backend
@@ -17,6 +18,10 @@ from .data import only_class
 from .distributed import Processes
 from .settings import DataSettings, TrainingSettings
 from .step import TrainingStep
+from .summary import skipped_line
+
+# A coarser feature grid than this leaves spatial attention, and its explanation, hardly a place to point at.
+LEAST_GRID = 3
 
 
 def announce(
@@ -24,12 +29,13 @@ def announce(
     training: TrainingSettings,
     data: DataSettings,
     videos: Mapping[str, Sequence[Video]],
+    detectors: Sequence[str],
     sampler: TrainingClips,
     step: TrainingStep,
     processes: Processes,
     console: Console,
 ) -> None:
-    """Print model, cost, device, precision, attention backend, processes, data and batch size."""
+    """Print model, cost, device, precision, attention backend, processes, data, crops and batch size, and warnings."""
     cost = total_cost(config)
     console.print(
         f"[bold]{config.attention}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
@@ -37,10 +43,22 @@ def announce(
         f"{config.image_size} pixels\n"
         f"on {_where(step.device, training, processes)}, {_how(step.dtype, training)}, attention by "
         f"{resolve_backend(training.backend, step.device)}\n"
-        f"{len(videos['train'])} training and {len(videos['val'])} validation videos of {data.root}; "
+        f"{len(videos['train'])} training and {len(videos['val'])} validation videos of {data.root}, "
+        f"{crop_name(detectors)}; "
         f"{sampler.clips_in_all} clips an epoch in steps of {_step_size(training, processes)}, "
-        f"{training.epochs} epochs"
+        f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
     )
+    height, width = config.feature_grid
+    if min(height, width) < LEAST_GRID:
+        console.print(
+            f"[yellow]the feature grid is only {height}x{width}: a larger model.image_size would show where something "
+            "is[/]",
+            soft_wrap=True,
+        )
+    if training.parallel == "fsdp" and not processes.several:
+        console.print(
+            "[yellow]training.parallel fsdp has no effect with one process; torchrun starts several[/]", soft_wrap=True
+        )
     if (only := only_class(videos["val"])) is not None:
         console.print(
             f"[yellow]the validation split holds only {only} videos: AUC is undefined, "
@@ -48,12 +66,14 @@ def announce(
         )
 
 
-def list_skipped(skipped: Mapping[str, str], console: Console) -> None:
-    """Name the videos that give no clip, each with its reason."""
+def list_skipped(skipped: Mapping[str, str], title: str, console: Console) -> None:
+    """Name the videos that are not used, each with its reason; `{}` in the title is how many they are."""
     if skipped:
-        console.print(f"[yellow]{len(skipped)} videos give no clip and are left out:[/]")
+        console.print(f"[yellow]{title.format(f'{len(skipped)} video' + 's' * (len(skipped) != 1))}[/]")
         for name, reason in sorted(skipped.items()):
-            console.print(f"  {name}: {reason}", markup=False, highlight=False)
+            console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
+        if any("; a clip needs " in reason for reason in skipped.values()):
+            console.print("  (--model.frames says how many frames a clip has)", highlight=False)
 
 
 def _where(device: torch.device, training: TrainingSettings, processes: Processes) -> str:

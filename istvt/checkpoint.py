@@ -1,14 +1,17 @@
 """Model files: weights and what they mean in one safetensors file. What a run needs to go on is in `run_state`.
 
 A model file holds the parameters under their public names and, as metadata, the model's configuration, the settings
-it was trained with, the decoder that made its clips, versions and validation figures.
+it was trained with, the decoder that made its clips and the detectors that cropped them, versions and validation
+figures; and a checksum over all of it, because safetensors reads flipped bytes without complaint.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dataloading.errors import InputError
+from dataloading.video import SYNTHETIC_SETTINGS
 
 from .config import ISTVTConfig
+from .data import SYNTHETIC_MODEL_NOTE
 from .model import ISTVT
+from .model_file import model_file
 
-_METADATA_KEY = "istvt"
+_METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
 
 
 @dataclass
@@ -34,6 +40,8 @@ class CheckpointInfo:
         settings: data and training settings, JSON-able.
         versions: packages and their versions at training.
         metrics: validation figures of the epoch it was saved at.
+        detectors: who found the faces of the training clips (`FaceIndex.detectors`); empty where that was not recorded.
+        synthetic: whether the training videos were those of the synthetic set; None where that was not recorded.
     """
 
     config: ISTVTConfig
@@ -41,6 +49,17 @@ class CheckpointInfo:
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    detectors: list[str] = field(default_factory=list)
+    synthetic: bool | None = None
+
+    @property
+    def caveats(self) -> list[str]:
+        """Sentences that belong beside every verdict of the model."""
+        synthetic = self.synthetic
+        if synthetic is None:
+            root = self.settings.get("data", {}).get("root")
+            synthetic = root is not None and (Path(root) / SYNTHETIC_SETTINGS).is_file()
+        return [SYNTHETIC_MODEL_NOTE] if synthetic else []
 
 
 def save_model(
@@ -53,40 +72,70 @@ def save_model(
         model: the model; its own state is written unless `state` is given.
         info: what the file says about itself.
         state: the model's whole tensors, where the model itself holds a share of each.
+
+    Raises:
+        InputError: it cannot be written, because the disk is full for instance.
     """
     path = Path(path)
     state = model.state_dict() if state is None else state
-    metadata = {**info.__dict__, "config": info.config.to_dict()}
+    said = json.dumps({**info.__dict__, "config": info.config.to_dict()}, default=str)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(metadata, default=str)})
-    os.replace(temporary, path)
+    try:
+        save_file(tensors, temporary, metadata={_METADATA_KEY: said, _CHECKSUM_KEY: _checksum(said, tensors)})
+        os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"checkpoint {path}: cannot be written ({error})") from error
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[ISTVT, CheckpointInfo]:
     """The model of a file that `save_model` wrote, in evaluation mode, and what the file says about itself.
 
     Raises:
-        InputError: no such file, not a checkpoint of ISTVT, or its tensors do not fit its configuration.
+        InputError: no such file, not a checkpoint of ISTVT, its tensors do not fit its configuration, or it has changed
+            since it was written (files of versions that wrote no checksum are believed).
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "best.safetensors"
-    if not path.is_file():
-        raise InputError(f"checkpoint {path}: no such file; expected the best.safetensors of a training run")
+    path = model_file(path)
+    info, state = _read(path)
+    model = ISTVT(info.config)
+    load_weights(model, state, f"checkpoint {path}")
+    return model.to(device).eval(), info
+
+
+def read_info(path: str | Path) -> CheckpointInfo:
+    """What a model file says about itself, without its tensors; raises as `load_model` does."""
+    return _read(model_file(path), with_tensors=False)[0]
+
+
+def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
     try:
         path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = file.metadata() or {}
+            said = metadata.get(_METADATA_KEY, "null")
+            values = json.loads(said)
+            state = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise InputError(f"checkpoint {path}: not a readable safetensors file ({error})") from error
-    if metadata is None:
+    if values is None:
         raise InputError(f"checkpoint {path}: holds no ISTVT configuration; expected a file written by istvt train")
-    metadata["config"] = ISTVTConfig.from_dict(metadata["config"])
-    model = ISTVT(metadata["config"])
-    load_weights(model, state, f"checkpoint {path}")
-    return model.to(device).eval(), CheckpointInfo(**metadata)
+    if with_tensors and _CHECKSUM_KEY in metadata and metadata[_CHECKSUM_KEY] != _checksum(said, state):
+        raise InputError(
+            f"checkpoint {path}: is damaged (its content does not have the checksum it was written with); copy it again"
+        )
+    values["config"] = ISTVTConfig.from_dict(values["config"])
+    known = {item.name for item in fields(CheckpointInfo)}
+    return CheckpointInfo(**{name: value for name, value in values.items() if name in known}), state
+
+
+def _checksum(said: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of what the file says about itself, and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.blake2b(said.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_weights(model: ISTVT, state: dict[str, torch.Tensor], source: str) -> None:

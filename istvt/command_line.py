@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -114,9 +117,11 @@ def _refusal(error: Exception) -> str | None:
     """The sentence for what the machine refuses: a file that cannot be read or written, a full disk."""
     if not isinstance(error, OSError) or not error.strerror:
         return None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full:
+        return f"{error.filename or 'what this command writes'}: does not fit on the disk ({error.strerror})"
     if error.filename is None:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"what this command writes does not fit on the disk ({error.strerror})" if full else None
+        return None
     return f"{error.filename}: cannot be read or written ({error.strerror})"
 
 
@@ -165,6 +170,17 @@ def _add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
 
 
+def _check_device_name(device: str) -> None:
+    """Refuse what can be no device, before PyTorch is there to ask."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InputError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N")
+
+
+def _starting(console: Console) -> contextlib.AbstractContextManager[Any]:
+    """Something to see while PyTorch is imported, which takes seconds."""
+    return console.status("starting") if console.is_terminal else contextlib.nullcontext()
+
+
 def _add_checkpoint(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
@@ -176,9 +192,25 @@ def _add_checkpoint(parser: ArgumentParser) -> None:
 
 def _add_finding(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
+        "--detector",
+        type=str,
+        default="auto",
+        help="yuface, dlib, opencv: look for faces with it; auto crops videos as those of training were",
     )
-    parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
+    parser.add_argument(
+        "--no-detect",
+        dest="no_detect",
+        action="store_true",
+        help="videos are face crops already: take whole pictures, whatever training did",
+    )
+    parser.add_argument("--detect", action="store_true", help="look for faces, whatever training did")
+
+
+def _detect(options: Namespace) -> bool | None:
+    """Whether faces are to be looked for; None where that is not said."""
+    if options.detect and options.no_detect:
+        raise InputError("--detect and --no-detect are given together; expected one of them")
+    return True if options.detect else False if options.no_detect else None
 
 
 def _model_of(options: Namespace) -> ISTVTConfig:
@@ -277,7 +309,7 @@ def _dataset(parser: ArgumentParser, options: Namespace, console: Console) -> in
 
 
 def _add_train(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    parser.add_argument("--output", type=Path, default=Path("runs/latest"), help="directory of the run")
+    parser.add_argument("--output", "--out", type=Path, default=Path("runs/latest"), help="directory of the run")
     _add_device(parser)
     parser.add_class_arguments(DataSettings, "data")
     _add_model(parser, base)
@@ -292,30 +324,31 @@ def _train(parser: ArgumentParser, options: Namespace, console: Console) -> int:
 
     A run that was stopped or killed goes on from its last checkpoint when the same command is given again: there is one
     before and after the validation of each epoch, and more every so many minutes or steps."""
-    from .training import train
+    from dataloading.layouts import require_directory
 
-    training = options.training.as_dict()
+    values = options.training.as_dict()
     if options.backbone_weights is not None:
-        training["backbone_weights"] = options.backbone_weights
-    result = train(
-        DataSettings(**options.data.as_dict()),
-        _model_of(options),
-        TrainingSettings(**training),
-        options.output,
-        device=options.device,
-        console=console,
-    )
-    console.print(f"best epoch {result.best_epoch}: {result.checkpoint}")
-    if result.skipped:
-        console.print(f"{len(result.skipped)} videos were skipped:")
-        for name, reason in result.skipped:
-            console.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        values["backbone_weights"] = options.backbone_weights
+    data, model, training = DataSettings(**options.data.as_dict()), _model_of(options), TrainingSettings(**values)
+    _check_device_name(options.device)
+    require_directory(data.root)
+    with _starting(console):
+        from .training import train
+    result = train(data, model, training, options.output, device=options.device, console=console)
+    console.print(f"best epoch {result.best_epoch}: {result.checkpoint}", soft_wrap=True)
     return 0
 
 
 def _add_evaluate(parser: ArgumentParser, base: ISTVTConfig) -> None:
     _add_checkpoint(parser)
-    parser.add_argument("--output", type=Path | None, default=None, help="directory; default: evaluation/ in the run")
+    parser.add_argument(
+        "--output",
+        "--out",
+        type=Path | None,
+        default=None,
+        help="directory; default: in the run, or beside a .safetensors file, evaluation/ for the test split of the "
+        "data set that was trained on, and evaluation-SET-SPLIT/ for anything else",
+    )
     parser.add_argument("--split", choices=["train", "val", "test"], default="test")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--batch_size", type=int, default=16)
@@ -334,30 +367,37 @@ def _add_evaluate(parser: ArgumentParser, base: ISTVTConfig) -> None:
         help="with --explain: what stands where pixels were removed, surroundings if not given; grey can look forged",
     )
     _add_device(parser)
-    parser.add_class_arguments(DataSettings, "data")
+    parser.add_class_arguments(DataSettings, "data", skip={"train_clips"})
 
 
 def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> int:
     """Evaluate a checkpoint by video and write report.html, evaluation.json and scores.csv.
 
     A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
-    from .evaluation import evaluate_checkpoint
-    from .explain.faithfulness import orderings_of
-    from .summary import summary
+    from dataloading.layouts import require_directory
+
+    from .model_file import model_file
 
     if options.bootstrap < 1:
         raise InputError(f"--bootstrap is {options.bootstrap}; expected at least 1")
     for option, value in (("--stabilizers", options.stabilizers), ("--fill", options.fill)):
         if value is not None and not options.explain:
             raise InputError(f"{option} is given without --explain, which measures with it")
+    data = DataSettings(**options.data.as_dict())
+    _check_device_name(options.device)
+    require_directory(data.root)
+    model_file(options.checkpoint)
+    with _starting(console):
+        from .evaluation import evaluate_checkpoint
+        from .explain.faithfulness import orderings_of
+        from .summary import skipped_line, summary
     if options.stabilizers is not None:
         orderings_of(stabilizers=options.stabilizers)  # a mistake is said before the evaluation, not after it
-    checkpoint = options.checkpoint
-    output = options.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation"
+    output = _evaluation_directory(options, data, console)
     with _bar(console, "scoring clips") as update:
         result = evaluate_checkpoint(
-            checkpoint,
-            DataSettings(**options.data.as_dict()),
+            options.checkpoint,
+            data,
             output,
             split=options.split,
             device=options.device,
@@ -372,11 +412,28 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
     if result.skipped:
         console.print(f"{len(result.skipped)} videos or clips could not be scored:")
         for name, reason in result.skipped:
-            console.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nreport: {result.report}", soft_wrap=True)
     if options.explain:
         _measure_explanations(options, output / "explanations", console)
     return 0
+
+
+def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
+    """Where the evaluation goes; one of other videos is replaced only where the place was named."""
+    from .checkpoint import read_info
+    from .evaluation import default_output, replaced_evaluation
+
+    info = read_info(options.checkpoint)
+    output = options.output or default_output(options.checkpoint, info, data, options.split)
+    replaced = replaced_evaluation(output, data, options.split)
+    if replaced and options.output is None:
+        raise InputError(f"{output} holds an evaluation of {replaced}; give this one an --output")
+    if replaced and (output / "explanations").exists() and not options.explain:
+        raise InputError(f"{output} holds explanations of {replaced}; choose another --output")
+    if replaced:
+        console.print(f"{output} held an evaluation of {replaced}, which this one replaces", soft_wrap=True)
+    return output
 
 
 def _measure_explanations(options: Namespace, output: Path, console: Console) -> None:
@@ -387,10 +444,17 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
     from .explain.faithfulness import evaluate_explanations
     from .explain.faithfulness_report import faithfulness_table, write_faithfulness
     from .precision import pick_device
+    from .report import add_explanations
 
     data = DataSettings(**options.data.as_dict())
     model, _ = load_model(options.checkpoint, pick_device(options.device))
     dataset, index = open_dataset(data)
+    console.print(
+        "now the explanations: every clip is explained by each method and scored again with pixels removed, which "
+        "takes many times as long",
+        style="dim",
+        soft_wrap=True,
+    )
     with _bar(console, "explaining clips") as update:
         result = evaluate_explanations(
             model,
@@ -405,6 +469,7 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
             advance=update,
         )
     written = write_faithfulness(result, output)
+    add_explanations(output.parent / "report.html", result, written["plot"])
     console.print(faithfulness_table(result), markup=False, highlight=False, soft_wrap=True)
     console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)
 
@@ -423,18 +488,35 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
 
     A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
     """
-    from .checkpoint import load_model
-    from .evaluation import write_json
-    from .output import output_directory
-    from .precision import pick_device
-    from .prediction import predict, video_files
+    from dataloading.video_files import video_files
+
+    from .model_file import model_file
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
-    if options.json and output_directory(options.json.parent) and options.json.is_dir():
+    if options.json and options.json.is_dir():
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")
-    model, _ = load_model(options.checkpoint, pick_device(options.device))
-    files = video_files(options.videos)
+    if options.json and not options.json.parent.is_dir():
+        raise InputError(f"--json {options.json}: there is no directory {options.json.parent}; expected a file in one")
+    detect = _detect(options)
+    _check_device_name(options.device)
+    model_file(options.checkpoint)
+    files, left_out = video_files(options.videos)
+    with _starting(console):
+        from .checkpoint import load_model
+        from .crop import choose_crop
+        from .evaluation import write_json
+        from .output import output_directory
+        from .precision import pick_device
+        from .prediction import predict
+    if options.json:
+        output_directory(options.json.parent)  # it can be written in
+    model, info = load_model(options.checkpoint, pick_device(options.device))
+    crop = choose_crop(info.detectors, options.detector, detect)
+    for reason, count in Counter(item.reason for item in left_out).items():
+        console.print(f"{_counted(count, 'video')} left out: {reason}", style="dim", soft_wrap=True)
+    if crop.note:
+        console.print(crop.note, style="yellow" if crop.differs else "dim", highlight=False, soft_wrap=True)
     done = 0
     with _bar(console, "scoring videos") as update:
 
@@ -446,8 +528,9 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
         predictions = predict(
             model,
             files,
+            info=info,
             detector=options.detector,
-            detect=not options.no_detect,
+            detect=detect,
             clips_per_video=options.clips,
             advance=advance,
         )
@@ -457,11 +540,13 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
             score = prediction.score
             style = "red" if score.verdict == "fake" else "green"
             console.print(
-                f"[{style}]{score.verdict:<4}[/]  {score.probability:6.1%} fake  "
-                f"({len(score.clip_probabilities)} clips)  {escape(str(prediction.path))}",
+                f"[{style}]{score.verdict:<4}[/]  probability of fake {score.probability:6.1%}  "
+                f"({_counted(len(score.clip_probabilities), 'clip')})  {escape(str(prediction.path))}",
                 soft_wrap=True,
                 highlight=False,
             )
+            if prediction.remark:
+                console.print(f"      {prediction.remark}", style="yellow", highlight=False, soft_wrap=True)
     for prediction in failed:
         console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
     if options.json:
@@ -480,13 +565,21 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
         write_json(options.json, rows)
     if len(predictions) > 1:
         console.print(f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
+    for caveat in info.caveats:
+        console.print(caveat, style="yellow", highlight=False, soft_wrap=True)
     return PROBLEM_FOUND if failed else 0
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _add_explain(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument("video", type=Path, help="the video to explain")
     _add_checkpoint(parser)
-    parser.add_argument("--out", type=Path, default=Path("explanation"), help="directory of everything that is written")
+    parser.add_argument(
+        "--out", "--output", type=Path, default=Path("explanation"), help="directory of everything that is written"
+    )
     parser.add_argument(
         "--target", choices=["verdict", "fake", "real"], default="verdict", help="which side's evidence is shown"
     )
@@ -530,18 +623,32 @@ def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> in
 
     Writes two videos, a strip of pictures a clip, explanation.json, and explanation.html, which shows all of it and
     opens from disk."""
-    from .explain.video import explain_video
-    from .precision import pick_device
+    from .model_file import model_file
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
+    detect = _detect(options)
+    _check_device_name(options.device)
+    model_file(options.checkpoint)
+    if not options.video.exists():
+        raise InputError(f"{options.video} does not exist; expected a video file")
+    with _starting(console):
+        from .checkpoint import read_info
+        from .crop import choose_crop
+        from .explain.video import explain_video
+        from .precision import pick_device
+    info = read_info(options.checkpoint)
+    crop = choose_crop(info.detectors, options.detector, detect)
+    if crop.note:
+        console.print(crop.note, style="yellow" if crop.differs else "dim", highlight=False, soft_wrap=True)
     with _bar(console, "explaining") as update:
         explanation = explain_video(
             options.video,
             options.checkpoint,
             options.out,
-            detector=options.detector,
-            detect=not options.no_detect,
+            detector=crop.detector or "auto",
+            detect=crop.detector is not None,
+            notes=[*info.caveats, *([crop.note] if crop.note else [])],
             clips_explained=options.clips,
             target=options.target,
             method=options.method,
@@ -553,7 +660,10 @@ def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> in
             advance=lambda what, done, total: update(done, total, what),
         )
     score = explanation.score
-    console.print(f"{score.verdict} at {score.probability:.1%} fake: {options.video}", highlight=False, soft_wrap=True)
+    verdict = f"{score.verdict}, probability of fake {score.probability:.1%}: {options.video}"
+    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
+    for caveat in info.caveats:
+        console.print(caveat, style="yellow", highlight=False, soft_wrap=True)
     explained, scored = len(explanation.clips), len(score.clip_probabilities)
     if explained < options.clips:
         console.print(
@@ -617,7 +727,8 @@ def _doctor(parser: ArgumentParser, options: Namespace, console: Console) -> int
     """Print what is installed and usable here, and warn where something is not what it seems."""
     from .doctor import examine
 
-    signs = {"ok": "[green]ok[/]     ", "missing": "[dim]absent[/] ", "warning": "[yellow]warning[/]"}
+    signs = {"ok": "[green]ok[/]     ", "missing": "[dim]absent[/] ", "unusable": "[dim]no use[/] "}
+    signs["warning"] = "[yellow]warning[/]"
     findings = examine()
     for finding in findings:
         console.print(
@@ -626,12 +737,12 @@ def _doctor(parser: ArgumentParser, options: Namespace, console: Console) -> int
     return PROBLEM_FOUND if any(finding.state == "warning" for finding in findings) else 0
 
 
-def _add_output(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    parser.add_argument("--output", type=Path | None, default=None, help="directory of everything that is written")
+def _add_demo(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    parser.add_argument("--output", "--out", type=Path, default=Path("runs/demo"), help="directory of all it writes")
 
 
 def _add_experiment(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    _add_output(parser, base)
+    parser.add_argument("--output", "--out", type=Path, default=Path("runs/experiment"), help="directory of the runs")
     parser.add_argument("--documents", type=Path | None, default=None, help="also write its pages to this directory")
     parser.add_argument(
         "--readme", type=Path | None, default=None, help="also write a short table between this file's markers"
@@ -642,9 +753,10 @@ def _demo(parser: ArgumentParser, options: Namespace, console: Console) -> int:
     """The whole path in a few minutes: draw videos, prepare, train, evaluate on unseen people, score a fresh video.
 
     Run again, it uses what is already there."""
-    from .demo import demo
+    with _starting(console):
+        from .demo import demo
 
-    return demo(options.output or Path("runs/demo"), console)
+    return demo(options.output, console)
 
 
 def _experiment(parser: ArgumentParser, options: Namespace, console: Console) -> int:
@@ -652,26 +764,33 @@ def _experiment(parser: ArgumentParser, options: Namespace, console: Console) ->
 
     The first judges each frame alone and cannot see flicker; the full model can; both see blend. Then measure whether
     the explanations of the full models are true of them: deletion curves, pointing game, heat inside the mask."""
-    from .experiment import experiment
+    with _starting(console):
+        from .experiment import experiment
 
-    return experiment(options.output or Path("runs/experiment"), console, options.documents, options.readme)
+    return experiment(options.output, console, options.documents, options.readme)
 
 
-def _bar(console: Console, description: str) -> Any:
-    """A progress bar as a context; what it gives is called with (done, total) and, if that changes, what is done."""
-    import contextlib
+@contextlib.contextmanager
+def _bar(console: Console, description: str) -> Iterator[Callable[..., None]]:
+    """A progress bar; what it gives is called with (done, total) and, if that changes, what is done.
 
+    In a file, where no bar moves, one line says how long it will take, if that is more than a minute.
+    """
     from rich.progress import Progress
 
-    @contextlib.contextmanager
-    def show() -> Iterator[Callable[..., None]]:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(description, total=None)
-            yield lambda done, total, what=description: progress.update(
-                task, completed=done, total=total, description=what
-            )
+    started, announced = time.monotonic(), console.is_terminal
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=None)
 
-    return show()
+        def update(done: int, total: int, what: str = description) -> None:
+            nonlocal announced
+            progress.update(task, completed=done, total=total, description=what)
+            minutes = (time.monotonic() - started) / 60 * (total / done - 1) if done else 0
+            if not announced and minutes > 1:
+                announced = True
+                console.print(f"{what}: {done} of {total} done, about {minutes:.0f} min more", style="dim")
+
+        yield update
 
 
 _COMMANDS: dict[str, tuple[Callable[[ArgumentParser, ISTVTConfig], None], Command, str]] = {
@@ -684,7 +803,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser, ISTVTConfig], None], Comman
     "explain": (_add_explain, _explain, "show where and when a video's evidence is"),
     "model": (_add_model_command, _model, "print a model's parameters and cost"),
     "doctor": (_add_nothing, _doctor, "print what is installed and usable"),
-    "demo": (_add_output, _demo, "the whole path in a few minutes"),
+    "demo": (_add_demo, _demo, "the whole path in a few minutes"),
     "experiment": (_add_experiment, _experiment, "measure what each attention sees and whether explanations are true"),
 }
 

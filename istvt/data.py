@@ -10,6 +10,15 @@ from dataloading.video import CLASSES, ORIGINAL, Dataset
 
 from .settings import DataSettings
 
+SYNTHETIC_NOTE = (
+    "This is the synthetic set: drawn faces with drawn forgeries. It shows what each attention sees and that the "
+    "whole path works; it says nothing about accuracy on real forgeries."
+)
+SYNTHETIC_MODEL_NOTE = (
+    "This model was trained on the synthetic set and has only ever seen drawn faces: its verdict says nothing about a "
+    "real video."
+)
+
 
 def open_dataset(settings: DataSettings) -> tuple[Dataset, FaceIndex]:
     """The data set that `settings` name, and its face index.

@@ -37,15 +37,14 @@ def demo(output: Path, console: Console) -> int:
     started = time.perf_counter()
     data, fresh, run = output / "videos", output / "fresh", output / "training"
 
-    console.rule("[bold]1  Real files: drawing H.264 videos of moving faces, and forging them three ways")
+    console.rule("[bold]1  Drawing H.264 videos of faces, and forging them three ways")
     summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
     console.print(f"{summary.written} videos drawn, {summary.already_there} were there already: {data}")
     # A person and a forger that no training ever sees, drawn from another seed.
     synthesize(fresh, identities=6, frames=VIDEO_FRAMES, size=VIDEO_SIZE, seed=FRESH_SEED, progress=False)
 
-    console.rule("[bold]2  Face index: these videos are face crops, so the box is the whole picture")
-    index = prepare(read_dataset(data), detect=False)
-    console.print(f"{len(index)} videos in {index.path}")
+    console.rule("[bold]2  Face index: face crops already, so the whole picture")
+    prepare(read_dataset(data), detect=False)
 
     console.rule("[bold]3  Training the full model")
     settings = DataSettings(root=data, evaluation_clips=2)
@@ -62,14 +61,15 @@ def demo(output: Path, console: Console) -> int:
         )
 
     console.rule("[bold]5  A verdict on fresh videos")
-    model, _ = load_model(trained.checkpoint, pick_device())
+    model, info = load_model(trained.checkpoint, pick_device())
     videos = sorted(read_dataset(fresh).videos, key=lambda video: (video.label, video.manipulation, video.name))
     shown = list({video.manipulation: video for video in reversed(videos)}.values())[::-1]
-    for video, prediction in zip(shown, predict(model, [v.path for v in shown], detect=False), strict=True):
+    for video, prediction in zip(shown, predict(model, [v.path for v in shown], info=info), strict=True):
         score = prediction.score
         truth = "real" if video.label == 0 else f"fake ({video.manipulation})"
         console.print(
-            f"  {score.verdict:<4} at {score.probability:6.1%} fake; in truth {truth:<15} [dim]{video.path}[/]"
+            f"  {score.verdict:<4}  probability of fake {score.probability:6.1%}; in truth {truth:<15} "
+            f"[dim]{video.path}[/]"
             if score
             else f"  not scored: {prediction.error}",
             highlight=False,
@@ -85,6 +85,7 @@ def demo(output: Path, console: Console) -> int:
             model,
             output / "explanation",
             detect=False,
+            notes=info.caveats,
             advance=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
         )
     console.print(
@@ -100,5 +101,11 @@ def demo(output: Path, console: Console) -> int:
     if result.skipped:
         console.print(f"{len(result.skipped)} videos or clips were skipped; the report lists them")
     console.print(f"{time.perf_counter() - started:.0f} s in all; open [bold]{result.report}[/]", soft_wrap=True)
-    console.print(f"score a video of your own: .venv/bin/istvt predict VIDEO --checkpoint {run}", soft_wrap=True)
+    console.print(f"all fresh drawn videos: .venv/bin/istvt predict {fresh} --checkpoint {run}", soft_wrap=True)
+    console.print(
+        "This model has only ever seen drawn faces: on a real video its verdict would mean nothing. For real ones: "
+        ".venv/bin/istvt prepare DATA, then train --data.root DATA, with FaceForensics++ or another set of the README.",
+        soft_wrap=True,
+        highlight=False,
+    )
     return 0

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .versions import package_version
 
-State = Literal["ok", "missing", "warning"]
+State = Literal["ok", "missing", "unusable", "warning"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,9 @@ def _xformers() -> Finding:
         return Finding("xformers", "missing", "not installed; only a peer in benchmarks and an attention backend")
     import torch
 
-    usable = "usable" if torch.cuda.is_available() else "has no CPU operator, so it cannot be used here"
-    return Finding("xformers", "ok" if torch.cuda.is_available() else "missing", f"{version}, {usable}")
+    if torch.cuda.is_available():
+        return Finding("xformers", "ok", f"{version}, usable")
+    return Finding("xformers", "unusable", f"{version} is installed; it computes on an NVIDIA GPU only")
 
 
 def _dali() -> list[Finding]:

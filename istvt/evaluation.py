@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from dataloading.errors import InputError
+from dataloading.errors import InputError, writing
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip, evaluation_clips
+from dataloading.video import Dataset
 
 from .checkpoint import CheckpointInfo, load_model
-from .data import open_dataset, split_videos
+from .crop import difference
+from .data import SYNTHETIC_NOTE, open_dataset, split_videos
 from .metrics import Evaluation, VideoScore, evaluate
+from .model_file import FILE_NAME as MODEL_FILE
 from .output import output_directory
 from .precision import pick_device, resolve_precision
 from .report import Example, choose_examples, write_report
@@ -26,10 +29,7 @@ from .scoring import ScoredClips, score_clips
 from .settings import DataSettings
 from .versions import versions
 
-SYNTHETIC_NOTE = (
-    "This is the synthetic set: drawn faces with drawn forgeries. It shows what each attention sees and that the "
-    "whole path works; it says nothing about accuracy on real forgeries."
-)
+FIGURES = "evaluation.json"
 
 
 @dataclass
@@ -107,35 +107,72 @@ def evaluate_checkpoint(
         raise InputError(f"{data.root}: no video of the {split} split could be scored; the first reason: {first}")
     scores = scored.videos()
     evaluation = evaluate(scores, bootstrap=bootstrap)
-    notes = _notes(info, scored, dataset.notes, dataset.root)
-    write_json(output / "evaluation.json", {**evaluation.to_dict(), "skipped": skipped, "notes": notes})
+    notes = _notes(info, scored, dataset, index.detectors({clip.video.name for clip in scored.clips}))
+    said = {"evaluated": evaluated_set(data, split), "skipped": skipped, "notes": notes}
+    write_json(output / FIGURES, {**evaluation.to_dict(), **said})
     write_scores(output / "scores.csv", scores)
     report = write_report(
         output / "report.html",
         evaluation=evaluation,
         scores=scores,
         history=read_history(checkpoint),
-        settings={**info.settings, "evaluation": {"checkpoint": str(checkpoint), "split": split, **asdict(data)}},
+        settings={**info.settings, "evaluation": {"checkpoint": str(checkpoint), "split": split, **_used(data)}},
         versions=versions(),
         examples=_examples(scored, scores, model.config.image_size),
         skipped=skipped,
-        title=f"ISTVT on {Path(data.root).name}, {split} split",
+        title=f"ISTVT on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {split} split",
         notes=notes,
         best_epoch=info.metrics.get("epoch"),
     )
     return EvaluationResult(evaluation, scores, skipped, report, notes)
 
 
+def evaluated_set(data: DataSettings, split: str) -> dict[str, Any]:
+    """What tells one evaluation from another: which videos are judged."""
+    videos = {"root": str(Path(data.root).resolve()), "compression": data.compression}
+    return videos | {"manipulations": data.manipulations, "split": split}
+
+
+def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, split: str) -> Path:
+    """Where an evaluation goes that is not told: `evaluation` in the run for the test split of the run's own data.
+
+    The name says in what another one differs: `evaluation-Celeb-DF-v2`, `evaluation-val`, and `evaluation-other` for
+    `other.safetensors`.
+    """
+    trained, here = info.settings.get("data", {}), evaluated_set(data, split)
+    root = Path(here["root"])
+    differs = [checkpoint.stem] if not checkpoint.is_dir() and checkpoint.name != MODEL_FILE else []
+    differs += [root.name] if Path(trained.get("root", root)).resolve() != root else []
+    differs += [data.compression] if trained.get("compression", data.compression) != data.compression else []
+    if trained.get("manipulations", data.manipulations) != data.manipulations:
+        differs += data.manipulations or ["all"]
+    differs += [split] if split != "test" else []
+    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "-".join(["evaluation", *differs])
+
+
+def replaced_evaluation(output: Path, data: DataSettings, split: str) -> str | None:
+    """What `output` holds an evaluation of, in words, if that is of other videos; None where nothing is lost."""
+    try:
+        before = json.loads((output / FIGURES).read_text())["evaluated"]
+        if before == evaluated_set(data, split):
+            return None
+        only = f" ({', '.join(before['manipulations'])})" if before["manipulations"] else ""
+        return f"{before['root']}{only}, {before['compression']}, {before['split']} split"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # there is none, or an earlier version wrote it and did not say
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, whole or not at all."""
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(values, indent=2, default=str, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    with writing(path):
+        temporary.write_text(json.dumps(values, indent=2, default=str, allow_nan=False) + "\n")
+        os.replace(temporary, path)
 
 
 def write_scores(path: Path, scores: Sequence[VideoScore]) -> None:
     """Write one line a video: name, label, manipulation, probability, verdict, clip probabilities."""
-    with path.open("w", newline="") as file:
+    with writing(path), path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "label", "manipulation", "probability_fake", "verdict", "clip_probabilities"])
         for score in scores:
@@ -158,16 +195,21 @@ def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: is not the history of a run ({error}); move it away to go without") from error
 
 
-def _notes(info: CheckpointInfo, scored: ScoredClips, notes: Sequence[str], root: Path) -> list[str]:
-    notes = list(notes)
+def _notes(info: CheckpointInfo, scored: ScoredClips, dataset: Dataset, detectors: Sequence[str]) -> list[str]:
+    notes = list(dataset.notes)
+    if (crops := difference(info.detectors, detectors)) is not None:
+        notes.append(crops)
     if info.decoder and scored.decoder and info.decoder != scored.decoder:
         notes.append(
             f"Training decoded with {info.decoder} and this evaluation with {scored.decoder}; "
             "the two differ by a few grey levels."
         )
-    if (root / "synthetic.json").is_file():
-        notes.append(SYNTHETIC_NOTE)
-    return notes
+    return notes + ([SYNTHETIC_NOTE] if dataset.synthetic else info.caveats)
+
+
+def _used(data: DataSettings) -> dict[str, Any]:
+    """The data settings that an evaluation uses."""
+    return {name: value for name, value in asdict(data).items() if name != "train_clips"}
 
 
 def _examples(scored: ScoredClips, scores: Sequence[VideoScore], image_size: int) -> list[Example]:

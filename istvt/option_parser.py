@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,12 +69,13 @@ def read_settings_file(path: str) -> dict[str, Any]:
     """The options that a settings file holds.
 
     Raises:
-        InputError: it cannot be read, or it holds something else.
+        InputError: it cannot be read, it holds something else, or an option twice (YAML would take the second one).
     """
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text()
+        values, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise InputError(f"--config {path}: cannot be read ({reason}); expected {SETTINGS_FILE}") from error
@@ -83,7 +84,21 @@ def read_settings_file(path: str) -> dict[str, Any]:
         raise InputError(f"--config {path}: not YAML ({reason}); expected {SETTINGS_FILE}") from error
     if not isinstance(values, dict):
         raise InputError(f"--config {path}: holds no options; expected {SETTINGS_FILE}")
+    for name, first, second in _repeated(tree):
+        raise InputError(f"--config {path}: gives {name} in line {first} and again in line {second}; expected it once")
     return values
+
+
+def _repeated(tree: Any, within: str = "") -> Iterator[tuple[str, int, int]]:
+    """The keys that a mapping of a YAML tree holds more than once, each with two of its lines."""
+    lines: dict[str, int] = {}
+    for key, value in tree.value:
+        name, line = f"{within}{key.value}", key.start_mark.line + 1
+        if name in lines:
+            yield name, lines[name], line
+        lines[name] = line
+        if value.id == "mapping":
+            yield from _repeated(value, f"{name}.")
 
 
 def sentence(message: str) -> str:

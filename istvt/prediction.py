@@ -9,33 +9,45 @@ from pathlib import Path
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceIndex
 from dataloading.faces import FaceDetector, find_face, make_detector
+from dataloading.faces.find import frames_looked_at
 from dataloading.probe import probe
 from dataloading.sampling import evaluation_clips
 from dataloading.video import Video
+from dataloading.video_files import video_files
 
+from .checkpoint import CheckpointInfo
+from .crop import choose_crop
 from .metrics import VideoScore
 from .model import ISTVT
 from .scoring import score_clips
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 _UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found out about one file: a score, or the sentence that says why there is none."""
+    """What was found out about one file: a score, or the sentence that says why there is none.
+
+    Attributes:
+        path: the file.
+        score: None where there is an error.
+        error: why there is no score.
+        remark: what makes the score doubtful, such as a face that is hardly ever there.
+    """
 
     path: Path
     score: VideoScore | None = None
     error: str | None = None
+    remark: str | None = None
 
 
 def predict(
     model: ISTVT,
     paths: Iterable[str | Path],
     *,
+    info: CheckpointInfo | None = None,
     detector: str = "auto",
-    detect: bool = True,
+    detect: bool | None = None,
     clips_per_video: int = 8,
     batch_size: int = 8,
     workers: int = 2,
@@ -45,24 +57,27 @@ def predict(
 
     Args:
         model: on the device to use.
-        paths: video files, and directories whose video files are meant (their subdirectories too).
-        detector: face detector; "auto" takes the best installed one.
-        detect: False where the videos are face crops already.
+        paths: video files, and directories whose video files are meant (their subdirectories too, but for `masks`).
+        info: what `load_model` gave beside the model: videos are then cropped as those of training were.
+        detector: face detector; "auto" takes that of training, or the best installed one.
+        detect: False takes whole pictures, True looks for faces, whatever training did.
         clips_per_video: clips scored a video, evenly spread over all of it.
         batch_size: clips a forward pass.
         workers: threads that decode.
         advance: called after each file.
 
     Raises:
-        InputError: no detector is installed, or a directory holds no video.
+        InputError: no detector is installed, a path does not exist, or a directory holds no video.
     """
-    files = video_files(paths)
-    finder = make_detector(detector) if detect else None
+    files, _ = video_files(paths)
+    crop = choose_crop(info.detectors if info else (), detector, detect)
+    finder = make_detector(crop.detector) if crop.detector else None
     predictions = []
     for path in files:
         try:
-            score = score_video(model, path, face_entry(path, finder), clips_per_video, batch_size, workers)
-            predictions.append(Prediction(path, score=score))
+            entry = face_entry(path, finder)
+            score = score_video(model, path, entry, clips_per_video, batch_size, workers)
+            predictions.append(Prediction(path, score=score, remark=_rarely_seen(entry)))
         except InputError as error:
             predictions.append(Prediction(path, error=str(error)))
         if advance:
@@ -100,15 +115,9 @@ def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:
     return FaceEntry(str(path), info.frames, info.fps, info.width, info.height)
 
 
-def video_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as given, and the video files of directories, in order."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            files.append(path)  # a missing file is reported with the others, when its turn comes
-            continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
-        if not inside:
-            raise InputError(f"{path} holds no video file (looked for {', '.join(sorted(VIDEO_SUFFIXES))})")
-        files += inside
-    return files
+def _rarely_seen(entry: FaceEntry) -> str | None:
+    """The remark on a face that was found in fewer than half of the frames that were looked at."""
+    looks = len(frames_looked_at(entry.frames))
+    if entry.whole_frame or 2 * len(entry.key_frames) >= looks:
+        return None
+    return f"a face was found in {len(entry.key_frames)} of the {looks} frames that were looked at"

@@ -16,6 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dataloading.errors import writing
+
 STEP_FIELDS = ("step", "epoch", "loss", "learning_rate", "clips_per_second", "skipped_steps")
 
 
@@ -81,7 +83,7 @@ class RunLog:
             return
         path = self._output / "steps.csv"
         fresh = not path.is_file()
-        with path.open("a", newline="") as file:
+        with writing(path), path.open("a", newline="") as file:
             writer = csv.DictWriter(file, STEP_FIELDS)
             if fresh:
                 writer.writeheader()
@@ -133,7 +135,7 @@ def _keep_rows(path: Path, last_step: int) -> None:
 
 def _write_rows(path: Path, fields: list[str], rows: list[dict[str, Any]]) -> None:
     temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w", newline="") as file:
+    with writing(path), temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=fields)
         writer.writeheader()
         writer.writerows(rows)

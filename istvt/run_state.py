@@ -23,7 +23,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from dataloading.errors import InputError
+from dataloading.errors import InputError, writing
 
 from .distributed import Processes
 from .step import TrainingStep
@@ -47,6 +47,7 @@ class RunRecord:
         history: one dict a finished epoch.
         skipped: video name and reason of what could not be used.
         decoder: which decoder makes the clips.
+        detectors: who found the faces that they show.
     """
 
     settings: dict[str, Any]
@@ -58,6 +59,7 @@ class RunRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     decoder: str = ""
+    detectors: list[str] = field(default_factory=list)
 
 
 def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, processes: Processes) -> None:
@@ -187,7 +189,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    with path.open("w") as file:
+    with writing(path), path.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -112,3 +112,8 @@ class TrainingSettings:
         for name in (*at_least_zero, "checkpoint_steps", "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise InputError(f"training.{name} is {getattr(self, name)}; expected 0 or more")
+        if self.warmup_epochs > self.epochs:
+            raise InputError(
+                f"training.warmup_epochs is {self.warmup_epochs:g} and training.epochs {self.epochs}: the rate "
+                "would never reach its peak; expected at most as many"
+            )

@@ -61,6 +61,11 @@ def verdict_sentence(metrics: Metrics) -> str:
     return f"{sentence}: {' and '.join(parts)}."
 
 
+def skipped_line(name: str, reason: str) -> str:
+    """Why a video or clip is not used; most reasons name the file themselves."""
+    return reason if name in reason else f"{name}: {reason}"
+
+
 def interval_sentence(evaluation: Evaluation) -> str:
     """How the intervals were made."""
     sentence = (

@@ -11,6 +11,7 @@ steps, in the validation's figures and in the checkpoints. Process 0 prints and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from dataloading import Video
 from dataloading.errors import InputError
+from dataloading.face_index import crop_name
 from dataloading.loader import Batch, ClipLoader, choose_decoder
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
 
@@ -35,8 +37,8 @@ from .data import open_dataset, split_videos
 from .distributed import Processes, distribute, full_state, joined_processes
 from .model import ISTVT
 from .optimization import build_optimizer, warmup_cosine
-from .output import output_directory
 from .precision import allow_tf32, pick_device, resolve_precision
+from .run_lock import only_run
 from .run_log import RunLog, epoch_line
 from .run_log import write_history as _write_history
 from .run_state import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
@@ -88,6 +90,7 @@ class _Run:
     model: ISTVT
     step: TrainingStep
     record: RunRecord
+    synthetic: bool
     saved_at: float = 0.0
 
     @property
@@ -138,15 +141,22 @@ def train(
         console: where progress goes; it is silenced in all processes but the first.
 
     Raises:
-        InputError: the data cannot be trained on, `output` holds a run with other settings, or training diverged.
+        InputError: the data cannot be trained on, `output` holds a run with other settings or is being written to by
+            another one, an option is not for this machine, or training diverged.
     """
     console = console or Console()
-    with joined_processes(pick_device(device)) as (processes, chosen):
+    with contextlib.ExitStack() as stack:
+        processes, chosen = stack.enter_context(joined_processes(pick_device(device)))
         console.quiet = console.quiet or not processes.is_first
+        if training.execution == "cuda_graphs" and chosen.type != "cuda":
+            raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {chosen}")
         run = _start(data, model, training, Path(output), processes, chosen)
+        if processes.is_first:
+            stack.enter_context(only_run(run.output))
         _resume(run, console)
-        announce(run.model.config, run.training, data, run.videos, run.sampler, run.step, processes, console)
-        list_skipped(run.record.skipped, console)
+        detectors, listed = run.record.detectors, dict(run.record.skipped)
+        announce(run.model.config, run.training, data, run.videos, detectors, run.sampler, run.step, processes, console)
+        list_skipped(listed, "no clip from {}:", console)
         steps = run.record.step + _steps_left(run)
         with RunLog(run.output, console, processes.is_first, run.record.step, steps) as log:
             for epoch in range(run.record.epoch + 1, training.epochs + 1):
@@ -155,6 +165,8 @@ def train(
                 row |= _finish_epoch(run, row, log)
                 line = epoch_line(row, training.epochs, best=_best(run.record.history) == row)
                 console.print(line, soft_wrap=True)
+        found_later = {name: reason for name, reason in run.record.skipped.items() if name not in listed}
+        list_skipped(found_later, "{} skipped:", console)
     history = run.record.history
     return TrainingResult(
         run.output / "best.safetensors",
@@ -198,8 +210,9 @@ def _start(
     forward = distribute(model, training.parallel, processes, device)
     step = TrainingStep(model, forward, build_optimizer(model, training), dtype, training, processes)
     record.skipped, record.decoder = skipped, decoder
+    record.detectors = index.detectors(video.name for video in usable)
     data = replace(data, decoder=decoder)
-    return _Run(data, training, output, processes, sampler, val_clips, videos, model, step, record)
+    return _Run(data, training, output, processes, sampler, val_clips, videos, model, step, record, dataset.synthetic)
 
 
 def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device: torch.device) -> str:
@@ -281,6 +294,7 @@ def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]
     record.history.append(row)
     if run.processes.is_first and _best(record.history) == row:
         info = CheckpointInfo(run.model.config, record.decoder, record.settings, versions(), row)
+        info.detectors, info.synthetic = record.detectors, run.synthetic
         save_model(run.output / "best.safetensors", run.model, info, state)
     if run.processes.is_first:
         # Before the checkpoint: a run killed between the two writes it again, and after the last epoch nothing would.
@@ -346,8 +360,6 @@ def _settings(data: DataSettings, model: ISTVTConfig, training: TrainingSettings
 def _resume(run: _Run, console: Console) -> None:
     """Go on where the run in `output` stopped, if there is one with these settings, on any number of processes."""
     run.saved_at = time.monotonic()
-    if run.processes.is_first:
-        output_directory(run.output)
     checkpoint = newest_checkpoint(run.output, run.processes)
     if checkpoint is None:
         return
@@ -360,12 +372,20 @@ def _resume(run: _Run, console: Console) -> None:
     ]
     if changed:
         raise InputError(f"{run.output} holds a run with other settings ({'; '.join(changed)}); choose another output")
+    if record.detectors and record.detectors != run.record.detectors:
+        raise InputError(
+            f"{run.output} holds a run on {crop_name(record.detectors)}, and the face index of {run.data.root} now "
+            f"gives {crop_name(run.record.detectors)}; choose another output"
+        )
     load_checkpoint(checkpoint, run.step, run.processes)
     record.settings, record.skipped = settings, run.record.skipped | record.skipped
-    record.decoder = run.record.decoder
+    record.decoder, record.detectors = run.record.decoder, run.record.detectors
     written_by, record.world_size = record.world_size, run.processes.world_size
     run.record = record
     within = f" and {run.clips_begun} of {len(run.sampler)} clips" if record.clips else ""
     plural = "" if written_by == 1 else "es"
     others = f" (written by {written_by} process{plural})" if written_by != record.world_size else ""
-    console.print(f"[dim]{run.output} has {record.epoch} finished epochs{within}{others}; going on from there[/]")
+    complete = record.epoch >= run.training.epochs
+    then = "it is already complete" if complete else "going on from there"
+    epochs = f"{record.epoch} finished epoch{'s' * (record.epoch != 1)}"
+    console.print(f"[dim]{run.output} has {epochs}{within}{others}; {then}[/]", soft_wrap=True)

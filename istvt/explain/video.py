@@ -73,6 +73,7 @@ def explain_video(
     device: str = "cpu",
     batch_size: int = 4,
     workers: int = 2,
+    notes: Sequence[str] = (),
     advance: Callable[[str, int, int], None] | None = None,
 ) -> VideoExplanation:
     """Score a video, explain the clips that carry the verdict, and write what a person looks at.
@@ -97,6 +98,7 @@ def explain_video(
         device: of a model that is loaded here.
         batch_size: clips in work together.
         workers: threads that decode.
+        notes: sentences that belong beside the verdict.
         advance: called with (what is being done, done, of how many).
 
     Raises:
@@ -126,7 +128,7 @@ def explain_video(
     left_out = [(int(clip.frames[0]), reason) for clip, reason in (*scored.skipped, *skipped)]
     settings |= {"target": target, "normalization": normalization, "checkpoint": name, "detector": face.detector}
     settings |= {"model": model.config.to_dict()}
-    files = _write(out, drawing, settings, left_out, advance)
+    files = _write(out, drawing, settings, left_out, notes, advance)
     return VideoExplanation(score, target, explained, left_out, files)
 
 
@@ -257,6 +259,7 @@ def _write(
     drawing: _Drawing,
     settings: dict[str, Any],
     skipped: list[tuple[int, str]],
+    notes: Sequence[str],
     advance: Callable[[str, int, int], None],
 ) -> dict[str, Path | list[Path]]:
     earlier = _earlier_strips(out)
@@ -272,7 +275,7 @@ def _write(
     for strip in earlier - set(files["strips"]):
         strip.unlink()
     advance("drawing", 3, 4)
-    data = summary(drawing, settings, skipped)
+    data = summary(drawing, settings, skipped) | {"notes": list(notes)}
     files["data"] = out / "explanation.json"
     temporary = out / "explanation.json.partial"
     temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")

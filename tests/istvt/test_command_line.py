@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
 from dataloading import loader
+from dataloading.errors import InputError, writing
 from istvt.checkpoint import load_model
 from istvt.command_line import _COMMANDS, main
+from istvt.run_lock import only_run
 
 
 def refused(capsys, arguments: list[str]) -> str:
@@ -37,6 +39,7 @@ def test_a_training_run_leaves_a_checkpoint_that_says_what_it_is(trained_run):
     assert info.settings["training"]["batch_size"] == 8
     assert info.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert info.metrics["epoch"] in (1, 2)
+    assert (info.detectors, info.synthetic) == (["none"], True)
 
 
 def test_a_training_run_writes_every_epoch_to_csv_and_tensorboard(trained_run):
@@ -57,7 +60,7 @@ def test_the_best_epoch_is_the_one_with_the_highest_validation_auc(trained_run):
 def test_the_same_command_again_uses_what_is_there(trained_run, synthetic_set, capsys, train_arguments):
     before = (trained_run / "best.safetensors").stat().st_mtime_ns
     assert main(train_arguments(synthetic_set, trained_run)) == 0
-    assert "2 finished epochs" in capsys.readouterr().out.replace("\n", " ")
+    assert "2 finished epochs; it is already complete" in capsys.readouterr().out
     assert (trained_run / "best.safetensors").stat().st_mtime_ns == before
 
 
@@ -77,6 +80,7 @@ def test_evaluation_writes_a_report_scores_and_json(trained_run, synthetic_set, 
     assert len(list(csv.DictReader((tmp_path / "scores.csv").open()))) == 8
     page = (tmp_path / "report.html").read_text()
     assert "says nothing about accuracy on real forgeries" in page
+    assert f"<title>ISTVT on the synthetic set in {synthetic_set}, test split</title>" in page
     assert "data:image" in page  # frames of examples
 
 
@@ -91,6 +95,7 @@ def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run
     text = capsys.readouterr().out
     assert "2 of 3 videos scored" in text
     assert "broken.mp4" in text
+    assert "has only ever seen drawn faces: its verdict says nothing about a real video." in text
     rows = json.loads(output.read_text())
     assert [row["path"].endswith("broken.mp4") for row in rows].count(True) == 1
     assert all(0 <= row["probability_fake"] <= 1 for row in rows if "verdict" in row)
@@ -111,21 +116,94 @@ def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda path: None, "does not exist"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_bytes(b"hello " * 500), "not a video"),
-        (lambda path: path.mkdir(), "holds no video"),
     ],
 )
 def test_predict_on_what_is_no_video_is_one_sentence(trained_run, tmp_path, capsys, make, says):
     path = tmp_path / "clip.mp4"
     make(path)
     capsys.readouterr()
-    assert main(["predict", f"--checkpoint={trained_run}", str(path), "--no-detect"]) in (1, 2)
+    assert main(["predict", f"--checkpoint={trained_run}", str(path), "--no-detect"]) == 1
     captured = capsys.readouterr()
     lines = [line for line in (captured.out + captured.err).splitlines() if "clip.mp4" in line]
     assert len(lines) == 1
     assert says in lines[0]
+
+
+def test_a_path_that_names_no_video_at_all_is_refused_alike_whether_it_is_missing_or_empty(
+    trained_run, tmp_path, capsys
+):
+    """A missing file was reported on standard output with status 1, an empty directory refused with status 2."""
+    (tmp_path / "empty").mkdir()
+    command = ["predict", f"--checkpoint={trained_run}"]
+    assert "empty holds no video file" in refused(capsys, [*command, str(tmp_path / "empty")])
+    assert "a.mp4 does not exist; expected a video file" in refused(capsys, [*command, str(tmp_path / "a.mp4")])
+
+
+def test_the_masks_of_a_data_set_are_left_out_counted_and_said(trained_run, synthetic_set, capsys):
+    """They were scored, and called real or fake, like videos of faces."""
+    folder = synthetic_set / "manipulated_sequences" / "blend"
+    masks = len(list((folder / "masks").rglob("*.mp4")))
+    assert main(["predict", f"--checkpoint={trained_run}", str(folder), "--clips=1"]) == 0
+    text = capsys.readouterr().out
+    assert f"{masks} videos left out: in masks/, where data sets keep" in text
+    assert "8 of 8 videos scored" in text
+
+
+def test_videos_are_cropped_as_those_of_training_were_unless_that_is_overridden(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    """A model of whole pictures was shown face boxes by default, which turned verdicts round without a word."""
+    video, output = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[0], tmp_path / "scores.json"
+    found = {}
+    for option in ("", "--no-detect", "--detect"):
+        command = ["predict", f"--checkpoint={trained_run}", str(video), f"--json={output}", *filter(None, [option])]
+        assert main(command) == 0
+        found[option] = json.loads(output.read_text())[0]["probability_fake"], capsys.readouterr().out
+    assert found[""][0] == found["--no-detect"][0] != found["--detect"][0]
+    assert "whole pictures, as this model was trained on them (--detect looks for faces)" in found[""][1]
+    assert "trained on whole pictures" not in found["--no-detect"][1]
+    assert "This model was trained on whole pictures, and here it is shown faces found by" in found["--detect"][1]
+    assert "--detect and --no-detect are given together" in refused(capsys, [*command, "--no-detect"])
+    assert "detector is dlib, but faces are not to be looked for" in refused(
+        capsys, [*command[:-1], "--no-detect", "--detector=dlib"]
+    )
+
+
+def test_an_evaluation_says_when_boxes_are_of_another_kind_than_those_of_training(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    root = shutil.copytree(synthetic_set, tmp_path / "videos")
+    boxes = {"detector": "yuface", "boxes": {"frame": [0, 9], "x": [24, 24], "y": [24, 24], "size": [24, 24]}}
+    lines = [json.loads(line) | boxes for line in (root / "face_index.jsonl").read_text().splitlines()]
+    (root / "face_index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={root}", f"--output={tmp_path}/out"]
+    assert main([*command, "--bootstrap=20"]) == 0
+    said = "trained on whole pictures, and here it is shown faces found by yuface: another part of the picture"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_evaluation_does_not_replace_one_of_other_videos_unasked(trained_run, synthetic_set, tmp_path, capsys):
+    """Every evaluation of a run went to one folder, and the last one was all that was left."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    command = ["evaluate", f"--checkpoint={run}", f"--data.root={synthetic_set}", "--bootstrap=20"]
+    assert main([*command, "--data.evaluation_clips=1"]) == 0
+    assert main([*command, "--split=val", "--data.evaluation_clips=1"]) == 0
+    of = {name: json.loads((run / name / "evaluation.json").read_text()) for name in ("evaluation", "evaluation-val")}
+    assert [figures["evaluated"]["split"] for figures in of.values()] == ["test", "val"]
+    (run / "evaluation").rename(run / "other")
+    (run / "evaluation-val").rename(run / "evaluation")
+    held = f"holds an evaluation of {synthetic_set}, c23, val split; give this one an --output"
+    assert held in refused(capsys, command)
+    (run / "evaluation" / "explanations").mkdir()
+    assert f"holds explanations of {synthetic_set}, c23, val split" in refused(
+        capsys, [*command, f"--output={run}/evaluation"]
+    )
+    (run / "evaluation" / "explanations").rmdir()
+    assert main([*command, f"--output={run}/evaluation", "--data.evaluation_clips=1"]) == 0
+    assert "val split, which this one replaces" in capsys.readouterr().out
 
 
 def test_a_face_video_without_a_face_is_named(trained_run, synthetic_set, tmp_path, capsys):
@@ -140,20 +218,54 @@ def test_a_face_video_without_a_face_is_named(trained_run, synthetic_set, tmp_pa
             picture = np.full((96, 96, 3), 90, np.uint8)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         file.mux(stream.encode())
-    assert main(["predict", f"--checkpoint={trained_run}", str(path)]) == 1
+    assert main(["predict", f"--checkpoint={trained_run}", str(path), "--detect"]) == 1
     assert "shows no face" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_a_checkpoint_that_is_none_is_one_sentence(tmp_path, capsys):
-    assert "no such file" in refused(capsys, ["predict", f"--checkpoint={tmp_path}/absent.safetensors", "a.mp4"])
+def test_a_checkpoint_that_is_none_is_one_sentence(trained_run, tmp_path, capsys):
+    video = str(write_numbered(tmp_path, "a", frames=8))
+    assert "no such file" in refused(capsys, ["predict", f"--checkpoint={tmp_path}/absent.safetensors", video])
+    states = trained_run / "checkpoints"
+    for place in (states, *states.iterdir()):
+        message = refused(capsys, ["predict", f"--checkpoint={place}", video])
+        assert message.endswith(f"which is no model file; give the run's directory, {trained_run}")
     (tmp_path / "text.safetensors").write_text("hello")
-    message = refused(capsys, ["predict", f"--checkpoint={tmp_path}/text.safetensors", "a.mp4"])
+    message = refused(capsys, ["predict", f"--checkpoint={tmp_path}/text.safetensors", video])
     assert "text.safetensors" in message
     assert "safetensors" in message
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     assert "holds no ISTVT configuration" in refused(
-        capsys, ["predict", f"--checkpoint={tmp_path}/other.safetensors", "a.mp4"]
+        capsys, ["predict", f"--checkpoint={tmp_path}/other.safetensors", video]
     )
+
+
+def test_a_checkpoint_whose_bytes_have_changed_is_refused(trained_run, tmp_path):
+    """safetensors reads flipped bytes without complaint, and so did everything above it."""
+    content = bytearray((trained_run / "best.safetensors").read_bytes())
+    content[-100] ^= 0x40
+    (tmp_path / "best.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"best.safetensors: is damaged \(its content does not have the checksum"):
+        load_model(tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(trained_run, synthetic_set, tmp_path):
+    """It has no checksum and says neither how its clips were cropped nor that they were drawn."""
+    model, info = load_model(trained_run)
+    said = {**info.__dict__, "config": info.config.to_dict()}
+    del said["detectors"], said["synthetic"]
+    save_file(model.state_dict(), tmp_path / "best.safetensors", metadata={"istvt": json.dumps(said)})
+    loaded, earlier = load_model(tmp_path)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+    assert earlier.detectors == []
+    assert earlier.caveats == info.caveats != []  # the data set is still where it was
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_sentence(trained_run, tmp_path):
+    from istvt.checkpoint import save_model
+
+    model, info = load_model(trained_run)
+    with pytest.raises(InputError, match=r"nowhere/best\.safetensors: cannot be written \("):
+        save_model(tmp_path / "nowhere" / "best.safetensors", model, info)
 
 
 def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trained_run, tmp_path, capsys):
@@ -162,7 +274,8 @@ def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trai
     model, info = load_model(trained_run)
     info.config = type(info.config)(**{**info.config.to_dict(), "depth": 3})
     save_model(tmp_path / "wrong.safetensors", model, info)
-    message = refused(capsys, ["predict", f"--checkpoint={tmp_path}/wrong.safetensors", "a.mp4"])
+    video = str(write_numbered(tmp_path, "a", frames=8))
+    message = refused(capsys, ["predict", f"--checkpoint={tmp_path}/wrong.safetensors", video])
     assert "another configuration" in message
     assert "blocks.2." in message
 
@@ -173,6 +286,11 @@ def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trai
         (["train", "--data.root=/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["prepare", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["evaluate", "--bootstrap=0"], "--bootstrap is 0; expected at least 1"),
+        (["evaluate", "--data.root=/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["predict", "a.mp4", "--json=/nowhere/scores.json"], "there is no directory /nowhere; expected a file in one"),
+        (["predict", "a.mp4", "--checkpoint=/nowhere/run"], "checkpoint /nowhere/run: no such file"),
+        (["explain", "a.mp4", "--checkpoint=/nowhere/run"], "checkpoint /nowhere/run: no such file"),
+        (["train", "--training.warmup_epochs=30"], "training.warmup_epochs is 30 and training.epochs 20"),
         (["explain", "a.mp4", "--clips=0"], "--clips is 0; expected at least 1"),
         (["dataset", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["model", "--preset", "huge"], "preset is 'huge'; expected one of seed, published, small"),
@@ -205,6 +323,7 @@ def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
         (["trian"], "the command is 'trian'; expected one of synthesize, dataset, prepare, train,"),
         (["model", "--pre=seed"], "--pre=seed is not known here"),
         (["train", "--data=absent.yaml"], "--data is 'absent.yaml'; expected a YAML file of options"),
+        (["evaluate", "--data.train_clips=2"], "--data.train_clips=2 is not known here"),  # it did nothing
     ],
 )
 def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys, arguments, says):
@@ -221,6 +340,7 @@ def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys
         ("model:\n  depths: 3\n", "model.depths is no option of this command"),
         ("model:\n  depth: three\n", "--model.depth is 'three'; expected a whole number"),
         ("preset: huge\n", "preset is 'huge'; expected one of seed, published, small"),
+        ("model:\n  depth: 2\n  depth: 3\n", "gives model.depth in line 2 and again in line 3; expected it once"),
     ],
 )
 def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, content, says):
@@ -274,7 +394,10 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
         "predict": ["predict", str(clip), f"--checkpoint={trained_run}", "--no-detect", f"--json={place}/scores.json"],
         "explain": ["explain", str(clip), f"--checkpoint={trained_run}", "--no-detect", f"--out={place}"],
     }[command]
-    assert f"{place} cannot be made (Not a directory); expected a directory to write in" in refused(capsys, arguments)
+    sentence = f"{place} cannot be made (Not a directory); expected a directory to write in"
+    if command == "predict":  # it makes no directory: for a file that is named wrongly, one in / may be the result
+        sentence = f"there is no directory {place}; expected a file in one"
+    assert sentence in refused(capsys, arguments)
 
 
 def test_an_evaluation_of_damaged_videos_alone_names_the_set_and_the_first_reason(
@@ -316,6 +439,10 @@ def test_a_full_disk_is_one_sentence_and_a_fault_of_the_program_is_not(capsys, m
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full_while_writing(*_):
+        with writing(Path("scores.csv")):
+            full()
+
     def broken(*_):
         raise OSError("a fault")
 
@@ -324,6 +451,8 @@ def test_a_full_disk_is_one_sentence_and_a_fault_of_the_program_is_not(capsys, m
         monkeypatch.setitem(_COMMANDS, "doctor", (add, run, line))
         if run is full:
             assert "No space left on device" in refused(capsys, ["doctor"])
+            monkeypatch.setitem(_COMMANDS, "doctor", (add, full_while_writing, line))
+            assert "scores.csv: does not fit on the disk (No space left on device)" in refused(capsys, ["doctor"])
     with pytest.raises(OSError, match="a fault"):
         main(["doctor"])
 
@@ -361,7 +490,51 @@ def test_a_damaged_video_is_named_and_never_stops_training(synthetic_set, tmp_pa
     data[start + 400 :] = bytes(len(data) - start - 400) if data.find(b"moov") < start else data[start + 400 :]
     victim.write_bytes(bytes(data[: len(data) // 2]))
     assert main(train_arguments(root, tmp_path / "run", "--training.epochs=1")) == 0
-    assert first[0] in capsys.readouterr().out.split("skipped:")[-1]
+    text = capsys.readouterr().out
+    assert text.count(f"{first[0]}.mp4") == 1  # it was named three times
+    assert f"{first[0]}.mp4" in text.split("video skipped:")[1]
+
+
+def test_a_video_too_short_for_a_clip_is_named_once_and_makes_prepare_exit_1(
+    synthetic_set, tmp_path, capsys, train_arguments
+):
+    root = shutil.copytree(synthetic_set, tmp_path / "short")
+    [first, *_] = json.loads((root / "splits" / "train.json").read_text())
+    victim = root / f"original_sequences/youtube/c23/videos/{first[0]}.mp4"
+    shutil.move(write_numbered(tmp_path, "blink", frames=1), victim)
+    (root / "face_index.jsonl").unlink()
+    assert main(["prepare", str(root), "--no-detect", "--workers=1"]) == 1
+    assert f"{victim}: has 1 frame; a clip needs 6." in capsys.readouterr().err
+    assert main(train_arguments(root, tmp_path / "run", "--training.epochs=1")) == 0
+    text = capsys.readouterr().out
+    assert text.count(f"{first[0]}.mp4") == 1
+    assert f"no clip from 1 video:\n  {victim}: has 1 frame; a clip needs 6.\n" in text
+
+
+def test_wrong_options_of_prepare_are_refused_before_anything_is_printed(synthetic_set, capsys):
+    assert "every is 0" in refused(capsys, ["prepare", str(synthetic_set), "--every=0"])
+    assert "--replace does that" in refused(capsys, ["prepare", str(synthetic_set)])
+    assert main(["prepare", str(synthetic_set), "--detector=retina", "--replace"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_second_run_into_one_directory_is_refused_for_as_long_as_the_first_one_lives(
+    synthetic_set, tmp_path, capsys, train_arguments
+):
+    """Two runs used to overwrite each other's checkpoints."""
+    code = "import sys, time; from pathlib import Path; from istvt.run_lock import only_run\n"
+    code += "with only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    root = Path(__file__).parents[2]
+    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "held\n"
+        message = refused(capsys, train_arguments(synthetic_set, tmp_path))
+        assert f"another run (process {first.pid}) is writing to {tmp_path}" in message
+    finally:
+        first.kill()  # as nothing can be tidied up after
+        first.communicate()
+    with only_run(tmp_path):
+        pass
 
 
 def test_the_published_cost_tables_are_printed(capsys):
@@ -384,6 +557,7 @@ def test_the_command_works_as_a_process_and_doctor_lists_what_is_here():
         [sys.executable, "-m", "istvt", "doctor"], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
+    assert "absent   xformers" not in done.stdout  # it is installed, and of no use without a GPU
     for part in ("torch", "GPU", "kernels", "Triton", "xformers", "DALI", "PyAV", "face detector"):
         assert part in done.stdout
 
@@ -412,9 +586,11 @@ def test_help_teaches_without_importing_torch():
 
 def test_explain_writes_videos_strips_json_and_a_page_that_opens_from_disk(trained_run, synthetic_set, tmp_path):
     video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
-    assert main(["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}"]) == 0
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", f"--output={tmp_path}"]) == 0
+    assert json.loads((tmp_path / "explanation.json").read_text())["settings"]["detector"] == "none"  # as in training
     written = {path.name for path in tmp_path.iterdir()}
     assert {"explanation.html", "explanation.json", "explanation.mp4", "in_frame.mp4", "clip_1.png"} <= written
+    assert "has only ever seen drawn faces" in (tmp_path / "explanation.html").read_text()
 
 
 def test_explain_says_which_clips_were_left_out_and_that_there_are_fewer_than_asked_for(
@@ -492,3 +668,8 @@ def test_evaluate_explain_measures_every_method_against_random_order(trained_run
     for method in ("lrp", "raw", "rollout", "gradient", "gradcam", "random", "reference"):
         assert method in table
     assert {path.suffix for path in (tmp_path / "explanations").iterdir()} == {".json", ".md", ".svg"}
+    page = (tmp_path / "report.html").read_text()  # it said nothing of them
+    assert '<a href="#explanations">' in page
+    section = page.split('<section id="explanations"')[1].split("</section>")[0]
+    assert section.count('<th scope="row"') == 7
+    assert "data:image/svg+xml;base64," in section

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -272,6 +273,28 @@ def test_a_run_says_what_it_uses_and_shows_a_live_line(synthetic_set, tmp_path):
     plain = "".join(text.split("\x1b["))
     for shown in ("epoch 1/1, step", "3/3", "loss ", "clips/s", "ETA"):
         assert shown in plain, shown
+
+
+def test_options_that_have_no_effect_here_are_warned_of_and_those_that_cannot_work_refused(synthetic_set, tmp_path):
+    screen = io.StringIO()
+    settings = TrainingSettings(epochs=1, batch_size=16, parallel="fsdp")
+    config, data = replace(CONFIG, image_size=32), DataSettings(root=synthetic_set, evaluation_clips=1)
+    training.train(data, config, settings, tmp_path, console=Console(file=screen, width=200))
+    assert "training.parallel fsdp has no effect with one process" in screen.getvalue()
+    assert "the feature grid is only 2x2" in screen.getvalue()
+    with pytest.raises(InputError, match=r"training.execution is cuda_graphs, which needs a GPU, .* device is cpu"):
+        training.train(data, config, replace(settings, execution="cuda_graphs"), tmp_path / "run", device="cpu")
+
+
+def test_a_run_does_not_go_on_with_boxes_of_another_kind(straight, synthetic_set, tmp_path):
+    root, run = shutil.copytree(synthetic_set, tmp_path / "set"), shutil.copytree(straight, tmp_path / "run")
+    for path in (run / "checkpoints").glob("*/run.json"):
+        path.write_text(path.read_text().replace(str(synthetic_set), str(root)))
+    train(root, run, checkpoint_steps=2)
+    index = root / "face_index.jsonl"
+    index.write_text(index.read_text().replace('"detector": "none"', '"detector": "boxes file"'))
+    with pytest.raises(InputError, match=r"a run on whole pictures, and the face index .* faces of a boxes file"):
+        train(root, run, checkpoint_steps=2)
 
 
 def test_a_diverging_run_stops_with_one_sentence(synthetic_set, tmp_path):

@@ -1,0 +1,50 @@
+"""Which part of the picture a model is shown: as in training by default, and said where it is not."""
+
+import pytest
+
+from dataloading.errors import InputError
+from dataloading.faces import installed_detectors
+from istvt.crop import choose_crop, difference
+
+BEST, *OTHERS = installed_detectors()
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "detector", "detect", "chosen", "differs", "says"),
+    [
+        ([], "auto", None, "auto", False, None),  # an older checkpoint, which does not say
+        ([], "auto", False, None, False, None),
+        (["none"], "auto", None, None, False, "whole pictures, as this model was trained on them"),
+        (["none"], "auto", False, None, False, None),
+        (["none"], "auto", True, "auto", True, "trained on whole pictures, and here it is shown faces found by"),
+        (["none"], BEST, None, BEST, True, "another part of the picture"),
+        ([BEST], "auto", None, BEST, False, None),
+        ([BEST], "auto", False, None, True, f"faces found by {BEST}, and here it is shown whole pictures"),
+        (["boxes file"], "auto", None, "auto", True, "the boxes differ a little"),
+        (["boxes file", BEST], "auto", None, BEST, False, "and here it is shown faces found by"),
+        ([BEST, "none"], "auto", None, BEST, False, f"trained on whole pictures and faces found by {BEST}, and here"),
+    ],
+)
+def test_a_video_is_cropped_as_in_training_unless_something_else_is_asked_for(
+    trained_on, detector, detect, chosen, differs, says
+):
+    crop = choose_crop(trained_on, detector, detect)
+    assert (crop.detector, crop.differs) == (chosen, differs)
+    assert crop.note is None if says is None else says in crop.note
+
+
+@pytest.mark.skipif(not OTHERS, reason="one detector is installed")
+def test_the_detector_of_training_is_used_where_it_is_installed_though_a_better_one_is():
+    assert choose_crop([OTHERS[-1]]).detector == OTHERS[-1]
+    assert "the boxes differ a little" in choose_crop([OTHERS[-1]], BEST).note
+
+
+def test_a_detector_that_is_named_and_not_to_be_used_is_a_mistake():
+    with pytest.raises(InputError, match="detector is dlib, but faces are not to be looked for; give one or the other"):
+        choose_crop([], "dlib", False)
+
+
+def test_crops_that_are_those_of_training_or_of_unknown_training_are_not_worth_a_word():
+    assert difference([], ["yuface"]) is None
+    assert difference(["yuface"], ["yuface"]) is None
+    assert "on which its verdicts cannot be relied" in difference(["yuface"], ["none"])
