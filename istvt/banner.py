@@ -40,7 +40,7 @@ def announce(
     console.print(
         f"[bold]{config.attention}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
         f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "
-        f"{config.image_size} pixels\n"
+        f"{config.image_size} pixels, attention products not counted\n"
         f"on {_where(step.device, training, processes)}, {_how(step.dtype, training)}, attention by "
         f"{resolve_backend(training.backend, step.device)}\n"
         f"{len(videos['train'])} training and {len(videos['val'])} validation videos of {data.root}, "

@@ -35,6 +35,8 @@ from .settings import DataSettings, TrainingSettings
 USAGE_ERROR = 2
 PROBLEM_FOUND = 1
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+# What is first in a run (decoders, memory) takes longer than the rest, and no estimate should be made of it.
+SECONDS_TO_ESTIMATE = 20
 # Commands that keep what they have finished and use it when they are called again.
 GO_ON = ("synthesize", "prepare", "train", "demo", "experiment")
 
@@ -774,7 +776,7 @@ def _experiment(parser: ArgumentParser, options: Namespace, console: Console) ->
 def _bar(console: Console, description: str) -> Iterator[Callable[..., None]]:
     """A progress bar; what it gives is called with (done, total) and, if that changes, what is done.
 
-    In a file, where no bar moves, one line says how long it will take, if that is more than a minute.
+    In a file, where no bar moves, one line says after some seconds how long it will take, if that is over a minute.
     """
     from rich.progress import Progress
 
@@ -785,8 +787,9 @@ def _bar(console: Console, description: str) -> Iterator[Callable[..., None]]:
         def update(done: int, total: int, what: str = description) -> None:
             nonlocal announced
             progress.update(task, completed=done, total=total, description=what)
-            minutes = (time.monotonic() - started) / 60 * (total / done - 1) if done else 0
-            if not announced and minutes > 1:
+            seconds = time.monotonic() - started
+            minutes = seconds / 60 * (total / done - 1) if done else 0
+            if not announced and seconds > SECONDS_TO_ESTIMATE and minutes > 1:
                 announced = True
                 console.print(f"{what}: {done} of {total} done, about {minutes:.0f} min more", style="dim")
 
