@@ -64,7 +64,7 @@ def demo(output: Path, console: Console) -> int:
     model, info = load_model(trained.checkpoint, pick_device())
     videos = sorted(read_dataset(fresh).videos, key=lambda video: (video.label, video.manipulation, video.name))
     shown = list({video.manipulation: video for video in reversed(videos)}.values())[::-1]
-    for video, prediction in zip(shown, predict(model, [v.path for v in shown], info=info), strict=True):
+    for video, prediction in zip(shown, predict(model, [v.path for v in shown], detect=False), strict=True):
         score = prediction.score
         truth = "real" if video.label == 0 else f"fake ({video.manipulation})"
         console.print(
@@ -101,7 +101,7 @@ def demo(output: Path, console: Console) -> int:
     if result.skipped:
         console.print(f"{len(result.skipped)} videos or clips were skipped; the report lists them")
     console.print(f"{time.perf_counter() - started:.0f} s in all; open [bold]{result.report}[/]", soft_wrap=True)
-    console.print(f"all fresh drawn videos: .venv/bin/istvt predict {fresh} --checkpoint {run}", soft_wrap=True)
+    console.print(f"judge all fresh drawn videos: .venv/bin/istvt predict {fresh} --checkpoint {run}", soft_wrap=True)
     console.print(
         "This model has only ever seen drawn faces: on a real video its verdict would mean nothing. For real ones: "
         ".venv/bin/istvt prepare DATA, then train --data.root DATA, with FaceForensics++ or another set of the README.",
