@@ -21,7 +21,7 @@ demo: install
 
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
 
 experiment: install
 	$(BIN)/istvt experiment --output runs/experiment --documents docs --readme README.md

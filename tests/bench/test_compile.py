@@ -18,14 +18,24 @@ from kernels.relevance import settings as relevance
 from kernels.spatial_attention import settings as spatial
 from kernels.temporal_attention import settings as temporal
 
+# Of each operation the cases that the published model launches. `python -m bench compile` compiles every case for every
+# generation that it names, in some minutes.
+OF_THE_MODEL = {
+    "layer_norm_difference": (0,), "temporal_attention": (0, 1), "spatial_attention": (1, 4), "relevance": (1, 4),
+}  # fmt: skip
 
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_launch_compiles_without_spills_or_narrow_loads_within_the_chip(operation):
-    done = command.compile_all(command.tasks([operation]), processes=2)
-    reports = [report for _, found in done for report in found]
+def test_launches_compile_without_spills_or_narrow_loads_within_the_chip(operation, architecture):
+    tasks = [
+        task for task in command.tasks([operation], [architecture])
+        if architecture == 90 or task[1] in OF_THE_MODEL[operation]
+    ]  # fmt: skip
+    reports = [report for _, found in command.compile_all(tasks, processes=1) for report in found]
     faulty = [command.row(report) for report in reports if report.faults]
     assert not faulty, "\n" + format_table(command.HEADER, faulty)
-    assert {report.architecture for report in reports} == set(ARCHITECTURES)
+    assert len(reports) >= len(tasks) > 0
 
 
 def test_a_compiler_that_crashes_or_hangs_is_a_row_that_says_so(monkeypatch):

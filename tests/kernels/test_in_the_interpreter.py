@@ -1,4 +1,4 @@
-"""Without a GPU the files of ``on_device/`` run in Triton's interpreter, each in a session of its own."""
+"""Without a GPU the tests of ``on_device/`` run in Triton's interpreter, in sessions of their own."""
 
 import os
 import subprocess
@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-FILES = sorted((Path(__file__).parent / "on_device").glob("test_*.py"))
+from bench.cases import OPERATIONS
+
+HERE = Path(__file__).parent / "on_device"
+SESSIONS = {file.stem: (str(file),) for file in sorted(HERE.glob("test_*.py"))}
+# The numerics of each operation by themselves, so that every core has something to do until the end.
+numerics = SESSIONS.pop("test_numerics")
+SESSIONS |= {f"test_numerics of {operation}": (*numerics, "-k", operation) for operation in OPERATIONS}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the files run on the GPU itself")
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_kernels_hold_in_the_interpreter(file):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the tests run on the GPU itself")
+@pytest.mark.parametrize("session", SESSIONS)
+def test_the_kernels_hold_in_the_interpreter(session):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SESSIONS[session]],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,
