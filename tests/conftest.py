@@ -10,6 +10,7 @@ import torch
 SHARE_NOTHING = ("test_compile.py", "test_in_the_interpreter.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
