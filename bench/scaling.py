@@ -96,7 +96,7 @@ def _measure_method(sweep: Sweep, method, axis: str, frames: int, cells: int, mi
     try:
         counted = counted_multiply_accumulates(method.attend, shape, sweep.dtype, device)
     except Exception as error:  # a peer that refuses a size is a result; the sweep goes on
-        refused = failure(error)
+        refused = f"not counted: {failure(error)}"
     rows: list[Row] = []
     for name, macs in zip(PASSES, counted, strict=True):
         sizes = method.pairs(frames, cells), sweep.clips, sweep.heads, sweep.head_dim
@@ -110,7 +110,7 @@ def _measure_method(sweep: Sweep, method, axis: str, frames: int, cells: int, mi
             row["note"] = f"{NOT_MEASURED}: the time was used up"
         elif method.needs_gpu and device == "cpu":
             row["note"] = f"{NOT_MEASURED}: Triton kernels need a GPU"
-        elif not refused:
+        else:
             try:
                 row |= _time_and_memory(method.attend, shape, sweep.dtype, device, name, milliseconds)
             except torch.OutOfMemoryError:

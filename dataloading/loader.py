@@ -59,7 +59,7 @@ class ClipLoader:
     Iterating it is one epoch, and it can be iterated again. Decoding and the DALI graph run in background threads, a
     few batches ahead of the consumer. The last batch may be smaller. A clip that cannot be decoded is left out of its
     batch and listed with the reason in ``skipped``; the epoch goes on. A batch of which nothing is left is not given
-    out, so with DistributedDataParallel wrap the epoch in ``model.join()``.
+    out: processes that meet in every step have to count the batches.
 
     Attributes:
         decoder: ``"pyav"`` or ``"dali"``, whichever decodes: their colours differ by some grey levels, so that it

@@ -52,7 +52,10 @@ A first run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 done, 1 something was wrong with some input, 2 could not be done)."""
+    """Run one command; returns the exit status.
+
+    0 done, 1 something was wrong with some input, 2 could not be done, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     console, errors, name = Console(), Console(stderr=True), None
     try:
@@ -99,8 +102,8 @@ class _Terminated(KeyboardInterrupt):
 @contextlib.contextmanager
 def _sigterm_stops() -> Iterator[None]:
     """Within it SIGTERM is what Ctrl-C is; by itself it would end this process before it could end its workers."""
-    # A process of torchrun may be waiting in a collective, which no handler interrupts: it must still end at once.
-    if "TORCHELASTIC_RUN_ID" in os.environ or threading.current_thread() is not threading.main_thread():
+    # One of several processes may be waiting in a collective, which no handler interrupts: it must still end at once.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
 

@@ -3,7 +3,7 @@
 A run's directory holds
     best.safetensors   the weights of the epoch with the best validation AUC, and what they mean
     checkpoints/       all that is needed to go on: the latest moments of the run, whole
-    history.csv, steps.csv, tensorboard/
+    history.csv, steps.csv, tensorboard/, and run.lock, which keeps a second run out
 
 Started by torchrun, every process runs this file from top to bottom on its own share of the clips; they meet in the
 steps, in the validation's figures and in the checkpoints. Process 0 prints and writes the other files.
@@ -106,6 +106,8 @@ class _Run:
     @property
     def clips_begun(self) -> int:
         """Clips of the current epoch that this process has used; fewer than that where another number shared them."""
+        if self.record.clips >= self.sampler.clips_in_all:
+            return len(self.sampler)
         return min(len(self.sampler), self.record.clips // self.processes.world_size)
 
     def learning_rate(self, clips_begun: int) -> float:
@@ -235,7 +237,8 @@ def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
         learning_rate = run.learning_rate(run.clips_begun)
         run.step(batches, min(training.accumulation, count - number * training.accumulation), learning_rate)
         record.step += 1
-        record.clips = min(begun + (number + 1) * run.clips_per_step, len(run.sampler)) * run.processes.world_size
+        used = min(begun + (number + 1) * run.clips_per_step, len(run.sampler)) * run.processes.world_size
+        record.clips = min(used, run.sampler.clips_in_all)
         record.seconds = seconds_before + time.perf_counter() - started
         log.advance(record.step)
         last, due = number == steps - 1, False

@@ -8,6 +8,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from video_fixtures import video_of, write_numbered
 
 from dataloading import loader
 from dataloading.errors import InputError
+from dataloading.sampling import TrainingClips
 from istvt import run_state, training
 from istvt.acceleration import accelerate
 from istvt.checkpoint import load_model
@@ -27,6 +29,19 @@ from istvt.step import TrainingStep
 
 CONFIG = ISTVTConfig(image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
 STEPS = 6  # of an epoch: 24 clips by 4
+
+
+@pytest.mark.parametrize(
+    "used, world_size, begun", [(0, 3, 0), (8, 4, 2), (8, 3, 2), (10, 3, 4), (10, 4, 3), (10, 16, 1)]
+)
+def test_an_epoch_that_some_processes_have_finished_is_finished_for_any_other_number(used, world_size, begun):
+    """Killed in the validation and started again with fewer processes, a run made a step on a clip it had used."""
+    sampler = TrainingClips.__new__(TrainingClips)
+    sampler._clips_per_class, sampler.world_size = 5, world_size
+    run = SimpleNamespace(
+        sampler=sampler, record=SimpleNamespace(clips=used), processes=SimpleNamespace(world_size=world_size)
+    )
+    assert training._Run.clips_begun.fget(run) == begun
 
 
 class Killed(BaseException):
