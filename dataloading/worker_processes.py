@@ -22,6 +22,9 @@ def worker_processes(
     # Spawned, not forked: the caller may hold threads (torch, a progress bar) or a CUDA context.
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(initializer, arguments))
     try:
+        with _stops_wait():
+            for _ in range(count):
+                pool.submit(_nothing)  # each job starts a process until there are as many as there may be
         yield pool
     except BaseException:
         # The executor itself would wait for every job in hand; from Python 3.14 this is its terminate_workers().
@@ -32,8 +35,33 @@ def worker_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _stops_wait() -> Iterator[None]:
+    """SIGTERM waits for the end of the block: a process whose start is cut off half way ends in a traceback of its own.
+
+    Ctrl-C is for the process that writes the results. Processes that are started meanwhile ignore it from the first
+    moment on, and so does, for these milliseconds, this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    term = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, term)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _nothing() -> None:
+    pass
+
+
 def _start(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that writes the results
     # A worker waits for jobs in a pipe whose other end it holds too: by itself it never learns that nobody is left.
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     initializer(*arguments)
