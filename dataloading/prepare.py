@@ -78,7 +78,7 @@ def prepare(
         index = FaceIndex.read(path, leave_out_broken=True)
         todo, superseded = _todo(dataset.videos, index, detector, given)
         if superseded and not replace:
-            raise InputError(_would_replace(index, superseded, detector, given, len(dataset)))
+            raise InputError(_would_replace(index, superseded, dataset.videos, detector, given))
         if before:
             before()
         if progress:
@@ -153,27 +153,42 @@ def _todo(
     """The videos without a usable entry of the kind that is wanted, and the usable entries of another kind."""
 
     def is_done(entry: FaceEntry | None) -> bool:
-        if entry is None or entry.error is not None:
+        if entry is None or entry.error is not None or entry.detector != _wanted(entry, detector, given):
             return False
-        if entry.boxes_of is not None and entry.video not in given and detector != WHOLE_FRAME:
-            return is_done(index.entries.get(entry.boxes_of))
-        return entry.detector == (BOXES_FILE if entry.video in given else detector)
+        # A run that was stopped may have done the original again and not yet this fake, which takes its boxes.
+        return entry.boxes_of is None or entry.video in given or is_done(index.entries.get(entry.boxes_of))
 
     todo = [video for video in videos if not is_done(index.entries.get(video.name))]
     found = [index.entries[video.name] for video in todo if video.name in index]
-    return todo, [entry for entry in found if entry.error is None]
+    other = [entry for entry in found if entry.error is None and entry.detector != _wanted(entry, detector, given)]
+    return todo, other
+
+
+def _wanted(entry: FaceEntry, detector: str, given: dict[str, np.ndarray]) -> str:
+    """Who is to have found the face of this video."""
+    of_original = entry.boxes_of in given and detector != WHOLE_FRAME  # a fake that the boxes of its original fit
+    return BOXES_FILE if entry.video in given or of_original else detector
 
 
 def _would_replace(
-    index: FaceIndex, superseded: Sequence[FaceEntry], detector: str, given: dict[str, np.ndarray], videos: int
+    index: FaceIndex,
+    superseded: Sequence[FaceEntry],
+    videos: Sequence[Video],
+    detector: str,
+    given: dict[str, np.ndarray],
 ) -> str:
     """The sentence that refuses to throw away what an earlier run found."""
     there = {entry.detector for entry in superseded}
-    wanted = {BOXES_FILE if entry.video in given else detector for entry in superseded}
-    keep = {WHOLE_FRAME: ", and --no-detect goes on with what is there", BOXES_FILE: ""}
-    kept = keep.get(min(there), f", and --detector {min(there)} goes on with what is there") if len(there) == 1 else ""
+    wanted = {_wanted(entry, detector, given) for entry in superseded}
+    kept = ""
+    if len(there) == 1:
+        [kind] = there
+        option = {WHOLE_FRAME: "--no-detect", BOXES_FILE: "--boxes FILE"}.get(kind, f"--detector {kind}")
+        # A replacement that was stopped leaves two kinds, and the option of either would be refused for the other.
+        if kind == BOXES_FILE or not _todo(videos, index, kind, given)[1]:
+            kept = f", and {option} goes on with what is there"
     return (
-        f"{index.path} has {crop_name(there)} for {len(superseded)} of {videos} videos, and this run would have "
+        f"{index.path} has {crop_name(there)} for {len(superseded)} of {len(videos)} videos, and this run would have "
         f"{crop_name(wanted)} in their place: --replace does that{kept}."
     )
 

@@ -137,6 +137,36 @@ def test_boxes_of_another_kind_are_not_replaced_unasked(tree, capsys):
         run(dataset)
 
 
+def test_a_replacement_that_was_stopped_after_the_originals_goes_on_with_the_fakes(tree):
+    """The fakes were taken for done, because their originals were, and kept boxes of another detector than these."""
+    dataset, name = read_dataset(tree), make_detector().name
+    run(dataset)
+    path = tree / "face_index.jsonl"
+    of_before = [line | ({"detector": "another"} if "boxes_of" in line else {}) for line in lines(tree)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in of_before))
+    # Neither detector goes on with what is there.
+    with pytest.raises(
+        InputError, match=rf"by another for 12 of 16 .* by {name} in their place: --replace does that\.$"
+    ):
+        run(dataset)
+    assert {entry.detector for entry in run(dataset, replace=True)} == {name}
+
+
+def test_boxes_made_elsewhere_reach_the_fakes_of_a_run_that_was_stopped_after_the_originals(tree):
+    """The fakes were taken for done, and kept boxes that a detector had found in their originals."""
+    dataset, originals = read_dataset(tree), read_dataset(tree).select(manipulation="original")
+    found = run(dataset)
+    rows = {video.name: [[frame, *found.box(video.name, [frame])] for frame in (0, 11)] for video in originals.videos}
+    (tree / "boxes.json").write_text(json.dumps(rows))
+    run(originals, boxes=tree / "boxes.json", replace=True)
+    index = run(dataset, boxes=tree / "boxes.json", replace=True)
+    for fake in (video for video in dataset.videos if video.label):
+        assert index.entry(fake.name).boxes_of == fake.source
+        assert index.box(fake.name, range(6)) == index.box(fake.source, range(6))
+    with pytest.raises(InputError, match=r"--replace does that, and --boxes FILE goes on with what is there\.$"):
+        run(dataset)  # --boxes was forgotten: hours of detection were the only way on that was named
+
+
 def test_lines_that_were_replaced_are_gone_at_the_end(tree):
     """They used to pile up in the file."""
     dataset = read_dataset(tree).select(split="test")
@@ -149,19 +179,23 @@ def test_lines_that_were_replaced_are_gone_at_the_end(tree):
     assert [path.name for path in tree.iterdir() if "face_index" in path.name] == ["face_index.jsonl"]
 
 
-def test_damaged_lines_are_dropped_counted_and_their_videos_looked_at_again(tree, capsys):
-    """One such line used to be a dead end: every command refused, `prepare` too."""
+@pytest.mark.parametrize(("number", "of_an_original"), [(1, True), (5, False)])
+def test_damaged_lines_are_dropped_counted_and_their_videos_looked_at_again(tree, capsys, number, of_an_original):
+    """One such line used to be a dead end: every command refused, `prepare` too. Where it was the line of an original,
+    `prepare` still refused, because the boxes of its fakes seemed to be of another kind."""
     dataset = read_dataset(tree)
     complete = run(dataset)
     path = tree / "face_index.jsonl"
-    written = path.read_text().splitlines(keepends=True)
-    lost = json.loads(written[4])["video"]
-    path.write_text("".join([*written[:4], written[4][:30] + "\n", "null\n", *written[5:]]))
-    with pytest.raises(InputError, match=rf"Line 5 of .*: `istvt prepare {tree}` drops such lines"):
+    *before, damaged = (written := path.read_text().splitlines(keepends=True))[:number]
+    lost = json.loads(damaged)["video"]
+    assert lost.startswith(ORIGINALS) == of_an_original
+    path.write_text("".join([*before, damaged[:30] + "\n", "null\n", *written[number:]]))
+    with pytest.raises(InputError, match=rf"Line {number} of .*: `istvt prepare {tree}` drops such lines"):
         FaceIndex.read(tree)
     repaired = run(dataset, progress=True)
     said = " ".join(capsys.readouterr().err.split())
-    assert "2 damaged lines (numbers 5, 6) dropped; videos without another line are looked at again." in said
+    numbers = f"{number}, {number + 1}"
+    assert f"2 damaged lines (numbers {numbers}) dropped; videos without another line are looked at again." in said
     assert repaired.entry(lost).to_json() == complete.entry(lost).to_json()
     assert len(FaceIndex.read(tree)) == 16
 
@@ -317,7 +351,7 @@ def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fake
         "somewhere/else": [[0, 1, 1, 2, 2]],
     }
     (tree / "boxes.json").write_text(json.dumps(by_key))
-    with pytest.raises(InputError, match=r"and this run would have faces of a boxes file and faces found by"):
+    with pytest.raises(InputError, match=r"and this run would have faces of a boxes file in their place"):
         run(dataset, boxes=tree / "boxes.json")
     index = run(dataset, boxes=tree / "boxes.json", replace=True)
     detectors = {name[-3:]: index.entry(name).detector for name in rows}
