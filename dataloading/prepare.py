@@ -1,6 +1,5 @@
 """Preparing a data set: every video is opened once, its face is found, and the result is kept beside the set."""
 
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -17,6 +16,7 @@ from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry
 from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
 from dataloading.faces.reuse import reuse_boxes
+from dataloading.lock import locked
 from dataloading.probe import probe
 from dataloading.sampling import CLIP_FRAMES, why_no_clip
 from dataloading.video import Dataset, Video
@@ -62,8 +62,8 @@ def prepare(
         The whole index, with the videos that were there already.
 
     Raises:
-        InputError: An argument is wrong, the detector is not installed, the index cannot be written, or it holds what
-            would be replaced.
+        InputError: An argument is wrong, the detector is not installed, the index cannot be written, another run is
+            writing it, or it holds what would be replaced.
     """
     for argument, value in (("every", every), ("workers", workers)):
         if value < 1:
@@ -74,7 +74,10 @@ def prepare(
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
     path = Path(index_path) if index_path is not None else dataset.root / FILE_NAME
-    with writing(path), _append_to(path) as file:
+    _check_writable(path)
+    # The compressions of a set share an index, and a run replaces the file at its end.
+    with locked(_beside(path, "lock"), f"writing {path}; wait for it"):
+        _cut_off_half_line(path)
         index = FaceIndex.read(path, leave_out_broken=True)
         todo, superseded = _todo(dataset.videos, index, detector, given)
         if superseded and not replace:
@@ -97,13 +100,13 @@ def prepare(
                 ]
                 for entry in _run(jobs, detector, workers):
                     line = entry.to_json()
-                    file.write(line + "\n")
-                    file.flush()
+                    with writing(path), path.open("a", encoding="utf-8") as file:
+                        file.write(line + "\n")
                     index.entries[entry.video] = FaceEntry.from_json(line)
                     index.lines += 1
                     bar.advance(shown)
-    if index.broken or index.lines > len(index):
-        _rewrite(index)
+        if index.broken or index.lines > len(index):
+            _rewrite(index)
     if progress:
         _console().print(format_preparation(index, dataset.videos), markup=False, highlight=False, soft_wrap=True)
     return index
@@ -212,26 +215,33 @@ def _say_what_goes(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
 
 def _rewrite(index: FaceIndex) -> None:
     """One line a video, in place of the whole file or not at all."""
-    path = index.path.resolve()
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
+    partial = _beside(index.path, "partial")
+    with writing(index.path):
         partial.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
-        os.replace(partial, path)
+        os.replace(partial, index.path.resolve())
 
 
-def _append_to(path: Path) -> io.TextIOWrapper:
-    """The index file, open at its end; what a killed run left of its last line is cut off."""
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden file in the directory of the index, which several sets may have a link to."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.{ending}")
+
+
+def _check_writable(path: Path) -> None:
+    """The index file is there when this is done, if only an empty one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            file.seek(0)
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-        return path.open("a", encoding="utf-8")
+        path.open("ab").close()
     except OSError as error:
         raise InputError(
             f"The face index {path} cannot be written ({error.strerror}); expected a place to write (index_path)."
         ) from error
+
+
+def _cut_off_half_line(path: Path) -> None:
+    """What a killed run left of its last line is gone: the next one begins a line of its own."""
+    with path.open("rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _console() -> Console:

@@ -1,7 +1,9 @@
 """Preparing real trees of real videos: the synthetic set, whose drawn faces every detector finds."""
 
+import errno
 import json
 import os
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path, PosixPath
@@ -167,6 +169,44 @@ def test_boxes_made_elsewhere_reach_the_fakes_of_a_run_that_was_stopped_after_th
         run(dataset)  # --boxes was forgotten: hours of detection were the only way on that was named
 
 
+def test_two_runs_do_not_write_one_index_at_once(tree):
+    """The compressions of a set share an index. Whoever was done first replaced the file under the other, and what that
+    one found from then on was lost."""
+    dataset = read_dataset(tree)
+    refusal = rf"^another run \(process {os.getpid()}\) is writing {tree}/face_index\.jsonl; wait for it$"
+
+    def meanwhile() -> None:
+        with pytest.raises(InputError, match=refusal):
+            run(dataset.select(split="test"), detect=False)
+
+    assert len(run(dataset, detect=False, before=meanwhile)) == len(lines(tree)) == 16
+    run(dataset, detect=False, before=lambda: run(dataset, detect=False, index_path=tree / "other.jsonl"))
+
+
+def test_only_what_goes_wrong_in_writing_the_index_is_said_of_the_index(tree, monkeypatch):
+    """A machine that was out of file handles was said to be an index that cannot be written."""
+    dataset, path = read_dataset(tree).select(manipulation="original"), tree / "face_index.jsonl"
+
+    def fill_up() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match="File too large") as too_large:
+            run(dataset, detect=False, before=fill_up)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert too_large.value.filename == str(path)
+
+    def no_handles(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("dataloading.prepare.worker_processes", no_handles)
+    with pytest.raises(OSError, match="Too many open files") as no_more:
+        run(dataset, detect=False, workers=2)
+    assert no_more.value.filename is None
+
+
 def test_lines_that_were_replaced_are_gone_at_the_end(tree):
     """They used to pile up in the file."""
     dataset = read_dataset(tree).select(split="test")
@@ -176,7 +216,8 @@ def test_lines_that_were_replaced_are_gone_at_the_end(tree):
     assert len(names) == len(set(names)) == 16
     of_test = {video.name for video in dataset.videos}
     assert {line["video"] for line in lines(tree) if line["boxes"] is None} == of_test
-    assert [path.name for path in tree.iterdir() if "face_index" in path.name] == ["face_index.jsonl"]
+    files = {path.name for path in tree.iterdir() if "face_index" in path.name}
+    assert files == {"face_index.jsonl", ".face_index.jsonl.lock"}
 
 
 @pytest.mark.parametrize(("number", "of_an_original"), [(1, True), (5, False)])
