@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dataloading.errors import InputError
 from dataloading.face_index import WHOLE_FRAME, crop_name
-from dataloading.faces import DETECTORS, installed_detectors
+from dataloading.faces import DETECTORS, detector_works
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,11 @@ def difference(trained_on: Collection[str], here: Collection[str]) -> str | None
 
 
 def _finder(trained_on: Collection[str], detector: str) -> str:
-    """The detector that is named, else the one of training where there was one and it is here, else the best here."""
-    of_training, here = [name for name in DETECTORS if name in trained_on], installed_detectors()
-    if detector != "auto" or not here:
+    """The detector that is named, else the one of training where there was one and it works, else the best that does.
+
+    The first that works is loaded, which is the one to be used, and no other."""
+    if detector != "auto":
         return detector
-    return of_training[0] if len(of_training) == 1 and of_training[0] in here else here[0]
+    of_training = [name for name in DETECTORS if name in trained_on]
+    in_turn = [*of_training, *DETECTORS] if len(of_training) == 1 else DETECTORS
+    return next((name for name in in_turn if detector_works(name)), detector)

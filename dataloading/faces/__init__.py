@@ -7,7 +7,15 @@ from dataloading.faces import dlib_detector, haar_detector, yuface_detector
 from dataloading.faces.detector import Detection, FaceDetector
 from dataloading.faces.find import find_face
 
-__all__ = ["DETECTORS", "Detection", "FaceDetector", "find_face", "installed_detectors", "make_detector"]
+__all__ = [
+    "DETECTORS",
+    "Detection",
+    "FaceDetector",
+    "detector_works",
+    "find_face",
+    "installed_detectors",
+    "make_detector",
+]
 
 # Best first: on a real talking face (120 frames) they find it in 120, 118 and 70.
 _DETECTORS = {
@@ -45,3 +53,12 @@ def make_detector(name: str = "auto") -> FaceDetector:
     install = " or ".join(f"`pip install '{_DETECTORS[each][2]}'`" for each in names)
     what = "No face detector can be used" if name == "auto" else f"The face detector {name} cannot be used"
     raise InputError(f"{what} ({'; '.join(problems)}); {install} makes one, and --no-detect does without.")
+
+
+def detector_works(name: str) -> bool:
+    """Whether the detector of this name can be used: its package may be installed and fail to load."""
+    try:
+        make_detector(name)
+    except InputError:
+        return False
+    return True

@@ -1,5 +1,7 @@
 """Which part of the picture a model is shown: as in training by default, and said where it is not."""
 
+import sys
+
 import pytest
 
 from dataloading.errors import InputError
@@ -37,6 +39,17 @@ def test_a_video_is_cropped_as_in_training_unless_something_else_is_asked_for(
 def test_the_detector_of_training_is_used_where_it_is_installed_though_a_better_one_is():
     assert choose_crop([OTHERS[-1]]).detector == OTHERS[-1]
     assert "the boxes differ a little" in choose_crop([OTHERS[-1]], BEST).note
+
+
+@pytest.mark.skipif(not OTHERS, reason="one detector is installed")
+def test_a_detector_of_training_that_is_installed_and_broken_is_passed_over(tmp_path, monkeypatch):
+    """It was chosen for being installed, and the command refused; or it was named where another one looked."""
+    (tmp_path / f"{BEST}.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, BEST, raising=False)
+    crop = choose_crop([BEST])
+    assert crop.detector == "auto"
+    assert f"trained on faces found by {BEST}, and here it is shown faces found by {OTHERS[0]}" in crop.note
 
 
 def test_a_detector_that_is_named_and_not_to_be_used_is_a_mistake():
