@@ -15,6 +15,7 @@ from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
+from dataloading.faces.find import EVERY
 from dataloading.faces.reuse import reuse_boxes
 from dataloading.lock import locked
 from dataloading.probe import probe
@@ -29,7 +30,7 @@ def prepare(
     detector: str = "auto",
     detect: bool = True,
     boxes: str | Path | None = None,
-    every: int = 5,
+    every: int = EVERY,
     workers: int = 2,
     replace: bool = False,
     before: Callable[[], None] | None = None,
