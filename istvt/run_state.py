@@ -26,6 +26,7 @@ from torch import Tensor
 from dataloading.errors import InputError, writing
 
 from .distributed import Processes
+from .model_file import TRAINING_STATES
 from .step import TrainingStep
 
 KEEP = 2
@@ -68,7 +69,7 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
     Raises:
         InputError: the disk is full, or what holds the checkpoints may not be written to.
     """
-    final = output / "checkpoints" / f"epoch-{record.epoch:04d}-step-{record.step:08d}"
+    final = output / TRAINING_STATES / f"epoch-{record.epoch:04d}-step-{record.step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
     if processes.is_first:
         for left_over in final.parent.glob("*" + _PARTIAL):
@@ -176,7 +177,7 @@ def _random_state(device: torch.device, processes: Processes) -> dict[str, Tenso
 
 def _checkpoints(output: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    found = (output / "checkpoints").glob("epoch-*-step-*")
+    found = (output / TRAINING_STATES).glob("epoch-*-step-*")
     return sorted(path for path in found if not path.name.endswith(_PARTIAL))
 
 

@@ -36,6 +36,7 @@ from .config import ISTVTConfig
 from .data import open_dataset, split_videos
 from .distributed import Processes, distribute, full_state, joined_processes
 from .model import ISTVT
+from .model_file import FILE_NAME as MODEL_FILE
 from .optimization import build_optimizer, warmup_cosine
 from .precision import allow_tf32, pick_device, resolve_precision
 from .run_lock import only_run
@@ -171,7 +172,7 @@ def train(
         list_skipped(found_later, "{} skipped:", console)
     history = run.record.history
     return TrainingResult(
-        run.output / "best.safetensors",
+        run.output / MODEL_FILE,
         history,
         _best(history)["epoch"],
         sorted(run.record.skipped.items()),
@@ -296,9 +297,16 @@ def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]
     row = row | figures
     record.history.append(row)
     if run.processes.is_first and _best(record.history) == row:
-        info = CheckpointInfo(run.model.config, record.decoder, record.settings, versions(), row)
-        info.detectors, info.synthetic = record.detectors, run.synthetic
-        save_model(run.output / "best.safetensors", run.model, info, state)
+        info = CheckpointInfo(
+            run.model.config,
+            decoder=record.decoder,
+            settings=record.settings,
+            versions=versions(),
+            metrics=row,
+            detectors=record.detectors,
+            synthetic=run.synthetic,
+        )
+        save_model(run.output / MODEL_FILE, run.model, info, state)
     if run.processes.is_first:
         # Before the checkpoint: a run killed between the two writes it again, and after the last epoch nothing would.
         _write_history(run.output / "history.csv", record.history)
