@@ -213,8 +213,9 @@ def _add_finding(parser: ArgumentParser) -> None:
 
 def _detect(options: Namespace) -> bool | None:
     """Whether faces are to be looked for; None where that is not said."""
-    if options.detect and options.no_detect:
-        raise InputError("--detect and --no-detect are given together; expected one of them")
+    other = "--detect" if options.detect else f"--detector {options.detector}" if options.detector != "auto" else None
+    if options.no_detect and other:
+        raise InputError(f"{other} and --no-detect are given together; expected one of them")
     return True if options.detect else False if options.no_detect else None
 
 
@@ -509,7 +510,6 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
     files, left_out = video_files(options.videos)
     with _starting(console):
         from .checkpoint import load_model
-        from .crop import choose_crop
         from .evaluation import write_json
         from .output import output_directory
         from .precision import pick_device
@@ -517,16 +517,15 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
     if options.json:
         output_directory(options.json.parent)  # it can be written in
     model, info = load_model(options.checkpoint, pick_device(options.device))
-    crop = choose_crop(info.detectors, options.detector, detect)
     for reason, count in Counter(item.reason for item in left_out).items():
         console.print(f"{_counted(count, 'video')} left out: {reason}", style="dim", soft_wrap=True)
-    if crop.note:
-        console.print(crop.note, style="yellow" if crop.differs else "dim", highlight=False, soft_wrap=True)
     done = 0
     with _bar(console, "scoring videos") as update:
 
-        def advance(_: Any) -> None:
+        def advance(prediction: Any) -> None:
             nonlocal done
+            if not done:  # what makes every verdict doubtful is said before hours of them, not after
+                _say_doubts(prediction.notes, console)
             done += 1
             update(done, len(files))
 
@@ -551,7 +550,7 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
                 highlight=False,
             )
             if prediction.remark:
-                console.print(f"      {prediction.remark}", style="yellow", highlight=False, soft_wrap=True)
+                _say_doubts([f"      {prediction.remark}"], console)
     for prediction in failed:
         console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
     if options.json:
@@ -564,15 +563,21 @@ def _predict(parser: ArgumentParser, options: Namespace, console: Console) -> in
                 "probability_fake": p.score.probability,
                 "clip_probabilities": p.score.clip_probabilities,
                 "clip_frames": p.score.clip_frames,
+                "remark": p.remark,
+                "notes": p.notes,
             }
             for p in predictions
         ]
         write_json(options.json, rows)
     if len(predictions) > 1:
         console.print(f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
-    for caveat in info.caveats:
-        console.print(caveat, style="yellow", highlight=False, soft_wrap=True)
     return PROBLEM_FOUND if failed else 0
+
+
+def _say_doubts(sentences: Sequence[str], console: Console) -> None:
+    """What a person should know before relying on a verdict."""
+    for sentence in sentences:
+        console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -638,22 +643,15 @@ def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> in
     if not options.video.exists():
         raise InputError(f"{options.video} does not exist; expected a video file")
     with _starting(console):
-        from .checkpoint import read_info
-        from .crop import choose_crop
         from .explain.video import explain_video
         from .precision import pick_device
-    info = read_info(options.checkpoint)
-    crop = choose_crop(info.detectors, options.detector, detect)
-    if crop.note:
-        console.print(crop.note, style="yellow" if crop.differs else "dim", highlight=False, soft_wrap=True)
     with _bar(console, "explaining") as update:
         explanation = explain_video(
             options.video,
             options.checkpoint,
             options.out,
-            detector=crop.detector or "auto",
-            detect=crop.detector is not None,
-            notes=[*info.caveats, *([crop.note] if crop.note else [])],
+            detector=options.detector,
+            detect=detect,
             clips_explained=options.clips,
             target=options.target,
             method=options.method,
@@ -667,8 +665,7 @@ def _explain(parser: ArgumentParser, options: Namespace, console: Console) -> in
     score = explanation.score
     verdict = f"{score.verdict}, probability of fake {score.probability:.1%}: {options.video}"
     console.print(verdict, markup=False, highlight=False, soft_wrap=True)
-    for caveat in info.caveats:
-        console.print(caveat, style="yellow", highlight=False, soft_wrap=True)
+    _say_doubts(explanation.notes, console)
     explained, scored = len(explanation.clips), len(score.clip_probabilities)
     if explained < options.clips:
         console.print(

@@ -33,12 +33,14 @@ class Prediction:
         score: None where there is an error.
         error: why there is no score.
         remark: what makes the score doubtful, such as a face that is hardly ever there.
+        notes: what belongs beside every verdict of the model, alike for all: its caveats, and how files are cropped.
     """
 
     path: Path
     score: VideoScore | None = None
     error: str | None = None
     remark: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def predict(
@@ -72,14 +74,15 @@ def predict(
     files, _ = video_files(paths)
     crop = choose_crop(info.detectors if info else (), detector, detect)
     finder = make_detector(crop.detector) if crop.detector else None
+    notes = (*(info.caveats if info else ()), *filter(None, [crop.note]))
     predictions = []
     for path in files:
         try:
             entry = face_entry(path, finder)
             score = score_video(model, path, entry, clips_per_video, batch_size, workers)
-            predictions.append(Prediction(path, score=score, remark=_rarely_seen(entry)))
+            predictions.append(Prediction(path, score=score, remark=rarely_seen(entry), notes=notes))
         except InputError as error:
-            predictions.append(Prediction(path, error=str(error)))
+            predictions.append(Prediction(path, error=str(error), notes=notes))
         if advance:
             advance(predictions[-1])
     return predictions
@@ -115,7 +118,7 @@ def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:
     return FaceEntry(str(path), info.frames, info.fps, info.width, info.height)
 
 
-def _rarely_seen(entry: FaceEntry) -> str | None:
+def rarely_seen(entry: FaceEntry) -> str | None:
     """The remark on a face that was found in fewer than half of the frames that were looked at."""
     looks = len(frames_looked_at(entry.frames))
     if entry.whole_frame or 2 * len(entry.key_frames) >= looks:

@@ -18,11 +18,12 @@ from dataloading.faces import make_detector
 from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import CLASSES, FAKE, Video
 from istvt import heatmap
-from istvt.checkpoint import load_model
+from istvt.checkpoint import CheckpointInfo, load_model
+from istvt.crop import choose_crop, difference
 from istvt.metrics import VideoScore
 from istvt.model import ISTVT
 from istvt.output import output_directory
-from istvt.prediction import face_entry
+from istvt.prediction import face_entry, rarely_seen
 from istvt.scoring import ScoredClips, score_clips
 
 from . import page, pictures
@@ -45,6 +46,7 @@ class VideoExplanation:
         clips: the explained ones, in the order of the video.
         skipped: (first frame, reason) of every clip that could not be decoded.
         files: what was written: panels, pasted, strips, data, page.
+        notes: sentences that belong beside the verdict, as they are written.
     """
 
     score: VideoScore
@@ -52,6 +54,7 @@ class VideoExplanation:
     clips: list[ExplainedClip]
     skipped: list[tuple[int, str]]
     files: dict[str, Path | list[Path]]
+    notes: list[str]
 
 
 def explain_video(
@@ -61,7 +64,7 @@ def explain_video(
     *,
     face: FaceEntry | None = None,
     detector: str = "auto",
-    detect: bool = True,
+    detect: bool | None = None,
     clips_scored: int = 16,
     clips_explained: int = 3,
     target: str = "verdict",
@@ -84,11 +87,11 @@ def explain_video(
 
     Args:
         video: the file.
-        checkpoint: of `istvt train`, or a model.
+        checkpoint: of `istvt train`, which says how its clips were cropped and what its verdicts are worth; or a model.
         out: directory, made where it is not there.
         face: where the face is, if that is known; else it is looked for with
-        detector: "auto" takes the best installed one.
-        detect: False where the video is a face crop already.
+        detector: "auto" takes that of training, or the best installed one.
+        detect: False takes the whole picture, True looks for a face, whatever training did.
         clips_scored: evenly spread over the video, for the score over time.
         clips_explained: how many of them are explained: those on the side of the verdict, the surest first.
         target: "verdict", "fake" or "real".
@@ -98,7 +101,7 @@ def explain_video(
         device: of a model that is loaded here.
         batch_size: clips in work together.
         workers: threads that decode.
-        notes: sentences that belong beside the verdict.
+        notes: sentences that belong beside the verdict, before those that are found here.
         advance: called with (what is being done, done, of how many).
 
     Raises:
@@ -108,8 +111,13 @@ def explain_video(
     _check(target, normalization, clips_explained)
     settings = _settings(method, stabilizer, clamp, order)
     advance = advance or (lambda *_: None)
-    model, name = (checkpoint, "model") if isinstance(checkpoint, ISTVT) else _loaded(checkpoint, device)
-    face = face or face_entry(video, make_detector(detector) if detect else None)
+    model, info, name = _loaded(checkpoint, device)
+    if face is None:
+        crop = choose_crop(info.detectors, detector, detect)
+        face, about_crop = face_entry(video, make_detector(crop.detector) if crop.detector else None), crop.note
+    else:
+        about_crop = difference(info.detectors, [face.detector])
+    notes = [*notes, *info.caveats, *filter(None, [about_crop, rarely_seen(face)])]
     output_directory(out)
     scored = _scored(model, video, face, clips_scored, batch_size, workers, advance)
     score = scored.videos()[0]
@@ -129,7 +137,7 @@ def explain_video(
     settings |= {"target": target, "normalization": normalization, "checkpoint": name, "detector": face.detector}
     settings |= {"model": model.config.to_dict()}
     files = _write(out, drawing, settings, left_out, notes, advance)
-    return VideoExplanation(score, target, explained, left_out, files)
+    return VideoExplanation(score, target, explained, left_out, files, notes)
 
 
 def telling_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
@@ -162,8 +170,11 @@ def _settings(method: str, stabilizer: float | str, clamp: str, order: str) -> d
     return {"method": method} | {name: rules[name] for name in RULES[method]}
 
 
-def _loaded(checkpoint: str | Path, device: str) -> tuple[ISTVT, str]:
-    return load_model(checkpoint, device)[0], str(checkpoint)
+def _loaded(checkpoint: str | Path | ISTVT, device: str) -> tuple[ISTVT, CheckpointInfo, str]:
+    """The model, what is known about it, and what it is called."""
+    if isinstance(checkpoint, ISTVT):
+        return checkpoint, CheckpointInfo(checkpoint.config), "model"
+    return *load_model(checkpoint, device), str(checkpoint)
 
 
 def _scored(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,9 +17,13 @@ from video_fixtures import uneven_times, write_numbered, write_sound
 
 from dataloading import loader
 from dataloading.errors import InputError, writing
-from istvt.checkpoint import load_model
+from dataloading.face_index import FaceEntry
+from dataloading.probe import probe
+from istvt.checkpoint import load_model, save_model
 from istvt.command_line import _COMMANDS, main
+from istvt.evaluation import evaluate_checkpoint
 from istvt.run_lock import only_run
+from istvt.settings import DataSettings
 
 
 def refused(capsys, arguments: list[str]) -> str:
@@ -166,9 +171,43 @@ def test_videos_are_cropped_as_those_of_training_were_unless_that_is_overridden(
     assert "trained on whole pictures" not in found["--no-detect"][1]
     assert "This model was trained on whole pictures, and here it is shown faces found by" in found["--detect"][1]
     assert "--detect and --no-detect are given together" in refused(capsys, [*command, "--no-detect"])
-    assert "detector is dlib, but faces are not to be looked for" in refused(
-        capsys, [*command[:-1], "--no-detect", "--detector=dlib"]
-    )
+
+
+def test_options_that_exclude_each_other_are_refused_before_the_model_is_loaded(trained_run, capsys, monkeypatch):
+    """`predict` loaded all of the model first."""
+    monkeypatch.setattr("istvt.checkpoint.load_model", None)
+    video = str(next(Path(load_model(trained_run)[1].settings["data"]["root"]).rglob("*.mp4")))
+    for command in ("predict", "explain"):
+        arguments = [command, video, f"--checkpoint={trained_run}", "--no-detect"]
+        assert "--detector dlib and --no-detect are given together" in refused(capsys, [*arguments, "--detector=dlib"])
+        assert "--detect and --no-detect are given together" in refused(capsys, [*arguments, "--detect"])
+
+
+def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_explain(
+    trained_run, tmp_path, capsys, monkeypatch
+):
+    """A script that read the JSON got verdicts as if they were sure, and `explain` never said that a face is rare."""
+    video, output = write_numbered(tmp_path, "numbered", frames=31), tmp_path / "scores.json"
+    seen = {"key_frames": np.array([0, 30]), "centers": np.full((2, 2), 40.0), "sizes": np.full(2, 30.0)}
+    info = probe(video)
+    face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", **seen)
+    monkeypatch.setattr("istvt.prediction.find_face", lambda path, finder: face)
+    remark = "a face was found in 2 of the 7 frames that were looked at"
+    crop = "This model was trained on whole pictures, and here it is shown faces found by"
+    caveat = "has only ever seen drawn faces"
+
+    assert main(["predict", f"--checkpoint={trained_run}", str(video), "--detect", f"--json={output}"]) == 0
+    [row] = json.loads(output.read_text())
+    assert row["remark"] == remark
+    assert [caveat in row["notes"][0], crop in row["notes"][1]] == [True, True]
+    shown = capsys.readouterr().out
+    assert [shown.count(sentence) for sentence in (remark, crop, caveat)] == [1, 1, 1]
+
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", "--detect", f"--out={tmp_path}/why"]) == 0
+    shown, page = capsys.readouterr().out, (tmp_path / "why" / "explanation.html").read_text()
+    notes = " ".join(json.loads((tmp_path / "why" / "explanation.json").read_text())["notes"])
+    for sentence in (remark, crop, caveat):
+        assert [text.count(sentence) for text in (shown, page, notes)] == [1, 1, 1]
 
 
 def test_an_evaluation_says_when_boxes_are_of_another_kind_than_those_of_training(

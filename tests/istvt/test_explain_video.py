@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from video_fixtures import write_numbered
 
 from dataloading import loader
 from dataloading.decode import decode_frames
@@ -59,6 +60,31 @@ def test_the_score_is_the_one_that_predict_gives(explained, video, trained_run):
     score = score_video(model, video, entry, clips_per_video=4, workers=1)
     assert explained.score.probability == pytest.approx(score.probability, abs=1e-6)
     assert explained.target == score.verdict
+
+
+def test_a_video_is_cropped_as_those_of_training_and_what_is_doubtful_is_said_from_python_too(
+    video, trained_run, tmp_path
+):
+    """A model of whole pictures was shown face boxes unless the command line chose, and nothing said it."""
+    result = explain_video(video, trained_run, tmp_path, clips_scored=1, workers=1, notes=["Asked for by a friend."])
+    data, page = json.loads(result.files["data"].read_text()), result.files["page"].read_text()
+    assert data["settings"]["detector"] == "none"
+    mine, caveat, crop = data["notes"]
+    assert mine == "Asked for by a friend."
+    assert "has only ever seen drawn faces" in caveat
+    assert crop == "whole pictures, as this model was trained on them (--detect looks for faces)"
+    assert result.notes == data["notes"]
+    assert all(note in page for note in result.notes)
+
+
+def test_a_face_that_is_given_and_is_no_crop_of_training_or_hardly_ever_there_is_doubtful(trained_run, tmp_path):
+    video = write_numbered(tmp_path, "numbered", frames=31)
+    info = probe(video)
+    seen = {"key_frames": np.array([0, 30]), "centers": np.full((2, 2), 40.0), "sizes": np.full(2, 30.0)}
+    face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", **seen)
+    result = explain_video(video, trained_run, tmp_path, face=face, clips_scored=1, workers=1)
+    assert "trained on whole pictures, and here it is shown faces found by yuface" in result.notes[-2]
+    assert result.notes[-1] == "a face was found in 2 of the 7 frames that were looked at"
 
 
 def test_the_explained_clips_are_the_surest_on_the_side_of_the_verdict_and_share_no_frame(explained):
