@@ -42,6 +42,7 @@ class CheckpointInfo:
         metrics: validation figures of the epoch it was saved at.
         detectors: who found the faces of the training clips (`FaceIndex.detectors`); empty where that was not recorded.
         synthetic: whether the training videos were those of the synthetic set; None where that was not recorded.
+        checksum: of the file that this was read from; empty where it has none.
     """
 
     config: ISTVTConfig
@@ -51,6 +52,7 @@ class CheckpointInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
     detectors: list[str] = field(default_factory=list)
     synthetic: bool | None = None
+    checksum: str = ""
 
     @property
     def caveats(self) -> list[str]:
@@ -78,7 +80,8 @@ def save_model(
     """
     path = Path(path)
     state = model.state_dict() if state is None else state
-    said = json.dumps({**info.__dict__, "config": info.config.to_dict()}, default=str)
+    values = {name: value for name, value in info.__dict__.items() if name != "checksum"}
+    said = json.dumps({**values, "config": info.config.to_dict()}, default=str)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     temporary = path.with_name(path.name + ".partial")
     try:
@@ -124,7 +127,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[s
         raise InputError(
             f"checkpoint {path}: is damaged (its content does not have the checksum it was written with); copy it again"
         )
-    values["config"] = ISTVTConfig.from_dict(values["config"])
+    values |= {"config": ISTVTConfig.from_dict(values["config"]), "checksum": metadata.get(_CHECKSUM_KEY, "")}
     known = {item.name for item in fields(CheckpointInfo)}
     return CheckpointInfo(**{name: value for name, value in values.items() if name in known}), state
 

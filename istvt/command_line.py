@@ -421,22 +421,23 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
             console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nreport: {result.report}", soft_wrap=True)
     if options.explain:
-        _measure_explanations(options, output / "explanations", console)
+        _measure_explanations(options, output, console)
     return 0
 
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
-    """Where the evaluation goes; one of other videos is replaced only where the place was named."""
+    """Where the evaluation goes; one of something else is replaced only where the place was named."""
     from .checkpoint import read_info
-    from .evaluation import default_output, replaced_evaluation
+    from .evaluation import default_output, evaluated_set, foreign_explanations, replaced_evaluation
 
     info = read_info(options.checkpoint)
     output = options.output or default_output(options.checkpoint, info, data, options.split)
-    replaced = replaced_evaluation(output, data, options.split)
+    evaluated = evaluated_set(info, data, options.split)
+    replaced, foreign = replaced_evaluation(output, evaluated), foreign_explanations(output, evaluated)
     if replaced and options.output is None:
         raise InputError(f"{output} holds an evaluation of {replaced}; give this one an --output")
-    if replaced and (output / "explanations").exists() and not options.explain:
-        raise InputError(f"{output} holds explanations of {replaced}; choose another --output")
+    if foreign and not options.explain:
+        raise InputError(f"{foreign}; measure them again with --explain, or choose another --output")
     if replaced:
         console.print(f"{output} held an evaluation of {replaced}, which this one replaces", soft_wrap=True)
     return output
@@ -446,6 +447,7 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
     """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
     from .checkpoint import load_model
     from .data import open_dataset
+    from .evaluation import EXPLANATIONS, evaluated_set
     from .explain import DEFAULT_STABILIZER
     from .explain.faithfulness import evaluate_explanations
     from .explain.faithfulness_report import faithfulness_table, write_faithfulness
@@ -453,7 +455,7 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
     from .report import add_explanations
 
     data = DataSettings(**options.data.as_dict())
-    model, _ = load_model(options.checkpoint, pick_device(options.device))
+    model, info = load_model(options.checkpoint, pick_device(options.device))
     dataset, index = open_dataset(data)
     console.print(
         "now the explanations: every clip is explained by each method and scored again with pixels removed, which "
@@ -474,8 +476,9 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
             workers=data.workers,
             advance=update,
         )
-    written = write_faithfulness(result, output)
-    add_explanations(output.parent / "report.html", result, written["plot"])
+    result.evaluated = evaluated_set(info, data, options.split)
+    written = write_faithfulness(result, output / EXPLANATIONS)
+    add_explanations(output / "report.html", result, written["plot"])
     console.print(faithfulness_table(result), markup=False, highlight=False, soft_wrap=True)
     console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)
 

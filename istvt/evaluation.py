@@ -20,16 +20,20 @@ from dataloading.video import Dataset
 from .checkpoint import CheckpointInfo, load_model
 from .crop import difference
 from .data import SYNTHETIC_NOTE, open_dataset, split_videos
+from .explain.faithfulness import Faithfulness
+from .explain.faithfulness_average import from_dict
 from .metrics import Evaluation, VideoScore, evaluate
 from .model_file import FILE_NAME as MODEL_FILE
+from .model_file import model_file
 from .output import output_directory
 from .precision import pick_device, resolve_precision
-from .report import Example, choose_examples, write_report
+from .report import Example, add_explanations, choose_examples, say_of_explanations, write_report
 from .scoring import ScoredClips, score_clips
 from .settings import DataSettings
 from .versions import versions
 
 FIGURES = "evaluation.json"
+EXPLANATIONS = "explanations"
 
 
 @dataclass
@@ -64,6 +68,8 @@ def evaluate_checkpoint(
     advance: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Score the videos of a split and write `evaluation.json`, `scores.csv` and `report.html` to `output`.
+
+    Where `output` holds a measurement of the explanations, the report shows it, or says that it is of something else.
 
     Args:
         checkpoint: a model file of `istvt train`, or the directory of a run.
@@ -108,7 +114,9 @@ def evaluate_checkpoint(
     scores = scored.videos()
     evaluation = evaluate(scores, bootstrap=bootstrap)
     notes = _notes(info, scored, dataset, index.detectors({clip.video.name for clip in scored.clips}))
-    said = {"evaluated": evaluated_set(data, split), "skipped": skipped, "notes": notes}
+    evaluated = evaluated_set(info, data, split)
+    said = {"checkpoint": str(model_file(checkpoint).resolve()), "evaluated": evaluated}
+    said |= {"skipped": skipped, "notes": notes}
     write_json(output / FIGURES, {**evaluation.to_dict(), **said})
     write_scores(output / "scores.csv", scores)
     report = write_report(
@@ -124,13 +132,17 @@ def evaluate_checkpoint(
         notes=notes,
         best_epoch=info.metrics.get("epoch"),
     )
+    if foreign := foreign_explanations(output, evaluated):
+        say_of_explanations(report, f"{foreign}.")
+    elif measured := _explanations(output):
+        add_explanations(report, measured, output / EXPLANATIONS / "faithfulness.svg")
     return EvaluationResult(evaluation, scores, skipped, report, notes)
 
 
-def evaluated_set(data: DataSettings, split: str) -> dict[str, Any]:
-    """What tells one evaluation from another: which videos are judged."""
+def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> dict[str, Any]:
+    """What tells one evaluation from another: which model judges (if its file has a checksum), and which videos."""
     videos = {"root": str(Path(data.root).resolve()), "compression": data.compression}
-    return videos | {"manipulations": data.manipulations, "split": split}
+    return {"checksum": info.checksum} | videos | {"manipulations": data.manipulations, "split": split}
 
 
 def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, split: str) -> Path:
@@ -139,7 +151,7 @@ def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, s
     The name says in what another one differs: `evaluation-Celeb-DF-v2`, `evaluation-val`, and `evaluation-other` for
     `other.safetensors`.
     """
-    trained, here = info.settings.get("data", {}), evaluated_set(data, split)
+    trained, here = info.settings.get("data", {}), evaluated_set(info, data, split)
     root = Path(here["root"])
     differs = [checkpoint.stem] if not checkpoint.is_dir() and checkpoint.name != MODEL_FILE else []
     differs += [root.name] if Path(trained.get("root", root)).resolve() != root else []
@@ -150,16 +162,37 @@ def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, s
     return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "-".join(["evaluation", *differs])
 
 
-def replaced_evaluation(output: Path, data: DataSettings, split: str) -> str | None:
-    """What `output` holds an evaluation of, in words, if that is of other videos; None where nothing is lost."""
+def replaced_evaluation(output: Path, evaluated: dict[str, Any]) -> str | None:
+    """What `output` holds an evaluation of, in words, if not of what is evaluated; None where nothing is lost."""
     try:
-        before = json.loads((output / FIGURES).read_text())["evaluated"]
-        if before == evaluated_set(data, split):
+        held = json.loads((output / FIGURES).read_text())
+        # An earlier version did not say with which model.
+        before = {"checksum": evaluated["checksum"], **held["evaluated"]}
+        if before == evaluated:
             return None
         only = f" ({', '.join(before['manipulations'])})" if before["manipulations"] else ""
-        return f"{before['root']}{only}, {before['compression']}, {before['split']} split"
+        by = f" by {held['checkpoint']} as it was then" if before["checksum"] != evaluated["checksum"] else ""
+        return f"{before['root']}{only}, {before['compression']}, {before['split']} split{by}"
     except (OSError, ValueError, KeyError, TypeError):
         return None  # there is none, or an earlier version wrote it and did not say
+
+
+def foreign_explanations(output: Path, evaluated: dict[str, Any]) -> str | None:
+    """The sentence that says that the explanations in `output` are not of what is evaluated; None where they are."""
+    if not (output / EXPLANATIONS).exists():
+        return None
+    measured = _explanations(output)
+    if measured and measured.evaluated == evaluated:
+        return None
+    return f"{output / EXPLANATIONS} holds explanations that are not known to be of this model and these videos"
+
+
+def _explanations(output: Path) -> Faithfulness | None:
+    """The measurement of explanations that is kept beside an evaluation."""
+    try:
+        return from_dict(json.loads((output / EXPLANATIONS / "faithfulness.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # there is none, or not a whole one
 
 
 def write_json(path: Path, values: Any) -> None:

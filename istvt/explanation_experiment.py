@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -30,8 +31,10 @@ SECTION = "faithfulness"
 def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Console) -> dict[str, list[Faithfulness]]:
     """By filling ("surroundings", "grey") the measurement of each run, kept in `RUN/explanations[-grey]`.
 
-    What is already there is read, not measured again.
+    What is already there is read, not measured again. A report of the run shows that of the default filling.
     """
+    from .report import add_explanations
+
     results: dict[str, list[Faithfulness]] = {"surroundings": [], "grey": []}
     for run in runs:
         for fill, kept in results.items():
@@ -41,6 +44,9 @@ def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Cons
                 stabilizers = STABILIZERS if fill == "surroundings" else STABILIZERS[:1]
                 write_faithfulness(_measure(run, data, fill, stabilizers, console), folder)
             kept.append(from_dict(json.loads(written.read_text())))
+        if (report := run / "report.html").is_file():
+            with suppress(ValueError):  # a report of an earlier version has no place for them
+                add_explanations(report, results["surroundings"][-1], run / "explanations" / "faithfulness.svg")
     return results
 
 
@@ -49,13 +55,14 @@ def _measure(
 ) -> Faithfulness:
     from .checkpoint import load_model
     from .data import open_dataset
+    from .evaluation import evaluated_set
     from .precision import pick_device
 
-    model, _ = load_model(run, pick_device("auto"))
+    model, info = load_model(run, pick_device("auto"))
     dataset, index = open_dataset(data)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(f"explaining with {run.name}, {fill}", total=None)
-        return evaluate_explanations(
+        result = evaluate_explanations(
             model,
             dataset,
             index,
@@ -66,6 +73,8 @@ def _measure(
             workers=data.workers,
             advance=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    result.evaluated = evaluated_set(info, data, "test")
+    return result
 
 
 def write_documents(results: dict[str, list[Faithfulness]], versions: dict[str, Any], documents: Path) -> Path:

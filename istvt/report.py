@@ -178,6 +178,17 @@ def add_explanations(path: Path, result: Faithfulness, plot: Path) -> None:
         plot=f"data:image/svg+xml;base64,{picture}",
         folder=plot.parent.name,
     )
+    _put_explanations(path, part)
+
+
+def say_of_explanations(path: Path, sentence: str) -> None:
+    """Put a sentence into a report in place of a measurement of the explanations; raises as `add_explanations`."""
+    section = '<section id="explanations" aria-labelledby="explanations-title">'
+    section += '<h2 id="explanations-title">Whether the explanations are true</h2><p class="lead">{}</p></section>'
+    _put_explanations(path, Markup(section).format(sentence))
+
+
+def _put_explanations(path: Path, part: str) -> None:
     page = replace_section(path.read_text(encoding="utf-8"), "explanations", part)
     _write(path, replace_section(page, "link to explanations", '<li><a href="#explanations">Explanations</a></li>'))
 

@@ -102,6 +102,7 @@ class Faithfulness:
         masked_cells: mean share of cells in the mask, over clips with one: what pointing at random would score.
         skipped: (video name, reason) of every clip or mask that could not be used.
         settings: how it was measured.
+        evaluated: with which model and on which videos (`istvt.evaluation.evaluated_set`), where that is recorded.
     """
 
     fractions: list[float]
@@ -111,6 +112,7 @@ class Faithfulness:
     masked_cells: float | None
     skipped: list[tuple[str, str]]
     settings: dict[str, Any]
+    evaluated: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""

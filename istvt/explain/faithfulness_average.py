@@ -27,7 +27,8 @@ def average(results: Sequence[Faithfulness]) -> Faithfulness:
         ):
             raise ValueError("results differ in orderings, fractions, clips or settings; expected the same of each.")
     orderings = [_mean_ordering(items) for items in zip(*(result.orderings for result in results), strict=True)]
-    return replace(first, orderings=orderings, skipped=sorted({item for r in results for item in r.skipped}))
+    skipped = sorted({item for result in results for item in result.skipped})
+    return replace(first, orderings=orderings, skipped=skipped, evaluated=None)
 
 
 def from_dict(values: dict[str, Any]) -> Faithfulness:

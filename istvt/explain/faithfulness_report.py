@@ -18,11 +18,12 @@ def write_faithfulness(result: Faithfulness, out: str | Path) -> dict[str, Path]
     out.mkdir(parents=True, exist_ok=True)
     files = {kind: out / f"faithfulness.{suffix}" for kind, suffix in (("data", "json"), ("table", "md"))}
     files["plot"] = out / "faithfulness.svg"
+    files["table"].write_text(faithfulness_table(result))
+    write_plot(result, files["plot"])
+    # The last: who finds it takes the measurement as whole, and shows the plot.
     temporary = out / "faithfulness.json.partial"
     temporary.write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
     os.replace(temporary, files["data"])
-    files["table"].write_text(faithfulness_table(result))
-    write_plot(result, files["plot"])
     return files
 
 

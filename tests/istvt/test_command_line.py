@@ -173,10 +173,12 @@ def test_videos_are_cropped_as_those_of_training_were_unless_that_is_overridden(
     assert "--detect and --no-detect are given together" in refused(capsys, [*command, "--no-detect"])
 
 
-def test_options_that_exclude_each_other_are_refused_before_the_model_is_loaded(trained_run, capsys, monkeypatch):
+def test_options_that_exclude_each_other_are_refused_before_the_model_is_loaded(
+    trained_run, synthetic_set, capsys, monkeypatch
+):
     """`predict` loaded all of the model first."""
     monkeypatch.setattr("istvt.checkpoint.load_model", None)
-    video = str(next(Path(load_model(trained_run)[1].settings["data"]["root"]).rglob("*.mp4")))
+    video = str(sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[0])
     for command in ("predict", "explain"):
         arguments = [command, video, f"--checkpoint={trained_run}", "--no-detect"]
         assert "--detector dlib and --no-detect are given together" in refused(capsys, [*arguments, "--detector=dlib"])
@@ -237,12 +239,59 @@ def test_an_evaluation_does_not_replace_one_of_other_videos_unasked(trained_run,
     held = f"holds an evaluation of {synthetic_set}, c23, val split; give this one an --output"
     assert held in refused(capsys, command)
     (run / "evaluation" / "explanations").mkdir()
-    assert f"holds explanations of {synthetic_set}, c23, val split" in refused(
-        capsys, [*command, f"--output={run}/evaluation"]
+    assert (
+        "evaluation/explanations holds explanations that are not known to be of this model and these videos"
+        in refused(capsys, [*command, f"--output={run}/evaluation"])
     )
     (run / "evaluation" / "explanations").rmdir()
     assert main([*command, f"--output={run}/evaluation", "--data.evaluation_clips=1"]) == 0
     assert "val split, which this one replaces" in capsys.readouterr().out
+
+
+def test_an_evaluation_of_another_model_on_the_same_videos_is_not_replaced_without_a_word(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    """It was, and the other model's explanations stayed beside the new report as if they were of it."""
+    other, output = other_model(trained_run, tmp_path), tmp_path / "out"
+    command = ["evaluate", f"--data.root={synthetic_set}", f"--output={output}", "--bootstrap=20"]
+    command += ["--data.evaluation_clips=1"]
+    assert main([*command, f"--checkpoint={trained_run}"]) == 0
+    assert main([*command, f"--checkpoint={trained_run}"]) == 0
+    assert "replaces" not in capsys.readouterr().out
+    assert main([*command, f"--checkpoint={other}"]) == 0
+    held = f"{output} held an evaluation of {synthetic_set}, c23, test split by {trained_run}/best.safetensors"
+    assert f"{held} as it was then, which this one replaces" in capsys.readouterr().out
+    (output / "explanations").mkdir()
+    (output / "explanations" / "faithfulness.json").write_text("{}")  # of an earlier version
+    before = (output / "evaluation.json").read_bytes()
+    sentence = (
+        f"{output}/explanations holds explanations that are not known to be of this model and these videos; measure"
+    )
+    assert sentence in refused(capsys, [*command, f"--checkpoint={other}"])
+    assert (output / "evaluation.json").read_bytes() == before
+
+
+def test_an_evaluation_that_does_not_say_of_which_model_it_is_may_be_of_this_one(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    command = ["evaluate", f"--data.root={synthetic_set}", f"--output={tmp_path}", f"--checkpoint={trained_run}"]
+    command += ["--bootstrap=20", "--data.evaluation_clips=1"]
+    assert main(command) == 0
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    del written["checkpoint"], written["evaluated"]["checksum"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(written))
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "replaces" not in capsys.readouterr().out
+
+
+def other_model(run, folder):
+    """A model file of other weights."""
+    model, info = load_model(run)
+    with torch.no_grad():
+        model.head.bias += 1
+    save_model(folder / "other.safetensors", model, info)
+    return folder / "other.safetensors"
 
 
 def test_a_face_video_without_a_face_is_named(trained_run, synthetic_set, tmp_path, capsys):
@@ -300,16 +349,12 @@ def test_a_checkpoint_of_an_earlier_version_is_read(trained_run, synthetic_set, 
 
 
 def test_a_checkpoint_that_cannot_be_written_is_one_sentence(trained_run, tmp_path):
-    from istvt.checkpoint import save_model
-
     model, info = load_model(trained_run)
     with pytest.raises(InputError, match=r"nowhere/best\.safetensors: cannot be written \("):
         save_model(tmp_path / "nowhere" / "best.safetensors", model, info)
 
 
 def test_a_checkpoint_whose_tensors_are_of_another_configuration_names_them(trained_run, tmp_path, capsys):
-    from istvt.checkpoint import save_model
-
     model, info = load_model(trained_run)
     info.config = type(info.config)(**{**info.config.to_dict(), "depth": 3})
     save_model(tmp_path / "wrong.safetensors", model, info)
@@ -712,3 +757,18 @@ def test_evaluate_explain_measures_every_method_against_random_order(trained_run
     section = page.split('<section id="explanations"')[1].split("</section>")[0]
     assert section.count('<th scope="row"') == 7
     assert "data:image/svg+xml;base64," in section
+
+    # Without --explain the report lost its section, and the explanations stayed beside it, unlinked.
+    assert main([*arguments[:4], "--data.evaluation_clips=1", "--bootstrap=50"]) == 0
+    again = (tmp_path / "report.html").read_text()
+    assert '<a href="#explanations">' in again
+    assert again.split('<section id="explanations"')[1].split("</section>")[0] == section
+    other = f"--checkpoint={other_model(trained_run, tmp_path)}"
+    assert "explanations holds explanations that are not known to be of this model" in refused(
+        capsys, [*arguments[:1], other, *arguments[2:4]]
+    )
+    outdated = evaluate_checkpoint(tmp_path / "other.safetensors", DataSettings(root=synthetic_set), tmp_path)
+    page = outdated.report.read_text()  # Python does as it is told, and says it
+    assert "explanations holds explanations that are not known to be of this model and these videos" in page
+    assert page.count('<section id="explanations"') == 1
+    assert section not in page

@@ -1,12 +1,14 @@
 """Explanations measured with several trained models are averaged, kept, and written where a reader looks."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from istvt import explanation_experiment
+from istvt.evaluation import evaluate_checkpoint
 from istvt.explain.faithfulness_average import average, from_dict
 from istvt.explanation_experiment import (
     measure_explanations,
@@ -40,6 +42,20 @@ def test_a_measurement_is_kept_and_not_made_again(results, synthetic_set, traine
     )
     assert results["grey"][0].settings["fill"] == "grey"
     assert results["surroundings"][0].settings["fill"] == "surroundings"
+
+
+def test_the_report_of_a_run_shows_what_was_measured_of_its_explanations(results, synthetic_set, trained_run, tmp_path):
+    """`explanations/` lay beside a report that did not know of it."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    data = DataSettings(root=synthetic_set, evaluation_clips=1, workers=1)
+    (run / "explanations").rename(tmp_path / "kept")
+    report = evaluate_checkpoint(run, data, run, bootstrap=20).report
+    assert '<section id="explanations"' not in report.read_text()
+    (tmp_path / "kept").rename(run / "explanations")
+    measure_explanations([run], data, Console(quiet=True))
+    assert '<section id="explanations"' in report.read_text()
+    evaluate_checkpoint(run, data, run, bootstrap=20)
+    assert '<section id="explanations"' in report.read_text()
 
 
 def test_an_average_of_models_is_the_mean_of_each_number(results):
