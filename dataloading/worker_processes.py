@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from typing import Any
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -37,24 +39,27 @@ def worker_processes(
 
 @contextmanager
 def _stops_wait() -> Iterator[None]:
-    """SIGTERM waits for the end of the block: a process whose start is cut off half way ends in a traceback of its own.
+    """A stop waits for the end of the block: a process whose start is cut off half way ends in a traceback of its own.
 
-    Ctrl-C is for the process that writes the results. Processes that are started meanwhile ignore it from the first
-    moment on, and so does, for these milliseconds, this one.
+    Processes that are started meanwhile never hear of Ctrl-C, which is for the one that writes the results: what is
+    blocked in a process is blocked in those that it starts.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    resource_tracker.ensure_running()  # when it is started later, it unblocks Ctrl-C
     came: list[int] = []
-    term = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Another thread may take a signal that is blocked in this one; its handler runs here all the same.
+    before = {number: signal.signal(number, lambda which, _: came.append(which)) for number in STOPS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, term)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if came:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(came[0])
 
 
 def _nothing() -> None:

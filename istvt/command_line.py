@@ -426,7 +426,7 @@ def _evaluate(parser: ArgumentParser, options: Namespace, console: Console) -> i
 
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
-    """Where the evaluation goes; one of something else is replaced only where the place was named."""
+    """Where the evaluation goes; one of other videos is replaced only where the place was named."""
     from .checkpoint import read_info
     from .evaluation import default_output, evaluated_set, foreign_explanations, replaced_evaluation
 
@@ -434,12 +434,14 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     output = options.output or default_output(options.checkpoint, info, data, options.split)
     evaluated = evaluated_set(info, data, options.split)
     replaced, foreign = replaced_evaluation(output, evaluated), foreign_explanations(output, evaluated)
-    if replaced and options.output is None:
-        raise InputError(f"{output} holds an evaluation of {replaced}; give this one an --output")
+    held, same_videos = replaced or ("", True)
+    # Of the same videos the run's own place can only hold its own model, before it was trained on.
+    if options.output is None and not same_videos:
+        raise InputError(f"{output} holds an evaluation of {held}; give this one an --output")
     if foreign and not options.explain:
         raise InputError(f"{foreign}; measure them again with --explain, or choose another --output")
     if replaced:
-        console.print(f"{output} held an evaluation of {replaced}, which this one replaces", soft_wrap=True)
+        console.print(f"{output} held an evaluation of {held}, which this one replaces", soft_wrap=True)
     return output
 
 

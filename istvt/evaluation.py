@@ -162,8 +162,11 @@ def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, s
     return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "-".join(["evaluation", *differs])
 
 
-def replaced_evaluation(output: Path, evaluated: dict[str, Any]) -> str | None:
-    """What `output` holds an evaluation of, in words, if not of what is evaluated; None where nothing is lost."""
+def replaced_evaluation(output: Path, evaluated: dict[str, Any]) -> tuple[str, bool] | None:
+    """What `output` holds an evaluation of, if not of what is evaluated; None where nothing is lost.
+
+    In words, and whether it is of the same videos, so by another model alone.
+    """
     try:
         held = json.loads((output / FIGURES).read_text())
         # An earlier version did not say with which model.
@@ -172,7 +175,8 @@ def replaced_evaluation(output: Path, evaluated: dict[str, Any]) -> str | None:
             return None
         only = f" ({', '.join(before['manipulations'])})" if before["manipulations"] else ""
         by = f" by {held['checkpoint']} as it was then" if before["checksum"] != evaluated["checksum"] else ""
-        return f"{before['root']}{only}, {before['compression']}, {before['split']} split{by}"
+        words = f"{before['root']}{only}, {before['compression']}, {before['split']} split{by}"
+        return words, before | {"checksum": evaluated["checksum"]} == evaluated
     except (OSError, ValueError, KeyError, TypeError):
         return None  # there is none, or an earlier version wrote it and did not say
 

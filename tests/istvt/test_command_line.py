@@ -285,6 +285,18 @@ def test_an_evaluation_that_does_not_say_of_which_model_it_is_may_be_of_this_one
     assert "replaces" not in capsys.readouterr().out
 
 
+def test_a_run_that_was_trained_on_is_evaluated_again_in_its_own_place(trained_run, synthetic_set, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(trained_run / "best.safetensors", run)
+    command = ["evaluate", f"--checkpoint={run}", f"--data.root={synthetic_set}", "--bootstrap=20"]
+    command += ["--data.evaluation_clips=1"]
+    assert main(command) == 0
+    shutil.copy(other_model(trained_run, tmp_path), run / "best.safetensors")
+    assert main(command) == 0
+    assert "as it was then, which this one replaces" in capsys.readouterr().out
+
+
 def other_model(run, folder):
     """A model file of other weights."""
     model, info = load_model(run)
