@@ -20,7 +20,8 @@ from dataloading.errors import InputError, writing
 from dataloading.face_index import FaceEntry
 from dataloading.probe import probe
 from istvt.checkpoint import load_model, save_model
-from istvt.command_line import _COMMANDS, main
+from istvt.command_line import COMMANDS, main
+from istvt.commands import doctor
 from istvt.evaluation import evaluate_checkpoint
 from istvt.run_lock import only_run
 from istvt.settings import DataSettings
@@ -456,13 +457,13 @@ def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tm
 
 
 def test_every_command_explains_itself_in_its_help(capsys):
-    for name in _COMMANDS:
+    for name, (command, _) in COMMANDS.items():
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
         usage, _, rest = capsys.readouterr().out.partition("\n\n")
         assert usage.startswith(f"usage: istvt {name}")
         assert "\n" not in usage
-        assert rest.startswith(_COMMANDS[name][1].__doc__.splitlines()[0])
+        assert rest.startswith(command.run.__doc__.splitlines()[0])
         assert "<class" not in rest
 
 
@@ -543,11 +544,10 @@ def test_a_full_disk_is_one_sentence_and_a_fault_of_the_program_is_not(capsys, m
         raise OSError("a fault")
 
     for run in (full, broken):
-        add, _, line = _COMMANDS["doctor"]
-        monkeypatch.setitem(_COMMANDS, "doctor", (add, run, line))
+        monkeypatch.setattr(doctor, "run", run)
         if run is full:
             assert "No space left on device" in refused(capsys, ["doctor"])
-            monkeypatch.setitem(_COMMANDS, "doctor", (add, full_while_writing, line))
+            monkeypatch.setattr(doctor, "run", full_while_writing)
             assert "scores.csv: does not fit on the disk (No space left on device)" in refused(capsys, ["doctor"])
     with pytest.raises(OSError, match="a fault"):
         main(["doctor"])

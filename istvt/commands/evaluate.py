@@ -1,0 +1,157 @@
+"""`istvt evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from dataloading.errors import InputError
+
+from ..config import ISTVTConfig
+from ..settings import DataSettings
+from .console import progress_bar, starting
+from .options import add_checkpoint, add_device, check_device_name
+
+
+def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """The options."""
+    add_checkpoint(parser)
+    parser.add_argument(
+        "--output",
+        "--out",
+        type=Path | None,
+        default=None,
+        help="directory; default: in the run, or beside a .safetensors file, evaluation/ for the test split of the "
+        "data set that was trained on, and evaluation-SET-SPLIT/ for anything else",
+    )
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
+    parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
+    parser.add_argument(
+        "--stabilizers",
+        type=list[float | str] | None,
+        default=None,
+        help="with --explain: LRP is measured with each of these, numbers or 'reference'; default: its default",
+    )
+    parser.add_argument(
+        "--fill",
+        type=Literal["surroundings", "grey"] | None,
+        default=None,
+        help="with --explain: what stands where pixels were removed, surroundings if not given; grey can look forged",
+    )
+    add_device(parser)
+    parser.add_class_arguments(DataSettings, "data", skip={"train_clips"})
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Evaluate a checkpoint by video and write report.html, evaluation.json and scores.csv.
+
+    A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
+    from dataloading.layouts import require_directory
+
+    from ..model_file import model_file
+
+    if options.bootstrap < 1:
+        raise InputError(f"--bootstrap is {options.bootstrap}; expected at least 1")
+    for option, value in (("--stabilizers", options.stabilizers), ("--fill", options.fill)):
+        if value is not None and not options.explain:
+            raise InputError(f"{option} is given without --explain, which measures with it")
+    data = DataSettings(**options.data.as_dict())
+    check_device_name(options.device)
+    require_directory(data.root)
+    model_file(options.checkpoint)
+    with starting(console):
+        from ..evaluation import evaluate_checkpoint
+        from ..explain.faithfulness import orderings_of
+        from ..summary import skipped_line, summary
+    if options.stabilizers is not None:
+        orderings_of(stabilizers=options.stabilizers)  # a mistake is said before the evaluation, not after it
+    output = _evaluation_directory(options, data, console)
+    with progress_bar(console, "scoring clips") as update:
+        result = evaluate_checkpoint(
+            options.checkpoint,
+            data,
+            output,
+            split=options.split,
+            device=options.device,
+            precision=options.precision,
+            batch_size=options.batch_size,
+            bootstrap=options.bootstrap,
+            advance=update,
+        )
+    console.print(summary(result.evaluation))
+    for note in result.notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
+    if result.skipped:
+        console.print(f"{len(result.skipped)} videos or clips could not be scored:")
+        for name, reason in result.skipped:
+            console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nreport: {result.report}", soft_wrap=True)
+    if options.explain:
+        _measure_explanations(options, output, console)
+    return 0
+
+
+def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
+    """Where the evaluation goes; one of other videos is replaced only where the place was named."""
+    from ..checkpoint import read_info
+    from ..evaluation import default_output, evaluated_set, foreign_explanations, replaced_evaluation
+
+    info = read_info(options.checkpoint)
+    output = options.output or default_output(options.checkpoint, info, data, options.split)
+    evaluated = evaluated_set(info, data, options.split)
+    replaced, foreign = replaced_evaluation(output, evaluated), foreign_explanations(output, evaluated)
+    held, same_videos = replaced or ("", True)
+    # Of the same videos the run's own place can only hold its own model, before it was trained on.
+    if options.output is None and not same_videos:
+        raise InputError(f"{output} holds an evaluation of {held}; give this one an --output")
+    if foreign and not options.explain:
+        raise InputError(f"{foreign}; measure them again with --explain, or choose another --output")
+    if replaced:
+        console.print(f"{output} held an evaluation of {held}, which this one replaces", soft_wrap=True)
+    return output
+
+
+def _measure_explanations(options: Namespace, output: Path, console: Console) -> None:
+    """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
+    from ..checkpoint import load_model
+    from ..data import open_dataset
+    from ..evaluation import EXPLANATIONS, evaluated_set
+    from ..explain import DEFAULT_STABILIZER
+    from ..explain.faithfulness import evaluate_explanations
+    from ..explain.faithfulness_report import faithfulness_table, write_faithfulness
+    from ..precision import pick_device
+    from ..report import add_explanations
+
+    data = DataSettings(**options.data.as_dict())
+    model, info = load_model(options.checkpoint, pick_device(options.device))
+    dataset, index = open_dataset(data)
+    console.print(
+        "now the explanations: every clip is explained by each method and scored again with pixels removed, which "
+        "takes many times as long",
+        style="dim",
+        soft_wrap=True,
+    )
+    with progress_bar(console, "explaining clips") as update:
+        result = evaluate_explanations(
+            model,
+            dataset,
+            index,
+            split=options.split,
+            stabilizers=options.stabilizers or (DEFAULT_STABILIZER,),
+            fill=options.fill or "surroundings",
+            clips_per_video=data.evaluation_clips,
+            decoder=data.decoder,
+            workers=data.workers,
+            advance=update,
+        )
+    result.evaluated = evaluated_set(info, data, options.split)
+    written = write_faithfulness(result, output / EXPLANATIONS)
+    add_explanations(output / "report.html", result, written["plot"])
+    console.print(faithfulness_table(result), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)

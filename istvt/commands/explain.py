@@ -1,0 +1,113 @@
+"""`istvt explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from dataloading.errors import InputError
+
+from ..config import ISTVTConfig
+from .console import progress_bar, say_doubts, starting
+from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+
+
+def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """The options."""
+    parser.add_argument("video", type=Path, help="the video to explain")
+    add_checkpoint(parser)
+    parser.add_argument(
+        "--out", "--output", type=Path, default=Path("explanation"), help="directory of everything that is written"
+    )
+    parser.add_argument(
+        "--target", choices=["verdict", "fake", "real"], default="verdict", help="which side's evidence is shown"
+    )
+    parser.add_argument(
+        "--method", choices=["lrp", "gradient", "rollout", "raw", "gradcam"], default="lrp", help="how it is found"
+    )
+    parser.add_argument(
+        "--stabilizer",
+        type=float | str,
+        default=0.01,
+        help="with lrp: relevance is divided by sums that may cancel, so each is enlarged by this part of what was "
+        "added up; larger is smoother, smaller closer to the rule. 'reference' is the published 1e-9, in float64",
+    )
+    parser.add_argument(
+        "--clamp",
+        choices=["after_mean", "before_mean"],
+        default="after_mean",
+        help="with lrp or gradient: where evidence for the other side is cut off: after the mean over the heads, so "
+        "that heads can contradict each other, or in each head before it, as the published code does",
+    )
+    parser.add_argument(
+        "--order",
+        choices=["last_block_first", "literal"],
+        default="last_block_first",
+        help="with lrp, gradient or rollout: how the blocks' maps are multiplied: from the logit down to the tokens, "
+        "or in the order that the paper prints",
+    )
+    parser.add_argument(
+        "--normalization",
+        choices=["clip", "frame"],
+        default="clip",
+        help="the colours reach from the coldest to the hottest cell of the whole clip, or of each frame by itself",
+    )
+    parser.add_argument("--clips", type=int, default=3, help="clips explained: those that carry the verdict")
+    add_finding(parser)
+    add_device(parser)
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Show where and when a video's evidence is: relevance in time and in space, over the face and in the frame.
+
+    Writes two videos, a strip of pictures a clip, explanation.json, and explanation.html, which shows all of it and
+    opens from disk."""
+    from ..model_file import model_file
+
+    if options.clips < 1:
+        raise InputError(f"--clips is {options.clips}; expected at least 1")
+    detect = detect_of(options)
+    check_device_name(options.device)
+    model_file(options.checkpoint)
+    if not options.video.exists():
+        raise InputError(f"{options.video} does not exist; expected a video file")
+    with starting(console):
+        from ..explain.video import explain_video
+        from ..precision import pick_device
+    with progress_bar(console, "explaining") as update:
+        explanation = explain_video(
+            options.video,
+            options.checkpoint,
+            options.out,
+            detector=options.detector,
+            detect=detect,
+            clips_explained=options.clips,
+            target=options.target,
+            method=options.method,
+            stabilizer=options.stabilizer,
+            clamp=options.clamp,
+            order=options.order,
+            normalization=options.normalization,
+            device=str(pick_device(options.device)),
+            advance=lambda what, done, total: update(done, total, what),
+        )
+    score = explanation.score
+    verdict = f"{score.verdict}, probability of fake {score.probability:.1%}: {options.video}"
+    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
+    say_doubts(explanation.notes, console)
+    explained, scored = len(explanation.clips), len(score.clip_probabilities)
+    if explained < options.clips:
+        console.print(
+            f"clips explained: {explained} of {options.clips} asked for; the {scored} that were scored hold no more "
+            "without a frame in common",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if explanation.skipped:
+        console.print(f"clips that could not be decoded: {len(explanation.skipped)}")
+        for first, reason in explanation.skipped:
+            console.print(f"  from frame {first}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"open [bold]{options.out / 'explanation.html'}[/]", soft_wrap=True)
+    return 0

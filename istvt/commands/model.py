@@ -1,0 +1,51 @@
+"""`istvt model`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from ..config import ISTVTConfig
+from .options import add_model, model_of
+
+
+def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """The options."""
+    add_model(parser, base)
+    parser.add_argument(
+        "--backbone-weights", type=Path | None, default=None, help="check that this Xception file fits the backbone"
+    )
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Print a model's parameters and multiply-accumulates by part.
+
+    The layers column is what the published cost tables count; attention products stand beside it."""
+    from rich.table import Table
+
+    from ..cost import model_cost, total_cost
+
+    config = model_of(options)
+    height, width = config.feature_grid
+    console.print(
+        f"{config.attention}, {config.frames} frames of {config.image_size} pixels: {config.frame_rows} frame rows x "
+        f"{config.positions} positions ({height}x{width} grid), C={config.dim}, N={config.heads}, "
+        f"D={config.resolved_head_dim}, M={config.depth}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("part", "parameters", "layers, G MAC", "attention products, G MAC", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for part in (*model_cost(config), total_cost(config)):
+        numbers = (f"{part.parameters:,}", f"{part.layer_macs / 1e9:.3f}", f"{part.attention_macs / 1e9:.3f}")
+        table.add_row(part.part, *numbers, style="bold" if part.part == "total" else None)
+    console.print(table)
+    if options.backbone_weights is not None:
+        from ..backbone import XceptionEntryFlow, load_backbone_weights
+
+        ignored = load_backbone_weights(XceptionEntryFlow(config.backbone_dims, config.dim), options.backbone_weights)
+        console.print(f"{options.backbone_weights} fits the backbone; {len(ignored)} tensors beyond it are ignored")
+    return 0

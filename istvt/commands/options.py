@@ -1,0 +1,71 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from dataloading.errors import InputError
+
+from ..config import PRESETS, ISTVTConfig
+
+
+def add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """A preset and everything that it sets."""
+    parser.add_argument("--preset", choices=list(PRESETS), default="small", help="where the model's options start from")
+    parser.add_class_arguments(ISTVTConfig, "model")
+    parser.set_defaults({f"model.{name}": value for name, value in asdict(base).items()})
+
+
+def model_of(options: Namespace) -> ISTVTConfig:
+    """The model that the options of `add_model` describe."""
+    return ISTVTConfig(**options.model.as_dict())
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Where it is computed."""
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def check_device_name(device: str) -> None:
+    """Refuse what can be no device, before PyTorch is there to ask."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InputError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N")
+
+
+def add_checkpoint(parser: ArgumentParser) -> None:
+    """Which model it is."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path("runs/latest"),
+        help="a .safetensors file of istvt train, or the run's directory",
+    )
+
+
+def add_finding(parser: ArgumentParser) -> None:
+    """How faces are found in videos that nobody has prepared."""
+    parser.add_argument(
+        "--detector",
+        type=str,
+        default="auto",
+        help="yuface, dlib, opencv: look for faces with it; auto crops videos as those of training were",
+    )
+    parser.add_argument(
+        "--no-detect",
+        dest="no_detect",
+        action="store_true",
+        help="videos are face crops already: take whole pictures, whatever training did",
+    )
+    parser.add_argument("--detect", action="store_true", help="look for faces, whatever training did")
+
+
+def detect_of(options: Namespace) -> bool | None:
+    """Whether faces are to be looked for; None where that is not said."""
+    other = "--detect" if options.detect else f"--detector {options.detector}" if options.detector != "auto" else None
+    if options.no_detect and other:
+        raise InputError(f"{other} and --no-detect are given together; expected one of them")
+    return True if options.detect else False if options.no_detect else None

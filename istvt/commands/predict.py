@@ -1,0 +1,113 @@
+"""`istvt predict`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.markup import escape
+
+from dataloading.errors import InputError
+
+from ..config import ISTVTConfig
+from . import PROBLEM_FOUND
+from .console import counted, progress_bar, say_doubts, starting
+from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+
+
+def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """The options."""
+    add_checkpoint(parser)
+    parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
+    add_finding(parser)
+    parser.add_argument("--clips", type=int, default=8, help="clips scored a video")
+    parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
+    add_device(parser)
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Say of any video whether its face is forged.
+
+    A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
+    """
+    from dataloading.video_files import video_files
+
+    from ..model_file import model_file
+
+    if options.clips < 1:
+        raise InputError(f"--clips is {options.clips}; expected at least 1")
+    if options.json and options.json.is_dir():
+        raise InputError(f"--json {options.json}: is a directory; expected a file to write")
+    if options.json and not options.json.parent.is_dir():
+        raise InputError(f"--json {options.json}: there is no directory {options.json.parent}; expected a file in one")
+    detect = detect_of(options)
+    check_device_name(options.device)
+    model_file(options.checkpoint)
+    files, left_out = video_files(options.videos)
+    with starting(console):
+        from ..checkpoint import load_model
+        from ..evaluation import write_json
+        from ..output import output_directory
+        from ..precision import pick_device
+        from ..prediction import predict
+    if options.json:
+        output_directory(options.json.parent)  # it can be written in
+    model, info = load_model(options.checkpoint, pick_device(options.device))
+    for reason, count in Counter(item.reason for item in left_out).items():
+        console.print(f"{counted(count, 'video')} left out: {reason}", style="dim", soft_wrap=True)
+    done = 0
+    with progress_bar(console, "scoring videos") as update:
+
+        def advance(prediction: Any) -> None:
+            nonlocal done
+            if not done:  # what makes every verdict doubtful is said before hours of them, not after
+                say_doubts(prediction.notes, console)
+            done += 1
+            update(done, len(files))
+
+        predictions = predict(
+            model,
+            files,
+            info=info,
+            detector=options.detector,
+            detect=detect,
+            clips_per_video=options.clips,
+            advance=advance,
+        )
+    failed = [prediction for prediction in predictions if prediction.error]
+    for prediction in predictions:
+        if prediction.score:
+            score = prediction.score
+            style = "red" if score.verdict == "fake" else "green"
+            console.print(
+                f"[{style}]{score.verdict:<4}[/]  probability of fake {score.probability:6.1%}  "
+                f"({counted(len(score.clip_probabilities), 'clip')})  {escape(str(prediction.path))}",
+                soft_wrap=True,
+                highlight=False,
+            )
+            if prediction.remark:
+                say_doubts([f"      {prediction.remark}"], console)
+    for prediction in failed:
+        console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
+    if options.json:
+        rows = [
+            {"path": str(p.path), "error": p.error}
+            if p.score is None
+            else {
+                "path": str(p.path),
+                "verdict": p.score.verdict,
+                "probability_fake": p.score.probability,
+                "clip_probabilities": p.score.clip_probabilities,
+                "clip_frames": p.score.clip_frames,
+                "remark": p.remark,
+                "notes": p.notes,
+            }
+            for p in predictions
+        ]
+        write_json(options.json, rows)
+    if len(predictions) > 1:
+        console.print(f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
+    return PROBLEM_FOUND if failed else 0

@@ -1,0 +1,55 @@
+"""`istvt prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from ..config import ISTVTConfig
+from . import PROBLEM_FOUND
+
+
+def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """The options."""
+    parser.add_argument("dataset", type=Path, help="root of the data set")
+    parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognises it")
+    parser.add_argument("--compression", type=str, default="c23", help="FaceForensics++ compression: raw, c23, c40")
+    parser.add_argument(
+        "--originals", type=Path | None, default=None, help="DeeperForensics: root with the real videos"
+    )
+    parser.add_argument(
+        "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
+    )
+    parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
+    parser.add_argument("--boxes", type=Path | None, default=None, help="JSON file of face boxes made elsewhere")
+    parser.add_argument("--every", type=int, default=5, help="look for the face on every so many frames")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="do videos again whose boxes are there but of another kind than asked for",
+    )
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Find the main face of every video of a data set and write its boxes to face_index.jsonl in the set's root.
+
+    Goes on where an earlier run stopped. A video without a face, too short for a clip or damaged is listed at the end
+    with the reason, and never stops the run (the exit status is 1 then)."""
+    from dataloading import format_summary, read_dataset
+    from dataloading.prepare import prepare, unusable
+
+    dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
+    index = prepare(
+        dataset,
+        detector=options.detector,
+        detect=not options.no_detect,
+        boxes=options.boxes,
+        every=options.every,
+        workers=options.workers,
+        replace=options.replace,
+        before=lambda: console.print(format_summary(dataset.summary()), markup=False, highlight=False),
+    )
+    return PROBLEM_FOUND if unusable(index, dataset.videos) else 0

@@ -1,0 +1,37 @@
+"""`istvt synthesize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from ..config import ISTVTConfig
+
+
+def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """The options."""
+    parser.add_argument("directory", type=Path, help="root of the set; videos that are there already are kept")
+    parser.add_argument("--identities", type=int, default=48, help="people, an even number")
+    parser.add_argument("--videos_per_identity", type=int, default=1, help="real videos of each person")
+    parser.add_argument("--frames", type=int, default=24, help="frames a video")
+    parser.add_argument("--size", type=int, default=128, help="side of the square picture in pixels, even")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Write a synthetic set in the shape of FaceForensics++: H.264 videos of drawn, moving faces, and three forgeries.
+
+    blend: another face blended in (a spatial trace). flicker: each frame is as plausible as a real one but does not
+    agree with its neighbours (a purely temporal trace). both: both. It is for demonstration and tests: it says nothing
+    about accuracy on real forgeries."""
+    from dataloading.synthetic import synthesize
+
+    values = options.as_dict()
+    directory = values.pop("directory")
+    values.pop("config", None)
+    done = synthesize(directory, **values)
+    console.print(f"{directory}: {done.written} videos drawn, {done.already_there} were there already")
+    return 0

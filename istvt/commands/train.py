@@ -1,0 +1,45 @@
+"""`istvt train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from ..config import ISTVTConfig
+from ..settings import DataSettings, TrainingSettings
+from .console import starting
+from .options import add_device, add_model, check_device_name, model_of
+
+
+def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+    """The options."""
+    parser.add_argument("--output", "--out", type=Path, default=Path("runs/latest"), help="directory of the run")
+    add_device(parser)
+    parser.add_class_arguments(DataSettings, "data")
+    add_model(parser, base)
+    parser.add_class_arguments(TrainingSettings, "training")
+    parser.add_argument(
+        "--backbone-weights", type=Path | None, default=None, help="short for --training.backbone_weights"
+    )
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Train a detector, validate it by video each epoch, keep the checkpoint with the best validation AUC.
+
+    A run that was stopped or killed goes on from its last checkpoint when the same command is given again: there is one
+    before and after the validation of each epoch, and more every so many minutes or steps."""
+    from dataloading.layouts import require_directory
+
+    values = options.training.as_dict()
+    if options.backbone_weights is not None:
+        values["backbone_weights"] = options.backbone_weights
+    data, model, training = DataSettings(**options.data.as_dict()), model_of(options), TrainingSettings(**values)
+    check_device_name(options.device)
+    require_directory(data.root)
+    with starting(console):
+        from ..training import train
+    result = train(data, model, training, options.output, device=options.device, console=console)
+    console.print(f"best epoch {result.best_epoch}: {result.checkpoint}", soft_wrap=True)
+    return 0
