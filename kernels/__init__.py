@@ -21,9 +21,9 @@ from kernels.spatial_attention import spatial_attention, spatial_attention_packe
 from kernels.temporal_attention import temporal_attention, temporal_attention_packed
 
 if interpreted():
-    from kernels.interpreter import correct_bfloat16
+    from kernels.interpreter import correct
 
-    correct_bfloat16()
+    correct()
 
 __all__ = [
     "AttentionTape",
