@@ -30,7 +30,7 @@ OF_THE_MODEL = {
 def test_what_the_model_launches_compiles_without_spills_or_narrow_loads_within_the_chip(operation, architecture):
     tasks = [(operation, index, architecture) for index in OF_THE_MODEL[operation]]
     assert set(tasks) <= set(command.tasks())
-    reports = [report for _, found in command.compile_all(tasks, processes=1) for report in found]
+    reports = [report for task in tasks for report in command.compile_case(task)]
     faulty = [command.row(report) for report in reports if report.faults]
     assert not faulty, "\n" + format_table(command.HEADER, faulty)
     assert len(reports) > len(tasks)
