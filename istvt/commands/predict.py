@@ -77,21 +77,6 @@ def run(options: Namespace, console: Console) -> int:
             clips_per_video=options.clips,
             advance=advance,
         )
-    failed = [prediction for prediction in predictions if prediction.error]
-    for prediction in predictions:
-        if prediction.score:
-            score = prediction.score
-            style = "red" if score.verdict == "fake" else "green"
-            console.print(
-                f"[{style}]{score.verdict:<4}[/]  probability of fake {score.probability:6.1%}  "
-                f"({counted(len(score.clip_probabilities), 'clip')})  {escape(str(prediction.path))}",
-                soft_wrap=True,
-                highlight=False,
-            )
-            if prediction.remark:
-                say_doubts([f"      {prediction.remark}"], console)
-    for prediction in failed:
-        console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
     if options.json:
         rows = [
             {"path": str(p.path), "error": p.error}
@@ -108,6 +93,21 @@ def run(options: Namespace, console: Console) -> int:
             for p in predictions
         ]
         write_json(options.json, rows)
+    failed = [prediction for prediction in predictions if prediction.error]
+    for prediction in predictions:
+        if prediction.score:
+            score = prediction.score
+            style = "red" if score.verdict == "fake" else "green"
+            console.print(
+                f"[{style}]{score.verdict:<4}[/]  probability of fake {score.probability:6.1%}  "
+                f"({counted(len(score.clip_probabilities), 'clip')})  {escape(str(prediction.path))}",
+                soft_wrap=True,
+                highlight=False,
+            )
+            if prediction.remark:
+                say_doubts([f"      {prediction.remark}"], console)
+    for prediction in failed:
+        console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
     if len(predictions) > 1:
         console.print(f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
     return PROBLEM_FOUND if failed else 0
