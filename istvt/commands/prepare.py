@@ -9,16 +9,12 @@ from rich.console import Console
 
 from ..config import ISTVTConfig
 from . import PROBLEM_FOUND
+from .options import add_dataset
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     """The options."""
-    parser.add_argument("dataset", type=Path, help="root of the data set")
-    parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognises it")
-    parser.add_argument("--compression", type=str, default="c23", help="FaceForensics++ compression: raw, c23, c40")
-    parser.add_argument(
-        "--originals", type=Path | None, default=None, help="DeeperForensics: root with the real videos"
-    )
+    add_dataset(parser)
     parser.add_argument(
         "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
     )
