@@ -1,4 +1,4 @@
-"""What the model launches compiles for four GPU generations, and its machine code is what it should be."""
+"""What the model launches compiles for three GPU generations, and its machine code is what it should be."""
 
 from dataclasses import replace
 
@@ -18,14 +18,14 @@ from kernels.relevance import settings as relevance
 from kernels.spatial_attention import settings as spatial
 from kernels.temporal_attention import settings as temporal
 
-# Of each operation the cases that the published model launches. `python -m bench compile` compiles every case for every
-# generation that it names, in some minutes.
+# Of each operation the cases that the published model launches; sm_80 has the instructions of sm_89 and more memory.
+# `python -m bench compile` compiles every case for every generation that it names, in some minutes.
 OF_THE_MODEL = {
     "layer_norm_difference": (0,), "temporal_attention": (0, 1), "spatial_attention": (1, 4), "relevance": (1, 4),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [89, 90, 100])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_what_the_model_launches_compiles_without_spills_or_narrow_loads_within_the_chip(operation, architecture):
     tasks = [(operation, index, architecture) for index in OF_THE_MODEL[operation]]
