@@ -19,8 +19,7 @@ $(VENV)/.installed: setup.py
 demo: install
 	$(BIN)/istvt demo --output runs/demo
 
-test: install
-	$(BIN)/ruff check .
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
 
 experiment: install

