@@ -25,7 +25,7 @@ from dataloading.errors import InputError
 from .commands import dataset, demo, doctor, evaluate, experiment, explain, model, predict, prepare, synthesize, train
 from .config import PRESETS, ISTVTConfig, preset
 from .option_parser import OptionParser, read_settings_file
-from .say_once import another_has_said_why, first_to_say
+from .say_once import another_has_said_why, say_once
 
 USAGE_ERROR = 2
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -138,8 +138,10 @@ def _refusal(error: Exception) -> str | None:
 
 
 def _say(console: Console, sentence: str) -> None:
-    if first_to_say(sentence):
+    def say(sentence: str) -> None:
         console.print(f"[red]istvt:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+    say_once(sentence, say)
 
 
 def build_parser(base: ISTVTConfig) -> ArgumentParser:

@@ -53,6 +53,8 @@ def test_a_command_that_is_told_to_stop_takes_its_workers_with_it(synthetic_set,
     process = subprocess.Popen(
         [sys.executable, "-m", "istvt", command, *arguments, "--workers=2"],
         cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        # A shell's background job, which these tests may be, is started deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         wait_until(lambda: len(workers_of(process.pid)) == 2)
