@@ -10,7 +10,7 @@ import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -36,6 +36,13 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class TileSetting(Setting):
+    """A tile of ``rows`` by ``columns``."""
+
+    columns: int = 64
+
+
+@dataclass(frozen=True)
 class Launch:
     """One kernel start: what is started, how often, with which arguments."""
 
@@ -43,6 +50,9 @@ class Launch:
     programs: int
     arguments: dict[str, Any]
     setting: Setting
+
+
+SomeSetting = TypeVar("SomeSetting", bound=Setting)
 
 
 @dataclass
@@ -140,9 +150,9 @@ def split_head_dim(head_dim: int) -> tuple[int, int]:
 
 
 # Settings by architecture (or ANY), each row of a table a bound on the size of the problem and what to launch up to it.
-Table = Mapping[int | str, Sequence[tuple[int, Setting]]]
+Table = Mapping[int | str, Sequence[tuple[int, SomeSetting]]]
 
 
-def choose(table: Table, architecture: int, size: int) -> Setting | None:
+def choose(table: Table[SomeSetting], architecture: int, size: int) -> SomeSetting | None:
     """The first setting of the architecture's row whose bound is at least ``size``; None where the row ends below."""
     return next((setting for bound, setting in table.get(architecture, table[ANY]) if size <= bound), None)

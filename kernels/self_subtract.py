@@ -19,7 +19,7 @@ def self_subtract(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
         A tensor of the same shape and dtype.
 
     Raises:
-        ValueError: ``x`` has fewer than 2 frame rows.
+        ValueError: ``x`` has no dimension ``dim``, or fewer than 2 frame rows along it.
     """
     if x.ndim == 0 or not -x.ndim <= dim < x.ndim:
         raise ValueError(f"self_subtract: dim is {dim}, but x has {x.ndim} dimensions.")

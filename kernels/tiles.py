@@ -1,9 +1,29 @@
-"""Triton building blocks that the kernels share: tiles of rows split in powers of two, and products."""
+"""Triton building blocks that the kernels share: where a program is, tiles of rows split in powers of two, products."""
 
 import triton
 import triton.language as tl
 
 IEEE = tl.constexpr("ieee")  # Triton 3.6 takes no plain text as the default of an argument
+
+
+@triton.jit
+def locate(program, tiles, heads, frames):
+    """Tile, head, frame row and clip of a program; tiles run fastest, so that they share keys and values in cache.
+
+    Head, frame row and clip are 64-bit: multiplied by a stride, they may leave the 32-bit range.
+    """
+    tile = program % tiles
+    group = (program // tiles).to(tl.int64)
+    return tile, group % heads, group // heads % frames, group // heads // frames
+
+
+@triton.jit
+def tile_rows(first, COUNT: tl.constexpr, WIDE: tl.constexpr):
+    """Positions ``first .. first + COUNT``: [COUNT], 64-bit where WIDE."""
+    rows = first + tl.arange(0, COUNT)
+    if WIDE:
+        rows = rows.to(tl.int64)
+    return rows
 
 
 @triton.jit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -33,6 +35,14 @@ def check_last_dimension(name: str, x: torch.Tensor) -> None:
         raise ValueError(
             f"{name} has stride {x.stride(-1)} in its last dimension; it takes a contiguous one (stride 1)."
         )
+
+
+def attention_scale(scale: float | None, head_dim: int) -> float:
+    """The factor of scores before the softmax: ``scale``, or ``head_dim ** -0.5`` where that is None."""
+    scale = head_dim**-0.5 if scale is None else float(scale)
+    if not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}; it takes a finite number.")
+    return scale
 
 
 def check_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, fewer_queries_in: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from kernels.launch import ANY, Setting, architecture, choose, launch, next_power_of_two, wide_offsets
+from kernels.launch import ANY, Setting, Table, architecture, choose, launch, next_power_of_two, wide_offsets
 from kernels.layer_norm_difference.backward import layer_norm_difference_backward
 from kernels.layer_norm_difference.forward import layer_norm_difference_forward
 from kernels.layer_norm_difference.reference import layer_norm_difference as reference
@@ -26,11 +26,8 @@ FORWARD = {ANY: [(1024, Setting(rows=1, num_warps=2)), (2048, Setting(1, 4)), (L
 BACKWARD = {ANY: [(1024, Setting(rows=1, num_warps=4)), (2048, Setting(1, 8)), (LARGEST_CHANNELS, Setting(1, 16))]}
 
 
-def _setting(table: dict[Any, list[tuple[int, Setting]]], x: Tensor) -> Setting:
-    setting = choose(table, architecture(x), next_power_of_two(x.shape[-1]))
-    if setting is None:
-        raise ValueError(f"x has {x.shape[-1]} channels; the kernels take 1 to {LARGEST_CHANNELS}.")
-    return setting
+def _setting(table: Table[Setting], x: Tensor) -> Setting:
+    return choose(table, architecture(x), next_power_of_two(x.shape[-1]))
 
 
 def _layout(**tensors: Tensor) -> dict[str, int]:

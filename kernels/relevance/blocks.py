@@ -7,17 +7,19 @@ time do not fit into registers, so rows are read ``CHUNK`` columns at a time (ag
 import triton
 import triton.language as tl
 
+from kernels.relevance import stabilizer
 from kernels.tiles import product
 
+NOTHING = tl.constexpr(stabilizer.NOTHING)
 CHUNK = tl.constexpr(32)
 
 
 @triton.jit
-def share(relevance, total, magnitude, eps):
-    """``relevance / (total + eps * sign(total) * magnitude)``; 0 where the denominator is nothing (below 1e-30)."""
+def ratio(relevance, total, magnitude, eps):
+    """``relevance / (total + eps * sign(total) * magnitude)``; 0 where that is nothing (see `stabilizer.py`)."""
     signed = tl.where(total > 0, magnitude, tl.where(total < 0, -magnitude, 0.0))
     denominator = total + eps * signed
-    something = tl.abs(denominator) > 1e-30
+    something = tl.abs(denominator) > NOTHING
     return tl.where(something, relevance / tl.where(something, denominator, 1.0), 0.0)
 
 

@@ -6,14 +6,12 @@ which goes through a few queries at a time. Either way no matrix of all heads, q
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from kernels.launch import architecture, choose, next_power_of_two, runs_kernels
 from kernels.relevance import operator, reference, settings
 from kernels.relevance.stabilizer import REFERENCE, Stabilizer, check_stabilizer
-from kernels.validation import LARGEST_HEAD_DIM, check_alike, check_last_dimension, check_tensor
+from kernels.validation import LARGEST_HEAD_DIM, attention_scale, check_alike, check_last_dimension, check_tensor
 
 Tensor = torch.Tensor
 
@@ -37,8 +35,8 @@ def temporal_relevance(
 
     Raises:
         TypeError: a tensor is neither float32 nor float64, or dtypes differ.
-        ValueError: shapes or devices differ, the stabilizer or scale is none, or (on a GPU) a last dimension is not
-            contiguous.
+        ValueError: shapes or devices differ, the stabilizer or scale is no finite number, or (on a GPU) a last
+            dimension is not contiguous.
     """
     scale = _checked(q, scale, k=k, v=v, u=u)
     check_stabilizer(stabilizer)
@@ -62,15 +60,15 @@ def spatial_relevance(
 
 
 def temporal_relevance_map(
-    q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, dO: Tensor | None, *,
+    q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
     """``max(mean over heads of (R * gradient), 0)`` of attention over the frame rows.
 
     Args:
         q, k, v, u, scale: as for :func:`temporal_relevance`; without ``u`` the attention itself stands for R.
-        dO: ``[B, F, S, N, D]``, gradient of the explained logit with respect to the attention's output; without it the
-            gradient counts as 1.
+        grad_out: ``[B, F, S, N, D]``, gradient of the explained logit with respect to the attention's output; without
+            it the gradient of the attention matrix counts as 1.
         clamp: ``"after_mean"``, or ``"before_mean"`` for the mean over heads of the positive parts.
 
     Returns:
@@ -79,34 +77,34 @@ def temporal_relevance_map(
     Raises:
         TypeError, ValueError: as for :func:`temporal_relevance`, or ``clamp`` is unknown.
     """
-    scale = _checked(q, scale, k=k, v=v, u=u, dO=dO)
+    scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
-    if not _runs_kernels(q, k, v, u, dO, temporal=True):
-        return reference.temporal_relevance_map(q, k, v, u, dO, scale=scale, clamp=clamp)
-    return operator.temporal_relevance_map(None, q, k, v, u, dO, scale, clamp == "before_mean")
+    if not _runs_kernels(q, k, v, u, grad_out, temporal=True):
+        return reference.temporal_relevance_map(q, k, v, u, grad_out, scale=scale, clamp=clamp)
+    return operator.temporal_relevance_map(None, q, k, v, u, grad_out, scale, clamp == "before_mean")
 
 
 def spatial_relevance_map(
-    q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, dO: Tensor | None, *,
+    q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
     """The same of attention over the positions: ``[B, F, S, S]``; see :func:`temporal_relevance_map`."""
-    scale = _checked(q, scale, k=k, v=v, u=u, dO=dO)
+    scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
-    if not _runs_kernels(q, k, v, u, dO, temporal=False):
-        return reference.spatial_relevance_map(q, k, v, u, dO, scale=scale, clamp=clamp)
-    return operator.spatial_relevance_map(None, q, k, v, u, dO, scale, clamp == "before_mean")
+    if not _runs_kernels(q, k, v, u, grad_out, temporal=False):
+        return reference.spatial_relevance_map(q, k, v, u, grad_out, scale=scale, clamp=clamp)
+    return operator.spatial_relevance_map(None, q, k, v, u, grad_out, scale, clamp == "before_mean")
 
 
 def temporal_rollout_step(
-    row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, dO: Tensor | None, *,
+    row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
     """``row (I + map)`` with the map of :func:`temporal_relevance_map`, which is never stored.
 
     Args:
         row: ``[B, S, F]``, the row of the rollout that is carried, at each position.
-        q, k, v, u, dO, scale, clamp: as for :func:`temporal_relevance_map`.
+        q, k, v, u, grad_out, scale, clamp: as for :func:`temporal_relevance_map`.
 
     Returns:
         ``[B, S, F]``.
@@ -114,25 +112,25 @@ def temporal_rollout_step(
     Raises:
         TypeError, ValueError: as for :func:`temporal_relevance_map`, or ``row`` does not fit.
     """
-    scale = _checked(q, scale, k=k, v=v, u=u, dO=dO)
+    scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
     _check_row(row, (q.shape[0], q.shape[2], q.shape[1]), q)
-    if not _runs_kernels(q, k, v, u, dO, temporal=True):
-        return reference.temporal_rollout_step(row, q, k, v, u, dO, scale=scale, clamp=clamp)
-    return operator.temporal_relevance_map(row, q, k, v, u, dO, scale, clamp == "before_mean")
+    if not _runs_kernels(q, k, v, u, grad_out, temporal=True):
+        return reference.temporal_rollout_step(row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
+    return operator.temporal_relevance_map(row, q, k, v, u, grad_out, scale, clamp == "before_mean")
 
 
 def spatial_rollout_step(
-    row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, dO: Tensor | None, *,
+    row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
     """``row (I + map)`` with the map of :func:`spatial_relevance_map`: ``[B, F, S]`` to ``[B, F, S]``."""
-    scale = _checked(q, scale, k=k, v=v, u=u, dO=dO)
+    scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
     _check_row(row, q.shape[:3], q)
-    if not _runs_kernels(q, k, v, u, dO, temporal=False):
-        return reference.spatial_rollout_step(row, q, k, v, u, dO, scale=scale, clamp=clamp)
-    return operator.spatial_relevance_map(row, q, k, v, u, dO, scale, clamp == "before_mean")
+    if not _runs_kernels(q, k, v, u, grad_out, temporal=False):
+        return reference.spatial_rollout_step(row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
+    return operator.spatial_relevance_map(row, q, k, v, u, grad_out, scale, clamp == "before_mean")
 
 
 def _checked(q: Tensor, scale: float | None, **others: Tensor | None) -> float:
@@ -148,10 +146,7 @@ def _checked(q: Tensor, scale: float | None, **others: Tensor | None) -> float:
             raise ValueError(f"{name} has shape {list(x.shape)} and q {list(q.shape)}; they take the same {_SHAPE}.")
     if q.shape[-1] < 1:
         raise ValueError(f"q has shape {list(q.shape)}; head_dim D takes 1 or more.")
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    if not math.isfinite(scale):
-        raise ValueError(f"scale is {scale}; it takes a finite number.")
-    return scale
+    return attention_scale(scale, q.shape[-1])
 
 
 def _check_clamp(clamp: str) -> None:
@@ -174,7 +169,7 @@ def _runs_kernels(*tensors: Tensor | None, temporal: bool) -> bool:
     padded_frames = next_power_of_two(q.shape[1])
     if temporal and choose(settings.TEMPORAL_RELEVANCE, architecture(q), padded_frames) is None:
         return False
-    for name, x in zip(("q", "k", "v", "u", "dO"), tensors, strict=False):
+    for name, x in zip(("q", "k", "v", "u", "grad_out"), tensors, strict=False):
         if x is not None:
             check_last_dimension(name, x)
     return True

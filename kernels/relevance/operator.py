@@ -5,13 +5,23 @@ They are not differentiable: an explanation is an end, and its own gradient is n
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
-from kernels.launch import architecture, choose, launch, next_power_of_two, split_head_dim, wide_offsets
+from kernels.launch import (
+    Setting,
+    Table,
+    TileSetting,
+    architecture,
+    choose,
+    launch,
+    next_power_of_two,
+    split_head_dim,
+    wide_offsets,
+)
 from kernels.library import register
+from kernels.operands import LOG2_E, float32_precision, strides, wide_positions
 from kernels.relevance import reference, settings
 from kernels.relevance.spatial_kernels import (
     spatial_map,
@@ -21,20 +31,10 @@ from kernels.relevance.spatial_kernels import (
     spatial_relevance_values,
 )
 from kernels.relevance.temporal_kernels import temporal_map, temporal_relevance_rows
-from kernels.spatial_attention.operator import float32_precision, wide_rows
 
 Tensor = torch.Tensor
 
-LOG2_E = math.log2(math.e)
 CLAMPS = ("after_mean", "before_mean")
-
-
-def _strides(**tensors: Tensor | None) -> dict[str, int]:
-    found = {}
-    for name, x in tensors.items():
-        clip, frame, position, head = (0, 0, 0, 0) if x is None else x.stride()[:4]
-        found |= {f"{name}_clip": clip, f"{name}_frame": frame, f"{name}_position": position, f"{name}_head": head}
-    return found
 
 
 def _sizes(k: Tensor) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _halves(k: Tensor) -> dict[str, int]:
 
 
 def _spatial(
-    kernel: Any, table: settings.Table, q: Tensor, k: Tensor, programs_of: Any, matrix: int = 0, **arguments: Any
+    kernel: Any, table: Table[TileSetting], q: Tensor, k: Tensor, programs_of: Any, matrix: int = 0, **arguments: Any
 ) -> None:
     """Launch a spatial kernel with the setting of its table; ``arguments`` are its own besides q, k and sizes."""
     setting = choose(table, architecture(q), k.shape[-1])
@@ -67,7 +67,7 @@ def _spatial(
         frames=k.shape[1],
         ROWS=setting.rows,
         COLUMNS=setting.columns,
-        WIDE=wide_rows(matrix, *tensors),
+        WIDE=wide_positions(matrix, *tensors),
         **_sizes(k),
         **arguments,
     )
@@ -90,7 +90,7 @@ def launch_normaliser(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
         lambda setting: clips * frames * heads * _tiles(positions, setting.rows),
         scale_log2=scale * LOG2_E,
         **found,
-        **_strides(q=q, k=k),
+        **strides(q=q, k=k),
     )
     return found
 
@@ -102,9 +102,9 @@ def launch_spatial_relevance(
     clips, frames, positions, heads, _ = k.shape
     r_q, r_k, r_v = (torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in range(3))
     shared = {"v": v, "u": u, "scale_log2": scale * LOG2_E}
-    shared |= launch_normaliser(q, k, scale) | _strides(q=q, k=k, v=v, u=u) | _halves(k)
+    shared |= launch_normaliser(q, k, scale) | strides(q=q, k=k, v=v, u=u) | _halves(k)
 
-    def programs_of(setting: settings.TileSetting) -> int:
+    def programs_of(setting: TileSetting) -> int:
         return clips * frames * heads * _tiles(positions, setting.rows)
 
     queries, keys, values = spatial_relevance_queries, spatial_relevance_keys, spatial_relevance_values
@@ -115,7 +115,7 @@ def launch_spatial_relevance(
 
 
 def launch_spatial_map(
-    row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, gradient: Tensor | None, scale: float,
+    row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
     clamp_each: bool,
 ) -> Tensor:  # fmt: skip
     """The map ``[B, F, S, S]``, or with a row ``[B, F, S]`` that row times ``I + map``."""
@@ -132,22 +132,22 @@ def launch_spatial_map(
         matrix=positions * positions if row is None else 0,
         v=v,
         u=u,
-        gradient=gradient,
+        grad_out=grad_out,
         row=row,
         result=result,
         scale_log2=scale * LOG2_E,
         HAS_U=u is not None,
-        HAS_GRADIENT=gradient is not None,
+        HAS_GRAD_OUT=grad_out is not None,
         CLAMP_EACH=clamp_each,
         ROLL_OUT=row is not None,
         **launch_normaliser(q, k, scale),
-        **_strides(q=q, k=k, v=v, u=u, gradient=gradient),
+        **strides(q=q, k=k, v=v, u=u, grad_out=grad_out),
     )
     return result if row is None else row + result.sum(2)
 
 
 def _temporal(
-    kernel: Any, table: Any, q: Tensor, k: Tensor, programs_a_tile: int, wide: list[Tensor], **arguments: Any
+    kernel: Any, table: Table[Setting], q: Tensor, k: Tensor, programs_a_tile: int, wide: list[Tensor], **arguments: Any
 ) -> None:
     """Launch a temporal kernel with the setting of its table."""
     padded = next_power_of_two(k.shape[1])
@@ -188,13 +188,13 @@ def launch_temporal_relevance(
         relevance_v=r_v,
         scale_log2=scale * LOG2_E,
         eps=stabilizer,
-        **_strides(q=q, k=k, v=v, u=u),
+        **strides(q=q, k=k, v=v, u=u),
     )
     return r_q, r_k, r_v
 
 
 def launch_temporal_map(
-    row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, gradient: Tensor | None, scale: float,
+    row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
     clamp_each: bool,
 ) -> Tensor:  # fmt: skip
     """The map ``[B, S, F, F]``, or with a row ``[B, S, F]`` that row times ``I + map``."""
@@ -207,41 +207,41 @@ def launch_temporal_map(
         q,
         k,
         1,
-        [x for x in (v, u, gradient, result) if x is not None],
+        [x for x in (v, u, grad_out, result) if x is not None],
         v=v,
         u=u,
-        gradient=gradient,
+        grad_out=grad_out,
         row=row,
         result=result,
         scale_log2=scale * LOG2_E,
         HAS_U=u is not None,
-        HAS_GRADIENT=gradient is not None,
+        HAS_GRAD_OUT=grad_out is not None,
         CLAMP_EACH=clamp_each,
         ROLL_OUT=row is not None,
-        **_strides(q=q, k=k, v=v, u=u, gradient=gradient),
+        **strides(q=q, k=k, v=v, u=u, grad_out=grad_out),
     )
     return result
 
 
 def _map_kernel(launcher: Any) -> Any:
     def kernel(
-        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, gradient: Tensor | None, scale: float,
+        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
         clamp_each: bool,
     ) -> Tensor:  # fmt: skip
-        return launcher(None if row is None else row.contiguous(), q, k, v, u, gradient, scale, clamp_each)
+        return launcher(None if row is None else row.contiguous(), q, k, v, u, grad_out, scale, clamp_each)
 
     return kernel
 
 
 def _map_reference(map_of: Any, step_of: Any) -> Any:
     def function(
-        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, gradient: Tensor | None, scale: float,
+        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
         clamp_each: bool,
     ) -> Tensor:  # fmt: skip
         options = {"scale": scale, "clamp": CLAMPS[clamp_each]}
         if row is None:
-            return map_of(q, k, v, u, gradient, **options).contiguous()
-        return step_of(row, q, k, v, u, gradient, **options).contiguous()
+            return map_of(q, k, v, u, grad_out, **options).contiguous()
+        return step_of(row, q, k, v, u, grad_out, **options).contiguous()
 
     return function
 
@@ -262,7 +262,7 @@ def _fake_map(groups_first: int) -> Any:
     """Shape of a map or row: groups are dimension ``groups_first`` of k, and the other of F and S is the length."""
 
     def fake(
-        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, gradient: Tensor | None, scale: float,
+        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
         clamp_each: bool,
     ) -> Tensor:  # fmt: skip
         if row is not None:
@@ -275,7 +275,7 @@ def _fake_map(groups_first: int) -> Any:
 
 _RELEVANCE = "(Tensor q, Tensor k, Tensor v, Tensor u, float scale, float stabilizer) -> (Tensor, Tensor, Tensor)"
 _MAP = (
-    "(Tensor? row, Tensor q, Tensor k, Tensor v, Tensor? u, Tensor? gradient, float scale, bool clamp_each) -> Tensor"
+    "(Tensor? row, Tensor q, Tensor k, Tensor v, Tensor? u, Tensor? grad_out, float scale, bool clamp_each) -> Tensor"
 )
 
 spatial_relevance = register(

@@ -45,37 +45,37 @@ def spatial_relevance(
 
 
 def temporal_relevance_map(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, dO: torch.Tensor | None, *,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, grad_out: torch.Tensor | None, *,
     scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
     """The map of attention over the frame rows: ``[B, S, F, F]``."""
-    tiles = _map_tiles(*(_by_position(x) for x in (q, k, v, u, dO)), scale, clamp)
+    tiles = _map_tiles(*(_by_position(x) for x in (q, k, v, u, grad_out)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
 
 def spatial_relevance_map(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, dO: torch.Tensor | None, *,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, grad_out: torch.Tensor | None, *,
     scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
     """The map of attention over the positions: ``[B, F, S, S]``."""
-    tiles = _map_tiles(*(_by_frame(x) for x in (q, k, v, u, dO)), scale, clamp)
+    tiles = _map_tiles(*(_by_frame(x) for x in (q, k, v, u, grad_out)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
 
 def temporal_rollout_step(
     row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
-    dO: torch.Tensor | None, *, scale: float, clamp: str,
+    grad_out: torch.Tensor | None, *, scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
     """``row (I + map)`` over the frame rows: ``[B, S, F]``."""
-    return _rollout(row, _map_tiles(*(_by_position(x) for x in (q, k, v, u, dO)), scale, clamp))
+    return _rollout(row, _map_tiles(*(_by_position(x) for x in (q, k, v, u, grad_out)), scale, clamp))
 
 
 def spatial_rollout_step(
     row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
-    dO: torch.Tensor | None, *, scale: float, clamp: str,
+    grad_out: torch.Tensor | None, *, scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
     """``row (I + map)`` over the positions: ``[B, F, S]``."""
-    return _rollout(row, _map_tiles(*(_by_frame(x) for x in (q, k, v, u, dO)), scale, clamp))
+    return _rollout(row, _map_tiles(*(_by_frame(x) for x in (q, k, v, u, grad_out)), scale, clamp))
 
 
 def _relevance(
@@ -101,7 +101,7 @@ def _map_tiles(
     k: torch.Tensor,
     v: torch.Tensor,
     u: torch.Tensor | None,
-    dO: torch.Tensor | None,
+    grad_out: torch.Tensor | None,
     scale: float,
     clamp: str,
 ) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -110,8 +110,8 @@ def _map_tiles(
         weighted = torch.softmax(scale * (q[..., rows, :] @ k.transpose(-1, -2)), -1)
         if u is not None:
             weighted = weighted * (u[..., rows, :] @ v.transpose(-1, -2)) / 2
-        if dO is not None:
-            weighted = weighted * (dO[..., rows, :] @ v.transpose(-1, -2))
+        if grad_out is not None:
+            weighted = weighted * (grad_out[..., rows, :] @ v.transpose(-1, -2))
         if clamp == "before_mean":
             weighted = weighted.clamp(min=0)
         yield rows, weighted.mean(-3).clamp(min=0)

@@ -7,8 +7,7 @@ that take 64-bit offsets.
 
 from __future__ import annotations
 
-from kernels.launch import ANY, Setting
-from kernels.spatial_attention.settings import TileSetting
+from kernels.launch import ANY, Setting, TileSetting
 
 NORMALISER = {ANY: [(128, TileSetting(64, 8, 2, 32))]}
 QUERIES = {ANY: [(128, TileSetting(64, 8, 1, 16))]}

@@ -6,16 +6,17 @@
     spatial_relevance_values    (a tile of keys, over all queries)       R_v
     spatial_map                 (a tile of queries and keys, over heads) the head-mean positive map, or row times it
 
-Every number is written by one program, so results repeat bit for bit. The map is reduced over heads in registers; as
-a rollout step the program multiplies its tile with the carried row and writes one partial sum a key.
+Every number is written by one program, so results repeat bit for bit. Columns past the last key are not masked: their
+score is 0, which may be far above the largest of the row, and their attention infinite; but values there are zeros, so
+that the ratio rule gives them no relevance, and nothing of them is stored. The map is reduced over heads in registers;
+as a rollout step the program multiplies its tile with the carried row and writes one partial sum a key.
 """
 
 import triton
 import triton.language as tl
 
-from kernels.relevance.blocks import outer, outer_with_magnitudes, share
-from kernels.spatial_attention.forward import locate, tile_rows
-from kernels.tiles import load_rows, product, store_rows
+from kernels.relevance.blocks import outer, outer_with_magnitudes, ratio
+from kernels.tiles import load_rows, locate, product, store_rows, tile_rows
 
 
 @triton.jit
@@ -63,7 +64,7 @@ def spatial_relevance_queries(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """``R_q = q * (W k) / 2``, contiguous. Rows past the last key are zeros and have no share."""
+    """``R_q = q * (W k) / 2``, contiguous. Rows past the last key are zeros and have no relevance."""
     tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
     query = tile_rows(tile * ROWS, ROWS, WIDE)
     query_valid = query < positions
@@ -84,7 +85,7 @@ def spatial_relevance_queries(
         )
         uv = outer(u, query * u_position, query_valid, v, key * v_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION)
         a = tl.exp2(z * scale_log2 - largest[:, None]) / total[:, None]
-        w = share(a * uv * 0.5, z, magnitude, eps)
+        w = ratio(a * uv * 0.5, z, magnitude, eps)
         k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
         left += product(w, k_left, PRECISION)
         if RIGHT > 0:
@@ -132,7 +133,7 @@ def spatial_relevance_keys(
         )
         uv = outer(v, key * v_position, key_valid, u, query * u_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION)
         a = tl.exp2(z * scale_log2 - largest[None, :]) / total[None, :]
-        w = share(a * uv * 0.5, z, magnitude, eps)
+        w = ratio(a * uv * 0.5, z, magnitude, eps)
         q_left, q_right = load_rows(q, query * q_position, valid, LEFT, RIGHT, HEAD_DIM)
         left += product(w, q_left, PRECISION)
         if RIGHT > 0:
@@ -191,16 +192,16 @@ def spatial_relevance_values(
 
 @triton.jit
 def spatial_map(
-    q, k, v, u, gradient, largest_score, row_sum, row, result,
+    q, k, v, u, grad_out, largest_score, row_sum, row, result,
     scale_log2, positions, heads, frames,
     q_clip, q_frame, q_position, q_head,
     k_clip, k_frame, k_position, k_head,
     v_clip, v_frame, v_position, v_head,
     u_clip, u_frame, u_position, u_head,
-    gradient_clip, gradient_frame, gradient_position, gradient_head,
+    grad_out_clip, grad_out_frame, grad_out_position, grad_out_head,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    HAS_U: tl.constexpr, HAS_GRADIENT: tl.constexpr, CLAMP_EACH: tl.constexpr, ROLL_OUT: tl.constexpr,
+    HAS_U: tl.constexpr, HAS_GRAD_OUT: tl.constexpr, CLAMP_EACH: tl.constexpr, ROLL_OUT: tl.constexpr,
 ):  # fmt: skip
     """One tile of the map, summed over heads.
 
@@ -221,8 +222,8 @@ def spatial_map(
     row_sum += group * heads * positions
     if HAS_U:
         u += clip * u_clip + frame * u_frame
-    if HAS_GRADIENT:
-        gradient += clip * gradient_clip + frame * gradient_frame
+    if HAS_GRAD_OUT:
+        grad_out += clip * grad_out_clip + frame * grad_out_frame
     heads_sum = tl.zeros([ROWS, COLUMNS], tl.float32)
     for head in range(heads):
         largest = tl.load(largest_score + head * positions + query, mask=query_valid, other=0.0)
@@ -237,9 +238,9 @@ def spatial_map(
                 u + head * u_head, query * u_position, query_valid, v + head * v_head, key * v_position, key_valid,
                 ROWS, COLUMNS, HEAD_DIM, PRECISION,
             )  # fmt: skip
-        if HAS_GRADIENT:
+        if HAS_GRAD_OUT:
             weighted *= outer(
-                gradient + head * gradient_head, query * gradient_position, query_valid,
+                grad_out + head * grad_out_head, query * grad_out_position, query_valid,
                 v + head * v_head, key * v_position, key_valid,
                 ROWS, COLUMNS, HEAD_DIM, PRECISION,
             )  # fmt: skip

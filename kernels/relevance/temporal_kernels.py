@@ -8,7 +8,7 @@ the map is summed over heads in registers. A value that is not finite may reach 
 import triton
 import triton.language as tl
 
-from kernels.relevance.blocks import CHUNK, load_chunk, outer, outer_with_magnitudes, share
+from kernels.relevance.blocks import CHUNK, load_chunk, outer, outer_with_magnitudes, ratio
 from kernels.tiles import product
 
 
@@ -79,7 +79,7 @@ def temporal_relevance_rows(
     z, magnitude = outer_with_magnitudes(q, q_rows, valid, k, k_rows, valid, ROWS, ROWS, HEAD_DIM, PRECISION)
     uv = outer(u, u_rows, valid, v, v_rows, valid, ROWS, ROWS, HEAD_DIM, PRECISION)
     a = attention_of(z, position, valid, scale_log2)
-    w = share(a * uv * 0.5, z, magnitude, eps)
+    w = ratio(a * uv * 0.5, z, magnitude, eps)
 
     first = clip * FRAMES * positions * heads * HEAD_DIM + head * HEAD_DIM
     rows = (frame * positions + position) * (heads * HEAD_DIM)
@@ -91,16 +91,16 @@ def temporal_relevance_rows(
 
 @triton.jit
 def temporal_map(
-    q, k, v, u, gradient, row, result,
+    q, k, v, u, grad_out, row, result,
     scale_log2, positions, heads,
     q_clip, q_frame, q_position, q_head,
     k_clip, k_frame, k_position, k_head,
     v_clip, v_frame, v_position, v_head,
     u_clip, u_frame, u_position, u_head,
-    gradient_clip, gradient_frame, gradient_position, gradient_head,
+    grad_out_clip, grad_out_frame, grad_out_position, grad_out_head,
     FRAMES: tl.constexpr, PADDED_FRAMES: tl.constexpr, ROWS: tl.constexpr,
     HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    HAS_U: tl.constexpr, HAS_GRADIENT: tl.constexpr, CLAMP_EACH: tl.constexpr, ROLL_OUT: tl.constexpr,
+    HAS_U: tl.constexpr, HAS_GRAD_OUT: tl.constexpr, CLAMP_EACH: tl.constexpr, ROLL_OUT: tl.constexpr,
 ):  # fmt: skip
     """The head-mean positive map of some positions.
 
@@ -115,8 +115,8 @@ def temporal_map(
     v += clip * v_clip
     if HAS_U:
         u += clip * u_clip
-    if HAS_GRADIENT:
-        gradient += clip * gradient_clip
+    if HAS_GRAD_OUT:
+        grad_out += clip * grad_out_clip
     total = tl.zeros([ROWS, ROWS], tl.float32)
     for head in range(heads):
         z = outer(
@@ -131,9 +131,9 @@ def temporal_map(
                 u + head * u_head, frame * u_frame + position * u_position, valid, v + head * v_head, v_rows, valid,
                 ROWS, ROWS, HEAD_DIM, PRECISION,
             )  # fmt: skip
-        if HAS_GRADIENT:
+        if HAS_GRAD_OUT:
             weighted *= outer(
-                gradient + head * gradient_head, frame * gradient_frame + position * gradient_position, valid,
+                grad_out + head * grad_out_head, frame * grad_out_frame + position * grad_out_position, valid,
                 v + head * v_head, v_rows, valid,
                 ROWS, ROWS, HEAD_DIM, PRECISION,
             )  # fmt: skip

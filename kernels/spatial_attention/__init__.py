@@ -11,7 +11,13 @@ from kernels.autocast import to_autocast_dtype
 from kernels.launch import runs_kernels
 from kernels.spatial_attention import reference
 from kernels.spatial_attention.operator import PackedSpatialAttention, SpatialAttention
-from kernels.validation import check_attention, check_kernel_attention, check_last_dimension, check_tensor
+from kernels.validation import (
+    attention_scale,
+    check_attention,
+    check_kernel_attention,
+    check_last_dimension,
+    check_tensor,
+)
 
 __all__ = ["spatial_attention", "spatial_attention_packed"]
 
@@ -49,7 +55,7 @@ def spatial_attention(
     """
     q, k, v = to_autocast_dtype(q, k, v)
     check_attention(q, k, v, fewer_queries_in=2)
-    scale = _scale(scale, q)
+    scale = attention_scale(scale, q.shape[-1])
     if not runs_kernels(q):
         return reference.spatial_attention(q, k, v, scale=scale, tape=tape)
     check_kernel_attention(q, k, v)
@@ -79,16 +85,9 @@ def spatial_attention_packed(
     check_tensor("qkv", qkv, "[B, F, S, 3, N, D]")
     if qkv.shape[3] != 3:
         raise ValueError(f"qkv has shape {list(qkv.shape)}; it takes [B, F, S, 3, N, D].")
-    scale = _scale(scale, qkv)
+    scale = attention_scale(scale, qkv.shape[-1])
     if tape is not None or scale <= 0 or not runs_kernels(qkv):
         return spatial_attention(*qkv.unbind(3), scale=scale, tape=tape)
     check_last_dimension("qkv", qkv)
     check_kernel_attention(*qkv.unbind(3))
     return PackedSpatialAttention.apply(qkv, scale)
-
-
-def _scale(scale: float | None, x: torch.Tensor) -> float:
-    scale = x.shape[-1] ** -0.5 if scale is None else float(scale)
-    if not math.isfinite(scale):
-        raise ValueError(f"scale is {scale}; it takes a finite number.")
-    return scale

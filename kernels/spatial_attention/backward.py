@@ -12,8 +12,8 @@ Seven products where five would do with atomic additions: the price of a result 
 import triton
 import triton.language as tl
 
-from kernels.spatial_attention.forward import attention_of, load_normaliser, locate, scores, tile_rows
-from kernels.tiles import load_rows, product, store_rows
+from kernels.spatial_attention.forward import attention_of, load_normaliser, scores
+from kernels.tiles import load_rows, locate, product, store_rows, tile_rows
 
 
 @triton.jit

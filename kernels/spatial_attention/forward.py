@@ -13,27 +13,7 @@ The scale is not negative here: the caller moves a negative one into q.
 import triton
 import triton.language as tl
 
-from kernels.tiles import load_rows, product, store_rows
-
-
-@triton.jit
-def locate(program, tiles, heads, frames):
-    """Tile, head, frame row and clip of a program; tiles run fastest, so that they share keys and values in cache.
-
-    Head, frame row and clip are 64-bit: multiplied by a stride, they may leave the 32-bit range.
-    """
-    tile = program % tiles
-    group = (program // tiles).to(tl.int64)
-    return tile, group % heads, group // heads % frames, group // heads // frames
-
-
-@triton.jit
-def tile_rows(first, COUNT: tl.constexpr, WIDE: tl.constexpr):
-    """Positions ``first .. first + COUNT``: [COUNT], 64-bit where WIDE."""
-    rows = first + tl.arange(0, COUNT)
-    if WIDE:
-        rows = rows.to(tl.int64)
-    return rows
+from kernels.tiles import load_rows, locate, product, store_rows, tile_rows
 
 
 @triton.jit
@@ -105,10 +85,10 @@ def spatial_forward(
             o_right = o_right * shrink[:, None] + product(a, v_right, PRECISION)
 
     group = (clip * frames + frame) * heads + head
-    share = 1.0 / total
+    factor_of = 1.0 / total
     if q.dtype.element_ty == tl.float32:
         tl.store(offset + group * queries + query, largest, mask=query_valid)
-        tl.store(factor + group * queries + query, share, mask=query_valid)
+        tl.store(factor + group * queries + query, factor_of, mask=query_valid)
     else:
         tl.store(offset + group * queries + query, largest + tl.log2(total), mask=query_valid)
     out += (clip * frames + frame) * queries * heads * HEAD_DIM + head * HEAD_DIM
@@ -123,6 +103,6 @@ def spatial_forward(
             valid = key < positions
             k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
             s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)
-            a = tl.exp2(s * scale_log2 - largest[:, None]) * share[:, None]
+            a = tl.exp2(s * scale_log2 - largest[:, None]) * factor_of[:, None]
             written = query_valid[:, None] & valid[None, :]
             tl.store(attention + (query * positions)[:, None] + key[None, :], a, mask=written)

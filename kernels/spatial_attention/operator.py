@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
-import kernels.launch
 from kernels.attention_tape import AttentionTape
-from kernels.launch import architecture, launch, split_head_dim
+from kernels.launch import TileSetting, architecture, launch, split_head_dim
 from kernels.library import register
+from kernels.operands import LOG2_E, empty_gradients, empty_out, float32_precision, strides, wide_positions
 from kernels.spatial_attention import settings
 from kernels.spatial_attention.backward import spatial_backward_keys, spatial_backward_queries
 from kernels.spatial_attention.forward import spatial_forward
@@ -22,37 +21,6 @@ from kernels.spatial_attention.reference import spatial_attention_backward as re
 
 Tensor = torch.Tensor
 
-LOG2_E = math.log2(math.e)
-
-# Tensor cores cut their sums off towards zero. With that, the error of tf32x3 in q k^T is 1.0 to 1.2 times that of
-# float32 where the head comes as two parts of 32 or 64 columns, 1.6 times where 64 and 2.1 times where 128 columns come
-# as one, and up to 2.3 times below 64 (computed, not measured).
-NARROW_HEAD = 64
-
-
-def wide_rows(matrix: int, *tensors: Tensor) -> bool:
-    """Whether a position is too far from the first of its own frame row for a 32-bit offset.
-
-    Clips, frames and heads are always reached by 64-bit offsets; only positions stay 32-bit where they can. ``matrix``
-    is the number of queries times keys where a matrix of them is written, and 0 otherwise.
-    """
-    furthest = max((x.shape[2] - 1) * x.stride(2) + (x.shape[4] - 1) * x.stride(4) for x in tensors)
-    return max(furthest, matrix) > kernels.launch.LARGEST_32_BIT_OFFSET
-
-
-def float32_precision(x: Tensor) -> str:
-    """How products of ``x``, whose last dimension is a head, are computed.
-
-    ``"tf32"`` only where torch allows it. ``"tf32x3"`` is float32 on tensor cores; each product of a sum is off by a
-    little more than float32's own rounding, and sums over few columns do not hide that: heads narrower than
-    ``NARROW_HEAD`` take plain multiply-adds, ``"ieee"``. 16-bit operands are exact either way.
-    """
-    if x.dtype != torch.float32:
-        return "ieee"
-    if torch.backends.cuda.matmul.fp32_precision == "tf32":
-        return "tf32"
-    return "tf32x3" if x.shape[-1] >= NARROW_HEAD else "ieee"
-
 
 def split_columns(head_dim: int, precision: str) -> tuple[int, int]:
     """Two powers of two that cover ``head_dim``; as ``"tf32x3"`` always two, whose sums are added in float32."""
@@ -60,12 +28,7 @@ def split_columns(head_dim: int, precision: str) -> tuple[int, int]:
     return (left // 2, left // 2) if precision == "tf32x3" and right == 0 else (left, right)
 
 
-def _strides(name: str, x: Tensor) -> dict[str, int]:
-    clip, frame, position, head, _ = x.stride()
-    return {f"{name}_clip": clip, f"{name}_frame": frame, f"{name}_position": position, f"{name}_head": head}
-
-
-def _sizes(q: Tensor, k: Tensor, setting: settings.TileSetting) -> dict[str, Any]:
+def _sizes(q: Tensor, k: Tensor, setting: TileSetting) -> dict[str, Any]:
     precision = float32_precision(q)
     left, right = split_columns(k.shape[-1], precision)
     return {
@@ -82,7 +45,7 @@ def _sizes(q: Tensor, k: Tensor, setting: settings.TileSetting) -> dict[str, Any
     }
 
 
-def _programs(x: Tensor, setting: settings.TileSetting) -> int:
+def _programs(x: Tensor, setting: TileSetting) -> int:
     clips, frames, positions, heads, _ = x.shape
     return clips * frames * heads * -(-positions // setting.rows)
 
@@ -111,11 +74,9 @@ def launch_forward(
         factor=normaliser[-1],
         attention=attention,
         scale_log2=scale * LOG2_E,
-        **_strides("q", q),
-        **_strides("k", k),
-        **_strides("v", v),
+        **strides(q=q, k=k, v=v),
         **_sizes(q, k, setting),
-        WIDE=wide_rows(_matrix_size(q, k, attention), q, k, v, out),
+        WIDE=wide_positions(_matrix_size(q, k, attention), q, k, v, out),
         EMIT_ATTENTION=attention is not None,
     )
 
@@ -138,10 +99,7 @@ def launch_backward(
         "delta": delta,
         "scale": scale,
         "scale_log2": scale * LOG2_E,
-        **_strides("q", q),
-        **_strides("k", k),
-        **_strides("v", v),
-        **_strides("grad_out", grad_out),
+        **strides(q=q, k=k, v=v, grad_out=grad_out),
     }
     setting = settings.backward_queries(q, k, architecture(q))
     launch(
@@ -153,10 +111,9 @@ def launch_backward(
         out=out,
         grad_q=grad_q,
         grad_attention=grad_attention,
-        **_strides("out", out),
-        **_strides("grad_q", grad_q),
+        **strides(out=out, grad_q=grad_q),
         **_sizes(q, k, setting),
-        WIDE=wide_rows(_matrix_size(q, k, grad_attention), q, k, v, out, grad_out, grad_q),
+        WIDE=wide_positions(_matrix_size(q, k, grad_attention), q, k, v, out, grad_out, grad_q),
         EMIT_GRADIENT=grad_attention is not None,
     )
     setting = settings.backward_keys(q, k, architecture(q))
@@ -169,17 +126,12 @@ def launch_backward(
             **shared,
             grad_k=grad_k,
             grad_v=grad_v,
-            **_strides("grad_k", grad_k),
+            **strides(grad_k=grad_k),
             **_sizes(q, k, setting),
-            WIDE=wide_rows(0, q, k, v, grad_out, grad_k),
+            WIDE=wide_positions(0, q, k, v, grad_out, grad_k),
             GRAD_K=grad_of_k,
             GRAD_V=grad_of_v,
         )
-
-
-def empty_out(q: Tensor) -> Tensor:
-    """An uninitialised output ``[B, F, S_q, N, D]``, contiguous: the layout the output projection reads."""
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
 def empty_normaliser(q: Tensor) -> Tensor:
@@ -193,12 +145,6 @@ def empty_attention(q: Tensor, k: Tensor) -> Tensor:
     """An uninitialised attention matrix ``[B, F, N, S_q, S]``, float32."""
     clips, frames, positions, heads, _ = k.shape
     return torch.empty((clips, frames, heads, q.shape[2], positions), dtype=torch.float32, device=q.device)
-
-
-def empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Uninitialised gradients of q, k and v, contiguous."""
-    make = [torch.empty(x.shape, dtype=q.dtype, device=q.device) for x in (q, k, k)]
-    return make[0], make[1], make[2]
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -11,24 +11,13 @@ fits the 99 KiB of sm_89. ``python -m bench spatial --tune`` measures the candid
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
-from kernels.launch import ANY, Setting, choose
-
-
-@dataclass(frozen=True)
-class TileSetting(Setting):
-    """A tile of ``rows`` by ``columns``."""
-
-    columns: int = 64
-
-
-Table = dict[int | str, list[tuple[int, TileSetting]]]
+from kernels.launch import ANY, Table, TileSetting, choose
 
 # Bound: head dimension. TileSetting(rows, num_warps, num_stages, columns).
-FORWARD_16: Table = {
+FORWARD_16 = {
     ANY: [(128, TileSetting(128, 8, 3, 64))],  # not measured, from the resource report
     90: [  # not measured, from the resource report: at 128 registers two programs share a processor
         (64, TileSetting(128, 8, 3, 64)),
@@ -41,14 +30,14 @@ FORWARD_16: Table = {
         (128, TileSetting(128, 8, 3, 64)),
     ],
 }
-FORWARD_32: Table = {
+FORWARD_32 = {
     ANY: [(64, TileSetting(128, 8, 2, 32)), (128, TileSetting(64, 8, 2, 16))],  # not measured, resource report
     90: [(128, TileSetting(128, 8, 2, 32))],  # not measured, from the resource report
 }
-BACKWARD_QUERIES_16: Table = {
+BACKWARD_QUERIES_16 = {
     ANY: [(64, TileSetting(128, 8, 2, 64)), (128, TileSetting(128, 8, 3, 32))],  # not measured, resource report
 }
-BACKWARD_QUERIES_32: Table = {
+BACKWARD_QUERIES_32 = {
     ANY: [(64, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
     80: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
     90: [  # not measured, from the resource report
@@ -57,11 +46,11 @@ BACKWARD_QUERIES_32: Table = {
     ],
     100: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
 }
-BACKWARD_KEYS_16: Table = {
+BACKWARD_KEYS_16 = {
     ANY: [(96, TileSetting(128, 8, 3, 32)), (128, TileSetting(64, 8, 3, 32))],  # not measured, resource report
     90: [(128, TileSetting(128, 8, 3, 32))],  # not measured, from the resource report
 }
-BACKWARD_KEYS_32: Table = {
+BACKWARD_KEYS_32 = {
     ANY: [  # not measured, from the resource report
         (64, TileSetting(32, 4, 2, 16)),
         (96, TileSetting(32, 8, 1, 16)),
@@ -73,12 +62,14 @@ BACKWARD_KEYS_32: Table = {
 
 # The last block asks for the class token alone: one tile of 16 queries, bound by reading keys and values once.
 FEW_QUERIES = 16
-FEW_FORWARD: Table = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
-FEW_BACKWARD_QUERIES: Table = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
-FEW_BACKWARD_KEYS: Table = {ANY: [(128, TileSetting(32, 4, 1, 16))]}  # not measured, from the resource report
+FEW_FORWARD = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
+FEW_BACKWARD_QUERIES = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
+FEW_BACKWARD_KEYS = {ANY: [(128, TileSetting(32, 4, 1, 16))]}  # not measured, from the resource report
 
 
-def _chooser(narrow: Table, wide: Table, few: Table) -> Callable[[torch.Tensor, torch.Tensor, int], TileSetting]:
+def _chooser(
+    narrow: Table[TileSetting], wide: Table[TileSetting], few: Table[TileSetting]
+) -> Callable[[torch.Tensor, torch.Tensor, int], TileSetting]:
     """What picks the setting for queries, keys and an architecture among the tables for 16 bits, 32 bits and few."""
 
     def choose_setting(q: torch.Tensor, k: torch.Tensor, architecture: int) -> TileSetting:

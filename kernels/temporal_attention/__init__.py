@@ -11,6 +11,7 @@ from kernels.temporal_attention import reference
 from kernels.temporal_attention.operator import PackedTemporalAttention, TemporalAttention
 from kernels.validation import (
     LARGEST_FRAMES,
+    attention_scale,
     check_attention,
     check_kernel_attention,
     check_last_dimension,
@@ -53,17 +54,18 @@ def temporal_attention(
 
     Raises:
         TypeError: an argument is no floating-point tensor, or dtypes differ.
-        ValueError: shapes or devices do not fit, ``self_subtract`` is unknown or has fewer than 2 frame rows, or (on
-            a GPU) D or F is over 128 or a last dimension is not contiguous.
+        ValueError: shapes or devices do not fit, the scale is not finite, ``self_subtract`` is unknown or has fewer
+            than 2 frame rows, or (on a GPU) D or F is over 128 or a last dimension is not contiguous.
     """
     q, k, v = to_autocast_dtype(q, k, v)
     check_attention(q, k, v, fewer_queries_in=1)
     _check_frames(k, self_subtract)
+    scale = attention_scale(scale, q.shape[-1])
     if not runs_kernels(q):
         return reference.temporal_attention(q, k, v, scale=scale, self_subtract=self_subtract, tape=tape)
     check_kernel_attention(q, k, v)
     _check_kernel_frames(k)
-    return TemporalAttention.apply(q, k, v, _scale(scale, q), self_subtract, tape)
+    return TemporalAttention.apply(q, k, v, scale, self_subtract, tape)
 
 
 def temporal_attention_packed(
@@ -94,11 +96,7 @@ def temporal_attention_packed(
     check_last_dimension("qkv", qkv)
     check_kernel_attention(*qkv.unbind(3))
     _check_kernel_frames(qkv)
-    return PackedTemporalAttention.apply(qkv, _scale(scale, qkv), self_subtract)
-
-
-def _scale(scale: float | None, x: torch.Tensor) -> float:
-    return x.shape[-1] ** -0.5 if scale is None else float(scale)
+    return PackedTemporalAttention.apply(qkv, attention_scale(scale, qkv.shape[-1]), self_subtract)
 
 
 def _check_frames(k: torch.Tensor, self_subtract: str) -> None:

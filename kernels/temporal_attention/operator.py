@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -20,6 +19,7 @@ from kernels.launch import (
     wide_offsets,
 )
 from kernels.library import register
+from kernels.operands import LOG2_E, empty_gradients, empty_out, strides
 from kernels.temporal_attention import settings
 from kernels.temporal_attention.exact_backward import exact_backward
 from kernels.temporal_attention.exact_forward import exact_forward
@@ -31,19 +31,33 @@ from kernels.temporal_attention.reference import temporal_attention_backward as 
 Tensor = torch.Tensor
 
 
-def _strides(name: str, x: Tensor) -> dict[str, int]:
-    clip, frame, position, head, _ = x.stride()
-    return {f"{name}_clip": clip, f"{name}_frame": frame, f"{name}_position": position, f"{name}_head": head}
+class _Choice(NamedTuple):
+    """Which kernel runs: the matrix kernel pads all frames to ``padded_frames``, the exact one those of the queries."""
+
+    setting: Setting
+    exact: bool
+    padded_frames: int
 
 
-def _shape(q: Tensor, k: Tensor, setting: Setting, padded: dict[str, int]) -> dict[str, int]:
+def _choose(q: Tensor, k: Tensor, matrix: Table[Setting], exact: Table[Setting]) -> _Choice:
+    frames = next_power_of_two(k.shape[1])
+    setting = None if q.dtype == torch.float32 else choose(matrix, architecture(q), frames)
+    if setting is not None:
+        return _Choice(setting, False, frames)
+    queries = next_power_of_two(q.shape[1])
+    return _Choice(choose(exact, architecture(q), queries), True, queries)
+
+
+def _shape(q: Tensor, k: Tensor, choice: _Choice) -> dict[str, int]:
     left, right = split_head_dim(k.shape[-1])
-    stages = {"STAGES": setting.num_stages} if "PADDED_QUERIES" in padded else {}  # only the exact kernels loop
+    setting, exact, padded_frames = choice
+    own = {"PADDED_QUERIES": padded_frames, "STAGES": setting.num_stages} if exact else {"PADDED_FRAMES": padded_frames}
     return {
-        **stages,
+        **own,
+        "positions": k.shape[2],
+        "heads": k.shape[3],
         "QUERY_FRAMES": q.shape[1],
         "FRAMES": k.shape[1],
-        **padded,
         "ROWS": setting.rows,
         "HEAD_DIM": k.shape[-1],
         "LEFT": left,
@@ -51,48 +65,29 @@ def _shape(q: Tensor, k: Tensor, setting: Setting, padded: dict[str, int]) -> di
     }
 
 
-def _setting(q: Tensor, k: Tensor, matrix: Table, exact: Table) -> tuple[Setting, dict[str, int]]:
-    """What to launch, and the padded frames that name the kernel: PADDED_FRAMES (matrix) or PADDED_QUERIES (exact)."""
-    frames = next_power_of_two(k.shape[1])
-    setting = None if q.dtype == torch.float32 else choose(matrix, architecture(q), frames)
-    if setting is not None:
-        return setting, {"PADDED_FRAMES": frames}
-    queries = next_power_of_two(q.shape[1])
-    setting = choose(exact, architecture(q), queries)
-    if setting is None:
-        raise ValueError(f"q has {q.shape[1]} frame rows; no launch setting takes as many.")
-    return setting, {"PADDED_QUERIES": queries}
-
-
-def _programs(k: Tensor, setting: Setting, padded: dict[str, int]) -> int:
+def _programs(k: Tensor, choice: _Choice) -> int:
     clips, _, positions, heads, _ = k.shape
-    (frames,) = padded.values()
-    return clips * -(-positions // (setting.rows // frames)) * heads
+    return clips * -(-positions // (choice.setting.rows // choice.padded_frames)) * heads
 
 
 def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, out: Tensor, attention: Tensor | None
 ) -> None:
     """Write ``out`` (and ``attention`` where given), both contiguous."""
-    setting, padded = _setting(q, k, settings.MATRIX_FORWARD, settings.EXACT_FORWARD)
-    exact = "PADDED_QUERIES" in padded
+    choice = _choose(q, k, settings.MATRIX_FORWARD, settings.EXACT_FORWARD)
     launch(
-        exact_forward if exact else matrix_forward,
-        _programs(k, setting, padded),
-        setting,
+        exact_forward if choice.exact else matrix_forward,
+        _programs(k, choice),
+        choice.setting,
         q.device,
         q=q,
         k=k,
         v=v,
         out=out,
         attention=attention,
-        scale_log2=scale * math.log2(math.e),
-        positions=k.shape[2],
-        heads=k.shape[3],
-        **_strides("q", q),
-        **_strides("k", k),
-        **_strides("v", v),
-        **_shape(q, k, setting, padded),
+        scale_log2=scale * LOG2_E,
+        **strides(q=q, k=k, v=v),
+        **_shape(q, k, choice),
         SELF_SUBTRACT=self_subtract,
         WIDE=wide_offsets(q, k, v, out, *([] if attention is None else [attention])),
         EMIT_ATTENTION=attention is not None,
@@ -104,15 +99,14 @@ def launch_backward(
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
 ) -> None:  # fmt: skip
     """Write the three gradients (any strides, those of ``grad_k`` and ``grad_v`` equal), and d loss / d attention."""
-    setting, padded = _setting(q, k, settings.MATRIX_BACKWARD, settings.EXACT_BACKWARD)
-    exact = "PADDED_QUERIES" in padded
+    choice = _choose(q, k, settings.MATRIX_BACKWARD, settings.EXACT_BACKWARD)
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()
     written = [grad_q, grad_k, grad_v] + ([] if grad_attention is None else [grad_attention])
     launch(
-        exact_backward if exact else matrix_backward,
-        _programs(k, setting, padded),
-        setting,
+        exact_backward if choice.exact else matrix_backward,
+        _programs(k, choice),
+        choice.setting,
         q.device,
         q=q,
         k=k,
@@ -123,37 +117,19 @@ def launch_backward(
         grad_v=grad_v,
         grad_attention=grad_attention,
         scale=scale,
-        scale_log2=scale * math.log2(math.e),
-        positions=k.shape[2],
-        heads=k.shape[3],
-        **_strides("q", q),
-        **_strides("k", k),
-        **_strides("v", v),
-        **_strides("grad_out", grad_out),
-        **_strides("grad_q", grad_q),
-        **_strides("grad_k", grad_k),
-        **_shape(q, k, setting, padded),
+        scale_log2=scale * LOG2_E,
+        **strides(q=q, k=k, v=v, grad_out=grad_out, grad_q=grad_q, grad_k=grad_k),
+        **_shape(q, k, choice),
         SELF_SUBTRACT=self_subtract,
         WIDE=wide_offsets(q, k, v, grad_out, *written),
         EMIT_GRADIENT=grad_attention is not None,
     )
 
 
-def empty_out(q: Tensor) -> Tensor:
-    """An uninitialised output ``[B, F_q, S, N, D]``, contiguous: the layout the output projection reads."""
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
-
-
 def empty_attention(q: Tensor, k: Tensor) -> Tensor:
     """An uninitialised attention matrix ``[B, S, N, F_q, F]``."""
     clips, frames, positions, heads, _ = k.shape
     return torch.empty((clips, positions, heads, q.shape[1], frames), dtype=torch.float32, device=q.device)
-
-
-def empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Uninitialised gradients of q, k and v, contiguous."""
-    make = [torch.empty(x.shape, dtype=q.dtype, device=q.device) for x in (q, k, k)]
-    return make[0], make[1], make[2]
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str) -> Tensor:

@@ -1,11 +1,6 @@
 """A small real data set and a small trained run, made once a session by the commands a person would give."""
 
-import sys
 from pathlib import Path
-
-# The encoders of test videos are imported as `video_fixtures`, the second program of relevance as `relevance_by_hand`.
-sys.path.insert(0, str(Path(__file__).parent.parent / "dataloading"))
-sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from kernels import layer_norm_difference, spatial_attention, temporal_attention, temporal_attention_packed
+from kernels import (
+    layer_norm_difference,
+    spatial_attention,
+    spatial_attention_packed,
+    temporal_attention,
+    temporal_attention_packed,
+)
 
 GOOD = torch.zeros(2, 3, 4, 2, 8)  # [B, F, S, N, D]
 META = torch.zeros(2, 3, 4, 2, 8, device="meta")
@@ -29,6 +35,13 @@ def test_attention_names_the_argument_that_does_not_fit(operation, q, k, v, erro
         operation(q, k, v)
 
 
+@pytest.mark.parametrize("operation", [temporal_attention, spatial_attention])
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused_and_does_not_become_nan(operation, scale):
+    with pytest.raises(ValueError, match=f"scale is {scale}; it takes a finite number"):
+        operation(GOOD, GOOD, GOOD, scale=scale)
+
+
 def test_temporal_attention_names_an_unknown_mode_and_too_few_frames():
     with pytest.raises(ValueError, match="self_subtract is 'on'; it takes 'off', 'fused' or 'telescoped'"):
         temporal_attention(GOOD, GOOD, GOOD, self_subtract="on")
@@ -38,9 +51,10 @@ def test_temporal_attention_names_an_unknown_mode_and_too_few_frames():
         temporal_attention(one, one, one, self_subtract="fused")
 
 
-def test_a_packed_product_that_is_not_three_is_refused():
+@pytest.mark.parametrize("operation", [temporal_attention_packed, spatial_attention_packed])
+def test_a_packed_product_that_is_not_three_is_refused(operation):
     with pytest.raises(ValueError, match=r"qkv has shape \[2, 3, 4, 2, 2, 8\]; it takes \[B, F, S, 3, N, D\]"):
-        temporal_attention_packed(torch.zeros(2, 3, 4, 2, 2, 8))
+        operation(torch.zeros(2, 3, 4, 2, 2, 8))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,6 @@ from kernels.launch import interpreted
 collect_ignore_glob = [] if torch.cuda.is_available() or interpreted() else ["test_*.py"]
 
 
-@pytest.fixture(scope="session")
-def device() -> torch.device:
-    return torch.device("cpu" if interpreted() else "cuda")
-
-
 @pytest.fixture
 def poisoned():
     """Every uninitialised buffer holds NaN: what a kernel does not write is seen."""

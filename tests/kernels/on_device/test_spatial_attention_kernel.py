@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from attention_checks import DEVICE, DTYPES, Allocations, everything, gradient_like, packed, surrounded_by_nan
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -13,35 +14,16 @@ from kernels.spatial_attention import operator
 from kernels.spatial_attention.reference import normaliser
 from kernels.spatial_attention.reference import spatial_attention as reference
 
-# In the interpreter float16 takes the way of bfloat16; `bench numerics` compares it there too.
-DTYPES = [torch.float32, torch.bfloat16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]
-DEVICE = torch.device("cpu" if interpreted() else "cuda")
 # The error of a result rounded to the dtype, with room for rounded probabilities.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-def assert_near(x, exact, dtype):
+def assert_near(x, exact, dtype, tolerance=None):
     assert x.shape == exact.shape
     exact = exact.double()
     # One key has no gradient through the softmax: relative to numbers of order 0.1 at least.
     error = (x.double() - exact).norm() / max(exact.norm().item(), 0.1 * exact.numel() ** 0.5, 1e-3)
-    assert error <= TOLERANCE[dtype], f"relative error {error:.1e}"
-
-
-def packed(clips, frames, positions, heads, head_dim, dtype, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(DEVICE, dtype)
-
-
-def gradient_like(q, seed=1):
-    return torch.randn(q.shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, q.dtype)
-
-
-def everything(function, q, k, v, grad_out, **arguments):
-    """Output, gradients of q, k and v."""
-    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-    out = function(*leaves, **arguments)
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad_out.to(out.dtype))]
+    assert error <= (tolerance or TOLERANCE[dtype]), f"relative error {error:.1e}"
 
 
 def in_double(q, k, v, grad_out, **arguments):
@@ -58,7 +40,7 @@ def in_double(q, k, v, grad_out, **arguments):
     head_dim=st.integers(8, 40) if interpreted() else st.sampled_from([8, 40, 64, 91, 96, 128]),
     queries=st.sampled_from([None, 0, 1, 17]),
     dtype=st.sampled_from(DTYPES),
-    layout=st.sampled_from(["packed", "contiguous", "sliced"]),
+    layout=st.sampled_from(["packed", "contiguous", "surrounded by NaN"]),
     scale=st.sampled_from([None, 0.5, -0.3, 0.0]),
 )
 def test_any_shape_layout_and_scale_agrees_with_the_reference_and_reads_nothing_beyond_its_rows(
@@ -68,13 +50,8 @@ def test_any_shape_layout_and_scale_agrees_with_the_reference_and_reads_nothing_
     q, k, v = qkv.unbind(3)
     if layout == "contiguous":
         q, k, v = (x.contiguous() for x in (q, k, v))
-    if layout == "sliced":  # every dimension goes on, with NaN, beyond the last row; heads are not even adjacent
-        surrounding = torch.full(
-            (clips + 1, frames + 2, positions + 3, 3, heads + 1, head_dim + 5), torch.nan, dtype=dtype, device=DEVICE
-        )
-        inner = surrounding[:clips, 1 : frames + 1, 1 : positions + 1, :, :heads, 2 : head_dim + 2]
-        inner.copy_(qkv)
-        q, k, v = inner.unbind(3)
+    if layout == "surrounded by NaN":
+        q, k, v = surrounded_by_nan(qkv).unbind(3)
     q = q[:, :, :queries]
     grad_out = gradient_like(q)
     got = everything(spatial_attention, q, k, v, grad_out, scale=scale)
@@ -124,24 +101,12 @@ def test_the_tape_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_su
         assert torch.equal(x, y), "taping changes a result"
 
 
-class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
-    """Remembers the largest tensor that comes out of an operation, in elements."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for x in torch.utils._pytree.tree_leaves(out):
-            self.largest = max(self.largest, x.numel() if isinstance(x, torch.Tensor) else 0)
-        return out
-
-
 def test_without_a_tape_the_largest_buffer_grows_as_the_positions_and_with_one_as_their_square():
     def largest(function, positions, **arguments):
         q, k, v = (x.contiguous() for x in packed(1, 1, positions, 1, 8, torch.float32).unbind(3))
         with Allocations() as allocations:
             everything(function, q, k, v, torch.ones_like(q), **arguments)
-        return allocations.largest
+        return max(allocations.sizes)
 
     assert (largest(spatial_attention, 40), largest(spatial_attention, 80)) == (40 * 8, 80 * 8)
     assert largest(spatial_attention, 80, tape=AttentionTape()) == 80 * 80
@@ -194,7 +159,8 @@ def test_scores_far_from_zero_neither_overflow_nor_vanish(dtype):
         exact = in_double(q, k + 20 * sign, v, torch.ones_like(q), scale=0.125)
         found = everything(spatial_attention, q, k + 20 * sign, v, torch.ones_like(q), scale=0.125)
         assert all(x.isfinite().all() for x in found)
-        assert_near(found[0], exact[0], torch.float16 if dtype == torch.float32 else dtype)
+        # A float32 score of this size is rounded by as much, and its exponential is off in proportion.
+        assert_near(found[0], exact[0], dtype, 800 * torch.finfo(dtype).eps if dtype == torch.float32 else None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from attention_checks import DEVICE, DTYPES, Allocations, everything, gradient_like, packed, surrounded_by_nan
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +12,6 @@ from kernels.launch import interpreted
 from kernels.temporal_attention import SELF_SUBTRACT, operator
 from kernels.temporal_attention.reference import temporal_attention as reference
 
-# In the interpreter float16 takes the way of bfloat16; `bench numerics` compares it there too.
-DTYPES = [torch.float32, torch.bfloat16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]
-DEVICE = torch.device("cpu" if interpreted() else "cuda")
 # The error of a result rounded to the dtype, with room for rounded probabilities and differenced queries.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -23,18 +21,6 @@ def assert_near(x, exact, dtype):
     exact = exact.double()
     error = (x.double() - exact).norm() / max(exact.norm().item(), 1e-3)
     assert error <= TOLERANCE[dtype], f"relative error {error:.1e}"
-
-
-def packed(clips, frames, positions, heads, head_dim, dtype, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(DEVICE, dtype)
-
-
-def everything(function, q, k, v, grad_out, **arguments):
-    """Output, gradients of q, k and v."""
-    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-    out = function(*leaves, **arguments)
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad_out.to(out.dtype))]
 
 
 @settings(max_examples=12 if interpreted() else 60, deadline=None, derandomize=True, phases=[Phase.generate])
@@ -47,26 +33,23 @@ def everything(function, q, k, v, grad_out, **arguments):
     queries=st.sampled_from([None, 1, 2]),
     mode=st.sampled_from(SELF_SUBTRACT),
     dtype=st.sampled_from(DTYPES),
-    layout=st.sampled_from(["packed", "contiguous", "sliced"]),
+    layout=st.sampled_from(["packed", "contiguous", "surrounded by NaN"]),
+    scale=st.sampled_from([None, 0.5, -0.3, 0.0]),
 )
-def test_any_shape_and_layout_agrees_with_the_reference_and_reads_nothing_beyond_its_rows(
-    clips, frames, positions, heads, head_dim, queries, mode, dtype, layout
+def test_any_shape_layout_and_scale_agrees_with_the_reference_and_reads_nothing_beyond_its_rows(
+    clips, frames, positions, heads, head_dim, queries, mode, dtype, layout, scale
 ):
     qkv = packed(clips, frames, positions, heads, head_dim, dtype)
     q, k, v = qkv.unbind(3)
     if layout == "contiguous":
         q, k, v = (x.contiguous() for x in (q, k, v))
-    if layout == "sliced":  # every dimension goes on, with NaN, beyond the last row; heads are not even adjacent
-        surrounding = torch.full(
-            (clips + 1, frames + 2, positions + 3, 3, heads + 1, head_dim + 5), torch.nan, dtype=dtype, device=DEVICE
-        )
-        inner = surrounding[:clips, 1 : frames + 1, 1 : positions + 1, :, :heads, 2 : head_dim + 2]
-        inner.copy_(qkv)
-        q, k, v = inner.unbind(3)
+    if layout == "surrounded by NaN":
+        q, k, v = surrounded_by_nan(qkv).unbind(3)
     q = q[:, :queries]
-    grad_out = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
-    got = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
-    exact = everything(reference, *(x.double() for x in (q, k, v)), grad_out, self_subtract=mode)
+    grad_out = gradient_like(q)
+    options = {"scale": scale, "self_subtract": mode}
+    got = everything(temporal_attention, q, k, v, grad_out, **options)
+    exact = everything(reference, *(x.double() for x in (q, k, v)), grad_out, **options)
     for x, y in zip(got, exact, strict=True):
         assert x.dtype == dtype
         assert_near(x, y, dtype)
@@ -76,7 +59,7 @@ def test_any_shape_and_layout_agrees_with_the_reference_and_reads_nothing_beyond
 @pytest.mark.parametrize("mode", SELF_SUBTRACT)
 def test_a_packed_product_gets_the_same_output_and_one_packed_gradient(mode, dtype, poisoned):
     qkv = packed(2, 4, 3, 2, 16, dtype).requires_grad_()
-    grad_out = torch.randn(2, 4, 3, 2, 16).to(DEVICE, dtype)
+    grad_out = gradient_like(qkv[:, :, :, 0])
     out = temporal_attention_packed(qkv, self_subtract=mode)
     (gradient,) = torch.autograd.grad(out, qkv, grad_out)
     apart = everything(temporal_attention, *qkv.detach().unbind(3), grad_out, self_subtract=mode)
@@ -100,7 +83,7 @@ def test_the_output_is_contiguous_and_the_gradient_of_a_sum_arrives_expanded(dty
 @pytest.mark.parametrize("mode", SELF_SUBTRACT)
 def test_the_tape_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_sum_to_one(mode, dtype, poisoned):
     q, k, v = packed(2, 5, 3, 2, 16, dtype).unbind(3)
-    grad_out = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+    grad_out = gradient_like(q)
     tape, exact = AttentionTape(), AttentionTape()
     plain = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
     taped = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode, tape=tape)
@@ -111,19 +94,6 @@ def test_the_tape_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_su
     assert (tape.attention.sum(-1) - 1).abs().max() < 1e-5
     for x, y in zip(plain, taped, strict=True):
         assert torch.equal(x, y), "taping changes a result"
-
-
-class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
-    """Remembers the number of elements of every tensor that comes out of an operation."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        self.sizes |= {x.numel() for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, torch.Tensor)}
-        return out
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -167,7 +137,7 @@ def test_equal_frames_attend_to_all_differences_alike(dtype):
 @pytest.mark.parametrize("mode", SELF_SUBTRACT)
 def test_64_bit_offsets_and_a_second_backward_run_give_the_same_bits(mode, dtype, monkeypatch):
     q, k, v = packed(2, 5, 5, 1, 24, dtype).unbind(3)
-    grad_out = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+    grad_out = gradient_like(q)
     first = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
     again = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
     monkeypatch.setattr(kernels.launch, "LARGEST_32_BIT_OFFSET", 0)

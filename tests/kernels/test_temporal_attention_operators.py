@@ -1,7 +1,11 @@
-"""The registered operators behave under everything PyTorch does with an operator; on a CPU they run the references."""
+"""The operators of normalisation and temporal attention under all that PyTorch does with an operator.
+
+On a CPU they run the references.
+"""
 
 import pytest
 import torch
+from operator_checks import assert_same, results
 from torch.utils.checkpoint import checkpoint
 
 from kernels import layer_norm_difference, self_subtract, temporal_attention_packed
@@ -53,33 +57,19 @@ class Block(torch.nn.Module):
         return self.proj(out.flatten(-2)) + out[:, :1].flatten(-2)
 
 
-def results(block, run=None, dtype=None):
-    """Output and every gradient of a block."""
-    x = torch.randn(2, 4, 5, 16, generator=torch.Generator().manual_seed(2)).requires_grad_()
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-        out = (block if run is None else run)(x)
-    gradients = torch.autograd.grad(out.float().square().sum(), [x, *block.parameters()])
-    return [out.detach().float(), *gradients]
-
-
-def assert_same(found, expected, tolerance=1e-5):
-    for x, y in zip(found, expected, strict=True):
-        assert (x - y).norm() <= tolerance * y.norm()
-
-
 @pytest.mark.parametrize("operators", [True, False])
 def test_a_block_compiles_as_one_graph_and_checkpoints_to_the_same_numbers(operators):
     block = Block(operators)
-    expected = results(Block(operators=False))
-    assert_same(results(block), expected)
-    assert_same(results(block, torch.compile(block, fullgraph=True, backend="aot_eager")), expected)
-    assert_same(results(block, lambda x: checkpoint(block, x, use_reentrant=False)), expected)
+    expected = results(Block(operators=False), 4)
+    assert_same(results(block, 4), expected)
+    assert_same(results(block, 4, torch.compile(block, fullgraph=True, backend="aot_eager")), expected)
+    assert_same(results(block, 4, lambda x: checkpoint(block, x, use_reentrant=False)), expected)
 
 
 def test_autocast_gives_the_numbers_of_casting_by_hand():
     block = Block(operators=True)
-    found = results(block, dtype=torch.bfloat16)
-    assert_same(found, results(block), tolerance=0.02)
+    found = results(block, 4, dtype=torch.bfloat16)
+    assert_same(found, results(block, 4), tolerance=0.02)
     q = torch.randn(1, 3, 2, 3, 2, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = temporal_attention_packed(q, self_subtract="telescoped")
