@@ -18,11 +18,11 @@ from kernels.spatial_attention.reference import spatial_attention as reference
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-def assert_near(x, exact, dtype, tolerance=None):
+def assert_near(x, exact, dtype, tolerance=None, at_least=0.1):
+    """The relative error is within the tolerance; relative to numbers of the size ``at_least``."""
     assert x.shape == exact.shape
     exact = exact.double()
-    # One key has no gradient through the softmax: relative to numbers of order 0.1 at least.
-    error = (x.double() - exact).norm() / max(exact.norm().item(), 0.1 * exact.numel() ** 0.5, 1e-3)
+    error = (x.double() - exact).norm() / max(exact.norm().item(), at_least * exact.numel() ** 0.5, 1e-3)
     assert error <= (tolerance or TOLERANCE[dtype]), f"relative error {error:.1e}"
 
 
@@ -56,9 +56,11 @@ def test_any_shape_layout_and_scale_agrees_with_the_reference_and_reads_nothing_
     grad_out = gradient_like(q)
     got = everything(spatial_attention, q, k, v, grad_out, scale=scale)
     exact = in_double(q, k, v, grad_out, scale=scale)
-    for x, y in zip(got, exact, strict=True):
+    # What gradients of queries and keys are made of; with a single key these cancel, and only their rounding is left.
+    terms = max(0.1, (0.5 if scale is None else abs(scale)) * (head_dim / positions) ** 0.5)
+    for x, y, at_least in zip(got, exact, (0.1, terms, terms, 0.1), strict=True):
         assert x.dtype == dtype
-        assert_near(x, y, dtype)
+        assert_near(x, y, dtype, at_least=at_least)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
