@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from bench.record import add_output, output_folder, write_table
 from bench.table import format_table
+from kernels.launch import padded_head_dim
 
 if TYPE_CHECKING:
     import torch
@@ -96,11 +97,6 @@ def inputs(kind: str, clips: int, frames: int, head_dim: int, width: int, device
     return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "dO": gradient, "row": row}
 
 
-def padded(head_dim: int) -> int:
-    """The width of head that the model's projections have where the kernels run."""
-    return -(-head_dim // 16) * 16
-
-
 def floors(kind: str, which: str, clips: int, frames: int, width: int) -> tuple[int, int]:
     """Bytes that must move, and those of the stored form: attention, gradient (or weight) and relevance too."""
     rows = frames + 1
@@ -125,7 +121,7 @@ def measure(
     from bench.timing import peak_bytes, time_call
 
     for name, function in CONTENDERS.items():
-        width = padded(head_dim) if name == "ours" else head_dim
+        width = padded_head_dim(head_dim) if name == "ours" else head_dim
         tensors = inputs(kind, clips, frames, head_dim, width, device)
         for which in PASSES:
             row = {
@@ -235,7 +231,7 @@ def _kernels(device: str = "cuda") -> Iterator[Callable[[], object]]:
     """Calls that launch what the paper's shape needs."""
     clips, frames = QUICK_SHAPES[0]
     for kind, head_dim in itertools.product(KINDS, HEAD_DIMS):
-        tensors = inputs(kind, clips, frames, head_dim, padded(head_dim), device)
+        tensors = inputs(kind, clips, frames, head_dim, padded_head_dim(head_dim), device)
         yield from (partial(ours, kind, which, tensors, head_dim**-0.5) for which in PASSES)
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from bench import spatial_memory
 from bench.record import add_output, output_folder, write_table
 from bench.table import format_table
+from kernels.launch import padded_head_dim
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +91,7 @@ def contenders(head_dim: int) -> list[Contender]:
     def ours(qkv: torch.Tensor, scale: float) -> torch.Tensor:
         return spatial_attention_packed(qkv, scale=scale)
 
-    padded = -(-head_dim // 16) * 16
+    padded = padded_head_dim(head_dim)
     found = [Contender(OURS, padded, ours)]
     if padded == head_dim:
         return found + [Contender(name, head_dim, partial(by_peer, peer, 1)) for name, peer in PEERS.items()]
@@ -201,7 +202,7 @@ def measure_tape(
     from bench.timing import time_call
     from kernels import AttentionTape, spatial_attention
 
-    qkv, grad_out = _inputs(shape, -(-head_dim // 16) * 16, dtype, device)
+    qkv, grad_out = _inputs(shape, padded_head_dim(head_dim), dtype, device)
     leaves = [x.detach().requires_grad_() for x in qkv.unbind(3)]
 
     def forward(tape: AttentionTape | None) -> torch.Tensor:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.record import add_output, output_folder, write_table
 from bench.table import format_table
+from kernels.launch import padded_head_dim
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ class Task:
     @property
     def width(self) -> int:
         """Columns of a head in memory."""
-        return 96 if self.contender == OURS and self.head_dim == 91 else self.head_dim
+        return padded_head_dim(self.head_dim) if self.contender == OURS else self.head_dim
 
     @property
     def rank(self) -> int:
