@@ -52,7 +52,7 @@ def test_on_a_gpu_a_section_leaves_its_table_beside_the_device_and_the_commit(tm
     arguments = argparse.Namespace(budget=120.0, section=["ceilings"], commit="given", output=tmp_path / "visit")
     assert gpu.run(arguments) == 0
     found = read_folder(tmp_path / "visit")
-    assert found.is_gpu and found.environment["commit"] == "given"
+    assert (found.environment["kind"], found.environment["commit"]) == ("GPU", "given")
     rates = {row["ceiling"]: float(row["value"]) for row in found.tables["ceilings"]}
     assert rates["matrix product, bfloat16"] > rates["matrix product, float32"] > 0
     assert [row["outcome"] for row in found.tables["sections"]] == ["done"]
