@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench import gpu
-from bench.__main__ import COMMANDS
+from bench.__main__ import COMMANDS, main
 from bench.gpu import SECTIONS, Section, command_of, run_sections, seconds
 from bench.record import prepare_folder, read_folder
 
@@ -60,9 +60,8 @@ def test_on_a_gpu_a_section_leaves_its_table_beside_the_device_and_the_commit(tm
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_in_one_sentence_and_leaves_nothing(tmp_path, capsys):
-    arguments = argparse.Namespace(budget=60.0, section=None, commit=None, output=tmp_path / "visit")
-    assert gpu.run(arguments) == 2
-    assert capsys.readouterr().out == "bench gpu needs an NVIDIA GPU, and PyTorch finds none here.\n"
+    assert main(["gpu", "--output", str(tmp_path / "visit")]) == 2
+    assert capsys.readouterr().err == "bench: gpu needs an NVIDIA GPU, and PyTorch finds none here.\n"
     assert not (tmp_path / "visit").exists()
 
 
