@@ -207,7 +207,7 @@ def tape(device: Device | None) -> str:
 
 def spatial_memory(device: Device | None) -> str:
     """Peak memory of spatial attention against the positions S, forward and backward, and how it grows."""
-    from bench.spatial_memory import WITH, WITHOUT, exponents
+    from bench.spatial.memory import WITH, WITHOUT, exponents
 
     kinds, sizes = (WITHOUT, WITH), ("dtype", "rows", "heads", "head_dim")
     rows = device.rows("spatial_memory") if device else []

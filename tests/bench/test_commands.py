@@ -15,7 +15,7 @@ from bench import numerics
 from bench.cases import OPERATIONS
 from bench.comparison import NumericsCase, compare
 from bench.crew import Outcome
-from bench.temporal import contenders
+from bench.temporal.peers import contenders
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def test_numerics_starts_itself_where_there_is_a_gpu_or_not_and_writes_the_rows_
     done = bench("numerics", "--operation", "layer_norm_difference", "--processes", "2", "--output", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == list(numerics.HEADER)
+    assert lines[0].split() == [column.title for column in numerics.COLUMNS]
     assert lines[-1].endswith(", 0 failed.")
     written = list(csv.DictReader((tmp_path / "numerics.csv").open()))
     assert {row["quantity"] for row in written} == {"out", "grad x", "grad weight", "grad bias"}
@@ -66,8 +66,8 @@ def test_numerics_that_run_out_of_time_leave_what_they_had_and_name_the_rest(tmp
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_temporal_says_in_one_sentence_that_it_needs_a_gpu():
     done = bench("temporal")
-    assert done.returncode != 0
-    assert done.stdout == "bench temporal needs an NVIDIA GPU, and PyTorch finds none here.\n"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "bench: temporal needs an NVIDIA GPU, and PyTorch finds none here.\n"
 
 
 def test_compile_prints_the_resources_of_each_launch():
