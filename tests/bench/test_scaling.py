@@ -13,8 +13,8 @@ from bench import processor_timing, scaling
 from bench.exponent import fit_exponent
 from bench.operator_flops import counting
 from bench.record import read_folder
-from bench.scaling import ON_CPU, exponents, measure, verdicts
-from bench.scaling_methods import (
+from bench.scaling.growth import exponents, verdicts
+from bench.scaling.methods import (
     METHODS,
     counted_multiply_accumulates,
     factorised_pairs,
@@ -23,6 +23,7 @@ from bench.scaling_methods import (
     naive_factorised,
     naive_joint,
 )
+from bench.scaling.sweep import ON_CPU, PASSES, measure
 from kernels import AttentionTape
 
 FRAMES = (1, 2, 6, 16, 63)
@@ -119,7 +120,7 @@ def test_an_exponent_and_its_interval_are_those_of_the_line_that_made_the_points
 
 def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, monkeypatch, capsys):
     small = replace(ON_CPU, frames=(1, 2, 3, 4), cells=(1, 2, 3, 4), fixed_cells=4, fixed_frames=2)
-    monkeypatch.setattr(scaling, "ON_CPU", small)
+    monkeypatch.setattr(scaling.sweep, "ON_CPU", small)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert scaling.run(argparse.Namespace(output=tmp_path, milliseconds=1, budget=math.inf, commit=None)) == 0
     found = {path.stem for path in tmp_path.iterdir()}
@@ -141,7 +142,7 @@ def synthetic_rows(joint_power, factorised_power):
     for frames in (1, 2, 4, 8, 16, 32, 64, 128):
         for method, power in (("naive joint", joint_power), ("naive factorised", factorised_power)):
             pairs = (joint_pairs if method == "naive joint" else factorised_pairs)(frames, 400)
-            for name in scaling.PASSES:
+            for name in PASSES:
                 rows += [
                     {"axis": axis, "T": frames, "HW": frames, "method": method, "pass": name, "macs_counted": pairs,
                      "macs_formula": pairs, "time_us": (frames + 1.0) ** power, "peak_bytes": 1000 * frames}
@@ -186,7 +187,7 @@ def test_when_the_budget_is_used_up_sizes_are_counted_but_not_measured():
 
 
 def test_a_method_that_fails_at_one_size_leaves_a_row_with_the_reason(monkeypatch):
-    import bench.scaling_methods as methods
+    import bench.scaling.methods as methods
 
     def refuse(q, k, v):
         raise RuntimeError("this peer takes no more than 3 frames")
