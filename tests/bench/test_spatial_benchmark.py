@@ -35,13 +35,6 @@ def without_a_gpu(monkeypatch):
     monkeypatch.setattr(attention_peers, "PEERS", peers)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--tune"]])
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_command_says_so_in_one_sentence(arguments, capsys):
-    assert main(["spatial", *arguments]) == 2
-    assert capsys.readouterr().err == "bench: spatial needs an NVIDIA GPU, and PyTorch finds none here.\n"
-
-
 @pytest.mark.parametrize("head_dim", [64, 91])
 def test_all_contenders_compute_the_same_function_of_the_packed_projection(head_dim):
     scale = head_dim**-0.5

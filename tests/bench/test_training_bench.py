@@ -10,7 +10,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import training
-from bench.__main__ import main
 from bench.record import read_folder
 from bench.training import cases, measurement
 from bench.training.baseline_model import BaselineModel
@@ -196,13 +195,6 @@ def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no
     assert training.run(arguments(tmp_path, budget=1e-9)) == 1
     notes = {row["note"] for row in read_folder(tmp_path).tables["training"]}
     assert notes == {"not measured: the time was used up"}
-
-
-def test_real_sizes_are_refused_without_a_gpu_in_one_sentence(tmp_path, no_gpu, capsys):
-    assert main(["training", "--preset", "seed", "--output", str(tmp_path / "none")]) == 2
-    said = "bench: training of the presets seed and published needs an NVIDIA GPU, and PyTorch finds none here.\n"
-    assert capsys.readouterr().err == said
-    assert not (tmp_path / "none").exists()
 
 
 def test_the_promised_comparison_is_measured_first():
