@@ -24,6 +24,7 @@ from pathlib import Path
 from bench.record import Row, add_output, output_folder, write_table
 from bench.relevance import operations
 from bench.table import Column, cells, row_table
+from istvt.config import PRESETS
 
 COLUMNS = (
     Column("contender"), Column("kind", "mode"), Column("D", "head_dim"), Column("T", "frames"), Column("B", "clips"),
@@ -46,10 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="the paper's shape, one preset, no training step")
     parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
     parser.add_argument(
-        "--preset", action="append", help="to explain with (repeatable; default seed, published on a GPU)"
+        "--preset",
+        action="append",
+        choices=PRESETS,
+        help="only this (repeatable; default by device)",
     )
     parser.add_argument("--batch", type=int, default=8, help="clips of the batch that is explained and trained")
-    parser.add_argument("--execution", default="compile", help="of the training step, as in bench training")
+    parser.add_argument(
+        "--execution", choices=("eager", "compile", "cuda_graphs"), default="compile", help="of the training step"
+    )
     add_output(parser)
 
 

@@ -31,6 +31,7 @@ from bench.training import measurement
 from bench.training.cases import ATTENTIONS, BATCH, METHODS, PRECISIONS, Case, ordered_cases
 from bench.training.kernel_families import FamilyTime
 from bench.training.measurement import empty_row
+from istvt.config import PRESETS
 
 # What runs on a CPU unless asked for otherwise: compiling for one takes minutes and says nothing of a GPU.
 ON_CPU = ("this project", "naive eager", "eager SDPA")
@@ -51,7 +52,7 @@ FAMILY_COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to train and for how long."""
-    parser.add_argument("--preset", action="append", help="seed, published or small (repeatable; default by device)")
+    parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
     parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="only this one (repeatable)")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="only this one (repeatable)")
     parser.add_argument("--method", action="append", choices=METHODS, help="only this one (repeatable)")

@@ -135,8 +135,8 @@ def test_a_newer_run_that_was_cut_short_hides_no_row_of_an_older_one(root):
     assert "| seed | full | bfloat16 | naive eager | 8 | 20.00 | 400.00 |" in tables
     assert "| speed over naive eager | at least 3 | 8.00 | yes |" in readme
     for text in (tables, readme):
-        assert "- 1 rows measured 2021; commit of b; " in text and "bench/results/gpu/b.\n" in text
-        assert "- 1 rows measured 2020; commit of a; " in text and "bench/results/gpu/a.\n" in text
+        assert "- 1 row measured 2021; commit of b; " in text and "bench/results/gpu/b.\n" in text
+        assert "- 1 row measured 2020; commit of a; " in text and "bench/results/gpu/a.\n" in text
     # The families of a step are those of the recording that timed it, and no others.
     assert "| in b | 100.0 % (0.00 ms) | - |" in tables
     assert "| in a | - | 100.0 % (0.00 ms) |" in tables
