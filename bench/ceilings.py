@@ -9,8 +9,9 @@ import argparse
 from collections.abc import Iterator
 from functools import partial
 
+from bench.device_needs import require_gpu
 from bench.record import Row, add_output, failure, output_folder, write_table
-from bench.table import format_table
+from bench.table import Column, row_table
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
@@ -71,18 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table and write it row by row; 1 if a ceiling could not be measured, 2 without a GPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        print("bench ceilings needs an NVIDIA GPU, and PyTorch finds none here.")
-        return 2
+    """Print the table and write it row by row; 1 if a ceiling could not be measured."""
+    require_gpu("ceilings")
     folder = output_folder(arguments.output, "ceilings", arguments.commit) if arguments.output else None
     rows: list[Row] = []
     for row in measure():
         rows.append(row)
         if folder:
             write_table(folder, "ceilings", rows)
-    cells = [(r["ceiling"], "" if r["value"] is None else f"{r['value']:.2f}", r["unit"], r["note"]) for r in rows]
-    print(format_table(("ceiling", "value", "unit", "note"), cells))
+    print(row_table(tuple(map(Column, ("ceiling", "value", "unit", "note"))), rows))
     return 1 if any(row["value"] is None for row in rows) else 0

@@ -7,11 +7,13 @@ import platform
 import re
 import subprocess
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "triton", "numpy", "nvidia-dali-cuda130", "av", "xformers", "flash-attn")
+from istvt.versions import package_version
+
+# Whose version a measurement may depend on; what is not installed is left out.
+_PACKAGES = ("torch", "triton", "numpy", "nvidia-dali", "av", "xformers")
 _NVIDIA_SMI = (
     "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit,power.draw,temperature.gpu,"
     "persistence_mode,mig.mode.current"
@@ -38,7 +40,7 @@ def environment(commit: str | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in _PACKAGES if (version := package_version(name))},
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
@@ -85,13 +87,6 @@ def nvidia_smi() -> dict[str, str]:
 def slug(text: str) -> str:
     """A name for a folder or a file."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.device_needs import require_gpu
 from bench.environment import nvidia_smi
 from bench.record import Row, add_output, output_folder, read_folder, write_table
 
@@ -170,12 +171,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the sections; 1 if one did not end well, 2 without a GPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        print("bench gpu needs an NVIDIA GPU, and PyTorch finds none here.")
-        return 2
+    """Run the sections; 1 if one did not end well."""
+    require_gpu("gpu")
     folder = output_folder(arguments.output, "visit", arguments.commit)
     command = partial(command_of, commit=read_folder(folder).environment["commit"])
     sections = [section for section in SECTIONS if section.name in (arguments.section or [s.name for s in SECTIONS])]

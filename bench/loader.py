@@ -13,8 +13,12 @@ import time
 from pathlib import Path
 
 from bench.record import Row, add_output, failure, output_folder, write_table
-from bench.table import format_table
+from bench.table import Column, row_table
 
+COLUMNS = (
+    *map(Column, ("decoder", "device", "workers")), Column("pixels", "image_size"),
+    *map(Column, ("batch", "clips", "skipped")), Column("clips/s", "clips_per_second", ".1f"), Column("note"),
+)  # fmt: skip
 NEEDED = ("av", "cv2", "nvidia.dali")
 
 
@@ -55,9 +59,7 @@ def measure(
 
     row = _row(decoder, device, workers, image_size, batch)
     clips = TrainingClips(videos, index, clips_per_video=-(-count // len(videos))).epoch(0)
-    loader = ClipLoader(
-        clips, batch, image_size, augment=True, device=device, decoder=decoder, workers=workers
-    )  # fmt: skip
+    loader = ClipLoader(clips, batch, image_size, augment=True, device=device, decoder=decoder, workers=workers)
     for _ in loader:
         pass
     started, seen = time.perf_counter(), 0
@@ -111,8 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
                     rows.append(_safely(videos, index, decoder, device, number, size, batch, count))
                     write_table(folder, "loader", rows)  # what is measured is kept if the run is cut short
                     print(f"{decoder} {number} workers", file=sys.stderr, flush=True)
-    header = ("decoder", "device", "workers", "image_size", "batch", "clips", "skipped", "clips_per_second", "note")
-    print(format_table(header, [["" if row[key] is None else row[key] for key in header] for row in rows]))
+    print(row_table(COLUMNS, rows))
     print(f"\n{folder}")
     return 0 if any(row["clips_per_second"] for row in rows) else 1
 

@@ -18,9 +18,14 @@ import time
 
 from bench.cases import OPERATIONS, module
 from bench.crew import Outcome, run_tasks
+from bench.device_needs import gpu_or_interpreter
 from bench.record import Row, add_output, output_folder, write_table
+from bench.table import Column, cells
 
-HEADER = ("kernel", "mode", "dtype", "shape", "quantity", "error", "eager", "ratio", "verdict")
+COLUMNS = (
+    *map(Column, ("kernel", "mode", "dtype", "shape", "quantity")),
+    Column("error", form=".1e"), Column("eager", form=".1e"), Column("ratio"), Column("verdict"),
+)  # fmt: skip
 _LINE = "{:<21}  {:<18}  {:<8}  {:<32}  {:<14}  {:>7}  {:>7}  {:>6}  {}"
 HOLDS, FAILS, NOT_RUN = "holds", "FAILS", "not run"
 SECONDS_A_CASE = 120.0
@@ -40,26 +45,20 @@ def run(arguments: argparse.Namespace) -> int:
     """Print and write the rows; 1 if a comparison does not hold or a case did not run."""
     import torch
 
-    from kernels.launch import interpreted
-
-    if not torch.cuda.is_available() and not interpreted():
-        sys.stdout.flush()
-        environment = os.environ | {"TRITON_INTERPRET": "1"}
-        os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], environment)
-    where = "Triton's interpreter" if interpreted() else torch.cuda.get_device_name()
+    where = torch.cuda.get_device_name() if gpu_or_interpreter() == "cuda" else "Triton's interpreter"
     tasks = _tasks(arguments.operation or OPERATIONS)
     processes = arguments.processes or min(os.cpu_count() or 1, 12)
     if arguments.output:
         output_folder(arguments.output, "numerics", arguments.commit)
     rows: list[Row] = []
     started = time.monotonic()
-    print(_LINE.format(*HEADER), flush=True)
+    print(_LINE.format(*(column.title for column in COLUMNS)), flush=True)
     outcomes = run_tasks(compare_case, tasks, processes, SECONDS_A_CASE, arguments.budget)
     for number, outcome in enumerate(outcomes, 1):
         found = _rows(outcome)
         rows += found
         for row in found:
-            print(_LINE.format(*(_text(name, row[name]) for name in HEADER)), row.get("note", ""), flush=True)
+            print(_LINE.format(*cells(COLUMNS, row)), row.get("note", ""), flush=True)
         if arguments.output:
             write_table(arguments.output, "numerics", rows)  # what is compared is kept if the run is cut short
         spent = time.monotonic() - started
@@ -111,12 +110,5 @@ def compare_case(task: tuple[str, int]) -> list[Row]:
 def _rows(outcome: Outcome) -> list[Row]:
     if not outcome.failure:
         return outcome.result
-    empty = dict.fromkeys(("quantity", "error", "eager", "ratio"))
     verdict = FAILS if outcome.in_time else NOT_RUN
-    return [_described(outcome.task) | empty | {"verdict": verdict, "note": outcome.failure}]
-
-
-def _text(name: str, value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}" if name == "ratio" else f"{value:.1e}"
-    return "" if value is None else str(value)
+    return [_described(outcome.task) | {"verdict": verdict, "note": outcome.failure}]

@@ -35,11 +35,6 @@ class Recording:
     environment: dict[str, Any]
     tables: dict[str, list[dict[str, str]]]
 
-    @property
-    def is_gpu(self) -> bool:
-        """Whether a GPU was measured."""
-        return self.environment["kind"] == "GPU"
-
 
 def add_output(parser: argparse.ArgumentParser, default: str = "bench/results/<device>/...") -> None:
     """The options of every command that measures: where to, and of which code."""

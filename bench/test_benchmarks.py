@@ -6,6 +6,7 @@ Real shapes on a GPU, small ones on a CPU. Who cannot run is skipped with the re
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ pytest.importorskip("pytest_benchmark", reason="these are benchmarks for pytest-
 
 import torch
 
-from bench.attention_peers import PEERS
+from bench.attention_peers import PEERS, over_frames, over_positions
 from kernels import (
     layer_norm_difference,
     spatial_attention,
@@ -38,36 +39,17 @@ KERNEL = "kernel"
 REFERENCE = "reference"
 
 
-def temporal_contenders() -> dict[str, Callable]:
-    def peer(attend: Callable) -> Callable:
-        def over_frames(q, k, v):
-            # [B, F, S, N, D] -> [B * S, N, F, D]
-            clips, frames, positions, heads, head_dim = q.shape
-            q, k, v = (x.permute(0, 2, 3, 1, 4).reshape(-1, heads, frames, head_dim) for x in (q, k, v))
-            out = attend(q, k, v, head_dim**-0.5).unflatten(0, (clips, positions))
-            return out.permute(0, 3, 1, 2, 4).contiguous()
+def peers(over: Callable) -> dict[str, Callable]:
+    def on_five_dimensions(attend, q, k, v):
+        return over(attend, q, k, v, q.shape[-1] ** -0.5)
 
-        return over_frames
-
-    peers = {name: peer(attend) for name, attend in PEERS.items()}
-    return {KERNEL: temporal_attention, REFERENCE: plain_temporal_attention} | peers
+    return {name: partial(on_five_dimensions, attend) for name, attend in PEERS.items()}
 
 
-def spatial_contenders() -> dict[str, Callable]:
-    def peer(attend: Callable) -> Callable:
-        def over_positions(q, k, v):
-            # [B, F, S, N, D] -> [B * F, N, S, D]
-            by_frame = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))
-            out = attend(*by_frame, q.shape[-1] ** -0.5).transpose(1, 2)
-            return out.unflatten(0, q.shape[:2]).contiguous()
-
-        return over_positions
-
-    peers = {name: peer(attend) for name, attend in PEERS.items()}
-    return {KERNEL: spatial_attention, REFERENCE: plain_spatial_attention} | peers
-
-
-ATTENTIONS = {"temporal attention": temporal_contenders(), "spatial attention": spatial_contenders()}
+ATTENTIONS = {
+    "temporal attention": {KERNEL: temporal_attention, REFERENCE: plain_temporal_attention} | peers(over_frames),
+    "spatial attention": {KERNEL: spatial_attention, REFERENCE: plain_spatial_attention} | peers(over_positions),
+}
 NORMALISATIONS = {KERNEL: layer_norm_difference, REFERENCE: plain_layer_norm_difference}
 MAPS = {
     "temporal relevance map": {KERNEL: temporal_relevance_map, REFERENCE: plain_relevance.temporal_relevance_map},

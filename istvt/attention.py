@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import kernels
 from dataloading.errors import InputError
+from kernels.launch import padded_head_dim
 from kernels.layer_norm_difference.reference import layer_norm_difference as plain_layer_norm_difference
 from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
 from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
@@ -103,7 +104,7 @@ class Attention(nn.Module):
         The kernels are slow without it, and the fused peers pad with copies of their own or refuse.
         """
         pads = x.device.type == "cuda" or resolve_backend(self.backend, x.device) == "triton"
-        return -(-self.head_dim // 16) * 16 if pads else self.head_dim
+        return padded_head_dim(self.head_dim) if pads else self.head_dim
 
     def project_qkv(self, x: Tensor, parts: slice = slice(0, 3)) -> Tensor:
         """[B, F, S, C] -> [B, F, S, parts, N, D], one product; `parts` selects among queries, keys, values.

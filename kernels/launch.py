@@ -139,12 +139,17 @@ def next_power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+def padded_head_dim(head_dim: int) -> int:
+    """The next multiple of 16: what products take, and where 16-bit heads begin at addresses that loads are wide at."""
+    return -(-head_dim // 16) * 16
+
+
 def split_head_dim(head_dim: int) -> tuple[int, int]:
     """Two powers of two that cover ``head_dim``: 64 = 64 + 0, 96 = 64 + 32, 91 = 64 + 32, 8 = 16 + 0.
 
-    Products take 16 columns at least, and padding 96 to 128 would waste a third of every product and register.
+    Padding 96 to 128 would waste a third of every product and register.
     """
-    covered = max(16, -(-head_dim // 16) * 16)
+    covered = padded_head_dim(head_dim)
     left = 1 << (covered.bit_length() - 1)
     return left, 0 if left == covered else next_power_of_two(covered - left)
 

@@ -9,6 +9,7 @@ import torch
 
 from bench.cases import CompileCase
 from bench.comparison import NumericsCase, Results
+from bench.stored_relevance import stored_relevance, stored_relevance_map, stored_rollout_step
 from kernels.launch import Launch
 from kernels.relevance import interface, operator
 
@@ -50,23 +51,13 @@ def results(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str = "af
 
 
 def eager(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str) -> Results:
-    """What a user would write: every matrix of every head in memory."""
-    order = (0, 2, 3, 1, 4) if kind == "temporal" else (0, 1, 3, 2, 4)
-    back = (0, 3, 1, 2, 4) if kind == "temporal" else (0, 1, 3, 2, 4)
-    q, k, v, u, gradient = (tensors[name].permute(order) for name in ("q", "k", "v", "u", "dO"))
-    z = q @ k.transpose(-1, -2)
-    attention = torch.softmax(z * q.shape[-1] ** -0.5, -1)
-    relevance = attention * (u @ v.transpose(-1, -2)) / 2
-    weight = relevance / (z + 0.01 * z.sign() * (q.abs() @ k.abs().transpose(-1, -2)))
-    product = relevance * (gradient @ v.transpose(-1, -2))
-    mean = product.mean(2).clamp(min=0) if clamp == "after_mean" else product.clamp(min=0).mean(2)
-    return {
-        "R_q": (q * (weight @ k) / 2).permute(back),
-        "R_k": (k * (weight.transpose(-1, -2) @ q) / 2).permute(back),
-        "R_v": (v * (attention.transpose(-1, -2) @ u) / 2).permute(back),
-        "map": mean,
-        "row": row + (row[:, :, None] @ mean).squeeze(2),
-    }
+    """The same in plain PyTorch."""
+    q, k, v, u, gradient = tensors.values()
+    scale = q.shape[-1] ** -0.5
+    relevance = stored_relevance(kind, q, k, v, u, scale=scale)
+    attention_map = stored_relevance_map(kind, q, k, v, u, gradient, scale=scale, clamp=clamp)
+    step = stored_rollout_step(kind, row, q, k, v, u, gradient, scale=scale, clamp=clamp)
+    return dict(zip(("R_q", "R_k", "R_v"), relevance, strict=True)) | {"map": attention_map, "row": step}
 
 
 def numerics(device: torch.device, small: bool) -> list[NumericsCase]:

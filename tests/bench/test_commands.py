@@ -12,25 +12,24 @@ import pytest
 import torch
 
 from bench import numerics
+from bench.__main__ import main
 from bench.cases import OPERATIONS
 from bench.comparison import NumericsCase, compare
 from bench.crew import Outcome
-from bench.temporal import contenders
+from bench.temporal.peers import contenders
 
 ROOT = Path(__file__).parents[2]
 
 
-def bench(*arguments):
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-
-
 def test_numerics_starts_itself_where_there_is_a_gpu_or_not_and_writes_the_rows_that_it_prints(tmp_path):
-    done = bench("numerics", "--operation", "layer_norm_difference", "--processes", "2", "--output", str(tmp_path))
+    words = ["numerics", "--operation", "layer_norm_difference", "--processes", "2", "--output", str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == list(numerics.HEADER)
+    assert lines[0].split() == [column.title for column in numerics.COLUMNS]
     assert lines[-1].endswith(", 0 failed.")
     written = list(csv.DictReader((tmp_path / "numerics.csv").open()))
     assert {row["quantity"] for row in written} == {"out", "grad x", "grad weight", "grad bias"}
@@ -64,18 +63,24 @@ def test_numerics_that_run_out_of_time_leave_what_they_had_and_name_the_rest(tmp
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_temporal_says_in_one_sentence_that_it_needs_a_gpu():
-    done = bench("temporal")
-    assert done.returncode != 0
-    assert done.stdout == "bench temporal needs an NVIDIA GPU, and PyTorch finds none here.\n"
+@pytest.mark.parametrize(
+    "command", ["ceilings", "gpu", "spatial", "spatial --tune", "temporal", "temporal --tune", "training --preset seed"]
+)
+def test_a_command_that_needs_a_gpu_says_so_in_one_sentence_and_leaves_nothing(command, tmp_path, capsys):
+    words = command.split()
+    assert main([*words, "--output", str(tmp_path / "none")]) == 2
+    what = "training of the presets seed and published" if words[0] == "training" else words[0]
+    said = f"bench: {what} needs an NVIDIA GPU, and PyTorch finds none here.\n"
+    assert capsys.readouterr() == ("", said)
+    assert not (tmp_path / "none").exists()
 
 
-def test_compile_prints_the_resources_of_each_launch():
-    done = bench("compile", "--operation", "layer_norm_difference", "--sm", "90", "--workers", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "registers  spill B  shared B" in done.stdout
-    assert "layer_norm_difference_backward" in done.stdout
-    assert done.stdout.splitlines()[-1].endswith(", 0 with a fault.")
+def test_compile_prints_the_resources_of_each_launch(capsys):
+    assert main(["compile", "--operation", "layer_norm_difference", "--sm", "90", "--workers", "1"]) == 0
+    out, _ = capsys.readouterr()
+    assert "registers  spill B  shared B" in out
+    assert "layer_norm_difference_backward" in out
+    assert out.splitlines()[-1].endswith(", 0 with a fault.")
 
 
 def verdict(exact, error, eager_error=1e-3):

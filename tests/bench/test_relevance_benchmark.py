@@ -5,12 +5,13 @@ import argparse
 import pytest
 import torch
 
-from bench import ahead, explanation_cost, timing
-from bench import reference_relevance_storage as published
-from bench import relevance as benchmark
+from bench import ahead, relevance, timing
 from bench.__main__ import main
 from bench.processor_timing import peak_bytes
 from bench.record import prepare_folder, read_folder
+from bench.relevance import explanation_cost
+from bench.relevance import operations as benchmark
+from bench.relevance import published_storage as published
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
 
@@ -83,13 +84,13 @@ def test_the_command_writes_the_operations_at_both_head_dimensions(small, withou
     monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
     compiled = []
     monkeypatch.setattr(ahead, "compile_ahead", compiled.extend)
-    kernels = benchmark._kernels
-    monkeypatch.setattr(benchmark, "_kernels", lambda: kernels("cpu"))
+    kernel_calls = benchmark.kernel_calls
+    monkeypatch.setattr(benchmark, "kernel_calls", lambda: kernel_calls("cpu"))
     measure = benchmark.measure
     monkeypatch.setattr(benchmark, "measure", lambda *given: measure(*given, device="cpu"))
     monkeypatch.setattr(benchmark, "QUICK_SHAPES", [(1, 2)])
     folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
-    list(benchmark._operations(argparse.Namespace(quick=True, milliseconds=1), folder))
+    list(relevance._operations(argparse.Namespace(quick=True, milliseconds=1), folder))
     rows = read_folder(folder).tables["relevance"]
     assert len(compiled) == 2 * 2 * 3
     assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in benchmark.KINDS for d in ("64", "91")}

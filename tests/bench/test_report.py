@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from bench import record, report
-from bench.explanation_cost import LIGHT, REFERENCE
-from bench.record import RESULTS, output_folder, prepare_folder, read_folder, recordings, write_table
-from bench.report_tables import NOT_MEASURED
-from bench.training import GRAPHS, Case, empty_row
+from bench.__main__ import main
+from bench.record import NOT_MEASURED, RESULTS, output_folder, prepare_folder, read_folder, recordings, write_table
+from bench.relevance.explanation_cost import LIGHT, REFERENCE
+from bench.training.cases import GRAPHS, Case
+from bench.training.measurement import empty_row
 from dataloading.errors import InputError
 from istvt.document import replace_section
 
@@ -75,11 +76,11 @@ def test_promises_are_judged_by_what_was_measured(root):
     write_table(folder, "training_families", families)
     tables, readme = written(root, recordings([root]))
     for text in (tables, readme):
-        assert "| model FLOP utilisation | at least 55 % | 60.0% | yes |" in text
+        assert "| model FLOP utilisation | at least 55 % | 60.0 % | yes |" in text
         assert "| speed over naive eager | at least 3 | 4.00 | yes |" in text
         assert "| speed over compiled SDPA | at least 1.3 | 1.20 | no |" in text
         assert "| step time over spatial-only | at most 1.5 | 1.25 | yes |" in text
-        assert "| attention kernels in the step | under 20 % | 30.0% | no |" in text
+        assert "| attention kernels in the step | under 20 % | 30.0 % | no |" in text
     assert "| seed | full | bfloat16 | this project | 8 | 80.00 | 100.00 | 60.0 % |" in tables
     assert "| seed | spatial_only | bfloat16 | naive eager | 8 | not measured | not measured |" in tables
     assert "Measured 2020-01-01T00:00:00+00:00; commit abc" in tables
@@ -93,7 +94,7 @@ def test_promises_are_judged_by_the_faster_of_this_projects_two_ways_to_run_a_st
     rows.append(empty_row(replayed, 8) | {"step_ms": 80.0, "clips_per_second": 100.0, "utilisation_data_sheet": 0.7})
     write_table(folder, "training", rows)
     _, readme = written(root, recordings([root]))
-    assert "| model FLOP utilisation | at least 55 % | 70.0% | yes |" in readme
+    assert "| model FLOP utilisation | at least 55 % | 70.0 % | yes |" in readme
     assert "| speed over naive eager | at least 3 | 5.00 | yes |" in readme
 
 
@@ -134,8 +135,8 @@ def test_a_newer_run_that_was_cut_short_hides_no_row_of_an_older_one(root):
     assert "| seed | full | bfloat16 | naive eager | 8 | 20.00 | 400.00 |" in tables
     assert "| speed over naive eager | at least 3 | 8.00 | yes |" in readme
     for text in (tables, readme):
-        assert "- 1 rows measured 2021; commit of b; " in text and "bench/results/gpu/b.\n" in text
-        assert "- 1 rows measured 2020; commit of a; " in text and "bench/results/gpu/a.\n" in text
+        assert "- 1 row measured 2021; commit of b; " in text and "bench/results/gpu/b.\n" in text
+        assert "- 1 row measured 2020; commit of a; " in text and "bench/results/gpu/a.\n" in text
     # The families of a step are those of the recording that timed it, and no others.
     assert "| in b | 100.0 % (0.00 ms) | - |" in tables
     assert "| in a | - | 100.0 % (0.00 ms) |" in tables
@@ -183,7 +184,7 @@ def test_promises_are_about_the_batch_that_they_were_made_for(root):
     rows = training_rows(full_this_project=100.0)
     write_table(folder, "training", [*rows, *(row | {"batch": 32, "utilisation_data_sheet": 0.9} for row in rows)])
     tables, _ = written(root, recordings([root]))
-    assert "| model FLOP utilisation | at least 55 % | 60.0% | yes |" in tables
+    assert "| model FLOP utilisation | at least 55 % | 60.0 % | yes |" in tables
     assert "| seed | full | bfloat16 | this project | 32 | 80.00 | 100.00 | 90.0 % |" in tables
 
 
@@ -298,7 +299,7 @@ def test_pictures_are_drawn_of_what_was_measured(root):
     assert all(path.stat().st_size > 10_000 for path in drawn)
 
 
-def test_check_writes_nothing_and_fails_where_tables_are_out_of_date(root, monkeypatch, capsys):
+def test_check_writes_nothing_and_fails_where_tables_are_out_of_date(root, monkeypatch):
     monkeypatch.setattr(report, "write", lambda found, check, write=report.write: write(found, root, check))
     arguments = argparse.Namespace(folders=[root / "bench"], check=True, no_pictures=True)
     assert report.run(arguments) == 1
@@ -307,9 +308,12 @@ def test_check_writes_nothing_and_fails_where_tables_are_out_of_date(root, monke
     assert report.run(arguments) == 0
     arguments.check = True
     assert report.run(arguments) == 0
-    arguments.folders = [root / "nowhere"]
-    assert report.run(arguments) == 2
-    assert "no such folder" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there_is_named_in_one_sentence(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    said = f"bench: {tmp_path}/nowhere: no such folder; expected one that a benchmark has written.\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from bench import processor_timing, scaling
 from bench.exponent import fit_exponent
 from bench.operator_flops import counting
 from bench.record import read_folder
-from bench.scaling import ON_CPU, exponents, measure, verdicts
-from bench.scaling_methods import (
+from bench.scaling.growth import exponents, verdicts
+from bench.scaling.methods import (
     METHODS,
     counted_multiply_accumulates,
     factorised_pairs,
@@ -23,10 +23,12 @@ from bench.scaling_methods import (
     naive_factorised,
     naive_joint,
 )
+from bench.scaling.sweep import ON_CPU, PASSES, measure
 from kernels import AttentionTape
 
-FRAMES = (1, 2, 6, 16, 63)
-CELLS = (1, 4, 36, 361)
+# Work is a polynomial of degree two in either size: three of each leave no other.
+FRAMES = (1, 6, 63)
+CELLS = (1, 36, 361)
 HEADS, HEAD_DIM = 2, 8
 
 
@@ -79,14 +81,14 @@ def test_counted_work_of_joint_attention_is_quadratic_in_both_sizes_exactly():
 def test_counted_work_of_factorised_attention_is_one_term_linear_and_one_quadratic_in_each_size():
     """A polynomial of degree 2 without constant: its coefficients are the two predicted terms, exactly."""
     cells = 36
-    work = [counted_pairs(naive_factorised, frames, cells) for frames in range(1, 8)]
-    quadratic, linear, constant = np.polyfit(np.arange(2, 9), work, 2)
+    work = [counted_pairs(naive_factorised, frames, cells) for frames in range(1, 5)]
+    quadratic, linear, constant = np.polyfit(np.arange(2, 6), work, 2)
     assert (quadratic, linear) == pytest.approx((cells + 1, (cells + 1) ** 2), rel=1e-9)
     assert constant == pytest.approx(0, abs=1e-6)
     assert np.all(np.diff(work, 3) == 0)
     frames = 6
-    work = [counted_pairs(naive_factorised, frames, cells) for cells in range(1, 8)]
-    quadratic, linear, _ = np.polyfit(np.arange(2, 9), work, 2)
+    work = [counted_pairs(naive_factorised, frames, cells) for cells in range(1, 5)]
+    quadratic, linear, _ = np.polyfit(np.arange(2, 6), work, 2)
     assert (quadratic, linear) == pytest.approx((frames + 1, (frames + 1) ** 2), rel=1e-9)
 
 
@@ -118,15 +120,15 @@ def test_an_exponent_and_its_interval_are_those_of_the_line_that_made_the_points
 
 
 def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, monkeypatch, capsys):
-    small = replace(ON_CPU, frames=(1, 2, 3, 4), cells=(1, 2, 3, 4), fixed_cells=4, fixed_frames=2)
-    monkeypatch.setattr(scaling, "ON_CPU", small)
+    small = replace(ON_CPU, frames=(1, 2), cells=(1, 2), fixed_cells=4, fixed_frames=2)
+    monkeypatch.setattr(scaling.sweep, "ON_CPU", small)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert scaling.run(argparse.Namespace(output=tmp_path, milliseconds=1, budget=math.inf, commit=None)) == 0
     found = {path.stem for path in tmp_path.iterdir()}
     assert found == {"environment", "scaling", "scaling_exponents", "scaling_verdicts"}
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
     rows = read_folder(tmp_path).tables["scaling"]
-    assert len(rows) == 8 * len(METHODS) * 2
+    assert len(rows) == 4 * len(METHODS) * 2
     for row in rows:
         assert row["macs_counted"] == row["macs_formula"]
         ran = "kernel" not in row["method"]
@@ -141,7 +143,7 @@ def synthetic_rows(joint_power, factorised_power):
     for frames in (1, 2, 4, 8, 16, 32, 64, 128):
         for method, power in (("naive joint", joint_power), ("naive factorised", factorised_power)):
             pairs = (joint_pairs if method == "naive joint" else factorised_pairs)(frames, 400)
-            for name in scaling.PASSES:
+            for name in PASSES:
                 rows += [
                     {"axis": axis, "T": frames, "HW": frames, "method": method, "pass": name, "macs_counted": pairs,
                      "macs_formula": pairs, "time_us": (frames + 1.0) ** power, "peak_bytes": 1000 * frames}
@@ -186,7 +188,7 @@ def test_when_the_budget_is_used_up_sizes_are_counted_but_not_measured():
 
 
 def test_a_method_that_fails_at_one_size_leaves_a_row_with_the_reason(monkeypatch):
-    import bench.scaling_methods as methods
+    import bench.scaling.methods as methods
 
     def refuse(q, k, v):
         raise RuntimeError("this peer takes no more than 3 frames")

@@ -3,16 +3,15 @@
 import pytest
 import torch
 
-from bench import ahead, attention_peers, record, spatial_memory, temporal, timing
-from bench import spatial as benchmark
+from bench import ahead, attention_peers, record, timing
 from bench.__main__ import main
-from bench.cases import ARCHITECTURES, module
 from bench.record import read_folder
-from kernels.launch import ANY, recorded
+from bench.spatial import memory, peers, shapes, tape, tune
+from bench.temporal import peers as temporal
 from kernels.spatial_attention import settings
 from kernels.spatial_attention.reference import spatial_attention
 
-SHAPE = benchmark.Shape("spatial", 1, 2, 9)
+SHAPE = shapes.Shape("spatial", 1, 2, 9)
 ON_CPU = {"naive", "sdpa math"}
 
 
@@ -36,19 +35,12 @@ def without_a_gpu(monkeypatch):
     monkeypatch.setattr(attention_peers, "PEERS", peers)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--tune"]])
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_command_says_so_in_one_sentence(arguments, capsys):
-    assert main(["spatial", *arguments]) == 2
-    assert capsys.readouterr().out == "bench spatial needs an NVIDIA GPU, and PyTorch finds none here.\n"
-
-
 @pytest.mark.parametrize("head_dim", [64, 91])
 def test_all_contenders_compute_the_same_function_of_the_packed_projection(head_dim):
     scale = head_dim**-0.5
     qkv = torch.randn(1, 2, 9, 3, 8, head_dim)
     expected = spatial_attention(*qkv.unbind(3), scale=scale)
-    found = {c.name: c for c in benchmark.contenders(head_dim)}
+    found = {c.name: c for c in peers.contenders(head_dim)}
     assert found["ours"].width == (64 if head_dim == 64 else 96)
     compared = 0
     for name, contender in found.items():
@@ -67,26 +59,26 @@ def test_padding_by_copies_gives_a_peer_a_width_that_it_takes_and_cuts_the_outpu
 
     def peer(q, k, v, scale):
         widths.append(q.shape[-1])
-        return attention_peers.naive(q, k, v, scale)
+        return attention_peers.naive_attention(q, k, v, scale)
 
-    qkv = torch.randn(2, 1, 5, 3, 8, 91)
-    out = benchmark.by_peer(peer, 16, qkv, 0.1)
+    q, k, v = torch.randn(2, 1, 5, 3, 8, 91).unbind(3)
+    out = attention_peers.over_positions(attention_peers.padded_by_copies(peer), q, k, v, 0.1)
     assert widths == [96]
-    torch.testing.assert_close(out, spatial_attention(*qkv.unbind(3), scale=0.1))
+    torch.testing.assert_close(out, spatial_attention(q, k, v, scale=0.1))
 
 
 def test_useful_work_counts_two_products_forward_and_five_backward_at_the_unpadded_head():
-    shape = benchmark.PAPER
+    shape = shapes.PAPER
     assert (shape.clips, shape.rows, shape.positions) == (8, 7, 362)
-    forward = benchmark.useful_operations(shape, 91, "forward")
+    forward = peers.useful_operations(shape, 91, "forward")
     assert forward == 4 * 8 * 7 * 8 * 362**2 * 91  # 21.4 GFLOP
-    assert 2 * benchmark.useful_operations(shape, 91, "backward") == 5 * forward
-    assert benchmark.joint(1, 361).positions == 7 * 362
+    assert 2 * peers.useful_operations(shape, 91, "backward") == 5 * forward
+    assert shapes.joint(1, 361).positions == 7 * 362
 
 
 def test_every_contender_is_a_row_a_pass_and_who_cannot_says_why(without_a_gpu):
-    chosen = [benchmark.Task(contender, SHAPE, 91, torch.float32) for contender in benchmark.contenders(91)]
-    rows = [row for task in chosen for row in benchmark.measure(task, 1, device="cpu")]
+    chosen = [peers.Task(contender, SHAPE, 91, torch.float32) for contender in peers.contenders(91)]
+    rows = [row for task in chosen for row in peers.measure(task, 1, device="cpu")]
     assert len(rows) == 3 * len(chosen)
     timed = {row["contender"] for row in rows if "microseconds" in row}
     assert {"ours", "ours, unpadded", *ON_CPU} <= timed
@@ -113,16 +105,16 @@ def test_a_peer_that_cannot_run_backward_twice_costs_its_row_and_not_the_table(w
                 raise RuntimeError("This backward function was compiled with non-empty donated buffers")
             return gradient
 
-    contender = benchmark.Contender("a peer", 8, lambda qkv, scale: Once.apply(qkv)[:, :, :, 0])
-    task = benchmark.Task(contender, SHAPE, 8, torch.float32)
-    calls = benchmark.calls_of(task, device="cpu")
+    contender = peers.Contender("a peer", 8, lambda qkv, scale: Once.apply(qkv)[:, :, :, 0])
+    task = peers.Task(contender, SHAPE, 8, torch.float32)
+    calls = peers.calls_of(task, device="cpu")
     calls["backward"]()
     assert "donated buffers" in attention_peers.reason(calls["backward"])
     assert attention_peers.reason(calls["both"]) is None
 
 
 def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last():
-    names = [task.contender.name for task in benchmark.tasks(benchmark.SHAPES, torch.bfloat16)]
+    names = [task.contender.name for task in peers.tasks(shapes.SHAPES, torch.bfloat16)]
     ours = [name.startswith("ours") for name in names]
     assert ours == sorted(ours, reverse=True)
     assert names[-3:] == ["flex compiled"] * 3 and "flex compiled" not in names[:-3]
@@ -132,7 +124,7 @@ def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last():
 
 
 def test_the_tape_rows_hold_time_and_floor(without_a_gpu):
-    rows = list(benchmark.measure_tape(SHAPE, 64, torch.float32, 4e12, 1, device="cpu"))
+    rows = list(tape.measure(SHAPE, 64, torch.float32, 4e12, 1, device="cpu"))
     assert [row["pass"] for row in rows] == ["forward", "backward"]
     emitted = 4 * 1 * 2 * 8 * 81
     assert {row["emitted_bytes"] for row in rows} == {emitted}
@@ -143,17 +135,17 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
     monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
-    monkeypatch.setattr(benchmark, "PAPER", SHAPE)
-    monkeypatch.setattr(benchmark, "QUICK_SHAPES", [SHAPE])
-    for name in ("calls_of", "measure", "measure_tape"):
-        real = getattr(benchmark, name)
-        monkeypatch.setattr(benchmark, name, lambda *a, real=real, **k: real(*a, **k | {"device": "cpu"}))
+    monkeypatch.setattr(shapes, "PAPER", SHAPE)
+    monkeypatch.setattr(shapes, "QUICK_SHAPES", [SHAPE])
+    for module, name in ((peers, "calls_of"), (peers, "measure"), (tape, "measure")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, real=real, **k: real(*a, **k | {"device": "cpu"}))
     found = {"device": "a GPU", "kind": "GPU", "date": "2020", "commit": None, "versions": {}}
     monkeypatch.setattr(record, "environment", lambda commit: found)
-    few = spatial_memory.Sizes((3, 5, 9, 17, 33), rows=1, heads=1, head_dim=8, dtype="float32")
-    monkeypatch.setattr(spatial_memory, "ON_GPU", few)
-    weigh = spatial_memory.measure
-    monkeypatch.setattr(spatial_memory, "measure", lambda sizes, device: weigh(sizes, "cpu"))
+    few = memory.Sizes((3, 5, 9, 17, 33), rows=1, heads=1, head_dim=8, dtype="float32")
+    monkeypatch.setattr(memory, "ON_GPU", few)
+    weigh = memory.measure
+    monkeypatch.setattr(memory, "measure", lambda sizes, device: weigh(sizes, "cpu"))
     arguments = ["spatial", "--quick", "--dtype", "float32", "--output", str(tmp_path)]
     assert main(arguments) == 0
     tables = read_folder(tmp_path).tables
@@ -168,7 +160,7 @@ def test_tuning_keeps_what_is_right_names_the_fastest_and_leaves_the_tables_alon
     """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
     before = {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")}
     tried = [settings.TileSetting(rows, 4, 1, 16) for rows in (64, 32, 16, 128)]
-    monkeypatch.setattr(benchmark, "candidates", lambda bits: tried)
+    monkeypatch.setattr(tune, "candidates", lambda bits: tried)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
 
     def calls(qkv, grad_out):
@@ -183,31 +175,12 @@ def test_tuning_keeps_what_is_right_names_the_fastest_and_leaves_the_tables_alon
         return {"FORWARD": (call, result)}
 
     spent = iter([30.0, 20.0])
-    monkeypatch.setattr(benchmark, "_calls", calls)
+    monkeypatch.setattr(tune, "_calls", calls)
     monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
-    *notes, row = benchmark.tune(torch.float32, [64], 1, SHAPE, device="cpu")
+    *notes, row = tune.tune(torch.float32, [64], 1, SHAPE, device="cpu")
     assert len(notes) == 2
     assert row.startswith(
         "FORWARD_32:\n    0: [(64, TileSetting(rows=128, num_warps=4, num_stages=1, max_registers=None"
     )
     assert "  # measured on a GPU, torch" in row
     assert {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")} == before
-
-
-def test_every_row_of_the_tables_is_compiled():
-    """A setting that nobody compiles would be found to spill, or not to fit, on somebody's GPU."""
-    compiled = set()
-    for case in module("spatial_attention").compiled():
-        for architecture in case.architectures:
-            with recorded(architecture) as launches:
-                case.start()
-            compiled |= {(launch.kernel.fn.__name__, architecture, launch.setting) for launch in launches}
-    missing = set()
-    for name, table in vars(settings).items():
-        kernel = name.lower().removeprefix("few_").removesuffix("_16").removesuffix("_32")
-        if kernel in ("forward", "backward_queries", "backward_keys") and isinstance(table, dict):
-            for architecture in ARCHITECTURES:
-                rows = table.get(architecture, table[ANY])
-                missing |= {(f"spatial_{kernel}", architecture, setting) for _, setting in rows} - compiled
-    assert len(compiled) > 40
-    assert not missing

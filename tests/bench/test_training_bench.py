@@ -10,10 +10,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import training
-from bench.baseline_model import BaselineModel
-from bench.kernel_families import family, profile_steps
 from bench.record import read_folder
-from bench.training import Case, empty_row, needed_flops, random_clips, training_step, useful_flops
+from bench.training import cases, measurement
+from bench.training.baseline_model import BaselineModel
+from bench.training.cases import Case
+from bench.training.kernel_families import family, profile_steps
+from bench.training.measurement import empty_row
+from bench.training.steps import random_clips, training_step
+from bench.training.work import needed_flops, useful_flops
 from istvt import ISTVT, ISTVTConfig, preset
 
 TINY = ISTVTConfig(
@@ -58,7 +62,7 @@ def test_padding_of_the_head_dimension_is_not_counted_as_useful():
 @pytest.fixture
 def tiny(monkeypatch):
     """A model that a busy CPU trains in no time, under the name of the preset small."""
-    monkeypatch.setattr(training, "preset", lambda name: TINY)
+    monkeypatch.setattr(cases, "preset", lambda name: TINY)
 
 
 @pytest.mark.parametrize("method", ["naive eager", "eager SDPA", "this project"])
@@ -80,7 +84,7 @@ def arguments(folder, **options):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", training.METHODS)
+@pytest.mark.parametrize("method", cases.METHODS)
 def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilisation(tmp_path, method):
     options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
     assert training.run(arguments(tmp_path, **options)) == 0
@@ -93,8 +97,8 @@ def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilisation(t
 @pytest.mark.gpu
 def test_on_a_gpu_replaying_a_step_takes_no_less_memory_than_running_it():
     """Measured while graphs were replayed, which allocates nothing, a step seemed to need its weights and no more."""
-    cases = [Case("small", "full", "bfloat16", method) for method in training.PROJECT]
-    run, replayed = (training.measure(case, 8, "compile", 0.05, {}) for case in cases)
+    both = [Case("small", "full", "bfloat16", method) for method in cases.PROJECT]
+    run, replayed = (measurement.measure(case, 8, "compile", 0.05, {}) for case in both)
     for key in ("peak_bytes", "reserved_bytes"):
         assert replayed[key] > 0.9 * run[key], key
 
@@ -130,7 +134,7 @@ def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, m
         broken.append(True)
         raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered\nmore lines")
 
-    monkeypatch.setattr(training, "measure", measure)
+    monkeypatch.setattr(measurement, "measure", measure)
     monkeypatch.setattr(training.timing, "let_go", lambda: not broken)
     monkeypatch.setattr(torch._dynamo, "reset", lambda: 1 / (not broken))
     chosen = ["this project", "naive eager", "eager SDPA"]
@@ -150,7 +154,7 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
             raise KeyboardInterrupt
         return empty_row(case, 1) | {"step_ms": 1.0, "clips_per_second": 1000.0}
 
-    monkeypatch.setattr(training, "measure", measure)
+    monkeypatch.setattr(measurement, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
         training.run(arguments(tmp_path))
     rows = read_folder(tmp_path).tables["training"]
@@ -160,7 +164,7 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
 
 
 def test_a_step_that_cannot_be_profiled_is_measured_all_the_same(tmp_path, no_gpu, tiny, monkeypatch):
-    monkeypatch.setattr(training, "_profile", lambda *_: 1 / 0)
+    monkeypatch.setattr(measurement, "profile_steps", lambda *_, **__: 1 / 0)
     assert training.run(arguments(tmp_path, method=["naive eager"])) == 0
     (row,) = read_folder(tmp_path).tables["training"]
     assert float(row["step_ms"]) > 0
@@ -171,7 +175,7 @@ def test_a_table_that_says_what_was_to_come_is_there_before_anything_is_measured
     def killed():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "peak_rates", killed)
+    monkeypatch.setattr(measurement, "peak_rates", killed)
     with pytest.raises(KeyboardInterrupt):
         training.run(arguments(tmp_path))
     rows = read_folder(tmp_path).tables["training"]
@@ -180,32 +184,25 @@ def test_a_table_that_says_what_was_to_come_is_there_before_anything_is_measured
 
 def test_on_a_cpu_nothing_is_compiled_unless_asked_for(tmp_path, no_gpu, monkeypatch):
     """The compiled peer took minutes of a run that is there to show that all of it works."""
-    monkeypatch.setattr(training, "measure", lambda case, batch, *_: empty_row(case, batch) | {"step_ms": 1.0})
-    monkeypatch.setattr(training, "_print", lambda *_: None)
+    monkeypatch.setattr(measurement, "measure", lambda case, batch, *_: empty_row(case, batch) | {"step_ms": 1.0})
     assert training.run(arguments(tmp_path, method=None)) == 0
     methods = {row["method"] for row in read_folder(tmp_path).tables["training"]}
     assert methods == {"this project", "naive eager", "eager SDPA"}
 
 
 def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no_gpu, monkeypatch):
-    monkeypatch.setattr(training, "measure", lambda *_: pytest.fail("nothing may start"))
+    monkeypatch.setattr(measurement, "measure", lambda *_: pytest.fail("nothing may start"))
     assert training.run(arguments(tmp_path, budget=1e-9)) == 1
     notes = {row["note"] for row in read_folder(tmp_path).tables["training"]}
     assert notes == {"not measured: the time was used up"}
 
 
-def test_real_sizes_are_refused_without_a_gpu_in_one_sentence(tmp_path, no_gpu, capsys):
-    assert training.run(arguments(tmp_path / "none", preset=["seed"])) == 2
-    assert "on a GPU, and PyTorch finds none here" in capsys.readouterr().out
-    assert not (tmp_path / "none").exists()
-
-
 def test_the_promised_comparison_is_measured_first():
-    first = list(training.cases(("seed", "published"), training.PRECISIONS, training.METHODS, training.ATTENTIONS))[:8]
+    first = list(cases.ordered_cases(("seed", "published"), cases.PRECISIONS, cases.METHODS, cases.ATTENTIONS))[:8]
     assert {(case.preset, case.precision) for case in first} == {("seed", "bfloat16")}
     assert {case.attention for case in first} == {"full", "spatial_only"}
     assert [(case.attention, case.method) for case in first[:5]] == [
-        ("full", "this project"), ("full", "naive eager"), ("full", training.GRAPHS),
+        ("full", "this project"), ("full", "naive eager"), ("full", cases.GRAPHS),
         ("spatial_only", "this project"), ("full", "compiled SDPA"),
     ]  # fmt: skip
 

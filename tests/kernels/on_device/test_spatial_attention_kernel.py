@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import kernels.launch
-from bench import spatial_memory
+from bench.spatial import memory as spatial_memory
 from kernels import AttentionTape, spatial_attention, spatial_attention_packed
 from kernels.launch import interpreted
 from kernels.spatial_attention import operator

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import kernels
+from bench.attention_peers import naive_attention
 from bench.operator_flops import BACKWARD, FORWARD, counting
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -43,11 +44,6 @@ def counted_multiply_accumulates(attend: Attend, shape: Sequence[int], dtype: st
         forward = counter.get_total_flops() // 2
         torch.autograd.grad(out, qkv, torch.empty_like(out))
         return forward, counter.get_total_flops() // 2
-
-
-def naive_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``softmax(q k^T / sqrt(D)) v`` over dimension -2, every matrix stored."""
-    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1) @ v
 
 
 def naive_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
-from bench import processor_timing, reference_relevance_storage, timing
+from bench import processor_timing, timing
 from bench.record import NOT_MEASURED, Row, failure
-from bench.training import Case, Clips, random_clips, training_step
+from bench.relevance import published_storage
+from bench.training.cases import Case
+from bench.training.steps import Clips, random_clips, training_step
 from istvt.config import preset as preset_named
 from istvt.explain import explain
 from istvt.model import ISTVT
@@ -29,8 +31,8 @@ REFERENCE = "published storage"
 STORAGES: dict[str, Callable[..., Any]] = {
     LIGHT: explain,
     "this project, keep_maps": lambda model, **of: explain(model, **of, keep_maps=True),
-    REFERENCE: reference_relevance_storage.explain,
-    "published storage, parameter gradients too": lambda model, **of: reference_relevance_storage.explain(
+    REFERENCE: published_storage.explain,
+    "published storage, parameter gradients too": lambda model, **of: published_storage.explain(
         model, **of, parameter_gradients=True
     ),
 }
@@ -38,8 +40,6 @@ QUICK_STORAGES = (LIGHT, REFERENCE)
 
 # Arithmetic of the explanation and precision of the training step that it is compared with.
 PAIRS = (("float32", "float32"), ("float32", "bfloat16"), ("tf32", "tf32"), ("tf32", "bfloat16"))
-LARGEST_RATIO = 4.0
-LEAST_SAVING = 20.0
 
 
 def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = tuple(STORAGES)) -> Iterator[Row]:

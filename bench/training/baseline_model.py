@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.scaling_methods import naive_attention
+from bench.attention_peers import naive_attention
 from istvt.attention import Attention
 from istvt.config import ISTVTConfig
 from istvt.model import ISTVT

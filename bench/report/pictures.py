@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.report_tables import at_paper_size
+from bench.report.tables import at_paper_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from bench.record import Row
+from bench.record import Row, write_table
+from bench.table import Column, row_table
 
 WITHOUT, WITH = "without a tape", "with a tape"
 
@@ -28,6 +30,25 @@ class Sizes:
 # A program of the interpreter takes tens of milliseconds.
 IN_THE_INTERPRETER = Sizes((64, 128, 256, 512, 1024), rows=1, heads=1, head_dim=16, dtype="float16")
 ON_GPU = Sizes((65, 129, 257, 513, 1025, 2049, 4097), rows=7, heads=8, head_dim=64, dtype="bfloat16")
+
+
+COLUMNS = (
+    Column("S", "positions"), *map(Column, ("tape", "dtype", "rows", "heads")), Column("D", "head_dim"),
+    Column("peak KiB", "peak_bytes", ".1f", 2**10),
+)  # fmt: skip
+
+
+def write(folder: Path, device: str) -> None:
+    """Measure and fit; write spatial_memory.csv and spatial_memory_exponents.csv, and print both."""
+    rows = []
+    for row in measure(ON_GPU if device == "cuda" else IN_THE_INTERPRETER, device):
+        rows.append(row)
+        write_table(folder, "spatial_memory", rows)
+    fitted = exponents(rows)
+    write_table(folder, "spatial_memory_exponents", fitted)
+    print(row_table(COLUMNS, rows))
+    for row in fitted:
+        print(f"{row['tape']}: grows as S to the {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
 
 
 def measure(sizes: Sizes, device: str) -> Iterator[Row]:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ class FamilyTime:
     calls: float
 
 
+@cache  # a step starts the same kernels again and again
 def family(name: str) -> str:
     """The family of a kernel or operator."""
     return next((title for title, pattern in FAMILIES if re.search(pattern, name, re.IGNORECASE)), OTHER)

@@ -1,0 +1,131 @@
+"""Clips a second, FLOP utilisation and peak memory of a training step: this project against what one would write.
+
+Methods, each forward, backward, gradient clipping and AdamW on random clips that are on the device already:
+
+- naive eager: the model in plain PyTorch, attention matrices stored (bench/training/baseline_model.py);
+- eager SDPA: the same with PyTorch's fused attention over time and over space, fused optimizer;
+- compiled SDPA: that under torch.compile;
+- this project: `istvt.step.TrainingStep` of an accelerated `istvt.ISTVT`, as `istvt train` runs it, compiled;
+- this project, CUDA graphs: the same, replayed, as `istvt train --training.execution=cuda_graphs` runs it.
+
+Utilisation counts 3 x 2 x the multiply-accumulates of istvt/cost.py a clip (padding not counted, every layer over the
+whole grid), over the device's peak; "needed" counts only what the logit needs: without what the last block leaves out.
+Real sizes need a GPU; on a CPU the preset `small` runs as a check that all of it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from bench import timing
+from bench.device_needs import require_gpu
+from bench.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
+from bench.table import Column, row_table
+from bench.training import measurement
+from bench.training.cases import ATTENTIONS, BATCH, METHODS, PRECISIONS, Case, ordered_cases
+from bench.training.kernel_families import FamilyTime
+from bench.training.measurement import empty_row
+from istvt.config import PRESETS
+
+# What runs on a CPU unless asked for otherwise: compiling for one takes minutes and says nothing of a GPU.
+ON_CPU = ("this project", "naive eager", "eager SDPA")
+STOPPED = f"{NOT_MEASURED}: the run was stopped before"
+BROKEN = f"{NOT_MEASURED}: an earlier error broke the GPU's context"
+_CASE = tuple(map(Column, ("preset", "attention", "precision", "method")))
+COLUMNS = (
+    *_CASE, Column("clips/s", "clips_per_second"), Column("step ms", "step_ms"), Column("TFLOP/s", "useful_tflops"),
+    Column("MFU", "utilisation_data_sheet", ".1%"), Column("MFU needed", "needed_data_sheet", ".1%"),
+    Column("of measured peak", "utilisation_measured_peak", ".1%"), Column("peak GB", "peak_bytes", unit=1e9),
+    Column("reserved GB", "reserved_bytes", unit=1e9), Column("note"),
+)  # fmt: skip
+FAMILY_COLUMNS = (
+    *_CASE, Column("family"), Column("us a step", "us_per_step", ".0f"), Column("share", form=".1%"),
+    Column("calls", "calls_per_step", ".0f"),
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to train and for how long."""
+    parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
+    parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="only this one (repeatable)")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="only this one (repeatable)")
+    parser.add_argument("--method", action="append", choices=METHODS, help="only this one (repeatable)")
+    parser.add_argument("--batch", type=int, default=None, help=f"clips a step (default {BATCH}; 2 on a CPU)")
+    parser.add_argument("--execution", choices=("eager", "compile", "cuda_graphs"), help="of this project")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of each row (default 2)")
+    parser.add_argument("--budget", type=float, help="seconds after which no further row is begun")
+    parser.add_argument("--trace", type=Path, help="folder for a chrome trace of each row's steps")
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and write row by row, so that a run that is stopped leaves what it had; 1 if no row was measured."""
+    on_gpu = torch.cuda.is_available()
+    presets = tuple(arguments.preset or (("seed", "published") if on_gpu else ("small",)))
+    if set(presets) - {"small"}:
+        require_gpu("training of the presets seed and published")
+    batch = arguments.batch or (BATCH if on_gpu else 2)
+    execution = arguments.execution or ("compile" if on_gpu else "eager")
+    chosen = list(
+        ordered_cases(
+            presets,
+            tuple(arguments.precision or (PRECISIONS if on_gpu else ("float32", "bfloat16"))),
+            tuple(arguments.method or (METHODS if on_gpu else ON_CPU)),
+            tuple(arguments.attention or ATTENTIONS),
+        )
+    )
+    folder = output_folder(arguments.output, "training", arguments.commit)
+    started = time.perf_counter()
+    # All rows are there from the start: one that is never reached says so.
+    rows: list[Row] = [empty_row(case, batch, STOPPED) for case in chosen]
+    families: list[Row] = []
+    write_table(folder, "training", rows)
+    peaks = measurement.peak_rates()
+    broken = ""
+    for number, case in enumerate(chosen, 1):
+        if broken or (arguments.budget and time.perf_counter() - started > arguments.budget):
+            rows[number - 1] = empty_row(case, batch, broken or f"{NOT_MEASURED}: the time was used up")
+        else:
+            row, broken = _measure_safely(case, batch, execution, arguments, peaks)
+            families += [_family_row(case, batch, part) for part in row.pop("families", [])]
+            rows[number - 1] = row
+        write_table(folder, "training", rows)
+        write_table(folder, "training_families", families)
+        print(f"{number}/{len(chosen)} {case} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    print(row_table(COLUMNS, rows), end="\n\n")
+    print(row_table(FAMILY_COLUMNS, families))
+    print(f"\n{folder}")
+    return 0 if any(row["step_ms"] for row in rows) else 1
+
+
+def _measure_safely(
+    case: Case, batch: int, execution: str, arguments: argparse.Namespace, peaks: Row
+) -> tuple[Row, str]:
+    """The row, and why no further row can be measured in this process (nothing, one hopes)."""
+    trace = None
+    if arguments.trace:
+        name = "-".join((case.preset, case.attention, case.precision, case.method)).replace(" ", "_")
+        trace = arguments.trace / f"{name}.json"
+    try:
+        row = measurement.measure(case, batch, execution, arguments.seconds, peaks, trace)
+    except torch.OutOfMemoryError:
+        row = empty_row(case, batch, f"{NOT_MEASURED}: more memory than this GPU has")
+    except Exception as error:
+        row = empty_row(case, batch, failure(error))
+    with contextlib.suppress(Exception):  # it asks the GPU, which may have been broken
+        torch._dynamo.reset()
+    return row, "" if timing.let_go() else BROKEN
+
+
+def _family_row(case: Case, batch: int, part: FamilyTime) -> Row:
+    return {
+        "preset": case.preset, "attention": case.attention, "precision": case.precision, "method": case.method,
+        "batch": batch, "family": part.family, "us_per_step": part.microseconds, "share": part.share,
+        "calls_per_step": part.calls,
+    }  # fmt: skip
