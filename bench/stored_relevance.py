@@ -31,18 +31,18 @@ def stored_relevance(
 
 
 def stored_relevance_map(
-    kind: str, q: Tensor, k: Tensor, v: Tensor, u: Tensor, gradient: Tensor, *, scale: float, clamp: str = "after_mean"
+    kind: str, q: Tensor, k: Tensor, v: Tensor, u: Tensor, grad_out: Tensor, *, scale: float, clamp: str = "after_mean"
 ) -> Tensor:
-    """The mean over heads of relevance times gradient, clamped after the mean or before it."""
+    """The mean over heads of relevance times the gradient of attention, clamped after the mean or before it."""
     order, _ = _ORDERS[kind]
-    q, k, v, u, gradient = (x.permute(order) for x in (q, k, v, u, gradient))
+    q, k, v, u, grad_out = (x.permute(order) for x in (q, k, v, u, grad_out))
     relevance = torch.softmax(scale * (q @ k.mT), -1) * (u @ v.mT) / 2
-    product = relevance * (gradient @ v.mT)
+    product = relevance * (grad_out @ v.mT)
     return product.mean(2).clamp(min=0) if clamp == "after_mean" else product.clamp(min=0).mean(2)
 
 
 def stored_rollout_step(
-    kind: str, row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, gradient: Tensor, **options
+    kind: str, row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, grad_out: Tensor, **options
 ) -> Tensor:
     """``row`` times the identity and the map; ``options`` as of the map."""
-    return row + (row.unsqueeze(2) @ stored_relevance_map(kind, q, k, v, u, gradient, **options)).squeeze(2)
+    return row + (row.unsqueeze(2) @ stored_relevance_map(kind, q, k, v, u, grad_out, **options)).squeeze(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 LARGEST_BOUND = 128
 
 
+def described(times: dict[Setting, float], left_out: dict[Setting, str]) -> Iterator[str]:
+    """A line for each setting that was tried, the fastest first, those that were left out last."""
+    for setting, spent in sorted(times.items(), key=lambda item: item[1]):
+        yield f"{setting}: {spent:.1f} us"
+    for setting, why in left_out.items():
+        yield f"{setting}: left out: {why}"
+
+
 def time_settings(
     table: dict[Any, Any],
     number: int,
@@ -22,8 +30,8 @@ def time_settings(
     call: Callable[[], object],
     result: torch.Tensor,
     milliseconds: int,
-) -> dict[Setting, float]:
-    """Microseconds of each setting that works and gives the numbers of the present one, as ``call`` uses ``table``.
+) -> tuple[dict[Setting, float], dict[Setting, str]]:
+    """Microseconds of each setting that works, as ``call`` uses ``table``, and why each of the others does not.
 
     Args:
         table: of settings; it is left as it was.
@@ -46,16 +54,21 @@ def time_settings(
 
     call()
     expected = result.clone()
-    before, times = dict(table), {}
+    before, times, left_out = dict(table), {}, {}
     try:
         compile_ahead(partial(call_with, setting) for setting in tried)
         for setting in tried:
             use(setting)
             result.fill_(float("nan"))
-            if reason(call) is None and (result - expected).norm() <= 0.01 * expected.norm():
+            refused = reason(call)
+            if refused is not None:
+                left_out[setting] = refused
+            elif not (result - expected).norm() <= 0.01 * expected.norm():
+                left_out[setting] = "other numbers than those of the present setting"
+            else:
                 times[setting] = time_call(call, milliseconds=milliseconds).median
     finally:
         table.clear()
         table.update(before)
     call()
-    return times
+    return times, left_out

@@ -28,17 +28,17 @@ MANY_FRAMES = ((1, 17, 2, 1, 16), (1, 40, 3, 2, 24))
 def inputs(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """q, k, v, u and dO (q and k as views of one packed product), and a carried row for each kind of attention."""
+    """q, k, v (views of one packed product), u and grad_out, and a carried row for each kind of attention."""
     clips, frames, positions, heads, head_dim = shape
     generator = torch.Generator().manual_seed(seed)
     qkv = torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(device, dtype)
-    u, gradient = torch.randn(2, clips, frames, positions, heads, head_dim, generator=generator).to(device, dtype)
+    u, grad_out = torch.randn(2, clips, frames, positions, heads, head_dim, generator=generator).to(device, dtype)
     q, k, v = qkv.unbind(3)
     rows = {
         "temporal": torch.rand(clips, positions, frames, generator=generator).to(device, dtype),
         "spatial": torch.rand(clips, frames, positions, generator=generator).to(device, dtype),
     }
-    return {"q": q, "k": k, "v": v, "u": u, "dO": gradient}, rows
+    return {"q": q, "k": k, "v": v, "u": u, "grad_out": grad_out}, rows
 
 
 def results(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str = "after_mean") -> Results:
@@ -52,11 +52,11 @@ def results(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str = "af
 
 def eager(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str) -> Results:
     """The same in plain PyTorch."""
-    q, k, v, u, gradient = tensors.values()
+    q, k, v, u, grad_out = tensors.values()
     scale = q.shape[-1] ** -0.5
     relevance = stored_relevance(kind, q, k, v, u, scale=scale)
-    attention_map = stored_relevance_map(kind, q, k, v, u, gradient, scale=scale, clamp=clamp)
-    step = stored_rollout_step(kind, row, q, k, v, u, gradient, scale=scale, clamp=clamp)
+    attention_map = stored_relevance_map(kind, q, k, v, u, grad_out, scale=scale, clamp=clamp)
+    step = stored_rollout_step(kind, row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
     return dict(zip(("R_q", "R_k", "R_v"), relevance, strict=True)) | {"map": attention_map, "row": step}
 
 

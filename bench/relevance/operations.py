@@ -30,45 +30,45 @@ def ours(kind: str, which: str, tensors: Tensors, scale: float) -> object:
     """The kernels (on a CPU their reference)."""
     import kernels
 
-    q, k, v, u, gradient, row = (tensors[name] for name in ("q", "k", "v", "u", "dO", "row"))
+    q, k, v, u, grad_out, row = (tensors[name] for name in ("q", "k", "v", "u", "grad_out", "row"))
     if which == "relevance":
         return getattr(kernels, f"{kind}_relevance")(q, k, v, u, scale=scale)
     if which == "map":
-        return getattr(kernels, f"{kind}_relevance_map")(q, k, v, u, gradient, scale=scale)
-    return getattr(kernels, f"{kind}_rollout_step")(row, q, k, v, u, gradient, scale=scale)
+        return getattr(kernels, f"{kind}_relevance_map")(q, k, v, u, grad_out, scale=scale)
+    return getattr(kernels, f"{kind}_rollout_step")(row, q, k, v, u, grad_out, scale=scale)
 
 
 def stored(kind: str, which: str, tensors: Tensors, scale: float) -> object:
     """What a user would write: every matrix of every head in memory."""
     from bench import stored_relevance as plain
 
-    q, k, v, u, gradient, row = (tensors[name] for name in ("q", "k", "v", "u", "dO", "row"))
+    q, k, v, u, grad_out, row = (tensors[name] for name in ("q", "k", "v", "u", "grad_out", "row"))
     if which == "relevance":
         return plain.stored_relevance(kind, q, k, v, u, scale=scale)
     if which == "map":
-        return plain.stored_relevance_map(kind, q, k, v, u, gradient, scale=scale)
-    return plain.stored_rollout_step(kind, row, q, k, v, u, gradient, scale=scale)
+        return plain.stored_relevance_map(kind, q, k, v, u, grad_out, scale=scale)
+    return plain.stored_rollout_step(kind, row, q, k, v, u, grad_out, scale=scale)
 
 
 CONTENDERS: dict[str, Callable[[str, str, Tensors, float], object]] = {"ours": ours, "stored": stored}
 
 
 def inputs(kind: str, clips: int, frames: int, head_dim: int, width: int, device: str) -> Tensors:
-    """Random q, k and v (views of one packed product), u, dO and a row; zeros from ``head_dim`` to ``width``."""
+    """Random q, k and v (views of one packed product), u, grad_out and a row; zeros from ``head_dim`` to ``width``."""
     import torch
 
     generator = torch.Generator(device).manual_seed(0)
     size = (clips, frames + 1, POSITIONS)
     qkv = torch.randn(*size, 3, HEADS, head_dim, generator=generator, device=device)
-    u, gradient = torch.randn(2, *size, HEADS, head_dim, generator=generator, device=device)
+    u, grad_out = torch.randn(2, *size, HEADS, head_dim, generator=generator, device=device)
     groups_and_length = size[1:] if kind == "spatial" else (size[2], size[1])
     row = torch.rand(clips, *groups_and_length, generator=generator, device=device)
-    qkv, u, gradient = (torch.nn.functional.pad(x, (0, width - head_dim)) for x in (qkv, u, gradient))
-    return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "dO": gradient, "row": row}
+    qkv, u, grad_out = (torch.nn.functional.pad(x, (0, width - head_dim)) for x in (qkv, u, grad_out))
+    return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "grad_out": grad_out, "row": row}
 
 
 def floors(kind: str, which: str, clips: int, frames: int, width: int) -> tuple[int, int]:
-    """Bytes that must move, and those of the stored form: attention, gradient (or weight) and relevance too."""
+    """Bytes that must move, and those of the stored form: attention, its gradient (or weight) and relevance too."""
     rows = frames + 1
     tensor = 4 * clips * rows * POSITIONS * HEADS * width
     groups, length = (rows, POSITIONS) if kind == "spatial" else (POSITIONS, rows)

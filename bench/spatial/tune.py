@@ -32,13 +32,14 @@ def tune(
 ) -> Iterator[str]:
     """Time every candidate at ``shape``; last come rows to paste into settings.py.
 
-    A candidate that does not compile, does not fit or does not give the numbers of the present setting is left out.
+    A candidate that does not compile, does not fit or does not give the numbers of the present setting is left out,
+    and the reason is said.
     The two backward kernels are tuned one after the other, each timed together with the other's present setting.
     """
     import torch
     import triton
 
-    from bench.tune import time_settings
+    from bench.tune import described, time_settings
     from kernels.launch import architecture
     from kernels.spatial_attention import settings
 
@@ -50,9 +51,9 @@ def tune(
         number = architecture(qkv)
         for kernel, (call, result) in _calls(qkv, grad_out).items():
             name = f"{kernel}_{bits}"
-            times = time_settings(getattr(settings, name), number, candidates(bits), call, result, milliseconds)
-            for tried, spent in sorted(times.items(), key=lambda item: item[1]):
-                yield f"# {name} D={head_dim} {tried}: {spent:.1f} us"
+            times, others = time_settings(getattr(settings, name), number, candidates(bits), call, result, milliseconds)
+            for line in described(times, others):
+                yield f"# {name} D={head_dim} {line}"
             if times:
                 best.setdefault(name, []).append(f"({head_dim}, {min(times, key=times.get)})")
     where = (

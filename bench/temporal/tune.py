@@ -18,7 +18,7 @@ def tune(head_dim: int, dtype: torch.dtype, milliseconds: int) -> Iterator[str]:
     """Time every candidate setting at the paper's shape; last come rows for ``settings.py``."""
     import torch
 
-    from bench.tune import time_settings
+    from bench.tune import described, time_settings
     from kernels.launch import Setting, architecture
     from kernels.temporal_attention import operator, settings
 
@@ -37,9 +37,9 @@ def tune(head_dim: int, dtype: torch.dtype, milliseconds: int) -> Iterator[str]:
     }  # fmt: skip
     number = architecture(q)
     for which, (call, result) in calls.items():
-        times = time_settings(getattr(settings, f"{form}_{which}"), number, tried, call, result, milliseconds)
-        for setting, spent in sorted(times.items(), key=lambda item: item[1]):
-            yield f"# {form}_{which} {setting}: {spent:.1f} us"
+        times, others = time_settings(getattr(settings, f"{form}_{which}"), number, tried, call, result, milliseconds)
+        for line in described(times, others):
+            yield f"# {form}_{which} {line}"
         if times:
             fastest = min(times, key=times.get)
             where = f"{torch.cuda.get_device_name()}, B=8 T=6 D={head_dim} {mode}: {times[fastest]:.1f} us"

@@ -156,7 +156,9 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
     assert "TFLOP/s" in capsys.readouterr().out
 
 
-def test_tuning_keeps_what_is_right_names_the_fastest_and_leaves_the_tables_alone(without_a_gpu, monkeypatch):
+def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(
+    without_a_gpu, monkeypatch
+):
     """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
     before = {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")}
     tried = [settings.TileSetting(rows, 4, 1, 16) for rows in (64, 32, 16, 128)]
@@ -177,8 +179,12 @@ def test_tuning_keeps_what_is_right_names_the_fastest_and_leaves_the_tables_alon
     spent = iter([30.0, 20.0])
     monkeypatch.setattr(tune, "_calls", calls)
     monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
-    *notes, row = tune.tune(torch.float32, [64], 1, SHAPE, device="cpu")
-    assert len(notes) == 2
+    *timed, refused, wrong, row = tune.tune(torch.float32, [64], 1, SHAPE, device="cpu")
+    assert [note.split(": ")[1] for note in timed] == ["20.0 us", "30.0 us"]
+    assert "rows=32" in refused
+    assert refused.endswith("left out: RuntimeError: out of resource: shared memory")
+    assert "rows=16" in wrong
+    assert wrong.endswith("left out: other numbers than those of the present setting")
     assert row.startswith(
         "FORWARD_32:\n    0: [(64, TileSetting(rows=128, num_warps=4, num_stages=1, max_registers=None"
     )
