@@ -156,9 +156,7 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
     assert "TFLOP/s" in capsys.readouterr().out
 
 
-def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(
-    without_a_gpu, monkeypatch
-):
+def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(without_a_gpu, monkeypatch):
     """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
     before = {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")}
     tried = [settings.TileSetting(rows, 4, 1, 16) for rows in (64, 32, 16, 128)]
