@@ -12,7 +12,7 @@ import torch
 
 # Large enough that no cache holds it, small enough for any GPU.
 COPY_BYTES = 1 << 30
-# What is written between two samples: more than any second-level cache.
+# What is read between two samples: more than any second-level cache holds.
 CACHE_BYTES = 1 << 28
 # No GPU counts faster; one that counts slower waits longer.
 CYCLES_A_SECOND = 2.5e9
@@ -38,7 +38,7 @@ def time_call(function: Callable[[], object], *, milliseconds: int = 100) -> Tim
     that of the GPU alone. A call of a kernel takes the host longer than many a kernel takes the GPU, and most of that
     is the way through PyTorch, which is not the same for everybody who is compared.
     """
-    cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device="cuda")
+    filling = torch.zeros(CACHE_BYTES // 4, device="cuda")
     function()  # compiles what has to be compiled
     torch.cuda.synchronize()
     host: list[float] = []
@@ -52,7 +52,7 @@ def time_call(function: Callable[[], object], *, milliseconds: int = 100) -> Tim
 
     def sample() -> tuple[torch.cuda.Event, torch.cuda.Event]:
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        cache.zero_()
+        filling.sum()  # read, because what is written would still be on its way to memory while the call is timed
         torch.cuda._sleep(wait)
         began.record()
         function()

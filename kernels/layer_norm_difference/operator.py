@@ -22,8 +22,8 @@ LARGEST_CHANNELS = 8192
 PARTIAL_SUMS = 1024
 
 # Not measured; one row of channels to a program, enough warps that a row stays in registers. Bound: padded channels.
-FORWARD = {ANY: [(1024, Setting(rows=1, num_warps=2)), (2048, Setting(1, 4)), (LARGEST_CHANNELS, Setting(1, 8))]}
-BACKWARD = {ANY: [(1024, Setting(rows=1, num_warps=4)), (2048, Setting(1, 8)), (LARGEST_CHANNELS, Setting(1, 16))]}
+FORWARD = {ANY: [(1024, Setting(rows=1, num_warps=1)), (2048, Setting(1, 4)), (LARGEST_CHANNELS, Setting(1, 8))]}
+BACKWARD = {ANY: [(1024, Setting(rows=1, num_warps=2)), (2048, Setting(1, 8)), (LARGEST_CHANNELS, Setting(1, 16))]}
 
 
 def _setting(table: Table[Setting], x: Tensor) -> Setting:

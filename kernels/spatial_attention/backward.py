@@ -68,7 +68,8 @@ def spatial_backward_queries(
         valid = key < positions
         k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
         v_left, v_right = load_rows(v, key * v_position, valid, LEFT, RIGHT, HEAD_DIM)
-        s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)  # [ROWS, COLUMNS]
+        ragged = start + COLUMNS > positions
+        s = scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT, PRECISION)  # [ROWS, COLUMNS]
         a = attention_of(s, scale_log2, offset_of[:, None], factor_of[:, None], q.dtype.element_ty)
         grad_a = product(g_left, tl.trans(v_left), PRECISION)
         if RIGHT > 0:

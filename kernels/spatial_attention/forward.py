@@ -17,12 +17,14 @@ from kernels.tiles import load_rows, locate, product, store_rows, tile_rows
 
 
 @triton.jit
-def scores(q_left, q_right, k_left, k_right, valid, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
-    """``q k^T``, unscaled: [ROWS, COLUMNS], -inf in the columns of keys that are not ``valid``."""
+def scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
+    """``q k^T``, unscaled: [ROWS, COLUMNS], in a ``ragged`` tile -inf in the columns of keys that are not ``valid``."""
     s = product(q_left, tl.trans(k_left), PRECISION)
     if RIGHT > 0:
         s += product(q_right, tl.trans(k_right), PRECISION)
-    return tl.where(valid[None, :], s, float("-inf"))
+    if ragged:  # the last tile alone: elsewhere a tenth of a program's instructions would change nothing
+        s = tl.where(valid[None, :], s, float("-inf"))
+    return s
 
 
 @triton.jit
@@ -72,7 +74,8 @@ def spatial_forward(
         key = tile_rows(start, COLUMNS, WIDE)
         valid = key < positions
         k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
-        s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)  # [ROWS, COLUMNS]
+        ragged = start + COLUMNS > positions
+        s = scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT, PRECISION)  # [ROWS, COLUMNS]
         larger = tl.maximum(largest, tl.max(s, 1) * scale_log2)
         a = tl.exp2(s * scale_log2 - larger[:, None])
         shrink = tl.exp2(largest - larger)
@@ -92,8 +95,8 @@ def spatial_forward(
     else:
         tl.store(offset + group * queries + query, largest + tl.log2(total), mask=query_valid)
     out += (clip * frames + frame) * queries * heads * HEAD_DIM + head * HEAD_DIM
-    o_left = o_left / total[:, None]
-    o_right = o_right / total[:, None]
+    o_left = o_left * factor_of[:, None]
+    o_right = o_right * factor_of[:, None]
     store_rows(out, query * (heads * HEAD_DIM), query_valid, o_left, o_right, LEFT, RIGHT, HEAD_DIM)
 
     if EMIT_ATTENTION:
@@ -102,7 +105,8 @@ def spatial_forward(
             key = tile_rows(start, COLUMNS, WIDE)
             valid = key < positions
             k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
-            s = scores(q_left, q_right, k_left, k_right, valid, RIGHT, PRECISION)
+            ragged = start + COLUMNS > positions
+            s = scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT, PRECISION)
             a = tl.exp2(s * scale_log2 - largest[:, None]) * factor_of[:, None]
             written = query_valid[:, None] & valid[None, :]
             tl.store(attention + (query * positions)[:, None] + key[None, :], a, mask=written)

@@ -19,6 +19,7 @@ from kernels.launch import ANY, Table, TileSetting, choose
 # Bound: head dimension. TileSetting(rows, num_warps, num_stages, columns).
 FORWARD_16 = {
     ANY: [(128, TileSetting(128, 8, 3, 64))],  # not measured, from the resource report
+    89: [(96, TileSetting(128, 8, 3, 64)), (128, TileSetting(128, 8, 2, 64))],  # not measured, resource report
     90: [  # not measured, from the resource report: at 128 registers two programs share a processor
         (64, TileSetting(128, 8, 3, 64)),
         (96, TileSetting(128, 8, 3, 64, max_registers=128)),
@@ -34,7 +35,14 @@ FORWARD_32 = {
     ANY: [(64, TileSetting(128, 8, 2, 32)), (128, TileSetting(64, 8, 2, 16))],  # not measured, resource report
     90: [(128, TileSetting(128, 8, 2, 32))],  # not measured, from the resource report
 }
+_AMPERE_QUERIES = [  # not measured, from the resource report
+    (64, TileSetting(128, 8, 2, 64)),
+    (96, TileSetting(128, 8, 3, 32)),
+    (128, TileSetting(64, 4, 3, 32)),
+]
 BACKWARD_QUERIES_16 = {
+    80: _AMPERE_QUERIES,
+    89: _AMPERE_QUERIES,
     ANY: [(64, TileSetting(128, 8, 2, 64)), (128, TileSetting(128, 8, 3, 32))],  # not measured, resource report
 }
 BACKWARD_QUERIES_32 = {
@@ -42,6 +50,7 @@ BACKWARD_QUERIES_32 = {
     80: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
     90: [  # not measured, from the resource report
         (64, TileSetting(128, 8, 2, 32)),
+        (96, TileSetting(128, 8, 2, 16)),
         (128, TileSetting(64, 8, 2, 16)),
     ],
     100: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
@@ -56,7 +65,11 @@ BACKWARD_KEYS_32 = {
         (96, TileSetting(32, 8, 1, 16)),
         (128, TileSetting(32, 8, 2, 32)),
     ],
-    90: [(64, TileSetting(64, 8, 2, 32)), (128, TileSetting(64, 8, 2, 16))],  # not measured, resource report
+    90: [  # not measured, from the resource report
+        (64, TileSetting(128, 8, 2, 32)),
+        (96, TileSetting(128, 8, 2, 16)),
+        (128, TileSetting(64, 8, 2, 16)),
+    ],
     100: [(64, TileSetting(64, 8, 2, 32)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
 }
 

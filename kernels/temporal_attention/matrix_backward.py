@@ -16,7 +16,8 @@ from kernels.temporal_attention.matrix_forward import (
     block_softmax,
     difference,
     difference_matrix,
-    sum_over_later_frames,
+    summed,
+    summing_matrix,
 )
 from kernels.tiles import halves, load_rows, product, store_rows
 
@@ -71,7 +72,8 @@ def matrix_backward(
         grad_a += product(g_right, tl.trans(v_right))
     grad_a = tl.where(inside, grad_a, 0.0)
     if SELF_SUBTRACT == "telescoped":
-        grad_a = tl.where(inside, sum_over_later_frames(grad_a, frame, position, True), 0.0)
+        ones = summing_matrix(frame, position)
+        grad_a = tl.where(inside, summed(grad_a, tl.trans(ones)), 0.0)
     if EMIT_GRADIENT:
         block = ((clip * positions + position) * heads + head) * (QUERY_FRAMES * FRAMES) + frame * FRAMES
         written = inside & query_valid[:, None] & key_valid[None, :]
@@ -81,7 +83,7 @@ def matrix_backward(
     # grad v
     weights = a
     if SELF_SUBTRACT == "telescoped":
-        weights = sum_over_later_frames(a, frame, position, False)
+        weights = summed(a, ones)
     weights = tl.trans(weights.to(g_left.dtype))
     grad_k_rows = clip * grad_k_clip + head * grad_k_head + frame * grad_k_frame + position * grad_k_position
     left = product(weights, g_left)

@@ -16,15 +16,16 @@ from kernels.tiles import halves, load_rows, product, store_rows
 
 
 @triton.jit
-def sum_over_later_frames(a, frame, position, TRANSPOSED: tl.constexpr):
-    """``a L`` within each block (``a L^T`` where transposed): [ROWS, ROWS] -> [ROWS, ROWS], row 0 apart."""
-    # ones[i, j]: element i of a row counts towards element j of the result
+def summing_matrix(frame, position):
+    """``L``, of which column t sums what stands at frame t and later, row 0 apart: [ROWS, ROWS] of 0 and 1."""
     source, target = frame[:, None], frame[None, :]
-    if TRANSPOSED:
-        counts = (source == target) | ((source >= 1) & (source < target))
-    else:
-        counts = (source == target) | ((target >= 1) & (source > target))
-    ones = (counts & (position[:, None] == position[None, :])).to(tl.float32).to(tl.bfloat16)
+    counts = (source == target) | ((target >= 1) & (source > target))
+    return tl.where(counts & (position[:, None] == position[None, :]), 1.0, 0.0).to(tl.bfloat16)
+
+
+@triton.jit
+def summed(a, ones):
+    """``a ones``, products of float32 and of 0 and 1: [ROWS, ROWS]."""
     high, low = halves(a)
     return product(high, ones) + product(low, ones)
 
@@ -105,7 +106,7 @@ def matrix_forward(
         inside = (position[:, None] == position[None, :]) & query_valid[:, None] & key_valid[None, :]
         tl.store(attention + (block[:, None] + frame[None, :]), a, mask=inside)
     if SELF_SUBTRACT == "telescoped":
-        a = sum_over_later_frames(a, frame, position, False)
+        a = summed(a, summing_matrix(frame, position))
     a = a.to(v_left.dtype)
 
     out_rows = (((clip * QUERY_FRAMES + frame) * positions + position) * heads + head) * HEAD_DIM
