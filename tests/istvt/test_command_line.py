@@ -671,6 +671,14 @@ def test_doctor_warns_when_kernels_is_another_distributions(tmp_path):
     assert "another distribution" in done.stdout
 
 
+def test_doctor_says_what_is_wrong_where_triton_is_not_installed(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kernels"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert main(["doctor"]) == 1
+    assert "kernels         cannot be imported (import of triton halted" in capsys.readouterr().out
+
+
 def test_help_teaches_without_importing_torch():
     code = "import sys; from istvt.command_line import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
     code += "assert 'torch' not in sys.modules"
