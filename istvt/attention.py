@@ -5,7 +5,6 @@ Tokens are [B, F, S, C]; queries, keys and values [B, F, S, N, D], read in place
 
 from __future__ import annotations
 
-import os
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 import kernels
 from dataloading.errors import InputError
+from kernels.launch import interpreted
 from kernels.layer_norm_difference.reference import layer_norm_difference as plain_layer_norm_difference
 from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
 from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
@@ -59,8 +59,8 @@ def resolve_backend(backend: str, device: torch.device) -> str:
 def why_no_triton(device: torch.device) -> str | None:
     """Why the kernels cannot run on `device`; None where they can."""
     if device.type != "cuda":
-        interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-        return None if interpreted else f"needs a CUDA device, not {device.type}; use sdpa or reference"
+        runs = device.type == "cpu" and interpreted()
+        return None if runs else f"needs a CUDA device, not {device.type}; use sdpa or reference"
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_TRITON_CAPABILITY:
         found, needed = (".".join(map(str, pair)) for pair in (capability, OLDEST_TRITON_CAPABILITY))
