@@ -21,6 +21,7 @@ from dataloading.lock import locked
 from dataloading.probe import probe
 from dataloading.sampling import CLIP_FRAMES, why_no_clip
 from dataloading.video import Dataset, Video
+from dataloading.whole_file import replacing
 from dataloading.worker_processes import worker_processes
 
 
@@ -77,7 +78,7 @@ def prepare(
     path = Path(index_path) if index_path is not None else dataset.root / FILE_NAME
     _check_writable(path)
     # The compressions of a set share an index, and a run replaces the file at its end.
-    with locked(_beside(path, "lock"), f"writing {path}; wait for it"):
+    with locked(_lock_file(path), f"writing {path}; wait for it"):
         _cut_off_half_line(path)
         index = FaceIndex.read(path, leave_out_broken=True)
         todo, superseded = _todo(dataset.videos, index, detector, given)
@@ -216,16 +217,14 @@ def _say_what_goes(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
 
 def _rewrite(index: FaceIndex) -> None:
     """One line a video, in place of the whole file or not at all."""
-    partial = _beside(index.path, "partial")
-    with writing(index.path):
-        partial.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
-        os.replace(partial, index.path.resolve())
+    with replacing(index.path) as temporary:
+        temporary.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A hidden file in the directory of the index, which several sets may have a link to."""
+def _lock_file(path: Path) -> Path:
+    """A hidden file in the directory of the index itself, which several sets may have a link to."""
     path = path.resolve()
-    return path.with_name(f".{path.name}.{ending}")
+    return path.with_name(f".{path.name}.lock")
 
 
 def _check_writable(path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 
 from dataloading.errors import InputError
 from dataloading.video import SYNTHETIC_SETTINGS
+from dataloading.whole_file import replacing
 
 from .config import ISTVTConfig
 from .data import SYNTHETIC_MODEL_NOTE
@@ -83,12 +83,10 @@ def save_model(
     values = {name: value for name, value in info.__dict__.items() if name != "checksum"}
     said = json.dumps({**values, "config": info.config.to_dict()}, default=str)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    temporary = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: said, _CHECKSUM_KEY: _checksum(said, tensors)})
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_METADATA_KEY: said, _CHECKSUM_KEY: _checksum(said, tensors)})
     except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"checkpoint {path}: cannot be written ({error})") from error
 
 

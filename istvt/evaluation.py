@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dataloading.errors import InputError, writing
+from dataloading.errors import InputError
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import Dataset
+from dataloading.whole_file import replacing, write_json
 
 from .checkpoint import CheckpointInfo, load_model
 from .crop import difference
@@ -199,17 +199,9 @@ def _explanations(output: Path) -> Faithfulness | None:
         return None  # there is none, or not a whole one
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON, whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    with writing(path):
-        temporary.write_text(json.dumps(values, indent=2, default=str, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-
-
 def write_scores(path: Path, scores: Sequence[VideoScore]) -> None:
     """Write one line a video: name, label, manipulation, probability, verdict, clip probabilities."""
-    with writing(path), path.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "label", "manipulation", "probability_fake", "verdict", "clip_probabilities"])
         for score in scores:

@@ -46,8 +46,9 @@ def experiment(output: Path, console: Console, documents: Path | None = None, re
     from dataloading import read_dataset
     from dataloading.prepare import prepare
     from dataloading.synthetic import synthesize
+    from dataloading.whole_file import write_json
 
-    from .evaluation import evaluate_checkpoint, write_json
+    from .evaluation import evaluate_checkpoint
     from .explanation_experiment import measure_explanations, section, write_documents, write_section
     from .training import train
     from .versions import versions

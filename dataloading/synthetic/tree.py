@@ -16,6 +16,7 @@ from dataloading.errors import InputError
 from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
 from dataloading.video import SYNTHETIC_SETTINGS
+from dataloading.whole_file import write_json
 from dataloading.worker_processes import worker_processes
 
 GENERATOR_VERSION = 5
@@ -93,8 +94,9 @@ def synthesize(
     _check(settings, workers)
     pairs = _pairs_by_split(identities, videos_per_identity, splits)
     _claim(root, settings)
+    (root / "splits").mkdir(exist_ok=True)
     for name, members in pairs.items():
-        _write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
+        write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
     tasks = list(_tasks(root, pairs, settings))
     missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
     _write_all(missing, workers, progress)
@@ -169,14 +171,7 @@ def _claim(root: Path, settings: dict) -> None:
     if root.exists() and any(root.iterdir()):
         raise InputError(f"{root} holds files that are no synthetic set; choose an empty or a new directory.")
     root.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, settings)
 
 
 def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: dict) -> Iterator[_Task]:

@@ -48,8 +48,9 @@ def run(options: Namespace, console: Console) -> int:
     model_file(options.checkpoint)
     files, left_out = video_files(options.videos)
     with starting(console):
+        from dataloading.whole_file import write_json
+
         from ..checkpoint import load_model
-        from ..evaluation import write_json
         from ..output import output_directory
         from ..precision import pick_device
         from ..prediction import predict

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
+
+from dataloading.whole_file import replacing, write_json
 
 from .faithfulness import Faithfulness, Localization
 
@@ -18,12 +18,11 @@ def write_faithfulness(result: Faithfulness, out: str | Path) -> dict[str, Path]
     out.mkdir(parents=True, exist_ok=True)
     files = {kind: out / f"faithfulness.{suffix}" for kind, suffix in (("data", "json"), ("table", "md"))}
     files["plot"] = out / "faithfulness.svg"
-    files["table"].write_text(faithfulness_table(result))
+    with replacing(files["table"]) as temporary:
+        temporary.write_text(faithfulness_table(result))
     write_plot(result, files["plot"])
     # The last: who finds it takes the measurement as whole, and shows the plot.
-    temporary = out / "faithfulness.json.partial"
-    temporary.write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, files["data"])
+    write_json(files["data"], result.to_dict())
     return files
 
 
@@ -86,7 +85,8 @@ def write_plot(result: Faithfulness, path: Path) -> None:
         axes.set(xlabel="hottest pixels removed (%)", ylabel=title, ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, metadata={"Date": None})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def _shares(kinds: list[Localization], field: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from dataloading.face_index import FaceEntry, FaceIndex
 from dataloading.faces import make_detector
 from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import CLASSES, FAKE, Video
+from dataloading.whole_file import write_json
 from istvt import heatmap
 from istvt.checkpoint import CheckpointInfo, load_model
 from istvt.crop import choose_crop, difference
@@ -288,9 +287,7 @@ def _write(
     advance("drawing", 3, 4)
     data = summary(drawing, settings, skipped) | {"notes": list(notes)}
     files["data"] = out / "explanation.json"
-    temporary = out / "explanation.json.partial"
-    temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, files["data"])
+    write_json(files["data"], data)
     files["page"] = out / "explanation.html"
     page.write_page(files["page"], data, files, drawing.timeline)
     advance("drawing", 4, 4)

@@ -119,7 +119,7 @@ def test_a_second_run_keeps_what_is_there_and_makes_again_only_what_is_missing(t
     assert (again.written, again.already_there) == (0, VIDEOS)
     flicker = root / "manipulated_sequences/flicker/c23/videos"
     (flicker / "000_001.mp4").unlink()
-    (flicker / ".000_001.mp4.part").write_bytes(b"what a killed run was writing")
+    (flicker / ".000_001.mp4.partial").write_bytes(b"what a killed run was writing")
     (root / "manipulated_sequences/blend/masks/videos/003_002.mp4").unlink()
     repaired = synthesize(root, **SETTINGS)
     assert (repaired.written, repaired.already_there) == (2, VIDEOS - 2)
