@@ -11,9 +11,10 @@ import torch
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip
 from dataloading.video import CLASSES
+from istvt.evaluation_mode import in_evaluation_mode
 from istvt.model import ISTVT
 
-from .explanation import DEFAULT_STABILIZER, explain, in_evaluation_mode
+from .explanation import DEFAULT_STABILIZER, explain
 
 
 @dataclass

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataloading.errors import InputError
+from istvt.evaluation_mode import in_evaluation_mode
 from istvt.model import ISTVT
 from kernels.relevance import Stabilizer
 from kernels.relevance.interface import CLAMPS
@@ -181,18 +181,6 @@ def checked_stabilizer(stabilizer: Any) -> Stabilizer:
     if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number < float("inf"):
         raise InputError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
     return float(number)
-
-
-@contextmanager
-def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode for the while; afterwards each of its parts is in its own mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 
 from dataloading.decode import decode_frames
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry, FaceIndex
+from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
-from dataloading.sampling import Clip, evaluation_clips
-from dataloading.video import CLASSES, FAKE, Video
+from dataloading.sampling import Clip
+from dataloading.video import CLASSES, FAKE
 from dataloading.whole_file import write_json
 from istvt import heatmap
 from istvt.checkpoint import CheckpointInfo, load_model
@@ -23,7 +23,7 @@ from istvt.metrics import VideoScore
 from istvt.model import ISTVT
 from istvt.output import output_directory
 from istvt.prediction import face_entry, rarely_seen
-from istvt.scoring import ScoredClips, score_clips
+from istvt.scoring import ScoredClips, score_video
 
 from . import page, pictures
 from .clips import ExplainedClip, explain_clips
@@ -118,8 +118,15 @@ def explain_video(
         about_crop = difference(info.detectors, [face.detector])
     notes = [*notes, *info.caveats, *filter(None, [about_crop, rarely_seen(face)])]
     output_directory(out)
-    scored = _scored(model, video, face, clips_scored, batch_size, workers, advance)
-    score = scored.videos()[0]
+    score, scored = score_video(
+        model,
+        video,
+        face,
+        clips=clips_scored,
+        batch_size=batch_size,
+        workers=workers,
+        advance=lambda done, total: advance("scoring clips", done, total),
+    )
     target = score.verdict if target == "verdict" else target
     chosen = telling_clips(scored, target, clips_explained)
     skipped: list[tuple[Clip, str]] = []
@@ -174,27 +181,6 @@ def _loaded(checkpoint: str | Path | ISTVT, device: str) -> tuple[ISTVT, Checkpo
     if isinstance(checkpoint, ISTVT):
         return checkpoint, CheckpointInfo(checkpoint.config), "model"
     return *load_model(checkpoint, device), str(checkpoint)
-
-
-def _scored(
-    model: ISTVT, video: Path, face: FaceEntry, count: int, batch_size: int, workers: int, advance: Callable
-) -> ScoredClips:
-    """The score of clips evenly spread over the whole video."""
-    item = Video(video, 0, "unlabelled", None, face.video, face.video)
-    clips = evaluation_clips([item], FaceIndex({face.video: face}), model.config.frames, count, None)
-    if clips.skipped:
-        raise InputError(clips.skipped[0].reason)
-    done = 0
-
-    def count_up(more: int) -> None:
-        nonlocal done
-        done += more
-        advance("scoring clips", done, len(clips))
-
-    scored = score_clips(model, clips, batch_size=batch_size, workers=workers, advance=count_up)
-    if not scored.clips:
-        raise InputError(scored.skipped[0][1])
-    return scored
 
 
 class _Drawing:
