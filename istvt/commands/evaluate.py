@@ -11,8 +11,9 @@ from rich.console import Console
 from dataloading.errors import InputError
 
 from ..config import ISTVTConfig
+from ..progress import progress_bar
 from ..settings import DataSettings
-from .console import progress_bar, starting
+from .console import starting
 from .options import add_checkpoint, add_device, check_device_name
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from dataloading.errors import InputError
 
 from ..config import ISTVTConfig
-from .console import progress_bar, say_doubts, starting
+from ..progress import progress_bar
+from .console import say_doubts, starting
 from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 
 

@@ -13,8 +13,9 @@ from rich.markup import escape
 from dataloading.errors import InputError
 
 from ..config import ISTVTConfig
+from ..progress import progress_bar
 from . import PROBLEM_FOUND
-from .console import counted, progress_bar, say_doubts, starting
+from .console import counted, say_doubts, starting
 from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 
 
