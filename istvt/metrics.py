@@ -17,13 +17,13 @@ from dataloading.errors import InputError
 from dataloading.video import CLASSES, FAKE, REAL
 from istvt.intervals import area_interval, resample_counts, wilson_interval
 from istvt.ranking import Ranking, without_collinear_points
+from istvt.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from dataloading.sampling import Clip
 
-DEFAULT_THRESHOLD = 0.5
 CONFIDENCE = 0.95
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -64,11 +64,11 @@ class VideoScore:
     @property
     def verdict(self) -> str:
         """``"fake"`` where the probability is above one half, as a positive logit means fake; ``"real"`` elsewhere."""
-        return self.verdict_at(DEFAULT_THRESHOLD)
+        return verdict_of(self.probability)
 
     def verdict_at(self, threshold: float) -> str:
         """``"fake"`` where the probability is above ``threshold``, ``"real"`` elsewhere."""
-        return CLASSES[int(self.probability > threshold)]
+        return verdict_of(self.probability, threshold)
 
     def is_right(self, threshold: float = DEFAULT_THRESHOLD) -> bool:
         """Whether the verdict agrees with the label."""
@@ -211,7 +211,7 @@ def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
     if logits.shape != (len(clips),):
         raise InputError(f"logits must hold one number for each of the {len(clips)} clips, got shape {logits.shape}")
     check_finite(clips, logits)
-    probabilities = np.exp(-np.logaddexp(0.0, -logits))
+    probabilities = probability_of(logits)
     gathered: dict[tuple[str, str], list[int]] = {}
     for position, clip in enumerate(clips):
         gathered.setdefault((clip.video.name, str(clip.video.path)), []).append(position)

@@ -24,6 +24,7 @@ from istvt.model import ISTVT
 from istvt.output import output_directory
 from istvt.prediction import face_entry, rarely_seen
 from istvt.scoring import ScoredClips, score_video
+from istvt.verdict import probability_of
 
 from . import page, pictures
 from .clips import ExplainedClip, explain_clips
@@ -205,7 +206,7 @@ class _Drawing:
         self.scale_note = f"from the coldest to the hottest cell of the {normalization}, however near they are"
         self.fps = face.fps or 25.0
         middles = [float(np.mean(clip.frames) + 0.5) / self.fps for clip in scored.clips]
-        probabilities = (1 / (1 + np.exp(-np.clip(scored.logits, -700, 700)))).tolist()
+        probabilities = probability_of(scored.logits).tolist()
         by_time = sorted(zip(middles, probabilities, strict=True))
         self.timeline = pictures.Timeline(
             [middle for middle, _ in by_time],
