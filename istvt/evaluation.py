@@ -20,8 +20,10 @@ from dataloading.whole_file import replacing, write_json
 from .checkpoint import CheckpointInfo, load_model
 from .crop import difference
 from .data import SYNTHETIC_NOTE, open_dataset, split_videos
-from .explain.faithfulness import Faithfulness
-from .explain.faithfulness_average import from_dict
+from .explain.explanation import DEFAULT_STABILIZER
+from .explain.faithfulness import Faithfulness, evaluate_explanations
+from .explain.faithfulness_report import PLOT, read_faithfulness, write_faithfulness
+from .explain.removal import Fill
 from .metrics import Evaluation, VideoScore, evaluate
 from .model_file import FILE_NAME as MODEL_FILE
 from .model_file import model_file
@@ -32,8 +34,8 @@ from .scoring import ScoredClips, score_clips
 from .settings import DataSettings
 from .versions import versions
 
-FIGURES = "evaluation.json"
-EXPLANATIONS = "explanations"
+FIGURES, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
+EXPLANATIONS = "explanations"  # the directory beside them
 
 
 @dataclass
@@ -118,9 +120,9 @@ def evaluate_checkpoint(
     said = {"checkpoint": str(model_file(checkpoint).resolve()), "evaluated": evaluated}
     said |= {"skipped": skipped, "notes": notes}
     write_json(output / FIGURES, {**evaluation.to_dict(), **said})
-    write_scores(output / "scores.csv", scores)
+    write_scores(output / SCORES, scores)
     report = write_report(
-        output / "report.html",
+        output / REPORT,
         evaluation=evaluation,
         scores=scores,
         history=read_history(checkpoint),
@@ -134,9 +136,54 @@ def evaluate_checkpoint(
     )
     if foreign := foreign_explanations(output, evaluated):
         say_of_explanations(report, f"{foreign}.")
-    elif measured := _explanations(output):
-        add_explanations(report, measured, output / EXPLANATIONS / "faithfulness.svg")
+    elif measured := read_faithfulness(output / EXPLANATIONS):
+        add_explanations(report, measured, output / EXPLANATIONS / PLOT)
     return EvaluationResult(evaluation, scores, skipped, report, notes)
+
+
+def evaluate_checkpoint_explanations(
+    checkpoint: str | Path,
+    data: DataSettings,
+    output: str | Path,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,),
+    fill: Fill = "surroundings",
+    clips_per_video: int | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> tuple[Faithfulness, dict[str, Path]]:
+    """Measure how faithful each explanation of a checkpoint is, and write it as `write_faithfulness` does.
+
+    Args:
+        checkpoint, data, split, device: as for `evaluate_checkpoint`.
+        output: directory of what is written.
+        stabilizers, fill: of `istvt.explain.faithfulness.evaluate_explanations`.
+        clips_per_video: as many as `data` has evaluated, if None.
+        advance: called with (clips done, clips in all).
+
+    Returns:
+        The measurement, and its files by kind: data, table, plot.
+
+    Raises:
+        InputError: the checkpoint, the data or an argument cannot be used.
+    """
+    model, info = load_model(checkpoint, pick_device(device))
+    dataset, index = open_dataset(data)
+    measured = evaluate_explanations(
+        model,
+        dataset,
+        index,
+        split=split,
+        stabilizers=stabilizers,
+        fill=fill,
+        clips_per_video=clips_per_video or data.evaluation_clips,
+        decoder=data.decoder,
+        workers=data.workers,
+        advance=advance,
+    )
+    measured.evaluated = evaluated_set(info, data, split)
+    return measured, write_faithfulness(measured, output)
 
 
 def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> dict[str, Any]:
@@ -185,18 +232,10 @@ def foreign_explanations(output: Path, evaluated: dict[str, Any]) -> str | None:
     """The sentence that says that the explanations in `output` are not of what is evaluated; None where they are."""
     if not (output / EXPLANATIONS).exists():
         return None
-    measured = _explanations(output)
+    measured = read_faithfulness(output / EXPLANATIONS)
     if measured and measured.evaluated == evaluated:
         return None
     return f"{output / EXPLANATIONS} holds explanations that are not known to be of this model and these videos"
-
-
-def _explanations(output: Path) -> Faithfulness | None:
-    """The measurement of explanations that is kept beside an evaluation."""
-    try:
-        return from_dict(json.loads((output / EXPLANATIONS / "faithfulness.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # there is none, or not a whole one
 
 
 def write_scores(path: Path, scores: Sequence[VideoScore]) -> None:

@@ -94,7 +94,7 @@ def run(options: Namespace, console: Console) -> int:
             console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nreport: {result.report}", soft_wrap=True)
     if options.explain:
-        _measure_explanations(options, output, console)
+        _measure_explanations(options, data, output, console)
     return 0
 
 
@@ -118,20 +118,13 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     return output
 
 
-def _measure_explanations(options: Namespace, output: Path, console: Console) -> None:
+def _measure_explanations(options: Namespace, data: DataSettings, output: Path, console: Console) -> None:
     """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
-    from ..checkpoint import load_model
-    from ..data import open_dataset
-    from ..evaluation import EXPLANATIONS, evaluated_set
+    from ..evaluation import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
     from ..explain import DEFAULT_STABILIZER
-    from ..explain.faithfulness import evaluate_explanations
-    from ..explain.faithfulness_report import faithfulness_table, write_faithfulness
-    from ..precision import pick_device
+    from ..explain.faithfulness_report import faithfulness_table
     from ..report import add_explanations
 
-    data = DataSettings(**options.data.as_dict())
-    model, info = load_model(options.checkpoint, pick_device(options.device))
-    dataset, index = open_dataset(data)
     console.print(
         "now the explanations: every clip is explained by each method and scored again with pixels removed, which "
         "takes many times as long",
@@ -139,20 +132,16 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
         soft_wrap=True,
     )
     with progress_bar(console, "explaining clips") as update:
-        result = evaluate_explanations(
-            model,
-            dataset,
-            index,
+        measured, written = evaluate_checkpoint_explanations(
+            options.checkpoint,
+            data,
+            output / EXPLANATIONS,
             split=options.split,
+            device=options.device,
             stabilizers=options.stabilizers or (DEFAULT_STABILIZER,),
             fill=options.fill or "surroundings",
-            clips_per_video=data.evaluation_clips,
-            decoder=data.decoder,
-            workers=data.workers,
             advance=update,
         )
-    result.evaluated = evaluated_set(info, data, options.split)
-    written = write_faithfulness(result, output / EXPLANATIONS)
-    add_explanations(output / "report.html", result, written["plot"])
-    console.print(faithfulness_table(result), markup=False, highlight=False, soft_wrap=True)
+    add_explanations(output / REPORT, measured, written["plot"])
+    console.print(faithfulness_table(measured), markup=False, highlight=False, soft_wrap=True)
     console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)

@@ -119,6 +119,26 @@ class Faithfulness:
         """As JSON-able values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Faithfulness:
+        """What `to_dict` gave, also after it was JSON; a KeyError or TypeError where it gave something else."""
+
+        def localizations(parts: dict[str, Any]) -> dict[str, Localization]:
+            return {kind: Localization(**part) for kind, part in parts.items()}
+
+        orderings = [
+            OrderingResult(
+                **{
+                    **item,
+                    "ordering": Ordering(**item["ordering"]),
+                    "localization": localizations(item["localization"]),
+                    "by_manipulation": {name: localizations(part) for name, part in item["by_manipulation"].items()},
+                }
+            )
+            for item in values["orderings"]
+        ]
+        return cls(**{**values, "orderings": orderings, "skipped": [tuple(item) for item in values["skipped"]]})
+
 
 def orderings_of(
     methods: Sequence[str] = METHODS, stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,)
