@@ -26,6 +26,7 @@ from .config import ISTVTConfig
 from .data import SYNTHETIC_MODEL_NOTE
 from .model import ISTVT
 from .model_file import model_file
+from .state_dict_misfits import misfits
 
 _METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
 
@@ -141,15 +142,6 @@ def _checksum(said: str, tensors: Mapping[str, torch.Tensor]) -> str:
 
 def load_weights(model: ISTVT, state: dict[str, torch.Tensor], source: str) -> None:
     """Fill `model` from `state`; what does not fit is named in one sentence that begins with `source`."""
-    wanted = model.state_dict()
-    problems = [f"{name} is missing" for name in wanted if name not in state]
-    problems += [f"{name} is not in this model" for name in state if name not in wanted]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise InputError(f"{source}: is of another configuration: {shown}")
+    if problems := misfits(state, model.state_dict()):
+        raise InputError(f"{source}: is of another configuration: {problems}")
     model.load_state_dict(state)
