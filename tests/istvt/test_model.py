@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig, preset
-from istvt.config import ATTENTIONS, entry_flow_size
+from istvt.config import ATTENTIONS, entry_flow_sizes
 
 TINY = ISTVTConfig(frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
 
@@ -38,7 +38,7 @@ def test_any_frame_count_image_size_and_batch_works(frames, image_size, batch):
     config = replace(TINY, frames=frames, image_size=image_size)
     model = ISTVT(config).eval()
     tokens = model.tokenize(clips_for(config, batch))
-    side = entry_flow_size(image_size)
+    side = entry_flow_sizes(image_size)[-1]
     assert tokens.shape == (batch, frames + 1, side * side + 1, 16)
     assert model.encode(tokens).shape == tokens.shape
     assert model(clips_for(config, batch)).shape == (batch,)
