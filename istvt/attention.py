@@ -5,8 +5,6 @@ Tokens are [B, F, S, C]; queries, keys and values [B, F, S, N, D], read in place
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,8 +16,7 @@ from kernels.layer_norm_difference.reference import layer_norm_difference as pla
 from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
 from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
 
-Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
-BACKENDS: tuple[str, ...] = get_args(Backend)
+from .config import BACKENDS
 
 # The kernels use instructions (asynchronous copies, bfloat16 and tf32 tensor cores) that Ampere introduced.
 OLDEST_TRITON_CAPABILITY = (8, 0)

@@ -12,6 +12,10 @@ Attention = Literal[
 ]
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
+# Who computes attention; it decides nothing about the model, which any of them runs.
+Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
 
 @dataclass(frozen=True)
 class ISTVTConfig:

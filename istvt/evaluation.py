@@ -20,10 +20,9 @@ from dataloading.whole_file import replacing, write_json
 from .checkpoint import CheckpointInfo, load_model
 from .crop import difference
 from .data import SYNTHETIC_NOTE, open_dataset, split_videos
-from .explain.explanation import DEFAULT_STABILIZER
 from .explain.faithfulness import Faithfulness, evaluate_explanations
 from .explain.faithfulness_report import PLOT, read_faithfulness, write_faithfulness
-from .explain.removal import Fill
+from .explanation_settings import DEFAULT_STABILIZER, Fill
 from .metrics import Evaluation, VideoScore, evaluate
 from .model_file import FILE_NAME as MODEL_FILE
 from .model_file import model_file

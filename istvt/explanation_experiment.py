@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from .document import replace_section
-from .explain.explanation import DEFAULT_STABILIZER
 from .explain.faithfulness import RANDOM, Faithfulness, OrderingResult
 from .explain.faithfulness_average import average
 from .explain.faithfulness_report import PLOT, faithfulness_table, read_faithfulness, write_plot
+from .explanation_settings import DEFAULT_STABILIZER
 from .progress import progress_bar
 from .settings import DataSettings
 

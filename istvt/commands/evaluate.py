@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from dataloading.errors import InputError
+from dataloading.video import SPLITS
 
 from ..config import ISTVTConfig
+from ..explanation_settings import DEFAULT_STABILIZER, Fill
 from ..progress import progress_bar
-from ..settings import DataSettings
+from ..settings import DataSettings, Precision
 from .console import starting
 from .options import add_checkpoint, add_device, check_device_name
 
@@ -28,8 +30,8 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         help="directory; default: in the run, or beside a .safetensors file, evaluation/ for the test split of the "
         "data set that was trained on, and evaluation-SET-SPLIT/ for anything else",
     )
-    parser.add_argument("--split", choices=["train", "val", "test"], default="test")
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
@@ -41,7 +43,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     parser.add_argument(
         "--fill",
-        type=Literal["surroundings", "grey"] | None,
+        type=Fill | None,
         default=None,
         help="with --explain: what stands where pixels were removed, surroundings if not given; grey can look forged",
     )
@@ -121,7 +123,6 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
 def _measure_explanations(options: Namespace, data: DataSettings, output: Path, console: Console) -> None:
     """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
     from ..evaluation import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
-    from ..explain import DEFAULT_STABILIZER
     from ..explain.faithfulness_report import faithfulness_table
     from ..report import add_explanations
 

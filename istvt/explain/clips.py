@@ -11,10 +11,11 @@ import torch
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip
 from istvt.evaluation_mode import in_evaluation_mode
+from istvt.explanation_settings import DEFAULT_STABILIZER
 from istvt.model import ISTVT
 from istvt.verdict import probability_of, verdict_of
 
-from .explanation import DEFAULT_STABILIZER, explain
+from .explanation import explain
 
 
 @dataclass

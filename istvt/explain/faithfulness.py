@@ -26,14 +26,15 @@ from dataloading.probe import probe
 from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import CLASSES, FAKE, Dataset
 from istvt import heatmap
+from istvt.explanation_settings import DEFAULT_STABILIZER, FILLS, METHODS, Fill
 from istvt.intervals import wilson_interval
 from istvt.metrics import check_finite
 from istvt.model import ISTVT
 from istvt.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
 
 from .clips import explain_batch, logits_of
-from .explanation import DEFAULT_STABILIZER, METHODS, checked_stabilizer
-from .removal import FILLS, Fill, remove
+from .explanation import checked_stabilizer
+from .removal import remove
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3)
 RANDOM = "random"

@@ -19,6 +19,7 @@ from dataloading.whole_file import write_json
 from istvt import heatmap
 from istvt.checkpoint import CheckpointInfo, load_model
 from istvt.crop import choose_crop, difference
+from istvt.explanation_settings import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
 from istvt.metrics import VideoScore
 from istvt.model import ISTVT
 from istvt.output import output_directory
@@ -28,7 +29,7 @@ from istvt.verdict import probability_of
 
 from . import page, pictures
 from .clips import ExplainedClip, explain_clips
-from .explanation import DEFAULT_RULES, DEFAULT_STABILIZER, RULES, TARGETS, checked_settings
+from .explanation import checked_settings
 
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip
@@ -72,7 +73,7 @@ def explain_video(
     stabilizer: float | str = DEFAULT_STABILIZER,
     clamp: str = "after_mean",
     order: str = "last_block_first",
-    normalization: heatmap.Normalization = "clip",
+    normalization: Normalization = "clip",
     device: str = "cpu",
     batch_size: int = 4,
     workers: int = 2,
@@ -159,7 +160,7 @@ def telling_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
 
 
 def _check(target: str, normalization: str, clips_explained: int) -> None:
-    choices = {"target": (target, ("verdict", *TARGETS)), "normalization": (normalization, heatmap.NORMALIZATIONS)}
+    choices = {"target": (target, ("verdict", *TARGETS)), "normalization": (normalization, NORMALIZATIONS)}
     for argument, (value, expected) in choices.items():
         if value not in expected:
             raise InputError(f"{argument} is {value!r}; expected one of {', '.join(expected)}")
@@ -195,7 +196,7 @@ class _Drawing:
         score: VideoScore,
         explained: Sequence[ExplainedClip],
         target: str,
-        normalization: heatmap.Normalization,
+        normalization: Normalization,
     ) -> None:
         self.video, self.face, self.score, self.explained, self.target = video, face, score, explained, target
         self.heat = [
