@@ -34,6 +34,7 @@ _DALI_ON_GPU = {
     "mjpeg": (64, 64),
 }
 
+AHEAD = 2  # batches prepared, beyond the one that is being made
 # Position of a clip, and what was read of it or why it could not be.
 Loaded = tuple[int, Sample | str]
 
@@ -77,7 +78,6 @@ class ClipLoader:
         decoder: str = "auto",
         seed: int = 0,
         workers: int = 2,
-        prefetch: int = 2,
     ):
         """Checks its arguments; nothing is decoded yet.
 
@@ -92,7 +92,6 @@ class ClipLoader:
                 on a GPU if it can decode every readable video of the list, else PyAV.
             seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
             workers: Threads that read and decode, and threads of the DALI graph.
-            prefetch: Batches prepared ahead, beyond the one that is being made.
 
         Raises:
             InputError: An argument is out of range, DALI is missing, or ``decoder="dali"`` and a video is not for it.
@@ -110,7 +109,7 @@ class ClipLoader:
         self.device = _existing_device(device)
         self.decoder = choose_decoder(decoder, (clip.video.path for clip in clips), self.device)
         self.skipped: list[tuple[Clip, str]] = []
-        self._workers, self._prefetch = workers, prefetch
+        self._workers = workers
         self._passes = 0
 
     def __len__(self) -> int:
@@ -120,7 +119,7 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.skipped = []
         self._passes += 1
-        return _in_background(self._batches(self._passes, self.skipped), self._prefetch)
+        return _in_background(self._batches(self._passes, self.skipped), AHEAD)
 
     def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
         """The work of one epoch."""
@@ -128,9 +127,7 @@ class ClipLoader:
         groups = _same_video(self.clips, self.batch_size)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="clip") as threads:
             try:
-                loads = _run_ahead(
-                    threads, lambda group: self._load(group, epoch), groups, self._prefetch * self.batch_size
-                )
+                loads = _run_ahead(threads, lambda group: self._load(group, epoch), groups, AHEAD * self.batch_size)
                 while loaded := list(islice(loads, self.batch_size)):
                     batch = self._finish(loaded, graph, skipped)
                     if batch is not None:
@@ -300,7 +297,7 @@ def _run_ahead(
 
 def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
     """The same items, made in a thread that runs up to ``ahead`` items in front; its errors are raised here."""
-    ready: queue.Queue = queue.Queue(maxsize=max(ahead, 1))
+    ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
     def produce() -> None:

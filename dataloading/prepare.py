@@ -35,7 +35,6 @@ def prepare(
     workers: int = 2,
     replace: bool = False,
     before: Callable[[], None] | None = None,
-    index_path: str | Path | None = None,
     progress: bool = True,
 ) -> FaceIndex:
     """Finds the main face of every video and writes the face index.
@@ -57,7 +56,6 @@ def prepare(
         replace: Do again the videos whose boxes in the index are of another kind than those asked for here (of another
             detector, or whole pictures). Without it a set that has such videos is refused: they may have taken hours.
         before: Called once, when all arguments are found right and before the first video.
-        index_path: The index file, where it cannot be written beside the set.
         progress: Show a progress bar and a summary on standard error.
 
     Returns:
@@ -75,7 +73,7 @@ def prepare(
     given = read_boxes(boxes, dataset) if boxes is not None else {}
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
-    path = Path(index_path) if index_path is not None else dataset.root / FILE_NAME
+    path = dataset.root / FILE_NAME
     _check_writable(path)
     # The compressions of a set share an index, and a run replaces the file at its end.
     with locked(_lock_file(path), f"writing {path}; wait for it"):
@@ -230,11 +228,10 @@ def _lock_file(path: Path) -> Path:
 def _check_writable(path: Path) -> None:
     """The index file is there when this is done, if only an empty one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
     except OSError as error:
         raise InputError(
-            f"The face index {path} cannot be written ({error.strerror}); expected a place to write (index_path)."
+            f"The face index {path} cannot be written ({error.strerror}); expected a data set that may be written to."
         ) from error
 
 

@@ -18,7 +18,7 @@ from dataloading.video import Dataset
 from dataloading.whole_file import replacing, write_json
 
 from .checkpoint import CheckpointInfo, load_model
-from .crop import difference
+from .crop import crop_difference
 from .data import SYNTHETIC_NOTE, open_dataset, split_videos
 from .explain.faithfulness import Faithfulness, evaluate_explanations
 from .explain.faithfulness_report import PLOT, read_faithfulness, write_faithfulness
@@ -264,7 +264,7 @@ def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
 
 def _notes(info: CheckpointInfo, scored: ScoredClips, dataset: Dataset, detectors: Sequence[str]) -> list[str]:
     notes = list(dataset.notes)
-    if (crops := difference(info.detectors, detectors)) is not None:
+    if (crops := crop_difference(info.detectors, detectors)) is not None:
         notes.append(crops)
     if info.decoder and scored.decoder and info.decoder != scored.decoder:
         notes.append(

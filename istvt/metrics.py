@@ -244,14 +244,14 @@ def check_finite(clips: Sequence[Clip], logits: np.ndarray) -> None:
         )
 
 
-def epoch_metrics(scores: Sequence[VideoScore], threshold: float = DEFAULT_THRESHOLD) -> dict[str, float | None]:
+def epoch_metrics(scores: Sequence[VideoScore]) -> dict[str, float | None]:
     """Figures by video without intervals, cheap enough for every epoch.
 
     Returns:
         accuracy, precision, recall, f1, loss and auc; None where a figure is undefined (``evaluate`` says why).
     """
     samples = _video_samples(_checked(scores))
-    figures = _point_figures(samples, threshold)
+    figures = _point_figures(samples, DEFAULT_THRESHOLD)
     return {name: figures[name] for name in ("accuracy", "precision", "recall", "f1", "loss", "auc")}
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _THUMBNAIL = 160
 _JPEG_QUALITY = 82
 _LISTED_VIDEOS = 1000
+_EXAMPLES = 6
 _HEADLINE = {
     "accuracy": "share of videos judged right",
     "auc": "chance that a fake scores above a real video",
@@ -68,10 +69,8 @@ class Example:
     frame_numbers: Sequence[int] | None = None
 
 
-def choose_examples(
-    scores: Sequence[VideoScore], threshold: float = DEFAULT_THRESHOLD, wrong: int = 6, right: int = 6
-) -> list[VideoScore]:
-    """Pick the videos worth looking at: the surest of the wrong verdicts and ordinary right ones.
+def choose_examples(scores: Sequence[VideoScore]) -> list[VideoScore]:
+    """Pick the videos worth looking at: the surest of the wrong verdicts and ordinary right ones, `_EXAMPLES` of each.
 
     Both are taken in turn from the real videos and from each manipulation, so that none crowds out the others. The
     wrong ones come first.
@@ -81,12 +80,12 @@ def choose_examples(
         groups.setdefault(score.manipulation, []).append(score)
     mistakes, ordinary = [], []
     for _, group in sorted(groups.items(), key=lambda item: (item[0] != ORIGINAL, item[0])):
-        missed = [score for score in group if not score.is_right(threshold)]
-        mistakes.append(sorted(missed, key=lambda score: (-abs(score.probability - threshold), score.name)))
-        found = [score for score in group if score.is_right(threshold)]
+        missed = [score for score in group if not score.is_right()]
+        mistakes.append(sorted(missed, key=lambda score: (-abs(score.probability - DEFAULT_THRESHOLD), score.name)))
+        found = [score for score in group if score.is_right()]
         middle = float(np.median([score.probability for score in found])) if found else 0.0
         ordinary.append(sorted(found, key=lambda score, m=middle: (abs(score.probability - m), score.name)))
-    return _in_turn(mistakes)[:wrong] + _in_turn(ordinary)[:right]
+    return _in_turn(mistakes)[:_EXAMPLES] + _in_turn(ordinary)[:_EXAMPLES]
 
 
 def write_report(

@@ -18,7 +18,7 @@ from dataloading.video import CLASSES, FAKE
 from dataloading.whole_file import write_json
 from istvt import heatmap
 from istvt.checkpoint import CheckpointInfo, load_model
-from istvt.crop import choose_crop, difference
+from istvt.crop import choose_crop, crop_difference
 from istvt.explanation_settings import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
 from istvt.metrics import VideoScore
 from istvt.model import ISTVT
@@ -117,7 +117,7 @@ def explain_video(
         crop = choose_crop(info.detectors, detector, detect)
         face, about_crop = face_entry(video, make_detector(crop.detector) if crop.detector else None), crop.note
     else:
-        about_crop = difference(info.detectors, [face.detector])
+        about_crop = crop_difference(info.detectors, [face.detector])
     notes = [*notes, *info.caveats, *filter(None, [about_crop, rarely_seen(face)])]
     output_directory(out)
     score, scored = score_video(

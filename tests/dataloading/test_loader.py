@@ -294,7 +294,7 @@ def test_without_augmentation_the_seed_changes_nothing(tmp_path):
 
 def test_batches_are_prepared_while_the_consumer_works(tmp_path):
     clips = _clips(tmp_path, count=2, clips_per_video=6)
-    loader = ClipLoader(clips, batch_size=2, image_size=32, prefetch=2)
+    loader = ClipLoader(clips, batch_size=2, image_size=32)
     loaded: list[int] = []
     load = loader._load
     loader._load = lambda positions, epoch: loaded.extend(positions) or load(positions, epoch)

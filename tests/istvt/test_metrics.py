@@ -1,5 +1,6 @@
 """Every figure against a second source: scikit-learn, a count by hand, or the equation that defines it."""
 
+import io
 import json
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn import metrics as sklearn_metrics
 
 from dataloading.errors import InputError
@@ -16,7 +18,7 @@ from dataloading.video import Video
 from istvt.intervals import area_interval, resample_counts, wilson_interval
 from istvt.metrics import VideoScore, epoch_metrics, evaluate, score_videos
 from istvt.ranking import Ranking, without_collinear_points
-from istvt.summary import summary_text
+from istvt.summary import summary
 
 
 def video_score(name, label, probability, manipulation=None, clips=None):
@@ -44,6 +46,13 @@ def seed_scores():
     """The seed's test set of 40 real and 40 fake videos, with its 39, 1, 7 and 33 verdicts."""
     counts = [(0, 0.2, 39), (0, 0.8, 1), (1, 0.3, 7), (1, 0.9, 33)]
     return [video_score(f"{label}-{p}-{i}", label, p) for label, p, count in counts for i in range(count)]
+
+
+def printed(evaluation, width=100):
+    """The summary as a terminal of that width shows it."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(summary(evaluation))
+    return console.file.getvalue()
 
 
 def clip_of(folder, start, label=0):
@@ -213,9 +222,9 @@ def test_a_split_of_one_class_says_what_is_undefined_and_never_nan(label, name, 
     assert result.roc is None
     assert result.accuracy.value == float((probability > 0.5) == label)
     written = json.dumps(evaluation.to_dict(), allow_nan=False)
-    printed = summary_text(evaluation)
-    assert f"the split holds only {name} videos" in " ".join(printed.split())
-    assert "nan" not in (written + printed).lower()
+    shown = printed(evaluation)
+    assert f"the split holds only {name} videos" in " ".join(shown.split())
+    assert "nan" not in (written + shown).lower()
     assert epoch_metrics(scores)["auc"] is None
 
 
@@ -313,7 +322,7 @@ def test_the_threshold_moves_verdicts_and_leaves_the_ranking():
     half, high = evaluate(scores, bootstrap=20), evaluate(scores, threshold=0.9, bootstrap=20)
     assert high.videos.recall.value < half.videos.recall.value
     assert high.videos.auc.value == half.videos.auc.value
-    assert "above a probability of 0.9" in " ".join(summary_text(high).split())
+    assert "above a probability of 0.9" in " ".join(printed(high).split())
 
 
 def test_two_thousand_resamples_of_seven_hundred_videos_take_under_two_seconds():
@@ -347,7 +356,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(call, sentence):
 def test_the_terminal_shows_intervals_manipulations_and_clips_within_eighty_columns():
     scores = random_scores(40, 60, manipulations=("Deepfakes", "[b]NeuralT"))
     evaluation = evaluate(scores, bootstrap=100)
-    text = summary_text(evaluation, width=80)
+    text = printed(evaluation, width=80)
     assert max(map(len, text.splitlines())) <= 80
     result = evaluation.videos
     assert f"{result.auc.value:.3f}   {result.auc.low:.3f} to {result.auc.high:.3f}" in text
