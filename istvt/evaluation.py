@@ -23,7 +23,8 @@ from .data import SYNTHETIC_NOTE, open_dataset, split_videos
 from .explain.faithfulness import Faithfulness, evaluate_explanations
 from .explain.faithfulness_report import PLOT, read_faithfulness, write_faithfulness
 from .explanation_settings import DEFAULT_STABILIZER, Fill
-from .metrics import Evaluation, VideoScore, evaluate
+from .figures import Evaluation
+from .metrics import evaluate
 from .model_file import FILE_NAME as MODEL_FILE
 from .model_file import model_file
 from .output import output_directory
@@ -32,6 +33,7 @@ from .report import Example, add_explanations, choose_examples, say_of_explanati
 from .scoring import ScoredClips, score_clips
 from .settings import DataSettings
 from .versions import versions
+from .video_score import VideoScore
 
 FIGURES, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 EXPLANATIONS = "explanations"  # the directory beside them

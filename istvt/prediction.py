@@ -15,9 +15,9 @@ from dataloading.video_files import video_files
 
 from .checkpoint import CheckpointInfo
 from .crop import choose_crop
-from .metrics import VideoScore
 from .model import ISTVT
 from .scoring import score_video
+from .video_score import VideoScore
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from dataloading.errors import InputError
 from dataloading.video import CLASSES, ORIGINAL
 from istvt import plots
 from istvt.document import replace_section
-from istvt.metrics import METRIC_NAMES, Evaluation, VideoScore
+from istvt.figures import METRIC_NAMES, Evaluation
 from istvt.page_template import render, write_page
 from istvt.summary import interval_sentence, verdict_sentence
 from istvt.verdict import DEFAULT_THRESHOLD
+from istvt.video_score import VideoScore
 
 if TYPE_CHECKING:
     from istvt.explain.faithfulness import Faithfulness

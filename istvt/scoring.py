@@ -16,9 +16,9 @@ from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import Video
 
 from .evaluation_mode import in_evaluation_mode
-from .metrics import VideoScore, score_videos
 from .model import ISTVT
 from .precision import autocast
+from .video_score import VideoScore, score_videos
 
 UNLABELLED = "unlabelled"  # the manipulation of a video of which nobody has said whether it is real
 

@@ -28,9 +28,9 @@ from dataloading.video import CLASSES, FAKE, Dataset
 from istvt import heatmap
 from istvt.explanation_settings import DEFAULT_STABILIZER, FILLS, METHODS, Fill
 from istvt.intervals import wilson_interval
-from istvt.metrics import check_finite
 from istvt.model import ISTVT
 from istvt.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
+from istvt.video_score import check_finite
 
 from .clips import explain_batch, logits_of
 from .explanation import checked_stabilizer

@@ -20,12 +20,12 @@ from istvt import heatmap
 from istvt.checkpoint import CheckpointInfo, load_model
 from istvt.crop import choose_crop, crop_difference
 from istvt.explanation_settings import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
-from istvt.metrics import VideoScore
 from istvt.model import ISTVT
 from istvt.output import output_directory
 from istvt.prediction import face_entry, rarely_seen
 from istvt.scoring import ScoredClips, score_video
 from istvt.verdict import probability_of
+from istvt.video_score import VideoScore
 
 from . import page, pictures
 from .clips import ExplainedClip, explain_clips

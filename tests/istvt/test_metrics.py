@@ -16,9 +16,10 @@ from dataloading.errors import InputError
 from dataloading.sampling import Clip
 from dataloading.video import Video
 from istvt.intervals import area_interval, resample_counts, wilson_interval
-from istvt.metrics import VideoScore, epoch_metrics, evaluate, score_videos
+from istvt.metrics import epoch_metrics, evaluate
 from istvt.ranking import Ranking, without_collinear_points
 from istvt.summary import summary
+from istvt.video_score import VideoScore, score_videos
 
 
 def video_score(name, label, probability, manipulation=None, clips=None):
