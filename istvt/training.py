@@ -23,9 +23,10 @@ import torch
 from rich.console import Console
 
 from dataloading import Video
+from dataloading.decoder_choice import choose_decoder
 from dataloading.errors import InputError
 from dataloading.face_index import crop_name
-from dataloading.loader import Batch, ClipLoader, choose_decoder
+from dataloading.loader import Batch, ClipLoader
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
 
 from .acceleration import accelerate, resolve_execution
@@ -40,8 +41,7 @@ from .model_file import FILE_NAME as MODEL_FILE
 from .optimization import build_optimizer, warmup_cosine
 from .precision import allow_tf32, pick_device, resolve_precision
 from .run_lock import only_run
-from .run_log import RunLog, epoch_line
-from .run_log import write_history as _write_history
+from .run_log import RunLog, epoch_line, write_history
 from .run_state import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
 from .settings import DataSettings, TrainingSettings
 from .step import Counts, TrainingStep, every_batch
@@ -309,7 +309,7 @@ def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]
         save_model(run.output / MODEL_FILE, run.model, info, state)
     if run.processes.is_first:
         # Before the checkpoint: a run killed between the two writes it again, and after the last epoch nothing would.
-        _write_history(run.output / "history.csv", record.history)
+        write_history(run.output / "history.csv", record.history)
     record.epoch, record.clips, record.seconds = record.epoch + 1, 0, 0.0
     run.step.start_epoch()
     run.save()

@@ -14,8 +14,9 @@ from video_fixtures import (
     write_sound,
 )
 
+from dataloading.decoder_choice import why_not_dali
 from dataloading.errors import InputError
-from dataloading.loader import ClipLoader, why_not_dali
+from dataloading.loader import ClipLoader
 from dataloading.pipeline import Augmentation
 from dataloading.probe import probe
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
