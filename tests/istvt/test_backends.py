@@ -171,6 +171,8 @@ def test_each_backend_that_cannot_run_says_why(monkeypatch):
         with pytest.raises(InputError) as error:
             attention.resolve_backend(backend, device)
         assert str(error.value).startswith(sentence)
+    with pytest.raises(InputError, match="attention backend is 'flash'"):  # before any clip is there
+        ISTVT(TINY, backend="flash")
 
 
 def test_neither_the_reference_nor_sdpa_runs_a_kernel_of_ours(monkeypatch):

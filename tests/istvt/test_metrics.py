@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +166,7 @@ def test_resamples_do_not_depend_on_how_they_are_divided_into_blocks():
     large = np.repeat([0, 1], [7_000, 9_000])
     blocks = list(resample_counts(large, 10, seed=0))
     assert len(blocks) > 1
+    assert max(block.size for block in blocks) <= 50_000  # they fit the cache, and memory does not grow with the set
     assert sum(len(block) for block in blocks) == 10
     assert all((block[:, :7_000].sum(1) == 7_000).all() and (block.sum(1) == 16_000).all() for block in blocks)
 
@@ -309,7 +309,7 @@ def test_the_band_holds_the_roc_curve_and_ends_where_it_ends():
     curve = np.interp(roc.band_rate, roc.false_positive_rate, roc.true_positive_rate)
     low, high = np.array(roc.band_low), np.array(roc.band_high)
     assert (low <= high).all()
-    assert ((low <= curve + 0.05) & (curve - 0.05 <= high)).all()
+    assert ((low <= curve) & (curve <= high)).all()
     assert (roc.band_low[-1], roc.band_high[-1]) == (1.0, 1.0)
 
 
@@ -324,14 +324,6 @@ def test_the_threshold_moves_verdicts_and_leaves_the_ranking():
     assert high.videos.recall.value < half.videos.recall.value
     assert high.videos.auc.value == half.videos.auc.value
     assert "above a probability of 0.9" in " ".join(printed(high).split())
-
-
-def test_two_thousand_resamples_of_seven_hundred_videos_take_under_two_seconds():
-    scores = random_scores(140, 560, manipulations=("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"))
-    evaluate(scores[100:200], bootstrap=1)
-    started = time.process_time()
-    evaluate(scores)
-    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
