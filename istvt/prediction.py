@@ -11,7 +11,6 @@ from dataloading.face_index import FaceEntry
 from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.find import frames_looked_at
 from dataloading.probe import probe
-from dataloading.video_files import video_files
 
 from .checkpoint import CheckpointInfo
 from .crop import choose_crop
@@ -41,7 +40,7 @@ class Prediction:
 
 def predict(
     model: ISTVT,
-    paths: Iterable[str | Path],
+    files: Iterable[str | Path],
     *,
     info: CheckpointInfo | None = None,
     detector: str = "auto",
@@ -55,7 +54,7 @@ def predict(
 
     Args:
         model: on the device to use.
-        paths: video files, and directories whose video files are meant (their subdirectories too, but for `masks`).
+        files: videos; `dataloading.video_files.video_files` lists those of directories.
         info: what `load_model` gave beside the model: videos are then cropped as those of training were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True looks for faces, whatever training did.
@@ -65,14 +64,13 @@ def predict(
         advance: called after each file.
 
     Raises:
-        InputError: no detector is installed, a path does not exist, or a directory holds no video.
+        InputError: no detector is installed.
     """
-    files, _ = video_files(paths)
     crop = choose_crop(info.detectors if info else (), detector, detect)
     finder = make_detector(crop.detector) if crop.detector else None
     notes = (*(info.caveats if info else ()), *filter(None, [crop.note]))
     predictions = []
-    for path in files:
+    for path in map(Path, files):
         try:
             entry = face_entry(path, finder)
             score, _ = score_video(model, path, entry, clips=clips_per_video, batch_size=batch_size, workers=workers)

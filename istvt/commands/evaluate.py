@@ -32,7 +32,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--precision", choices=get_args(Precision), default="auto")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch-size", "--batch_size", type=int, default=16)
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
     parser.add_argument(

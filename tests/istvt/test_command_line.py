@@ -456,6 +456,11 @@ def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tm
     assert "C=64, N=4, D=16, M=3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--videos-per-identity", "--videos_per_identity"])
+def test_options_of_a_command_have_dashes_and_may_have_underscores(tmp_path, capsys, option):
+    assert "videos_per_identity is 0" in refused(capsys, ["synthesize", str(tmp_path / "set"), f"{option}=0"])
+
+
 def test_every_command_explains_itself_in_its_help(capsys):
     for name, (command, _) in COMMANDS.items():
         with pytest.raises(SystemExit, match="0"):
