@@ -339,12 +339,16 @@ def clips_of_tokens(model: ISTVT, count: int, generator: torch.Generator) -> tup
 
 @pytest.fixture(scope="module")
 def deep_trained() -> tuple[ISTVT, torch.Tensor]:
-    """Twelve blocks that learnt to tell flicker from standstill, and clips they have not seen."""
+    """Twelve blocks that learnt to tell flicker from standstill, and clips they have not seen.
+
+    Half as wide as `DEEP` and with fewer cells: they learn it in seconds, and it is depth that makes sums cancel.
+    """
     torch.manual_seed(0)
-    model, generator = ISTVT(DEEP).train(), torch.Generator().manual_seed(0)
+    config = replace(DEEP, grid=(3, 3), dim=32, mlp_dim=64)
+    model, generator = ISTVT(config).train(), torch.Generator().manual_seed(0)
     trained = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone")]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3)
-    for _ in range(90):
+    optimizer = torch.optim.AdamW(trained, lr=2e-3)
+    for _ in range(45):
         tokens, labels = clips_of_tokens(model, 10, generator)
         loss = functional.binary_cross_entropy_with_logits(model.classify(model.encode(tokens)), labels)
         optimizer.zero_grad()
@@ -377,7 +381,7 @@ def assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, t
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_heatmap_of_random_weights_does_not_depend_on_rounding_and_by_the_reference_rule_it_does(seed, monkeypatch):
-    model, tokens = random_model(DEEP, seed), random_tokens(DEEP, 2, seed)
+    model, tokens = random_model(DEEP, seed), random_tokens(DEEP, 1, seed)
     assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, tokens, monkeypatch)
 
 
@@ -388,18 +392,18 @@ def test_a_heatmap_of_trained_weights_does_not_depend_on_rounding_and_by_the_ref
     assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, tokens, monkeypatch)
 
 
-@pytest.mark.parametrize("noise", [0, 1e-3, 1e-2, 1e-1, 1])
-def test_a_heatmap_of_a_clip_that_stands_still_does_not_depend_on_rounding(noise):
-    """Frames that hardly differ cancel in every self-subtract."""
+@pytest.mark.parametrize("target", ["fake", "real"])
+def test_a_heatmap_of_a_clip_that_stands_still_does_not_depend_on_rounding(target):
+    """Frames that hardly differ cancel in every self-subtract: a clip each of those that differ more and more."""
     model, generator = random_model(DEEP), torch.Generator().manual_seed(50)
+    noise = torch.tensor([0, 1e-3, 1e-2, 1e-1, 1]).view(-1, 1, 1, 1)
     with torch.no_grad():
-        cells = still_cells(DEEP, 2, generator)
+        cells = still_cells(DEEP, len(noise), generator)
         tokens = token_grid(model, cells + noise * torch.randn(cells.shape, generator=generator))
-    for target in ("fake", "real"):
-        single, double = (explain(model, tokens=x, target=target) for x in (tokens, tokens.double()))
-        for name in ("temporal", "spatial"):
-            for clip in range(2):
-                assert difference(getattr(single, name)[clip], getattr(double, name)[clip]) < AGREE
+    single, double = (explain(model, tokens=x, target=target) for x in (tokens, tokens.double()))
+    for name in ("temporal", "spatial"):
+        for clip in range(len(noise)):
+            assert difference(getattr(single, name)[clip], getattr(double, name)[clip]) < AGREE
 
 
 def test_a_half_precision_model_is_explained_in_float32():
