@@ -96,7 +96,8 @@ def damaged_set(synthetic_set, tmp_path_factory) -> tuple[Path, str]:
 def straight(damaged_set, tmp_path_factory) -> tuple[Path, str]:
     """A run of two processes that nothing interrupted, and what it printed."""
     output = tmp_path_factory.mktemp("straight") / "run"
-    return output, finished(torchrun(command(damaged_set[0], output)))
+    start = [str(Path(__file__).with_name("train_and_look_at_the_end.py"))]
+    return output, finished(torchrun(command(damaged_set[0], output), start=start))
 
 
 @pytest.fixture(scope="module")
