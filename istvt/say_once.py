@@ -20,16 +20,17 @@ _SECONDS_TO_LEARN_WHY = 2.0
 def first_to_say(sentence: str) -> bool:
     """Whether no other process of this machine has said the sentence; this one must say it then.
 
-    It is also left where torchrun looks for it, which ends the others and names the sentence as the cause.
+    Each leaves it where torchrun looks for it, which ends the others and names as the cause what it finds of the first
+    that ended: that may be one which kept quiet.
     """
     error_file = _error_file()
     if error_file is None:
         return True
     try:
-        # Made by one process only, whichever comes first.
-        (_marks(error_file) / (_MARK + hashlib.sha256(sentence.encode()).hexdigest()[:16])).touch(exist_ok=False)
         error = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
         error_file.write_text(json.dumps({"message": error}))
+        # Made by one process only, whichever comes first.
+        (_marks(error_file) / (_MARK + hashlib.sha256(sentence.encode()).hexdigest()[:16])).touch(exist_ok=False)
     except FileExistsError:
         return False
     except OSError:
