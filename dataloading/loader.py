@@ -1,6 +1,5 @@
 """From a list of clips to batches for the model."""
 
-import ctypes
 import queue
 import threading
 import zlib
@@ -9,31 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from dataloading.decoder_choice import choose_decoder
 from dataloading.errors import InputError
 from dataloading.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
-from dataloading.probe import VideoInfo, probe_once
 from dataloading.reading import read_decoded, read_encoded
 from dataloading.sampling import Clip
 
-DECODERS = ("auto", "pyav", "dali")
-_EIGHT_BIT = ("yuv420p", "yuvj420p")
-# Smallest width and height that DALI's decoder takes, by codec. On a GPU these are NVDEC's.
-_DALI_ON_CPU = {"vp8": (1, 1), "vp9": (1, 1), "mjpeg": (1, 1)}
-_DALI_ON_GPU = {
-    "h264": (48, 16),
-    "hevc": (144, 144),
-    "vp8": (48, 16),
-    "vp9": (128, 128),
-    "av1": (128, 128),
-    "mpeg4": (48, 16),
-    "mjpeg": (64, 64),
-}
-
+AHEAD = 2  # batches prepared, beyond the one that is being made
 # Position of a clip, and what was read of it or why it could not be.
 Loaded = tuple[int, Sample | str]
 
@@ -77,7 +62,6 @@ class ClipLoader:
         decoder: str = "auto",
         seed: int = 0,
         workers: int = 2,
-        prefetch: int = 2,
     ):
         """Checks its arguments; nothing is decoded yet.
 
@@ -92,7 +76,6 @@ class ClipLoader:
                 on a GPU if it can decode every readable video of the list, else PyAV.
             seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
             workers: Threads that read and decode, and threads of the DALI graph.
-            prefetch: Batches prepared ahead, beyond the one that is being made.
 
         Raises:
             InputError: An argument is out of range, DALI is missing, or ``decoder="dali"`` and a video is not for it.
@@ -110,7 +93,7 @@ class ClipLoader:
         self.device = _existing_device(device)
         self.decoder = choose_decoder(decoder, (clip.video.path for clip in clips), self.device)
         self.skipped: list[tuple[Clip, str]] = []
-        self._workers, self._prefetch = workers, prefetch
+        self._workers = workers
         self._passes = 0
 
     def __len__(self) -> int:
@@ -120,7 +103,7 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.skipped = []
         self._passes += 1
-        return _in_background(self._batches(self._passes, self.skipped), self._prefetch)
+        return _in_background(self._batches(self._passes, self.skipped), AHEAD)
 
     def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
         """The work of one epoch."""
@@ -128,9 +111,7 @@ class ClipLoader:
         groups = _same_video(self.clips, self.batch_size)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="clip") as threads:
             try:
-                loads = _run_ahead(
-                    threads, lambda group: self._load(group, epoch), groups, self._prefetch * self.batch_size
-                )
+                loads = _run_ahead(threads, lambda group: self._load(group, epoch), groups, AHEAD * self.batch_size)
                 while loaded := list(islice(loads, self.batch_size)):
                     batch = self._finish(loaded, graph, skipped)
                     if batch is not None:
@@ -179,30 +160,6 @@ class ClipLoader:
         return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
 
 
-def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) -> str:
-    """``"pyav"`` or ``"dali"``: who decodes these videos where ``decoder`` is asked for.
-
-    Raises:
-        InputError: There is no such decoder, or it is ``"dali"`` and that cannot decode all of the readable videos.
-    """
-    if decoder not in DECODERS:
-        raise InputError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}.")
-    if decoder == "pyav" or (decoder == "auto" and not (device.type == "cuda" and _has_nvdec())):
-        return "pyav"
-    if device.type == "cuda" and not _has_nvdec():
-        raise InputError("decoder is 'dali', but NVIDIA's video decoder (libnvcuvid.so.1) is not installed here.")
-    for path in dict.fromkeys(paths):
-        try:
-            reason = why_not_dali(probe_once(path), device.type)
-        except InputError:
-            continue  # unreadable whoever decodes: it will be skipped and listed
-        if reason is not None and decoder == "auto":
-            return "pyav"
-        if reason is not None:
-            raise InputError(f"decoder is 'dali', but {path} {reason}; decoder='pyav' reads it.")
-    return "dali"
-
-
 def _existing_device(device: str | torch.device) -> torch.device:
     device = torch.device(device)
     if device.type != "cuda":
@@ -211,30 +168,6 @@ def _existing_device(device: str | torch.device) -> torch.device:
         raise InputError(f"device is {str(device)!r}, but torch sees no NVIDIA GPU here; expected 'cpu'.")
     # With its index: what the current device is depends on the thread that asks.
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-
-
-def _has_nvdec() -> bool:
-    try:
-        ctypes.CDLL("libnvcuvid.so.1")
-    except OSError:
-        return False
-    return True
-
-
-def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
-    """Why DALI cannot decode a video on ``"cpu"`` or ``"cuda"``, to follow its name in a sentence; None if it can."""
-    smallest = (_DALI_ON_GPU if device_type == "cuda" else _DALI_ON_CPU).get(info.codec)
-    if smallest is None:
-        return f"is {info.codec}, which DALI cannot decode on {device_type}"
-    if info.pixel_format not in _EIGHT_BIT:
-        return f"has pixel format {info.pixel_format}, and DALI decodes 8-bit 4:2:0 only"
-    if info.rotation:
-        return f"is to be rotated by {info.rotation} degrees, which DALI does not do"
-    if not info.timed or info.hidden:
-        return "has hidden frames or frames without times, which DALI counts differently"
-    if info.width < smallest[0] or info.height < smallest[1]:
-        return f"is {info.width}x{info.height}, below the {smallest[0]}x{smallest[1]} that DALI decodes"
-    return None
 
 
 class _RestartingGraph:
@@ -300,7 +233,7 @@ def _run_ahead(
 
 def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
     """The same items, made in a thread that runs up to ``ahead`` items in front; its errors are raised here."""
-    ready: queue.Queue = queue.Queue(maxsize=max(ahead, 1))
+    ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
     def produce() -> None:

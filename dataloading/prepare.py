@@ -21,6 +21,7 @@ from dataloading.lock import locked
 from dataloading.probe import probe
 from dataloading.sampling import CLIP_FRAMES, why_no_clip
 from dataloading.video import Dataset, Video
+from dataloading.whole_file import replacing
 from dataloading.worker_processes import worker_processes
 
 
@@ -34,7 +35,6 @@ def prepare(
     workers: int = 2,
     replace: bool = False,
     before: Callable[[], None] | None = None,
-    index_path: str | Path | None = None,
     progress: bool = True,
 ) -> FaceIndex:
     """Finds the main face of every video and writes the face index.
@@ -56,7 +56,6 @@ def prepare(
         replace: Do again the videos whose boxes in the index are of another kind than those asked for here (of another
             detector, or whole pictures). Without it a set that has such videos is refused: they may have taken hours.
         before: Called once, when all arguments are found right and before the first video.
-        index_path: The index file, where it cannot be written beside the set.
         progress: Show a progress bar and a summary on standard error.
 
     Returns:
@@ -74,10 +73,10 @@ def prepare(
     given = read_boxes(boxes, dataset) if boxes is not None else {}
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
-    path = Path(index_path) if index_path is not None else dataset.root / FILE_NAME
+    path = dataset.root / FILE_NAME
     _check_writable(path)
     # The compressions of a set share an index, and a run replaces the file at its end.
-    with locked(_beside(path, "lock"), f"writing {path}; wait for it"):
+    with locked(_lock_file(path), f"writing {path}; wait for it"):
         _cut_off_half_line(path)
         index = FaceIndex.read(path, leave_out_broken=True)
         todo, superseded = _todo(dataset.videos, index, detector, given)
@@ -216,26 +215,23 @@ def _say_what_goes(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
 
 def _rewrite(index: FaceIndex) -> None:
     """One line a video, in place of the whole file or not at all."""
-    partial = _beside(index.path, "partial")
-    with writing(index.path):
-        partial.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
-        os.replace(partial, index.path.resolve())
+    with replacing(index.path) as temporary:
+        temporary.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A hidden file in the directory of the index, which several sets may have a link to."""
+def _lock_file(path: Path) -> Path:
+    """A hidden file in the directory of the index itself, which several sets may have a link to."""
     path = path.resolve()
-    return path.with_name(f".{path.name}.{ending}")
+    return path.with_name(f".{path.name}.lock")
 
 
 def _check_writable(path: Path) -> None:
     """The index file is there when this is done, if only an empty one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
     except OSError as error:
         raise InputError(
-            f"The face index {path} cannot be written ({error.strerror}); expected a place to write (index_path)."
+            f"The face index {path} cannot be written ({error.strerror}); expected a data set that may be written to."
         ) from error
 
 

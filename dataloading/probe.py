@@ -22,12 +22,10 @@ class VideoInfo:
 
     Attributes:
         codec: FFmpeg's name of the codec, such as ``"h264"``.
-        profile: Profile of the codec, such as ``"High 10"``, or None.
         pixel_format: FFmpeg's name of the pixel format, such as ``"yuv420p"``.
         width, height: Size of the upright picture (after rotation) in pixels.
         frames: Number of frames that are shown.
         fps: Average frames per second.
-        variable_frame_rate: Whether the frames are unevenly spaced by more than rounding.
         rotation: Degrees counterclockwise by which a stored picture is turned to be upright (phone videos).
         timestamps: int64 [frames], strictly ascending presentation times in units of ``time_base``.
         time_base: Seconds.
@@ -38,13 +36,11 @@ class VideoInfo:
     """
 
     codec: str
-    profile: str | None
     pixel_format: str
     width: int
     height: int
     frames: int
     fps: float
-    variable_frame_rate: bool
     rotation: int
     timestamps: np.ndarray
     time_base: Fraction
@@ -134,13 +130,11 @@ def _describe(container: "av.container.InputContainer", stream: "av.VideoStream"
     context = stream.codec_context
     return VideoInfo(
         codec=codec,
-        profile=stream.profile,
         pixel_format=context.pix_fmt or first.pixel_format,
         width=context.width if upright else context.height,
         height=context.height if upright else context.width,
         frames=len(times),
         fps=_frames_per_second(timestamps, time_base, stream.average_rate),
-        variable_frame_rate=_is_variable(timestamps, time_base),
         rotation=first.rotation,
         timestamps=timestamps,
         time_base=time_base,
@@ -200,15 +194,6 @@ def _frames_per_second(timestamps: np.ndarray, time_base: Fraction, average: Fra
     if len(timestamps) > 1:
         return float((len(timestamps) - 1) / ((int(timestamps[-1]) - int(timestamps[0])) * time_base))
     return float(average or 0)
-
-
-def _is_variable(timestamps: np.ndarray, time_base: Fraction) -> bool:
-    """Steps may differ by one tick, or by the milliseconds that WebM rounds to, and still be one constant rate."""
-    if len(timestamps) < 3:
-        return False
-    steps = np.diff(timestamps)
-    spread = int(steps.max() - steps.min())
-    return spread > 1 and spread * time_base > Fraction(2, 1000)
 
 
 def probe_once(path: str | Path) -> VideoInfo:

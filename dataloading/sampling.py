@@ -103,6 +103,9 @@ class TrainingClips:
 
     Attributes:
         skipped: The videos that give no clip, each with its reason.
+
+    Raises:
+        InputError: A class has no usable video, or ``rank`` is not one of ``world_size``.
     """
 
     def __init__(
@@ -114,17 +117,11 @@ class TrainingClips:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        first_frames: int | None = None,
     ):
-        """``first_frames``: use only this many frames from the beginning of each video; None for all.
-
-        Raises:
-            InputError: A class has no usable video, or ``rank`` is not one of ``world_size``.
-        """
         _require_positive(frames=frames, clips_per_video=clips_per_video, world_size=world_size)
         if not 0 <= rank < world_size:
             raise InputError(f"rank is {rank}; expected 0 to {world_size - 1} with a world_size of {world_size}.")
-        usable, self.skipped = _usable_videos(videos, index, frames, first_frames)
+        usable, self.skipped = _usable_videos(videos, index, frames, first_frames=None)
         self.index, self.frames, self.seed, self.rank, self.world_size = index, frames, seed, rank, world_size
         self._by_class = [[entry for entry in usable if entry[0].label == label] for label in range(len(CLASSES))]
         for name, entries in zip(CLASSES, self._by_class, strict=True):

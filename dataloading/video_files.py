@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dataloading.errors import InputError
-from dataloading.layouts.files import VIDEO_SUFFIXES, is_video, walk
+from dataloading.files import VIDEO_SUFFIXES, is_video, walk
 from dataloading.video import LeftOut
 
 MASKS = "masks"

@@ -5,22 +5,18 @@ Tokens are [B, F, S, C]; queries, keys and values [B, F, S, N, D], read in place
 
 from __future__ import annotations
 
-import os
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 import kernels
 from dataloading.errors import InputError
-from kernels.launch import padded_head_dim
+from kernels.launch import interpreted, padded_head_dim
 from kernels.layer_norm_difference.reference import layer_norm_difference as plain_layer_norm_difference
 from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
 from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
 
-Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
-BACKENDS: tuple[str, ...] = get_args(Backend)
+from .config import BACKENDS
 
 # The kernels use instructions (asynchronous copies, bfloat16 and tf32 tensor cores) that Ampere introduced.
 OLDEST_TRITON_CAPABILITY = (8, 0)
@@ -60,8 +56,8 @@ def resolve_backend(backend: str, device: torch.device) -> str:
 def why_no_triton(device: torch.device) -> str | None:
     """Why the kernels cannot run on `device`; None where they can."""
     if device.type != "cuda":
-        interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-        return None if interpreted else f"needs a CUDA device, not {device.type}; use sdpa or reference"
+        runs = device.type == "cpu" and interpreted()
+        return None if runs else f"needs a CUDA device, not {device.type}; use sdpa or reference"
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_TRITON_CAPABILITY:
         found, needed = (".".join(map(str, pair)) for pair in (capability, OLDEST_TRITON_CAPABILITY))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from dataloading.errors import InputError
 
+from .state_dict_misfits import misfits
+
 
 class SeparableConv2d(nn.Module):
     """3x3 convolution of each channel, then a 1x1 convolution across channels; no biases."""
@@ -115,15 +117,9 @@ def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list
     # Cadene's first file stores 1x1 convolutions as matrices.
     state = {n: v[:, :, None, None] if n.endswith("pointwise.weight") and v.dim() == 2 else v for n, v in state.items()}
     wanted = backbone.state_dict()
-    problems = [f"missing {name}" for name in wanted if name not in state and "num_batches_tracked" not in name]
-    problems += [f"unknown {name}" for name in state if name not in wanted]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)} where {tuple(wanted[name].shape)} was expected"
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InputError(f"backbone weights {path}: {'; '.join(problems[:3])}{more}")
-    backbone.load_state_dict(state, strict=False)
+    # Checkpoints as old as Cadene's do not count batches.
+    state = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")} | state
+    if problems := misfits(state, wanted):
+        raise InputError(f"backbone weights {path}: {problems}")
+    backbone.load_state_dict(state)
     return ignored

@@ -47,7 +47,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ISTVTConfig, index: int) -> None:
         super().__init__()
-        self.attention = block_attention(config, index)
+        self.attention = config.block_attention(index)
         sizes = (config.dim, config.heads, config.resolved_head_dim)
         if self.attention == "joint":
             self.norm_joint = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
@@ -94,10 +94,3 @@ class Block(nn.Module):
         t = self.temporal(x, self.norm_temporal, query_rows=1)
         x = x[:, :1, :1] + self.spatial(self.norm_spatial(t), queries=1)
         return x + self.mlp(self.norm_mlp(x))
-
-
-def block_attention(config: ISTVTConfig, index: int) -> str:
-    """The attention of block `index`: the model's, or one of the two halves of `decomposed_blocks`."""
-    if config.attention != "decomposed_blocks":
-        return config.attention
-    return "temporal_only" if index < -(-config.depth // 2) else "spatial_only"

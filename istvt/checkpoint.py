@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,11 +20,13 @@ from safetensors.torch import save_file
 
 from dataloading.errors import InputError
 from dataloading.video import SYNTHETIC_SETTINGS
+from dataloading.whole_file import replacing
 
 from .config import ISTVTConfig
 from .data import SYNTHETIC_MODEL_NOTE
 from .model import ISTVT
 from .model_file import model_file
+from .state_dict_misfits import misfits
 
 _METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
 
@@ -83,12 +84,10 @@ def save_model(
     values = {name: value for name, value in info.__dict__.items() if name != "checksum"}
     said = json.dumps({**values, "config": info.config.to_dict()}, default=str)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    temporary = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: said, _CHECKSUM_KEY: _checksum(said, tensors)})
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_METADATA_KEY: said, _CHECKSUM_KEY: _checksum(said, tensors)})
     except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"checkpoint {path}: cannot be written ({error})") from error
 
 
@@ -143,15 +142,6 @@ def _checksum(said: str, tensors: Mapping[str, torch.Tensor]) -> str:
 
 def load_weights(model: ISTVT, state: dict[str, torch.Tensor], source: str) -> None:
     """Fill `model` from `state`; what does not fit is named in one sentence that begins with `source`."""
-    wanted = model.state_dict()
-    problems = [f"{name} is missing" for name in wanted if name not in state]
-    problems += [f"{name} is not in this model" for name in state if name not in wanted]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise InputError(f"{source}: is of another configuration: {shown}")
+    if problems := misfits(state, model.state_dict()):
+        raise InputError(f"{source}: is of another configuration: {problems}")
     model.load_state_dict(state)

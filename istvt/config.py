@@ -12,6 +12,10 @@ Attention = Literal[
 ]
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
+# Who computes attention; it decides nothing about the model, which any of them runs.
+Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
 
 @dataclass(frozen=True)
 class ISTVTConfig:
@@ -77,7 +81,8 @@ class ISTVTConfig:
     @property
     def feature_grid(self) -> tuple[int, int]:
         """(H, W) of the feature grid."""
-        return self.grid or (entry_flow_size(self.image_size), entry_flow_size(self.image_size))
+        side = entry_flow_sizes(self.image_size)[-1]
+        return self.grid or (side, side)
 
     @property
     def has_temporal_row(self) -> bool:
@@ -105,6 +110,12 @@ class ISTVTConfig:
         """D."""
         return self.head_dim or self.dim // self.heads
 
+    def block_attention(self, index: int) -> str:
+        """The attention of block `index`: the model's, or one of the two halves of `decomposed_blocks`."""
+        if self.attention != "decomposed_blocks":
+            return self.attention
+        return "temporal_only" if index < -(-self.depth // 2) else "spatial_only"
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-able values, as checkpoints store it."""
         return asdict(self)
@@ -121,15 +132,17 @@ class ISTVTConfig:
         return cls(**values)
 
 
-def entry_flow_size(pixels: int) -> int:
-    """Side of the Xception entry flow's output for an input side in pixels (300 -> 19).
+def entry_flow_sizes(pixels: int) -> tuple[int, int, int, int, int]:
+    """Sides after conv1, conv2 and the three blocks of the Xception entry flow, for an input side in pixels.
 
-    conv1 3x3 stride 2 and conv2 3x3, both unpadded, then three 3x3 max-pools of stride 2 padded by 1.
+    conv1 3x3 stride 2 and conv2 3x3, both unpadded, then a 3x3 max-pool of stride 2 padded by 1 in each block:
+    300 -> 149, 147, 74, 37, 19.
     """
-    side = (pixels - 3) // 2 + 1 - 2
-    for _ in range(3):
-        side = (side - 1) // 2 + 1
-    return side
+    conv1 = (pixels - 3) // 2 + 1
+    conv2 = conv1 - 2
+    block1 = (conv2 - 1) // 2 + 1
+    block2 = (block1 - 1) // 2 + 1
+    return conv1, conv2, block1, block2, (block2 - 1) // 2 + 1
 
 
 MINIMUM_IMAGE_SIZE = 7

@@ -7,8 +7,9 @@ Every layer is counted over the whole token grid, as the tables do; `ISTVT.forwa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-from .config import ISTVTConfig
+from .config import ISTVTConfig, entry_flow_sizes
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,10 @@ def total_cost(config: ISTVTConfig) -> PartCost:
 
 def attention_counts(config: ISTVTConfig) -> tuple[int, int, int]:
     """How many temporal, spatial and joint attentions the model holds."""
-    depth = config.depth
-    match config.attention:
-        case "joint":
-            return 0, 0, depth
-        case "temporal_only":
-            return depth, 0, 0
-        case "spatial_only":
-            return 0, depth, 0
-        case "decomposed_blocks":
-            return -(-depth // 2), depth // 2, 0
-        case _:
-            return depth, depth, 0
+    blocks = [config.block_attention(index) for index in range(config.depth)]
+    joint, temporal_only, spatial_only = (blocks.count(name) for name in ("joint", "temporal_only", "spatial_only"))
+    both = config.depth - joint - temporal_only - spatial_only
+    return both + temporal_only, both + spatial_only, joint
 
 
 def _embedding_parameters(config: ISTVTConfig) -> int:
@@ -86,18 +79,14 @@ def _embedding_parameters(config: ISTVTConfig) -> int:
 
 
 def _backbone_cost(config: ISTVTConfig) -> PartCost:
-    """The entry flow over T frames of image_size pixels; zero multiply-accumulates where only a grid is given."""
+    """The entry flow over T frames of image_size pixels, whatever `grid` says."""
     first, second, third, fourth = config.backbone_dims
-    side = (config.image_size - 3) // 2 + 1
-    parameters = 3 * first * 9 + 2 * first
-    macs = side**2 * 3 * first * 9
-    side -= 2
-    parameters += first * second * 9 + 2 * second
-    macs += side**2 * first * second * 9
-    for into, out in ((second, third), (third, fourth), (fourth, config.dim)):
-        pooled = (side - 1) // 2 + 1
+    conv1, conv2, *pooled = entry_flow_sizes(config.image_size)
+    parameters = 3 * first * 9 + 2 * first + first * second * 9 + 2 * second
+    macs = conv1**2 * 3 * first * 9 + conv2**2 * first * second * 9
+    channels = (second, third, fourth, config.dim)
+    for (into, out), (side, halved) in zip(pairwise(channels), pairwise((conv2, *pooled)), strict=True):
         separable = 9 * into + into * out + 9 * out + out * out
         parameters += separable + into * out + 6 * out
-        macs += side**2 * separable + pooled**2 * into * out
-        side = pooled
+        macs += side**2 * separable + halved**2 * into * out
     return PartCost("Xception entry flow", parameters, config.frames * macs)

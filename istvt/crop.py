@@ -21,12 +21,10 @@ class Crop:
     Attributes:
         detector: who finds the face, "auto" for the best one installed; None for the whole picture.
         note: what a person should know about it.
-        differs: whether the model was trained on something else.
     """
 
     detector: str | None
     note: str | None = None
-    differs: bool = False
 
 
 def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: bool | None = None) -> Crop:
@@ -47,12 +45,10 @@ def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: boo
         return Crop(None, "whole pictures, as this model was trained on them (--detect looks for faces)")
     here = WHOLE_FRAME if detect is False else _finder(trained_on, detector)
     chosen = None if here == WHOLE_FRAME else here if here in trained_on else detector
-    if set(trained_on) <= {here}:
-        return Crop(chosen)
-    return Crop(chosen, difference(trained_on, [here]), differs=here not in trained_on)
+    return Crop(chosen, crop_difference(trained_on, [here]))
 
 
-def difference(trained_on: Collection[str], here: Collection[str]) -> str | None:
+def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str | None:
     """The sentence that says how crops differ from those of training; None where they do not, or nobody knows."""
     if not trained_on or set(here) == set(trained_on):
         return None

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from .config import preset
-from .settings import DataSettings, TrainingSettings
+from .progress import progress_bar
+from .settings import DataSettings
+from .synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
 
 IDENTITIES = 160
-SPLITS = (0.6, 0.15, 0.25)
-VIDEO_SIZE = 96
-VIDEO_FRAMES = 16
-# A model as small as this is trained in less time than its steps take to compile.
-TRAINING = TrainingSettings(epochs=22, batch_size=8, learning_rate=7e-4, execution="eager")
+EPOCHS = 22
 FRESH_SEED = 2026
 
 
@@ -48,17 +46,11 @@ def demo(output: Path, console: Console) -> int:
 
     console.rule("[bold]3  Training the full model")
     settings = DataSettings(root=data, evaluation_clips=2)
-    trained = train(settings, preset("small"), TRAINING, run, console=console)
+    trained = train(settings, preset("small"), replace(TRAINING, epochs=EPOCHS), run, console=console)
 
     console.rule("[bold]4  Evaluation on people the model has never seen")
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("scoring clips", total=None)
-        result = evaluate_checkpoint(
-            trained.checkpoint,
-            settings,
-            output,
-            advance=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with progress_bar(console, "scoring clips") as update:
+        result = evaluate_checkpoint(trained.checkpoint, settings, output, advance=update)
 
     console.rule("[bold]5  A verdict on fresh videos")
     model, info = load_model(trained.checkpoint, pick_device())
@@ -78,15 +70,14 @@ def demo(output: Path, console: Console) -> int:
 
     console.rule("[bold]6  Why: relevance in time and in space")
     suspect = next(video for video in shown if video.manipulation == "flicker")
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("explaining", total=None)
+    with progress_bar(console, "explaining") as update:
         explain_video(
             suspect.path,
             model,
             output / "explanation",
             detect=False,
             notes=info.caveats,
-            advance=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+            advance=lambda what, done, total: update(done, total, what),
         )
     console.print(
         f"[dim]{suspect.path}[/] is explained in {output / 'explanation' / 'explanation.html'}", soft_wrap=True

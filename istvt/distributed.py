@@ -7,8 +7,10 @@ share of every parameter, its gradient and its optimizer state, and the blocks a
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import os
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,7 +105,13 @@ def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.de
     dist.init_process_group(backend)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size()), device
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the model
+        raise
     finally:
+        # A model of DDP that outlives the group is its last owner. It would wait for the group's threads with the
+        # interpreter's lock in its hands, and one that still has a tensor to give back waits for that lock: for ever.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -42,8 +42,10 @@ def _gpu() -> Finding:
 
 
 def _kernels() -> Finding:
-    import kernels
-
+    try:
+        import kernels
+    except ImportError as error:
+        return Finding("kernels", "warning", f"cannot be imported ({error}), and without them there is no model")
     ours = Path(__file__).resolve().parent.parent / "kernels"
     found = Path(kernels.__file__).resolve().parent
     if found != ours:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,17 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from dataloading.errors import InputError, writing
+from dataloading.errors import InputError
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import Dataset
+from dataloading.whole_file import replacing, write_json
 
 from .checkpoint import CheckpointInfo, load_model
-from .crop import difference
+from .crop import crop_difference
 from .data import SYNTHETIC_NOTE, open_dataset, split_videos
-from .explain.faithfulness import Faithfulness
-from .explain.faithfulness_average import from_dict
-from .metrics import Evaluation, VideoScore, evaluate
+from .explain.faithfulness import Faithfulness, evaluate_explanations
+from .explain.faithfulness_report import PLOT, read_faithfulness, write_faithfulness
+from .explanation_settings import DEFAULT_STABILIZER, Fill
+from .figures import Evaluation
+from .metrics import evaluate
 from .model_file import FILE_NAME as MODEL_FILE
 from .model_file import model_file
 from .output import output_directory
@@ -31,9 +33,10 @@ from .report import Example, add_explanations, choose_examples, say_of_explanati
 from .scoring import ScoredClips, score_clips
 from .settings import DataSettings
 from .versions import versions
+from .video_score import VideoScore
 
-FIGURES = "evaluation.json"
-EXPLANATIONS = "explanations"
+FIGURES, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
+EXPLANATIONS = "explanations"  # the directory beside them
 
 
 @dataclass
@@ -118,9 +121,9 @@ def evaluate_checkpoint(
     said = {"checkpoint": str(model_file(checkpoint).resolve()), "evaluated": evaluated}
     said |= {"skipped": skipped, "notes": notes}
     write_json(output / FIGURES, {**evaluation.to_dict(), **said})
-    write_scores(output / "scores.csv", scores)
+    write_scores(output / SCORES, scores)
     report = write_report(
-        output / "report.html",
+        output / REPORT,
         evaluation=evaluation,
         scores=scores,
         history=read_history(checkpoint),
@@ -134,9 +137,54 @@ def evaluate_checkpoint(
     )
     if foreign := foreign_explanations(output, evaluated):
         say_of_explanations(report, f"{foreign}.")
-    elif measured := _explanations(output):
-        add_explanations(report, measured, output / EXPLANATIONS / "faithfulness.svg")
+    elif measured := read_faithfulness(output / EXPLANATIONS):
+        add_explanations(report, measured, output / EXPLANATIONS / PLOT)
     return EvaluationResult(evaluation, scores, skipped, report, notes)
+
+
+def evaluate_checkpoint_explanations(
+    checkpoint: str | Path,
+    data: DataSettings,
+    output: str | Path,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,),
+    fill: Fill = "surroundings",
+    clips_per_video: int | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> tuple[Faithfulness, dict[str, Path]]:
+    """Measure how faithful each explanation of a checkpoint is, and write it as `write_faithfulness` does.
+
+    Args:
+        checkpoint, data, split, device: as for `evaluate_checkpoint`.
+        output: directory of what is written.
+        stabilizers, fill: of `istvt.explain.faithfulness.evaluate_explanations`.
+        clips_per_video: as many as `data` has evaluated, if None.
+        advance: called with (clips done, clips in all).
+
+    Returns:
+        The measurement, and its files by kind: data, table, plot.
+
+    Raises:
+        InputError: the checkpoint, the data or an argument cannot be used.
+    """
+    model, info = load_model(checkpoint, pick_device(device))
+    dataset, index = open_dataset(data)
+    measured = evaluate_explanations(
+        model,
+        dataset,
+        index,
+        split=split,
+        stabilizers=stabilizers,
+        fill=fill,
+        clips_per_video=clips_per_video or data.evaluation_clips,
+        decoder=data.decoder,
+        workers=data.workers,
+        advance=advance,
+    )
+    measured.evaluated = evaluated_set(info, data, split)
+    return measured, write_faithfulness(measured, output)
 
 
 def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> dict[str, Any]:
@@ -185,31 +233,15 @@ def foreign_explanations(output: Path, evaluated: dict[str, Any]) -> str | None:
     """The sentence that says that the explanations in `output` are not of what is evaluated; None where they are."""
     if not (output / EXPLANATIONS).exists():
         return None
-    measured = _explanations(output)
+    measured = read_faithfulness(output / EXPLANATIONS)
     if measured and measured.evaluated == evaluated:
         return None
     return f"{output / EXPLANATIONS} holds explanations that are not known to be of this model and these videos"
 
 
-def _explanations(output: Path) -> Faithfulness | None:
-    """The measurement of explanations that is kept beside an evaluation."""
-    try:
-        return from_dict(json.loads((output / EXPLANATIONS / "faithfulness.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # there is none, or not a whole one
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON, whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    with writing(path):
-        temporary.write_text(json.dumps(values, indent=2, default=str, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-
-
 def write_scores(path: Path, scores: Sequence[VideoScore]) -> None:
     """Write one line a video: name, label, manipulation, probability, verdict, clip probabilities."""
-    with writing(path), path.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "label", "manipulation", "probability_fake", "verdict", "clip_probabilities"])
         for score in scores:
@@ -234,7 +266,7 @@ def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
 
 def _notes(info: CheckpointInfo, scored: ScoredClips, dataset: Dataset, detectors: Sequence[str]) -> list[str]:
     notes = list(dataset.notes)
-    if (crops := difference(info.detectors, detectors)) is not None:
+    if (crops := crop_difference(info.detectors, detectors)) is not None:
         notes.append(crops)
     if info.decoder and scored.decoder and info.decoder != scored.decoder:
         notes.append(

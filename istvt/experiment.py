@@ -16,20 +16,17 @@ from statistics import mean
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from .config import preset
-from .settings import DataSettings, TrainingSettings
+from .progress import progress_bar
+from .settings import DataSettings
+from .synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
 
 IDENTITIES = 200
-SPLITS = (0.6, 0.15, 0.25)
-VIDEO_SIZE = 96
-VIDEO_FRAMES = 16
+EPOCHS = 24
 SEEDS = (0, 1, 2)
 ATTENTIONS = ("spatial_only", "temporal_first")
-# A model as small as this is trained in less time than its steps take to compile.
-TRAINING = TrainingSettings(epochs=24, batch_size=8, learning_rate=7e-4, execution="eager")
 RESULTS = "results.json"
 PAGE = "what-each-attention-sees.md"
 
@@ -46,8 +43,9 @@ def experiment(output: Path, console: Console, documents: Path | None = None, re
     from dataloading import read_dataset
     from dataloading.prepare import prepare
     from dataloading.synthetic import synthesize
+    from dataloading.whole_file import write_json
 
-    from .evaluation import evaluate_checkpoint, write_json
+    from .evaluation import evaluate_checkpoint
     from .explanation_experiment import measure_explanations, section, write_documents, write_section
     from .training import train
     from .versions import versions
@@ -66,15 +64,11 @@ def experiment(output: Path, console: Console, documents: Path | None = None, re
             console.rule(f"{attention}, seed {seed}")
             run = output / f"{attention}-{seed}"
             config = replace(preset("small"), attention=attention)
-            trained = train(settings, config, replace(TRAINING, seed=seed), run, console=console)
+            trained = train(settings, config, replace(TRAINING, epochs=EPOCHS, seed=seed), run, console=console)
             seconds = sum(row["seconds"] for row in trained.history)  # of all its epochs, also where a run went on
-            with Progress(console=console, transient=True) as progress:
-                task = progress.add_task("scoring clips", total=None)
+            with progress_bar(console, "scoring clips") as update:
                 result = evaluate_checkpoint(
-                    trained.checkpoint,
-                    replace(settings, evaluation_clips=4),
-                    run,
-                    advance=lambda done, total, p=progress, t=task: p.update(t, completed=done, total=total),
+                    trained.checkpoint, replace(settings, evaluation_clips=4), run, advance=update
                 )
             aucs = {
                 name: {"value": m.auc.value, "low": m.auc.low, "high": m.auc.high, "fakes": m.fake, "reals": m.real}
@@ -128,7 +122,7 @@ def markdown(results: dict[str, Any]) -> str:
     rows = results["rows"]
     names = _manipulations(rows)
     counts = rows[0]["auc"][names[0]]
-    config, training = preset("small"), TRAINING
+    config = preset("small")
     lines = [
         "# What each attention can see",
         "",
@@ -156,8 +150,8 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"Setting: {IDENTITIES} drawn people, videos of {VIDEO_FRAMES} frames at {VIDEO_SIZE} pixels, "
         f"model `small` ({config.image_size} pixels, C={config.dim}, N={config.heads}, M={config.depth}), "
-        f"{training.epochs} epochs of {training.optimizer} at {training.learning_rate:g}, batches of "
-        f"{training.batch_size}, seeds {', '.join(map(str, sorted({row['seed'] for row in rows})))}.",
+        f"{EPOCHS} epochs of {TRAINING.optimizer} at {TRAINING.learning_rate:g}, batches of "
+        f"{TRAINING.batch_size}, seeds {', '.join(map(str, sorted({row['seed'] for row in rows})))}.",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()) + ".",
         "",
         "This is a drawn set with drawn forgeries. It says nothing about accuracy on real ones. Seconds are by the",

@@ -6,7 +6,6 @@ and once more with grey in place of what was removed, which shows what a bad fil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +13,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 
 from .document import replace_section
-from .explain.explanation import DEFAULT_STABILIZER
-from .explain.faithfulness import RANDOM, Faithfulness, OrderingResult, evaluate_explanations
-from .explain.faithfulness_average import average, from_dict
-from .explain.faithfulness_report import faithfulness_table, write_faithfulness, write_plot
+from .explain.faithfulness import RANDOM, Faithfulness, OrderingResult
+from .explain.faithfulness_average import average
+from .explain.faithfulness_report import PLOT, faithfulness_table, read_faithfulness, write_plot
+from .explanation_settings import DEFAULT_STABILIZER
+from .progress import progress_bar
 from .settings import DataSettings
 
 STABILIZERS = (DEFAULT_STABILIZER, "reference", 1e-3, 3e-2, 1e-1)
@@ -33,48 +32,30 @@ def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Cons
 
     What is already there is read, not measured again. A report of the run shows that of the default filling.
     """
+    from .evaluation import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
     from .report import add_explanations
 
     results: dict[str, list[Faithfulness]] = {"surroundings": [], "grey": []}
     for run in runs:
         for fill, kept in results.items():
-            folder = run / ("explanations" if fill == "surroundings" else f"explanations-{fill}")
-            written = folder / "faithfulness.json"
-            if not written.is_file():
-                stabilizers = STABILIZERS if fill == "surroundings" else STABILIZERS[:1]
-                write_faithfulness(_measure(run, data, fill, stabilizers, console), folder)
-            kept.append(from_dict(json.loads(written.read_text())))
-        if (report := run / "report.html").is_file():
+            folder = run / (EXPLANATIONS if fill == "surroundings" else f"{EXPLANATIONS}-{fill}")
+            measured = read_faithfulness(folder)
+            if measured is None:
+                with progress_bar(console, f"explaining with {run.name}, {fill}") as update:
+                    measured, _ = evaluate_checkpoint_explanations(
+                        run,
+                        data,
+                        folder,
+                        stabilizers=STABILIZERS if fill == "surroundings" else STABILIZERS[:1],
+                        fill=fill,
+                        clips_per_video=1,
+                        advance=update,
+                    )
+            kept.append(measured)
+        if (report := run / REPORT).is_file():
             with suppress(ValueError):  # a report of an earlier version has no place for them
-                add_explanations(report, results["surroundings"][-1], run / "explanations" / "faithfulness.svg")
+                add_explanations(report, results["surroundings"][-1], run / EXPLANATIONS / PLOT)
     return results
-
-
-def _measure(
-    run: Path, data: DataSettings, fill: str, stabilizers: Sequence[float | str], console: Console
-) -> Faithfulness:
-    from .checkpoint import load_model
-    from .data import open_dataset
-    from .evaluation import evaluated_set
-    from .precision import pick_device
-
-    model, info = load_model(run, pick_device("auto"))
-    dataset, index = open_dataset(data)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"explaining with {run.name}, {fill}", total=None)
-        result = evaluate_explanations(
-            model,
-            dataset,
-            index,
-            stabilizers=stabilizers,
-            fill=fill,
-            clips_per_video=1,
-            decoder=data.decoder,
-            workers=data.workers,
-            advance=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    result.evaluated = evaluated_set(info, data, "test")
-    return result
 
 
 def write_documents(results: dict[str, list[Faithfulness]], versions: dict[str, Any], documents: Path) -> Path:

@@ -7,15 +7,13 @@ of colour blindness. The picture under it is greyed and dimmed, so that a bright
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
 
 import cv2
 import numpy as np
 
 from dataloading.errors import InputError
+from istvt.explanation_settings import NORMALIZATIONS, Normalization
 
-Normalization = Literal["clip", "frame"]
-NORMALIZATIONS = ("clip", "frame")
 Box = tuple[float, float, float, float]
 
 COLOR_MAP = "inferno"

@@ -1,257 +1,36 @@
-"""From clip logits to video scores, and from video scores to figures with intervals.
+"""From video scores to figures with intervals.
 
-A video's score is the mean of its clips' probabilities, and every figure counts videos unless it says clips. Labels are
-0 for real and 1 for fake; fake is the positive class. A figure that does not exist (AUC with one class only) is None
-and carries the sentence that says why: nothing here is ever NaN.
+Every figure counts videos unless it says clips. Labels are 0 for real and 1 for fake; fake is the positive class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from dataloading.errors import InputError
 from dataloading.video import CLASSES, FAKE, REAL
+from istvt.figures import METRIC_NAMES, ConfusionMatrix, Estimate, Evaluation, Metrics, ReportRow, RocCurve
 from istvt.intervals import area_interval, resample_counts, wilson_interval
-from istvt.ranking import Ranking, without_collinear_points
+from istvt.ranking import Ranking, RankingCurve, without_collinear_points
+from istvt.verdict import DEFAULT_THRESHOLD
+from istvt.video_score import VideoScore
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from dataloading.sampling import Clip
-
-DEFAULT_THRESHOLD = 0.5
 CONFIDENCE = 0.95
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "auc": "AUC",
-    "average_precision": "Average precision",
-    "equal_error_rate": "Equal error rate",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "loss": "Loss",
-}
 _FEW_VIDEOS = 20
 _BAND_RATES = np.linspace(0, 1, 101)
 
 
-@dataclass(frozen=True)
-class VideoScore:
-    """What the detector says about one video.
-
-    Attributes:
-        name: unique in its data set (the path below the set's root, without suffix).
-        path: the file.
-        label: 0 real, 1 fake, None where nobody knows.
-        manipulation: the method that made the fake, ``"original"`` for a real video.
-        probability: that the video is fake: the mean of ``clip_probabilities``.
-        clip_probabilities: one for each clip, in the order of the clips' first frames.
-        clip_frames: frame numbers of each clip.
-    """
-
-    name: str
-    path: str
-    label: int | None
-    manipulation: str
-    probability: float
-    clip_probabilities: list[float]
-    clip_frames: list[list[int]]
-
-    @property
-    def verdict(self) -> str:
-        """``"fake"`` where the probability is above one half, as a positive logit means fake; ``"real"`` elsewhere."""
-        return self.verdict_at(DEFAULT_THRESHOLD)
-
-    def verdict_at(self, threshold: float) -> str:
-        """``"fake"`` where the probability is above ``threshold``, ``"real"`` elsewhere."""
-        return CLASSES[int(self.probability > threshold)]
-
-    def is_right(self, threshold: float = DEFAULT_THRESHOLD) -> bool:
-        """Whether the verdict agrees with the label."""
-        return int(self.probability > threshold) == self.label
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One figure and its interval.
-
-    Attributes:
-        value: None where the figure is undefined.
-        low: lower limit of the interval, None where there is no interval.
-        high: upper limit of the interval.
-        method: of the interval: ``"wilson"``, ``"bootstrap"``, ``"newcombe"``, or ``"none"``.
-        reason: why the value or the interval is missing: one sentence without its full stop, or "".
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    method: str = "none"
-    reason: str = ""
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return self.reason
-        if self.low is None or self.high is None:
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-@dataclass(frozen=True)
-class ConfusionMatrix:
-    """Counts of verdicts by class, with fake as the positive class."""
-
-    true_negatives: int
-    false_positives: int
-    false_negatives: int
-    true_positives: int
-
-
-@dataclass(frozen=True)
-class RocCurve:
-    """Points of the ROC curve, from (0, 0) to (1, 1), and a pointwise band of the bootstrap.
-
-    The band gives, at each false positive rate in ``band_rate``, the interval of the true positive rate; its lists are
-    empty where no band was asked for.
-    """
-
-    false_positive_rate: list[float]
-    true_positive_rate: list[float]
-    band_rate: list[float] = field(default_factory=list)
-    band_low: list[float] = field(default_factory=list)
-    band_high: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class ReportRow:
-    """One row of scikit-learn's classification report; a figure is None where it is undefined."""
-
-    name: str
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Every figure of one group of videos, or of their clips (``unit`` says which)."""
-
-    unit: str
-    count: int
-    real: int
-    fake: int
-    accuracy: Estimate
-    auc: Estimate
-    average_precision: Estimate
-    equal_error_rate: Estimate
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
-    loss: Estimate
-    confusion: ConfusionMatrix
-    roc: RocCurve | None
-    classification_report: str
-    classification_rows: list[ReportRow]
-    notes: list[str]
-
-    def estimates(self) -> dict[str, Estimate]:
-        """The figures under the names they are printed with, in the order they are printed in."""
-        return {name: getattr(self, key) for key, name in METRIC_NAMES.items()}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The evaluation of one set of videos.
-
-    Attributes:
-        threshold: a video is called fake where its probability is above this.
-        confidence: of every interval.
-        resamples: of the bootstrap; each draws videos within each class, with replacement.
-        seed: of the bootstrap.
-        videos: all figures by video. These are the result.
-        manipulations: the same for each manipulation, against all the real videos.
-        clips: the same by clip. Clips of one video are alike, so their intervals resample videos.
-    """
-
-    threshold: float
-    confidence: float
-    resamples: int
-    seed: int
-    videos: Metrics
-    manipulations: dict[str, Metrics]
-    clips: Metrics
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers, fit for JSON."""
-        return asdict(self)
-
-
-def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
-    """Gather clip logits into one score a video: the mean of its clips' probabilities.
-
-    Clips belong together when their video's name and path are equal, so two videos with the same file name in different
-    folders stay apart.
-
-    Args:
-        clips: in any order, those of one video need not follow each other.
-        logits: one for each clip, positive for fake, ``[clips]``.
-
-    Returns:
-        One score a video, in the order in which videos first appear.
-
-    Raises:
-        InputError: the numbers of clips and logits differ, or a logit is not finite.
-    """
-    logits = np.asarray(logits, dtype=np.float64)
-    if logits.shape != (len(clips),):
-        raise InputError(f"logits must hold one number for each of the {len(clips)} clips, got shape {logits.shape}")
-    check_finite(clips, logits)
-    probabilities = np.exp(-np.logaddexp(0.0, -logits))
-    gathered: dict[tuple[str, str], list[int]] = {}
-    for position, clip in enumerate(clips):
-        gathered.setdefault((clip.video.name, str(clip.video.path)), []).append(position)
-    scores = []
-    for positions in gathered.values():
-        positions.sort(key=lambda position: int(clips[position].frames[0]))
-        video = clips[positions[0]].video
-        clip_probabilities = [float(probabilities[position]) for position in positions]
-        scores.append(
-            VideoScore(
-                name=video.name,
-                path=str(video.path),
-                label=video.label,
-                manipulation=video.manipulation,
-                probability=float(np.mean(clip_probabilities)),
-                clip_probabilities=clip_probabilities,
-                clip_frames=[[int(frame) for frame in clips[position].frames] for position in positions],
-            )
-        )
-    return scores
-
-
-def check_finite(clips: Sequence[Clip], logits: np.ndarray) -> None:
-    """Raises InputError, which names the video, where one of the clips' logits [clips] is not a finite number."""
-    if not np.isfinite(logits).all():
-        worst = int(np.flatnonzero(~np.isfinite(logits))[0])
-        raise InputError(
-            f"The model gave {logits[worst]} for a clip of {clips[worst].video.name}: its weights or its training have "
-            "diverged, so there is no score"
-        )
-
-
-def epoch_metrics(scores: Sequence[VideoScore], threshold: float = DEFAULT_THRESHOLD) -> dict[str, float | None]:
+def epoch_metrics(scores: Sequence[VideoScore]) -> dict[str, float | None]:
     """Figures by video without intervals, cheap enough for every epoch.
 
     Returns:
         accuracy, precision, recall, f1, loss and auc; None where a figure is undefined (``evaluate`` says why).
     """
     samples = _video_samples(_checked(scores))
-    figures = _point_figures(samples, threshold)
+    figures = _point_figures(samples, DEFAULT_THRESHOLD)
     return {name: figures[name] for name in ("accuracy", "precision", "recall", "f1", "loss", "auc")}
 
 
@@ -369,7 +148,7 @@ def _point_figures(samples: _Samples, threshold: float) -> dict[str, float | Non
     return figures | ranked
 
 
-def _ranked_figures(curve: Any) -> dict[str, np.ndarray]:
+def _ranked_figures(curve: RankingCurve) -> dict[str, np.ndarray]:
     return {
         "auc": curve.area(),
         "average_precision": curve.average_precision(),

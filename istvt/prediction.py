@@ -7,21 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry, FaceIndex
+from dataloading.face_index import FaceEntry
 from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.find import frames_looked_at
 from dataloading.probe import probe
-from dataloading.sampling import evaluation_clips
-from dataloading.video import Video
-from dataloading.video_files import video_files
 
 from .checkpoint import CheckpointInfo
 from .crop import choose_crop
-from .metrics import VideoScore
 from .model import ISTVT
-from .scoring import score_clips
-
-_UNLABELLED = "unlabelled"
+from .scoring import score_video
+from .video_score import VideoScore
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class Prediction:
 
 def predict(
     model: ISTVT,
-    paths: Iterable[str | Path],
+    files: Iterable[str | Path],
     *,
     info: CheckpointInfo | None = None,
     detector: str = "auto",
@@ -59,7 +54,7 @@ def predict(
 
     Args:
         model: on the device to use.
-        paths: video files, and directories whose video files are meant (their subdirectories too, but for `masks`).
+        files: videos; `dataloading.video_files.video_files` lists those of directories.
         info: what `load_model` gave beside the model: videos are then cropped as those of training were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True looks for faces, whatever training did.
@@ -69,45 +64,22 @@ def predict(
         advance: called after each file.
 
     Raises:
-        InputError: no detector is installed, a path does not exist, or a directory holds no video.
+        InputError: no detector is installed.
     """
-    files, _ = video_files(paths)
     crop = choose_crop(info.detectors if info else (), detector, detect)
     finder = make_detector(crop.detector) if crop.detector else None
     notes = (*(info.caveats if info else ()), *filter(None, [crop.note]))
     predictions = []
-    for path in files:
+    for path in map(Path, files):
         try:
             entry = face_entry(path, finder)
-            score = score_video(model, path, entry, clips_per_video, batch_size, workers)
+            score, _ = score_video(model, path, entry, clips=clips_per_video, batch_size=batch_size, workers=workers)
             predictions.append(Prediction(path, score=score, remark=rarely_seen(entry), notes=notes))
         except InputError as error:
             predictions.append(Prediction(path, error=str(error), notes=notes))
         if advance:
             advance(predictions[-1])
     return predictions
-
-
-def score_video(
-    model: ISTVT, path: Path, entry: FaceEntry, clips_per_video: int = 8, batch_size: int = 8, workers: int = 2
-) -> VideoScore:
-    """The score of one video whose face is known.
-
-    Raises:
-        InputError: it is too short for a clip, or damaged.
-    """
-    # The label is unknown; it goes nowhere but into the batch that the loader makes.
-    video = Video(path, 0, _UNLABELLED, None, entry.video, entry.video)
-    clips = evaluation_clips([video], FaceIndex({entry.video: entry}), model.config.frames, clips_per_video, None)
-    if clips.skipped:
-        raise InputError(clips.skipped[0].reason)
-    scored = score_clips(model, clips, batch_size=batch_size, workers=workers)
-    if not scored.clips:
-        raise InputError(scored.skipped[0][1])
-    score = scored.videos()[0]
-    return VideoScore(
-        score.name, str(path), None, _UNLABELLED, score.probability, score.clip_probabilities, score.clip_frames
-    )
 
 
 def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,24 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from dataloading.errors import InputError
 from dataloading.video import CLASSES, ORIGINAL
 from istvt import plots
 from istvt.document import replace_section
-from istvt.metrics import DEFAULT_THRESHOLD, METRIC_NAMES, Evaluation, VideoScore
+from istvt.figures import METRIC_NAMES, Evaluation
+from istvt.page_template import render, write_page
 from istvt.summary import interval_sentence, verdict_sentence
+from istvt.verdict import DEFAULT_THRESHOLD
+from istvt.video_score import VideoScore
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from istvt.explain.faithfulness import Faithfulness
 
 _THUMBNAIL = 160
 _JPEG_QUALITY = 82
 _LISTED_VIDEOS = 1000
-_SEPARATORS = re.compile(r"([/_,])")
+_EXAMPLES = 6
 _HEADLINE = {
     "accuracy": "share of videos judged right",
     "auc": "chance that a fake scores above a real video",
@@ -70,10 +70,8 @@ class Example:
     frame_numbers: Sequence[int] | None = None
 
 
-def choose_examples(
-    scores: Sequence[VideoScore], threshold: float = DEFAULT_THRESHOLD, wrong: int = 6, right: int = 6
-) -> list[VideoScore]:
-    """Pick the videos worth looking at: the surest of the wrong verdicts and ordinary right ones.
+def choose_examples(scores: Sequence[VideoScore]) -> list[VideoScore]:
+    """Pick the videos worth looking at: the surest of the wrong verdicts and ordinary right ones, `_EXAMPLES` of each.
 
     Both are taken in turn from the real videos and from each manipulation, so that none crowds out the others. The
     wrong ones come first.
@@ -83,12 +81,12 @@ def choose_examples(
         groups.setdefault(score.manipulation, []).append(score)
     mistakes, ordinary = [], []
     for _, group in sorted(groups.items(), key=lambda item: (item[0] != ORIGINAL, item[0])):
-        missed = [score for score in group if not score.is_right(threshold)]
-        mistakes.append(sorted(missed, key=lambda score: (-abs(score.probability - threshold), score.name)))
-        found = [score for score in group if score.is_right(threshold)]
+        missed = [score for score in group if not score.is_right()]
+        mistakes.append(sorted(missed, key=lambda score: (-abs(score.probability - DEFAULT_THRESHOLD), score.name)))
+        found = [score for score in group if score.is_right()]
         middle = float(np.median([score.probability for score in found])) if found else 0.0
         ordinary.append(sorted(found, key=lambda score, m=middle: (abs(score.probability - m), score.name)))
-    return _in_turn(mistakes)[:wrong] + _in_turn(ordinary)[:right]
+    return _in_turn(mistakes)[:_EXAMPLES] + _in_turn(ordinary)[:_EXAMPLES]
 
 
 def write_report(
@@ -128,7 +126,8 @@ def write_report(
     Raises:
         InputError: an example's frames are not uint8 ``[n, height, width, 3]``, or the file cannot be written.
     """
-    page = _template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         title=title,
         created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
         evaluation=evaluation,
@@ -155,9 +154,8 @@ def write_report(
         settings=_grouped(settings or {}),
         versions=_flat(versions or {}),
     )
-    path = Path(path)
-    _write(path, page)
-    return path
+    write_page(path, page)
+    return Path(path)
 
 
 def add_explanations(path: Path, result: Faithfulness, plot: Path) -> None:
@@ -172,7 +170,8 @@ def add_explanations(path: Path, result: Faithfulness, plot: Path) -> None:
         InputError: the file cannot be written.
     """
     picture = base64.b64encode(plot.read_bytes()).decode("ascii")
-    part = _template("report_explanations.html.j2").render(
+    part = render(
+        "report_explanations.html.j2",
         result=result,
         orderings=sorted(result.orderings, key=lambda item: item.accuracy_area),
         plot=f"data:image/svg+xml;base64,{picture}",
@@ -190,35 +189,7 @@ def say_of_explanations(path: Path, sentence: str) -> None:
 
 def _put_explanations(path: Path, part: str) -> None:
     page = replace_section(path.read_text(encoding="utf-8"), "explanations", part)
-    _write(path, replace_section(page, "link to explanations", '<li><a href="#explanations">Explanations</a></li>'))
-
-
-def _template(name: str) -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["breakable"] = _breakable
-    return environment.get_template(name)
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # File names need not be valid Unicode: what cannot be encoded is shown as its escape.
-        path.write_bytes(page.encode("utf-8", errors="backslashreplace"))
-    except OSError as error:
-        raise InputError(f"The report cannot be written to {path}: {error.strerror or error}") from error
-
-
-def _breakable(text: str) -> Markup:
-    """The escaped text with a place to break the line after each slash, underscore and comma."""
-    return Markup(_SEPARATORS.sub(r"\1<wbr>", str(escape(text))))
+    write_page(path, replace_section(page, "link to explanations", '<li><a href="#explanations">Explanations</a></li>'))
 
 
 def _in_turn(groups: Iterable[Sequence[VideoScore]]) -> list[VideoScore]:

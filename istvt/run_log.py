@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dataloading.errors import writing
+from dataloading.whole_file import replacing
 
 STEP_FIELDS = ("step", "epoch", "loss", "learning_rate", "clips_per_second", "skipped_steps")
 
@@ -134,9 +134,7 @@ def _keep_rows(path: Path, last_step: int) -> None:
 
 
 def _write_rows(path: Path, fields: list[str], rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    with writing(path), temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=fields)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)

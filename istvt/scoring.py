@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from dataloading.errors import InputError
+from dataloading.face_index import FaceEntry, FaceIndex
 from dataloading.loader import ClipLoader
-from dataloading.sampling import Clip
+from dataloading.sampling import Clip, evaluation_clips
+from dataloading.video import Video
 
-from .metrics import VideoScore, score_videos
+from .evaluation_mode import in_evaluation_mode
 from .model import ISTVT
 from .precision import autocast
+from .video_score import VideoScore, score_videos
+
+UNLABELLED = "unlabelled"  # the manipulation of a video of which nobody has said whether it is real
 
 
 @dataclass
@@ -63,16 +70,58 @@ def score_clips(
     loader = ClipLoader(
         list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
     )
-    was_training = model.training
-    model.eval()
     positions, logits = [], []
-    for batch in loader:
-        with autocast(device, dtype):
-            logits.append(model(batch.clips).float())  # read at the end: nobody waits between two batches
-        positions.append(batch.indices)
-        if advance:
-            advance(len(batch.indices))
-    model.train(was_training)
+    with in_evaluation_mode(model):
+        for batch in loader:
+            with autocast(device, dtype):
+                logits.append(model(batch.clips).float())  # read at the end: nobody waits between two batches
+            positions.append(batch.indices)
+            if advance:
+                advance(len(batch.indices))
     order = torch.cat(positions).tolist() if positions else []
     values = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
     return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder)
+
+
+def score_video(
+    model: ISTVT,
+    path: Path,
+    face: FaceEntry,
+    *,
+    clips: int = 8,
+    batch_size: int = 8,
+    workers: int = 2,
+    advance: Callable[[int, int], None] | None = None,
+) -> tuple[VideoScore, ScoredClips]:
+    """The score of one video that belongs to no data set, and its clips.
+
+    Args:
+        model: on the device to use.
+        path: the video.
+        face: where its face is.
+        clips: how many are scored, evenly spread over all of it.
+        batch_size: clips a forward pass.
+        workers: threads that decode.
+        advance: called with (clips done, clips in all) after each batch.
+
+    Raises:
+        InputError: it is too short for a clip, or damaged.
+    """
+    # The label is unknown; it goes nowhere but into the batch that the loader makes.
+    video = Video(path, 0, UNLABELLED, None, face.video, face.video)
+    chosen = evaluation_clips([video], FaceIndex({face.video: face}), model.config.frames, clips, None)
+    if chosen.skipped:
+        raise InputError(chosen.skipped[0].reason)
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if advance:
+            advance(done, len(chosen))
+
+    scored = score_clips(model, chosen, batch_size=batch_size, workers=workers, advance=count)
+    if not scored.clips:
+        raise InputError(scored.skipped[0][1])
+    [score] = scored.videos()
+    return replace(score, label=None), scored

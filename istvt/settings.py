@@ -8,6 +8,8 @@ from typing import Literal
 
 from dataloading.errors import InputError
 
+from .config import Backend
+
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Execution = Literal["auto", "eager", "compile", "cuda_graphs"]
@@ -92,7 +94,7 @@ class TrainingSettings:
     precision: Precision = "auto"
     tf32: bool = False
     augment: bool = True
-    backend: Literal["auto", "triton", "sdpa", "xformers", "reference"] = "auto"
+    backend: Backend = "auto"
     execution: Execution = "auto"
     activation_checkpointing: bool = False
     parallel: Parallel = "ddp"

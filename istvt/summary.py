@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import TYPE_CHECKING
 
-from istvt.metrics import ConfusionMatrix, Estimate, Evaluation, Metrics
+from istvt.figures import ConfusionMatrix, Estimate, Evaluation, Metrics
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -37,15 +36,6 @@ def summary(evaluation: Evaluation) -> Group:
         *(Text(note, style="dim") for note in videos.notes),
     ]
     return Group(*parts)
-
-
-def summary_text(evaluation: Evaluation, width: int = 100) -> str:
-    """The same as plain text, without colour, for a log or a file."""
-    from rich.console import Console
-
-    console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False, emoji=False, markup=False)
-    console.print(summary(evaluation))
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 
 def verdict_sentence(metrics: Metrics) -> str:

@@ -23,9 +23,10 @@ import torch
 from rich.console import Console
 
 from dataloading import Video
+from dataloading.decoder_choice import choose_decoder
 from dataloading.errors import InputError
 from dataloading.face_index import crop_name
-from dataloading.loader import Batch, ClipLoader, choose_decoder
+from dataloading.loader import Batch, ClipLoader
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
 
 from .acceleration import accelerate, resolve_execution
@@ -40,8 +41,7 @@ from .model_file import FILE_NAME as MODEL_FILE
 from .optimization import build_optimizer, warmup_cosine
 from .precision import allow_tf32, pick_device, resolve_precision
 from .run_lock import only_run
-from .run_log import RunLog, epoch_line
-from .run_log import write_history as _write_history
+from .run_log import RunLog, epoch_line, write_history
 from .run_state import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
 from .settings import DataSettings, TrainingSettings
 from .step import Counts, TrainingStep, every_batch
@@ -148,25 +148,29 @@ def train(
             another one, an option is not for this machine, or training diverged.
     """
     console = console or Console()
-    with contextlib.ExitStack() as stack:
-        processes, chosen = stack.enter_context(joined_processes(pick_device(device)))
+    with joined_processes(pick_device(device)) as (processes, chosen):
         console.quiet = console.quiet or not processes.is_first
         if training.execution == "cuda_graphs" and chosen.type != "cuda":
             raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {chosen}")
-        run = _start(data, model, training, Path(output), processes, chosen)
-        if processes.is_first:
-            stack.enter_context(only_run(run.output))
+        # Nothing here holds the run: it has to end before the processes part (`joined_processes`).
+        return _train(_start(data, model, training, Path(output), processes, chosen), console)
+
+
+def _train(run: _Run, console: Console) -> TrainingResult:
+    """All epochs that are left of a run."""
+    data, epochs, processes = run.data, run.training.epochs, run.processes
+    with only_run(run.output) if processes.is_first else contextlib.nullcontext():
         _resume(run, console)
         detectors, listed = run.record.detectors, dict(run.record.skipped)
         announce(run.model.config, run.training, data, run.videos, detectors, run.sampler, run.step, processes, console)
         list_skipped(listed, "no clip from {}:", console)
         steps = run.record.step + _steps_left(run)
         with RunLog(run.output, console, processes.is_first, run.record.step, steps) as log:
-            for epoch in range(run.record.epoch + 1, training.epochs + 1):
-                log.start_epoch(epoch, training.epochs)
+            for epoch in range(run.record.epoch + 1, epochs + 1):
+                log.start_epoch(epoch, epochs)
                 row = _train_epoch(run, log)
                 row |= _finish_epoch(run, row, log)
-                line = epoch_line(row, training.epochs, best=_best(run.record.history) == row)
+                line = epoch_line(row, epochs, best=_best(run.record.history) == row)
                 console.print(line, soft_wrap=True)
         found_later = {name: reason for name, reason in run.record.skipped.items() if name not in listed}
         list_skipped(found_later, "{} skipped:", console)
@@ -309,7 +313,7 @@ def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]
         save_model(run.output / MODEL_FILE, run.model, info, state)
     if run.processes.is_first:
         # Before the checkpoint: a run killed between the two writes it again, and after the last epoch nothing would.
-        _write_history(run.output / "history.csv", record.history)
+        write_history(run.output / "history.csv", record.history)
     record.epoch, record.clips, record.seconds = record.epoch + 1, 0, 0.0
     run.step.start_epoch()
     run.save()

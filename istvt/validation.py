@@ -14,10 +14,11 @@ from dataloading.sampling import Clip
 
 from .acceleration import eager_for_now
 from .distributed import Processes
-from .metrics import epoch_metrics, score_videos
+from .metrics import epoch_metrics
 from .model import ISTVT
 from .scoring import score_clips
 from .settings import DataSettings, TrainingSettings
+from .video_score import score_videos
 
 
 def validate(

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataloading.errors import InputError
 from dataloading.face_index import BOXES_FILE, FaceEntry
-from dataloading.layouts.files import read_json
+from dataloading.files import read_json
 from dataloading.video import Dataset
 
 ROW = "[frame, x0, y0, x1, y1]"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloading.errors import InputError
+from dataloading.files import directories
 from dataloading.layouts import celeb_df, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
-from dataloading.layouts.files import directories
 from dataloading.layouts.summary_text import format_summary
 from dataloading.video import Dataset
 

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataloading.errors import InputError
+from dataloading.files import add_unknown_places, child_directory, read_text, videos_in
 from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
-from dataloading.layouts.files import add_unknown_places, child_directory, read_text, videos_in
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
 from dataloading.video import CLASSES, FAKE, REAL, Dataset, LeftOut
 

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataloading.errors import InputError
+from dataloading.files import UNKNOWN_PLACE, add_unknown_places, read_json
 from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
-from dataloading.layouts.files import UNKNOWN_PLACE, add_unknown_places, read_json
 from dataloading.layouts.identity_split import VALIDATION_FROM_TRAINING
 from dataloading.video import FAKE, ORIGINAL, REAL, Dataset, LeftOut
 

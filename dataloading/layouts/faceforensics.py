@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataloading.errors import InputError
+from dataloading.files import add_unknown_places, directories, read_json, videos_in
 from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
-from dataloading.layouts.files import add_unknown_places, directories, read_json, videos_in
 from dataloading.layouts.identity_split import THREE_WAY
 from dataloading.video import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
 

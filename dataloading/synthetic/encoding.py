@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import av
 import numpy as np
+
+from dataloading.whole_file import replacing
 
 # All frames are intra frames and no state of the rate control passes from one to the next: keyint=1 rules out
 # prediction, mbtree=0 and rc-lookahead=0 rule out looking ahead, and qcomp=1 makes the quantiser of crf independent of
@@ -19,25 +20,20 @@ X264_PARAMETERS = "keyint=1:scenecut=0:bframes=0:mbtree=0:rc-lookahead=0:qcomp=1
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: int, crf: int = 23) -> None:
     """Write frames (uint8 `[H, W, 3]` RGB or `[H, W]` grey, even sides) as intra-only H.264, yuv420p, in an MP4 file.
 
-    The file is written under a temporary name and renamed when it is complete.
+    The file is there whole or not at all.
     """
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with av.open(str(partial), "w", format="mp4") as container:
-            stream = None
-            for image in frames:
-                if stream is None:
-                    stream = container.add_stream(
-                        "libx264", rate=fps, options={"crf": str(crf), "preset": "fast", "x264-params": X264_PARAMETERS}
-                    )
-                    stream.height, stream.width = image.shape[:2]
-                    stream.pix_fmt = "yuv420p"
-                    stream.thread_count = 1
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24" if image.ndim == 3 else "gray")
-                container.mux(stream.encode(frame))
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = None
+        for image in frames:
             if stream is None:
-                raise ValueError("a video needs at least one frame")
-            container.mux(stream.encode(None))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+                stream = container.add_stream(
+                    "libx264", rate=fps, options={"crf": str(crf), "preset": "fast", "x264-params": X264_PARAMETERS}
+                )
+                stream.height, stream.width = image.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.thread_count = 1
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24" if image.ndim == 3 else "gray")
+            container.mux(stream.encode(frame))
+        if stream is None:
+            raise ValueError("a video needs at least one frame")
+        container.mux(stream.encode(None))

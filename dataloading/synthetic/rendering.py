@@ -18,6 +18,7 @@ from dataloading.synthetic.motion import (
     smooth_process,
 )
 from dataloading.synthetic.portrait import Portrait, draw_background, draw_portrait
+from dataloading.video import ORIGINAL
 
 MANIPULATIONS = ("blend", "flicker", "both")
 SUPERSAMPLING = 2
@@ -47,7 +48,7 @@ class VideoPlan:
     person: int
     source_video: int
     source: int
-    manipulation: str  # "original" or one of MANIPULATIONS
+    manipulation: str  # ORIGINAL or one of MANIPULATIONS
     frames: int
     size: int
 
@@ -100,7 +101,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if plan.manipulation in ("flicker", "both"):
         latents = latents[flicker_order(_generator(plan, "order"), plan.frames)]
     pose = smooth_process(_generator(plan, "pose"), plan.frames, len(POSE), POSE_CORRELATION_FRAMES)
-    noise = _generator(plan, "noise", ("original", *MANIPULATIONS).index(plan.manipulation))
+    noise = _generator(plan, "noise", (ORIGINAL, *MANIPULATIONS).index(plan.manipulation))
     down, across = np.mgrid[0 : plan.size, 0 : plan.size].astype(np.float32) / plan.size - 0.5
 
     constant, weight, region = _face_terms(portrait, inner, gain)

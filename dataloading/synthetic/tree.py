@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +14,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dataloading.errors import InputError
 from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
-from dataloading.video import SYNTHETIC_SETTINGS
+from dataloading.video import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
+from dataloading.whole_file import write_json
 from dataloading.worker_processes import worker_processes
 
 GENERATOR_VERSION = 5
 COMPRESSION = "c23"
 VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
-SPLIT_NAMES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class SyntheticSummary:
-    """What `synthesize` left behind: videos by split and manipulation ("original" for real), and this run's share."""
+    """What `synthesize` left behind: the directory, and how many of its videos this run wrote."""
 
     directory: Path
-    videos: dict[str, dict[str, int]]
     written: int
     already_there: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -72,12 +69,11 @@ def synthesize(
         progress: show a progress bar.
 
     Returns:
-        Counts by split and manipulation, and how many videos this run wrote.
+        How many videos this run wrote, and how many were there.
 
     Raises:
         InputError: for settings that make no set, for a directory that holds something else or a set of other settings.
     """
-    started = time.monotonic()
     root = Path(directory)
     settings = {
         "generator": "istvt synthetic set",
@@ -93,17 +89,16 @@ def synthesize(
     _check(settings, workers)
     pairs = _pairs_by_split(identities, videos_per_identity, splits)
     _claim(root, settings)
+    (root / "splits").mkdir(exist_ok=True)
     for name, members in pairs.items():
-        _write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
+        write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
     tasks = list(_tasks(root, pairs, settings))
     missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
     _write_all(missing, workers, progress)
     return SyntheticSummary(
         directory=root,
-        videos={name: dict.fromkeys(("original", *MANIPULATIONS), 2 * len(members)) for name, members in pairs.items()},
         written=len(missing),
         already_there=len(tasks) - len(missing),
-        seconds=time.monotonic() - started,
     )
 
 
@@ -141,7 +136,7 @@ def _pairs_by_split(
         short = [count - have for count, have in zip(exact, counts, strict=True)]
         counts[short.index(max(short))] += 1
     pairs, first = {}, 0
-    for name, count in zip(SPLIT_NAMES, counts, strict=True):
+    for name, count in zip(SPLITS, counts, strict=True):
         pairs[name] = [
             (2 * pair * videos_per_identity + take, (2 * pair + 1) * videos_per_identity + take)
             for pair in range(first, first + count)
@@ -169,14 +164,7 @@ def _claim(root: Path, settings: dict) -> None:
     if root.exists() and any(root.iterdir()):
         raise InputError(f"{root} holds files that are no synthetic set; choose an empty or a new directory.")
     root.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, settings)
 
 
 def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: dict) -> Iterator[_Task]:
@@ -198,7 +186,7 @@ def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: dict) 
     for members in pairs.values():
         for a, b in members:
             for target, source in ((a, b), (b, a)):
-                yield _Task(plan(target, source, "original"), originals / f"{target:03d}.mp4", None, settings["fps"])
+                yield _Task(plan(target, source, ORIGINAL), originals / f"{target:03d}.mp4", None, settings["fps"])
                 for manipulation in MANIPULATIONS:
                     folder = root / "manipulated_sequences" / manipulation
                     name = f"{target:03d}_{source:03d}.mp4"

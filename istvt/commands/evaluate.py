@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from dataloading.errors import InputError
+from dataloading.video import SPLITS
 
 from ..config import ISTVTConfig
-from ..settings import DataSettings
-from .console import progress_bar, starting
+from ..explanation_settings import DEFAULT_STABILIZER, Fill
+from ..progress import progress_bar
+from ..settings import DataSettings, Precision
+from .console import starting
 from .options import add_checkpoint, add_device, check_device_name
 
 
@@ -27,9 +30,9 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         help="directory; default: in the run, or beside a .safetensors file, evaluation/ for the test split of the "
         "data set that was trained on, and evaluation-SET-SPLIT/ for anything else",
     )
-    parser.add_argument("--split", choices=["train", "val", "test"], default="test")
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
+    parser.add_argument("--batch-size", "--batch_size", type=int, default=16)
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
     parser.add_argument(
@@ -40,7 +43,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     parser.add_argument(
         "--fill",
-        type=Literal["surroundings", "grey"] | None,
+        type=Fill | None,
         default=None,
         help="with --explain: what stands where pixels were removed, surroundings if not given; grey can look forged",
     )
@@ -93,7 +96,7 @@ def run(options: Namespace, console: Console) -> int:
             console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nreport: {result.report}", soft_wrap=True)
     if options.explain:
-        _measure_explanations(options, output, console)
+        _measure_explanations(options, data, output, console)
     return 0
 
 
@@ -117,20 +120,12 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     return output
 
 
-def _measure_explanations(options: Namespace, output: Path, console: Console) -> None:
+def _measure_explanations(options: Namespace, data: DataSettings, output: Path, console: Console) -> None:
     """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
-    from ..checkpoint import load_model
-    from ..data import open_dataset
-    from ..evaluation import EXPLANATIONS, evaluated_set
-    from ..explain import DEFAULT_STABILIZER
-    from ..explain.faithfulness import evaluate_explanations
-    from ..explain.faithfulness_report import faithfulness_table, write_faithfulness
-    from ..precision import pick_device
+    from ..evaluation import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
+    from ..explain.faithfulness_report import faithfulness_table
     from ..report import add_explanations
 
-    data = DataSettings(**options.data.as_dict())
-    model, info = load_model(options.checkpoint, pick_device(options.device))
-    dataset, index = open_dataset(data)
     console.print(
         "now the explanations: every clip is explained by each method and scored again with pixels removed, which "
         "takes many times as long",
@@ -138,20 +133,16 @@ def _measure_explanations(options: Namespace, output: Path, console: Console) ->
         soft_wrap=True,
     )
     with progress_bar(console, "explaining clips") as update:
-        result = evaluate_explanations(
-            model,
-            dataset,
-            index,
+        measured, written = evaluate_checkpoint_explanations(
+            options.checkpoint,
+            data,
+            output / EXPLANATIONS,
             split=options.split,
+            device=options.device,
             stabilizers=options.stabilizers or (DEFAULT_STABILIZER,),
             fill=options.fill or "surroundings",
-            clips_per_video=data.evaluation_clips,
-            decoder=data.decoder,
-            workers=data.workers,
             advance=update,
         )
-    result.evaluated = evaluated_set(info, data, options.split)
-    written = write_faithfulness(result, output / EXPLANATIONS)
-    add_explanations(output / "report.html", result, written["plot"])
-    console.print(faithfulness_table(result), markup=False, highlight=False, soft_wrap=True)
+    add_explanations(output / REPORT, measured, written["plot"])
+    console.print(faithfulness_table(measured), markup=False, highlight=False, soft_wrap=True)
     console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)

@@ -10,7 +10,9 @@ from rich.console import Console
 from dataloading.errors import InputError
 
 from ..config import ISTVTConfig
-from .console import progress_bar, say_doubts, starting
+from ..explanation_settings import CLAMPS, DEFAULT_STABILIZER, METHODS, NORMALIZATIONS, ORDERS, TARGETS
+from ..progress import progress_bar
+from .console import say_doubts, starting
 from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 
 
@@ -22,35 +24,33 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--out", "--output", type=Path, default=Path("explanation"), help="directory of everything that is written"
     )
     parser.add_argument(
-        "--target", choices=["verdict", "fake", "real"], default="verdict", help="which side's evidence is shown"
+        "--target", choices=["verdict", *TARGETS], default="verdict", help="which side's evidence is shown"
     )
-    parser.add_argument(
-        "--method", choices=["lrp", "gradient", "rollout", "raw", "gradcam"], default="lrp", help="how it is found"
-    )
+    parser.add_argument("--method", choices=METHODS, default="lrp", help="how it is found")
     parser.add_argument(
         "--stabilizer",
         type=float | str,
-        default=0.01,
+        default=DEFAULT_STABILIZER,
         help="with lrp: relevance is divided by sums that may cancel, so each is enlarged by this part of what was "
         "added up; larger is smoother, smaller closer to the rule. 'reference' is the published 1e-9, in float64",
     )
     parser.add_argument(
         "--clamp",
-        choices=["after_mean", "before_mean"],
+        choices=CLAMPS,
         default="after_mean",
         help="with lrp or gradient: where evidence for the other side is cut off: after the mean over the heads, so "
         "that heads can contradict each other, or in each head before it, as the published code does",
     )
     parser.add_argument(
         "--order",
-        choices=["last_block_first", "literal"],
+        choices=ORDERS,
         default="last_block_first",
         help="with lrp, gradient or rollout: how the blocks' maps are multiplied: from the logit down to the tokens, "
         "or in the order that the paper prints",
     )
     parser.add_argument(
         "--normalization",
-        choices=["clip", "frame"],
+        choices=NORMALIZATIONS,
         default="clip",
         help="the colours reach from the coldest to the hottest cell of the whole clip, or of each frame by itself",
     )

@@ -13,8 +13,9 @@ from rich.markup import escape
 from dataloading.errors import InputError
 
 from ..config import ISTVTConfig
+from ..progress import progress_bar
 from . import PROBLEM_FOUND
-from .console import counted, progress_bar, say_doubts, starting
+from .console import counted, say_doubts, starting
 from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 
 
@@ -48,8 +49,9 @@ def run(options: Namespace, console: Console) -> int:
     model_file(options.checkpoint)
     files, left_out = video_files(options.videos)
     with starting(console):
+        from dataloading.whole_file import write_json
+
         from ..checkpoint import load_model
-        from ..evaluation import write_json
         from ..output import output_directory
         from ..precision import pick_device
         from ..prediction import predict

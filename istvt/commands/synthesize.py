@@ -14,7 +14,9 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     """The options."""
     parser.add_argument("directory", type=Path, help="root of the set; videos that are there already are kept")
     parser.add_argument("--identities", type=int, default=48, help="people, an even number")
-    parser.add_argument("--videos_per_identity", type=int, default=1, help="real videos of each person")
+    parser.add_argument(
+        "--videos-per-identity", "--videos_per_identity", type=int, default=1, help="real videos of each person"
+    )
     parser.add_argument("--frames", type=int, default=24, help="frames a video")
     parser.add_argument("--size", type=int, default=128, help="side of the square picture in pixels, even")
     parser.add_argument("--seed", type=int, default=0)

@@ -10,10 +10,12 @@ import torch
 
 from dataloading.loader import ClipLoader
 from dataloading.sampling import Clip
-from dataloading.video import CLASSES
+from istvt.evaluation_mode import in_evaluation_mode
+from istvt.explanation_settings import DEFAULT_STABILIZER
 from istvt.model import ISTVT
+from istvt.verdict import probability_of, verdict_of
 
-from .explanation import DEFAULT_STABILIZER, explain, in_evaluation_mode
+from .explanation import explain
 
 
 @dataclass
@@ -36,7 +38,7 @@ class ExplainedClip:
     @property
     def probability(self) -> float:
         """That the clip is fake."""
-        return float(1 / (1 + np.exp(-np.float64(self.logit)))) if self.logit > -700 else 0.0
+        return float(probability_of(self.logit))
 
 
 def explain_clips(
@@ -100,7 +102,7 @@ def explain_batch(
 
 def verdicts(model: ISTVT, clips: torch.Tensor) -> list[str]:
     """ "fake" or "real" of each of the clips, as the model says."""
-    return [CLASSES[int(logit > 0)] for logit in logits_of(model, clips)]
+    return [verdict_of(probability) for probability in probability_of(logits_of(model, clips))]
 
 
 @torch.inference_mode()

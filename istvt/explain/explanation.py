@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataloading.errors import InputError
+from istvt.evaluation_mode import in_evaluation_mode
+from istvt.explanation_settings import (
+    CLAMPS,
+    DEFAULT_STABILIZER,
+    METHODS,
+    ORDERS,
+    TARGETS,
+    Clamp,
+    Method,
+    Order,
+    Target,
+)
 from istvt.model import ISTVT
 from kernels.relevance import Stabilizer
-from kernels.relevance.interface import CLAMPS
 
 from .recorders import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
 from .relevance_pass import RelevancePass
-
-Method = Literal["lrp", "gradient", "rollout", "raw", "gradcam"]
-Target = Literal["fake", "real"]
-METHODS: tuple[str, ...] = get_args(Method)
-TARGETS: tuple[str, ...] = get_args(Target)
-ORDERS = ("last_block_first", "literal")
-DEFAULT_STABILIZER = 0.01
-DEFAULT_RULES = {"stabilizer": DEFAULT_STABILIZER, "clamp": CLAMPS[0], "order": ORDERS[0]}
-# Which of them each method reads; the others change nothing.
-RULES: dict[str, tuple[str, ...]] = {
-    "lrp": ("stabilizer", "clamp", "order"),
-    "gradient": ("clamp", "order"),
-    "rollout": ("order",),
-    "raw": (),
-    "gradcam": (),
-}
 
 # Tokens in work at a time: enough for matrix products; of many clips on a GPU a quarter, because there it is launches
 # that cost time, and so that a clip of many takes no more memory than a single one.
@@ -77,8 +71,8 @@ def explain(
     target: Target = "fake",
     method: Method = "lrp",
     stabilizer: float | Literal["reference"] = DEFAULT_STABILIZER,
-    clamp: Literal["after_mean", "before_mean"] = "after_mean",
-    order: Literal["last_block_first", "literal"] = "last_block_first",
+    clamp: Clamp = "after_mean",
+    order: Order = "last_block_first",
     keep_maps: bool = False,
 ) -> Explanation:
     """Heatmaps of a batch of clips, each clip for itself.
@@ -181,18 +175,6 @@ def checked_stabilizer(stabilizer: Any) -> Stabilizer:
     if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number < float("inf"):
         raise InputError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
     return float(number)
-
-
-@contextmanager
-def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode for the while; afterwards each of its parts is in its own mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:

@@ -26,13 +26,15 @@ from dataloading.probe import probe
 from dataloading.sampling import Clip, evaluation_clips
 from dataloading.video import CLASSES, FAKE, Dataset
 from istvt import heatmap
+from istvt.explanation_settings import DEFAULT_STABILIZER, FILLS, METHODS, Fill
 from istvt.intervals import wilson_interval
-from istvt.metrics import check_finite
 from istvt.model import ISTVT
+from istvt.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
+from istvt.video_score import check_finite
 
 from .clips import explain_batch, logits_of
-from .explanation import DEFAULT_STABILIZER, METHODS, checked_stabilizer
-from .removal import FILLS, Fill, remove
+from .explanation import checked_stabilizer
+from .removal import remove
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3)
 RANDOM = "random"
@@ -117,6 +119,26 @@ class Faithfulness:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Faithfulness:
+        """What `to_dict` gave, also after it was JSON; a KeyError or TypeError where it gave something else."""
+
+        def localizations(parts: dict[str, Any]) -> dict[str, Localization]:
+            return {kind: Localization(**part) for kind, part in parts.items()}
+
+        orderings = [
+            OrderingResult(
+                **{
+                    **item,
+                    "ordering": Ordering(**item["ordering"]),
+                    "localization": localizations(item["localization"]),
+                    "by_manipulation": {name: localizations(part) for name, part in item["by_manipulation"].items()},
+                }
+            )
+            for item in values["orderings"]
+        ]
+        return cls(**{**values, "orderings": orderings, "skipped": [tuple(item) for item in values["skipped"]]})
 
 
 def orderings_of(
@@ -268,7 +290,7 @@ class _Measurement:
             for clip, mask in zip(clips, masks, strict=True)
         ]
         whole = self._logits(pictures, clips)
-        verdicts = [CLASSES[int(logit > 0)] for logit in whole]
+        verdicts = [verdict_of(probability) for probability in probability_of(whole)]
         for ordering in self.orderings:
             heats, as_fake = self._heats(ordering, pictures, verdicts, [mask is not None for mask in masks])
             after = [self._logits(remaining, clips) for remaining in self._deleted(pictures, heats, ordering.name)]
@@ -363,15 +385,15 @@ class _Measurement:
 
     def _curves(self, logits: np.ndarray) -> tuple[list[float], list[float]]:
         """Balanced accuracy of videos and mean confidence of clips, for logits [clips, fractions]."""
-        probabilities = np.exp(-np.logaddexp(0.0, -logits))
+        probabilities = probability_of(logits)
         of_video: dict[tuple[str, int], list[int]] = {}
         for place, clip in enumerate(self.judged):
             of_video.setdefault((clip.video.name, clip.label), []).append(place)
         right: dict[int, list[np.ndarray]] = {}
         for (_, label), places in of_video.items():
-            right.setdefault(label, []).append((probabilities[places].mean(0) > 0.5) == bool(label))
+            right.setdefault(label, []).append((probabilities[places].mean(0) > DEFAULT_THRESHOLD) == bool(label))
         accuracy = np.mean([np.mean(each, axis=0) for each in right.values()], axis=0)
-        first = probabilities[:, :1] > 0.5
+        first = probabilities[:, :1] > DEFAULT_THRESHOLD
         confidence = np.where(first, probabilities, 1 - probabilities).mean(0)
         return accuracy.tolist(), confidence.tolist()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
-from typing import Any
 
 from istvt.intervals import wilson_interval
 
-from .faithfulness import Faithfulness, Localization, Ordering, OrderingResult
+from .faithfulness import Faithfulness, Localization, OrderingResult
 
 
 def average(results: Sequence[Faithfulness]) -> Faithfulness:
@@ -29,26 +28,6 @@ def average(results: Sequence[Faithfulness]) -> Faithfulness:
     orderings = [_mean_ordering(items) for items in zip(*(result.orderings for result in results), strict=True)]
     skipped = sorted({item for result in results for item in result.skipped})
     return replace(first, orderings=orderings, skipped=skipped, evaluated=None)
-
-
-def from_dict(values: dict[str, Any]) -> Faithfulness:
-    """What `Faithfulness.to_dict` gave."""
-    orderings = [
-        OrderingResult(
-            **{
-                **item,
-                "ordering": Ordering(**item["ordering"]),
-                "localization": _localizations(item["localization"]),
-                "by_manipulation": {name: _localizations(part) for name, part in item["by_manipulation"].items()},
-            }
-        )
-        for item in values["orderings"]
-    ]
-    return Faithfulness(**{**values, "orderings": orderings, "skipped": [tuple(item) for item in values["skipped"]]})
-
-
-def _localizations(values: dict[str, Any]) -> dict[str, Localization]:
-    return {kind: Localization(**part) for kind, part in values.items()}
 
 
 def _mean_ordering(items: Sequence[OrderingResult]) -> OrderingResult:

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+
+from dataloading.whole_file import replacing, write_json
 
 from .faithfulness import Faithfulness, Localization
 
+DATA, TABLE, PLOT = "faithfulness.json", "faithfulness.md", "faithfulness.svg"
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _MARKERS = "osD^vPX*"
 
 
 def write_faithfulness(result: Faithfulness, out: str | Path) -> dict[str, Path]:
-    """Write `faithfulness.json`, `faithfulness.md` and `faithfulness.svg` to `out`; gives their paths by kind."""
+    """Write `DATA`, `TABLE` and `PLOT` to the directory `out`; gives their paths as data, table and plot."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    files = {kind: out / f"faithfulness.{suffix}" for kind, suffix in (("data", "json"), ("table", "md"))}
-    files["plot"] = out / "faithfulness.svg"
-    files["table"].write_text(faithfulness_table(result))
+    files = {"data": out / DATA, "table": out / TABLE, "plot": out / PLOT}
+    with replacing(files["table"]) as temporary:
+        temporary.write_text(faithfulness_table(result))
     write_plot(result, files["plot"])
     # The last: who finds it takes the measurement as whole, and shows the plot.
-    temporary = out / "faithfulness.json.partial"
-    temporary.write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, files["data"])
+    write_json(files["data"], result.to_dict())
     return files
+
+
+def read_faithfulness(out: str | Path) -> Faithfulness | None:
+    """What `write_faithfulness` wrote to a directory; None where there is nothing, or not a whole measurement."""
+    try:
+        return Faithfulness.from_dict(json.loads((Path(out) / DATA).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def faithfulness_table(result: Faithfulness) -> str:
@@ -86,7 +94,8 @@ def write_plot(result: Faithfulness, path: Path) -> None:
         axes.set(xlabel="hottest pixels removed (%)", ylabel=title, ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, metadata={"Date": None})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def _shares(kinds: list[Localization], field: str) -> str:

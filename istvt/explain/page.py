@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from dataloading.errors import InputError
+from istvt import page_template
 
 from .pictures import Timeline
 
@@ -34,17 +34,9 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
     Raises:
         InputError: the file cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     settings = {key: value for key, value in data["settings"].items() if key != "model"}
-    html = environment.get_template("explanation.html.j2").render(
+    html = page_template.render(
+        "explanation.html.j2",
         data=data,
         name=Path(data["video"]["path"]).name,
         method=METHOD_NAMES[settings["method"]],
@@ -55,11 +47,7 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
         settings=settings,
         model=data["settings"]["model"],
     )
-    try:
-        # File names need not be valid Unicode: what cannot be encoded is shown as its escape.
-        path.write_bytes(html.encode("utf-8", errors="backslashreplace"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    page_template.write_page(path, html)
 
 
 def timeline_chart(timeline: Timeline, explained: list[Mapping[str, Any]], fps: float) -> Markup:

@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from dataloading.errors import InputError
+from dataloading.whole_file import replacing
 from istvt import heatmap
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     """uint8 [h, w, 3] RGB."""
     from PIL import Image
 
-    Image.fromarray(picture).save(path, optimize=True)
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG", optimize=True)
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
@@ -124,7 +126,8 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
         InputError: there is no frame.
     """
     count = 0
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+    options = {"movflags": "+faststart"}
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "medium"})
         stream.pix_fmt = "yuv420p"
         # Converted and tagged as BT.709: an untagged file is shown in other colours by every player.
@@ -139,11 +142,9 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
                 stream.encode(rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"))
             )
             count += 1
-        if count:
-            container.mux(stream.encode())
-    if not count:
-        path.unlink(missing_ok=True)
-        raise InputError(f"{path} would hold no frame; expected at least one")
+        if not count:
+            raise InputError(f"{path} would hold no frame; expected at least one")
+        container.mux(stream.encode())
     return count
 
 

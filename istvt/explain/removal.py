@@ -8,14 +8,12 @@ is left around it, as in Rong et al., "A Consistent and Efficient Evaluation Str
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Fill = Literal["surroundings", "grey"]
-FILLS: tuple[str, ...] = get_args(Fill)
+from istvt.explanation_settings import Fill
+
 _NOTHING = 1e-12
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +11,25 @@ import numpy as np
 
 from dataloading.decode import decode_frames
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry, FaceIndex
+from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
-from dataloading.sampling import Clip, evaluation_clips
-from dataloading.video import CLASSES, FAKE, Video
+from dataloading.sampling import Clip
+from dataloading.video import CLASSES, FAKE
+from dataloading.whole_file import write_json
 from istvt import heatmap
 from istvt.checkpoint import CheckpointInfo, load_model
-from istvt.crop import choose_crop, difference
-from istvt.metrics import VideoScore
+from istvt.crop import choose_crop, crop_difference
+from istvt.explanation_settings import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
 from istvt.model import ISTVT
 from istvt.output import output_directory
 from istvt.prediction import face_entry, rarely_seen
-from istvt.scoring import ScoredClips, score_clips
+from istvt.scoring import ScoredClips, score_video
+from istvt.verdict import probability_of
+from istvt.video_score import VideoScore
 
 from . import page, pictures
 from .clips import ExplainedClip, explain_clips
-from .explanation import DEFAULT_RULES, DEFAULT_STABILIZER, RULES, TARGETS, checked_settings
+from .explanation import checked_settings
 
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip
@@ -72,7 +73,7 @@ def explain_video(
     stabilizer: float | str = DEFAULT_STABILIZER,
     clamp: str = "after_mean",
     order: str = "last_block_first",
-    normalization: heatmap.Normalization = "clip",
+    normalization: Normalization = "clip",
     device: str = "cpu",
     batch_size: int = 4,
     workers: int = 2,
@@ -116,11 +117,18 @@ def explain_video(
         crop = choose_crop(info.detectors, detector, detect)
         face, about_crop = face_entry(video, make_detector(crop.detector) if crop.detector else None), crop.note
     else:
-        about_crop = difference(info.detectors, [face.detector])
+        about_crop = crop_difference(info.detectors, [face.detector])
     notes = [*notes, *info.caveats, *filter(None, [about_crop, rarely_seen(face)])]
     output_directory(out)
-    scored = _scored(model, video, face, clips_scored, batch_size, workers, advance)
-    score = scored.videos()[0]
+    score, scored = score_video(
+        model,
+        video,
+        face,
+        clips=clips_scored,
+        batch_size=batch_size,
+        workers=workers,
+        advance=lambda done, total: advance("scoring clips", done, total),
+    )
     target = score.verdict if target == "verdict" else target
     chosen = telling_clips(scored, target, clips_explained)
     skipped: list[tuple[Clip, str]] = []
@@ -152,7 +160,7 @@ def telling_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
 
 
 def _check(target: str, normalization: str, clips_explained: int) -> None:
-    choices = {"target": (target, ("verdict", *TARGETS)), "normalization": (normalization, heatmap.NORMALIZATIONS)}
+    choices = {"target": (target, ("verdict", *TARGETS)), "normalization": (normalization, NORMALIZATIONS)}
     for argument, (value, expected) in choices.items():
         if value not in expected:
             raise InputError(f"{argument} is {value!r}; expected one of {', '.join(expected)}")
@@ -177,27 +185,6 @@ def _loaded(checkpoint: str | Path | ISTVT, device: str) -> tuple[ISTVT, Checkpo
     return *load_model(checkpoint, device), str(checkpoint)
 
 
-def _scored(
-    model: ISTVT, video: Path, face: FaceEntry, count: int, batch_size: int, workers: int, advance: Callable
-) -> ScoredClips:
-    """The score of clips evenly spread over the whole video."""
-    item = Video(video, 0, "unlabelled", None, face.video, face.video)
-    clips = evaluation_clips([item], FaceIndex({face.video: face}), model.config.frames, count, None)
-    if clips.skipped:
-        raise InputError(clips.skipped[0].reason)
-    done = 0
-
-    def count_up(more: int) -> None:
-        nonlocal done
-        done += more
-        advance("scoring clips", done, len(clips))
-
-    scored = score_clips(model, clips, batch_size=batch_size, workers=workers, advance=count_up)
-    if not scored.clips:
-        raise InputError(scored.skipped[0][1])
-    return scored
-
-
 class _Drawing:
     """Everything that is drawn of one video: normalised heat, original frames, captions."""
 
@@ -209,7 +196,7 @@ class _Drawing:
         score: VideoScore,
         explained: Sequence[ExplainedClip],
         target: str,
-        normalization: heatmap.Normalization,
+        normalization: Normalization,
     ) -> None:
         self.video, self.face, self.score, self.explained, self.target = video, face, score, explained, target
         self.heat = [
@@ -220,7 +207,7 @@ class _Drawing:
         self.scale_note = f"from the coldest to the hottest cell of the {normalization}, however near they are"
         self.fps = face.fps or 25.0
         middles = [float(np.mean(clip.frames) + 0.5) / self.fps for clip in scored.clips]
-        probabilities = (1 / (1 + np.exp(-np.clip(scored.logits, -700, 700)))).tolist()
+        probabilities = probability_of(scored.logits).tolist()
         by_time = sorted(zip(middles, probabilities, strict=True))
         self.timeline = pictures.Timeline(
             [middle for middle, _ in by_time],
@@ -288,9 +275,7 @@ def _write(
     advance("drawing", 3, 4)
     data = summary(drawing, settings, skipped) | {"notes": list(notes)}
     files["data"] = out / "explanation.json"
-    temporary = out / "explanation.json.partial"
-    temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, files["data"])
+    write_json(files["data"], data)
     files["page"] = out / "explanation.html"
     page.write_page(files["page"], data, files, drawing.timeline)
     advance("drawing", 4, 4)

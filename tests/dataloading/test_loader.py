@@ -14,8 +14,9 @@ from video_fixtures import (
     write_sound,
 )
 
+from dataloading.decoder_choice import why_not_dali
 from dataloading.errors import InputError
-from dataloading.loader import ClipLoader, why_not_dali
+from dataloading.loader import ClipLoader
 from dataloading.pipeline import Augmentation
 from dataloading.probe import probe
 from dataloading.sampling import Clip, TrainingClips, evaluation_clips
@@ -294,7 +295,7 @@ def test_without_augmentation_the_seed_changes_nothing(tmp_path):
 
 def test_batches_are_prepared_while_the_consumer_works(tmp_path):
     clips = _clips(tmp_path, count=2, clips_per_video=6)
-    loader = ClipLoader(clips, batch_size=2, image_size=32, prefetch=2)
+    loader = ClipLoader(clips, batch_size=2, image_size=32)
     loaded: list[int] = []
     load = loader._load
     loader._load = lambda positions, epoch: loaded.extend(positions) or load(positions, epoch)

@@ -66,12 +66,13 @@ def test_every_video_gets_a_box_and_fakes_share_that_of_their_original(tree):
 def test_the_index_on_disk_is_the_one_that_is_returned_and_processes_find_the_same(tree, tmp_path):
     dataset = read_dataset(tree)
     alone = run(dataset)
-    together = run(dataset, workers=2, index_path=tmp_path / "other.jsonl")
     read = FaceIndex.read(tree)
+    (tree / "face_index.jsonl").rename(tmp_path / "alone.jsonl")
+    together = run(dataset, workers=2)
     for video in dataset.videos:
         line = alone.entry(video.name).to_json()
         assert line == read.entry(video.name).to_json() == together.entry(video.name).to_json()
-    assert FaceIndex.read(tmp_path / "other.jsonl").entries.keys() == read.entries.keys()
+    assert FaceIndex.read(tree).entries.keys() == read.entries.keys()
 
 
 def test_a_run_that_was_killed_goes_on_and_repairs_its_last_line(tree):
@@ -180,7 +181,8 @@ def test_two_runs_do_not_write_one_index_at_once(tree):
             run(dataset.select(split="test"), detect=False)
 
     assert len(run(dataset, detect=False, before=meanwhile)) == len(lines(tree)) == 16
-    run(dataset, detect=False, before=lambda: run(dataset, detect=False, index_path=tree / "other.jsonl"))
+    other = read_dataset(shutil.copytree(tree, tree.parent / "other"))
+    run(dataset, detect=False, before=lambda: run(other, detect=False))
 
 
 def test_only_what_goes_wrong_in_writing_the_index_is_said_of_the_index(tree, monkeypatch):
@@ -320,7 +322,8 @@ def test_a_fake_of_another_size_or_with_more_frames_is_looked_at_for_itself(tree
         synthesize(other, identities=4, workers=1, splits=(0.5, 0.0, 0.5), progress=False, **options)
         fake = fake_of_000(read_dataset(tree))
         shutil.copy(other / fake.path.relative_to(tree), fake.path)
-        index = run(read_dataset(tree), index_path=tmp_path / f"{options['size']}.jsonl")
+        index = run(read_dataset(tree))
+        (tree / "face_index.jsonl").unlink()
         assert index.entry(fake.name).boxes_of is None
         assert index.entry(fake.name).frames == options["frames"]
 
@@ -441,10 +444,16 @@ def test_mistakes_in_the_arguments_are_said(tree):
         ({"workers": 0}, "workers is 0; expected at least 1"),
         ({"detector": "retina"}, "detector is 'retina'"),
         ({"boxes": tree / "no.json"}, r"boxes is .*no\.json, which is not a file"),
-        ({"index_path": "/proc/face_index.jsonl"}, r"face index /proc/face_index\.jsonl cannot be written"),
     ):
         with pytest.raises(InputError, match=sentence):
             run(dataset, **options)
+
+
+def test_a_set_in_which_no_index_can_be_written_is_refused_before_the_work(tree):
+    dataset = read_dataset(tree)
+    dataset.root = Path("/proc")
+    with pytest.raises(InputError, match=r"face index /proc/face_index\.jsonl cannot be written \(No such file"):
+        run(dataset, before=lambda: pytest.fail("the work has begun"))
 
 
 def test_boxes_follow_the_faces_that_were_drawn(tree):

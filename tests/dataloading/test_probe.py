@@ -1,5 +1,4 @@
 import os
-from fractions import Fraction
 
 import av
 import cv2
@@ -26,7 +25,6 @@ def test_a_video_is_described_without_decoding_all_of_it(tmp_path, codec):
     info = probe(write_numbered(tmp_path, "clip", codec, frames=30, width=160, height=96))
     assert (info.codec, info.frames, info.width, info.height) == (CANONICAL.get(codec, codec), 30, 160, 96)
     assert info.fps == pytest.approx(25, rel=1e-2)
-    assert not info.variable_frame_rate
     assert info.rotation == 0
     assert info.pixel_format == ("yuvj420p" if codec == "mjpeg" else "yuv420p")
     assert len(info.timestamps) == 30
@@ -34,20 +32,11 @@ def test_a_video_is_described_without_decoding_all_of_it(tmp_path, codec):
     assert info.keyframes[0] == 0
 
 
-def test_a_variable_frame_rate_is_seen_and_times_are_kept(tmp_path):
+def test_the_times_of_a_variable_frame_rate_are_kept(tmp_path):
     info = probe(write_numbered(tmp_path, "clip", frames=20, timestamps=uneven_times(20)))
-    assert info.variable_frame_rate
     seconds = (info.timestamps - info.timestamps[0]) * float(info.time_base)
     np.testing.assert_allclose(seconds, np.array(uneven_times(20)) / 1000, atol=1e-3)
     assert info.fps == pytest.approx(19 / (uneven_times(20)[-1] / 1000), rel=1e-3)
-
-
-def test_millisecond_rounding_is_no_variable_frame_rate(tmp_path):
-    # WebM stores milliseconds: 30 frames a second are steps of 33 and 34.
-    info = probe(write_numbered(tmp_path, "clip", "vp9", frames=20, rate=30))
-    assert info.time_base == Fraction(1, 1000)
-    assert len(set(np.diff(info.timestamps))) > 1
-    assert not info.variable_frame_rate
 
 
 def test_a_phone_video_is_described_upright(tmp_path):
@@ -57,7 +46,7 @@ def test_a_phone_video_is_described_upright(tmp_path):
 
 def test_ten_bit_and_other_pixel_formats_are_named(tmp_path):
     ten_bit = probe(write_numbered(tmp_path, "ten", pixel_format="yuv420p10le", frames=3))
-    assert (ten_bit.profile, ten_bit.pixel_format) == ("High 10", "yuv420p10le")
+    assert ten_bit.pixel_format == "yuv420p10le"
 
 
 def test_frames_cut_off_by_an_edit_list_are_not_counted(tmp_path, trimmed_video):

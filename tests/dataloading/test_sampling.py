@@ -248,12 +248,6 @@ def test_skipped_videos_are_listed_by_the_sampler_and_by_each_epoch():
     assert sampler.epoch(0).skipped == sampler.skipped
 
 
-def test_training_uses_the_first_frames_only_when_told_to():
-    videos, index = _set_of([500, 500], [0, 1])
-    sampler = TrainingClips(videos, index, clips_per_video=200, first_frames=100)
-    assert max(clip.frames[-1] for clip in sampler.epoch(0)) == 99
-
-
 def test_training_on_one_class_is_refused_with_the_counts():
     videos, index = _set_of([50, 3], [1, 0])
     with pytest.raises(InputError, match=r"no usable real video .*usable: 1, skipped: 1, such as v1.mp4: has 3 frames"):

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dataloading.synthetic import synthesize
 
-FRAMES, SIZE, CLIP = 24, 96, 6
+FRAMES, SIZE, CLIP = 12, 96, 6
 DCT = np.array(
     [[np.sqrt((1 + (k > 0)) / 8) * np.cos(np.pi * (n + 0.5) * k / 8) for n in range(8)] for k in range(8)], np.float32
 )

@@ -97,6 +97,7 @@ def test_on_a_gpu_compiled_and_replayed_steps_train_as_eager_ones_and_never_wait
         assert step.counts().clips == 6 * 2 * accumulation
         weights[how] = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     moved = (weights["eager"] - torch.cat([p.detach().flatten() for p in _fresh().parameters()]).cuda()).norm()
+    # Fused code rounds to bfloat16 (2^-9) elsewhere, at about a hundred places of a step: 2^-9 * sqrt(100) = 0.02.
     assert (weights[execution] - weights["eager"]).norm() < 0.05 * moved
 
 

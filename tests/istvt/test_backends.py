@@ -157,7 +157,7 @@ def test_choosing_a_backend_does_not_break_the_graph_of_a_compiled_model(monkeyp
 
 
 def test_each_backend_that_cannot_run_says_why(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(attention, "interpreted", lambda: False)
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setitem(sys.modules, "xformers", None)
@@ -171,6 +171,8 @@ def test_each_backend_that_cannot_run_says_why(monkeypatch):
         with pytest.raises(InputError) as error:
             attention.resolve_backend(backend, device)
         assert str(error.value).startswith(sentence)
+    with pytest.raises(InputError, match="attention backend is 'flash'"):  # before any clip is there
+        ISTVT(TINY, backend="flash")
 
 
 def test_neither_the_reference_nor_sdpa_runs_a_kernel_of_ours(monkeypatch):

@@ -456,6 +456,11 @@ def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tm
     assert "C=64, N=4, D=16, M=3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--videos-per-identity", "--videos_per_identity"])
+def test_options_of_a_command_have_dashes_and_may_have_underscores(tmp_path, capsys, option):
+    assert "videos_per_identity is 0" in refused(capsys, ["synthesize", str(tmp_path / "set"), f"{option}=0"])
+
+
 def test_every_command_explains_itself_in_its_help(capsys):
     for name, (command, _) in COMMANDS.items():
         with pytest.raises(SystemExit, match="0"):
@@ -478,8 +483,8 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
     for module, work in (
         (training, "_train_epoch"),
         (evaluation, "score_clips"),
-        (prediction, "score_clips"),
-        (video, "score_clips"),
+        (prediction, "score_video"),
+        (video, "score_video"),
     ):
         monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("the work has begun"))
     (tmp_path / "file").write_text("in the way")
@@ -669,6 +674,14 @@ def test_doctor_warns_when_kernels_is_another_distributions(tmp_path):
     )  # fmt: skip
     assert "state='warning'" in done.stdout
     assert "another distribution" in done.stdout
+
+
+def test_doctor_says_what_is_wrong_where_triton_is_not_installed(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kernels"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert main(["doctor"]) == 1
+    assert "kernels         cannot be imported (import of triton halted" in capsys.readouterr().out
 
 
 def test_help_teaches_without_importing_torch():

@@ -6,32 +6,32 @@ import pytest
 
 from dataloading.errors import InputError
 from dataloading.faces import installed_detectors
-from istvt.crop import choose_crop, difference
+from istvt.crop import choose_crop, crop_difference
 
 BEST, *OTHERS = installed_detectors()
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "detector", "detect", "chosen", "differs", "says"),
+    ("trained_on", "detector", "detect", "chosen", "says"),
     [
-        ([], "auto", None, "auto", False, None),  # an older checkpoint, which does not say
-        ([], "auto", False, None, False, None),
-        (["none"], "auto", None, None, False, "whole pictures, as this model was trained on them"),
-        (["none"], "auto", False, None, False, None),
-        (["none"], "auto", True, "auto", True, "trained on whole pictures, and here it is shown faces found by"),
-        (["none"], BEST, None, BEST, True, "another part of the picture"),
-        ([BEST], "auto", None, BEST, False, None),
-        ([BEST], "auto", False, None, True, f"faces found by {BEST}, and here it is shown whole pictures"),
-        (["boxes file"], "auto", None, "auto", True, "the boxes differ a little"),
-        (["boxes file", BEST], "auto", None, BEST, False, "and here it is shown faces found by"),
-        ([BEST, "none"], "auto", None, BEST, False, f"trained on whole pictures and faces found by {BEST}, and here"),
+        ([], "auto", None, "auto", None),  # an older checkpoint, which does not say
+        ([], "auto", False, None, None),
+        (["none"], "auto", None, None, "whole pictures, as this model was trained on them"),
+        (["none"], "auto", False, None, None),
+        (["none"], "auto", True, "auto", "trained on whole pictures, and here it is shown faces found by"),
+        (["none"], BEST, None, BEST, "another part of the picture"),
+        ([BEST], "auto", None, BEST, None),
+        ([BEST], "auto", False, None, f"faces found by {BEST}, and here it is shown whole pictures"),
+        (["boxes file"], "auto", None, "auto", "the boxes differ a little"),
+        (["boxes file", BEST], "auto", None, BEST, "and here it is shown faces found by"),
+        ([BEST, "none"], "auto", None, BEST, f"trained on whole pictures and faces found by {BEST}, and here"),
     ],
 )
 def test_a_video_is_cropped_as_in_training_unless_something_else_is_asked_for(
-    trained_on, detector, detect, chosen, differs, says
+    trained_on, detector, detect, chosen, says
 ):
     crop = choose_crop(trained_on, detector, detect)
-    assert (crop.detector, crop.differs) == (chosen, differs)
+    assert crop.detector == chosen
     assert crop.note is None if says is None else says in crop.note
 
 
@@ -58,6 +58,6 @@ def test_a_detector_that_is_named_and_not_to_be_used_is_a_mistake():
 
 
 def test_crops_that_are_those_of_training_or_of_unknown_training_are_not_worth_a_word():
-    assert difference([], ["yuface"]) is None
-    assert difference(["yuface"], ["yuface"]) is None
-    assert "on which its verdicts cannot be relied" in difference(["yuface"], ["none"])
+    assert crop_difference([], ["yuface"]) is None
+    assert crop_difference(["yuface"], ["yuface"]) is None
+    assert "on which its verdicts cannot be relied" in crop_difference(["yuface"], ["none"])

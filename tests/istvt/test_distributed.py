@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed import checkpoint as dcp
+from run_directory import losses, tensors_of, whole_checkpoints
 
 from dataloading.sampling import evaluation_clips
 from istvt import training
@@ -26,7 +26,8 @@ from istvt.settings import DataSettings
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 2
-STEPS = 6  # of an epoch: 24 clips, two batches of one a step in each of two processes
+CLIPS = 16  # of an epoch: as many of the four real videos as of the eight fakes
+STEPS = 4  # of an epoch, two batches of one clip a step in each of two processes
 LIMIT = 300  # seconds; a machine under load starts three Pythons slowly
 
 
@@ -34,7 +35,7 @@ def command(root: Path, output: Path, *more: str) -> list[str]:
     return [
         "train", f"--data.root={root}", f"--output={output}", "--data.evaluation_clips=2", "--device=cpu",
         f"--training.epochs={EPOCHS}", "--training.batch_size=1", "--training.log_steps=1",
-        "--training.checkpoint_steps=2", "--training.accumulation=2", "--training.augment=false",
+        "--data.manipulations=[blend,flicker]", "--training.accumulation=2", "--training.augment=false",
         "--model.image_size=40", "--model.dim=16", "--model.heads=2", "--model.mlp_dim=24",
         "--model.backbone_dims=[4,4,8,8]", *more,
     ]  # fmt: skip
@@ -81,22 +82,6 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def whole(run: Path) -> list[Path]:
-    """The run's whole checkpoints, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("epoch-*") if path.suffix != ".partial")
-
-
-def everything(checkpoint: Path) -> dict[str, torch.Tensor]:
-    stored = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
-    tensors = {name: torch.empty(item.size, dtype=item.properties.dtype) for name, item in stored.items()}
-    dcp.load(tensors, checkpoint_id=checkpoint, no_dist=True)
-    return tensors
-
-
-def losses(run: Path) -> dict[int, float]:
-    return {int(row["step"]): float(row["loss"]) for row in csv.DictReader((run / "steps.csv").open())}
-
-
 @pytest.fixture(scope="module")
 def damaged_set(synthetic_set, tmp_path_factory) -> tuple[Path, str]:
     """The set with one training video cut off after it was prepared, and that video's name."""
@@ -111,17 +96,18 @@ def damaged_set(synthetic_set, tmp_path_factory) -> tuple[Path, str]:
 def straight(damaged_set, tmp_path_factory) -> tuple[Path, str]:
     """A run of two processes that nothing interrupted, and what it printed."""
     output = tmp_path_factory.mktemp("straight") / "run"
-    return output, finished(torchrun(command(damaged_set[0], output)))
+    start = [str(Path(__file__).with_name("train_and_look_at_the_end.py"))]
+    return output, finished(torchrun(command(damaged_set[0], output), start=start))
 
 
 @pytest.fixture(scope="module")
 def killed(damaged_set, tmp_path_factory) -> Path:
-    """A run of two processes that SIGKILL met while they were writing the checkpoint of step 4."""
+    """A run of two processes that SIGKILL met while they were writing the checkpoint of step 3."""
     output = tmp_path_factory.mktemp("killed") / "run"
-    process = torchrun(command(damaged_set[0], output))
+    process = torchrun(command(damaged_set[0], output, "--training.checkpoint_steps=1"))
     try:
-        fourth, deadline = output / "checkpoints" / "epoch-0000-step-00000004", time.monotonic() + LIMIT
-        while not (fourth.with_suffix(".partial").exists() or fourth.exists()):
+        third, deadline = output / "checkpoints" / "epoch-0000-step-00000003", time.monotonic() + LIMIT
+        while not (third.with_suffix(".partial").exists() or third.exists()):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -165,7 +151,7 @@ def test_a_mistake_that_one_process_meets_is_said_and_the_other_adds_no_tracebac
 
 def test_validation_is_shared_out_and_gives_the_figures_of_one_process(straight, damaged_set):
     model, info = load_model(straight[0])
-    data = DataSettings(root=damaged_set[0], evaluation_clips=2)
+    data = DataSettings(root=damaged_set[0], manipulations=["blend", "flicker"], evaluation_clips=2)
     dataset, index = open_dataset(data)
     clips = evaluation_clips(split_videos(dataset, "val"), index, model.config.frames, data.evaluation_clips)
     alone = epoch_metrics(score_clips(model, clips).videos())
@@ -176,13 +162,13 @@ def test_validation_is_shared_out_and_gives_the_figures_of_one_process(straight,
 def test_killed_while_writing_a_checkpoint_a_run_goes_on_to_the_same_end_bit_for_bit(
     straight, killed, damaged_set, tmp_path
 ):
-    assert whole(killed), "the kill came before the first checkpoint"
-    assert int(whole(killed)[-1].name[-8:]) in (2, 4, 6)
+    assert whole_checkpoints(killed), "the kill came before the first checkpoint"
+    assert int(whole_checkpoints(killed)[-1].name[-8:]) in (2, 3, 4)
     run = tmp_path / "run"
     shutil.copytree(killed, run)
     printed = finished(torchrun(command(damaged_set[0], run)))
     assert "has 0 finished epochs and" in printed
-    expected, actual = everything(whole(straight[0])[-1]), everything(whole(run)[-1])
+    expected, actual = tensors_of(straight[0]), tensors_of(run)
     assert expected.keys() == actual.keys()
     assert {"random.cpu.0", "random.cpu.1"} <= expected.keys()
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
@@ -193,14 +179,14 @@ def test_killed_while_writing_a_checkpoint_a_run_goes_on_to_the_same_end_bit_for
 def test_a_run_of_two_processes_goes_on_in_one_where_it_was_in_the_data(killed, damaged_set, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(killed, run)
-    [*_, newest] = whole(run)
+    [*_, newest] = whole_checkpoints(run)
     steps = int(newest.name[-8:])
     assert main(command(damaged_set[0], run)) == 0
     assert "written by 2 processes" in " ".join(capsys.readouterr().out.split())
     # Four clips a step until the kill, two a step after it; every clip of the epoch once.
     epochs = [row["epoch"] for row in csv.DictReader((run / "steps.csv").open())]
-    assert epochs.count("1") == steps + (24 - 4 * steps) // 2
-    assert epochs.count("2") == 12
+    assert epochs.count("1") == steps + (CLIPS - 4 * steps) // 2
+    assert epochs.count("2") == CLIPS // 2
 
 
 def test_a_run_of_one_process_goes_on_in_two_with_the_rest_of_the_data_and_learns_what_one_would(
@@ -212,10 +198,10 @@ def test_a_run_of_one_process_goes_on_in_two_with_the_rest_of_the_data_and_learn
     monkeypatch.setattr(training, "_finish_epoch", die)
     assert main(command(damaged_set[0], tmp_path / "one", "--training.checkpoint_steps=4")) == 130
     monkeypatch.undo()
-    for newer in whole(tmp_path / "one")[1:]:
+    for newer in whole_checkpoints(tmp_path / "one")[1:]:
         shutil.rmtree(newer)
-    [checkpoint] = whole(tmp_path / "one")
-    assert (checkpoint.name[-8:], json.loads((checkpoint / "run.json").read_text())["clips"]) == ("00000008", 16)
+    [checkpoint] = whole_checkpoints(tmp_path / "one")
+    assert (checkpoint.name[-8:], json.loads((checkpoint / "run.json").read_text())["clips"]) == ("00000004", 8)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert "written by 1 process)" in finished(torchrun(command(damaged_set[0], tmp_path / "two")))
     # What two processes use in a step, one uses with twice the accumulation: the rest of the first epoch is two such.
@@ -223,14 +209,14 @@ def test_a_run_of_one_process_goes_on_in_two_with_the_rest_of_the_data_and_learn
     record.write_text(record.read_text().replace('"accumulation": 2', '"accumulation": 4'))
     assert main(command(damaged_set[0], tmp_path / "one", "--training.accumulation=4")) == 0
     expected, actual = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert sorted(actual) == sorted(expected) == list(range(1, 8 + 2 + STEPS + 1))
+    assert sorted(actual) == sorted(expected) == list(range(1, 4 + 2 + STEPS + 1))
     for step, loss in expected.items():
         assert actual[step] == pytest.approx(loss, abs=1e-4), step
 
 
 def test_two_processes_learn_what_one_learns_from_the_same_clips(straight, damaged_set, tmp_path):
     """Batches of one in both: what two processes add up in a step, one adds up from four batches in a row."""
-    assert main(command(damaged_set[0], tmp_path, "--training.accumulation=4", "--training.checkpoint_steps=0")) == 0
+    assert main(command(damaged_set[0], tmp_path, "--training.accumulation=4")) == 0
     alone = losses(tmp_path)
     assert losses(straight[0]).keys() == alone.keys()
     for step, loss in losses(straight[0]).items():
@@ -249,10 +235,10 @@ def test_a_ddp_run_goes_on_with_fsdp_to_the_same_losses_and_one_process_reads_it
     for step, loss in expected.items():
         assert actual[step] == pytest.approx(loss, abs=2e-3), step
     # Each process wrote its own half of every tensor; together they are the whole.
-    written = everything(whole(run)[-1])
-    for name, tensor in everything(whole(straight[0])[-1]).items():
+    written = tensors_of(run)
+    for name, tensor in tensors_of(straight[0]).items():
         assert written[name].shape == tensor.shape, name
-    assert len(list(whole(run)[-1].glob("*.distcp"))) == 2
+    assert len(list(whole_checkpoints(run)[-1].glob("*.distcp"))) == 2
     assert main(command(damaged_set[0], run)) == 0
     assert "2 finished epochs" in " ".join(capsys.readouterr().out.split())
     model, info = load_model(run)

@@ -1,11 +1,11 @@
 """Explanations agree with an independent program, with themselves, and with what the model can and cannot read."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from oracle_files import oracle_model
 from relevance_by_hand import explain_by_hand
 from torch.nn import functional
 
@@ -16,20 +16,10 @@ from istvt.block import BlockTapes
 from istvt.config import ATTENTIONS
 from istvt.explain import METHODS, explain, explanation
 from istvt.explain.clips import verdicts
+from istvt.explanation_settings import CLAMPS
 
-DATA = Path(__file__).parent.parent / "data"
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
 FIELDS = ("temporal", "spatial", "class_row")
-
-
-def oracle_model(name: str) -> tuple[ISTVT, dict[str, np.ndarray]]:
-    """The model of an oracle file in float64, and the file's arrays."""
-    arrays = dict(np.load(DATA / f"{name}.npz"))
-    size = {key.removeprefix("config/"): int(value) for key, value in arrays.items() if key.startswith("config/")}
-    model = ISTVT(ISTVTConfig(grid=(size.pop("height"), size.pop("width")), **size)).double().eval()
-    weights = {k.removeprefix("weights/"): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("weights/")}
-    model.load_state_dict(weights, strict=False)
-    return model, arrays
 
 
 def random_model(config: ISTVTConfig, seed: int = 0) -> ISTVT:
@@ -318,6 +308,7 @@ def test_spatial_only_explains_each_frame_by_itself_where_frames_do_not_share_re
     assert difference(again.spatial[:, 1:], result.spatial[:, 1:]) > 1e-2
 
 
+AGREE = 1e-3  # what is demanded of the default rule at full depth: nobody sees a thousandth of a map
 DEEP = ISTVTConfig(frames=6, grid=(5, 5), dim=64, heads=4, depth=12, mlp_dim=128)
 
 
@@ -348,12 +339,16 @@ def clips_of_tokens(model: ISTVT, count: int, generator: torch.Generator) -> tup
 
 @pytest.fixture(scope="module")
 def deep_trained() -> tuple[ISTVT, torch.Tensor]:
-    """Twelve blocks that learnt to tell flicker from standstill, and clips they have not seen."""
+    """Twelve blocks that learnt to tell flicker from standstill, and clips they have not seen.
+
+    Half as wide as `DEEP` and with fewer cells: they learn it in seconds, and it is depth that makes sums cancel.
+    """
     torch.manual_seed(0)
-    model, generator = ISTVT(DEEP).train(), torch.Generator().manual_seed(0)
+    config = replace(DEEP, grid=(3, 3), dim=32, mlp_dim=64)
+    model, generator = ISTVT(config).train(), torch.Generator().manual_seed(0)
     trained = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone")]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3)
-    for _ in range(90):
+    optimizer = torch.optim.AdamW(trained, lr=2e-3)
+    for _ in range(45):
         tokens, labels = clips_of_tokens(model, 10, generator)
         loss = functional.binary_cross_entropy_with_logits(model.classify(model.encode(tokens)), labels)
         optimizer.zero_grad()
@@ -372,7 +367,7 @@ def assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, t
     single, double = explain(model, tokens=tokens), explain(model, tokens=tokens.double())
     assert single.temporal.dtype == torch.float32
     for name in ("temporal", "spatial"):
-        assert difference(getattr(single, name), getattr(double, name)) < 1e-3
+        assert difference(getattr(single, name), getattr(double, name)) < AGREE
 
     exact = explain(model, tokens=tokens, stabilizer="reference")
     with monkeypatch.context() as patch:
@@ -386,7 +381,7 @@ def assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, t
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_heatmap_of_random_weights_does_not_depend_on_rounding_and_by_the_reference_rule_it_does(seed, monkeypatch):
-    model, tokens = random_model(DEEP, seed), random_tokens(DEEP, 2, seed)
+    model, tokens = random_model(DEEP, seed), random_tokens(DEEP, 1, seed)
     assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, tokens, monkeypatch)
 
 
@@ -397,18 +392,18 @@ def test_a_heatmap_of_trained_weights_does_not_depend_on_rounding_and_by_the_ref
     assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, tokens, monkeypatch)
 
 
-@pytest.mark.parametrize("noise", [0, 1e-3, 1e-2, 1e-1, 1])
-def test_a_heatmap_of_a_clip_that_stands_still_does_not_depend_on_rounding(noise):
-    """Frames that hardly differ cancel in every self-subtract."""
+@pytest.mark.parametrize("target", ["fake", "real"])
+def test_a_heatmap_of_a_clip_that_stands_still_does_not_depend_on_rounding(target):
+    """Frames that hardly differ cancel in every self-subtract: a clip each of those that differ more and more."""
     model, generator = random_model(DEEP), torch.Generator().manual_seed(50)
+    noise = torch.tensor([0, 1e-3, 1e-2, 1e-1, 1]).view(-1, 1, 1, 1)
     with torch.no_grad():
-        cells = still_cells(DEEP, 2, generator)
+        cells = still_cells(DEEP, len(noise), generator)
         tokens = token_grid(model, cells + noise * torch.randn(cells.shape, generator=generator))
-    for target in ("fake", "real"):
-        single, double = (explain(model, tokens=x, target=target) for x in (tokens, tokens.double()))
-        for name in ("temporal", "spatial"):
-            for clip in range(2):
-                assert difference(getattr(single, name)[clip], getattr(double, name)[clip]) < 1e-3
+    single, double = (explain(model, tokens=x, target=target) for x in (tokens, tokens.double()))
+    for name in ("temporal", "spatial"):
+        for clip in range(len(noise)):
+            assert difference(getattr(single, name)[clip], getattr(double, name)[clip]) < AGREE
 
 
 def test_a_half_precision_model_is_explained_in_float32():
@@ -482,6 +477,10 @@ def test_raw_is_the_last_attention_and_rollout_keeps_rows_of_sum_one():
 
 def test_an_empty_batch_is_explained_by_nothing():
     assert explain(random_model(TINY), tokens=random_tokens(TINY, batch=0)).temporal.shape == (0, 3, 2, 3)
+
+
+def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
+    assert kernels.relevance.interface.CLAMPS == CLAMPS
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from istvt import heatmap
 from istvt.checkpoint import load_model
 from istvt.explain import explain, pictures
 from istvt.explain.video import explain_video
-from istvt.prediction import score_video
+from istvt.scoring import score_video
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_score_is_the_one_that_predict_gives(explained, video, trained_run):
     info = probe(video)
     model, _ = load_model(trained_run)
     entry = FaceEntry(str(video), info.frames, info.fps, info.width, info.height)
-    score = score_video(model, video, entry, clips_per_video=4, workers=1)
+    score, _ = score_video(model, video, entry, clips=4, workers=1)
     assert explained.score.probability == pytest.approx(score.probability, abs=1e-6)
     assert explained.target == score.verdict
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from istvt import explanation_experiment
+from istvt import evaluation, explanation_experiment
 from istvt.evaluation import evaluate_checkpoint
-from istvt.explain.faithfulness_average import average, from_dict
+from istvt.explain.faithfulness import Faithfulness
+from istvt.explain.faithfulness_average import average
 from istvt.explanation_experiment import (
     measure_explanations,
     section,
@@ -31,15 +32,11 @@ def results(synthetic_set, trained_run):
 
 
 def test_a_measurement_is_kept_and_not_made_again(results, synthetic_set, trained_run, monkeypatch):
-    monkeypatch.setattr(explanation_experiment, "evaluate_explanations", None)
+    monkeypatch.setattr(evaluation, "evaluate_explanations", None)
     again = measure_explanations([trained_run] * 2, DataSettings(root=synthetic_set, workers=1), Console(quiet=True))
     assert again == results
     stored = json.loads((trained_run / "explanations" / "faithfulness.json").read_text())
-    assert (
-        from_dict(stored).to_dict()
-        == from_dict(json.loads(json.dumps(stored))).to_dict()
-        == results["surroundings"][0].to_dict()
-    )
+    assert Faithfulness.from_dict(stored) == results["surroundings"][0]
     assert results["grey"][0].settings["fill"] == "grey"
     assert results["surroundings"][0].settings["fill"] == "surroundings"
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from dataloading.errors import InputError
 from istvt import heatmap
+from istvt.explanation_settings import NORMALIZATIONS
 
 
 def test_a_map_of_zeros_or_of_one_value_is_no_heat_and_not_nan():
     for value in (0.0, 3.5, -2.0):
-        for per in heatmap.NORMALIZATIONS:
+        for per in NORMALIZATIONS:
             assert np.array_equal(heatmap.normalize(np.full((2, 3, 3), value), per), np.zeros((2, 3, 3)))
 
 

@@ -1,22 +1,24 @@
 """Every figure against a second source: scikit-learn, a count by hand, or the equation that defines it."""
 
+import io
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn import metrics as sklearn_metrics
 
 from dataloading.errors import InputError
 from dataloading.sampling import Clip
 from dataloading.video import Video
 from istvt.intervals import area_interval, resample_counts, wilson_interval
-from istvt.metrics import VideoScore, epoch_metrics, evaluate, score_videos
+from istvt.metrics import epoch_metrics, evaluate
 from istvt.ranking import Ranking, without_collinear_points
-from istvt.summary import summary_text
+from istvt.summary import summary
+from istvt.video_score import VideoScore, score_videos
 
 
 def video_score(name, label, probability, manipulation=None, clips=None):
@@ -44,6 +46,13 @@ def seed_scores():
     """The seed's test set of 40 real and 40 fake videos, with its 39, 1, 7 and 33 verdicts."""
     counts = [(0, 0.2, 39), (0, 0.8, 1), (1, 0.3, 7), (1, 0.9, 33)]
     return [video_score(f"{label}-{p}-{i}", label, p) for label, p, count in counts for i in range(count)]
+
+
+def printed(evaluation, width=100):
+    """The summary as a terminal of that width shows it."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(summary(evaluation))
+    return console.file.getvalue()
 
 
 def clip_of(folder, start, label=0):
@@ -157,6 +166,7 @@ def test_resamples_do_not_depend_on_how_they_are_divided_into_blocks():
     large = np.repeat([0, 1], [7_000, 9_000])
     blocks = list(resample_counts(large, 10, seed=0))
     assert len(blocks) > 1
+    assert max(block.size for block in blocks) <= 50_000  # they fit the cache, and memory does not grow with the set
     assert sum(len(block) for block in blocks) == 10
     assert all((block[:, :7_000].sum(1) == 7_000).all() and (block.sum(1) == 16_000).all() for block in blocks)
 
@@ -213,9 +223,9 @@ def test_a_split_of_one_class_says_what_is_undefined_and_never_nan(label, name, 
     assert result.roc is None
     assert result.accuracy.value == float((probability > 0.5) == label)
     written = json.dumps(evaluation.to_dict(), allow_nan=False)
-    printed = summary_text(evaluation)
-    assert f"the split holds only {name} videos" in " ".join(printed.split())
-    assert "nan" not in (written + printed).lower()
+    shown = printed(evaluation)
+    assert f"the split holds only {name} videos" in " ".join(shown.split())
+    assert "nan" not in (written + shown).lower()
     assert epoch_metrics(scores)["auc"] is None
 
 
@@ -299,7 +309,7 @@ def test_the_band_holds_the_roc_curve_and_ends_where_it_ends():
     curve = np.interp(roc.band_rate, roc.false_positive_rate, roc.true_positive_rate)
     low, high = np.array(roc.band_low), np.array(roc.band_high)
     assert (low <= high).all()
-    assert ((low <= curve + 0.05) & (curve - 0.05 <= high)).all()
+    assert ((low <= curve) & (curve <= high)).all()
     assert (roc.band_low[-1], roc.band_high[-1]) == (1.0, 1.0)
 
 
@@ -313,15 +323,7 @@ def test_the_threshold_moves_verdicts_and_leaves_the_ranking():
     half, high = evaluate(scores, bootstrap=20), evaluate(scores, threshold=0.9, bootstrap=20)
     assert high.videos.recall.value < half.videos.recall.value
     assert high.videos.auc.value == half.videos.auc.value
-    assert "above a probability of 0.9" in " ".join(summary_text(high).split())
-
-
-def test_two_thousand_resamples_of_seven_hundred_videos_take_under_two_seconds():
-    scores = random_scores(140, 560, manipulations=("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"))
-    evaluate(scores[100:200], bootstrap=1)
-    started = time.process_time()
-    evaluate(scores)
-    assert time.process_time() - started < 2
+    assert "above a probability of 0.9" in " ".join(printed(high).split())
 
 
 @pytest.mark.parametrize(
@@ -347,7 +349,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(call, sentence):
 def test_the_terminal_shows_intervals_manipulations_and_clips_within_eighty_columns():
     scores = random_scores(40, 60, manipulations=("Deepfakes", "[b]NeuralT"))
     evaluation = evaluate(scores, bootstrap=100)
-    text = summary_text(evaluation, width=80)
+    text = printed(evaluation, width=80)
     assert max(map(len, text.splitlines())) <= 80
     result = evaluation.videos
     assert f"{result.auc.value:.3f}   {result.auc.low:.3f} to {result.auc.high:.3f}" in text

@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from dataloading.errors import InputError
-from istvt import scoring
+from istvt import ISTVT, ISTVTConfig, scoring
 from istvt.precision import pick_device
 
 
 class ModelOnTheSecondGPU:
     """Knows where its parameters are, which is all that is asked of it when there is no clip."""
 
-    config, training = SimpleNamespace(image_size=40), False
+    config = SimpleNamespace(image_size=40)
 
     def parameters(self):
         yield SimpleNamespace(device=torch.device("cuda", 1))
 
-    def eval(self):
-        return self
+    def modules(self):
+        return []
 
-    def train(self, mode):
+    def eval(self):
         return self
 
 
@@ -41,6 +41,21 @@ def test_clips_are_loaded_onto_the_very_gpu_that_holds_the_model(monkeypatch):
     monkeypatch.setattr(scoring, "ClipLoader", Loader)
     scoring.score_clips(ModelOnTheSecondGPU(), [])
     assert devices == [torch.device("cuda", 1)]
+
+
+def test_scoring_leaves_every_part_of_the_model_in_its_own_mode_whatever_happens(monkeypatch):
+    """Once a frozen backbone was put into training by it, and an error left the model in evaluation mode."""
+
+    def fails(*_):
+        raise RuntimeError("the GPU is gone")
+
+    monkeypatch.setattr(scoring, "ClipLoader", lambda *_, **__: map(fails, [None]))
+    model = ISTVT(ISTVTConfig(image_size=40, dim=16, heads=2, depth=1, mlp_dim=24, backbone_dims=(4, 4, 8, 8)))
+    model.train().backbone.eval()
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        scoring.score_clips(model, [])
+    assert [name for name, part in model.named_children() if not part.training] == ["backbone"]
+    assert model.training
 
 
 def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch):

@@ -1,4 +1,4 @@
-"""Finding and reading the files of a data set: what all layouts share."""
+"""Finding files below a directory, and reading those that are lists."""
 
 import json
 import os

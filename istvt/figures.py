@@ -1,0 +1,137 @@
+"""What an evaluation finds: every figure with its interval, by video, by manipulation and by clip.
+
+A figure that does not exist (AUC with one class only) is None and carries the sentence that says why: nothing here is
+ever NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "auc": "AUC",
+    "average_precision": "Average precision",
+    "equal_error_rate": "Equal error rate",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "loss": "Loss",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One figure and its interval.
+
+    Attributes:
+        value: None where the figure is undefined.
+        low: lower limit of the interval, None where there is no interval.
+        high: upper limit of the interval.
+        method: of the interval: ``"wilson"``, ``"bootstrap"``, ``"newcombe"``, or ``"none"``.
+        reason: why the value or the interval is missing: one sentence without its full stop, or "".
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = "none"
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return self.reason
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Counts of verdicts by class, with fake as the positive class."""
+
+    true_negatives: int
+    false_positives: int
+    false_negatives: int
+    true_positives: int
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Points of the ROC curve, from (0, 0) to (1, 1), and a pointwise band of the bootstrap.
+
+    The band gives, at each false positive rate in ``band_rate``, the interval of the true positive rate; its lists are
+    empty where no band was asked for.
+    """
+
+    false_positive_rate: list[float]
+    true_positive_rate: list[float]
+    band_rate: list[float] = field(default_factory=list)
+    band_low: list[float] = field(default_factory=list)
+    band_high: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One row of scikit-learn's classification report; a figure is None where it is undefined."""
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Every figure of one group of videos, or of their clips (``unit`` says which)."""
+
+    unit: str
+    count: int
+    real: int
+    fake: int
+    accuracy: Estimate
+    auc: Estimate
+    average_precision: Estimate
+    equal_error_rate: Estimate
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    loss: Estimate
+    confusion: ConfusionMatrix
+    roc: RocCurve | None
+    classification_report: str
+    classification_rows: list[ReportRow]
+    notes: list[str]
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The figures under the names they are printed with, in the order they are printed in."""
+        return {name: getattr(self, key) for key, name in METRIC_NAMES.items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluation of one set of videos.
+
+    Attributes:
+        threshold: a video is called fake where its probability is above this.
+        confidence: of every interval.
+        resamples: of the bootstrap; each draws videos within each class, with replacement.
+        seed: of the bootstrap.
+        videos: all figures by video. These are the result.
+        manipulations: the same for each manipulation, against all the real videos.
+        clips: the same by clip. Clips of one video are alike, so their intervals resample videos.
+    """
+
+    threshold: float
+    confidence: float
+    resamples: int
+    seed: int
+    videos: Metrics
+    manipulations: dict[str, Metrics]
+    clips: Metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists and numbers, fit for JSON."""
+        return asdict(self)

@@ -1,0 +1,51 @@
+"""Pages that open from disk: HTML made of the templates in `templates/`, without script, network or server."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from dataloading.errors import InputError
+from dataloading.whole_file import replacing
+
+_SEPARATORS = re.compile(r"([/_,])")
+
+
+def render(template: str, **values: Any) -> str:
+    """The HTML that a template of `templates/` gives with these values, which are escaped unless they are `Markup`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = _breakable
+    return environment.get_template(template).render(**values)
+
+
+def write_page(path: str | os.PathLike[str], html: str) -> None:
+    """Write a page, whole or not at all; its directory is made where it does not exist.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            # File names need not be valid Unicode: what cannot be encoded is shown as its escape.
+            temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _breakable(text: str) -> Markup:
+    """The escaped text with a place to break the line after each slash, underscore and comma."""
+    return Markup(_SEPARATORS.sub(r"\1<wbr>", str(escape(text))))

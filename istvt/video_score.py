@@ -1,0 +1,109 @@
+"""From clip logits to video scores: a video's score is the mean of its clips' probabilities.
+
+Labels are 0 for real and 1 for fake; fake is the positive class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dataloading.errors import InputError
+from istvt.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from dataloading.sampling import Clip
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """What the detector says about one video.
+
+    Attributes:
+        name: unique in its data set (the path below the set's root, without suffix).
+        path: the file.
+        label: 0 real, 1 fake, None where nobody knows.
+        manipulation: the method that made the fake, ``"original"`` for a real video.
+        probability: that the video is fake: the mean of ``clip_probabilities``.
+        clip_probabilities: one for each clip, in the order of the clips' first frames.
+        clip_frames: frame numbers of each clip.
+    """
+
+    name: str
+    path: str
+    label: int | None
+    manipulation: str
+    probability: float
+    clip_probabilities: list[float]
+    clip_frames: list[list[int]]
+
+    @property
+    def verdict(self) -> str:
+        """``"fake"`` where the probability is above one half, as a positive logit means fake; ``"real"`` elsewhere."""
+        return verdict_of(self.probability)
+
+    def verdict_at(self, threshold: float) -> str:
+        """``"fake"`` where the probability is above ``threshold``, ``"real"`` elsewhere."""
+        return verdict_of(self.probability, threshold)
+
+    def is_right(self, threshold: float = DEFAULT_THRESHOLD) -> bool:
+        """Whether the verdict agrees with the label."""
+        return int(self.probability > threshold) == self.label
+
+
+def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
+    """Gather clip logits into one score a video: the mean of its clips' probabilities.
+
+    Clips belong together when their video's name and path are equal, so two videos with the same file name in different
+    folders stay apart.
+
+    Args:
+        clips: in any order, those of one video need not follow each other.
+        logits: one for each clip, positive for fake, ``[clips]``.
+
+    Returns:
+        One score a video, in the order in which videos first appear.
+
+    Raises:
+        InputError: the numbers of clips and logits differ, or a logit is not finite.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.shape != (len(clips),):
+        raise InputError(f"logits must hold one number for each of the {len(clips)} clips, got shape {logits.shape}")
+    check_finite(clips, logits)
+    probabilities = probability_of(logits)
+    gathered: dict[tuple[str, str], list[int]] = {}
+    for position, clip in enumerate(clips):
+        gathered.setdefault((clip.video.name, str(clip.video.path)), []).append(position)
+    scores = []
+    for positions in gathered.values():
+        positions.sort(key=lambda position: int(clips[position].frames[0]))
+        video = clips[positions[0]].video
+        clip_probabilities = [float(probabilities[position]) for position in positions]
+        scores.append(
+            VideoScore(
+                name=video.name,
+                path=str(video.path),
+                label=video.label,
+                manipulation=video.manipulation,
+                probability=float(np.mean(clip_probabilities)),
+                clip_probabilities=clip_probabilities,
+                clip_frames=[[int(frame) for frame in clips[position].frames] for position in positions],
+            )
+        )
+    return scores
+
+
+def check_finite(clips: Sequence[Clip], logits: np.ndarray) -> None:
+    """Raises InputError, which names the video, where one of the clips' logits [clips] is not a finite number."""
+    if not np.isfinite(logits).all():
+        worst = int(np.flatnonzero(~np.isfinite(logits))[0])
+        raise InputError(
+            f"The model gave {logits[worst]} for a clip of {clips[worst].video.name}: its weights or its training have "
+            "diverged, so there is no score"
+        )
