@@ -99,6 +99,14 @@ def test_every_row_of_every_table_of_settings_is_compiled(operation):
     assert not missing
 
 
+@pytest.mark.parametrize("name", TABLES["relevance"])
+def test_every_warp_of_a_relevance_kernel_has_16_rows_of_its_own(name):
+    """32 rows had 8 warps, and six of them computed what the other two did: the map took 7.8 times the instructions."""
+    for table in TABLES["relevance"][name]:
+        for settings in table.values():
+            assert all(setting.rows >= 16 * setting.num_warps for _, setting in settings)
+
+
 def test_everything_leaves_out_what_an_architecture_computes_another_way():
     """`bench compile --everything` asked for a tile of 33 frames where sm_89 has none, and ended in a traceback."""
     for operation in OPERATIONS:
