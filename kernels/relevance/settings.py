@@ -14,7 +14,7 @@ NORMALISER = {ANY: [(128, TileSetting(64, 4, 2, 64))]}
 QUERIES = {
     90: [(128, TileSetting(128, 8, 1, 32))],
     100: [(96, TileSetting(128, 8, 1, 32)), (128, TileSetting(64, 4, 1, 32))],
-    ANY: [(96, TileSetting(128, 8, 1, 32)), (128, TileSetting(64, 4, 1, 16))],
+    ANY: [(64, TileSetting(128, 8, 1, 32)), (96, TileSetting(128, 8, 1, 16)), (128, TileSetting(64, 4, 1, 16))],
 }
 KEYS = {
     90: [(128, TileSetting(128, 8, 1, 32))],

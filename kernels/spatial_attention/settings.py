@@ -48,7 +48,8 @@ BACKWARD_QUERIES_16 = {
 BACKWARD_QUERIES_32 = {
     ANY: [(64, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
     80: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
-    90: [  # not measured, from the resource report
+    90: [  # not measured, from the resource report; narrower than 64 without tensor cores
+        (63, TileSetting(128, 8, 2, 16)),
         (64, TileSetting(128, 8, 2, 32)),
         (96, TileSetting(128, 8, 2, 16)),
         (128, TileSetting(64, 8, 2, 16)),
