@@ -33,6 +33,9 @@ def _sdpa(backend: SDPBackend) -> Attention:
     return attend
 
 
+COMPILED_FOR_A_SHAPE = "not measured: compiled for each shape anew; measured at the paper's"
+
+
 @cache
 def _compiled_flex(length: int, head_dim: int) -> Callable[..., Tensor]:
     """One compilation a shape, each with a count of its own: past its limit, torch.compile runs eagerly instead."""

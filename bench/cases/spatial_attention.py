@@ -87,7 +87,7 @@ def compiled() -> list[CompileCase]:
     everywhere = [_compiled(dtype, head_dim) for dtype in (half, single) for head_dim in (64, 96, 128)]
     everywhere.append(_compiled(half, 96, queries=1))
     variants = [_compiled(half, 96, tape=True), _compiled(single, 96, tape=True), _compiled(single, 96, queries=1)]
-    variants.append(_compiled(single, 32))  # no tensor cores in narrow heads of float32
+    variants.append(_compiled(single, 56))  # no tensor cores in narrow heads of float32
     variants += [_compiled(dtype, 96, positions=10**6) for dtype in (half, single)]  # offsets beyond 32 bits
     return [*everywhere, *(replace(case, architectures=(90,)) for case in variants)]
 
