@@ -107,6 +107,21 @@ def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run
     assert all(0 <= row["probability_fake"] <= 1 for row in rows if "verdict" in row)
 
 
+@pytest.mark.parametrize("named", ["directory", "files"])
+def test_a_link_to_a_file_that_is_gone_is_listed_and_does_not_stop_the_others(
+    trained_run, synthetic_set, tmp_path, capsys, named
+):
+    """One of them in a directory refused all of it, and the good file beside it was not scored."""
+    [video, *_] = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))
+    shutil.copy(video, tmp_path / "good.mp4")
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    paths = [tmp_path] if named == "directory" else sorted(tmp_path.iterdir())
+    assert main(["predict", f"--checkpoint={trained_run}", *map(str, paths)]) == 1
+    text = capsys.readouterr().out
+    assert f"not scored  {tmp_path / 'dangling.mp4'} does not exist; expected a video file." in text
+    assert "1 of 2 videos scored" in text
+
+
 def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained_run, synthetic_set, tmp_path):
     from istvt.prediction import predict
 
