@@ -122,6 +122,24 @@ def test_a_link_to_a_file_that_is_gone_is_listed_and_does_not_stop_the_others(
     assert "1 of 2 videos scored" in text
 
 
+def test_the_clips_that_a_damaged_video_has_lost_are_counted_in_its_verdict(trained_run, tmp_path, capsys):
+    """A video damaged half way was judged by its first clips, with no word of the others."""
+    video, output = write_numbered(tmp_path, "a", frames=40), tmp_path / "scores.json"
+    content = bytearray(video.read_bytes())
+    start = content.find(b"mdat") + 4
+    end = content.find(b"moov") if content.find(b"moov") > start else len(content)
+    middle = (start + end) // 2
+    content[middle : end - 4] = np.random.default_rng(0).bytes(end - 4 - middle)
+    video.write_bytes(content)
+    command = ["predict", f"--checkpoint={trained_run}", str(video), "--no-detect", f"--json={output}"]
+    assert main(command) == 0
+    [row] = json.loads(output.read_text())
+    scored = len(row["clip_probabilities"])
+    assert 0 < scored < 8
+    assert row["remark"].startswith(f"{8 - scored} of the 8 clips could not be decoded: {video} is damaged: frame ")
+    assert row["remark"] in capsys.readouterr().out
+
+
 def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained_run, synthetic_set, tmp_path):
     from istvt.prediction import predict
 
