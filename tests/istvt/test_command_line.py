@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
-from dataloading import loader
+import istvt.doctor
+from dataloading import decoder_choice, loader
 from dataloading.errors import InputError, writing
 from dataloading.face_index import FaceEntry
 from dataloading.probe import probe
@@ -715,6 +716,32 @@ def test_doctor_says_what_is_wrong_where_triton_is_not_installed(monkeypatch, ca
     monkeypatch.setitem(sys.modules, "triton", None)
     assert main(["doctor"]) == 1
     assert "kernels         cannot be imported (import of triton halted" in capsys.readouterr().out
+
+
+def test_doctor_calls_usable_only_what_it_has_tried(monkeypatch, capsys, tmp_path):
+    """A yuface, a DALI and an xformers whose import fails were all "ok", because their packages were installed."""
+    for name in ("yuface", "nvidia.dali"):
+        for loaded in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
+            monkeypatch.delitem(sys.modules, loaded)
+    (tmp_path / "yuface.py").write_text("raise RuntimeError('built for another numpy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "opencv is used" in text
+    assert "warning  face detector   The face detector yuface cannot be used (yuface: built for another numpy)" in text
+    assert "DALI            2" not in text.replace("warning  DALI", "")
+    assert "is installed, but NVIDIA DALI, which crops and augments clips, cannot be imported" in text
+
+
+def test_doctor_promises_on_a_gpu_only_what_works_there(monkeypatch):
+    """NVDEC and xformers were promised wherever there was a GPU and the package."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(decoder_choice, "has_nvdec", lambda: False)
+    monkeypatch.setitem(sys.modules, "xformers", None)
+    [_, decoding] = istvt.doctor._dali()
+    assert decoding.detail.startswith("PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed")
+    assert istvt.doctor._xformers().state == "warning"
 
 
 def test_help_teaches_without_importing_torch():
