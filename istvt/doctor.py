@@ -46,8 +46,10 @@ def _gpu() -> Finding:
 def _kernels() -> Finding:
     try:
         import kernels
-    except ImportError as error:
-        return Finding("kernels", "warning", f"cannot be imported ({error}), and without them there is no model")
+    except Exception as error:
+        return Finding(
+            "kernels", "warning", f"cannot be imported ({_first_line(error)}), and without them there is no model"
+        )
     ours = Path(__file__).resolve().parent.parent / "kernels"
     found = Path(kernels.__file__).resolve().parent
     if found != ours:
@@ -84,7 +86,7 @@ def _xformers() -> Finding:
         tokens = torch.zeros(1, 16, 1, 16, dtype=torch.float16, device="cuda")
         xformers.ops.memory_efficient_attention(tokens, tokens, tokens)
     except Exception as error:  # whatever a build for another torch or GPU comes to
-        return Finding("xformers", "warning", f"{version} is installed and cannot be used ({_first_line(error)})")
+        return Finding("xformers", "unusable", f"{version} is installed and cannot be used ({_first_line(error)})")
     return Finding("xformers", "ok", f"{version}, usable")
 
 
@@ -113,8 +115,10 @@ def _dali() -> list[Finding]:
 
 
 def _pyav() -> Finding:
-    import av
-
+    try:
+        import av
+    except (ImportError, OSError) as error:
+        return Finding("PyAV", "warning", f"cannot be imported ({_first_line(error)}): no video can be read")
     wanted = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
     encoders = [name for name, encoder in wanted.items() if encoder in av.codecs_available]
     return Finding("PyAV", "ok", f"{av.__version__}, encodes {', '.join(encoders)}")
