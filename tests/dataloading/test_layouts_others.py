@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dataloading.errors import InputError
 from dataloading.layouts import read_dataset
 from dataloading.layouts.identity_split import THREE_WAY, split_by_identity
+from dataloading.video_files import video_files
 
 
 def touch(root: Path, *names: str) -> None:
@@ -293,6 +294,34 @@ def test_a_plain_tree_is_split_by_video_and_says_so(tmp_path):
         "in them is not known, so a person may be in two splits; the same on every machine)."
     ]
     assert set(reasons(dataset)) == {"real/readme.txt", "other/x.mp4"}
+
+
+def test_videos_behind_a_link_to_a_directory_are_found_once_and_a_loop_is_not_followed(tmp_path):
+    """They were neither found nor listed: "nothing was left out"."""
+    root, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    touch(root, *(f"real/{n}.mp4" for n in "abcdef"), *(f"fake/own/{n}.mp4" for n in "klmnop"))
+    touch(elsewhere, "deep/q.mp4", "r.mp4")
+    for link, target in {
+        "fake/linked": elsewhere,
+        "fake/linked_again": elsewhere / "deep",
+        "fake/another_name": root / "fake" / "own",
+        "fake/up": root,
+        "real/up": tmp_path,
+    }.items():
+        (root / link).symlink_to(target)
+    (elsewhere / "deep" / "loop").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    dataset = read_dataset(root)
+    found = sorted(video.path.relative_to(root).as_posix() for video in dataset.videos)
+    assert found == [
+        *(f"fake/linked/{n}.mp4" for n in ("deep/q", "r")),
+        *(f"fake/own/{n}.mp4" for n in "klmnop"),
+        *(f"real/{n}.mp4" for n in "abcdef"),
+    ]
+    assert reasons(dataset) == {}
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "linked").symlink_to(elsewhere / "deep")
+    assert video_files([tmp_path / "named"])[0][0] == tmp_path / "named" / "linked" / "q.mp4"
 
 
 def test_a_made_split_says_for_how_many_videos_nobody_knows_who_is_in_them(tmp_path):
