@@ -212,6 +212,22 @@ def test_the_dfdc_preview_set_is_read_from_its_list(tmp_path, level):
     }
 
 
+@pytest.mark.parametrize("name", ["", "/data/method_A/1/1_A/a.mp4", "../method_A/1/1_A/a.mp4"])
+def test_a_dfdc_preview_list_that_names_no_path_below_it_is_one_sentence(tmp_path, name):
+    """The first two ended in a traceback."""
+    touch(tmp_path, "method_A/1/1_A/a.mp4")
+    (tmp_path / "dataset.json").write_text(json.dumps({name: {"label": "fake", "set": "train"}}))
+    with pytest.raises(InputError, match=rf"dataset\.json names the video '{name}'; expected a path below"):
+        read_dataset(tmp_path)
+
+
+def test_a_dataset_json_alone_makes_no_dfdc_preview_set(tmp_path):
+    """A plain tree that held one was taken for that set, and refused."""
+    touch(tmp_path, *(f"real/{n}.mp4" for n in "abcdef"), *(f"fake/{n}.mp4" for n in "klmnop"))
+    (tmp_path / "dataset.json").write_text('{"name": "ours", "version": 3}')
+    assert read_dataset(tmp_path).layout == "plain"
+
+
 # DeeperForensics
 
 
