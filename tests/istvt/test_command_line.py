@@ -374,6 +374,26 @@ def test_a_checkpoint_that_is_none_is_one_sentence(trained_run, tmp_path, capsys
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ("[1, 2]", "is no checkpoint of ISTVT, though it names it"),
+        ('"0.3"', "is no checkpoint of ISTVT, though it names it"),
+        ('{"version": 3}', "is no checkpoint of ISTVT, though it names it"),
+        ('{"config": null}', "is no checkpoint of ISTVT, though it names it"),
+        ('{"config": {"layers": 3}}', "cannot be used (model configuration has unknown fields layers"),
+        ('{"config": {"backbone_dims": 3}}', "its ISTVT configuration cannot be used"),
+    ],
+)
+def test_a_file_with_metadata_of_the_same_name_and_another_kind_is_one_sentence(tmp_path, capsys, said, says):
+    """It ended in a TypeError or a KeyError."""
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata={"istvt": said})
+    message = refused(capsys, ["predict", f"--checkpoint={path}", str(write_numbered(tmp_path, "a", frames=8))])
+    assert f"checkpoint {path}: " in message
+    assert says in message
+
+
 def test_a_checkpoint_whose_bytes_have_changed_is_refused(trained_run, tmp_path):
     """safetensors reads flipped bytes without complaint, and so did everything above it."""
     content = bytearray((trained_run / "best.safetensors").read_bytes())
