@@ -32,9 +32,9 @@ def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) ->
     """
     if decoder not in DECODERS:
         raise InputError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}.")
-    if decoder == "pyav" or (decoder == "auto" and not (device.type == "cuda" and _has_nvdec())):
+    if decoder == "pyav" or (decoder == "auto" and not (device.type == "cuda" and has_nvdec())):
         return "pyav"
-    if device.type == "cuda" and not _has_nvdec():
+    if device.type == "cuda" and not has_nvdec():
         raise InputError("decoder is 'dali', but NVIDIA's video decoder (libnvcuvid.so.1) is not installed here.")
     for path in dict.fromkeys(paths):
         try:
@@ -64,7 +64,8 @@ def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
     return None
 
 
-def _has_nvdec() -> bool:
+def has_nvdec() -> bool:
+    """Whether NVIDIA's video decoder is installed here."""
     try:
         ctypes.CDLL("libnvcuvid.so.1")
     except OSError:

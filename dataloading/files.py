@@ -50,11 +50,31 @@ def videos_in(directory: Path, left_out: list[LeftOut], *, recursive: bool = Fal
 
 
 def walk(root: Path, enter: Callable[[Path], bool] = lambda directory: True) -> Iterator[Path]:
-    """All visible files below a directory; ``enter`` says which directories to look into."""
-    for directory, names, files in os.walk(root):
-        here = Path(directory)
-        names[:] = sorted(name for name in names if not name.startswith(".") and enter(here / name))
-        yield from (here / name for name in sorted(files) if not name.startswith("."))
+    """All visible files below a directory; ``enter`` says which directories to look into.
+
+    Links to directories are followed, after the directories themselves: what has been seen is not seen again below
+    another name, and a link to a directory above is no way out.
+    """
+    seen: set[Path] = set()
+    starts = [root]
+    while starts:
+        start = starts.pop(0)
+        for directory, names, files in os.walk(start):
+            here = Path(directory)
+            resolved = here.resolve()
+            if resolved in seen or (here == start != root and _above(resolved, root, start.parent)):
+                names.clear()
+                continue
+            seen.add(resolved)
+            inside = [here / name for name in sorted(names) if not name.startswith(".") and enter(here / name)]
+            starts += [place for place in inside if place.is_symlink()]
+            names[:] = [place.name for place in inside if not place.is_symlink()]
+            yield from (here / name for name in sorted(files) if not name.startswith("."))
+
+
+def _above(directory: Path, *places: Path) -> bool:
+    """Whether one of the places is in a directory, links resolved."""
+    return any(place.resolve().is_relative_to(directory) for place in places)
 
 
 def files_named(name: str, root: Path, depth: int) -> list[Path]:

@@ -123,7 +123,7 @@ def require_dali() -> None:
     """An InputError with the way out where DALI is not installed."""
     try:
         import nvidia.dali  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: of a library that it loads
         raise InputError(
             f"NVIDIA DALI, which crops and augments clips, cannot be imported ({error}): "
             "install nvidia-dali-cuda130 as the README says."

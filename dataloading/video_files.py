@@ -17,13 +17,15 @@ def video_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[LeftOut]]
     Returns:
         The files, and those of the directories that are masks of manipulations and no videos of faces.
 
+    A link to a file that is gone is given all the same: who opens it says so, and goes on to the next.
+
     Raises:
         InputError: A path does not exist, or a directory holds no video.
     """
     files: list[Path] = []
     left_out: list[LeftOut] = []
     for path in map(Path, paths):
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             raise InputError(f"{path} does not exist; expected a video file or a directory of them.")
         if not path.is_dir():
             files.append(path)  # whatever its name is

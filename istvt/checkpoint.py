@@ -126,7 +126,15 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[s
         raise InputError(
             f"checkpoint {path}: is damaged (its content does not have the checksum it was written with); copy it again"
         )
-    values |= {"config": ISTVTConfig.from_dict(values["config"]), "checksum": metadata.get(_CHECKSUM_KEY, "")}
+    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+        raise InputError(
+            f"checkpoint {path}: is no checkpoint of ISTVT, though it names it; expected one of istvt train"
+        )
+    try:
+        config = ISTVTConfig.from_dict(values["config"])
+    except (InputError, TypeError) as error:
+        raise InputError(f"checkpoint {path}: its ISTVT configuration cannot be used ({error})") from error
+    values |= {"config": config, "checksum": metadata.get(_CHECKSUM_KEY, "")}
     known = {item.name for item in fields(CheckpointInfo)}
     return CheckpointInfo(**{name: value for name, value in values.items() if name in known}), state
 

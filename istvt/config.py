@@ -16,6 +16,8 @@ ATTENTIONS: tuple[str, ...] = get_args(Attention)
 Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
+LARGEST_HEAD_DIM = 128  # that the kernels take
+
 
 @dataclass(frozen=True)
 class ISTVTConfig:
@@ -64,8 +66,13 @@ class ISTVTConfig:
                 f"model.dim is {self.dim} and model.heads is {self.heads}; expected dim to be a multiple of heads, "
                 "or model.head_dim to be given"
             )
-        if self.head_dim is not None and not 1 <= self.head_dim <= 128:
-            raise InputError(f"model.head_dim is {self.head_dim}; expected 1 to 128")
+        if self.head_dim is not None and not 1 <= self.head_dim <= LARGEST_HEAD_DIM:
+            raise InputError(f"model.head_dim is {self.head_dim}; expected 1 to {LARGEST_HEAD_DIM}")
+        if self.resolved_head_dim > LARGEST_HEAD_DIM:
+            raise InputError(
+                f"model.dim is {self.dim} and model.heads is {self.heads}, which gives a head_dim of "
+                f"{self.resolved_head_dim}; expected at most {LARGEST_HEAD_DIM}: give more heads, or model.head_dim"
+            )
         if self.attention == "decomposed_blocks" and self.depth < 2:
             raise InputError("model.depth is 1; expected at least 2 for decomposed_blocks (one temporal, one spatial)")
         if len(self.backbone_dims) != 4 or min(self.backbone_dims) < 1:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dataloading.errors import InputError
+
 from .versions import package_version
 
 State = Literal["ok", "missing", "unusable", "warning"]
@@ -21,8 +23,8 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything the project uses, in the order in which it matters."""
-    return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), _detectors()]
+    """Look at everything the project uses, in the order in which it matters; what is called usable has been tried."""
+    return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), *_detectors()]
 
 
 def _torch() -> Finding:
@@ -44,8 +46,10 @@ def _gpu() -> Finding:
 def _kernels() -> Finding:
     try:
         import kernels
-    except ImportError as error:
-        return Finding("kernels", "warning", f"cannot be imported ({error}), and without them there is no model")
+    except Exception as error:
+        return Finding(
+            "kernels", "warning", f"cannot be imported ({_first_line(error)}), and without them there is no model"
+        )
     ours = Path(__file__).resolve().parent.parent / "kernels"
     found = Path(kernels.__file__).resolve().parent
     if found != ours:
@@ -74,9 +78,16 @@ def _xformers() -> Finding:
         return Finding("xformers", "missing", "not installed; only a peer in benchmarks and an attention backend")
     import torch
 
-    if torch.cuda.is_available():
-        return Finding("xformers", "ok", f"{version}, usable")
-    return Finding("xformers", "unusable", f"{version} is installed; it computes on an NVIDIA GPU only")
+    if not torch.cuda.is_available():
+        return Finding("xformers", "unusable", f"{version} is installed; it computes on an NVIDIA GPU only")
+    try:
+        import xformers.ops
+
+        tokens = torch.zeros(1, 16, 1, 16, dtype=torch.float16, device="cuda")
+        xformers.ops.memory_efficient_attention(tokens, tokens, tokens)
+    except Exception as error:  # whatever a build for another torch or GPU comes to
+        return Finding("xformers", "unusable", f"{version} is installed and cannot be used ({_first_line(error)})")
+    return Finding("xformers", "ok", f"{version}, usable")
 
 
 def _dali() -> list[Finding]:
@@ -85,11 +96,18 @@ def _dali() -> list[Finding]:
         return [Finding("DALI", "missing", "not installed; pip install nvidia-dali-cuda130: clips cannot be loaded")]
     import torch
 
+    from dataloading.decoder_choice import has_nvdec
+    from dataloading.pipeline import require_dali
+
+    try:
+        require_dali()
+    except InputError as error:
+        return [Finding("DALI", "warning", f"{version} is installed, but {error}")]
     if torch.cuda.is_available():
-        return [
-            Finding("DALI", "ok", f"{version}, GPU graph"),
-            Finding("video decoding", "ok", "DALI (NVDEC) for 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, PyAV for the rest"),
-        ]
+        decoding = "DALI (NVDEC) for 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, PyAV for the rest"
+        if not has_nvdec():
+            decoding = "PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed here"
+        return [Finding("DALI", "ok", f"{version}, GPU graph"), Finding("video decoding", "ok", decoding)]
     return [
         Finding("DALI", "ok", f"{version}, CPU graph"),
         Finding("video decoding", "ok", "PyAV; DALI itself decodes only VP8, VP9 and MJPEG on a CPU"),
@@ -97,19 +115,34 @@ def _dali() -> list[Finding]:
 
 
 def _pyav() -> Finding:
-    import av
-
+    try:
+        import av
+    except (ImportError, OSError) as error:
+        return Finding("PyAV", "warning", f"cannot be imported ({_first_line(error)}): no video can be read")
     wanted = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
     encoders = [name for name, encoder in wanted.items() if encoder in av.codecs_available]
     return Finding("PyAV", "ok", f"{av.__version__}, encodes {', '.join(encoders)}")
 
 
-def _detectors() -> Finding:
-    from dataloading.faces import DETECTORS, installed_detectors
+def _detectors() -> list[Finding]:
+    from dataloading.faces import DETECTORS, installed_detectors, make_detector
 
     installed = installed_detectors()
     if not installed:
-        return Finding("face detector", "missing", f"none of {', '.join(DETECTORS)}; only --no-detect works")
-    return Finding(
-        "face detector", "ok", f"{installed[0]} is used" + f"; also {', '.join(installed[1:])}" * (len(installed) > 1)
-    )
+        return [Finding("face detector", "missing", f"none of {', '.join(DETECTORS)}; only --no-detect works")]
+    findings, working = [], []
+    for name in installed:
+        try:
+            make_detector(name)
+            working.append(name)
+        except InputError as error:
+            findings.append(Finding("face detector", "warning", str(error)))
+    if working:
+        detail = f"{working[0]} is used" + f"; also {', '.join(working[1:])}" * (len(working) > 1)
+        findings.insert(0, Finding("face detector", "ok", detail))
+    return findings
+
+
+def _first_line(error: Exception) -> str:
+    """Of what an error says, which may be a page."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -15,7 +15,7 @@ from dataloading.probe import probe
 from .checkpoint import CheckpointInfo
 from .crop import choose_crop
 from .model import ISTVT
-from .scoring import score_video
+from .scoring import ScoredClips, score_video
 from .video_score import VideoScore
 
 
@@ -27,7 +27,7 @@ class Prediction:
         path: the file.
         score: None where there is an error.
         error: why there is no score.
-        remark: what makes the score doubtful, such as a face that is hardly ever there.
+        remark: what makes the score doubtful: a face that is hardly ever there, clips that could not be decoded.
         notes: what belongs beside every verdict of the model, alike for all: its caveats, and how files are cropped.
     """
 
@@ -73,8 +73,11 @@ def predict(
     for path in map(Path, files):
         try:
             entry = face_entry(path, finder)
-            score, _ = score_video(model, path, entry, clips=clips_per_video, batch_size=batch_size, workers=workers)
-            predictions.append(Prediction(path, score=score, remark=rarely_seen(entry), notes=notes))
+            score, scored = score_video(
+                model, path, entry, clips=clips_per_video, batch_size=batch_size, workers=workers
+            )
+            remark = "; ".join(filter(None, [rarely_seen(entry), clips_lost(scored)])) or None
+            predictions.append(Prediction(path, score=score, remark=remark, notes=notes))
         except InputError as error:
             predictions.append(Prediction(path, error=str(error), notes=notes))
         if advance:
@@ -96,3 +99,11 @@ def rarely_seen(entry: FaceEntry) -> str | None:
     if entry.whole_frame or 2 * len(entry.key_frames) >= looks:
         return None
     return f"a face was found in {len(entry.key_frames)} of the {looks} frames that were looked at"
+
+
+def clips_lost(scored: ScoredClips) -> str | None:
+    """The remark on clips that could not be decoded, with the first reason."""
+    if not scored.skipped:
+        return None
+    clips = len(scored.clips) + len(scored.skipped)
+    return f"{len(scored.skipped)} of the {clips} clips could not be decoded: {scored.skipped[0][1]}"

@@ -19,8 +19,12 @@ def self_subtract(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
         A tensor of the same shape and dtype.
 
     Raises:
+        TypeError: ``x`` is no floating-point tensor.
         ValueError: ``x`` has no dimension ``dim``, or fewer than 2 frame rows along it.
     """
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
+        raise TypeError(f"self_subtract: x is {found}; it takes a floating-point tensor.")
     if x.ndim == 0 or not -x.ndim <= dim < x.ndim:
         raise ValueError(f"self_subtract: dim is {dim}, but x has {x.ndim} dimensions.")
     rows = x.shape[dim]

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataloading.errors import InputError
-from dataloading.files import UNKNOWN_PLACE, add_unknown_places, read_json
+from dataloading.files import UNKNOWN_PLACE, add_unknown_places, directories, read_json
 from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.identity_split import VALIDATION_FROM_TRAINING
 from dataloading.video import FAKE, ORIGINAL, REAL, Dataset, LeftOut
@@ -26,7 +26,7 @@ _LABELS = {"real": REAL, "fake": FAKE}
 
 def recognise(root: Path) -> bool:
     """Whether a directory looks like the DFDC preview set."""
-    return (root / "dataset.json").is_file()
+    return (root / "dataset.json").is_file() and any(_of_this_layout(place.name) for place in directories(root))
 
 
 def read(root: Path) -> Dataset:
@@ -44,6 +44,9 @@ def read(root: Path) -> Dataset:
     for name, entry in read_json(list_path, dict).items():
         if not isinstance(entry, dict):
             raise InputError(f'{list_path} holds {entry!r} for {name}; expected {{"label": ..., "set": ...}}.')
+        place = PurePosixPath(name)
+        if not place.parts or place.is_absolute() or ".." in place.parts:
+            raise InputError(f"{list_path} names the video {name!r}; expected a path below {root}.")
         path = _find(root, name)
         label = _LABELS.get(str(entry.get("label")).lower())
         if path is None:
@@ -72,9 +75,12 @@ def read(root: Path) -> Dataset:
 
 
 def _unnamed(root: Path, item: LeftOut) -> str:
-    first = item.path.relative_to(root).parts[0]
-    known = first in ("original_videos",) or first.startswith("method_")
+    known = _of_this_layout(item.path.relative_to(root).parts[0])
     return "not named in dataset.json" if known else UNKNOWN_PLACE
+
+
+def _of_this_layout(directory: str) -> bool:
+    return directory == "original_videos" or directory.startswith("method_")
 
 
 def _find(root: Path, name: str) -> Path | None:

@@ -12,6 +12,7 @@ import cv2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataloading.errors import InputError
+from dataloading.lock import locked
 from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
 from dataloading.video import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
@@ -20,6 +21,7 @@ from dataloading.worker_processes import worker_processes
 
 GENERATOR_VERSION = 5
 COMPRESSION = "c23"
+LOCK = f".{SYNTHETIC_SETTINGS}.lock"
 VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
 
 
@@ -72,7 +74,8 @@ def synthesize(
         How many videos this run wrote, and how many were there.
 
     Raises:
-        InputError: for settings that make no set, for a directory that holds something else or a set of other settings.
+        InputError: for settings that make no set, for a directory that holds something else or a set of other settings,
+            or one that another run is writing to.
     """
     root = Path(directory)
     settings = {
@@ -88,13 +91,16 @@ def synthesize(
     }
     _check(settings, workers)
     pairs = _pairs_by_split(identities, videos_per_identity, splits)
-    _claim(root, settings)
-    (root / "splits").mkdir(exist_ok=True)
-    for name, members in pairs.items():
-        write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
-    tasks = list(_tasks(root, pairs, settings))
-    missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
-    _write_all(missing, workers, progress)
+    _check_place(root, settings)
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root / LOCK, f"writing to {root}; wait for it, or choose another directory"):
+        _claim(root, settings)
+        (root / "splits").mkdir(exist_ok=True)
+        for name, members in pairs.items():
+            write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
+        tasks = list(_tasks(root, pairs, settings))
+        missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
+        _write_all(missing, workers, progress)
     return SyntheticSummary(
         directory=root,
         written=len(missing),
@@ -147,7 +153,16 @@ def _pairs_by_split(
 
 
 def _claim(root: Path, settings: dict) -> None:
-    """Make `root` the home of a set of these settings, or say why it cannot be."""
+    """Make `root` the home of a set of these settings, or say why it cannot be.
+
+    It is looked at again under the lock: another run may have been here since.
+    """
+    _check_place(root, settings)
+    if not (root / SYNTHETIC_SETTINGS).exists():
+        write_json(root / SYNTHETIC_SETTINGS, settings)
+
+
+def _check_place(root: Path, settings: dict) -> None:
     path = root / SYNTHETIC_SETTINGS
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file; a directory for the synthetic set is needed.")
@@ -161,10 +176,8 @@ def _claim(root: Path, settings: dict) -> None:
             told = ", ".join(f"{name} {found.get(name)} (now {settings[name]})" for name in differing)
             raise InputError(f"{root} holds a synthetic set made with {told}; choose another directory or remove it.")
         return
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and any(not child.name.startswith(f".{SYNTHETIC_SETTINGS}.") for child in root.iterdir()):
         raise InputError(f"{root} holds files that are no synthetic set; choose an empty or a new directory.")
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
 
 
 def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: dict) -> Iterator[_Task]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dataloading.errors import InputError
 from dataloading.layouts import read_dataset
 from dataloading.layouts.identity_split import THREE_WAY, split_by_identity
+from dataloading.video_files import video_files
 
 
 def touch(root: Path, *names: str) -> None:
@@ -211,6 +212,22 @@ def test_the_dfdc_preview_set_is_read_from_its_list(tmp_path, level):
     }
 
 
+@pytest.mark.parametrize("name", ["", "/data/method_A/1/1_A/a.mp4", "../method_A/1/1_A/a.mp4"])
+def test_a_dfdc_preview_list_that_names_no_path_below_it_is_one_sentence(tmp_path, name):
+    """The first two ended in a traceback."""
+    touch(tmp_path, "method_A/1/1_A/a.mp4")
+    (tmp_path / "dataset.json").write_text(json.dumps({name: {"label": "fake", "set": "train"}}))
+    with pytest.raises(InputError, match=rf"dataset\.json names the video '{name}'; expected a path below"):
+        read_dataset(tmp_path)
+
+
+def test_a_dataset_json_alone_makes_no_dfdc_preview_set(tmp_path):
+    """A plain tree that held one was taken for that set, and refused."""
+    touch(tmp_path, *(f"real/{n}.mp4" for n in "abcdef"), *(f"fake/{n}.mp4" for n in "klmnop"))
+    (tmp_path / "dataset.json").write_text('{"name": "ours", "version": 3}')
+    assert read_dataset(tmp_path).layout == "plain"
+
+
 # DeeperForensics
 
 
@@ -293,6 +310,34 @@ def test_a_plain_tree_is_split_by_video_and_says_so(tmp_path):
         "in them is not known, so a person may be in two splits; the same on every machine)."
     ]
     assert set(reasons(dataset)) == {"real/readme.txt", "other/x.mp4"}
+
+
+def test_videos_behind_a_link_to_a_directory_are_found_once_and_a_loop_is_not_followed(tmp_path):
+    """They were neither found nor listed: "nothing was left out"."""
+    root, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    touch(root, *(f"real/{n}.mp4" for n in "abcdef"), *(f"fake/own/{n}.mp4" for n in "klmnop"))
+    touch(elsewhere, "deep/q.mp4", "r.mp4")
+    for link, target in {
+        "fake/linked": elsewhere,
+        "fake/linked_again": elsewhere / "deep",
+        "fake/another_name": root / "fake" / "own",
+        "fake/up": root,
+        "real/up": tmp_path,
+    }.items():
+        (root / link).symlink_to(target)
+    (elsewhere / "deep" / "loop").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    dataset = read_dataset(root)
+    found = sorted(video.path.relative_to(root).as_posix() for video in dataset.videos)
+    assert found == [
+        *(f"fake/linked/{n}.mp4" for n in ("deep/q", "r")),
+        *(f"fake/own/{n}.mp4" for n in "klmnop"),
+        *(f"real/{n}.mp4" for n in "abcdef"),
+    ]
+    assert reasons(dataset) == {}
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "linked").symlink_to(elsewhere / "deep")
+    assert video_files([tmp_path / "named"])[0][0] == tmp_path / "named" / "linked" / "q.mp4"
 
 
 def test_a_made_split_says_for_how_many_videos_nobody_knows_who_is_in_them(tmp_path):

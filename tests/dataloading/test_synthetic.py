@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import av
 import cv2
@@ -14,8 +17,10 @@ from dataloading.synthetic import rendering, synthesize
 from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.motion import flicker_order, smooth_process
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
+from dataloading.synthetic.tree import LOCK
 
 SETTINGS = {"identities": 8, "frames": 12, "size": 64, "workers": 1, "progress": False}
+ROOT = Path(__file__).parents[2]
 VIDEOS = 8 * (1 + len(MANIPULATIONS))
 
 
@@ -142,6 +147,24 @@ def test_an_interrupted_video_leaves_no_file_behind(tmp_path):
 def test_a_run_with_other_settings_is_refused_and_says_which_differ(tree):
     with pytest.raises(InputError, match=r"made with frames 12 \(now 16\), seed 0 \(now 3\)"):
         synthesize(tree.directory, **SETTINGS | {"frames": 16, "seed": 3})
+
+
+def test_a_second_run_into_one_directory_is_refused_for_as_long_as_the_first_one_lives(tmp_path):
+    """One of two could die of the other's temporary file: "...part: cannot be read or written"."""
+    code = "import sys, time; from pathlib import Path; from dataloading.lock import locked\n"
+    code += "with locked(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(600)"
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / LOCK)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=rf"another run \(process {first.pid}\) is writing to {tmp_path}; wait"):
+            synthesize(tmp_path, **SETTINGS)
+        assert os.listdir(tmp_path) == [LOCK]
+    finally:
+        first.kill()
+        first.communicate()
+    assert synthesize(tmp_path, **SETTINGS).already_there == 0
 
 
 def test_a_directory_of_other_files_is_refused(tmp_path):

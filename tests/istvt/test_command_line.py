@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
-from dataloading import loader
+import istvt.doctor
+from dataloading import decoder_choice, loader
 from dataloading.errors import InputError, writing
 from dataloading.face_index import FaceEntry
 from dataloading.probe import probe
@@ -105,6 +106,39 @@ def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run
     rows = json.loads(output.read_text())
     assert [row["path"].endswith("broken.mp4") for row in rows].count(True) == 1
     assert all(0 <= row["probability_fake"] <= 1 for row in rows if "verdict" in row)
+
+
+@pytest.mark.parametrize("named", ["directory", "files"])
+def test_a_link_to_a_file_that_is_gone_is_listed_and_does_not_stop_the_others(
+    trained_run, synthetic_set, tmp_path, capsys, named
+):
+    """One of them in a directory refused all of it, and the good file beside it was not scored."""
+    [video, *_] = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))
+    shutil.copy(video, tmp_path / "good.mp4")
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    paths = [tmp_path] if named == "directory" else sorted(tmp_path.iterdir())
+    assert main(["predict", f"--checkpoint={trained_run}", *map(str, paths)]) == 1
+    text = capsys.readouterr().out
+    assert f"not scored  {tmp_path / 'dangling.mp4'} does not exist; expected a video file." in text
+    assert "1 of 2 videos scored" in text
+
+
+def test_the_clips_that_a_damaged_video_has_lost_are_counted_in_its_verdict(trained_run, tmp_path, capsys):
+    """A video damaged half way was judged by its first clips, with no word of the others."""
+    video, output = write_numbered(tmp_path, "a", frames=40), tmp_path / "scores.json"
+    content = bytearray(video.read_bytes())
+    start = content.find(b"mdat") + 4
+    end = content.find(b"moov") if content.find(b"moov") > start else len(content)
+    middle = (start + end) // 2
+    content[middle : end - 4] = np.random.default_rng(0).bytes(end - 4 - middle)
+    video.write_bytes(content)
+    command = ["predict", f"--checkpoint={trained_run}", str(video), "--no-detect", f"--json={output}"]
+    assert main(command) == 0
+    [row] = json.loads(output.read_text())
+    scored = len(row["clip_probabilities"])
+    assert 0 < scored < 8
+    assert row["remark"].startswith(f"{8 - scored} of the 8 clips could not be decoded: {video} is damaged: frame ")
+    assert row["remark"] in capsys.readouterr().out
 
 
 def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained_run, synthetic_set, tmp_path):
@@ -338,6 +372,26 @@ def test_a_checkpoint_that_is_none_is_one_sentence(trained_run, tmp_path, capsys
     assert "holds no ISTVT configuration" in refused(
         capsys, ["predict", f"--checkpoint={tmp_path}/other.safetensors", video]
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ("[1, 2]", "is no checkpoint of ISTVT, though it names it"),
+        ('"0.3"', "is no checkpoint of ISTVT, though it names it"),
+        ('{"version": 3}', "is no checkpoint of ISTVT, though it names it"),
+        ('{"config": null}', "is no checkpoint of ISTVT, though it names it"),
+        ('{"config": {"layers": 3}}', "cannot be used (model configuration has unknown fields layers"),
+        ('{"config": {"backbone_dims": 3}}', "its ISTVT configuration cannot be used"),
+    ],
+)
+def test_a_file_with_metadata_of_the_same_name_and_another_kind_is_one_sentence(tmp_path, capsys, said, says):
+    """It ended in a TypeError or a KeyError."""
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata={"istvt": said})
+    message = refused(capsys, ["predict", f"--checkpoint={path}", str(write_numbered(tmp_path, "a", frames=8))])
+    assert f"checkpoint {path}: " in message
+    assert says in message
 
 
 def test_a_checkpoint_whose_bytes_have_changed_is_refused(trained_run, tmp_path):
@@ -682,6 +736,33 @@ def test_doctor_says_what_is_wrong_where_triton_is_not_installed(monkeypatch, ca
     monkeypatch.setitem(sys.modules, "triton", None)
     assert main(["doctor"]) == 1
     assert "kernels         cannot be imported (import of triton halted" in capsys.readouterr().out
+
+
+def test_doctor_calls_usable_only_what_it_has_tried(monkeypatch, capsys, tmp_path):
+    """A yuface, a DALI and an xformers whose import fails were all "ok", because their packages were installed."""
+    for name in ("yuface", "nvidia.dali"):
+        for loaded in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
+            monkeypatch.delitem(sys.modules, loaded)
+    (tmp_path / "yuface.py").write_text("raise RuntimeError('built for another numpy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "opencv is used" in text
+    assert "warning  face detector   The face detector yuface cannot be used (yuface: built for another numpy)" in text
+    assert "PyAV            cannot be imported (" in text
+    assert "is installed, but NVIDIA DALI, which crops and augments clips, cannot be imported" in text
+
+
+def test_doctor_promises_on_a_gpu_only_what_works_there(monkeypatch):
+    """NVDEC and xformers were promised wherever there was a GPU and the package."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(decoder_choice, "has_nvdec", lambda: False)
+    monkeypatch.setitem(sys.modules, "xformers", None)
+    [_, decoding] = istvt.doctor._dali()
+    assert decoding.detail.startswith("PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed")
+    assert istvt.doctor._xformers().state in ("missing", "unusable")
 
 
 def test_help_teaches_without_importing_torch():

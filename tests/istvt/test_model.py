@@ -101,6 +101,7 @@ def test_bfloat16_autocast_stays_near_float32():
         ({"attention": "both"}, ["model.attention is 'both'", "temporal_first"]),
         ({"image_size": 6}, ["model.image_size is 6", "7"]),
         ({"depth": 0}, ["model.depth is 0"]),
+        ({"dim": 1200, "heads": 4}, ["model.dim is 1200", "head_dim of 300", "128"]),  # only a given one was checked
         ({"head_dim": 129}, ["model.head_dim is 129", "128"]),
         ({"grid": (0, 3)}, ["model.grid"]),
         ({"attention": "decomposed_blocks", "depth": 1}, ["model.depth is 1"]),

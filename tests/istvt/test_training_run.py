@@ -221,7 +221,7 @@ def test_all_processes_decode_alike_even_where_one_process_has_only_videos_that_
     tmp_path, monkeypatch, in_second_share, chosen
 ):
     """The decoder used to be chosen by each process for its own clips, so that one run could mix two."""
-    monkeypatch.setattr(decoder_choice, "_has_nvdec", lambda: True)
+    monkeypatch.setattr(decoder_choice, "has_nvdec", lambda: True)
     codecs = ["h264", in_second_share]
     videos = [video_of(write_numbered(tmp_path, f"{i}", codec, frames=8)) for i, codec in enumerate(codecs)]
     answers = {}

@@ -5,6 +5,7 @@ import torch
 
 from kernels import (
     layer_norm_difference,
+    self_subtract,
     spatial_attention,
     spatial_attention_packed,
     temporal_attention,
@@ -78,3 +79,11 @@ def test_layer_norm_difference_refuses_an_integer_output_and_parameters_of_two_d
         layer_norm_difference(x, ones, ones, out_dtype=torch.int32)
     with pytest.raises(TypeError, match=r"bias is torch\.float16 and weight is torch\.float32; they take one dtype"):
         layer_norm_difference(x, ones, ones.half())
+
+
+@pytest.mark.parametrize(
+    ("x", "found"), [(torch.zeros(2, 3, 4).long(), r"torch\.int64"), ([[1.0], [2.0]], "a list"), (None, "a NoneType")]
+)
+def test_self_subtract_refuses_what_is_no_floating_point_tensor(x, found):
+    with pytest.raises(TypeError, match=rf"self_subtract: x is {found}; it takes a floating-point tensor\."):
+        self_subtract(x)
