@@ -184,6 +184,23 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_one_sentence(synthetic_se
         train(synthetic_set, tmp_path)
 
 
+@pytest.mark.parametrize(("doing", "work"), [("writing", "write_data"), ("reading", "read_data")])
+def test_a_stop_within_a_checkpoint_is_a_stop(straight, synthetic_set, tmp_path, monkeypatch, doing, work):
+    """It ended in a traceback while one was written; while one was read it advised to delete a good one."""
+
+    class Stop(KeyboardInterrupt):
+        """As SIGTERM is."""
+
+    def stop(*_):
+        raise Stop
+
+    run = shutil.copytree(straight, tmp_path / "run") if doing == "reading" else tmp_path / "run"
+    place = dcp.FileSystemWriter if doing == "writing" else dcp.FileSystemReader
+    monkeypatch.setattr(place, work, stop)
+    with pytest.raises(Stop):
+        train(synthetic_set, run, epochs=2)
+
+
 def test_only_the_newest_checkpoints_are_kept(straight):
     assert checkpoints(straight) == ["epoch-0001-step-00000012", "epoch-0002-step-00000012"]
 
