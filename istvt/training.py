@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from dataloading import Video
 from dataloading.decoder_choice import choose_decoder
@@ -403,4 +404,4 @@ def _resume(run: _Run, console: Console) -> None:
     complete = record.epoch >= run.training.epochs
     then = "it is already complete" if complete else "going on from there"
     epochs = f"{record.epoch} finished epoch{'s' * (record.epoch != 1)}"
-    console.print(f"[dim]{run.output} has {epochs}{within}{others}; {then}[/]", soft_wrap=True)
+    console.print(f"[dim]{escape(str(run.output))} has {epochs}{within}{others}; {then}[/]", soft_wrap=True)

@@ -90,6 +90,28 @@ def test_evaluation_writes_a_report_scores_and_json(trained_run, synthetic_set, 
     assert "data:image" in page  # frames of examples
 
 
+def test_a_path_with_square_brackets_is_printed_as_it_is(synthetic_set, tmp_path, capsys, train_arguments):
+    """They were taken for markup: a path was printed without its [bold], and [/red] was a traceback."""
+    place = tmp_path / "x [bold] y[/red]z"
+    root, run, why = place / "set", place / "run", place / "why"
+    shutil.copytree(synthetic_set, root)
+    video = sorted((root / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    train = train_arguments(root, run, "--training.epochs=1")
+    commands = [
+        (["synthesize", str(root), "--identities=8", "--frames=10", "--size=48", "--workers=1"], f"{root}: "),
+        (train, f"validation videos of {root}, "),
+        (train, f"{run} has 1 finished epoch"),
+        (train, f": {run}/best.safetensors"),
+        (["evaluate", f"--checkpoint={run}", f"--data.root={root}", "--bootstrap=9"], f"report: {run}/evaluation/rep"),
+        (["predict", str(video), f"--checkpoint={run}"], str(video)),
+        (["explain", str(video), f"--checkpoint={run}", f"--out={why}", "--clips=1"], f"open {why}/explanation.html"),
+    ]
+    for arguments, said in commands:
+        assert main(arguments) == 0
+        printed = capsys.readouterr()
+        assert "".join(said.split()) in "".join((printed.out + printed.err).split())
+
+
 def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run, synthetic_set, tmp_path, capsys):
     videos = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[:2]
     for video in videos:
