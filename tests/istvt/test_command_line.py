@@ -436,6 +436,7 @@ def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
         (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
         (["evaluate", "--stabilizers=x"], "--stabilizers is 'x'; expected a list such as [0.01,reference]"),
         (["evaluate", "--fill=black"], "--fill is 'black'; expected one of surroundings, grey"),
+        (["evaluate", "--split=all"], "--split is 'all'; expected one of train, val, test"),
         (["explain"], "VIDEO is missing; istvt explain --help lists the options"),
         (["train", "--data.root"], "--data.root is given without a value; istvt train --help"),
         (["dataset", "here", "there"], "there is not known here; istvt dataset --help"),
@@ -467,6 +468,34 @@ def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, conten
     if content is not None:
         path.write_text(content)
     assert says in refused(capsys, ["model", f"--config={path}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("training: [1, 2]", "settings.yaml: training is [1, 2]; expected options of this group, each by its name"),
+        ("data: 3", "settings.yaml: data is 3; expected options of this group, each by its name"),
+        ("data: {root: null}", "--data.root is null; expected a path"),
+        ("data: {workers: null}", "--data.workers is null; expected a whole number"),
+        ("model: {backbone_dims: null}", "--model.backbone_dims is null; expected four whole numbers"),
+        ("training: {precision: null}", "--training.precision is null; expected one of auto, float32"),
+        ("preset: null", "--preset is null; expected one of seed, published, small"),
+        ("device: null", "--device is null; expected text"),
+    ],
+)
+def test_a_group_that_is_none_and_a_value_that_is_missing_are_one_sentence(tmp_path, capsys, content, says):
+    """Each was a traceback."""
+    (tmp_path / "settings.yaml").write_text(f"output: run\n{content}\n")
+    assert says in refused(capsys, ["train", f"--config={tmp_path}/settings.yaml"])
+
+
+@pytest.mark.parametrize("content", ["model:\n  # depth: 3\n", "model:", "model: null\npreset: small\n", "model: {}\n"])
+def test_a_group_of_which_everything_is_commented_out_is_as_if_it_were_not_there(tmp_path, capsys, content):
+    """It was a traceback."""
+    (tmp_path / "settings.yaml").write_text(content)
+    for arguments, depth in (([], 2), (["--model.depth=5"], 5)):
+        assert main(["model", *arguments, f"--config={tmp_path}/settings.yaml"]) == 0
+        assert f"M={depth}" in capsys.readouterr().out
 
 
 def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tmp_path, capsys):
