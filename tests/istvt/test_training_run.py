@@ -322,6 +322,29 @@ def test_a_diverging_run_stops_with_one_sentence(synthetic_set, tmp_path):
         train(synthetic_set, tmp_path, learning_rate=1e30, warmup_epochs=0, batch_size=1, gradient_clip=0)
 
 
+def test_a_batch_that_no_memory_holds_is_one_sentence_that_says_what_to_lower(synthetic_set, tmp_path, monkeypatch):
+    """It was a traceback of the allocator, on a processor a RuntimeError like any other."""
+    sentence = r"training.batch_size is 4, for which the memory of cpu does not suffice; expected a smaller one \("
+
+    def failing_with(error: Exception | None, **settings) -> None:
+        def step(*_):
+            if error:
+                raise error
+            torch.empty(2**47)
+
+        monkeypatch.setattr(TrainingStep, "__call__", step)
+        train(synthetic_set, tmp_path, **settings)
+
+    with pytest.raises(InputError, match=sentence + "a larger training.accumulation .* training.activation_check"):
+        failing_with(None)  # but the allocator of the processor
+    with pytest.raises(InputError, match=sentence + r"a larger training.accumulation gives a step as many clips\)$"):
+        failing_with(
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."), activation_checkpointing=True
+        )
+    with pytest.raises(RuntimeError, match="must match the size"):
+        failing_with(RuntimeError("The size of tensor a (3) must match the size of tensor b (2)"))
+
+
 def test_a_compiled_and_recomputed_run_learns_what_an_eager_one_learns(straight, synthetic_set, tmp_path, monkeypatch):
     """Traced whole (`fullgraph`), with recomputation, run without code generation: the same losses."""
     monkeypatch.setattr(training, "accelerate", functools.partial(accelerate, backend="aot_eager"))
