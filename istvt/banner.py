@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from dataloading import Video
 from dataloading.face_index import crop_name
@@ -43,8 +44,8 @@ def announce(
         f"{config.image_size} pixels, attention products not counted\n"
         f"on {_where(step.device, training, processes)}, {_how(step.dtype, training)}, attention by "
         f"{resolve_backend(training.backend, step.device)}\n"
-        f"{len(videos['train'])} training and {len(videos['val'])} validation videos of {data.root}, "
-        f"{crop_name(detectors)}; "
+        f"{len(videos['train'])} training and {len(videos['val'])} validation videos of "
+        f"{escape(str(data.root))}, {escape(crop_name(detectors))}; "
         f"{sampler.clips_in_all} clips an epoch in steps of {_step_size(training, processes)}, "
         f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
     )

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from types import ModuleType
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.markup import escape
 
@@ -73,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for argument in arguments:
                 _check_text(argument)
             options = parser.parse_args(arguments)
+            parser.require_values(options)
             name = options.subcommand
             command, _ = COMMANDS[name]
             return command.run(options[name], console)
@@ -144,7 +144,7 @@ def _say(console: Console, sentence: str) -> None:
     say_once(sentence, say)
 
 
-def build_parser(base: ISTVTConfig) -> ArgumentParser:
+def build_parser(base: ISTVTConfig) -> OptionParser:
     """The parser of all commands; `base` gives the defaults of the model's options."""
     parser = OptionParser(prog="istvt", description=DESCRIPTION)
     subcommands = parser.add_subcommands(required=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from .config import preset
 from .progress import progress_bar
@@ -37,7 +38,7 @@ def demo(output: Path, console: Console) -> int:
 
     console.rule("[bold]1  Drawing H.264 videos of faces, and forging them three ways")
     summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
-    console.print(f"{summary.written} videos drawn, {summary.already_there} were there already: {data}")
+    console.print(f"{summary.written} videos drawn, {summary.already_there} were there already: {data}", markup=False)
     # A person and a forger that no training ever sees, drawn from another seed.
     synthesize(fresh, identities=6, frames=VIDEO_FRAMES, size=VIDEO_SIZE, seed=FRESH_SEED, progress=False)
 
@@ -61,9 +62,9 @@ def demo(output: Path, console: Console) -> int:
         truth = "real" if video.label == 0 else f"fake ({video.manipulation})"
         console.print(
             f"  {score.verdict:<4}  probability of fake {score.probability:6.1%}; in truth {truth:<15} "
-            f"[dim]{video.path}[/]"
+            f"[dim]{escape(str(video.path))}[/]"
             if score
-            else f"  not scored: {prediction.error}",
+            else f"  not scored: {escape(prediction.error)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -80,7 +81,9 @@ def demo(output: Path, console: Console) -> int:
             advance=lambda what, done, total: update(done, total, what),
         )
     console.print(
-        f"[dim]{suspect.path}[/] is explained in {output / 'explanation' / 'explanation.html'}", soft_wrap=True
+        f"[dim]{escape(str(suspect.path))}[/] is explained in "
+        f"{escape(str(output / 'explanation' / 'explanation.html'))}",
+        soft_wrap=True,
     )
 
     console.rule("[bold]Done")
@@ -91,8 +94,11 @@ def demo(output: Path, console: Console) -> int:
         console.print(f"  {name:<8} AUC {metrics.auc}", highlight=False)
     if result.skipped:
         console.print(f"{len(result.skipped)} videos or clips were skipped; the report lists them")
-    console.print(f"{time.perf_counter() - started:.0f} s in all; open [bold]{result.report}[/]", soft_wrap=True)
-    console.print(f"judge all fresh drawn videos: .venv/bin/istvt predict {fresh} --checkpoint {run}", soft_wrap=True)
+    console.print(
+        f"{time.perf_counter() - started:.0f} s in all; open [bold]{escape(str(result.report))}[/]", soft_wrap=True
+    )
+    command = f".venv/bin/istvt predict {fresh} --checkpoint {run}"
+    console.print(f"judge all fresh drawn videos: {command}", markup=False, soft_wrap=True)
     console.print(
         "This model has only ever seen drawn faces: on a real video its verdict would mean nothing. For real ones: "
         ".venv/bin/istvt prepare DATA, then train --data.root DATA, with FaceForensics++ or another set of the README.",

@@ -84,7 +84,7 @@ def experiment(output: Path, console: Console, documents: Path | None = None, re
         recorded = json.loads(path.read_text())
         page = write_documents(explained, recorded["versions"], documents)
         (documents / PAGE).write_text(markdown(recorded))
-        console.print(f"written to {documents / PAGE} and {page}", soft_wrap=True)
+        console.print(f"written to {documents / PAGE} and {page}", markup=False, soft_wrap=True)
     if readme:
         write_section(explained["surroundings"], readme)
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from dataloading.errors import InputError
 
@@ -21,6 +21,7 @@ _KINDS = {
     "list[str]": "a list such as [a,b]",
     "list[float | str]": "a list such as [0.01,reference]",
     "tuple[int, int]": "two whole numbers such as [19,19]",
+    "tuple": "four whole numbers such as [8,16,24,48]",  # where null is given
     "tuple with 4 elements": "four whole numbers such as [8,16,24,48]",
 }
 _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
@@ -52,6 +53,30 @@ class OptionParser(ArgumentParser):
     def __init__(self, prog: str, description: str | None) -> None:
         # Options are looked for before they are parsed (`--preset`), which a shortened one would escape.
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+    def require_values(self, given: Namespace) -> None:
+        """Refuse null, which a settings file may give, for options that cannot be without a value.
+
+        By itself jsonargparse takes it for any option.
+        """
+        try:
+            self.validate(given, skip_unset=False)
+        except TypeError as error:
+            raise InputError(re.sub(r" is '?None'?;", " is null;", sentence(str(error)))) from error
+
+    def parse_string(self, content: str, path: str = "", *arguments: Any, **options: Any) -> Namespace:
+        """What a settings file gives; a group of which everything is commented out is as if it were not there."""
+        # jsonargparse takes a YAML text that is nothing but `training:` for a value, unless more stands around it.
+        given = super().parse_string(f"#\n{content}", path, *arguments, **options)
+        for group in self.groups:
+            value = given.get(group, Namespace())
+            if value is None:
+                del given[group]
+            elif not isinstance(value, Namespace):
+                raise InputError(
+                    f"--config {path}: {group} is {value!r}; expected options of this group, each by its name"
+                )
+        return given
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
@@ -117,6 +142,12 @@ def sentence(message: str) -> str:
         name, kinds, value = found.groups()
         kind, *_ = re.split(r", (?=<class)", kinds)
         return f"--{name} is {value!r}; expected {_kind(kind)}"
+    if found := re.fullmatch(r'Parser key "(.+?)": Not of type Path: expected .+, not (\w+)', message):
+        name, kind = found.groups()
+        return f"--{name} is {'null' if kind == 'NoneType' else f'no text but {kind}'}; expected a path"
+    if found := re.fullmatch(r'Parser key "(?:\w+\.)?(\w+)": (.+) not among choices [\[(](.+)[\])]', message):
+        name, value, choices = found.groups()
+        return f"--{name} is {value}; expected one of {_plain(choices)}"
     if found := re.fullmatch(r"the following arguments are required: (.+)", message):
         missing = (name.rpartition(".")[2].upper() for name in found.group(1).split(", "))
         return f"{' and '.join(missing)} is missing"

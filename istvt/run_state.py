@@ -81,6 +81,7 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
         with _quietly():
             dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.several)
     except (Exception, dcp.api.CheckpointException) as error:
+        _raise_if_stopped(error)
         if not isinstance(_first_failure(error), OSError):
             raise
         raise InputError(f"checkpoint {final}: cannot be written ({_reason(error)}); those before are kept") from error
@@ -133,6 +134,7 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
         with _quietly():
             dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.several)
     except (Exception, dcp.api.CheckpointException) as error:
+        _raise_if_stopped(error)
         raise InputError(
             f"checkpoint {checkpoint}: cannot be read ({_reason(error)}); delete it to go on from before it"
         ) from error
@@ -148,6 +150,13 @@ def _first_failure(error: BaseException) -> BaseException:
     if isinstance(error, dcp.api.CheckpointException):
         error, _ = next(iter(error.failures.values()))
     return error
+
+
+def _raise_if_stopped(error: BaseException) -> None:
+    """DCP takes Ctrl-C and SIGTERM for failures of a checkpoint too: go on with what stopped it."""
+    stop = _first_failure(error)
+    if isinstance(stop, KeyboardInterrupt):
+        raise stop from error
 
 
 def _reason(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from dataloading import Video
 from dataloading.decoder_choice import choose_decoder
@@ -50,6 +52,8 @@ from .versions import versions
 
 # This many steps in a row whose gradient is not finite mean that the run has diverged.
 NON_FINITE_STEPS_TO_STOP = 10
+# What the allocators of GPUs and of processors say.
+_NO_MEMORY = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
 # A run may go on with other values of these: they do not decide what is learned.
 FREE_SETTINGS = {
     "data": {"workers"},
@@ -145,7 +149,7 @@ def train(
 
     Raises:
         InputError: the data cannot be trained on, `output` holds a run with other settings or is being written to by
-            another one, an option is not for this machine, or training diverged.
+            another one, an option is not for this machine, memory does not suffice, or training diverged.
     """
     console = console or Console()
     with joined_processes(pick_device(device)) as (processes, chosen):
@@ -153,7 +157,23 @@ def train(
         if training.execution == "cuda_graphs" and chosen.type != "cuda":
             raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {chosen}")
         # Nothing here holds the run: it has to end before the processes part (`joined_processes`).
-        return _train(_start(data, model, training, Path(output), processes, chosen), console)
+        with _memory_suffices(training, chosen):
+            return _train(_start(data, model, training, Path(output), processes, chosen), console)
+
+
+@contextlib.contextmanager
+def _memory_suffices(training: TrainingSettings, device: torch.device) -> Iterator[None]:
+    """Within it an error of an allocator names the batch size."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        others = "" if training.activation_checkpointing else ", or training.activation_checkpointing true"
+        raise InputError(
+            f"training.batch_size is {training.batch_size}, for which the memory of {device} does not suffice; "
+            f"expected a smaller one (a larger training.accumulation gives a step as many clips){others}"
+        ) from error
 
 
 def _train(run: _Run, console: Console) -> TrainingResult:
@@ -403,4 +423,4 @@ def _resume(run: _Run, console: Console) -> None:
     complete = record.epoch >= run.training.epochs
     then = "it is already complete" if complete else "going on from there"
     epochs = f"{record.epoch} finished epoch{'s' * (record.epoch != 1)}"
-    console.print(f"[dim]{run.output} has {epochs}{within}{others}; {then}[/]", soft_wrap=True)
+    console.print(f"[dim]{escape(str(run.output))} has {epochs}{within}{others}; {then}[/]", soft_wrap=True)

@@ -48,8 +48,9 @@ def make_detector(name: str = "auto") -> FaceDetector:
         make, _, _ = _DETECTORS[each]
         try:
             return make()
-        except Exception as error:  # a package that is broken fails in a way of its own
-            problems.append(f"{each}: {str(error) or type(error).__name__}")
+        except Exception as error:  # a package that is there may fail to load in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            problems.append(f"{each}: {reason}")
     install = " or ".join(f"`pip install '{_DETECTORS[each][2]}'`" for each in names)
     what = "No face detector can be used" if name == "auto" else f"The face detector {name} cannot be used"
     raise InputError(f"{what} ({'; '.join(problems)}); {install} makes one, and --no-detect does without.")

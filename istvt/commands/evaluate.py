@@ -94,7 +94,7 @@ def run(options: Namespace, console: Console) -> int:
         console.print(f"{len(result.skipped)} videos or clips could not be scored:")
         for name, reason in result.skipped:
             console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\nreport: {result.report}", soft_wrap=True)
+    console.print(f"\nreport: {result.report}", markup=False, soft_wrap=True)
     if options.explain:
         _measure_explanations(options, data, output, console)
     return 0
@@ -116,7 +116,7 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     if foreign and not options.explain:
         raise InputError(f"{foreign}; measure them again with --explain, or choose another --output")
     if replaced:
-        console.print(f"{output} held an evaluation of {held}, which this one replaces", soft_wrap=True)
+        console.print(f"{output} held an evaluation of {held}, which this one replaces", markup=False, soft_wrap=True)
     return output
 
 
@@ -145,4 +145,4 @@ def _measure_explanations(options: Namespace, data: DataSettings, output: Path, 
         )
     add_explanations(output / REPORT, measured, written["plot"])
     console.print(faithfulness_table(measured), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"explanations: {', '.join(str(path) for path in written.values())}", soft_wrap=True)
+    console.print(f"explanations: {', '.join(str(path) for path in written.values())}", markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.markup import escape
 
 from dataloading.errors import InputError
 
@@ -109,5 +110,5 @@ def run(options: Namespace, console: Console) -> int:
         console.print(f"clips that could not be decoded: {len(explanation.skipped)}")
         for first, reason in explanation.skipped:
             console.print(f"  from frame {first}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"open [bold]{options.out / 'explanation.html'}[/]", soft_wrap=True)
+    console.print(f"open [bold]{escape(str(options.out / 'explanation.html'))}[/]", soft_wrap=True)
     return 0

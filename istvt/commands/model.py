@@ -47,5 +47,6 @@ def run(options: Namespace, console: Console) -> int:
         from ..backbone import XceptionEntryFlow, load_backbone_weights
 
         ignored = load_backbone_weights(XceptionEntryFlow(config.backbone_dims, config.dim), options.backbone_weights)
-        console.print(f"{options.backbone_weights} fits the backbone; {len(ignored)} tensors beyond it are ignored")
+        fits = f"{options.backbone_weights} fits the backbone"
+        console.print(f"{fits}; {len(ignored)} tensors beyond it are ignored", markup=False)
     return 0

@@ -59,7 +59,7 @@ def run(options: Namespace, console: Console) -> int:
         output_directory(options.json.parent)  # it can be written in
     model, info = load_model(options.checkpoint, pick_device(options.device))
     for reason, count in Counter(item.reason for item in left_out).items():
-        console.print(f"{counted(count, 'video')} left out: {reason}", style="dim", soft_wrap=True)
+        console.print(f"{counted(count, 'video')} left out: {reason}", style="dim", markup=False, soft_wrap=True)
     done = 0
     with progress_bar(console, "scoring videos") as update:
 

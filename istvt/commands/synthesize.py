@@ -35,5 +35,5 @@ def run(options: Namespace, console: Console) -> int:
     directory = values.pop("directory")
     values.pop("config", None)
     done = synthesize(directory, **values)
-    console.print(f"{directory}: {done.written} videos drawn, {done.already_there} were there already")
+    console.print(f"{directory}: {done.written} videos drawn, {done.already_there} were there already", markup=False)
     return 0

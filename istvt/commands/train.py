@@ -41,5 +41,5 @@ def run(options: Namespace, console: Console) -> int:
     with starting(console):
         from ..training import train
     result = train(data, model, training, options.output, device=options.device, console=console)
-    console.print(f"best epoch {result.best_epoch}: {result.checkpoint}", soft_wrap=True)
+    console.print(f"best epoch {result.best_epoch}: {result.checkpoint}", markup=False, soft_wrap=True)
     return 0

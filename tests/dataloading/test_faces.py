@@ -110,6 +110,19 @@ def test_without_any_detector_one_sentence_says_what_to_install(monkeypatch):
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("failure", [OSError("libGL.so.1: cannot open\nshared object"), ValueError("numpy changed")])
+def test_a_detector_that_fails_to_load_in_any_way_is_one_sentence(monkeypatch, tmp_path, failure):
+    """Only ImportError was expected: a library built for another NumPy, or one that is missing, was a traceback."""
+    (tmp_path / "yuface.py").write_text(f"raise {failure!r}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "yuface", raising=False)
+    reason = " ".join(str(failure).split())
+    with pytest.raises(
+        InputError, match=rf"The face detector yuface cannot be used \(yuface: {reason}\); `pip install"
+    ):
+        make_detector("yuface")
+
+
 def test_opencv_without_cascades_is_not_taken_for_a_detector(monkeypatch, tmp_path):
     cv2 = pytest.importorskip("cv2")
     monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))  # what OpenCV 5 wheels look like

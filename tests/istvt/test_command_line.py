@@ -91,6 +91,28 @@ def test_evaluation_writes_a_report_scores_and_json(trained_run, synthetic_set, 
     assert "data:image" in page  # frames of examples
 
 
+def test_a_path_with_square_brackets_is_printed_as_it_is(synthetic_set, tmp_path, capsys, train_arguments):
+    """They were taken for markup: a path was printed without its [bold], and [/red] was a traceback."""
+    place = tmp_path / "x [bold] y[/red]z"
+    root, run, why = place / "set", place / "run", place / "why"
+    shutil.copytree(synthetic_set, root)
+    video = sorted((root / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    train = train_arguments(root, run, "--training.epochs=1")
+    commands = [
+        (["synthesize", str(root), "--identities=8", "--frames=10", "--size=48", "--workers=1"], f"{root}: "),
+        (train, f"validation videos of {root}, "),
+        (train, f"{run} has 1 finished epoch"),
+        (train, f": {run}/best.safetensors"),
+        (["evaluate", f"--checkpoint={run}", f"--data.root={root}", "--bootstrap=9"], f"report: {run}/evaluation/rep"),
+        (["predict", str(video), f"--checkpoint={run}"], str(video)),
+        (["explain", str(video), f"--checkpoint={run}", f"--out={why}", "--clips=1"], f"open {why}/explanation.html"),
+    ]
+    for arguments, said in commands:
+        assert main(arguments) == 0
+        printed = capsys.readouterr()
+        assert "".join(said.split()) in "".join((printed.out + printed.err).split())
+
+
 def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run, synthetic_set, tmp_path, capsys):
     videos = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[:2]
     for video in videos:
@@ -468,6 +490,7 @@ def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
         (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
         (["evaluate", "--stabilizers=x"], "--stabilizers is 'x'; expected a list such as [0.01,reference]"),
         (["evaluate", "--fill=black"], "--fill is 'black'; expected one of surroundings, grey"),
+        (["evaluate", "--split=all"], "--split is 'all'; expected one of train, val, test"),
         (["explain"], "VIDEO is missing; istvt explain --help lists the options"),
         (["train", "--data.root"], "--data.root is given without a value; istvt train --help"),
         (["dataset", "here", "there"], "there is not known here; istvt dataset --help"),
@@ -499,6 +522,34 @@ def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, conten
     if content is not None:
         path.write_text(content)
     assert says in refused(capsys, ["model", f"--config={path}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("training: [1, 2]", "settings.yaml: training is [1, 2]; expected options of this group, each by its name"),
+        ("data: 3", "settings.yaml: data is 3; expected options of this group, each by its name"),
+        ("data: {root: null}", "--data.root is null; expected a path"),
+        ("data: {workers: null}", "--data.workers is null; expected a whole number"),
+        ("model: {backbone_dims: null}", "--model.backbone_dims is null; expected four whole numbers"),
+        ("training: {precision: null}", "--training.precision is null; expected one of auto, float32"),
+        ("preset: null", "--preset is null; expected one of seed, published, small"),
+        ("device: null", "--device is null; expected text"),
+    ],
+)
+def test_a_group_that_is_none_and_a_value_that_is_missing_are_one_sentence(tmp_path, capsys, content, says):
+    """Each was a traceback."""
+    (tmp_path / "settings.yaml").write_text(f"output: run\n{content}\n")
+    assert says in refused(capsys, ["train", f"--config={tmp_path}/settings.yaml"])
+
+
+@pytest.mark.parametrize("content", ["model:\n  # depth: 3\n", "model:", "model: null\npreset: small\n", "model: {}\n"])
+def test_a_group_of_which_everything_is_commented_out_is_as_if_it_were_not_there(tmp_path, capsys, content):
+    """It was a traceback."""
+    (tmp_path / "settings.yaml").write_text(content)
+    for arguments, depth in (([], 2), (["--model.depth=5"], 5)):
+        assert main(["model", *arguments, f"--config={tmp_path}/settings.yaml"]) == 0
+        assert f"M={depth}" in capsys.readouterr().out
 
 
 def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tmp_path, capsys):

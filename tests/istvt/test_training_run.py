@@ -184,6 +184,23 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_one_sentence(synthetic_se
         train(synthetic_set, tmp_path)
 
 
+@pytest.mark.parametrize(("doing", "work"), [("writing", "write_data"), ("reading", "read_data")])
+def test_a_stop_within_a_checkpoint_is_a_stop(straight, synthetic_set, tmp_path, monkeypatch, doing, work):
+    """It ended in a traceback while one was written; while one was read it advised to delete a good one."""
+
+    class Stop(KeyboardInterrupt):
+        """As SIGTERM is."""
+
+    def stop(*_):
+        raise Stop
+
+    run = shutil.copytree(straight, tmp_path / "run") if doing == "reading" else tmp_path / "run"
+    place = dcp.FileSystemWriter if doing == "writing" else dcp.FileSystemReader
+    monkeypatch.setattr(place, work, stop)
+    with pytest.raises(Stop):
+        train(synthetic_set, run, epochs=2)
+
+
 def test_only_the_newest_checkpoints_are_kept(straight):
     assert checkpoints(straight) == ["epoch-0001-step-00000012", "epoch-0002-step-00000012"]
 
@@ -303,6 +320,29 @@ def test_a_run_does_not_go_on_with_boxes_of_another_kind(straight, synthetic_set
 def test_a_diverging_run_stops_with_one_sentence(synthetic_set, tmp_path):
     with pytest.raises(InputError, match=r"not finite in 1\d steps in a row: training has diverged; lower training"):
         train(synthetic_set, tmp_path, learning_rate=1e30, warmup_epochs=0, batch_size=1, gradient_clip=0)
+
+
+def test_a_batch_that_no_memory_holds_is_one_sentence_that_says_what_to_lower(synthetic_set, tmp_path, monkeypatch):
+    """It was a traceback of the allocator, on a processor a RuntimeError like any other."""
+    sentence = r"training.batch_size is 4, for which the memory of cpu does not suffice; expected a smaller one \("
+
+    def failing_with(error: Exception | None, **settings) -> None:
+        def step(*_):
+            if error:
+                raise error
+            torch.empty(2**47)
+
+        monkeypatch.setattr(TrainingStep, "__call__", step)
+        train(synthetic_set, tmp_path, **settings)
+
+    with pytest.raises(InputError, match=sentence + "a larger training.accumulation .* training.activation_check"):
+        failing_with(None)  # but the allocator of the processor
+    with pytest.raises(InputError, match=sentence + r"a larger training.accumulation gives a step as many clips\)$"):
+        failing_with(
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."), activation_checkpointing=True
+        )
+    with pytest.raises(RuntimeError, match="must match the size"):
+        failing_with(RuntimeError("The size of tensor a (3) must match the size of tensor b (2)"))
 
 
 def test_a_compiled_and_recomputed_run_learns_what_an_eager_one_learns(straight, synthetic_set, tmp_path, monkeypatch):
