@@ -24,6 +24,7 @@ from dataloading.errors import InputError
 from .commands import dataset, demo, doctor, evaluate, experiment, explain, model, predict, prepare, synthesize, train
 from .config import PRESETS, ISTVTConfig, preset
 from .option_parser import OptionParser, read_settings_file
+from .out_of_memory import is_out_of_memory
 from .say_once import another_has_said_why, say_once
 
 USAGE_ERROR = 2
@@ -126,7 +127,10 @@ def _sigterm_stops() -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> str | None:
-    """The sentence for what the machine refuses: a file that cannot be read or written, a full disk."""
+    """The sentence for what the machine refuses: a file that cannot be read or written, a full disk, more memory."""
+    if is_out_of_memory(error):
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return f"memory does not suffice ({said}); a smaller --batch-size needs less, where a command has one"
     if not isinstance(error, OSError) or not error.strerror:
         return None
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

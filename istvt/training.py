@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +40,7 @@ from .distributed import Processes, distribute, full_state, joined_processes
 from .model import ISTVT
 from .model_file import FILE_NAME as MODEL_FILE
 from .optimization import build_optimizer, warmup_cosine
+from .out_of_memory import is_out_of_memory
 from .precision import allow_tf32, pick_device, resolve_precision
 from .run_lock import only_run
 from .run_log import RunLog, epoch_line, write_history
@@ -52,8 +52,6 @@ from .versions import versions
 
 # This many steps in a row whose gradient is not finite mean that the run has diverged.
 NON_FINITE_STEPS_TO_STOP = 10
-# What the allocators of GPUs and of processors say.
-_NO_MEMORY = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
 # A run may go on with other values of these: they do not decide what is learned.
 FREE_SETTINGS = {
     "data": {"workers"},
@@ -167,7 +165,7 @@ def _memory_suffices(training: TrainingSettings, device: torch.device) -> Iterat
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+        if not is_out_of_memory(error):
             raise
         others = "" if training.activation_checkpointing else ", or training.activation_checkpointing true"
         raise InputError(

@@ -663,6 +663,25 @@ def test_a_full_disk_is_one_sentence_and_a_fault_of_the_program_is_not(capsys, m
         main(["doctor"])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.\nGPU 0 has ..."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_memory_that_does_not_suffice_is_one_sentence_that_says_what_needs_less(error, capsys, monkeypatch):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr(doctor, "run", run)
+    said = refused(capsys, ["doctor"])
+    assert said.count("memory does not suffice (") == 1
+    assert "GPU 0 has" not in said
+    assert "a smaller --batch-size needs less" in said
+
+
 def test_training_without_a_face_index_says_what_to_run(synthetic_set, tmp_path, capsys, train_arguments):
     root = tmp_path / "unprepared"
     shutil.copytree(synthetic_set, root)
