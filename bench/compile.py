@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from bench.cases import ARCHITECTURES, OPERATIONS, module
+from bench.cases import ARCHITECTURES, OPERATIONS, CompileCase, module
 from bench.crew import Outcome, run_tasks
 from bench.resources import SHARED_MEMORY, Resources, compile_launch
 from bench.table import format_table
-from kernels.launch import Setting, recorded
+from kernels.launch import Launch, Setting, recorded
 
 SECONDS_A_CASE = 300.0
 
@@ -77,21 +77,27 @@ def compile_case(task: Task) -> list[Report]:
     """Every launch of one case, compiled and judged."""
     operation, index, architecture = task
     case = module(operation).compiled()[index]
+    return [judge(case, launch, architecture) for launch in launches_of(case, architecture)]
+
+
+def launches_of(case: CompileCase, architecture: int) -> list[Launch]:
+    """What the case starts on that architecture."""
     with recorded(architecture) as launches:
         case.start()
-    found = []
-    for launch in launches:
-        resources = compile_launch(launch, architecture)
-        tile = case.tile_bytes(launch)
-        traffic = tile and (resources.loaded_bytes / tile[0], resources.stored_bytes / tile[1])
-        faults = _faults(resources, case.allowed_spill(launch, architecture), case.narrowest_load)
-        if case.needs_tensor_cores(launch) and not resources.matrix_instructions:
-            faults.append("no tensor-core instruction")
-        if traffic and max(traffic) > 1:
-            faults.append(f"moves its tile {max(traffic):.2f} times")
-        name = launch.kernel.fn.__name__
-        found.append(Report(case.name, architecture, name, launch.setting, resources, traffic, faults))
-    return found
+    return launches
+
+
+def judge(case: CompileCase, launch: Launch, architecture: int) -> Report:
+    """One launch of the case, compiled and judged."""
+    resources = compile_launch(launch, architecture)
+    tile = case.tile_bytes(launch)
+    traffic = tile and (resources.loaded_bytes / tile[0], resources.stored_bytes / tile[1])
+    faults = _faults(resources, case.allowed_spill(launch, architecture), case.narrowest_load)
+    if case.needs_tensor_cores(launch) and not resources.matrix_instructions:
+        faults.append("no tensor-core instruction")
+    if traffic and max(traffic) > 1:
+        faults.append(f"moves its tile {max(traffic):.2f} times")
+    return Report(case.name, architecture, launch.kernel.fn.__name__, launch.setting, resources, traffic, faults)
 
 
 def _faults(resources: Resources, allowed_spill: int, narrowest_load: int) -> list[str]:
