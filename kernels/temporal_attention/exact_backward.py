@@ -12,7 +12,14 @@ Every number is written by one program, in a fixed order of operations: bitwise 
 import triton
 import triton.language as tl
 
-from kernels.temporal_attention.exact_forward import add_to, load_key, load_queries, load_rows_float32, row_products
+from kernels.temporal_attention.exact_forward import (
+    add_to,
+    load_key,
+    load_queries,
+    load_rows_float32,
+    locate,
+    row_products,
+)
 from kernels.tiles import store_rows
 
 
@@ -42,19 +49,7 @@ def exact_backward(
 ):  # fmt: skip
     """One program: ``ROWS / PADDED_QUERIES`` positions (P) of one head of one clip, all query frames (Q)."""
     POSITIONS: tl.constexpr = ROWS // PADDED_QUERIES
-    program = tl.program_id(0)
-    offset = tl.arange(0, POSITIONS)
-    frame = tl.arange(0, PADDED_QUERIES)
-    origin = tl.zeros([1, 1], tl.int32)
-    if WIDE:
-        program = program.to(tl.int64)
-        offset = offset.to(tl.int64)
-        frame = frame.to(tl.int64)
-        origin = origin.to(tl.int64)
-    head = program % heads
-    tiles = tl.cdiv(positions, POSITIONS)
-    clip = program // heads // tiles
-    position = (program // heads) % tiles * POSITIONS + offset  # [P]
+    head, clip, position, frame, origin = locate(positions, heads, PADDED_QUERIES, POSITIONS, WIDE)
     key_valid = (position < positions)[:, None]  # [P, 1]
     query_valid = key_valid & (frame < QUERY_FRAMES)[None, :]  # [P, Q]
 

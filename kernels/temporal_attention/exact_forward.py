@@ -71,6 +71,23 @@ def load_key(
 
 
 @triton.jit
+def locate(positions, heads, PADDED_QUERIES: tl.constexpr, POSITIONS: tl.constexpr, WIDE: tl.constexpr):
+    """Head and clip of a program, its positions [P] and query frames [Q], and an offset of 0, [1, 1], as wide."""
+    program = tl.program_id(0)
+    offset = tl.arange(0, POSITIONS)
+    frame = tl.arange(0, PADDED_QUERIES)
+    origin = tl.zeros([1, 1], tl.int32)
+    if WIDE:
+        program = program.to(tl.int64)
+        offset = offset.to(tl.int64)
+        frame = frame.to(tl.int64)
+        origin = origin.to(tl.int64)
+    tiles = tl.cdiv(positions, POSITIONS)
+    position = (program // heads) % tiles * POSITIONS + offset
+    return program % heads, program // heads // tiles, position, frame, origin
+
+
+@triton.jit
 def exact_forward(
     q, k, v, out, attention,
     scale_log2, positions, heads,
@@ -83,19 +100,7 @@ def exact_forward(
 ):  # fmt: skip
     """One program: ``ROWS / PADDED_QUERIES`` positions (P) of one head of one clip, all query frames (Q)."""
     POSITIONS: tl.constexpr = ROWS // PADDED_QUERIES
-    program = tl.program_id(0)
-    offset = tl.arange(0, POSITIONS)
-    frame = tl.arange(0, PADDED_QUERIES)
-    origin = tl.zeros([1, 1], tl.int32)
-    if WIDE:
-        program = program.to(tl.int64)
-        offset = offset.to(tl.int64)
-        frame = frame.to(tl.int64)
-        origin = origin.to(tl.int64)
-    head = program % heads
-    tiles = tl.cdiv(positions, POSITIONS)
-    clip = program // heads // tiles
-    position = (program // heads) % tiles * POSITIONS + offset  # [P]
+    head, clip, position, frame, origin = locate(positions, heads, PADDED_QUERIES, POSITIONS, WIDE)
     key_valid = (position < positions)[:, None]  # [P, 1]
     query_valid = key_valid & (frame < QUERY_FRAMES)[None, :]  # [P, Q]
 

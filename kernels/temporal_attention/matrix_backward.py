@@ -16,6 +16,7 @@ from kernels.temporal_attention.matrix_forward import (
     block_softmax,
     difference,
     difference_matrix,
+    locate,
     summed,
     summing_matrix,
 )
@@ -37,17 +38,7 @@ def matrix_backward(
     SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_GRADIENT: tl.constexpr,
 ):  # fmt: skip
     """One program: ``ROWS / PADDED_FRAMES`` positions of one head of one clip (grad_v: strides of grad_k)."""
-    POSITIONS: tl.constexpr = ROWS // PADDED_FRAMES
-    program = tl.program_id(0)
-    row = tl.arange(0, ROWS)
-    if WIDE:
-        program = program.to(tl.int64)
-        row = row.to(tl.int64)
-    head = program % heads
-    tiles = tl.cdiv(positions, POSITIONS)
-    clip = program // heads // tiles
-    position = (program // heads) % tiles * POSITIONS + row // PADDED_FRAMES  # [ROWS]
-    frame = row % PADDED_FRAMES  # [ROWS]
+    head, clip, position, frame = locate(positions, heads, PADDED_FRAMES, ROWS, WIDE)
     query_valid = (position < positions) & (frame < QUERY_FRAMES)
     key_valid = (position < positions) & (frame < FRAMES)
 

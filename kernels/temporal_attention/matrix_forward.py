@@ -16,6 +16,20 @@ from kernels.tiles import halves, load_rows, product, store_rows
 
 
 @triton.jit
+def locate(positions, heads, PADDED_FRAMES: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Head and clip of a program, position and frame of its rows, [ROWS] each. Heads run fastest over programs."""
+    POSITIONS: tl.constexpr = ROWS // PADDED_FRAMES
+    program = tl.program_id(0)
+    row = tl.arange(0, ROWS)
+    if WIDE:
+        program = program.to(tl.int64)
+        row = row.to(tl.int64)
+    tiles = tl.cdiv(positions, POSITIONS)
+    position = (program // heads) % tiles * POSITIONS + row // PADDED_FRAMES
+    return program % heads, program // heads // tiles, position, row % PADDED_FRAMES
+
+
+@triton.jit
 def summing_matrix(frame, position):
     """``L``, of which column t sums what stands at frame t and later, row 0 apart: [ROWS, ROWS] of 0 and 1."""
     source, target = frame[:, None], frame[None, :]
@@ -73,18 +87,8 @@ def matrix_forward(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS / PADDED_FRAMES`` positions of one head of one clip. Heads run fastest over programs."""
-    POSITIONS: tl.constexpr = ROWS // PADDED_FRAMES
-    program = tl.program_id(0)
-    row = tl.arange(0, ROWS)
-    if WIDE:
-        program = program.to(tl.int64)
-        row = row.to(tl.int64)
-    head = program % heads
-    tiles = tl.cdiv(positions, POSITIONS)
-    clip = program // heads // tiles
-    position = (program // heads) % tiles * POSITIONS + row // PADDED_FRAMES  # [ROWS]
-    frame = row % PADDED_FRAMES  # [ROWS]
+    """One program: ``ROWS / PADDED_FRAMES`` positions of one head of one clip."""
+    head, clip, position, frame = locate(positions, heads, PADDED_FRAMES, ROWS, WIDE)
     query_valid = (position < positions) & (frame < QUERY_FRAMES)
     key_valid = (position < positions) & (frame < FRAMES)
 
