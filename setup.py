@@ -44,8 +44,8 @@ setup(
     description="ISTVT, the interpretable spatial-temporal video transformer for deepfake detection",
     python_requires=">=3.11",
     packages=find_packages(include=["kernels*", "istvt*", "dataloading*", "bench*"]),
-    package_data={"istvt": ["templates/*"]},
+    package_data={"istvt.report": ["templates/*"]},
     install_requires=REQUIRED,
     extras_require={**EXTRAS, "all": [requirement for extra in EXTRAS.values() for requirement in extra]},
-    entry_points={"console_scripts": ["istvt = istvt.command_line:main"]},
+    entry_points={"console_scripts": ["istvt = istvt.cli.main:main"]},
 )

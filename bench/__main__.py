@@ -11,9 +11,20 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from dataloading.errors import InputError
 
+# Where a command is, below this folder, if not in a module of its own name.
+PLACES = {
+    "compile": "checks.compile",
+    "numerics": "checks.numerics",
+    "temporal": "kernels.temporal",
+    "spatial": "kernels.spatial",
+    "relevance": "kernels.relevance",
+    "ceilings": "kernels.ceilings",
+    "gpu": "run_all",
+}
 COMMANDS = {
     "compile": "compile every kernel for four GPU generations, no GPU needed, and print what the machine code uses",
     "numerics": "compare every kernel with float64 and with eager PyTorch, on a GPU or in Triton's interpreter",
@@ -29,6 +40,11 @@ COMMANDS = {
 }
 
 
+def module_of(command: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f"bench.{PLACES.get(command, command)}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -36,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     chosen = next((argument for argument in arguments if argument in COMMANDS), None)
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"bench.{name}") if name == chosen else None
+        module = module_of(name) if name == chosen else None
         command = commands.add_parser(
             name,
             help=summary,

@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.record import Row, add_output, failure, output_folder, write_table
-from bench.table import Column, row_table
+from bench.common.record import Row, add_output, failure, output_folder, write_table
+from bench.common.table import Column, row_table
 
 COLUMNS = (
     *map(Column, ("decoder", "device", "workers")), Column("pixels", "image_size"),
@@ -38,7 +38,7 @@ def missing_packages() -> list[str]:
 def draw_set(folder: Path, size: int, frames: int, identities: int) -> tuple[list, object]:
     """A synthetic set of H.264 videos with whole-frame boxes: its training videos and its index."""
     from dataloading import FaceIndex, read_dataset
-    from dataloading.prepare import prepare
+    from dataloading.faces.prepare import prepare
     from dataloading.synthetic import synthesize
 
     synthesize(folder, identities=identities, frames=frames, size=size, workers=1, progress=False)
@@ -54,8 +54,8 @@ def measure(
     """Clips a second over one epoch, after one that warms up files, decoders and the graph."""
     import torch
 
-    from dataloading.loader import ClipLoader
-    from dataloading.sampling import TrainingClips
+    from dataloading.clips.loader import ClipLoader
+    from dataloading.clips.sampling import TrainingClips
 
     row = _row(decoder, device, workers, image_size, batch)
     clips = TrainingClips(videos, index, clips_per_video=-(-count // len(videos))).epoch(0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import os
 import re
 import signal
@@ -22,9 +21,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.device_needs import require_gpu
-from bench.environment import nvidia_smi
-from bench.record import Row, add_output, output_folder, read_folder, write_table
+from bench.__main__ import module_of
+from bench.common.device_needs import require_gpu
+from bench.common.environment import nvidia_smi
+from bench.common.record import Row, add_output, output_folder, read_folder, write_table
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 # Between two looks at the clocks, and at the processes, while a section runs.
@@ -76,7 +76,7 @@ def seconds(text: str) -> float:
 def command_of(section: Section, folder: Path, limit: float, commit: str | None = None) -> list[str]:
     """What is started for a section; of the options only those that its command has."""
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"bench.{section.name}").add_arguments(parser)
+    module_of(section.name).add_arguments(parser)
     usage = parser.format_usage()
     # What is left of the limit is for a row that was begun just in time.
     wanted = (*section.options, ("--output", str(folder)), *([("--commit", commit)] if commit else []))

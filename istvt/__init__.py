@@ -6,10 +6,10 @@ logits = model(clips)            # clips [B, T, 3, H, W] in [-1, 1]; positive = 
 
 from typing import TYPE_CHECKING, Any
 
-from .config import ISTVTConfig, preset
+from istvt.config import ISTVTConfig, preset
 
 if TYPE_CHECKING:
-    from .model import ISTVT
+    from istvt.model.istvt import ISTVT
 
 __version__ = "0.1.0"
 __all__ = ["ISTVT", "ISTVTConfig", "preset"]
@@ -18,7 +18,7 @@ __all__ = ["ISTVT", "ISTVTConfig", "preset"]
 def __getattr__(name: str) -> Any:
     # The model needs torch, whose import takes seconds that `istvt --help` should not.
     if name == "ISTVT":
-        from .model import ISTVT
+        from istvt.model.istvt import ISTVT
 
         return ISTVT
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

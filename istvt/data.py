@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dataloading import FaceIndex, Video, read_dataset
+from dataloading.dataset import CLASSES, ORIGINAL, Dataset
 from dataloading.errors import InputError
-from dataloading.video import CLASSES, ORIGINAL, Dataset
-
-from .settings import DataSettings
+from istvt.settings import DataSettings
 
 SYNTHETIC_NOTE = (
     "This is the synthetic set: drawn faces with drawn forgeries. It shows what each attention sees and that the "

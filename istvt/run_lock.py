@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dataloading.lock import locked
-
-from .output import output_directory
+from istvt.output import output_directory
 
 FILE_NAME = "run.lock"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dataloading.errors import InputError
-
-from .config import Backend
+from istvt.config import Backend
 
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

@@ -29,7 +29,7 @@ def package_version(name: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Python, this project and the packages that a number may depend on; only what is installed."""
-    from . import __version__
+    from istvt import __version__
 
     found = {"istvt": __version__, "python": platform.python_version()}
     return found | {name: version for name in _PACKAGES if (version := package_version(name))}

@@ -5,9 +5,9 @@ temporal class row), ``S = H * W + 1`` positions (column 0 is the spatial class 
 dimension, ``C`` channels.
 """
 
-from kernels.attention_tape import AttentionTape
-from kernels.launch import interpreted
-from kernels.layer_norm_difference import layer_norm_difference
+from kernels.common.capture import AttentionTape
+from kernels.common.launch import interpreted
+from kernels.layer_norm import layer_norm_difference
 from kernels.relevance import (
     spatial_relevance,
     spatial_relevance_map,
@@ -17,11 +17,11 @@ from kernels.relevance import (
     temporal_rollout_step,
 )
 from kernels.self_subtract import self_subtract
-from kernels.spatial_attention import spatial_attention, spatial_attention_packed
-from kernels.temporal_attention import temporal_attention, temporal_attention_packed
+from kernels.spatial import spatial_attention, spatial_attention_packed
+from kernels.temporal import temporal_attention, temporal_attention_packed
 
 if interpreted():
-    from kernels.interpreter import correct
+    from kernels.common.interpreter import correct
 
     correct()
 

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from bench.cases import ARCHITECTURES, OPERATIONS, CompileCase, module
-from bench.crew import Outcome, run_tasks
-from bench.resources import SHARED_MEMORY, Resources, compile_launch
-from bench.table import format_table
-from kernels.launch import Launch, Setting, recorded
+from bench.checks.cases import ARCHITECTURES, OPERATIONS, CompileCase, module
+from bench.checks.sass import SHARED_MEMORY, Resources, compile_launch
+from bench.common.process_pool import Outcome, run_tasks
+from bench.common.table import format_table
+from kernels.common.launch import Launch, Setting, recorded
 
 SECONDS_A_CASE = 300.0
 

@@ -16,11 +16,11 @@ import os
 import sys
 import time
 
-from bench.cases import OPERATIONS, module
-from bench.crew import Outcome, run_tasks
-from bench.device_needs import gpu_or_interpreter
-from bench.record import Row, add_output, output_folder, write_table
-from bench.table import Column, cells
+from bench.checks.cases import OPERATIONS, module
+from bench.common.device_needs import gpu_or_interpreter
+from bench.common.process_pool import Outcome, run_tasks
+from bench.common.record import Row, add_output, output_folder, write_table
+from bench.common.table import Column, cells
 
 COLUMNS = (
     *map(Column, ("kernel", "mode", "dtype", "shape", "quantity")),
@@ -80,7 +80,7 @@ def _tasks(operations: list[str]) -> list[tuple[str, int]]:
 def _cases(operation: str) -> list:
     import torch
 
-    from kernels.launch import interpreted
+    from kernels.common.launch import interpreted
 
     return module(operation).numerics(torch.device("cpu" if interpreted() else "cuda"), interpreted())
 
@@ -94,7 +94,7 @@ def _described(task: tuple[str, int]) -> Row:
 
 def compare_case(task: tuple[str, int]) -> list[Row]:
     """The rows of one case."""
-    from bench.comparison import compare
+    from bench.checks.error_bound import compare
 
     operation, number = task
     return [

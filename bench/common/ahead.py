@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from kernels.launch import Launch, architecture, launch_options, recorded
+from kernels.common.launch import Launch, architecture, launch_options, recorded
 
 
 def compile_ahead(calls: Iterable[Callable[[], object]], seconds: float = math.inf) -> int:

@@ -1,4 +1,4 @@
-"""Time and memory of a call on a CPU: what :mod:`bench.timing` does on a GPU."""
+"""Time and memory of a call on a CPU: what :mod:`bench.common.timing` does on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench.timing import Timing, summary
+from bench.common.timing import Timing, summary
 
 
 def time_call(function: Callable[[], object], *, milliseconds: int = 100, fewest: int = 3) -> Timing:

@@ -27,7 +27,7 @@ def gpu_or_interpreter() -> str:
     """
     import torch
 
-    from kernels.launch import interpreted
+    from kernels.common.launch import interpreted
 
     if interpreted():
         return "cpu"

@@ -18,7 +18,7 @@ _NVIDIA_SMI = (
     "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit,power.draw,temperature.gpu,"
     "persistence_mode,mig.mode.current"
 )
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(commit: str | None = None) -> dict[str, Any]:

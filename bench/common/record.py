@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.environment import environment, slug
+from bench.common.environment import environment, slug
 from dataloading.errors import InputError
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 ENVIRONMENT = "environment.json"
 # How the note of a row begins that holds no measurement, and what a table shows in its place.
 NOT_MEASURED = "not measured"

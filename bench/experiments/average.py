@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
 
-from istvt.intervals import wilson_interval
-
-from .faithfulness import Faithfulness, Localization, OrderingResult
+from istvt.evaluation.intervals import wilson_interval
+from istvt.explain.faithfulness.deletion import Faithfulness, Localization, OrderingResult
 
 
 def average(results: Sequence[Faithfulness]) -> Faithfulness:

@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from ..config import ISTVTConfig
-from .console import starting
+from istvt.cli.console import starting
+from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -26,6 +26,6 @@ def run(options: Namespace, console: Console) -> int:
     The first judges each frame alone and cannot see flicker; the full model can; both see blend. Then measure whether
     the explanations of the full models are true of them: deletion curves, pointing game, heat inside the mask."""
     with starting(console):
-        from ..experiment import experiment
+        from bench.experiments.synthetic import experiment
 
     return experiment(options.output, console, options.documents, options.readme)

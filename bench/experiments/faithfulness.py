@@ -14,13 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
-from .document import replace_section
-from .explain.faithfulness import RANDOM, Faithfulness, OrderingResult
-from .explain.faithfulness_average import average
-from .explain.faithfulness_report import PLOT, faithfulness_table, read_faithfulness, write_plot
-from .explanation_settings import DEFAULT_STABILIZER
-from .progress import progress_bar
-from .settings import DataSettings
+from bench.experiments.average import average
+from bench.report.document import replace_section
+from istvt.cli.progress import progress_bar
+from istvt.explain.faithfulness.deletion import RANDOM, Faithfulness, OrderingResult
+from istvt.explain.faithfulness.report import PLOT, faithfulness_table, read_faithfulness, write_plot
+from istvt.explanation_settings import DEFAULT_STABILIZER
+from istvt.settings import DataSettings
 
 STABILIZERS = (DEFAULT_STABILIZER, "reference", 1e-3, 3e-2, 1e-1)
 PAGE, PICTURE = "faithfulness.md", "faithfulness.svg"
@@ -32,8 +32,8 @@ def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Cons
 
     What is already there is read, not measured again. A report of the run shows that of the default filling.
     """
-    from .evaluation import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
-    from .report import add_explanations
+    from istvt.report.evaluate_checkpoint import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
+    from istvt.report.report import add_explanations
 
     results: dict[str, list[Faithfulness]] = {"surroundings": [], "grey": []}
     for run in runs:

@@ -18,10 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .config import preset
-from .progress import progress_bar
-from .settings import DataSettings
-from .synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
+from istvt.cli.progress import progress_bar
+from istvt.cli.synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
+from istvt.config import preset
+from istvt.settings import DataSettings
 
 IDENTITIES = 200
 EPOCHS = 24
@@ -40,15 +40,14 @@ def experiment(output: Path, console: Console, documents: Path | None = None, re
         documents: directory to write the two pages and the picture to.
         readme: document with a section "faithfulness" between markers, which is written too.
     """
+    from bench.experiments.faithfulness import measure_explanations, section, write_documents, write_section
     from dataloading import read_dataset
-    from dataloading.prepare import prepare
+    from dataloading.faces.prepare import prepare
+    from dataloading.io import write_json
     from dataloading.synthetic import synthesize
-    from dataloading.whole_file import write_json
-
-    from .evaluation import evaluate_checkpoint
-    from .explanation_experiment import measure_explanations, section, write_documents, write_section
-    from .training import train
-    from .versions import versions
+    from istvt.report.evaluate_checkpoint import evaluate_checkpoint
+    from istvt.training.trainer import train
+    from istvt.versions import versions
 
     data = output / "videos"
     path = output / RESULTS

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.spatial.shapes import HEADS, Shape, described, inputs, spatial
-from kernels.launch import padded_head_dim
+from bench.kernels.shapes import HEADS, Shape, described, inputs, spatial
+from kernels.common.launch import padded_head_dim
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.record import Row
+    from bench.common.record import Row
 
 # Beside the paper's shape.
 SHAPES = [spatial(1, cells) for cells in (49, 196, 361, 1024, 2304)]
@@ -25,8 +25,8 @@ def measure(
     """A row for attention (forward) and one for its gradient (backward): their bytes at write ``bandwidth``."""
     import torch
 
-    from bench.attention_peers import reason
-    from bench.timing import time_call
+    from bench.common.timing import time_call
+    from bench.kernels.peers import reason
     from kernels import AttentionTape, spatial_attention
 
     qkv, grad_out = inputs(shape, padded_head_dim(head_dim), dtype, device)

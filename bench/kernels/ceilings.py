@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Iterator
 from functools import partial
 
-from bench.device_needs import require_gpu
-from bench.record import Row, add_output, failure, output_folder, write_table
-from bench.table import Column, row_table
+from bench.common.device_needs import require_gpu
+from bench.common.record import Row, add_output, failure, output_folder, write_table
+from bench.common.table import Column, row_table
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
@@ -23,8 +23,8 @@ def product_rate(precision: str) -> float:
     """Floating-point operations a second of a large square matrix product on the current GPU."""
     import torch
 
-    from bench.timing import time_call
-    from istvt.precision import allow_tf32
+    from bench.common.timing import time_call
+    from istvt.device import allow_tf32
 
     side = SIDE[precision]
     dtype = torch.float32 if precision in ("float32", "tf32") else getattr(torch, precision)
@@ -41,7 +41,7 @@ def measure() -> Iterator[Row]:
     """One row a ceiling, as it comes; one that fails says why, and the others are measured."""
     import torch
 
-    from bench.timing import copy_bandwidth, time_call, write_bandwidth
+    from bench.common.timing import copy_bandwidth, time_call, write_bandwidth
 
     def smallest_kernel() -> float:
         one = torch.zeros(1, device="cuda")

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from istvt.block import Block
-from istvt.model import ISTVT
+from istvt.model.block import Block
+from istvt.model.istvt import ISTVT
 from kernels import self_subtract
 
 

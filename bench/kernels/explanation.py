@@ -15,15 +15,16 @@ from typing import Any
 
 import torch
 
-from bench import processor_timing, timing
-from bench.record import NOT_MEASURED, Row, failure
-from bench.relevance import published_storage
+from bench.common import cpu_timing as processor_timing
+from bench.common import timing
+from bench.common.record import NOT_MEASURED, Row, failure
+from bench.kernels import chefer_baseline as published_storage
 from bench.training.cases import Case
 from bench.training.steps import Clips, random_clips, training_step
 from istvt.config import preset as preset_named
+from istvt.device import allow_tf32
 from istvt.explain import explain
-from istvt.model import ISTVT
-from istvt.precision import allow_tf32
+from istvt.model.istvt import ISTVT
 
 LIGHT = "this project"
 REFERENCE = "published storage"

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.temporal.peers import POSITIONS
+from bench.kernels.temporal_peers import POSITIONS
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.record import Row
+    from bench.common.record import Row
 
 CLIPS = (1, 8)
 
@@ -20,7 +20,7 @@ def measure(clips: int, dtype: torch.dtype, bandwidth: float, milliseconds: int)
     """LayerNorm and difference, ours and PyTorch's two steps, against 2 and 3 tensors moved."""
     import torch
 
-    from bench.timing import time_call
+    from bench.common.timing import time_call
     from kernels import layer_norm_difference, self_subtract
 
     x = torch.randn(clips, 7, POSITIONS, 728, device="cuda").to(dtype).requires_grad_()

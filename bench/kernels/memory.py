@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.record import Row, write_table
-from bench.table import Column, row_table
+from bench.common.record import Row, write_table
+from bench.common.table import Column, row_table
 
 WITHOUT, WITH = "without a tape", "with a tape"
 
@@ -53,7 +53,8 @@ def write(folder: Path, device: str) -> None:
 
 def measure(sizes: Sizes, device: str) -> Iterator[Row]:
     """One row for each S, with a tape and without: the peak of a forward and a backward pass beyond their inputs."""
-    from bench import processor_timing, timing
+    from bench.common import cpu_timing as processor_timing
+    from bench.common import timing
 
     peak_bytes = (timing if device == "cuda" else processor_timing).peak_bytes
     for positions in sizes.positions:
@@ -87,7 +88,7 @@ def _call(sizes: Sizes, positions: int, tape: str, device: str) -> Callable[[], 
 
 def exponents(rows: list[Row]) -> list[Row]:
     """Growth with S, fitted over the larger half of the sizes."""
-    from bench.exponent import fit_exponent
+    from bench.scaling.exponent import fit_exponent
 
     fitted = []
     for tape in (WITHOUT, WITH):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kernels.launch import padded_head_dim
+from kernels.common.launch import padded_head_dim
 
 Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 

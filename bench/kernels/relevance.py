@@ -8,7 +8,7 @@ one of its own, with three matrices of every head written and read. TFLOP/s coun
 without at the unpadded head dimension. Head dimension 91 means: ours padded to 96, the stored form as it is.
 
 Then explaining one clip is weighed against the published method's storage, and explaining a batch timed against a
-training step of it (bench/relevance/explanation_cost.py). Who runs out of memory or refuses is a row that says why.
+training step of it (bench/kernels/explanation.py). Who runs out of memory or refuses is a row that says why.
 
 Writes relevance.csv, explanation_memory.csv and explanation_time.csv to bench/results/<device>/. Without a GPU only
 memory is measured, of the preset seed: it takes minutes and 6 GB.
@@ -21,9 +21,9 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.record import Row, add_output, output_folder, write_table
-from bench.relevance import operations
-from bench.table import Column, cells, row_table
+from bench.common.record import Row, add_output, output_folder, write_table
+from bench.common.table import Column, cells, row_table
+from bench.kernels import relevance_operations as operations
 from istvt.config import PRESETS
 
 COLUMNS = (
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print and write the tables."""
     import torch
 
-    from bench.relevance import explanation_cost
+    from bench.kernels import explanation as explanation_cost
 
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -103,8 +103,8 @@ def _operations(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """Time the operations; what is measured is in relevance.csv if the run is cut short."""
     import torch
 
-    from bench.ahead import compile_ahead
-    from bench.timing import copy_bandwidth
+    from bench.common.ahead import compile_ahead
+    from bench.common.timing import copy_bandwidth
 
     bandwidth = copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kernels.launch import padded_head_dim
+from kernels.common.launch import padded_head_dim
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.record import Row
+    from bench.common.record import Row
 
 HEADS, POSITIONS = 8, 362
 # Clips and frames; the paper's first.
@@ -40,7 +40,7 @@ def ours(kind: str, which: str, tensors: Tensors, scale: float) -> object:
 
 def stored(kind: str, which: str, tensors: Tensors, scale: float) -> object:
     """What a user would write: every matrix of every head in memory."""
-    from bench import stored_relevance as plain
+    from bench.kernels import stored_relevance as plain
 
     q, k, v, u, grad_out, row = (tensors[name] for name in ("q", "k", "v", "u", "grad_out", "row"))
     if which == "relevance":
@@ -87,8 +87,8 @@ def measure(
     kind: str, clips: int, frames: int, head_dim: int, bandwidth: float, milliseconds: int, *, device: str = "cuda"
 ) -> Iterator[Row]:
     """One row a contender and pass."""
-    from bench.attention_peers import reason
-    from bench.timing import peak_bytes, time_call
+    from bench.common.timing import peak_bytes, time_call
+    from bench.kernels.peers import reason
 
     for name, function in CONTENDERS.items():
         width = padded_head_dim(head_dim) if name == "ours" else head_dim

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from bench.record import Row
+    from bench.common.record import Row
 
 HEADS = 8
 

@@ -9,8 +9,8 @@ and what the kernel is worth. A peer that is missing or refuses is a row that sa
 Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
 spatial.csv (peers), spatial_tape.csv (attention and its gradient, their byte floor), spatial_memory.csv and
 spatial_memory_exponents.csv (peak memory against S, with a tape and without) to bench/results/<gpu>/. --memory measures
-the last alone, without a GPU too: see bench/spatial/memory.py. --tune times candidate launch settings and prints rows
-for kernels/spatial_attention/settings.py instead.
+the last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch settings and prints rows
+for kernels/spatial/configs.py instead.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import argparse
 import itertools
 from functools import partial
 
-from bench.device_needs import gpu_or_interpreter, require_gpu
-from bench.record import Row, add_output, output_folder, write_table
-from bench.spatial import memory, peers, shapes, tape, tune
-from bench.table import Column, cells, row_table
+from bench.common.device_needs import gpu_or_interpreter, require_gpu
+from bench.common.record import Row, add_output, output_folder, write_table
+from bench.common.table import Column, cells, row_table
+from bench.kernels import capture as tape
+from bench.kernels import memory, shapes
+from bench.kernels import spatial_peers as peers
+from bench.kernels import spatial_tune as tune
 
 COLUMNS = (
     *map(Column, ("attention", "contender", "dtype")), Column("D", "head_dim"), Column("B", "clips"),
@@ -64,8 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(line, flush=True)
         return 0
 
-    from bench.ahead import compile_ahead
-    from bench.timing import write_bandwidth
+    from bench.common.ahead import compile_ahead
+    from bench.common.timing import write_bandwidth
 
     bandwidth = write_bandwidth()
     print(f"{torch.cuda.get_device_name()}: writes {bandwidth / 1e12:.2f} TB/s")

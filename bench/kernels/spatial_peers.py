@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from bench.spatial import shapes
-from bench.spatial.shapes import HEADS, Shape, described, inputs
-from kernels.launch import padded_head_dim
+from bench.kernels import shapes
+from bench.kernels.shapes import HEADS, Shape, described, inputs
+from kernels.common.launch import padded_head_dim
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.attention_peers import Attention
-    from bench.record import Row
+    from bench.common.record import Row
+    from bench.kernels.peers import Attention
 
 HEAD_DIMS = (64, 91, 128)
 OURS, FLEX = "ours", "flex compiled"
@@ -35,7 +35,7 @@ class Contender:
 
 def contenders(head_dim: int) -> list[Contender]:
     """Everybody who may try at this head dimension."""
-    from bench.attention_peers import PEERS, over_positions, padded_by_copies
+    from bench.kernels.peers import PEERS, over_positions, padded_by_copies
     from kernels import spatial_attention_packed
 
     def ours(qkv: torch.Tensor, scale: float) -> torch.Tensor:
@@ -120,8 +120,8 @@ def calls_of(task: Task, *, device: str = "cuda") -> dict[str, Callable[[], obje
 
 def measure(task: Task, milliseconds: int, *, device: str = "cuda") -> Iterator[Row]:
     """One row a pass."""
-    from bench.attention_peers import COMPILED_FOR_A_SHAPE, reason
-    from bench.timing import peak_bytes, time_call
+    from bench.common.timing import peak_bytes, time_call
+    from bench.kernels.peers import COMPILED_FOR_A_SHAPE, reason
 
     row = described(task.shape, task.head_dim, task.dtype)
     row |= {"contender": task.contender.name, "width": task.contender.width}

@@ -1,4 +1,4 @@
-"""Which launch settings of spatial attention are the fastest, as rows for kernels/spatial_attention/settings.py."""
+"""Which launch settings of spatial attention are the fastest, as rows for kernels/spatial/configs.py."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bench.spatial.shapes import HEADS, PAPER, Shape, inputs
+from bench.kernels.shapes import HEADS, PAPER, Shape, inputs
 
 if TYPE_CHECKING:
     import torch
 
-    from kernels.spatial_attention.settings import TileSetting
+    from kernels.spatial.configs import TileSetting
 
 
 def candidates(bits: int) -> list[TileSetting]:
     """The launch settings that are worth trying for a dtype of ``bits`` bits."""
-    from kernels.spatial_attention.settings import TileSetting
+    from kernels.spatial.configs import TileSetting
 
     if bits == 32:
         tiles = itertools.product((32, 64, 128), (4, 8), (1, 2), (16, 32, 64))
@@ -39,9 +39,9 @@ def tune(
     import torch
     import triton
 
-    from bench.tune import described, time_settings
-    from kernels.launch import architecture
-    from kernels.spatial_attention import settings
+    from bench.kernels.tune import described, time_settings
+    from kernels.common.launch import architecture
+    from kernels.spatial import configs as settings
 
     bits = 8 * dtype.itemsize
     best: dict[str, list[str]] = {}
@@ -68,7 +68,7 @@ def _calls(qkv: torch.Tensor, grad_out: torch.Tensor) -> dict[str, tuple[Callabl
     """For each table of settings: bare launches that use it, and the buffer that they write."""
     import torch
 
-    from kernels.spatial_attention import operator
+    from kernels.spatial import operator
 
     q, k, v = qkv.unbind(3)
     out, normaliser, gradient = operator.empty_out(q), operator.empty_normaliser(q), torch.empty_like(qkv)

@@ -6,7 +6,7 @@ projection reads, and back to the gradient of the packed projection. Peers get t
 bandwidth measured in the same run. Head dimension 91 means: ours padded to 96 at the projection, peers as they are.
 Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
 temporal.csv and layer_norm_difference.csv to bench/results/<gpu>/; --tune times candidate launch settings and prints
-rows for kernels/temporal_attention/settings.py instead.
+rows for kernels/temporal/configs.py instead.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.device_needs import require_gpu
-from bench.record import Row, add_output, output_folder, write_table
-from bench.table import Column, cells, row_table
-from bench.temporal import layer_norm_difference, peers, tune
+from bench.common.device_needs import require_gpu
+from bench.common.record import Row, add_output, output_folder, write_table
+from bench.common.table import Column, cells, row_table
+from bench.kernels import layer_norm as layer_norm_difference
+from bench.kernels import temporal_peers as peers
+from bench.kernels import temporal_tune as tune
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
                 print(line, flush=True)
         return 0
 
-    from bench.ahead import compile_ahead
-    from bench.timing import copy_bandwidth
+    from bench.common.ahead import compile_ahead
+    from bench.common.timing import copy_bandwidth
 
     bandwidth = copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from kernels.launch import padded_head_dim
+from kernels.common.launch import padded_head_dim
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.attention_peers import Attention
-    from bench.record import Row
+    from bench.common.record import Row
+    from bench.kernels.peers import Attention
 
 HEADS, POSITIONS = 8, 362
 # Frames at a batch of 8, and batches at the paper's 6 frames.
@@ -28,7 +28,7 @@ TENSORS = {"forward": 4, "backward": 7, "both": 11}
 
 def contenders(mode: str) -> dict[str, Callable[[torch.Tensor, float], torch.Tensor]]:
     """By name: from a packed projection and a scale to the output."""
-    from bench.attention_peers import PEERS, over_frames
+    from bench.kernels.peers import PEERS, over_frames
     from kernels import self_subtract, temporal_attention_packed
 
     def peer(attend: Attention, qkv: torch.Tensor, scale: float) -> torch.Tensor:
@@ -102,8 +102,8 @@ def calls_of(task: Task, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
 
 def measure(task: Task, dtype: torch.dtype, bandwidth: float, milliseconds: int) -> Iterator[Row]:
     """One row a pass."""
-    from bench.attention_peers import COMPILED_FOR_A_SHAPE, reason
-    from bench.timing import time_call
+    from bench.common.timing import time_call
+    from bench.kernels.peers import COMPILED_FOR_A_SHAPE, reason
 
     row = {
         "contender": task.contender, "mode": task.mode, "dtype": str(dtype).removeprefix("torch."),

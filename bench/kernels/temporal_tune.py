@@ -1,4 +1,4 @@
-"""Which launch settings of temporal attention are the fastest, as rows for kernels/temporal_attention/settings.py."""
+"""Which launch settings of temporal attention are the fastest, as rows for kernels/temporal/configs.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bench.temporal.peers import HEADS, POSITIONS
+from bench.kernels.temporal_peers import HEADS, POSITIONS
 
 if TYPE_CHECKING:
     import torch
@@ -18,9 +18,10 @@ def tune(head_dim: int, dtype: torch.dtype, milliseconds: int) -> Iterator[str]:
     """Time every candidate setting at the paper's shape; last come rows for ``settings.py``."""
     import torch
 
-    from bench.tune import described, time_settings
-    from kernels.launch import Setting, architecture
-    from kernels.temporal_attention import operator, settings
+    from bench.kernels.tune import described, time_settings
+    from kernels.common.launch import Setting, architecture
+    from kernels.temporal import configs as settings
+    from kernels.temporal import operator
 
     qkv = torch.randn(8, 7, POSITIONS, 3, HEADS, head_dim, device="cuda").to(dtype)
     grad_out, gradient = torch.randn_like(qkv[:, :, :, 0]), torch.empty_like(qkv)

@@ -14,7 +14,7 @@ pytest.importorskip("pytest_benchmark", reason="these are benchmarks for pytest-
 
 import torch
 
-from bench.attention_peers import PEERS, over_frames, over_positions
+from bench.kernels.peers import PEERS, over_frames, over_positions
 from kernels import (
     layer_norm_difference,
     spatial_attention,
@@ -22,10 +22,10 @@ from kernels import (
     temporal_attention,
     temporal_relevance_map,
 )
-from kernels.layer_norm_difference.reference import layer_norm_difference as plain_layer_norm_difference
+from kernels.layer_norm.reference import layer_norm_difference as plain_layer_norm_difference
 from kernels.relevance import reference as plain_relevance
-from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
-from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
+from kernels.spatial.reference import spatial_attention as plain_spatial_attention
+from kernels.temporal.reference import temporal_attention as plain_temporal_attention
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"

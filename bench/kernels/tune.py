@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from kernels.launch import Setting
+    from kernels.common.launch import Setting
 
 # Of head dimensions, and of frames padded to a power of two.
 LARGEST_BOUND = 128
@@ -41,9 +41,9 @@ def time_settings(
         result: what it writes.
         milliseconds: measuring time of each.
     """
-    from bench.ahead import compile_ahead
-    from bench.attention_peers import reason
-    from bench.timing import time_call
+    from bench.common.ahead import compile_ahead
+    from bench.common.timing import time_call
+    from bench.kernels.peers import reason
 
     def use(setting: Setting) -> None:
         table[number] = [(LARGEST_BOUND, setting)]

@@ -10,10 +10,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.record import RESULTS, Recording, recordings
+from bench.common.record import RESULTS, Recording, recordings
+from bench.report.document import replace_section
 from bench.report.pages import ROOT, all_tables, performance
 from dataloading.errors import InputError
-from istvt.document import replace_section
 
 # By file: its markers, and what stands between them.
 WRITTEN = {

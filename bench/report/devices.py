@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.numerics import NOT_RUN
-from bench.record import Recording
+from bench.checks.numerics import NOT_RUN
+from bench.common.record import Recording
 
 Rows = list[dict[str, str]]  # as they were read
 

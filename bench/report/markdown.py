@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.record import NOT_MEASURED, Recording
+from bench.common.record import NOT_MEASURED, Recording
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.record import Recording
+from bench.common.record import Recording
 from bench.report import tables
 from bench.report.devices import Device, devices
 from bench.report.markdown import provenance

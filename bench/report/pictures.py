@@ -10,7 +10,7 @@ from bench.report.tables import at_paper_size
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bench.record import Recording
+    from bench.common.record import Recording
 
 # Okabe and Ito: this project in blue, everybody else in grey tones and orange, and labels on every bar.
 OURS, OTHERS, FLOOR = "#0072B2", "#999999", "#D55E00"

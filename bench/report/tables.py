@@ -6,8 +6,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from bench.numerics import FAILS, NOT_RUN
-from bench.record import NOT_MEASURED, Row
+from bench.checks.numerics import FAILS, NOT_RUN
+from bench.common.record import NOT_MEASURED, Row
 from bench.report.bound import Bound
 from bench.report.devices import CASE, Device, Rows, entry_name
 from bench.report.markdown import markdown, number
@@ -23,7 +23,7 @@ _SAVING, _TIME_OVER_STEP = Bound("at least", 20), Bound("at most", 4)
 
 def ceilings(device: Device | None) -> str:
     """What the device can do at most."""
-    from bench.ceilings import PRECISIONS
+    from bench.kernels.ceilings import PRECISIONS
 
     rows = {row["ceiling"]: row for row in device.rows("ceilings")} if device else {}
     names = ["copy, read and write", "write", *(f"matrix product, {p}" for p in PRECISIONS), "smallest kernel"]
@@ -96,7 +96,7 @@ def tape(device: Device | None) -> str:
 
 def spatial_memory(device: Device | None) -> str:
     """Peak memory of spatial attention against the positions S, forward and backward, and how it grows."""
-    from bench.spatial.memory import WITH, WITHOUT, exponents
+    from bench.kernels.memory import WITH, WITHOUT, exponents
 
     kinds, sizes = (WITHOUT, WITH), ("dtype", "rows", "heads", "head_dim")
     rows = device.rows("spatial_memory") if device else []
@@ -117,7 +117,7 @@ def spatial_memory(device: Device | None) -> str:
 
 def explanation_memory(device: Device | None) -> str:
     """Peak memory of explaining one clip by what is stored, and whether as much is saved as was promised."""
-    from bench.relevance.explanation_cost import LIGHT, REFERENCE
+    from bench.kernels.explanation import LIGHT, REFERENCE
 
     body = []
     for row in device.rows("explanation_memory") if device else []:

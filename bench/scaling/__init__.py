@@ -1,9 +1,9 @@
 """How attention grows with the number of frames T and of feature cells HW: work, time and memory.
 
 Compares attention over all (T+1)(HW+1) tokens at once with attention over frames and then over positions, naive and
-fused. Work is counted by torch's FLOP counter (bench/operator_flops.py tells it what fused attention does) and by
-formula; exponents are fitted on log-log axes over the sizes of the sweep (time and memory over its larger half, where
-fixed costs weigh least), in T + 1 and HW + 1. Writes scaling.csv, from which a report fits again, and at the end
+fused. Work is counted by torch's FLOP counter (bench/training/operator_flops.py tells it what fused attention does)
+and by formula; exponents are fitted on log-log axes over the sizes of the sweep (time and memory over its larger half,
+where fixed costs weigh least), in T + 1 and HW + 1. Writes scaling.csv, from which a report fits again, and at the end
 scaling_exponents.csv, scaling_verdicts.csv and one picture. On a CPU the sizes are small and the run takes under 2
 minutes; what it says is then about that CPU, and time is processor time.
 """
@@ -16,9 +16,9 @@ import math
 import sys
 import time
 
-from bench.record import Row, add_output, output_folder, write_table
+from bench.common.record import Row, add_output, output_folder, write_table
+from bench.common.table import Column, row_table
 from bench.scaling import growth, sweep
-from bench.table import Column, row_table
 
 COLUMNS = (
     *map(Column, ("T", "HW", "method", "pass")), Column("Mmac counted", "macs_counted", ".3f", 1e6),
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, fit, judge, draw, write; 1 if counted and predicted work differ anywhere."""
     import torch
 
-    from bench.environment import device_name
+    from bench.common.environment import device_name
     from bench.scaling.picture import draw
 
     sizes = sweep.ON_GPU if torch.cuda.is_available() else sweep.ON_CPU

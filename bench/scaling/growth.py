@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.exponent import Exponent, fit_exponent
-from bench.record import Row
+from bench.common.record import Row
+from bench.scaling.exponent import Exponent, fit_exponent
 from bench.scaling.sweep import PASSES
 
 

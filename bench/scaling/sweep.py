@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from bench.record import NOT_MEASURED, Row, failure
+from bench.common.record import NOT_MEASURED, Row, failure
 
 PASSES = ("forward", "forward and backward")
 
@@ -129,7 +129,7 @@ def _call(attend, shape: tuple[int, ...], dtype: str, device: str, which: str) -
 
 def compile_kernels(sweep: Sweep, seconds: float) -> None:
     """Compile this project's kernels for every size of the sweep; frames are constants of a kernel."""
-    from bench.ahead import compile_ahead
+    from bench.common.ahead import compile_ahead
     from bench.scaling.methods import METHODS
 
     def there_and_back(method, frames: int, cells: int) -> object:
@@ -142,7 +142,8 @@ def compile_kernels(sweep: Sweep, seconds: float) -> None:
 
 
 def _time_and_memory(attend, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int) -> Row:
-    from bench import processor_timing, timing
+    from bench.common import cpu_timing as processor_timing
+    from bench.common import timing
 
     call = _call(attend, shape, dtype, device, which)
     module = timing if device == "cuda" else processor_timing

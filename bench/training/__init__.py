@@ -5,12 +5,12 @@ Methods, each forward, backward, gradient clipping and AdamW on random clips tha
 - naive eager: the model in plain PyTorch, attention matrices stored (bench/training/baseline_model.py);
 - eager SDPA: the same with PyTorch's fused attention over time and over space, fused optimizer;
 - compiled SDPA: that under torch.compile;
-- this project: `istvt.step.TrainingStep` of an accelerated `istvt.ISTVT`, as `istvt train` runs it, compiled;
+- this project: `istvt.training.step.TrainingStep` of an accelerated `istvt.ISTVT`, as `istvt train` runs it, compiled;
 - this project, CUDA graphs: the same, replayed, as `istvt train --training.execution=cuda_graphs` runs it.
 
-Utilisation counts 3 x 2 x the multiply-accumulates of istvt/cost.py a clip (padding not counted, every layer over the
-whole grid), over the device's peak; "needed" counts only what the logit needs: without what the last block leaves out.
-Real sizes need a GPU; on a CPU the preset `small` runs as a check that all of it works.
+Utilisation counts 3 x 2 x the multiply-accumulates of istvt/model/flops.py a clip (padding not counted, every layer
+over the whole grid), over the device's peak; "needed" counts only what the logit needs, without what
+the last block leaves out. Real sizes need a GPU; on a CPU the preset `small` runs as a check that all of it works.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path
 
 import torch
 
-from bench import timing
-from bench.device_needs import require_gpu
-from bench.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
-from bench.table import Column, row_table
+from bench.common import timing
+from bench.common.device_needs import require_gpu
+from bench.common.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
+from bench.common.table import Column, row_table
 from bench.training import measurement
 from bench.training.cases import ATTENTIONS, BATCH, METHODS, PRECISIONS, Case, ordered_cases
 from bench.training.kernel_families import FamilyTime

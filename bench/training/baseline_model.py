@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.attention_peers import naive_attention
-from istvt.attention import Attention
+from bench.kernels.peers import naive_attention
 from istvt.config import ISTVTConfig
-from istvt.model import ISTVT
+from istvt.model.attention import Attention
+from istvt.model.istvt import ISTVT
 
 ATTENTIONS = {"naive": naive_attention, "sdpa": functional.scaled_dot_product_attention}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.record import NOT_MEASURED, Row, failure
+from bench.common.record import NOT_MEASURED, Row, failure
 from bench.training.cases import PRECISIONS, Case
 from bench.training.kernel_families import profile_steps
 from bench.training.steps import random_clips, training_step
@@ -110,7 +110,7 @@ def peak_rates() -> Row:
     """Peaks by ("data_sheet" | "measured", precision), of the current GPU; nothing on a CPU."""
     if not torch.cuda.is_available():
         return {}
-    from bench.ceilings import product_rate
+    from bench.kernels.ceilings import product_rate
 
     name = torch.cuda.get_device_name(0)
     sheet = next((peaks for key, peaks in DATA_SHEET.items() if key in name), {})

@@ -77,5 +77,9 @@ def counting() -> Iterator[FlopCounterMode]:
 
     On a CPU as well this project's functions call the operators that a GPU would be asked for.
     """
-    with patch("kernels.launch.interpreted", lambda: True), FakeTensorMode(), FlopCounterMode(display=False) as counter:
+    with (
+        patch("kernels.common.launch.interpreted", lambda: True),
+        FakeTensorMode(),
+        FlopCounterMode(display=False) as counter,
+    ):
         yield counter

@@ -9,7 +9,7 @@ import torch
 
 from bench.training.cases import GRAPHS, PROJECT, Case
 from istvt.config import ISTVTConfig
-from istvt.precision import allow_tf32, autocast
+from istvt.device import allow_tf32, autocast
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], obje
 
 
 def _project_step(case: Case, batch: Clips, dtype: torch.dtype, execution: str) -> Callable[[], object]:
-    from istvt.acceleration import accelerate
-    from istvt.distributed import Processes
-    from istvt.model import ISTVT
-    from istvt.optimization import build_optimizer
+    from istvt.model.istvt import ISTVT
     from istvt.settings import TrainingSettings
-    from istvt.step import TrainingStep
+    from istvt.training.compile import accelerate
+    from istvt.training.distributed import Processes
+    from istvt.training.optim import build_optimizer
+    from istvt.training.step import TrainingStep
 
     settings = TrainingSettings(batch_size=len(batch.labels), execution=execution, tf32=case.precision == "tf32")
     model = ISTVT(case.config).to(batch.clips.device).train()

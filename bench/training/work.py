@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from istvt.config import ISTVTConfig
-from istvt.cost import total_cost
+from istvt.model.flops import total_cost
 
 
 def useful_flops(config: ISTVTConfig) -> int:
-    """Of one clip's forward and backward pass, by istvt/cost.py: twice the multiply-accumulates, three times."""
+    """Of one clip's forward and backward pass, by istvt/model/flops.py: twice the multiply-accumulates, three times."""
     cost = total_cost(config)
     return 3 * 2 * (cost.layer_macs + cost.attention_macs)
 

@@ -12,11 +12,11 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 
-from dataloading.decoder_choice import choose_decoder
+from dataloading.clips.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
+from dataloading.clips.reader import read_decoded, read_encoded
+from dataloading.clips.sampling import Clip
 from dataloading.errors import InputError
-from dataloading.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
-from dataloading.reading import read_decoded, read_encoded
-from dataloading.sampling import Clip
+from dataloading.video.decoder import choose_decoder
 
 AHEAD = 2  # batches prepared, beyond the one that is being made
 # Position of a clip, and what was read of it or why it could not be.

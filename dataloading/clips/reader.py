@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloading.decode import iterate_frames
+from dataloading.clips.pipeline import Draw, Sample
+from dataloading.clips.sampling import Clip
 from dataloading.errors import InputError
-from dataloading.pipeline import Draw, Sample
-from dataloading.probe import VideoInfo, probe_once
-from dataloading.sampling import Clip
+from dataloading.video.decode import iterate_frames
+from dataloading.video.probe import VideoInfo, probe_once
 
 
 def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image_size: int) -> list[Sample | str]:

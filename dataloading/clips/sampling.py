@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dataloading.dataset import CLASSES, Video
 from dataloading.errors import InputError
 from dataloading.face_index import Box, FaceEntry, FaceIndex
-from dataloading.video import CLASSES, Video
 
 CLIP_FRAMES = 6  # T of the paper
 

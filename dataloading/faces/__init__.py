@@ -3,9 +3,11 @@
 from importlib.util import find_spec
 
 from dataloading.errors import InputError
-from dataloading.faces import dlib_detector, haar_detector, yuface_detector
-from dataloading.faces.detector import Detection, FaceDetector
-from dataloading.faces.find import find_face
+from dataloading.faces.detect import find_face
+from dataloading.faces.detectors import dlib_hog as dlib_detector
+from dataloading.faces.detectors import haar as haar_detector
+from dataloading.faces.detectors import yuface_cnn as yuface_detector
+from dataloading.faces.detectors.detector import Detection, FaceDetector
 
 __all__ = [
     "DETECTORS",

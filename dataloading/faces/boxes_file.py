@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from dataloading.dataset import Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import BOXES_FILE, FaceEntry
-from dataloading.files import read_json
-from dataloading.video import Dataset
+from dataloading.layouts.files import read_json
 
 ROW = "[frame, x0, y0, x1, y1]"
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dataloading.decode import iterate_frames
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
-from dataloading.faces.detector import Detection, FaceDetector
+from dataloading.faces.detectors.detector import Detection, FaceDetector
 from dataloading.faces.manipulated import manipulated_faces
 from dataloading.faces.tracking import main_face
-from dataloading.probe import VideoInfo, probe
+from dataloading.video.decode import iterate_frames
+from dataloading.video.probe import VideoInfo, probe
 
 EVERY = 5
 LARGEST_SIDE = 640  # pixels; detectors are slow on larger pictures and find no more faces worth tracking

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloading.decode import iterate_frames
-from dataloading.faces.detector import Detection
-from dataloading.probe import probe
+from dataloading.faces.detectors.detector import Detection
+from dataloading.video.decode import iterate_frames
+from dataloading.video.probe import probe
 
 MASKED = 64  # grey levels; a mask is black and white but for what compression does to it
 

@@ -11,18 +11,18 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dataloading.clips.sampling import CLIP_FRAMES, why_no_clip
+from dataloading.dataset import Dataset, Video
 from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
-from dataloading.faces.find import EVERY
+from dataloading.faces.detect import EVERY
 from dataloading.faces.reuse import reuse_boxes
+from dataloading.io import replacing
 from dataloading.lock import locked
-from dataloading.probe import probe
-from dataloading.sampling import CLIP_FRAMES, why_no_clip
-from dataloading.video import Dataset, Video
-from dataloading.whole_file import replacing
-from dataloading.worker_processes import worker_processes
+from dataloading.video.probe import probe
+from dataloading.video.processes import worker_processes
 
 
 def prepare(

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataloading.decode import decode_frames
+from dataloading.dataset import Video
 from dataloading.face_index import FaceEntry
-from dataloading.faces.detector import Detection, FaceDetector, overlap
-from dataloading.faces.find import faces_in
+from dataloading.faces.detect import faces_in
+from dataloading.faces.detectors.detector import Detection, FaceDetector, overlap
 from dataloading.faces.manipulated import manipulated_faces
-from dataloading.probe import VideoInfo
-from dataloading.video import Video
+from dataloading.video.decode import decode_frames
+from dataloading.video.probe import VideoInfo
 
 AGREES = 0.5  # intersection over union
 

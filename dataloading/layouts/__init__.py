@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataloading.dataset import Dataset
 from dataloading.errors import InputError
-from dataloading.files import directories
 from dataloading.layouts import celeb_df, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
+from dataloading.layouts.files import directories
 from dataloading.layouts.summary_text import format_summary
-from dataloading.video import Dataset
 
 __all__ = ["LAYOUTS", "format_summary", "read_dataset"]
 

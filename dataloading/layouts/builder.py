@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dataloading.dataset import ORIGINAL, Dataset, LeftOut, Video
 from dataloading.errors import InputError
 from dataloading.layouts.identity_split import STRADDLES, split_by_identity
-from dataloading.video import ORIGINAL, Dataset, LeftOut, Video
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dataloading.dataset import CLASSES, FAKE, REAL, Dataset, LeftOut
 from dataloading.errors import InputError
-from dataloading.files import add_unknown_places, child_directory, read_text, videos_in
-from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.files import add_unknown_places, child_directory, read_text, videos_in
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
-from dataloading.video import CLASSES, FAKE, REAL, Dataset, LeftOut
 
 NAME = "celeb-df"
 EXPECTED = "Celeb-real/, YouTube-real/ and Celeb-synthesis/ with *.mp4, and List_of_testing_videos.txt"

@@ -13,12 +13,12 @@ actors apart; every original is the target of one actor.
 from dataclasses import replace
 from pathlib import Path
 
+from dataloading.dataset import FAKE, SPLITS, Dataset, LeftOut
 from dataloading.errors import InputError
-from dataloading.files import add_unknown_places, directories, read_text, videos_in, walk
 from dataloading.layouts import faceforensics
-from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.files import add_unknown_places, directories, read_text, videos_in, walk
 from dataloading.layouts.identity_split import THREE_WAY
-from dataloading.video import FAKE, SPLITS, Dataset, LeftOut
 
 NAME = "deeper-forensics"
 EXPECTED = "manipulated_videos/<variant>/<target>_<actor>.mp4 and lists/splits/{train,val,test}.txt"

@@ -14,11 +14,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+from dataloading.dataset import FAKE, ORIGINAL, REAL, Dataset, LeftOut
 from dataloading.errors import InputError
-from dataloading.files import add_unknown_places, files_named, is_video, read_json, read_text, videos_in
-from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.files import add_unknown_places, files_named, is_video, read_json, read_text, videos_in
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
-from dataloading.video import FAKE, ORIGINAL, REAL, Dataset, LeftOut
 
 NAME = "dfdc"
 EXPECTED = "directories with metadata.json beside their *.mp4, or labels.csv beside videos/ or *.mp4"

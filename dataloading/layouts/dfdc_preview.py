@@ -12,11 +12,11 @@ method is the person.
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dataloading.dataset import FAKE, ORIGINAL, REAL, Dataset, LeftOut
 from dataloading.errors import InputError
-from dataloading.files import UNKNOWN_PLACE, add_unknown_places, directories, read_json
-from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.files import UNKNOWN_PLACE, add_unknown_places, directories, read_json
 from dataloading.layouts.identity_split import VALIDATION_FROM_TRAINING
-from dataloading.video import FAKE, ORIGINAL, REAL, Dataset, LeftOut
 
 NAME = "dfdc-preview"
 EXPECTED = "dataset.json and the directories method_A/, method_B/ and original_videos/"

@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dataloading.dataset import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
 from dataloading.errors import InputError
-from dataloading.files import add_unknown_places, directories, read_json, videos_in
-from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
+from dataloading.layouts.files import add_unknown_places, directories, read_json, videos_in
 from dataloading.layouts.identity_split import THREE_WAY
-from dataloading.video import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
 
 NAME = "faceforensics"
 EXPECTED = "original_sequences/<set>/<compression>/videos and manipulated_sequences/<method>/<compression>/videos"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dataloading.dataset import LeftOut
 from dataloading.errors import InputError
 from dataloading.face_index import FILE_NAME as FACE_INDEX
-from dataloading.video import LeftOut
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 

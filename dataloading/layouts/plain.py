@@ -11,11 +11,11 @@ or alike but for their directory are kept in one split.
 
 from pathlib import Path
 
-from dataloading.files import add_unknown_places, child_directory, videos_in
-from dataloading.layouts.candidate import Candidate, describe, to_dataset, with_made_split
+from dataloading.dataset import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
+from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
 from dataloading.layouts.faceforensics import original_of_name, people_of_name
+from dataloading.layouts.files import add_unknown_places, child_directory, videos_in
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
-from dataloading.video import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
 
 NAME = "plain"
 EXPECTED = "real/ and fake/ with videos, or train/, val/ and test/ with real/ and fake/ in each"

@@ -1,6 +1,6 @@
 """A data set's counts as text for a person."""
 
-from dataloading.video import Summary
+from dataloading.dataset import Summary
 
 
 def format_summary(summary: Summary) -> str:

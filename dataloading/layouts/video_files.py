@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from dataloading.dataset import LeftOut
 from dataloading.errors import InputError
-from dataloading.files import VIDEO_SUFFIXES, is_video, walk
-from dataloading.video import LeftOut
+from dataloading.layouts.files import VIDEO_SUFFIXES, is_video, walk
 
 MASKS = "masks"
 IS_A_MASK = f"in {MASKS}/, where data sets keep black and white videos of what was manipulated"

@@ -23,6 +23,6 @@ see it. That is what the set is for: demonstration, tests, and measuring what ea
 filmed, and says nothing about accuracy on real forgeries.
 """
 
-from dataloading.synthetic.tree import SyntheticSummary, synthesize
+from dataloading.synthetic.dataset import SyntheticSummary, synthesize
 
 __all__ = ["SyntheticSummary", "synthesize"]

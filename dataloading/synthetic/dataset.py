@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
+from dataloading.io import write_json
 from dataloading.lock import locked
 from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
-from dataloading.video import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
-from dataloading.whole_file import write_json
-from dataloading.worker_processes import worker_processes
+from dataloading.video.processes import worker_processes
 
 GENERATOR_VERSION = 5
 COMPRESSION = "c23"

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dataloading.whole_file import replacing
+from dataloading.io import replacing
 
 # All frames are intra frames and no state of the rate control passes from one to the next: keyint=1 rules out
 # prediction, mbtree=0 and rc-lookahead=0 rule out looking ahead, and qcomp=1 makes the quantiser of crf independent of

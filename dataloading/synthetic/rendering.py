@@ -9,16 +9,16 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from dataloading.synthetic.identity import draw_identity
-from dataloading.synthetic.inner_face import LATENTS, InnerFace
-from dataloading.synthetic.motion import (
+from dataloading.dataset import ORIGINAL
+from dataloading.synthetic.forgery import (
     LATENT_CORRELATION_FRAMES,
     POSE_CORRELATION_FRAMES,
     flicker_order,
     smooth_process,
 )
+from dataloading.synthetic.identity import draw_identity
+from dataloading.synthetic.inner_face import LATENTS, InnerFace
 from dataloading.synthetic.portrait import Portrait, draw_background, draw_portrait
-from dataloading.video import ORIGINAL
 
 MANIPULATIONS = ("blend", "flicker", "both")
 SUPERSAMPLING = 2

@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from dataloading.errors import InputError
-from dataloading.probe import VideoInfo, open_video, probe, video_stream
+from dataloading.video.probe import VideoInfo, open_video, probe, video_stream
 
 # Decoders that look at `skip_frame` for the packet at hand; others, such as dav1d, work ahead.
 _SKIPS_PACKET_BY_PACKET = ("h264", "hevc")

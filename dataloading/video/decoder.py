@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dataloading.errors import InputError
-from dataloading.probe import VideoInfo, probe_once
+from dataloading.video.probe import VideoInfo, probe_once
 
 DECODERS = ("auto", "pyav", "dali")
 _EIGHT_BIT = ("yuv420p", "yuvj420p")

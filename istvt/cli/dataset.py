@@ -5,8 +5,8 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from ..config import ISTVTConfig
-from .options import add_dataset
+from istvt.cli.options import add_dataset
+from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from ..config import ISTVTConfig
-from .console import starting
+from istvt.cli.console import starting
+from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -21,6 +21,6 @@ def run(options: Namespace, console: Console) -> int:
 
     Run again, it uses what is already there."""
     with starting(console):
-        from ..demo import demo
+        from istvt.cli.run_demo import demo
 
     return demo(options.output, console)

@@ -6,8 +6,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.markup import escape
 
-from ..config import ISTVTConfig
-from . import PROBLEM_FOUND
+from istvt.cli import PROBLEM_FOUND
+from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -16,7 +16,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 def run(options: Namespace, console: Console) -> int:
     """Print what is installed and usable here, and warn where something is not what it seems."""
-    from ..doctor import examine
+    from istvt.cli.examine import examine
 
     signs = {"ok": "[green]ok[/]     ", "missing": "[dim]absent[/] ", "unusable": "[dim]no use[/] "}
     signs["warning"] = "[yellow]warning[/]"

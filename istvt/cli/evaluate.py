@@ -8,15 +8,14 @@ from typing import get_args
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from dataloading.dataset import SPLITS
 from dataloading.errors import InputError
-from dataloading.video import SPLITS
-
-from ..config import ISTVTConfig
-from ..explanation_settings import DEFAULT_STABILIZER, Fill
-from ..progress import progress_bar
-from ..settings import DataSettings, Precision
-from .console import starting
-from .options import add_checkpoint, add_device, check_device_name
+from istvt.cli.console import starting
+from istvt.cli.options import add_checkpoint, add_device, check_device_name
+from istvt.cli.progress import progress_bar
+from istvt.config import ISTVTConfig
+from istvt.explanation_settings import DEFAULT_STABILIZER, Fill
+from istvt.settings import DataSettings, Precision
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -56,8 +55,7 @@ def run(options: Namespace, console: Console) -> int:
 
     A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
     from dataloading.layouts import require_directory
-
-    from ..model_file import model_file
+    from istvt.run_dir import model_file
 
     if options.bootstrap < 1:
         raise InputError(f"--bootstrap is {options.bootstrap}; expected at least 1")
@@ -69,9 +67,9 @@ def run(options: Namespace, console: Console) -> int:
     require_directory(data.root)
     model_file(options.checkpoint)
     with starting(console):
-        from ..evaluation import evaluate_checkpoint
-        from ..explain.faithfulness import orderings_of
-        from ..summary import skipped_line, summary
+        from istvt.explain.faithfulness.deletion import orderings_of
+        from istvt.report.evaluate_checkpoint import evaluate_checkpoint
+        from istvt.report.summary import skipped_line, summary
     if options.stabilizers is not None:
         orderings_of(stabilizers=options.stabilizers)  # a mistake is said before the evaluation, not after it
     output = _evaluation_directory(options, data, console)
@@ -102,8 +100,13 @@ def run(options: Namespace, console: Console) -> int:
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
     """Where the evaluation goes; one of other videos is replaced only where the place was named."""
-    from ..checkpoint import read_info
-    from ..evaluation import default_output, evaluated_set, foreign_explanations, replaced_evaluation
+    from istvt.model.checkpoint import read_info
+    from istvt.report.evaluate_checkpoint import (
+        default_output,
+        evaluated_set,
+        foreign_explanations,
+        replaced_evaluation,
+    )
 
     info = read_info(options.checkpoint)
     output = options.output or default_output(options.checkpoint, info, data, options.split)
@@ -122,9 +125,9 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
 
 def _measure_explanations(options: Namespace, data: DataSettings, output: Path, console: Console) -> None:
     """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
-    from ..evaluation import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
-    from ..explain.faithfulness_report import faithfulness_table
-    from ..report import add_explanations
+    from istvt.explain.faithfulness.report import faithfulness_table
+    from istvt.report.evaluate_checkpoint import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
+    from istvt.report.report import add_explanations
 
     console.print(
         "now the explanations: every clip is explained by each method and scored again with pixels removed, which "

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dataloading.errors import InputError
-
-from .versions import package_version
+from istvt.versions import package_version
 
 State = Literal["ok", "missing", "unusable", "warning"]
 
@@ -50,7 +49,7 @@ def _kernels() -> Finding:
         return Finding(
             "kernels", "warning", f"cannot be imported ({_first_line(error)}), and without them there is no model"
         )
-    ours = Path(__file__).resolve().parent.parent / "kernels"
+    ours = Path(__file__).resolve().parents[2] / "kernels"
     found = Path(kernels.__file__).resolve().parent
     if found != ours:
         return Finding(
@@ -96,8 +95,8 @@ def _dali() -> list[Finding]:
         return [Finding("DALI", "missing", "not installed; pip install nvidia-dali-cuda130: clips cannot be loaded")]
     import torch
 
-    from dataloading.decoder_choice import has_nvdec
-    from dataloading.pipeline import require_dali
+    from dataloading.clips.pipeline import require_dali
+    from dataloading.video.decoder import has_nvdec
 
     try:
         require_dali()

@@ -9,12 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError
-
-from ..config import ISTVTConfig
-from ..explanation_settings import CLAMPS, DEFAULT_STABILIZER, METHODS, NORMALIZATIONS, ORDERS, TARGETS
-from ..progress import progress_bar
-from .console import say_doubts, starting
-from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+from istvt.cli.console import say_doubts, starting
+from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+from istvt.cli.progress import progress_bar
+from istvt.config import ISTVTConfig
+from istvt.explanation_settings import CLAMPS, DEFAULT_STABILIZER, METHODS, NORMALIZATIONS, ORDERS, TARGETS
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -65,7 +64,7 @@ def run(options: Namespace, console: Console) -> int:
 
     Writes two videos, a strip of pictures a clip, explanation.json, and explanation.html, which shows all of it and
     opens from disk."""
-    from ..model_file import model_file
+    from istvt.run_dir import model_file
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
@@ -75,8 +74,8 @@ def run(options: Namespace, console: Console) -> int:
     if not options.video.exists():
         raise InputError(f"{options.video} does not exist; expected a video file")
     with starting(console):
-        from ..explain.video import explain_video
-        from ..precision import pick_device
+        from istvt.device import pick_device
+        from istvt.explain_video.video import explain_video
     with progress_bar(console, "explaining") as update:
         explanation = explain_video(
             options.video,

@@ -19,13 +19,13 @@ from types import ModuleType
 from rich.console import Console
 from rich.markup import escape
 
+from bench.experiments import command as experiment
 from dataloading.errors import InputError
-
-from .commands import dataset, demo, doctor, evaluate, experiment, explain, model, predict, prepare, synthesize, train
-from .config import PRESETS, ISTVTConfig, preset
-from .option_parser import OptionParser, read_settings_file
-from .out_of_memory import is_out_of_memory
-from .say_once import another_has_said_why, say_once
+from istvt.cli import dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
+from istvt.cli.parser import OptionParser, read_settings_file
+from istvt.cli.say_once import another_has_said_why, say_once
+from istvt.config import PRESETS, ISTVTConfig, preset
+from istvt.out_of_memory import is_out_of_memory
 
 USAGE_ERROR = 2
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM

@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from ..config import ISTVTConfig
-from .options import add_model, model_of
+from istvt.cli.options import add_model, model_of
+from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -25,7 +25,7 @@ def run(options: Namespace, console: Console) -> int:
     The layers column is what the published cost tables count; attention products stand beside it."""
     from rich.table import Table
 
-    from ..cost import model_cost, total_cost
+    from istvt.model.flops import model_cost, total_cost
 
     config = model_of(options)
     height, width = config.feature_grid
@@ -44,7 +44,7 @@ def run(options: Namespace, console: Console) -> int:
         table.add_row(part.part, *numbers, style="bold" if part.part == "total" else None)
     console.print(table)
     if options.backbone_weights is not None:
-        from ..backbone import XceptionEntryFlow, load_backbone_weights
+        from istvt.model.xception import XceptionEntryFlow, load_backbone_weights
 
         ignored = load_backbone_weights(XceptionEntryFlow(config.backbone_dims, config.dim), options.backbone_weights)
         fits = f"{options.backbone_weights} fits the backbone"

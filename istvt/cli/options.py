@@ -9,8 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from dataloading.errors import InputError
-
-from ..config import PRESETS, ISTVTConfig
+from istvt.config import PRESETS, ISTVTConfig
 
 
 def add_dataset(parser: ArgumentParser) -> None:

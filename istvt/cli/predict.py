@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError
-
-from ..config import ISTVTConfig
-from ..progress import progress_bar
-from . import PROBLEM_FOUND
-from .console import counted, say_doubts, starting
-from .options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+from istvt.cli import PROBLEM_FOUND
+from istvt.cli.console import counted, say_doubts, starting
+from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+from istvt.cli.progress import progress_bar
+from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -34,9 +33,8 @@ def run(options: Namespace, console: Console) -> int:
 
     A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
     """
-    from dataloading.video_files import video_files
-
-    from ..model_file import model_file
+    from dataloading.layouts.video_files import video_files
+    from istvt.run_dir import model_file
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
@@ -49,12 +47,11 @@ def run(options: Namespace, console: Console) -> int:
     model_file(options.checkpoint)
     files, left_out = video_files(options.videos)
     with starting(console):
-        from dataloading.whole_file import write_json
-
-        from ..checkpoint import load_model
-        from ..output import output_directory
-        from ..precision import pick_device
-        from ..prediction import predict
+        from dataloading.io import write_json
+        from istvt.device import pick_device
+        from istvt.inference.predict import predict
+        from istvt.model.checkpoint import load_model
+        from istvt.output import output_directory
     if options.json:
         output_directory(options.json.parent)  # it can be written in
     model, info = load_model(options.checkpoint, pick_device(options.device))

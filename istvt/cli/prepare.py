@@ -7,9 +7,9 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from ..config import ISTVTConfig
-from . import PROBLEM_FOUND
-from .options import add_dataset
+from istvt.cli import PROBLEM_FOUND
+from istvt.cli.options import add_dataset
+from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -35,7 +35,7 @@ def run(options: Namespace, console: Console) -> int:
     Goes on where an earlier run stopped. A video without a face, too short for a clip or damaged is listed at the end
     with the reason, and never stops the run (the exit status is 1 then)."""
     from dataloading import format_summary, read_dataset
-    from dataloading.prepare import prepare, unusable
+    from dataloading.faces.prepare import prepare, unusable
 
     dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
     index = prepare(

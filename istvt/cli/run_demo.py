@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from .config import preset
-from .progress import progress_bar
-from .settings import DataSettings
-from .synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
+from istvt.cli.progress import progress_bar
+from istvt.cli.synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
+from istvt.config import preset
+from istvt.settings import DataSettings
 
 IDENTITIES = 160
 EPOCHS = 22
@@ -22,16 +22,15 @@ FRESH_SEED = 2026
 def demo(output: Path, console: Console) -> int:
     """Run the demo in `output`, using what an earlier run left there; returns the exit status."""
     from dataloading import read_dataset
-    from dataloading.prepare import prepare
+    from dataloading.faces.prepare import prepare
     from dataloading.synthetic import synthesize
-
-    from .checkpoint import load_model
-    from .evaluation import evaluate_checkpoint
-    from .explain.video import explain_video
-    from .precision import pick_device
-    from .prediction import predict
-    from .summary import verdict_sentence
-    from .training import train
+    from istvt.device import pick_device
+    from istvt.explain_video.video import explain_video
+    from istvt.inference.predict import predict
+    from istvt.model.checkpoint import load_model
+    from istvt.report.evaluate_checkpoint import evaluate_checkpoint
+    from istvt.report.summary import verdict_sentence
+    from istvt.training.trainer import train
 
     started = time.perf_counter()
     data, fresh, run = output / "videos", output / "fresh", output / "training"

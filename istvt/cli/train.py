@@ -7,10 +7,10 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from ..config import ISTVTConfig
-from ..settings import DataSettings, TrainingSettings
-from .console import starting
-from .options import add_device, add_model, check_device_name, model_of
+from istvt.cli.console import starting
+from istvt.cli.options import add_device, add_model, check_device_name, model_of
+from istvt.config import ISTVTConfig
+from istvt.settings import DataSettings, TrainingSettings
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -39,7 +39,7 @@ def run(options: Namespace, console: Console) -> int:
     check_device_name(options.device)
     require_directory(data.root)
     with starting(console):
-        from ..training import train
+        from istvt.training.trainer import train
     result = train(data, model, training, options.output, device=options.device, console=console)
     console.print(f"best epoch {result.best_epoch}: {result.checkpoint}", markup=False, soft_wrap=True)
     return 0

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dataloading.dataset import CLASSES, FAKE, REAL
 from dataloading.errors import InputError
-from dataloading.video import CLASSES, FAKE, REAL
-from istvt.figures import METRIC_NAMES, ConfusionMatrix, Estimate, Evaluation, Metrics, ReportRow, RocCurve
-from istvt.intervals import area_interval, resample_counts, wilson_interval
-from istvt.ranking import Ranking, RankingCurve, without_collinear_points
-from istvt.verdict import DEFAULT_THRESHOLD
-from istvt.video_score import VideoScore
+from istvt.evaluation.intervals import area_interval, resample_counts, wilson_interval
+from istvt.evaluation.results import METRIC_NAMES, ConfusionMatrix, Estimate, Evaluation, Metrics, ReportRow, RocCurve
+from istvt.evaluation.roc import Ranking, RankingCurve, without_collinear_points
+from istvt.inference.verdict import DEFAULT_THRESHOLD
+from istvt.inference.video_score import VideoScore
 
 CONFIDENCE = 0.95
 _FEW_VIDEOS = 20

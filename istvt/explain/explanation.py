@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dataloading.errors import InputError
 from istvt.evaluation_mode import in_evaluation_mode
+from istvt.explain.lrp import RelevancePass
+from istvt.explain.rollout import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
 from istvt.explanation_settings import (
     CLAMPS,
     DEFAULT_STABILIZER,
@@ -23,11 +25,8 @@ from istvt.explanation_settings import (
     Order,
     Target,
 )
-from istvt.model import ISTVT
+from istvt.model.istvt import ISTVT
 from kernels.relevance import Stabilizer
-
-from .recorders import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
-from .relevance_pass import RelevancePass
 
 # Tokens in work at a time: enough for matrix products; of many clips on a GPU a quarter, because there it is launches
 # that cost time, and so that a clip of many takes no more memory than a single one.

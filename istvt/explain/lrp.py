@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kernels
-from istvt.attention import Attention, SpatialAttention, TemporalAttention, attend_positions
-from istvt.block import Block
-from istvt.model import ISTVT
+from istvt.explain import rules
+from istvt.explain.rollout import Kind, Recorder, Settings, Slab
+from istvt.model.attention import Attention, SpatialAttention, TemporalAttention, attend_positions
+from istvt.model.block import Block
+from istvt.model.istvt import ISTVT
 from kernels.relevance import ratio
-
-from . import rules
-from .recorders import Kind, Recorder, Settings, Slab
 
 
 @dataclass

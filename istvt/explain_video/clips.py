@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dataloading.loader import ClipLoader
-from dataloading.sampling import Clip
+from dataloading.clips.loader import ClipLoader
+from dataloading.clips.sampling import Clip
 from istvt.evaluation_mode import in_evaluation_mode
+from istvt.explain.explanation import explain
 from istvt.explanation_settings import DEFAULT_STABILIZER
-from istvt.model import ISTVT
-from istvt.verdict import probability_of, verdict_of
-
-from .explanation import explain
+from istvt.inference.verdict import probability_of, verdict_of
+from istvt.model.istvt import ISTVT
 
 
 @dataclass

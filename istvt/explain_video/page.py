@@ -9,9 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from istvt import page_template
-
-from .pictures import Timeline
+from istvt.explain_video.pictures import Timeline
+from istvt.report import html as page_template
 
 METHOD_NAMES = {
     "lrp": "relevance propagation (LRP) times gradient, rolled out over all blocks",

@@ -12,8 +12,8 @@ import av
 import numpy as np
 
 from dataloading.errors import InputError
-from dataloading.whole_file import replacing
-from istvt import heatmap
+from dataloading.io import replacing
+from istvt.explain import heatmap
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont

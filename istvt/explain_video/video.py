@@ -9,27 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from dataloading.decode import decode_frames
+from dataloading.clips.sampling import Clip
+from dataloading.dataset import CLASSES, FAKE
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
-from dataloading.sampling import Clip
-from dataloading.video import CLASSES, FAKE
-from dataloading.whole_file import write_json
-from istvt import heatmap
-from istvt.checkpoint import CheckpointInfo, load_model
-from istvt.crop import choose_crop, crop_difference
+from dataloading.io import write_json
+from dataloading.video.decode import decode_frames
+from istvt.explain import heatmap
+from istvt.explain.explanation import checked_settings
+from istvt.explain_video import page, pictures
+from istvt.explain_video.clips import ExplainedClip, explain_clips
 from istvt.explanation_settings import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
-from istvt.model import ISTVT
+from istvt.inference.crop import choose_crop, crop_difference
+from istvt.inference.predict import face_entry, rarely_seen
+from istvt.inference.score import ScoredClips, score_video
+from istvt.inference.verdict import probability_of
+from istvt.inference.video_score import VideoScore
+from istvt.model.checkpoint import CheckpointInfo, load_model
+from istvt.model.istvt import ISTVT
 from istvt.output import output_directory
-from istvt.prediction import face_entry, rarely_seen
-from istvt.scoring import ScoredClips, score_video
-from istvt.verdict import probability_of
-from istvt.video_score import VideoScore
-
-from . import page, pictures
-from .clips import ExplainedClip, explain_clips
-from .explanation import checked_settings
 
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip

@@ -9,14 +9,13 @@ from pathlib import Path
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
 from dataloading.faces import FaceDetector, find_face, make_detector
-from dataloading.faces.find import frames_looked_at
-from dataloading.probe import probe
-
-from .checkpoint import CheckpointInfo
-from .crop import choose_crop
-from .model import ISTVT
-from .scoring import ScoredClips, score_video
-from .video_score import VideoScore
+from dataloading.faces.detect import frames_looked_at
+from dataloading.video.probe import probe
+from istvt.inference.crop import choose_crop
+from istvt.inference.score import ScoredClips, score_video
+from istvt.inference.video_score import VideoScore
+from istvt.model.checkpoint import CheckpointInfo
+from istvt.model.istvt import ISTVT
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def predict(
 
     Args:
         model: on the device to use.
-        files: videos; `dataloading.video_files.video_files` lists those of directories.
+        files: videos; `dataloading.layouts.video_files.video_files` lists those of directories.
         info: what `load_model` gave beside the model: videos are then cropped as those of training were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True looks for faces, whatever training did.

@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dataloading.clips.loader import ClipLoader
+from dataloading.clips.sampling import Clip, evaluation_clips
+from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceIndex
-from dataloading.loader import ClipLoader
-from dataloading.sampling import Clip, evaluation_clips
-from dataloading.video import Video
-
-from .evaluation_mode import in_evaluation_mode
-from .model import ISTVT
-from .precision import autocast
-from .video_score import VideoScore, score_videos
+from istvt.device import autocast
+from istvt.evaluation_mode import in_evaluation_mode
+from istvt.inference.video_score import VideoScore, score_videos
+from istvt.model.istvt import ISTVT
 
 UNLABELLED = "unlabelled"  # the manipulation of a video of which nobody has said whether it is real
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataloading.video import CLASSES
+from dataloading.dataset import CLASSES
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

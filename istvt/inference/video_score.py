@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dataloading.errors import InputError
-from istvt.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
+from istvt.inference.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from dataloading.sampling import Clip
+    from dataloading.clips.sampling import Clip
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from torch.nn import functional
 
 import kernels
 from dataloading.errors import InputError
-from kernels.launch import interpreted, padded_head_dim
-from kernels.layer_norm_difference.reference import layer_norm_difference as plain_layer_norm_difference
-from kernels.spatial_attention.reference import spatial_attention as plain_spatial_attention
-from kernels.temporal_attention.reference import temporal_attention as plain_temporal_attention
-
-from .config import BACKENDS
+from istvt.config import BACKENDS
+from kernels.common.launch import interpreted, padded_head_dim
+from kernels.layer_norm.reference import layer_norm_difference as plain_layer_norm_difference
+from kernels.spatial.reference import spatial_attention as plain_spatial_attention
+from kernels.temporal.reference import temporal_attention as plain_temporal_attention
 
 # The kernels use instructions (asynchronous copies, bfloat16 and tf32 tensor cores) that Ampere introduced.
 OLDEST_TRITON_CAPABILITY = (8, 0)

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kernels
-
-from .attention import JointAttention, SpatialAttention, TemporalAttention
-from .config import ISTVTConfig
+from istvt.config import ISTVTConfig
+from istvt.model.attention import JointAttention, SpatialAttention, TemporalAttention
 
 LAYER_NORM_EPS = 1e-6
 

@@ -18,15 +18,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from dataloading.dataset import SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
-from dataloading.video import SYNTHETIC_SETTINGS
-from dataloading.whole_file import replacing
-
-from .config import ISTVTConfig
-from .data import SYNTHETIC_MODEL_NOTE
-from .model import ISTVT
-from .model_file import model_file
-from .state_dict_misfits import misfits
+from dataloading.io import replacing
+from istvt.config import ISTVTConfig
+from istvt.data import SYNTHETIC_MODEL_NOTE
+from istvt.model.istvt import ISTVT
+from istvt.model.state_dict_misfits import misfits
+from istvt.run_dir import model_file
 
 _METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .config import ISTVTConfig, entry_flow_sizes
+from istvt.config import ISTVTConfig, entry_flow_sizes
 
 
 @dataclass(frozen=True)

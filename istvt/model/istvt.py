@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dataloading.errors import InputError
-
-from .attention import Attention, resolve_backend
-from .backbone import XceptionEntryFlow
-from .block import LAYER_NORM_EPS, Block, BlockTapes
-from .config import ISTVTConfig
+from istvt.config import ISTVTConfig
+from istvt.model.attention import Attention, resolve_backend
+from istvt.model.block import LAYER_NORM_EPS, Block, BlockTapes
+from istvt.model.xception import XceptionEntryFlow
 
 
 class ISTVT(nn.Module):

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dataloading.errors import InputError
-
-from .state_dict_misfits import misfits
+from istvt.model.state_dict_misfits import misfits
 
 
 class SeparableConv2d(nn.Module):

@@ -12,7 +12,7 @@ from math import floor, log10
 import numpy as np
 from markupsafe import Markup, escape
 
-from istvt.figures import RocCurve
+from istvt.evaluation.results import RocCurve
 
 _MARKERS_UP_TO = 40
 _UNITS_UP_TO = 9

@@ -11,29 +11,28 @@ from typing import Any
 
 import numpy as np
 
+from dataloading.clips.loader import ClipLoader
+from dataloading.clips.sampling import Clip, evaluation_clips
+from dataloading.dataset import Dataset
 from dataloading.errors import InputError
-from dataloading.loader import ClipLoader
-from dataloading.sampling import Clip, evaluation_clips
-from dataloading.video import Dataset
-from dataloading.whole_file import replacing, write_json
-
-from .checkpoint import CheckpointInfo, load_model
-from .crop import crop_difference
-from .data import SYNTHETIC_NOTE, open_dataset, split_videos
-from .explain.faithfulness import Faithfulness, evaluate_explanations
-from .explain.faithfulness_report import PLOT, read_faithfulness, write_faithfulness
-from .explanation_settings import DEFAULT_STABILIZER, Fill
-from .figures import Evaluation
-from .metrics import evaluate
-from .model_file import FILE_NAME as MODEL_FILE
-from .model_file import model_file
-from .output import output_directory
-from .precision import pick_device, resolve_precision
-from .report import Example, add_explanations, choose_examples, say_of_explanations, write_report
-from .scoring import ScoredClips, score_clips
-from .settings import DataSettings
-from .versions import versions
-from .video_score import VideoScore
+from dataloading.io import replacing, write_json
+from istvt.data import SYNTHETIC_NOTE, open_dataset, split_videos
+from istvt.device import pick_device, resolve_precision
+from istvt.evaluation.metrics import evaluate
+from istvt.evaluation.results import Evaluation
+from istvt.explain.faithfulness.deletion import Faithfulness, evaluate_explanations
+from istvt.explain.faithfulness.report import PLOT, read_faithfulness, write_faithfulness
+from istvt.explanation_settings import DEFAULT_STABILIZER, Fill
+from istvt.inference.crop import crop_difference
+from istvt.inference.score import ScoredClips, score_clips
+from istvt.inference.video_score import VideoScore
+from istvt.model.checkpoint import CheckpointInfo, load_model
+from istvt.output import output_directory
+from istvt.report.report import Example, add_explanations, choose_examples, say_of_explanations, write_report
+from istvt.run_dir import FILE_NAME as MODEL_FILE
+from istvt.run_dir import model_file
+from istvt.settings import DataSettings
+from istvt.versions import versions
 
 FIGURES, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 EXPLANATIONS = "explanations"  # the directory beside them
@@ -159,7 +158,7 @@ def evaluate_checkpoint_explanations(
     Args:
         checkpoint, data, split, device: as for `evaluate_checkpoint`.
         output: directory of what is written.
-        stabilizers, fill: of `istvt.explain.faithfulness.evaluate_explanations`.
+        stabilizers, fill: of `istvt.explain.faithfulness.deletion.evaluate_explanations`.
         clips_per_video: as many as `data` has evaluated, if None.
         advance: called with (clips done, clips in all).
 

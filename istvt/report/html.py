@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from dataloading.errors import InputError
-from dataloading.whole_file import replacing
+from dataloading.io import replacing
 
 _SEPARATORS = re.compile(r"([/_,])")
 

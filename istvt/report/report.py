@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from bench.report.document import replace_section
+from dataloading.dataset import CLASSES, ORIGINAL
 from dataloading.errors import InputError
-from dataloading.video import CLASSES, ORIGINAL
-from istvt import plots
-from istvt.document import replace_section
-from istvt.figures import METRIC_NAMES, Evaluation
-from istvt.page_template import render, write_page
-from istvt.summary import interval_sentence, verdict_sentence
-from istvt.verdict import DEFAULT_THRESHOLD
-from istvt.video_score import VideoScore
+from istvt.evaluation.results import METRIC_NAMES, Evaluation
+from istvt.inference.verdict import DEFAULT_THRESHOLD
+from istvt.inference.video_score import VideoScore
+from istvt.report import charts as plots
+from istvt.report.html import render, write_page
+from istvt.report.summary import interval_sentence, verdict_sentence
 
 if TYPE_CHECKING:
-    from istvt.explain.faithfulness import Faithfulness
+    from istvt.explain.faithfulness.deletion import Faithfulness
 
 _THUMBNAIL = 160
 _JPEG_QUALITY = 82
@@ -163,7 +163,7 @@ def add_explanations(path: Path, result: Faithfulness, plot: Path) -> None:
 
     Args:
         path: of the report.
-        result: from `istvt.explain.faithfulness.evaluate_explanations`.
+        result: from `istvt.explain.faithfulness.deletion.evaluate_explanations`.
         plot: the SVG file of its deletion curves.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from istvt.figures import ConfusionMatrix, Estimate, Evaluation, Metrics
+from istvt.evaluation.results import ConfusionMatrix, Estimate, Evaluation, Metrics
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -9,17 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading import Video
+from dataloading.clips.sampling import TrainingClips
 from dataloading.face_index import crop_name
-from dataloading.sampling import TrainingClips
-
-from .attention import resolve_backend
-from .config import ISTVTConfig
-from .cost import total_cost
-from .data import only_class
-from .distributed import Processes
-from .settings import DataSettings, TrainingSettings
-from .step import TrainingStep
-from .summary import skipped_line
+from istvt.config import ISTVTConfig
+from istvt.data import only_class
+from istvt.model.attention import resolve_backend
+from istvt.model.flops import total_cost
+from istvt.report.summary import skipped_line
+from istvt.settings import DataSettings, TrainingSettings
+from istvt.training.distributed import Processes
+from istvt.training.step import TrainingStep
 
 # A coarser feature grid than this leaves spatial attention, and its explanation, hardly a place to point at.
 LEAST_GRID = 3

@@ -24,10 +24,9 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from dataloading.errors import InputError, writing
-
-from .distributed import Processes
-from .model_file import TRAINING_STATES
-from .step import TrainingStep
+from istvt.run_dir import TRAINING_STATES
+from istvt.training.distributed import Processes
+from istvt.training.step import TrainingStep
 
 KEEP = 2
 _RECORD = "run.json"

@@ -25,8 +25,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dataloading.errors import InputError
-
-from .model import ISTVT
+from istvt.model.istvt import ISTVT
 
 
 @dataclass(frozen=True)

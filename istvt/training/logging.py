@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dataloading.errors import writing
-from dataloading.whole_file import replacing
+from dataloading.io import replacing
 
 STEP_FIELDS = ("step", "epoch", "loss", "learning_rate", "clips_per_second", "skipped_steps")
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
-from .distributed import Processes, gradients_stay_here
-from .model import ISTVT
-from .optimization import LossScale
-from .precision import autocast
-from .settings import TrainingSettings
+from istvt.device import autocast
+from istvt.model.istvt import ISTVT
+from istvt.settings import TrainingSettings
+from istvt.training.distributed import Processes, gradients_stay_here
+from istvt.training.optim import LossScale
 
 if TYPE_CHECKING:  # a bare GPU machine has no video packages, and the benchmark of a step needs none
-    from dataloading.loader import Batch, ClipLoader
+    from dataloading.clips.loader import Batch, ClipLoader
 
 _COUNTERS = ("loss_sum", "clips", "skipped_steps", "non_finite_in_a_row", "most_in_a_row")
 

@@ -24,31 +24,30 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading import Video
-from dataloading.decoder_choice import choose_decoder
+from dataloading.clips.loader import Batch, ClipLoader
+from dataloading.clips.sampling import Clip, TrainingClips, evaluation_clips
 from dataloading.errors import InputError
 from dataloading.face_index import crop_name
-from dataloading.loader import Batch, ClipLoader
-from dataloading.sampling import Clip, TrainingClips, evaluation_clips
-
-from .acceleration import accelerate, resolve_execution
-from .backbone import load_backbone_weights
-from .banner import announce, list_skipped
-from .checkpoint import CheckpointInfo, save_model
-from .config import ISTVTConfig
-from .data import open_dataset, split_videos
-from .distributed import Processes, distribute, full_state, joined_processes
-from .model import ISTVT
-from .model_file import FILE_NAME as MODEL_FILE
-from .optimization import build_optimizer, warmup_cosine
-from .out_of_memory import is_out_of_memory
-from .precision import allow_tf32, pick_device, resolve_precision
-from .run_lock import only_run
-from .run_log import RunLog, epoch_line, write_history
-from .run_state import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
-from .settings import DataSettings, TrainingSettings
-from .step import Counts, TrainingStep, every_batch
-from .validation import validate, whole_model
-from .versions import versions
+from dataloading.video.decoder import choose_decoder
+from istvt.config import ISTVTConfig
+from istvt.data import open_dataset, split_videos
+from istvt.device import allow_tf32, pick_device, resolve_precision
+from istvt.model.checkpoint import CheckpointInfo, save_model
+from istvt.model.istvt import ISTVT
+from istvt.model.xception import load_backbone_weights
+from istvt.out_of_memory import is_out_of_memory
+from istvt.run_dir import FILE_NAME as MODEL_FILE
+from istvt.run_lock import only_run
+from istvt.settings import DataSettings, TrainingSettings
+from istvt.training.banner import announce, list_skipped
+from istvt.training.checkpoint import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
+from istvt.training.compile import accelerate, resolve_execution
+from istvt.training.distributed import Processes, distribute, full_state, joined_processes
+from istvt.training.logging import RunLog, epoch_line, write_history
+from istvt.training.optim import build_optimizer, warmup_cosine
+from istvt.training.step import Counts, TrainingStep, every_batch
+from istvt.training.validate import validate, whole_model
+from istvt.versions import versions
 
 # This many steps in a row whose gradient is not finite mean that the run has diverged.
 NON_FINITE_STEPS_TO_STOP = 10

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from dataloading.sampling import Clip
-
-from .acceleration import eager_for_now
-from .distributed import Processes
-from .metrics import epoch_metrics
-from .model import ISTVT
-from .scoring import score_clips
-from .settings import DataSettings, TrainingSettings
-from .video_score import score_videos
+from dataloading.clips.sampling import Clip
+from istvt.evaluation.metrics import epoch_metrics
+from istvt.inference.score import score_clips
+from istvt.inference.video_score import score_videos
+from istvt.model.istvt import ISTVT
+from istvt.settings import DataSettings, TrainingSettings
+from istvt.training.compile import eager_for_now
+from istvt.training.distributed import Processes
 
 
 def validate(

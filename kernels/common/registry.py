@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kernels.launch import interpreted
+from kernels.common.launch import interpreted
 
 NAMESPACE = "istvt"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-import kernels.launch
+import kernels.common.launch
 
 LOG2_E = math.log2(math.e)
 
@@ -32,7 +32,7 @@ def wide_positions(matrix: int, *tensors: torch.Tensor) -> bool:
     is the number of queries times keys where a matrix of them is written, and 0 otherwise.
     """
     furthest = max((x.shape[2] - 1) * x.stride(2) + (x.shape[4] - 1) * x.stride(4) for x in tensors)
-    return max(furthest, matrix) > kernels.launch.LARGEST_32_BIT_OFFSET
+    return max(furthest, matrix) > kernels.common.launch.LARGEST_32_BIT_OFFSET
 
 
 def float32_precision(x: torch.Tensor) -> str:

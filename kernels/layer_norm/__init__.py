@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from kernels.launch import runs_kernels
-from kernels.layer_norm_difference import reference
-from kernels.layer_norm_difference.operator import LARGEST_CHANNELS, LayerNormDifference
-from kernels.validation import KERNEL_DTYPES, check_last_dimension, check_tensor
+from kernels.common.launch import runs_kernels
+from kernels.common.validation import KERNEL_DTYPES, check_last_dimension, check_tensor
+from kernels.layer_norm import reference
+from kernels.layer_norm.operator import LARGEST_CHANNELS, LayerNormDifference
 
 __all__ = ["layer_norm_difference"]
 

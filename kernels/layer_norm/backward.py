@@ -11,7 +11,7 @@ No atomics and a number of programs that does not depend on the device: bitwise 
 import triton
 import triton.language as tl
 
-from kernels.layer_norm_difference.forward import normalize
+from kernels.layer_norm.forward import normalize
 
 
 @triton.jit

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from kernels.launch import ANY, Setting, Table, architecture, choose, launch, next_power_of_two, wide_offsets
-from kernels.layer_norm_difference.backward import layer_norm_difference_backward
-from kernels.layer_norm_difference.forward import layer_norm_difference_forward
-from kernels.layer_norm_difference.reference import layer_norm_difference as reference
-from kernels.layer_norm_difference.reference import layer_norm_difference_backward as reference_backward
-from kernels.library import register
+from kernels.common.launch import ANY, Setting, Table, architecture, choose, launch, next_power_of_two, wide_offsets
+from kernels.common.registry import register
+from kernels.layer_norm.backward import layer_norm_difference_backward
+from kernels.layer_norm.forward import layer_norm_difference_forward
+from kernels.layer_norm.reference import layer_norm_difference as reference
+from kernels.layer_norm.reference import layer_norm_difference_backward as reference_backward
 
 Tensor = torch.Tensor
 

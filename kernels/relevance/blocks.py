@@ -7,8 +7,8 @@ time do not fit into registers, so rows are read ``CHUNK`` columns at a time (ag
 import triton
 import triton.language as tl
 
+from kernels.common.blocks import product
 from kernels.relevance import stabilizer
-from kernels.tiles import product
 
 NOTHING = tl.constexpr(stabilizer.NOTHING)
 CHUNK = tl.constexpr(32)

@@ -8,7 +8,7 @@ again (on sm_90, where 32 rows had 8 warps, the map took 7.8 times the instructi
 
 from __future__ import annotations
 
-from kernels.launch import ANY, Setting, TileSetting
+from kernels.common.launch import ANY, Setting, TileSetting
 
 NORMALISER = {ANY: [(128, TileSetting(64, 4, 2, 64))]}
 QUERIES = {

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 
-from kernels.launch import architecture, choose, next_power_of_two, runs_kernels
-from kernels.relevance import operator, reference, settings
+from kernels.common.launch import architecture, choose, next_power_of_two, runs_kernels
+from kernels.common.validation import LARGEST_HEAD_DIM, attention_scale, check_alike, check_last_dimension, check_tensor
+from kernels.relevance import configs as settings
+from kernels.relevance import operator, reference
 from kernels.relevance.stabilizer import REFERENCE, Stabilizer, check_stabilizer
-from kernels.validation import LARGEST_HEAD_DIM, attention_scale, check_alike, check_last_dimension, check_tensor
 
 Tensor = torch.Tensor
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from kernels.launch import (
+from kernels.common.launch import (
     Setting,
     Table,
     TileSetting,
@@ -20,9 +20,10 @@ from kernels.launch import (
     split_head_dim,
     wide_offsets,
 )
-from kernels.library import register
-from kernels.operands import LOG2_E, float32_precision, strides, wide_positions
-from kernels.relevance import reference, settings
+from kernels.common.registry import register
+from kernels.common.strides import LOG2_E, float32_precision, strides, wide_positions
+from kernels.relevance import configs as settings
+from kernels.relevance import reference
 from kernels.relevance.spatial_kernels import (
     spatial_map,
     spatial_normaliser,

@@ -15,8 +15,8 @@ as a rollout step the program multiplies its tile with the carried row and write
 import triton
 import triton.language as tl
 
+from kernels.common.blocks import load_rows, locate, product, store_rows, tile_rows
 from kernels.relevance.blocks import outer, outer_with_magnitudes, ratio
-from kernels.tiles import load_rows, locate, product, store_rows, tile_rows
 
 
 @triton.jit

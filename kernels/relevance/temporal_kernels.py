@@ -8,8 +8,8 @@ the map is summed over heads in registers. A value that is not finite may reach 
 import triton
 import triton.language as tl
 
+from kernels.common.blocks import product
 from kernels.relevance.blocks import CHUNK, load_chunk, outer, outer_with_magnitudes, ratio
-from kernels.tiles import product
 
 
 @triton.jit

@@ -6,18 +6,18 @@ import math
 
 import torch
 
-from kernels.attention_tape import AttentionTape
-from kernels.autocast import to_autocast_dtype
-from kernels.launch import runs_kernels
-from kernels.spatial_attention import reference
-from kernels.spatial_attention.operator import PackedSpatialAttention, SpatialAttention
-from kernels.validation import (
+from kernels.common.autocast import to_autocast_dtype
+from kernels.common.capture import AttentionTape
+from kernels.common.launch import runs_kernels
+from kernels.common.validation import (
     attention_scale,
     check_attention,
     check_kernel_attention,
     check_last_dimension,
     check_tensor,
 )
+from kernels.spatial import reference
+from kernels.spatial.operator import PackedSpatialAttention, SpatialAttention
 
 __all__ = ["spatial_attention", "spatial_attention_packed"]
 

@@ -12,8 +12,8 @@ Seven products where five would do with atomic additions: the price of a result 
 import triton
 import triton.language as tl
 
-from kernels.spatial_attention.forward import attention_of, load_normaliser, scores
-from kernels.tiles import load_rows, locate, product, store_rows, tile_rows
+from kernels.common.blocks import load_rows, locate, product, store_rows, tile_rows
+from kernels.spatial.forward import attention_of, load_normaliser, scores
 
 
 @triton.jit
@@ -103,7 +103,7 @@ def spatial_backward_keys(
 ):  # fmt: skip
     """One program: ``ROWS`` keys of one head of one frame row, against all its queries (grad_v: strides of grad_k).
 
-    It writes grad_k, grad_v or both: see :func:`kernels.spatial_attention.settings.splits_keys`.
+    It writes grad_k, grad_v or both: see :func:`kernels.spatial.configs.splits_keys`.
 
     Nothing is masked in the loop. Rows past the last query hold zeros of q and dO and add nothing; rows past the last
     key are never stored.

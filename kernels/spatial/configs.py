@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from kernels.launch import ANY, Table, TileSetting, choose
+from kernels.common.launch import ANY, Table, TileSetting, choose
 
 # Bound: head dimension. TileSetting(rows, num_warps, num_stages, columns).
 FORWARD_16 = {

@@ -13,7 +13,7 @@ The scale is not negative here: the caller moves a negative one into q.
 import triton
 import triton.language as tl
 
-from kernels.tiles import load_rows, locate, product, store_rows, tile_rows
+from kernels.common.blocks import load_rows, locate, product, store_rows, tile_rows
 
 
 @triton.jit

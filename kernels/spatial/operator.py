@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from kernels.attention_tape import AttentionTape
-from kernels.launch import TileSetting, architecture, launch, split_head_dim
-from kernels.library import register
-from kernels.operands import LOG2_E, empty_gradients, empty_out, float32_precision, strides, wide_positions
-from kernels.spatial_attention import settings
-from kernels.spatial_attention.backward import spatial_backward_keys, spatial_backward_queries
-from kernels.spatial_attention.forward import spatial_forward
-from kernels.spatial_attention.reference import normaliser as reference_normaliser
-from kernels.spatial_attention.reference import spatial_attention as reference
-from kernels.spatial_attention.reference import spatial_attention_backward as reference_backward
+from kernels.common.capture import AttentionTape
+from kernels.common.launch import TileSetting, architecture, launch, split_head_dim
+from kernels.common.registry import register
+from kernels.common.strides import LOG2_E, empty_gradients, empty_out, float32_precision, strides, wide_positions
+from kernels.spatial import configs as settings
+from kernels.spatial.backward import spatial_backward_keys, spatial_backward_queries
+from kernels.spatial.forward import spatial_forward
+from kernels.spatial.reference import normaliser as reference_normaliser
+from kernels.spatial.reference import spatial_attention as reference
+from kernels.spatial.reference import spatial_attention_backward as reference_backward
 
 Tensor = torch.Tensor
 

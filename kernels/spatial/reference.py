@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from kernels.attention_tape import AttentionTape
+from kernels.common.capture import AttentionTape
 
 
 def spatial_attention(

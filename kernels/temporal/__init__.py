@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from kernels.attention_tape import AttentionTape
-from kernels.autocast import to_autocast_dtype
-from kernels.launch import runs_kernels
-from kernels.temporal_attention import reference
-from kernels.temporal_attention.operator import PackedTemporalAttention, TemporalAttention
-from kernels.validation import (
+from kernels.common.autocast import to_autocast_dtype
+from kernels.common.capture import AttentionTape
+from kernels.common.launch import runs_kernels
+from kernels.common.validation import (
     LARGEST_FRAMES,
     attention_scale,
     check_attention,
@@ -17,6 +15,8 @@ from kernels.validation import (
     check_last_dimension,
     check_tensor,
 )
+from kernels.temporal import reference
+from kernels.temporal.operator import PackedTemporalAttention, TemporalAttention
 
 __all__ = ["temporal_attention", "temporal_attention_packed"]
 

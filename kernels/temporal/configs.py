@@ -5,7 +5,7 @@ largest tile whose resource report (``python -m bench compile``) shows no spille
 but for the matrix kernels beyond 64 frames. An architecture's row, once timed, says where.
 """
 
-from kernels.launch import ANY, Setting
+from kernels.common.launch import ANY, Setting
 
 # Bound: key frames padded to a power of two.
 MATRIX_FORWARD = {

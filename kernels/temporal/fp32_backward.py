@@ -12,15 +12,8 @@ Every number is written by one program, in a fixed order of operations: bitwise 
 import triton
 import triton.language as tl
 
-from kernels.temporal_attention.exact_forward import (
-    add_to,
-    load_key,
-    load_queries,
-    load_rows_float32,
-    locate,
-    row_products,
-)
-from kernels.tiles import store_rows
+from kernels.common.blocks import store_rows
+from kernels.temporal.fp32_kernels import add_to, load_key, load_queries, load_rows_float32, locate, row_products
 
 
 @triton.jit

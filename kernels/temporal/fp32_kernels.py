@@ -9,7 +9,7 @@ m, l, o <- online softmax        o_t = sum_u exp(s_tu - m_t) v_u / l_t
 import triton
 import triton.language as tl
 
-from kernels.tiles import load_rows, store_rows
+from kernels.common.blocks import load_rows, store_rows
 
 
 @triton.jit

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from kernels.attention_tape import AttentionTape
-from kernels.launch import (
+from kernels.common.capture import AttentionTape
+from kernels.common.launch import (
     Setting,
     Table,
     architecture,
@@ -18,15 +18,15 @@ from kernels.launch import (
     split_head_dim,
     wide_offsets,
 )
-from kernels.library import register
-from kernels.operands import LOG2_E, empty_gradients, empty_out, strides
-from kernels.temporal_attention import settings
-from kernels.temporal_attention.exact_backward import exact_backward
-from kernels.temporal_attention.exact_forward import exact_forward
-from kernels.temporal_attention.matrix_backward import matrix_backward
-from kernels.temporal_attention.matrix_forward import matrix_forward
-from kernels.temporal_attention.reference import temporal_attention as reference
-from kernels.temporal_attention.reference import temporal_attention_backward as reference_backward
+from kernels.common.registry import register
+from kernels.common.strides import LOG2_E, empty_gradients, empty_out, strides
+from kernels.temporal import configs as settings
+from kernels.temporal.fp32_backward import exact_backward
+from kernels.temporal.fp32_kernels import exact_forward
+from kernels.temporal.reference import temporal_attention as reference
+from kernels.temporal.reference import temporal_attention_backward as reference_backward
+from kernels.temporal.tensor_core_backward import matrix_backward
+from kernels.temporal.tensor_core_kernels import matrix_forward
 
 Tensor = torch.Tensor
 

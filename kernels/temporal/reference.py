@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kernels.attention_tape import AttentionTape
+from kernels.common.capture import AttentionTape
 from kernels.self_subtract import (
     difference_rows,
     difference_rows_adjoint,

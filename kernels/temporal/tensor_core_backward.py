@@ -12,7 +12,8 @@ Every number is written by one program, in a fixed order of operations: bitwise 
 import triton
 import triton.language as tl
 
-from kernels.temporal_attention.matrix_forward import (
+from kernels.common.blocks import halves, load_rows, product, store_rows
+from kernels.temporal.tensor_core_kernels import (
     block_softmax,
     difference,
     difference_matrix,
@@ -20,7 +21,6 @@ from kernels.temporal_attention.matrix_forward import (
     summed,
     summing_matrix,
 )
-from kernels.tiles import halves, load_rows, product, store_rows
 
 
 @triton.jit

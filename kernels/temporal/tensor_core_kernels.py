@@ -12,7 +12,7 @@
 import triton
 import triton.language as tl
 
-from kernels.tiles import halves, load_rows, product, store_rows
+from kernels.common.blocks import halves, load_rows, product, store_rows
 
 
 @triton.jit

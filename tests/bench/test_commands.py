@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import numerics
 from bench.__main__ import main
-from bench.cases import OPERATIONS
-from bench.comparison import NumericsCase, compare
-from bench.crew import Outcome
-from bench.temporal.peers import contenders
+from bench.checks import numerics
+from bench.checks.cases import OPERATIONS
+from bench.checks.error_bound import NumericsCase, compare
+from bench.common.process_pool import Outcome
+from bench.kernels.temporal_peers import contenders
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ def test_numerics_that_run_out_of_time_leave_what_they_had_and_name_the_rest(tmp
         yield from (Outcome(task, failure="the time was used up", in_time=False) for task in tasks[2:])
 
     monkeypatch.setattr(numerics, "run_tasks", run_tasks)
-    monkeypatch.setattr("kernels.launch.interpreted", lambda: True)
+    monkeypatch.setattr("kernels.common.launch.interpreted", lambda: True)
     arguments = argparse.Namespace(
         operation=list(OPERATIONS)[:2], budget=3.0, processes=1, output=tmp_path, commit=None
     )

@@ -7,16 +7,16 @@ import torch
 import triton
 import triton.language as tl
 
-from bench import compile as command
-from bench.cases import ARCHITECTURES, OPERATIONS, module
-from bench.crew import Outcome
-from bench.resources import compile_launch
-from bench.table import format_table
-from kernels.launch import Launch, Setting
-from kernels.layer_norm_difference import operator as layer_norm_difference
-from kernels.relevance import settings as relevance
-from kernels.spatial_attention import settings as spatial
-from kernels.temporal_attention import settings as temporal
+from bench.checks import compile as command
+from bench.checks.cases import ARCHITECTURES, OPERATIONS, module
+from bench.checks.sass import compile_launch
+from bench.common.process_pool import Outcome
+from bench.common.table import format_table
+from kernels.common.launch import Launch, Setting
+from kernels.layer_norm import operator as layer_norm_difference
+from kernels.relevance import configs as relevance
+from kernels.spatial import configs as spatial
+from kernels.temporal import configs as temporal
 
 # Of each operation the cases that the published model launches: every launch of them is compiled.
 OF_THE_MODEL = {

@@ -2,7 +2,7 @@
 
 import time
 
-from bench.crew import Outcome, run_tasks
+from bench.common.process_pool import Outcome, run_tasks
 
 
 def outcomes(expressions, **limits):

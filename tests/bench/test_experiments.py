@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from istvt import evaluation, explanation_experiment
-from istvt.evaluation import evaluate_checkpoint
-from istvt.explain.faithfulness import Faithfulness
-from istvt.explain.faithfulness_average import average
-from istvt.explanation_experiment import (
+from bench.experiments import faithfulness as explanation_experiment
+from bench.experiments.average import average
+from bench.experiments.faithfulness import (
     measure_explanations,
     section,
     stabilizer_verdict,
@@ -19,6 +17,9 @@ from istvt.explanation_experiment import (
     write_documents,
     write_section,
 )
+from istvt.explain.faithfulness.deletion import Faithfulness
+from istvt.report import evaluate_checkpoint as evaluation
+from istvt.report.evaluate_checkpoint import evaluate_checkpoint
 from istvt.settings import DataSettings
 
 

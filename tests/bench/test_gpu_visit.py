@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gpu
-from bench.__main__ import COMMANDS
-from bench.gpu import SECTIONS, Section, command_of, run_sections, seconds
-from bench.record import prepare_folder, read_folder
+from bench import run_all as gpu
+from bench.__main__ import COMMANDS, PLACES
+from bench.common.record import prepare_folder, read_folder
+from bench.run_all import SECTIONS, Section, command_of, run_sections, seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,7 +108,7 @@ def test_a_visit_that_is_ended_by_a_signal_ends_the_section_that_is_running(tmp_
     visit = f"""
 import sys
 from pathlib import Path
-from bench.gpu import Section, ended_by_signals, run_sections
+from bench.run_all import Section, ended_by_signals, run_sections
 with ended_by_signals():
     run_sections([Section("sleeps", 1.0)], Path({str(tmp_path)!r}), 100, lambda *_: [sys.executable, "-c", {section!r}])
 """
@@ -182,7 +182,8 @@ def test_on_a_machine_with_nothing_but_torch_and_triton_every_benchmark_is_there
     """And the loader's bench says which packages it lacks."""
     files = [path for path in (ROOT / "bench").rglob("*.py") if not path.name.startswith(("__main__", "test_"))]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
-    assert {f"bench.{command}" for command in COMMANDS} | {"bench.cases.relevance", "bench.spatial.tape"} <= set(names)
+    commands = {f"bench.{PLACES.get(command, command)}" for command in COMMANDS}
+    assert commands | {"bench.checks.cases.relevance", "bench.kernels.capture"} <= set(names)
     done = on_a_bare_machine(f"""
 import importlib
 for name in {names}:
@@ -203,7 +204,7 @@ raise SystemExit(main(["loader", "--output", {str(tmp_path)!r}]))
 
 
 def test_the_environment_of_a_measurement_names_device_commit_date_and_versions():
-    from bench.environment import environment
+    from bench.common.environment import environment
 
     found = environment()
     assert found["kind"] == ("GPU" if torch.cuda.is_available() else "CPU")

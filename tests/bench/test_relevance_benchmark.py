@@ -5,13 +5,14 @@ import argparse
 import pytest
 import torch
 
-from bench import ahead, relevance, timing
 from bench.__main__ import main
-from bench.processor_timing import peak_bytes
-from bench.record import prepare_folder, read_folder
-from bench.relevance import explanation_cost
-from bench.relevance import operations as benchmark
-from bench.relevance import published_storage as published
+from bench.common import ahead, timing
+from bench.common.cpu_timing import peak_bytes
+from bench.common.record import prepare_folder, read_folder
+from bench.kernels import chefer_baseline as published
+from bench.kernels import explanation as explanation_cost
+from bench.kernels import relevance
+from bench.kernels import relevance_operations as benchmark
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
 

@@ -8,14 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from bench import record, report
+from bench import report
 from bench.__main__ import main
-from bench.record import NOT_MEASURED, RESULTS, output_folder, prepare_folder, read_folder, recordings, write_table
-from bench.relevance.explanation_cost import LIGHT, REFERENCE
+from bench.common import record
+from bench.common.record import (
+    NOT_MEASURED,
+    RESULTS,
+    output_folder,
+    prepare_folder,
+    read_folder,
+    recordings,
+    write_table,
+)
+from bench.kernels.explanation import LIGHT, REFERENCE
+from bench.report.document import replace_section
 from bench.training.cases import GRAPHS, Case
 from bench.training.measurement import empty_row
 from dataloading.errors import InputError
-from istvt.document import replace_section
 
 ROOT = Path(__file__).parents[2]
 README = "before\n\n<!-- begin: performance -->\nold 12.5\n<!-- end: performance -->\n\nafter\n"

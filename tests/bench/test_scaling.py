@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import kernels
-from bench import processor_timing, scaling
-from bench.exponent import fit_exponent
-from bench.operator_flops import counting
-from bench.record import read_folder
+from bench import scaling
+from bench.common import cpu_timing as processor_timing
+from bench.common.record import read_folder
+from bench.scaling.exponent import fit_exponent
 from bench.scaling.growth import exponents, verdicts
 from bench.scaling.methods import (
     METHODS,
@@ -24,6 +24,7 @@ from bench.scaling.methods import (
     naive_joint,
 )
 from bench.scaling.sweep import ON_CPU, PASSES, measure
+from bench.training.operator_flops import counting
 from kernels import AttentionTape
 
 # Work is a polynomial of degree two in either size: three of each leave no other.

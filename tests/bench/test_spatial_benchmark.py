@@ -3,13 +3,17 @@
 import pytest
 import torch
 
-from bench import ahead, attention_peers, record, timing
 from bench.__main__ import main
-from bench.record import read_folder
-from bench.spatial import memory, peers, shapes, tape, tune
-from bench.temporal import peers as temporal
-from kernels.spatial_attention import settings
-from kernels.spatial_attention.reference import spatial_attention
+from bench.common import ahead, record, timing
+from bench.common.record import read_folder
+from bench.kernels import capture as tape
+from bench.kernels import memory, shapes
+from bench.kernels import peers as attention_peers
+from bench.kernels import spatial_peers as peers
+from bench.kernels import spatial_tune as tune
+from bench.kernels import temporal_peers as temporal
+from kernels.spatial import configs as settings
+from kernels.spatial.reference import spatial_attention
 
 SHAPE = shapes.Shape("spatial", 1, 2, 9)
 ON_CPU = {"naive", "sdpa math"}

@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from bench import processor_timing, timing
+from bench.common import cpu_timing as processor_timing
+from bench.common import timing
 
 
 @pytest.mark.gpu

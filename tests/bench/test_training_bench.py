@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import training
-from bench.record import read_folder
+from bench.common.record import read_folder
 from bench.training import cases, measurement
 from bench.training.baseline_model import BaselineModel
 from bench.training.cases import Case

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from dataloading.whole_file import replacing, write_json
+from dataloading.io import replacing, write_json
 
 
 def test_what_is_written_takes_the_place_of_what_was_there(tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from dataloading.dataset import Video
 from dataloading.face_index import FaceEntry, FaceIndex
-from dataloading.video import Video
 
 ROWS, COLUMNS = 3, 4  # 12 bits
 DARK, LIGHT = 40, 215

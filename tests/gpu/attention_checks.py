@@ -2,7 +2,7 @@
 
 import torch
 
-from kernels.launch import interpreted
+from kernels.common.launch import interpreted
 
 # In the interpreter float16 takes the way of bfloat16; `bench numerics` compares it there too.
 DTYPES = [torch.float32, torch.bfloat16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]

@@ -7,7 +7,7 @@ folder and ``tests/kernels/test_in_the_interpreter.py`` runs each of its files i
 import pytest
 import torch
 
-from kernels.launch import interpreted
+from kernels.common.launch import interpreted
 
 collect_ignore_glob = [] if torch.cuda.is_available() or interpreted() else ["test_*.py"]
 

@@ -5,11 +5,11 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import kernels.launch
+import kernels.common.launch
 from kernels import layer_norm_difference
-from kernels.launch import interpreted
-from kernels.layer_norm_difference import operator
-from kernels.layer_norm_difference.reference import layer_norm_difference as reference
+from kernels.common.launch import interpreted
+from kernels.layer_norm import operator
+from kernels.layer_norm.reference import layer_norm_difference as reference
 
 # In the interpreter float16 takes the way of bfloat16; `bench numerics` compares it there too.
 DTYPES = [torch.float32, torch.bfloat16] if interpreted() else [torch.float32, torch.float16, torch.bfloat16]
@@ -66,7 +66,7 @@ def test_64_bit_offsets_and_a_second_backward_run_give_the_same_bits(dtype, monk
     arguments = (x, *parameters(24), torch.ones_like(x).cumsum(-1))
     first = everything(layer_norm_difference, *arguments)
     again = everything(layer_norm_difference, *arguments)
-    monkeypatch.setattr(kernels.launch, "LARGEST_32_BIT_OFFSET", 0)
+    monkeypatch.setattr(kernels.common.launch, "LARGEST_32_BIT_OFFSET", 0)
     wide = everything(layer_norm_difference, *arguments)
     for a, b, c in zip(first, again, wide, strict=True):
         assert a.isfinite().all()
@@ -99,7 +99,7 @@ def test_nearly_equal_frames_keep_the_digits_in_which_they_differ():
 
 
 def test_what_a_kernel_cannot_take_is_named_before_any_launch():
-    with kernels.launch.recorded(90) as launches:
+    with kernels.common.launch.recorded(90) as launches:
         with pytest.raises(ValueError, match="x has 8193 channels; the kernels take 1 to 8192"):
             layer_norm_difference(torch.zeros(1, 2, 1, 8193, device=DEVICE), *parameters(8193))
         with pytest.raises(ValueError, match="x has stride 2 in its last dimension"):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bench.cases import OPERATIONS, module
-from bench.comparison import compare
-from kernels.launch import interpreted
+from bench.checks.cases import OPERATIONS, module
+from bench.checks.error_bound import compare
+from kernels.common.launch import interpreted
 
 DEVICE = torch.device("cpu" if interpreted() else "cuda")
 CASES = [case for operation in OPERATIONS for case in module(operation).numerics(DEVICE, interpreted())]

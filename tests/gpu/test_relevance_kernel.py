@@ -5,10 +5,10 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import kernels.launch
+import kernels.common.launch
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
-from kernels.launch import interpreted
+from kernels.common.launch import interpreted
 from kernels.relevance import interface, operator, reference
 
 DEVICE = torch.device("cpu" if interpreted() else "cuda")
@@ -141,8 +141,8 @@ def test_offsets_beyond_32_bits_take_the_wide_path(kind, monkeypatch):
     tensors = inputs(1, 3, 5, 2, 16)
     row = row_for(kind, tensors[0])
     narrow = everything(kind, *tensors, row, 0.25)
-    monkeypatch.setattr(kernels.launch, "LARGEST_32_BIT_OFFSET", 10)
-    with kernels.launch.recorded(90) as launches:
+    monkeypatch.setattr(kernels.common.launch, "LARGEST_32_BIT_OFFSET", 10)
+    with kernels.common.launch.recorded(90) as launches:
         everything(kind, *tensors, row, 0.25)
     assert launches
     assert all(launch.arguments["WIDE"] for launch in launches)
@@ -154,7 +154,7 @@ def test_nothing_as_large_as_a_map_of_all_heads_is_allocated_for_a_rollout_step(
     q, k, v, u, gradient = (torch.empty(1, 2, 300, 8, 64, device="meta") for _ in range(5))
     sizes = []
     original = torch.empty
-    with pytest.MonkeyPatch.context() as patch, kernels.launch.recorded(90):
+    with pytest.MonkeyPatch.context() as patch, kernels.common.launch.recorded(90):
         patch.setattr(torch, "empty", lambda *a, **b: sizes.append(original(*a, **b).numel()) or original(*a, **b))
         operator.launch_spatial_map(torch.empty(1, 2, 300, device="meta"), q, k, v, u, gradient, 0.1, False)
     assert max(sizes) < 2 * 300 * 300 / 8

@@ -6,13 +6,13 @@ from attention_checks import DEVICE, DTYPES, Allocations, everything, gradient_l
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import kernels.launch
-from bench.spatial import memory as spatial_memory
+import kernels.common.launch
+from bench.kernels import memory as spatial_memory
 from kernels import AttentionTape, spatial_attention, spatial_attention_packed
-from kernels.launch import interpreted
-from kernels.spatial_attention import operator
-from kernels.spatial_attention.reference import normaliser
-from kernels.spatial_attention.reference import spatial_attention as reference
+from kernels.common.launch import interpreted
+from kernels.spatial import operator
+from kernels.spatial.reference import normaliser
+from kernels.spatial.reference import spatial_attention as reference
 
 # The error of a result rounded to the dtype, with room for rounded probabilities.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -187,7 +187,7 @@ def test_64_bit_offsets_and_a_second_backward_run_give_the_same_bits(head_dim, d
     grad_out = gradient_like(q)
     first = everything(spatial_attention, q, k, v, grad_out)
     again = everything(spatial_attention, q, k, v, grad_out)
-    monkeypatch.setattr(kernels.launch, "LARGEST_32_BIT_OFFSET", 0)
+    monkeypatch.setattr(kernels.common.launch, "LARGEST_32_BIT_OFFSET", 0)
     tape = AttentionTape()
     wide = everything(spatial_attention, q, k, v, grad_out, tape=tape)
     for x, y, z in zip(first, again, wide, strict=True):
@@ -234,7 +234,7 @@ def test_a_gradient_of_a_gradient_is_refused_and_not_silently_wrong():
     ],
 )
 def test_what_a_kernel_cannot_take_is_named_before_any_launch(change, sentence):
-    with kernels.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
+    with kernels.common.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
         spatial_attention(*change(*packed(1, 1, 3, 2, 8, torch.float32).unbind(3)))
     assert launches == []
 
@@ -251,7 +251,7 @@ def test_float32_products_are_exact_in_narrow_heads_and_tf32_only_where_torch_al
     q, k, v = packed(1, 1, 20, 1, 64, torch.float32).unbind(3)
 
     def precisions(tensors):
-        with kernels.launch.recorded(90) as launches:
+        with kernels.common.launch.recorded(90) as launches:
             everything(spatial_attention, *tensors, torch.ones_like(tensors[0]))
         assert len(launches) == 3
         return {launch.arguments["PRECISION"] for launch in launches}

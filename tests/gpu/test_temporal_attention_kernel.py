@@ -6,11 +6,11 @@ from attention_checks import DEVICE, DTYPES, Allocations, everything, gradient_l
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import kernels.launch
+import kernels.common.launch
 from kernels import AttentionTape, temporal_attention, temporal_attention_packed
-from kernels.launch import interpreted
-from kernels.temporal_attention import SELF_SUBTRACT, operator
-from kernels.temporal_attention.reference import temporal_attention as reference
+from kernels.common.launch import interpreted
+from kernels.temporal import SELF_SUBTRACT, operator
+from kernels.temporal.reference import temporal_attention as reference
 
 # The error of a result rounded to the dtype, with room for rounded probabilities and differenced queries.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -140,7 +140,7 @@ def test_64_bit_offsets_and_a_second_backward_run_give_the_same_bits(mode, dtype
     grad_out = gradient_like(q)
     first = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
     again = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
-    monkeypatch.setattr(kernels.launch, "LARGEST_32_BIT_OFFSET", 0)
+    monkeypatch.setattr(kernels.common.launch, "LARGEST_32_BIT_OFFSET", 0)
     wide = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
     for x, y, z in zip(first, again, wide, strict=True):
         assert torch.equal(x, y)
@@ -178,7 +178,7 @@ def test_a_gradient_of_a_gradient_is_refused_and_not_silently_wrong():
     ],
 )
 def test_what_a_kernel_cannot_take_is_named_before_any_launch(change, sentence):
-    with kernels.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
+    with kernels.common.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
         temporal_attention(*change(*packed(1, 3, 2, 2, 8, torch.float32).unbind(3)))
     assert launches == []
 

@@ -7,7 +7,7 @@ import pytest
 
 def main(arguments: list[str]) -> int:
     """`istvt ...`; imported where it is called, so that a bare GPU machine can run the tests that need no videos."""
-    from istvt.command_line import main
+    from istvt.cli.main import main
 
     return main(arguments)
 

@@ -1,4 +1,4 @@
-"""Without a GPU the tests of ``on_device/`` run in Triton's interpreter, in sessions of their own."""
+"""Without a GPU the tests of `tests/gpu` run in Triton's interpreter, in sessions of their own."""
 
 import os
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cases import OPERATIONS
+from bench.checks.cases import OPERATIONS
 
-HERE = Path(__file__).parent / "on_device"
+HERE = Path(__file__).parents[1] / "gpu"
 SESSIONS = {file.stem: (str(file),) for file in sorted(HERE.glob("test_*.py"))}
 # The numerics of each operation by themselves, so that every core has something to do until the end.
 numerics = SESSIONS.pop("test_numerics")

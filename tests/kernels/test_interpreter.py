@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.interpreter import to_bfloat16, to_float32
+from kernels.common.interpreter import to_bfloat16, to_float32
 
 EDGES = [0.0, -0.0, float("inf"), float("-inf"), 1.00390625, 1.01171875, 3.3895314e38, 3.4e38, 1e-40, -1e-45]
 

@@ -13,15 +13,15 @@ from kernels import (
     temporal_attention,
     temporal_attention_packed,
 )
-from kernels.layer_norm_difference.reference import layer_norm_difference_backward
+from kernels.layer_norm.reference import layer_norm_difference_backward
 from kernels.self_subtract import (
     difference_rows,
     difference_rows_adjoint,
     integrate_rows,
     integrate_rows_adjoint,
 )
-from kernels.temporal_attention import SELF_SUBTRACT
-from kernels.temporal_attention.reference import temporal_attention_backward
+from kernels.temporal import SELF_SUBTRACT
+from kernels.temporal.reference import temporal_attention_backward
 
 
 def attention_inputs(seed=0, dtype=torch.float64):

@@ -6,8 +6,8 @@ from operator_checks import assert_same, results
 from torch.utils.checkpoint import checkpoint
 
 from kernels import AttentionTape, spatial_attention, spatial_attention_packed
-from kernels.spatial_attention import operator
-from kernels.spatial_attention.reference import spatial_attention_backward
+from kernels.spatial import operator
+from kernels.spatial.reference import spatial_attention_backward
 
 QKV = torch.randn(2, 2, 5, 3, 2, 8, generator=torch.Generator().manual_seed(0))
 GRADIENT = torch.randn(2, 2, 5, 2, 8, generator=torch.Generator().manual_seed(1))

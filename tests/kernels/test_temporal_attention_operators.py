@@ -9,8 +9,8 @@ from operator_checks import assert_same, results
 from torch.utils.checkpoint import checkpoint
 
 from kernels import layer_norm_difference, self_subtract, temporal_attention_packed
-from kernels.layer_norm_difference import operator as normalization
-from kernels.temporal_attention import operator as attention
+from kernels.layer_norm import operator as normalization
+from kernels.temporal import operator as attention
 
 QKV = torch.randn(2, 4, 5, 3, 2, 8, generator=torch.Generator().manual_seed(0))
 GRADIENT = torch.randn(2, 4, 5, 2, 8, generator=torch.Generator().manual_seed(1))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.comparison import LARGEST_RATIO
-from kernels.spatial_attention.operator import float32_precision, split_columns
+from bench.checks.error_bound import LARGEST_RATIO
+from kernels.spatial.operator import float32_precision, split_columns
 
 COLUMNS_A_STEP = 8
 

@@ -1,6 +1,6 @@
 """What is checked and compiled, one module an operation.
 
-A module ``bench/cases/<operation>.py`` has two functions:
+A module ``bench/checks/cases/<operation>.py`` has two functions:
 
 - ``numerics(device, small) -> list[NumericsCase]``: comparisons against float64 (``bench numerics`` and the tests);
   ``small`` asks for shapes that the interpreter can afford (a program costs 15 to 35 ms there).
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from kernels.launch import Launch
+from kernels.common.launch import Launch
 
 ARCHITECTURES = (80, 89, 90, 100)
 OPERATIONS = ("layer_norm_difference", "temporal_attention", "spatial_attention", "relevance")
@@ -29,7 +29,7 @@ class CompileCase:
     Attributes:
         operation: a name of :data:`OPERATIONS`.
         name: dtype, mode and shape, for the table.
-        start: starts the launches on meta tensors; runs inside :func:`kernels.launch.recorded`.
+        start: starts the launches on meta tensors; runs inside :func:`kernels.common.launch.recorded`.
         architectures: compute capabilities to compile for: all for what the models launch, one for a variant.
         beyond: compute capabilities on which the operation takes another way, so that there is nothing to compile.
         needs_tensor_cores: whether a launch's machine code must use tensor cores.
@@ -52,4 +52,4 @@ class CompileCase:
 
 def module(operation: str) -> ModuleType:
     """The module of an operation."""
-    return importlib.import_module(f"bench.cases.{operation}")
+    return importlib.import_module(f"bench.checks.cases.{operation}")

@@ -7,11 +7,11 @@ from functools import partial
 
 import torch
 
-from bench.cases import CompileCase
-from bench.comparison import DTYPES, NumericsCase, Results, with_gradients
+from bench.checks.cases import CompileCase
+from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
 from kernels import layer_norm_difference
-from kernels.layer_norm_difference import operator
-from kernels.layer_norm_difference.reference import layer_norm_difference as reference
+from kernels.layer_norm import operator
+from kernels.layer_norm.reference import layer_norm_difference as reference
 from kernels.self_subtract import difference_rows
 
 Tensor = torch.Tensor

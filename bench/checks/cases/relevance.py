@@ -7,10 +7,10 @@ from functools import partial
 
 import torch
 
-from bench.cases import CompileCase
-from bench.comparison import NumericsCase, Results
-from bench.stored_relevance import stored_relevance, stored_relevance_map, stored_rollout_step
-from kernels.launch import Launch
+from bench.checks.cases import CompileCase
+from bench.checks.error_bound import NumericsCase, Results
+from bench.kernels.stored_relevance import stored_relevance, stored_relevance_map, stored_rollout_step
+from kernels.common.launch import Launch
 from kernels.relevance import interface, operator
 
 Tensor = torch.Tensor

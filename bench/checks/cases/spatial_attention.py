@@ -8,12 +8,12 @@ from functools import partial
 import torch
 from torch.nn import functional
 
-from bench.cases import CompileCase
-from bench.comparison import DTYPES, NumericsCase, Results, with_gradients
+from bench.checks.cases import CompileCase
+from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
 from kernels import AttentionTape, spatial_attention
-from kernels.launch import Launch
-from kernels.spatial_attention import operator
-from kernels.spatial_attention.reference import spatial_attention as reference
+from kernels.common.launch import Launch
+from kernels.spatial import operator
+from kernels.spatial.reference import spatial_attention as reference
 
 Tensor = torch.Tensor
 

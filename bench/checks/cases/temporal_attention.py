@@ -7,13 +7,13 @@ from functools import partial
 
 import torch
 
-from bench.cases import CompileCase
-from bench.comparison import DTYPES, NumericsCase, Results, with_gradients
+from bench.checks.cases import CompileCase
+from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
 from kernels import AttentionTape, temporal_attention
-from kernels.launch import Launch
+from kernels.common.launch import Launch
 from kernels.self_subtract import difference_rows, integrate_rows
-from kernels.temporal_attention import SELF_SUBTRACT, operator
-from kernels.temporal_attention.reference import temporal_attention as reference
+from kernels.temporal import SELF_SUBTRACT, operator
+from kernels.temporal.reference import temporal_attention as reference
 
 Tensor = torch.Tensor
 

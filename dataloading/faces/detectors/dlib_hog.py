@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataloading.faces.detector import Detection
+from dataloading.faces.detectors.detector import Detection
 
 NAME = "dlib"
 PACKAGE = "dlib"

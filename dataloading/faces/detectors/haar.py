@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloading.faces.detector import Detection
+from dataloading.faces.detectors.detector import Detection
 
 NAME = "opencv"
 PACKAGE = "cv2"

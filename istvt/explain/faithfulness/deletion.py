@@ -18,23 +18,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dataloading.decode import decode_frames
+from dataloading.clips.loader import ClipLoader
+from dataloading.clips.sampling import Clip, evaluation_clips
+from dataloading.dataset import CLASSES, FAKE, Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
-from dataloading.loader import ClipLoader
-from dataloading.probe import probe
-from dataloading.sampling import Clip, evaluation_clips
-from dataloading.video import CLASSES, FAKE, Dataset
-from istvt import heatmap
+from dataloading.video.decode import decode_frames
+from dataloading.video.probe import probe
+from istvt.evaluation.intervals import wilson_interval
+from istvt.explain import heatmap
+from istvt.explain.explanation import checked_stabilizer
+from istvt.explain.faithfulness.removal import remove
+from istvt.explain_video.clips import explain_batch, logits_of
 from istvt.explanation_settings import DEFAULT_STABILIZER, FILLS, METHODS, Fill
-from istvt.intervals import wilson_interval
-from istvt.model import ISTVT
-from istvt.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
-from istvt.video_score import check_finite
-
-from .clips import explain_batch, logits_of
-from .explanation import checked_stabilizer
-from .removal import remove
+from istvt.inference.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
+from istvt.inference.video_score import check_finite
+from istvt.model.istvt import ISTVT
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3)
 RANDOM = "random"
@@ -104,7 +103,7 @@ class Faithfulness:
         masked_cells: mean share of cells in the mask, over clips with one: what pointing at random would score.
         skipped: (video name, reason) of every clip or mask that could not be used.
         settings: how it was measured.
-        evaluated: with which model and on which videos (`istvt.evaluation.evaluated_set`), where that is recorded.
+        evaluated: with which model and on which videos (`evaluated_set`), where that is recorded.
     """
 
     fractions: list[float]
@@ -201,7 +200,7 @@ def evaluate_explanations(
         methods: of `istvt.explain.explain`; the random order is always measured.
         stabilizers: `lrp` is measured with each; the first serves everywhere else.
         fractions: of the pixels of a clip to remove, the first being 0.
-        fill: what stands where pixels were removed; see `istvt.explain.removal.remove`.
+        fill: what stands where pixels were removed; see `istvt.explain.faithfulness.removal.remove`.
         clips_per_video: clips of each video, evenly spread over its first 270 frames.
         batch_size: clips in work together.
         decoder, workers: of `ClipLoader`.

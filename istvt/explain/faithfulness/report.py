@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dataloading.whole_file import replacing, write_json
-
-from .faithfulness import Faithfulness, Localization
+from dataloading.io import replacing, write_json
+from istvt.explain.faithfulness.deletion import Faithfulness, Localization
 
 DATA, TABLE, PLOT = "faithfulness.json", "faithfulness.md", "faithfulness.svg"
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))

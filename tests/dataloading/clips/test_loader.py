@@ -14,12 +14,12 @@ from video_fixtures import (
     write_sound,
 )
 
-from dataloading.decoder_choice import why_not_dali
+from dataloading.clips.loader import ClipLoader
+from dataloading.clips.pipeline import Augmentation
+from dataloading.clips.sampling import Clip, TrainingClips, evaluation_clips
 from dataloading.errors import InputError
-from dataloading.loader import ClipLoader
-from dataloading.pipeline import Augmentation
-from dataloading.probe import probe
-from dataloading.sampling import Clip, TrainingClips, evaluation_clips
+from dataloading.video.decoder import why_not_dali
+from dataloading.video.probe import probe
 
 WIDTH, HEIGHT, FRAMES = 128, 96, 50
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from video_fixtures import numbered_frame, read_number
 
+from dataloading.clips.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
 from dataloading.errors import InputError
-from dataloading.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
 
 CPU = torch.device("cpu")
 

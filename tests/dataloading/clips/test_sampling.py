@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataloading.clips.sampling import TrainingClips, evaluation_clips
+from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceIndex
-from dataloading.sampling import TrainingClips, evaluation_clips
-from dataloading.video import Video
 
 
 def _video(name, label):

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_fixtures import write_video
 
-from dataloading.decode import decode_frames
 from dataloading.errors import InputError
 from dataloading.faces import DETECTORS, Detection, FaceDetector, find_face, installed_detectors, make_detector
-from dataloading.faces.detector import overlap
-from dataloading.faces.find import faces_in
+from dataloading.faces.detect import faces_in
+from dataloading.faces.detectors.detector import overlap
 from dataloading.faces.tracking import main_face
+from dataloading.video.decode import decode_frames
 
 
 def talking_face() -> Path:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from video_fixtures import cut_short, write_numbered, write_sound, write_video
 
-from dataloading.decode import decode_frames
+from dataloading.dataset import Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.faces import installed_detectors, make_detector
+from dataloading.faces.prepare import format_preparation, prepare
 from dataloading.layouts import read_dataset
-from dataloading.prepare import format_preparation, prepare
 from dataloading.synthetic import synthesize
-from dataloading.video import Dataset
+from dataloading.video.decode import decode_frames
 
 ORIGINALS = "original_sequences/youtube/c23/videos"
 
@@ -203,7 +203,7 @@ def test_only_what_goes_wrong_in_writing_the_index_is_said_of_the_index(tree, mo
     def no_handles(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("dataloading.prepare.worker_processes", no_handles)
+    monkeypatch.setattr("dataloading.faces.prepare.worker_processes", no_handles)
     with pytest.raises(OSError, match="Too many open files") as no_more:
         run(dataset, detect=False, workers=2)
     assert no_more.value.filename is None
@@ -261,8 +261,8 @@ def test_videos_too_short_for_a_clip_are_counted_and_named(tree):
 
 
 def test_without_detection_the_whole_picture_is_the_box_and_nothing_is_decoded(tree, monkeypatch):
-    monkeypatch.setattr("dataloading.prepare.find_face", None)
-    monkeypatch.setattr("dataloading.prepare.make_detector", None)
+    monkeypatch.setattr("dataloading.faces.prepare.find_face", None)
+    monkeypatch.setattr("dataloading.faces.prepare.make_detector", None)
     dataset = read_dataset(tree)
     index = run(dataset, detect=False)
     assert {index.box(video.name, [3, 4]) for video in dataset.videos} == {(0, 0, 96, 96)}

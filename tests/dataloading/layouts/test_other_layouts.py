@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dataloading.errors import InputError
 from dataloading.layouts import read_dataset
 from dataloading.layouts.identity_split import THREE_WAY, split_by_identity
-from dataloading.video_files import video_files
+from dataloading.layouts.video_files import video_files
 
 
 def touch(root: Path, *names: str) -> None:

@@ -16,9 +16,9 @@ from video_fixtures import (
     write_video,
 )
 
-from dataloading.decode import decode_frames, iterate_frames
 from dataloading.errors import InputError
-from dataloading.probe import probe
+from dataloading.video.decode import decode_frames, iterate_frames
+from dataloading.video.probe import probe
 
 UNTIMED = ("mjpeg", "mpeg4")  # AVI stores no times
 

@@ -15,7 +15,7 @@ from video_fixtures import (
 )
 
 from dataloading.errors import InputError
-from dataloading.probe import probe, probe_once
+from dataloading.video.probe import probe, probe_once
 
 CANONICAL = {"h264_open_gop": "h264", "h264_intra": "h264"}
 

@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
-import istvt.doctor
-from dataloading import decoder_choice, loader
+import istvt.cli.examine
+from dataloading.clips import loader
 from dataloading.errors import InputError, writing
 from dataloading.face_index import FaceEntry
-from dataloading.probe import probe
-from istvt.checkpoint import load_model, save_model
-from istvt.command_line import COMMANDS, main
-from istvt.commands import doctor
-from istvt.evaluation import evaluate_checkpoint
+from dataloading.video import decoder as decoder_choice
+from dataloading.video.probe import probe
+from istvt.cli import doctor
+from istvt.cli.main import COMMANDS, main
+from istvt.model.checkpoint import load_model, save_model
+from istvt.report.evaluate_checkpoint import evaluate_checkpoint
 from istvt.run_lock import only_run
 from istvt.settings import DataSettings
 
@@ -164,7 +165,7 @@ def test_the_clips_that_a_damaged_video_has_lost_are_counted_in_its_verdict(trai
 
 
 def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained_run, synthetic_set, tmp_path):
-    from istvt.prediction import predict
+    from istvt.inference.predict import predict
 
     video = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[0]
     model, _ = load_model(trained_run)
@@ -234,7 +235,7 @@ def test_options_that_exclude_each_other_are_refused_before_the_model_is_loaded(
     trained_run, synthetic_set, capsys, monkeypatch
 ):
     """`predict` loaded all of the model first."""
-    monkeypatch.setattr("istvt.checkpoint.load_model", None)
+    monkeypatch.setattr("istvt.model.checkpoint.load_model", None)
     video = str(sorted((synthetic_set / "original_sequences").rglob("*.mp4"))[0])
     for command in ("predict", "explain"):
         arguments = [command, video, f"--checkpoint={trained_run}", "--no-detect"]
@@ -250,7 +251,7 @@ def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_expl
     seen = {"key_frames": np.array([0, 30]), "centers": np.full((2, 2), 40.0), "sizes": np.full(2, 30.0)}
     info = probe(video)
     face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", **seen)
-    monkeypatch.setattr("istvt.prediction.find_face", lambda path, finder: face)
+    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder: face)
     remark = "a face was found in 2 of the 7 frames that were looked at"
     crop = "This model was trained on whole pictures, and here it is shown faces found by"
     caveat = "has only ever seen drawn faces"
@@ -582,8 +583,10 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
     trained_run, synthetic_set, tmp_path, capsys, monkeypatch, train_arguments, command
 ):
     """What was computed for hours used to be lost with a traceback when it was to be written."""
-    from istvt import evaluation, prediction, training
-    from istvt.explain import video
+    from istvt.explain_video import video
+    from istvt.inference import predict as prediction
+    from istvt.report import evaluate_checkpoint as evaluation
+    from istvt.training import trainer as training
 
     for module, work in (
         (training, "_train_epoch"),
@@ -749,7 +752,7 @@ def test_a_second_run_into_one_directory_is_refused_for_as_long_as_the_first_one
     """Two runs used to overwrite each other's checkpoints."""
     code = "import sys, time; from pathlib import Path; from istvt.run_lock import only_run\n"
     code += "with only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "held\n"
@@ -790,8 +793,8 @@ def test_the_command_works_as_a_process_and_doctor_lists_what_is_here():
 def test_doctor_warns_when_kernels_is_another_distributions(tmp_path):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("")
-    code = "import kernels; from istvt.doctor import _kernels; print(_kernels())"
-    root = Path(__file__).parents[2]
+    code = "import kernels; from istvt.cli.examine import _kernels; print(_kernels())"
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True, text=True, check=True, cwd=tmp_path, env={"PYTHONPATH": str(root)},
@@ -830,13 +833,13 @@ def test_doctor_promises_on_a_gpu_only_what_works_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(decoder_choice, "has_nvdec", lambda: False)
     monkeypatch.setitem(sys.modules, "xformers", None)
-    [_, decoding] = istvt.doctor._dali()
+    [_, decoding] = istvt.cli.examine._dali()
     assert decoding.detail.startswith("PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed")
-    assert istvt.doctor._xformers().state in ("missing", "unusable")
+    assert istvt.cli.examine._xformers().state in ("missing", "unusable")
 
 
 def test_help_teaches_without_importing_torch():
-    code = "import sys; from istvt.command_line import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from istvt.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn import metrics as sklearn_metrics
 
+from dataloading.clips.sampling import Clip
+from dataloading.dataset import Video
 from dataloading.errors import InputError
-from dataloading.sampling import Clip
-from dataloading.video import Video
-from istvt.intervals import area_interval, resample_counts, wilson_interval
-from istvt.metrics import epoch_metrics, evaluate
-from istvt.ranking import Ranking, without_collinear_points
-from istvt.summary import summary
-from istvt.video_score import VideoScore, score_videos
+from istvt.evaluation.intervals import area_interval, resample_counts, wilson_interval
+from istvt.evaluation.metrics import epoch_metrics, evaluate
+from istvt.evaluation.roc import Ranking, without_collinear_points
+from istvt.inference.video_score import VideoScore, score_videos
+from istvt.report.summary import summary
 
 
 def video_score(name, label, probability, manipulation=None, clips=None):

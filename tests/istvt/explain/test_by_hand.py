@@ -8,9 +8,9 @@ import torch
 from relevance_by_hand import explain_by_hand
 
 from istvt import ISTVT, ISTVTConfig
-from istvt.attention import Attention
 from istvt.config import ATTENTIONS
 from istvt.explain import explain
+from istvt.model.attention import Attention
 
 SMALL = ISTVTConfig(frames=4, grid=(2, 3), dim=12, heads=2, depth=3, mlp_dim=20)
 FIELDS = ("temporal", "spatial", "class_row", "joint", "token_relevance", "token_gradient")

@@ -12,11 +12,11 @@ from torch.nn import functional
 import kernels
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.block import BlockTapes
 from istvt.config import ATTENTIONS
 from istvt.explain import METHODS, explain, explanation
-from istvt.explain.clips import verdicts
+from istvt.explain_video.clips import verdicts
 from istvt.explanation_settings import CLAMPS
+from istvt.model.block import BlockTapes
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
 FIELDS = ("temporal", "spatial", "class_row")

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from dataloading import FaceIndex, read_dataset
+from dataloading.clips.sampling import evaluation_clips
 from dataloading.errors import InputError
-from dataloading.sampling import evaluation_clips
-from istvt.checkpoint import load_model
-from istvt.explain import faithfulness
-from istvt.explain.clips import logits_of
-from istvt.explain.faithfulness import evaluate_explanations, mask_on_grid
-from istvt.explain.faithfulness_report import write_faithfulness
-from istvt.scoring import score_clips
+from istvt.explain.faithfulness import deletion as faithfulness
+from istvt.explain.faithfulness.deletion import evaluate_explanations, mask_on_grid
+from istvt.explain.faithfulness.report import write_faithfulness
+from istvt.explain_video.clips import logits_of
+from istvt.inference.score import score_clips
+from istvt.model.checkpoint import load_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataloading.errors import InputError
-from istvt import heatmap
+from istvt.explain import heatmap
 from istvt.explanation_settings import NORMALIZATIONS
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.processor_timing import peak_bytes
+from bench.common.cpu_timing import peak_bytes
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain, explanation
 from kernels.relevance import reference

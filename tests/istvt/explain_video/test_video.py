@@ -11,17 +11,17 @@ import pytest
 import torch
 from video_fixtures import write_numbered
 
-from dataloading import loader
-from dataloading.decode import decode_frames
+from dataloading.clips import loader
+from dataloading.clips.loader import ClipLoader
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
-from dataloading.loader import ClipLoader
-from dataloading.probe import probe
-from istvt import heatmap
-from istvt.checkpoint import load_model
-from istvt.explain import explain, pictures
-from istvt.explain.video import explain_video
-from istvt.scoring import score_video
+from dataloading.video.decode import decode_frames
+from dataloading.video.probe import probe
+from istvt.explain import explain, heatmap
+from istvt.explain_video import pictures
+from istvt.explain_video.video import explain_video
+from istvt.inference.score import score_video
+from istvt.model.checkpoint import load_model
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from dataloading.errors import InputError
 from dataloading.faces import installed_detectors
-from istvt.crop import choose_crop, crop_difference
+from istvt.inference.crop import choose_crop, crop_difference
 
 BEST, *OTHERS = installed_detectors()
 

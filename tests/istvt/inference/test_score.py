@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dataloading.errors import InputError
-from istvt import ISTVT, ISTVTConfig, scoring
-from istvt.precision import pick_device
+from istvt import ISTVT, ISTVTConfig
+from istvt.device import pick_device
+from istvt.inference import score as scoring
 
 
 class ModelOnTheSecondGPU:

@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
 from dataloading.errors import InputError
-from istvt import ISTVT, ISTVTConfig, attention
-from istvt.block import BlockTapes
+from istvt import ISTVT, ISTVTConfig
 from istvt.config import ATTENTIONS
+from istvt.model import attention
+from istvt.model.block import BlockTapes
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=2, head_dim=11, depth=2, mlp_dim=16)
 
@@ -23,7 +24,7 @@ TRITON_AGAINST_REFERENCE = """
 import json, sys
 import torch
 from istvt import ISTVT, ISTVTConfig
-from istvt.block import BlockTapes
+from istvt.model.block import BlockTapes
 import kernels
 
 config = ISTVTConfig(**json.loads(sys.argv[1]))

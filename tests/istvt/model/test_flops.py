@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from istvt import ISTVT, ISTVTConfig, preset
 from istvt.config import ATTENTIONS
-from istvt.cost import model_cost, total_cost
+from istvt.model.flops import model_cost, total_cost
 
 PUBLISHED_BY_FRAMES = {2: 99.6, 4: 167.9, 6: 236.1, 8: 304.4, 12: 440.9, 16: 577.4}
 PUBLISHED_BY_DEPTH = {4: 89.7, 6: 126.3, 8: 162.9, 12: 236.1, 16: 309.4, 24: 455.8}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from oracle_files import DATA, oracle_model
 
-from istvt.backbone import XceptionEntryFlow
+from istvt.model.xception import XceptionEntryFlow
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "reference"])

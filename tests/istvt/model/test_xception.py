@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from dataloading.errors import InputError
-from istvt.backbone import XceptionEntryFlow, load_backbone_weights
+from istvt.model.xception import XceptionEntryFlow, load_backbone_weights
 
 DIMS, DIM = (4, 6, 8, 10), 12
 

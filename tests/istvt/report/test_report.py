@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dataloading.errors import InputError
-from istvt.metrics import evaluate
-from istvt.report import Example, choose_examples, write_report
-from istvt.video_score import VideoScore
+from istvt.evaluation.metrics import evaluate
+from istvt.inference.video_score import VideoScore
+from istvt.report.report import Example, choose_examples, write_report
 
 HOSTILE = """<script>alert("1")</script>/&'"><img src=http://example.org/x>"""
 VOID = {"meta", "link", "img", "br", "hr", "wbr", "input", "col"}

@@ -9,11 +9,11 @@ import torch
 
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.acceleration import accelerate, resolve_execution
-from istvt.distributed import Processes
-from istvt.optimization import build_optimizer
 from istvt.settings import TrainingSettings
-from istvt.step import TrainingStep
+from istvt.training.compile import accelerate, resolve_execution
+from istvt.training.distributed import Processes
+from istvt.training.optim import build_optimizer
+from istvt.training.step import TrainingStep
 
 CONFIG = ISTVTConfig(
     frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8)

@@ -15,16 +15,16 @@ import pytest
 import torch
 from run_directory import losses, tensors_of, whole_checkpoints
 
-from dataloading.sampling import evaluation_clips
-from istvt import training
-from istvt.checkpoint import load_model
-from istvt.command_line import main
+from dataloading.clips.sampling import evaluation_clips
+from istvt.cli.main import main
 from istvt.data import open_dataset, split_videos
-from istvt.metrics import epoch_metrics
-from istvt.scoring import score_clips
+from istvt.evaluation.metrics import epoch_metrics
+from istvt.inference.score import score_clips
+from istvt.model.checkpoint import load_model
 from istvt.settings import DataSettings
+from istvt.training import trainer as training
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EPOCHS = 2
 CLIPS = 16  # of an epoch: as many of the four real videos as of the eight fakes
 STEPS = 4  # of an epoch, two batches of one clip a step in each of two processes

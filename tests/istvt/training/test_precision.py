@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 
 from istvt.config import ISTVTConfig
-from istvt.precision import allow_tf32, pick_device, resolve_precision
+from istvt.device import allow_tf32, pick_device, resolve_precision
 from istvt.settings import DataSettings, TrainingSettings
-from istvt.training import train
+from istvt.training.trainer import train
 
 CONFIG = ISTVTConfig(image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
 
@@ -86,8 +86,8 @@ def test_tf32_is_a_setting_and_off_unless_asked_for():
 
 
 def test_weights_and_optimizer_state_are_float32_in_every_precision(synthetic_set, tmp_path):
-    from istvt.distributed import Processes
-    from istvt.training import _start
+    from istvt.training.distributed import Processes
+    from istvt.training.trainer import _start
 
     training = TrainingSettings(precision="bfloat16")
     run = _start(DataSettings(synthetic_set), CONFIG, training, tmp_path, Processes(), torch.device("cpu"))

@@ -17,16 +17,17 @@ from run_directory import losses, tensors_of
 from torch.distributed import checkpoint as dcp
 from video_fixtures import video_of, write_numbered
 
-from dataloading import decoder_choice
+from dataloading.clips.sampling import TrainingClips
 from dataloading.errors import InputError
-from dataloading.sampling import TrainingClips
-from istvt import run_state, training
-from istvt.acceleration import accelerate
-from istvt.checkpoint import load_model
+from dataloading.video import decoder as decoder_choice
 from istvt.config import ISTVTConfig
-from istvt.distributed import Processes
+from istvt.model.checkpoint import load_model
 from istvt.settings import DataSettings, TrainingSettings
-from istvt.step import TrainingStep
+from istvt.training import checkpoint as run_state
+from istvt.training import trainer as training
+from istvt.training.compile import accelerate
+from istvt.training.distributed import Processes
+from istvt.training.step import TrainingStep
 
 CONFIG = ISTVTConfig(image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
 STEPS = 6  # of an epoch: 24 clips by 4
@@ -358,7 +359,7 @@ def test_a_compiled_and_recomputed_run_learns_what_an_eager_one_learns(straight,
 
 
 def test_a_block_compiles_to_code_without_a_break():
-    from istvt.block import Block
+    from istvt.model.block import Block
 
     torch.manual_seed(0)
     block, tokens = Block(CONFIG, 0).eval(), torch.randn(2, 7, 10, 16)

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.acceleration import accelerate
-from istvt.distributed import Processes
-from istvt.optimization import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
 from istvt.settings import TrainingSettings
-from istvt.step import TrainingStep, every_batch
+from istvt.training.compile import accelerate
+from istvt.training.distributed import Processes
+from istvt.training.optim import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
+from istvt.training.step import TrainingStep, every_batch
 
 CONFIG = ISTVTConfig(
     frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8)
@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass
 class Batch:
-    """What a step reads of a `dataloading.loader.Batch`, whose module needs video packages."""
+    """What a step reads of a `dataloading.clips.loader.Batch`, whose module needs video packages."""
 
     clips: torch.Tensor
     labels: torch.Tensor

@@ -6,7 +6,7 @@ import sys
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from istvt.command_line import main
+from istvt.cli.main import main
 
 destroy = dist.destroy_process_group
 

@@ -1,0 +1,1 @@
+"""Checks that need no clock: numerics against float64, ahead-of-time compilation, machine code."""

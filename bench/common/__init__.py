@@ -1,0 +1,1 @@
+"""What the benchmarks share: records, timing, environment, tables, processes."""

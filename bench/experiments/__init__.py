@@ -1,0 +1,1 @@
+"""Experiments on the synthetic set that write this repository's documents."""

@@ -1,0 +1,1 @@
+"""Speed and memory of each operation of `kernels` against its peers and its byte floor."""

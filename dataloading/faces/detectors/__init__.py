@@ -1,0 +1,1 @@
+"""Face detectors that bring their weights in their package, behind one interface."""

@@ -1,0 +1,1 @@
+"""Video files: probing, exact decoding, the choice of a decoder, worker processes."""

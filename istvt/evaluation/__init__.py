@@ -1,0 +1,1 @@
+"""Metrics of video scores: accuracy, AUC, equal error rate, each with its confidence interval."""

@@ -1,0 +1,1 @@
+"""Scores of clips and videos, and verdicts on files."""

@@ -1,0 +1,1 @@
+"""Training: trainer, step, optimizer, processes, compilation, checkpoints, logging, validation."""
