@@ -6,7 +6,7 @@ REQUIRED = [
     "torch==2.13.0",  # the model; installs with any 2.11 to 2.13 by hand
     "triton==3.7.1",  # the kernels; torch 2.13 for CUDA brings the same; without a GPU the interpreter and the compiler
     "numpy==2.4.6",  # arrays between decoder, sampler and metrics
-    "nvidia-dali-cuda130==2.4.0",  # crops, resizes, normalises and augments clips; decodes on a GPU
+    "nvidia-dali-cuda130==2.4.0",  # crops, resizes, normalizes and augments clips; decodes on a GPU
     "av==18.1.0",  # decodes H.264 on a CPU, probes files, writes videos
     "opencv-python-headless==4.14.0.94",  # drawing, and a face detector whose cascades 5 no longer ships
     "scikit-learn==1.9.1",  # the metrics the field reports

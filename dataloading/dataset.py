@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program: a list of labelled videos, and what was left out of it and why."""
+"""What a data set is to the rest of the program: a list of labeled videos, and what was left out of it and why."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -65,7 +65,7 @@ class Summary:
 
 @dataclass(slots=True)
 class Dataset:
-    """The labelled videos of one directory.
+    """The labeled videos of one directory.
 
     Attributes:
         root: The directory that was read.

@@ -8,7 +8,7 @@ interpolated), or the whole picture (``boxes`` is null), or the sentence that sa
     {"video": "real/b", "frames": 300, "fps": 25.0, "width": 300, "height": 300, "detector": "none", "boxes": null}
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file"}
 
-``x, y`` is the nose tip (the centre of the detected box where a detector has no landmarks) and ``size`` the larger of
+``x, y`` is the nose tip (the center of the detected box where a detector has no landmarks) and ``size`` the larger of
 the face's height and width, in pixels of the upright picture. A later line replaces an earlier one of the same video.
 """
 
@@ -215,9 +215,9 @@ class FaceIndex:
     def box(self, video_name: str, frames: Sequence[int] | np.ndarray) -> Box:
         """One square box for a whole clip: x0, y0, x1, y1 in pixels of the upright picture.
 
-        Its side is 1.25 times the largest face size (the larger of height and width) over the clip, its centre the
+        Its side is 1.25 times the largest face size (the larger of height and width) over the clip, its center the
         median position of the nose tip over the clip, both interpolated between the recorded frames; paper, section
-        IV-B. One box for all frames, because a box that moves from frame to frame is a temporal artefact itself. It may
+        IV-B. One box for all frames, because a box that moves from frame to frame is a temporal artifact itself. It may
         reach beyond the picture. Videos recorded without detection give the whole picture, which need not be square.
 
         Args:

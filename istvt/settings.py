@@ -21,7 +21,7 @@ class DataSettings:
 
     Attributes:
         root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows.
-        layout: the layout's name; "auto" recognises it.
+        layout: the layout's name; "auto" recognizes it.
         compression: which FaceForensics++ compression to read: raw, c23 or c40.
         originals: the FaceForensics++ root with the real videos of DeeperForensics, unless it lies beside it.
         manipulations: only fakes of these manipulations (and all originals); None is all.

@@ -5,7 +5,7 @@ temporal class row), ``S = H * W + 1`` positions (column 0 is the spatial class 
 dimension, ``C`` channels.
 """
 
-from kernels.common.capture import AttentionTape
+from kernels.common.capture import AttentionCapture
 from kernels.common.launch import interpreted
 from kernels.layer_norm import layer_norm_difference
 from kernels.relevance import (
@@ -26,7 +26,7 @@ if interpreted():
     correct()
 
 __all__ = [
-    "AttentionTape",
+    "AttentionCapture",
     "layer_norm_difference",
     "self_subtract",
     "spatial_attention",

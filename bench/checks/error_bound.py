@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels import AttentionTape
+from kernels import AttentionCapture
 
 LARGEST_RATIO = 1.5
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -80,7 +80,7 @@ def _is_zero(exact: torch.Tensor) -> bool:
 
 @contextlib.contextmanager
 def _poisoned() -> Iterator[None]:
-    """Inside, uninitialised memory is filled with NaN."""
+    """Inside, uninitialized memory is filled with NaN."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -104,20 +104,20 @@ def with_gradients(
     grad_out: torch.Tensor,
     *,
     dtype: torch.dtype | None = None,
-    tape: bool = False,
+    capture: bool = False,
 ) -> Results:
-    """Output, the gradient of every input, and with ``tape`` the attention and its gradient.
+    """Output, the gradient of every input, and with ``capture`` the attention and its gradient.
 
     Args:
-        function: called with ``inputs`` as keyword arguments (and ``tape=`` where asked for).
+        function: called with ``inputs`` as keyword arguments (and ``capture=`` where asked for).
         inputs: copied to leaves of their own, in ``dtype`` where given.
         grad_out: the gradient that arrives at the output.
         dtype: float64 for the oracle.
-        tape: pass an :class:`kernels.AttentionTape`.
+        capture: pass an :class:`kernels.AttentionCapture`.
     """
     leaves = {name: (x if dtype is None else x.to(dtype)).detach().requires_grad_() for name, x in inputs.items()}
-    record = AttentionTape() if tape else None
-    out = function(**leaves, **({"tape": record} if tape else {}))
+    record = AttentionCapture() if capture else None
+    out = function(**leaves, **({"capture": record} if capture else {}))
     out.backward(grad_out.to(out.dtype))
     results = {"out": out.detach()}
     for name, leaf in leaves.items():

@@ -66,7 +66,7 @@ class Resources:
 
 
 def compile_launch(launch: Launch, architecture: int) -> Resources:
-    """Compile the kernel of ``launch`` as the GPU would, arguments specialised alike, and read its machine code.
+    """Compile the kernel of ``launch`` as the GPU would, arguments specialized alike, and read its machine code.
 
     Raises:
         Exception: whatever Triton or ptxas say when it does not compile.

@@ -46,7 +46,7 @@ def _stand_in(argument: Any) -> Any:
 
 
 def _key(launch: Launch) -> Hashable:
-    """What a kernel is specialised on, or more."""
+    """What a kernel is specialized on, or more."""
     arguments = tuple(
         (name, (value.dtype, value.is_meta) if isinstance(value, torch.Tensor) else value)
         for name, value in launch.arguments.items()

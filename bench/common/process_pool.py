@@ -45,18 +45,18 @@ def run_tasks(
     """
     context = multiprocessing.get_context("spawn")
     deadline = time.monotonic() + seconds
-    waiting, crew = deque(tasks), {}
+    waiting, workers = deque(tasks), {}
     try:
-        while (waiting or crew) and time.monotonic() < deadline:
-            while waiting and len(crew) < processes:
+        while (waiting or workers) and time.monotonic() < deadline:
+            while waiting and len(workers) < processes:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, work), daemon=True)
                 process.start()
                 theirs.close()
-                _give(ours, crew, process, waiting)
-            ready = wait(list(crew), timeout=SECONDS_BETWEEN_LOOKS)
-            for connection in list(crew):
-                worker = crew[connection]
+                _give(ours, workers, process, waiting)
+            ready = wait(list(workers), timeout=SECONDS_BETWEEN_LOOKS)
+            for connection in list(workers):
+                worker = workers[connection]
                 overdue = time.monotonic() - worker.since > seconds_each
                 if connection not in ready and not overdue:
                     continue
@@ -65,14 +65,14 @@ def run_tasks(
                 else:
                     outcome = Outcome(worker.task, failure=f"took more than {seconds_each:.0f} s")
                 if waiting and not outcome.failure:
-                    _give(connection, crew, worker.process, waiting)
+                    _give(connection, workers, worker.process, waiting)
                 else:
-                    _end(connection, crew)
+                    _end(connection, workers)
                 yield outcome
-        cut = [worker.task for worker in crew.values()]
+        cut = [worker.task for worker in workers.values()]
     finally:
-        for connection in list(crew):
-            _end(connection, crew)
+        for connection in list(workers):
+            _end(connection, workers)
     yield from (Outcome(task, failure="the time was used up", in_time=False) for task in (*cut, *waiting))
 
 
@@ -90,9 +90,9 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
             return
 
 
-def _give(connection: Connection, crew: dict[Connection, _Worker], process: BaseProcess, waiting: deque) -> None:
+def _give(connection: Connection, workers: dict[Connection, _Worker], process: BaseProcess, waiting: deque) -> None:
     task = waiting.popleft()
-    crew[connection] = _Worker(process, task, time.monotonic())
+    workers[connection] = _Worker(process, task, time.monotonic())
     connection.send(task)
 
 
@@ -105,8 +105,8 @@ def _receive(connection: Connection, worker: _Worker) -> Outcome:
     return Outcome(worker.task, result, failure)
 
 
-def _end(connection: Connection, crew: dict[Connection, _Worker]) -> None:
-    process = crew.pop(connection).process
+def _end(connection: Connection, workers: dict[Connection, _Worker]) -> None:
+    process = workers.pop(connection).process
     connection.close()
     process.kill()
     process.join()

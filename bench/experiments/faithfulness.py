@@ -1,7 +1,7 @@
 """The second half of `istvt experiment`: whether the explanations of the models that it trained are true of them.
 
 Every method, LRP by every stabilizer, and a random order are measured on the test people with each seed's full model,
-and once more with grey in place of what was removed, which shows what a bad filling does to the comparison.
+and once more with gray in place of what was removed, which shows what a bad filling does to the comparison.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SECTION = "faithfulness"
 
 
 def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Console) -> dict[str, list[Faithfulness]]:
-    """By filling ("surroundings", "grey") the measurement of each run, kept in `RUN/explanations[-grey]`.
+    """By filling ("surroundings", "gray") the measurement of each run, kept in `RUN/explanations[-gray]`.
 
     What is already there is read, not measured again. A report of the run shows that of the default filling.
     """
     from istvt.report.evaluate_checkpoint import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
     from istvt.report.report import add_explanations
 
-    results: dict[str, list[Faithfulness]] = {"surroundings": [], "grey": []}
+    results: dict[str, list[Faithfulness]] = {"surroundings": [], "gray": []}
     for run in runs:
         for fill, kept in results.items():
             folder = run / (EXPLANATIONS if fill == "surroundings" else f"{EXPLANATIONS}-{fill}")
@@ -117,7 +117,7 @@ def verdict(results: Sequence[Faithfulness]) -> str:
 
 def _page(results: dict[str, list[Faithfulness]], versions: dict[str, Any]) -> str:
     found = results["surroundings"]
-    mean, grey = average(found), average(results["grey"])
+    mean, gray = average(found), average(results["gray"])
     lines = [
         "# Is the explanation true of the model?",
         "",
@@ -144,12 +144,12 @@ def _page(results: dict[str, list[Faithfulness]], versions: dict[str, Any]) -> s
         _stabilizers(found),
         stabilizer_verdict(found),
         "",
-        "## With grey in place of what was removed",
+        "## With gray in place of what was removed",
         "",
-        "A grey patch on a face can look forged itself: where fakes stay fakes whatever is removed and reals become",
-        "fakes, the curve measures which order draws the more suspicious shape. This is why grey is not the default.",
+        "A gray patch on a face can look forged itself: where fakes stay fakes whatever is removed and reals become",
+        "fakes, the curve measures which order draws the more suspicious shape. This is why gray is not the default.",
         "",
-        faithfulness_table(grey),
+        faithfulness_table(gray),
         "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
         "",
         "Drawn faces with drawn forgeries, small models. It says nothing about explanations of real ones.",

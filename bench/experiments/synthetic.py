@@ -144,7 +144,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines += [
         "",
         "`flicker` is the purely temporal trace: inside the mask each frame is as plausible as a real one but does",
-        "not agree with its neighbours. A judge of single frames is at chance on it by construction; the full model",
+        "not agree with its neighbors. A judge of single frames is at chance on it by construction; the full model",
         "is not.",
         "",
         f"Setting: {IDENTITIES} drawn people, videos of {VIDEO_FRAMES} frames at {VIDEO_SIZE} pixels, "

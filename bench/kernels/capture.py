@@ -27,32 +27,33 @@ def measure(
 
     from bench.common.timing import time_call
     from bench.kernels.peers import reason
-    from kernels import AttentionTape, spatial_attention
+    from kernels import AttentionCapture, spatial_attention
 
     qkv, grad_out = inputs(shape, padded_head_dim(head_dim), dtype, device)
     leaves = [x.detach().requires_grad_() for x in qkv.unbind(3)]
 
-    def forward(tape: AttentionTape | None) -> torch.Tensor:
-        return spatial_attention(*leaves, scale=head_dim**-0.5, tape=tape)
+    def forward(capture: AttentionCapture | None) -> torch.Tensor:
+        return spatial_attention(*leaves, scale=head_dim**-0.5, capture=capture)
 
     matrix_bytes = 4 * shape.clips * shape.rows * HEADS * shape.positions**2
     row = described(shape, head_dim, dtype) | {"emitted_bytes": matrix_bytes}
-    refused = reason(lambda: torch.autograd.grad(forward(AttentionTape()), leaves, grad_out))
+    refused = reason(lambda: torch.autograd.grad(forward(AttentionCapture()), leaves, grad_out))
     if refused:
         yield row | {"note": refused}
         return
-    outs = {taped: forward(AttentionTape() if taped else None) for taped in (False, True)}
+    outs = {captured: forward(AttentionCapture() if captured else None) for captured in (False, True)}
     calls = {
-        ("forward", taped): (lambda taped=taped: forward(AttentionTape() if taped else None)) for taped in outs
+        ("forward", captured): (lambda captured=captured: forward(AttentionCapture() if captured else None))
+        for captured in outs
     } | {
-        ("backward", taped): partial(torch.autograd.grad, out, leaves, grad_out, retain_graph=True)
-        for taped, out in outs.items()
+        ("backward", captured): partial(torch.autograd.grad, out, leaves, grad_out, retain_graph=True)
+        for captured, out in outs.items()
     }
     floor = 1e6 * matrix_bytes / bandwidth
     for which in ("forward", "backward"):
-        plain, taped = (time_call(calls[which, key], milliseconds=milliseconds).median for key in (False, True))
-        added = taped - plain
+        plain, captured = (time_call(calls[which, key], milliseconds=milliseconds).median for key in (False, True))
+        added = captured - plain
         yield row | {
-            "pass": which, "microseconds": plain, "microseconds_with_tape": taped, "added_microseconds": added,
+            "pass": which, "microseconds": plain, "microseconds_with_capture": captured, "added_microseconds": added,
             "floor_microseconds": floor, "added_over_floor": added / floor,
         }  # fmt: skip

@@ -8,7 +8,7 @@ written out for this model:
 - every attention A and its gradient are kept for all blocks, and so is its relevance R (and the values and theirs);
 - relevance runs a layer again under autograd where its rule asks for it.
 
-Their rules: stabiliser 1e-9, negative relevance cut in each head before the mean over heads. Arithmetic is in the
+Their rules: stabilizer 1e-9, negative relevance cut in each head before the mean over heads. Arithmetic is in the
 model's own dtype. Where they compute something and drop it at once (the inhibiting part of the linear rule, whose
 factor is 0), this does not: nothing here is larger than it has to be to store what they store. Self-subtract, which
 their model does not have, follows this project's rule.
@@ -99,7 +99,7 @@ SIGNS = ({"min": 0}, {"max": 0})
 
 
 class SelfSubtract(Layer):
-    """Differences of neighbouring frames: relevance goes to the two in proportion to their absolute values."""
+    """Differences of neighboring frames: relevance goes to the two in proportion to their absolute values."""
 
     def __init__(self) -> None:
         super().__init__(self_subtract)
@@ -122,14 +122,14 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Attention:
-    """One attention, from its normalised tokens to what its output projection gives.
+    """One attention, from its normalized tokens to what its output projection gives.
 
     Everything the method keeps stays here: ``attention`` and its ``gradient``, ``attention_relevance``, and ``values``
     and ``values_relevance``, all of the whole clip.
 
     Args:
         attention: of the model.
-        subtracts: whether queries and keys come from differences of neighbouring frames.
+        subtracts: whether queries and keys come from differences of neighboring frames.
         order: of [B, F, S, N, D], that brings what is attended over to dimension 3.
     """
 
@@ -153,7 +153,7 @@ class Attention:
         return self.project(self._by_token(self.attend(self.attention, self.values)))
 
     def relevance(self, relevance: Tensor) -> Tensor:
-        """Of the normalised tokens."""
+        """Of the normalized tokens."""
         relevance = self._by_head(self.project.relevance(relevance))
         self.attention_relevance, self.values_relevance = self.attend.relevance(relevance)
         parts = self.scores.relevance(self.softmax.relevance(self.attention_relevance))

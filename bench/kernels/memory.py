@@ -1,4 +1,4 @@
-"""Peak memory of spatial attention against the number of positions S: as S without a tape, as S squared with one.
+"""Peak memory of spatial attention against the number of positions S: as S without a capture, as S squared with one.
 
 On a GPU it is what PyTorch's allocator counts. Without a GPU the same kernels run in Triton's interpreter, and what is
 counted is every tensor that PyTorch allocates meanwhile: the ones that a GPU would be asked for.
@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.common.record import Row, write_table
 from bench.common.table import Column, row_table
 
-WITHOUT, WITH = "without a tape", "with a tape"
+WITHOUT, WITH = "without a capture", "with a capture"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ ON_GPU = Sizes((65, 129, 257, 513, 1025, 2049, 4097), rows=7, heads=8, head_dim=
 
 
 COLUMNS = (
-    Column("S", "positions"), *map(Column, ("tape", "dtype", "rows", "heads")), Column("D", "head_dim"),
+    Column("S", "positions"), *map(Column, ("capture", "dtype", "rows", "heads")), Column("D", "head_dim"),
     Column("peak KiB", "peak_bytes", ".1f", 2**10),
 )  # fmt: skip
 
@@ -48,31 +48,31 @@ def write(folder: Path, device: str) -> None:
     write_table(folder, "spatial_memory_exponents", fitted)
     print(row_table(COLUMNS, rows))
     for row in fitted:
-        print(f"{row['tape']}: grows as S to the {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
+        print(f"{row['capture']}: grows as S to the {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
 
 
 def measure(sizes: Sizes, device: str) -> Iterator[Row]:
-    """One row for each S, with a tape and without: the peak of a forward and a backward pass beyond their inputs."""
+    """One row for each S, with a capture and without: the peak of a forward and a backward pass beyond their inputs."""
     from bench.common import cpu_timing as processor_timing
     from bench.common import timing
 
     peak_bytes = (timing if device == "cuda" else processor_timing).peak_bytes
     for positions in sizes.positions:
-        for tape in (WITHOUT, WITH):
+        for capture in (WITHOUT, WITH):
             row: Row = {
-                "positions": positions, "tape": tape, "dtype": sizes.dtype, "clips": 1, "rows": sizes.rows,
+                "positions": positions, "capture": capture, "dtype": sizes.dtype, "clips": 1, "rows": sizes.rows,
                 "heads": sizes.heads, "head_dim": sizes.head_dim,
             }  # fmt: skip
-            call = _call(sizes, positions, tape, device)
+            call = _call(sizes, positions, capture, device)
             if device == "cuda":
                 call()  # compiles
             yield row | {"peak_bytes": peak_bytes(call)}
 
 
-def _call(sizes: Sizes, positions: int, tape: str, device: str) -> Callable[[], object]:
+def _call(sizes: Sizes, positions: int, capture: str, device: str) -> Callable[[], object]:
     import torch
 
-    from kernels import AttentionTape, spatial_attention
+    from kernels import AttentionCapture, spatial_attention
 
     generator = torch.Generator().manual_seed(0)
     shape = (4, 1, sizes.rows, positions, sizes.heads, sizes.head_dim)
@@ -80,8 +80,8 @@ def _call(sizes: Sizes, positions: int, tape: str, device: str) -> Callable[[], 
     leaves = [x.requires_grad_() for x in leaves]
 
     def call() -> object:
-        record = AttentionTape() if tape == WITH else None
-        return torch.autograd.grad(spatial_attention(*leaves, tape=record), leaves, grad_out), record
+        record = AttentionCapture() if capture == WITH else None
+        return torch.autograd.grad(spatial_attention(*leaves, capture=record), leaves, grad_out), record
 
     return call
 
@@ -91,13 +91,13 @@ def exponents(rows: list[Row]) -> list[Row]:
     from bench.scaling.exponent import fit_exponent
 
     fitted = []
-    for tape in (WITHOUT, WITH):
-        points = [row for row in rows if row["tape"] == tape]
+    for capture in (WITHOUT, WITH):
+        points = [row for row in rows if row["capture"] == capture]
         points = points[(len(points) - 1) // 2 :]
         fit = fit_exponent([row["positions"] for row in points], [row["peak_bytes"] for row in points])
         fitted.append(
             {
-                "tape": tape, "exponent": fit and fit.value, "low": fit and fit.low, "high": fit and fit.high,
+                "capture": capture, "exponent": fit and fit.value, "low": fit and fit.low, "high": fit and fit.high,
                 "sizes": " ".join(str(row["positions"]) for row in points),
             }
         )  # fmt: skip

@@ -7,9 +7,9 @@ they are, with the padding copies that they need, and once more on our padded pr
 and what the kernel is worth. A peer that is missing or refuses is a row that says why.
 
 Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
-spatial.csv (peers), spatial_tape.csv (attention and its gradient, their byte floor), spatial_memory.csv and
-spatial_memory_exponents.csv (peak memory against S, with a tape and without) to bench/results/<gpu>/. --memory measures
-the last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch settings and prints rows
+spatial.csv (peers), spatial_capture.csv (attention and its gradient, their byte floor), spatial_memory.csv and
+spatial_memory_exponents.csv (peak memory against S, with and without capture) to bench/results/<gpu>/. --memory measures the
+last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch settings and prints rows
 for kernels/spatial/configs.py instead.
 """
 
@@ -22,7 +22,7 @@ from functools import partial
 from bench.common.device_needs import gpu_or_interpreter, require_gpu
 from bench.common.record import Row, add_output, output_folder, write_table
 from bench.common.table import Column, cells, row_table
-from bench.kernels import capture as tape
+from bench.kernels import capture as capture
 from bench.kernels import memory, shapes
 from bench.kernels import spatial_peers as peers
 from bench.kernels import spatial_tune as tune
@@ -34,7 +34,7 @@ COLUMNS = (
 )  # fmt: skip
 TAPE_COLUMNS = (
     Column("D", "head_dim"), Column("B", "clips"), Column("S", "positions"), Column("pass"),
-    Column("us", "microseconds"), Column("us with tape", "microseconds_with_tape"),
+    Column("us", "microseconds"), Column("us with capture", "microseconds_with_capture"),
     Column("added/floor", "added_over_floor"), Column("note"),
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{torch.cuda.get_device_name()}: writes {bandwidth / 1e12:.2f} TB/s")
     folder = output_folder(arguments.output, "spatial", arguments.commit)
     rows: list[Row] = []
-    taped: list[Row] = []
+    captured: list[Row] = []
     chosen = peers.tasks(shapes.QUICK_SHAPES if arguments.quick else shapes.SHAPES, dtype)
     count = compile_ahead(partial(_there_and_back, task) for task in chosen if task.rank == 0)
     print(f"{count} kernels compiled", flush=True)
@@ -85,13 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
                 print("  ".join(cells(COLUMNS, row)), flush=True)
                 write_table(folder, "spatial", rows)  # what is measured is kept if the run is cut short
         if rank == 0:
-            of_tape = [shapes.PAPER, *([] if arguments.quick else tape.SHAPES)]
-            for shape, head_dim in itertools.product(of_tape, tape.HEAD_DIMS):
-                taped.extend(tape.measure(shape, head_dim, dtype, bandwidth, arguments.milliseconds))
-                write_table(folder, "spatial_tape", taped)
+            of_capture = [shapes.PAPER, *([] if arguments.quick else capture.SHAPES)]
+            for shape, head_dim in itertools.product(of_capture, capture.HEAD_DIMS):
+                captured.extend(capture.measure(shape, head_dim, dtype, bandwidth, arguments.milliseconds))
+                write_table(folder, "spatial_capture", captured)
             memory.write(folder, "cuda")
     print(row_table(COLUMNS, rows))
-    print(row_table(TAPE_COLUMNS, taped))
+    print(row_table(TAPE_COLUMNS, captured))
     print(f"\nwritten to {folder}")
     return 0
 

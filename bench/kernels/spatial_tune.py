@@ -71,13 +71,13 @@ def _calls(qkv: torch.Tensor, grad_out: torch.Tensor) -> dict[str, tuple[Callabl
     from kernels.spatial import operator
 
     q, k, v = qkv.unbind(3)
-    out, normaliser, gradient = operator.empty_out(q), operator.empty_normaliser(q), torch.empty_like(qkv)
+    out, normalizer, gradient = operator.empty_out(q), operator.empty_normalizer(q), torch.empty_like(qkv)
 
     def forward() -> None:
-        operator.launch_forward(q, k, v, 0.1, out, normaliser, None)
+        operator.launch_forward(q, k, v, 0.1, out, normalizer, None)
 
     def backward() -> None:
-        operator.launch_backward(q, k, v, out, normaliser, grad_out, 0.1, *gradient.unbind(3), None)
+        operator.launch_backward(q, k, v, out, normalizer, grad_out, 0.1, *gradient.unbind(3), None)
 
     return {
         "FORWARD": (forward, out),

@@ -50,7 +50,7 @@ ATTENTIONS = {
     "temporal attention": {KERNEL: temporal_attention, REFERENCE: plain_temporal_attention} | peers(over_frames),
     "spatial attention": {KERNEL: spatial_attention, REFERENCE: plain_spatial_attention} | peers(over_positions),
 }
-NORMALISATIONS = {KERNEL: layer_norm_difference, REFERENCE: plain_layer_norm_difference}
+NORMALIZATIONS = {KERNEL: layer_norm_difference, REFERENCE: plain_layer_norm_difference}
 MAPS = {
     "temporal relevance map": {KERNEL: temporal_relevance_map, REFERENCE: plain_relevance.temporal_relevance_map},
     "spatial relevance map": {KERNEL: spatial_relevance_map, REFERENCE: plain_relevance.spatial_relevance_map},
@@ -111,11 +111,11 @@ def test_attention(benchmark, operation, name, which):
 
 
 @pytest.mark.parametrize("which", PASSES)
-@pytest.mark.parametrize("name", NORMALISATIONS)
+@pytest.mark.parametrize("name", NORMALIZATIONS)
 def test_layer_norm_difference(benchmark, name, which):
     skip_where_it_cannot_run(name)
     benchmark.group = f"LayerNorm and difference, {which}, {SHAPE_NAME}"
-    function, backward = NORMALISATIONS[name], which != PASSES[0]
+    function, backward = NORMALIZATIONS[name], which != PASSES[0]
     channels = 728 if ON_GPU else 64
     x = torch.randn(*SHAPE[:3], channels, device=DEVICE, dtype=DTYPE, requires_grad=backward)
     weight, bias = (torch.randn(channels, device=DEVICE, requires_grad=backward) for _ in range(2))

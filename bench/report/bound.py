@@ -1,4 +1,4 @@
-"""A bound on what is measured, in words and as a judgement."""
+"""A bound on what is measured, in words and as a judgment."""
 
 from __future__ import annotations
 

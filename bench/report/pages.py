@@ -34,7 +34,7 @@ def all_tables(found: Sequence[Recording], root: Path = ROOT) -> str:
             ("Ceilings", "ceilings", tables.ceilings(gpu)),
             ("Numerics", "numerics", tables.numerics(gpu)),
             *((_TITLES[name], name, tables.attention(gpu, name)) for name in operations),
-            ("What a tape of spatial attention costs", "spatial_tape", tables.tape(gpu)),
+            ("What a capture of spatial attention costs", "spatial_capture", tables.capture(gpu)),
             ("Memory of spatial attention", "spatial_memory", tables.spatial_memory(gpu)),
             ("Memory of explaining one clip", "explanation_memory", tables.explanation_memory(gpu)),
             ("Time of explaining a batch", "explanation_time", tables.explanation_time(gpu)),

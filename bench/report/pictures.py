@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from bench.common.record import Recording
 
-# Okabe and Ito: this project in blue, everybody else in grey tones and orange, and labels on every bar.
+# Okabe and Ito: this project in blue, everybody else in gray tones and orange, and labels on every bar.
 OURS, OTHERS, FLOOR = "#0072B2", "#999999", "#D55E00"
 
 
@@ -45,8 +45,8 @@ def attention_bars(recording: Recording, table: str, title: str) -> Figure | Non
         there = [row for row in rows if int(row["head_dim"]) == head_dim]
         names = [f"{row['contender']} {row.get('mode', '')}".strip() for row in there]
         times = [float(row["microseconds"]) for row in there]
-        colours = [OURS if row["contender"] == "ours" else OTHERS for row in there]
-        chart.bar_label(chart.barh(names, times, color=colours), fmt="%.0f", padding=3, fontsize=8)
+        colors = [OURS if row["contender"] == "ours" else OTHERS for row in there]
+        chart.bar_label(chart.barh(names, times, color=colors), fmt="%.0f", padding=3, fontsize=8)
         floors = [float(row["floor_microseconds"]) for row in there if row.get("floor_microseconds")]
         if floors:
             chart.axvline(min(floors), color=FLOOR, ls="--", lw=1.4, label="floor")
@@ -69,8 +69,8 @@ def training_bars(recording: Recording) -> Figure | None:
     for chart, panel in zip(_charts(figure, len(panels)), panels, strict=True):
         there = [row for row in rows if (row["preset"], row["attention"]) == panel]
         speeds = [float(row["clips_per_second"]) for row in there]
-        colours = [OURS if row["method"].startswith("this project") else OTHERS for row in there]
-        bars = chart.barh([row["method"] for row in there], speeds, color=colours)
+        colors = [OURS if row["method"].startswith("this project") else OTHERS for row in there]
+        bars = chart.barh([row["method"] for row in there], speeds, color=colors)
         chart.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
         chart.set_title(" ".join(panel), fontsize=10)
         _tidy(chart, "clips a second")

@@ -6,13 +6,13 @@ from bench.report.bound import Bound
 from bench.report.devices import Device, entry_name
 from bench.report.markdown import markdown
 
-UTILISATION = "model FLOP utilisation"
+UTILIZATION = "model FLOP utilization"
 OVER_NAIVE = "speed over naive eager"
 OVER_COMPILED = "speed over compiled SDPA"
 OVER_SPATIAL_ONLY = "step time over spatial-only"
 ATTENTION_SHARE = "attention kernels in the step"
 PROMISES = {
-    UTILISATION: Bound("at least", 0.55, share=True),
+    UTILIZATION: Bound("at least", 0.55, share=True),
     OVER_NAIVE: Bound("at least", 3),
     OVER_COMPILED: Bound("at least", 1.3),
     OVER_SPATIAL_ONLY: Bound("at most", 1.5),
@@ -49,14 +49,14 @@ def measured(device: Device) -> dict[str, float | None]:
 
     case = ("seed", "full", "bfloat16", fastest("full"), str(BATCH))
     ours = step("full", fastest("full"))
-    use = found.get(case, {}).get("utilisation_data_sheet")
+    use = found.get(case, {}).get("utilization_data_sheet")
     shares = [
         float(row["share"])
         for row in device.rows("training_families")
         if entry_name("training", row) == case and row["family"] in ("temporal attention", "spatial attention")
     ]
     return {
-        UTILISATION: float(use) if use else None,
+        UTILIZATION: float(use) if use else None,
         OVER_NAIVE: over(step("full", "naive eager"), ours),
         OVER_COMPILED: over(step("full", "compiled SDPA"), ours),
         OVER_SPATIAL_ONLY: over(ours, step("spatial_only", fastest("spatial_only"))),

@@ -81,12 +81,14 @@ def _time(row: dict[str, str] | None) -> str:
     return number(row["microseconds"], 1) + (f" ({', '.join(beside)})" if beside else "")
 
 
-def tape(device: Device | None) -> str:
+def capture(device: Device | None) -> str:
     """What handing out spatial attention and its gradient adds to the time."""
-    rows = at_paper_size(device.rows("spatial_tape") if device else [])
+    rows = at_paper_size(device.rows("spatial_capture") if device else [])
     keys = {
-        "microseconds": "µs", "microseconds_with_tape": "µs with tape", "added_over_floor": "added over byte floor",
-    }  # fmt: skip
+        "microseconds": "µs",
+        "microseconds_with_capture": "µs with capture",
+        "added_over_floor": "added over byte floor",
+    }
     body = [
         [row["head_dim"], row.get("pass", ""), *(number(row.get(key)) for key in keys), row.get("note", "")]
         for row in rows
@@ -101,12 +103,14 @@ def spatial_memory(device: Device | None) -> str:
     kinds, sizes = (WITHOUT, WITH), ("dtype", "rows", "heads", "head_dim")
     rows = device.rows("spatial_memory") if device else []
     rows = [row for row in rows if all(row[name] == rows[0][name] for name in sizes)]  # one kind of tensor
-    found = {(int(row["positions"]), row["tape"]): int(row["peak_bytes"]) for row in rows}
+    found = {(int(row["positions"]), row["capture"]): int(row["peak_bytes"]) for row in rows}
     body = [
         [str(positions), *(number(found.get((positions, kind)), 1, 2**-10) for kind in kinds)]
         for positions in dict.fromkeys(positions for positions, _ in found)
     ]
-    counted = [{"positions": positions, "tape": kind, "peak_bytes": size} for (positions, kind), size in found.items()]
+    counted = [
+        {"positions": positions, "capture": kind, "peak_bytes": size} for (positions, kind), size in found.items()
+    ]
     grows = [_interval(row) for row in exponents(counted)]
     text = markdown(("S", *(f"{kind}, KiB" for kind in kinds)), [*body, ["grows as S to the", *grows]])
     if rows:
@@ -200,14 +204,14 @@ def training(device: Device | None, presets: Sequence[str] = ("seed", "published
         body.append(
             [
                 *case, number(row.get("clips_per_second")), number(row.get("step_ms")),
-                number(row.get("utilisation_data_sheet"), 1, 100, " %"),
+                number(row.get("utilization_data_sheet"), 1, 100, " %"),
                 number(row.get("needed_data_sheet"), 1, 100, " %"),
-                number(row.get("utilisation_measured_peak"), 1, 100, " %"),
+                number(row.get("utilization_measured_peak"), 1, 100, " %"),
                 number(row.get("peak_bytes"), 1, 1e-9), number(row.get("reserved_bytes"), 1, 1e-9),
                 row.get("note", ""),
             ]
         )  # fmt: skip
-    header = (*CASE, "clips/s", "step ms", "utilisation", "of needed work", "of measured peak", "peak GB",
+    header = (*CASE, "clips/s", "step ms", "utilization", "of needed work", "of measured peak", "peak GB",
               "reserved GB", "note")  # fmt: skip
     return markdown(header, body)
 

@@ -38,10 +38,10 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> Exponent | None:
     from scipy.stats import t  # comes with scikit-learn
 
     log_x, log_y = np.log(x), np.log(y)
-    centred = log_x - log_x.mean()
-    spread = float(centred @ centred)
-    slope = float(centred @ (log_y - log_y.mean())) / spread
-    residuals = log_y - log_y.mean() - slope * centred
+    centered = log_x - log_x.mean()
+    spread = float(centered @ centered)
+    slope = float(centered @ (log_y - log_y.mean())) / spread
+    residuals = log_y - log_y.mean() - slope * centered
     freedom = len(x) - 2
     error = math.sqrt(float(residuals @ residuals) / freedom / spread)
     margin = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error

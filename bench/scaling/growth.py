@@ -46,13 +46,13 @@ def verdicts(rows: list[Row], fitted: list[Row], device: str) -> list[Row]:
     wrong = sum(map(miscounted, rows))
     work = (
         "Work: at every size the FLOP counter finds exactly ((T+1)(HW+1))^2 query-key pairs in joint attention and "
-        "(HW+1)(T+1)^2 + (T+1)(HW+1)^2 in factorised attention: T^2 a position and (HW)^2 a frame. That is how "
+        "(HW+1)(T+1)^2 + (T+1)(HW+1)^2 in factorized attention: T^2 a position and (HW)^2 a frame. That is how "
         '"O(T^2 + H^2W^2) instead of O(T^2H^2W^2)" has to be read, and so read it holds.'
     )
     if wrong:
         work = f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows."
     judged: list[Row] = [{"pass": "", "verdict": work}]
-    pairs = [("naive joint", "naive factorised"), ("joint flash kernel", "factorised kernels")]
+    pairs = [("naive joint", "naive factorized"), ("joint flash kernel", "factorized kernels")]
     for name in PASSES:
         for axis in ("T", "HW"):
             judged += [{"pass": name, "verdict": _verdict(fitted, axis, name, *pair, device)} for pair in pairs]
@@ -65,44 +65,44 @@ def miscounted(row: Row) -> bool:
     return row["macs_counted"] is not None and row["macs_counted"] != row["macs_formula"]
 
 
-def _verdict(fitted: list[Row], axis: str, name: str, joint: str, factorised: str, device: str) -> str:
+def _verdict(fitted: list[Row], axis: str, name: str, joint: str, factorized: str, device: str) -> str:
     def find(method: str, quantity: str) -> Exponent | None:
         key = (axis, method, name, quantity)
         rows = [row for row in fitted if (row["axis"], row["method"], row["pass"], row["quantity"]) == key]
         measured = [row for row in rows if row["exponent"] is not None]
         return Exponent(measured[0]["exponent"], measured[0]["low"], measured[0]["high"]) if measured else None
 
-    times = [find(method, "time") for method in (joint, factorised)]
+    times = [find(method, "time") for method in (joint, factorized)]
     if None in times:
         return ""
-    work = [find(method, "multiply-accumulates").value for method in (joint, factorised)]
+    work = [find(method, "multiply-accumulates").value for method in (joint, factorized)]
     if work[0] - work[1] < 0.25:
         judged = "the work predicts nearly the same growth of both here: the saving is a factor, not an exponent"
     elif times[1].high < times[0].low:
-        judged = "the intervals are apart: that factorised attention grows more slowly holds"
+        judged = "the intervals are apart: that factorized attention grows more slowly holds"
     elif times[1].low > times[0].high:
-        judged = "the intervals are apart the other way: that factorised attention grows more slowly does not hold"
+        judged = "the intervals are apart the other way: that factorized attention grows more slowly does not hold"
     else:
-        judged = "the intervals overlap: these sizes do not decide whether factorised attention grows more slowly"
+        judged = "the intervals overlap: these sizes do not decide whether factorized attention grows more slowly"
     return (
         f"Time on {device}, {name}, growth with {axis}: {joint} {times[0]} (work {work[0]:.2f}), "
-        f"{factorised} {times[1]} (work {work[1]:.2f}); {judged}."
+        f"{factorized} {times[1]} (work {work[1]:.2f}); {judged}."
     )
 
 
-def _ratio(rows: list[Row], name: str, joint: str, factorised: str, device: str) -> str:
+def _ratio(rows: list[Row], name: str, joint: str, factorized: str, device: str) -> str:
     found = {
         (row["T"], row["HW"], row["method"]): row
         for row in rows
-        if row["pass"] == name and row["method"] in (joint, factorised) and row["time_us"] is not None
+        if row["pass"] == name and row["method"] in (joint, factorized) and row["time_us"] is not None
     }
-    both = [size for *size, method in found if method == joint and (*size, factorised) in found]
+    both = [size for *size, method in found if method == joint and (*size, factorized) in found]
     if not both:
         return ""
     frames, cells = max(both, key=lambda size: (size[0] + 1) * (size[1] + 1))
-    slow, fast = found[frames, cells, joint], found[frames, cells, factorised]
+    slow, fast = found[frames, cells, joint], found[frames, cells, factorized]
     macs, spent, held = (slow[key] / fast[key] for key in ("macs_counted", "time_us", "peak_bytes"))
     return (
         f"At T={frames}, HW={cells} on {device}, {name}: {joint} does {macs:.1f} times the multiply-accumulates of "
-        f"{factorised}, in {spent:.1f} times its time and {held:.1f} times its memory."
+        f"{factorized}, in {spent:.1f} times its time and {held:.1f} times its memory."
     )

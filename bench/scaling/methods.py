@@ -1,6 +1,6 @@
 """What the scaling benchmark compares: attention over all tokens at once, and over frames and then over positions.
 
-Each method takes q, k and v ``[B, F, S, N, D]`` and returns ``[B, F, S, N, D]``. The factorised ones attend over
+Each method takes q, k and v ``[B, F, S, N, D]`` and returns ``[B, F, S, N, D]``. The factorized ones attend over
 frames first and give the result to attention over positions as its values, with the same queries and keys: the two
 attentions of a block without the projections between them.
 """
@@ -26,8 +26,8 @@ def joint_pairs(frames: int, cells: int) -> int:
     return ((frames + 1) * (cells + 1)) ** 2
 
 
-def factorised_pairs(frames: int, cells: int) -> int:
-    """Query-key pairs of both factorised attentions: ``(HW + 1)(T + 1)**2 + (T + 1)(HW + 1)**2``."""
+def factorized_pairs(frames: int, cells: int) -> int:
+    """Query-key pairs of both factorized attentions: ``(HW + 1)(T + 1)**2 + (T + 1)(HW + 1)**2``."""
     return (cells + 1) * (frames + 1) ** 2 + (frames + 1) * (cells + 1) ** 2
 
 
@@ -62,14 +62,14 @@ def kernel_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return kernels.spatial_attention(*joined).squeeze(1).unflatten(1, q.shape[1:3])
 
 
-def naive_factorised(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def naive_factorized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Over frames, then over positions, every matrix stored."""
     by_position = [x.permute(0, 2, 3, 1, 4) for x in (q, k, v)]
     v = naive_attention(*by_position).permute(0, 3, 1, 2, 4)
     return naive_attention(*(x.transpose(2, 3) for x in (q, k, v))).transpose(2, 3)
 
 
-def kernel_factorised(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def kernel_factorized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same by this project's kernels."""
     return kernels.spatial_attention(q, k, kernels.temporal_attention(q, k, v))
 
@@ -87,7 +87,7 @@ class Method:
         name: in tables and legends.
         attend: what is timed, and counted (bench/training/operator_flops.py).
         pairs: query-key pairs by formula, of (T, HW).
-        factorised: whether it attends over frames and positions apart.
+        factorized: whether it attends over frames and positions apart.
         fused: whether the scores are not stored, so that the way back computes them again.
         needs_gpu: Triton kernels run on a CPU only in the interpreter, which is no measure of time.
     """
@@ -95,7 +95,7 @@ class Method:
     name: str
     attend: Attend
     pairs: Callable[[int, int], int]
-    factorised: bool
+    factorized: bool
     fused: bool
     needs_gpu: bool = False
 
@@ -105,9 +105,9 @@ class Method:
 
 
 METHODS = (
-    Method("naive joint", naive_joint, joint_pairs, factorised=False, fused=False),
-    Method("SDPA joint", fused_joint, joint_pairs, factorised=False, fused=True),
-    Method("joint flash kernel", kernel_joint, joint_pairs, factorised=False, fused=True, needs_gpu=True),
-    Method("naive factorised", naive_factorised, factorised_pairs, factorised=True, fused=False),
-    Method("factorised kernels", kernel_factorised, factorised_pairs, factorised=True, fused=True, needs_gpu=True),
+    Method("naive joint", naive_joint, joint_pairs, factorized=False, fused=False),
+    Method("SDPA joint", fused_joint, joint_pairs, factorized=False, fused=True),
+    Method("joint flash kernel", kernel_joint, joint_pairs, factorized=False, fused=True, needs_gpu=True),
+    Method("naive factorized", naive_factorized, factorized_pairs, factorized=True, fused=False),
+    Method("factorized kernels", kernel_factorized, factorized_pairs, factorized=True, fused=True, needs_gpu=True),
 )

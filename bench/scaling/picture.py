@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's colours, told apart by every common kind of colour vision; markers say the same once more.
+# Okabe and Ito's colors, told apart by every common kind of color vision; markers say the same once more.
 STYLES = {
     "naive joint": ("#D55E00", "o"),
     "SDPA joint": ("#E69F00", "s"),
     "joint flash kernel": ("#CC79A7", "D"),
-    "naive factorised": ("#0072B2", "^"),
-    "factorised kernels": ("#009E73", "v"),
+    "naive factorized": ("#0072B2", "^"),
+    "factorized kernels": ("#009E73", "v"),
 }
 
 
@@ -37,13 +37,13 @@ def draw(rows: list[dict[str, Any]], device: str, path: Path, which: str = "forw
         points = [row for row in rows if row["axis"] == axis]
         for line, (key, unit, label) in enumerate(quantities):
             chart = axes[line][column]
-            for method, (colour, marker) in STYLES.items():
+            for method, (color, marker) in STYLES.items():
                 there = [
                     (int(r[axis]) + 1, unit * float(r[key])) for r in points if r["method"] == method and _has(r, key)
                 ]
                 if there:
                     chart.plot(
-                        *zip(*sorted(there), strict=True), color=colour, marker=marker, lw=1.8, ms=6, label=method
+                        *zip(*sorted(there), strict=True), color=color, marker=marker, lw=1.8, ms=6, label=method
                     )
             chart.set_xscale("log", base=2)
             chart.set_yscale("log")

@@ -1,4 +1,4 @@
-"""Clips a second, FLOP utilisation and peak memory of a training step: this project against what one would write.
+"""Clips a second, FLOP utilization and peak memory of a training step: this project against what one would write.
 
 Methods, each forward, backward, gradient clipping and AdamW on random clips that are on the device already:
 
@@ -8,7 +8,7 @@ Methods, each forward, backward, gradient clipping and AdamW on random clips tha
 - this project: `istvt.training.step.TrainingStep` of an accelerated `istvt.ISTVT`, as `istvt train` runs it, compiled;
 - this project, CUDA graphs: the same, replayed, as `istvt train --training.execution=cuda_graphs` runs it.
 
-Utilisation counts 3 x 2 x the multiply-accumulates of istvt/model/flops.py a clip (padding not counted, every layer
+Utilization counts 3 x 2 x the multiply-accumulates of istvt/model/flops.py a clip (padding not counted, every layer
 over the whole grid), over the device's peak; "needed" counts only what the logit needs, without what
 the last block leaves out. Real sizes need a GPU; on a CPU the preset `small` runs as a check that all of it works.
 """
@@ -40,8 +40,8 @@ BROKEN = f"{NOT_MEASURED}: an earlier error broke the GPU's context"
 _CASE = tuple(map(Column, ("preset", "attention", "precision", "method")))
 COLUMNS = (
     *_CASE, Column("clips/s", "clips_per_second"), Column("step ms", "step_ms"), Column("TFLOP/s", "useful_tflops"),
-    Column("MFU", "utilisation_data_sheet", ".1%"), Column("MFU needed", "needed_data_sheet", ".1%"),
-    Column("of measured peak", "utilisation_measured_peak", ".1%"), Column("peak GB", "peak_bytes", unit=1e9),
+    Column("MFU", "utilization_data_sheet", ".1%"), Column("MFU needed", "needed_data_sheet", ".1%"),
+    Column("of measured peak", "utilization_measured_peak", ".1%"), Column("peak GB", "peak_bytes", unit=1e9),
     Column("reserved GB", "reserved_bytes", unit=1e9), Column("note"),
 )  # fmt: skip
 FAMILY_COLUMNS = (

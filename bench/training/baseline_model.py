@@ -62,7 +62,7 @@ class _Temporal(_Baseline):
         super().__init__(dim, heads, head_dim, attention)
         self.self_subtract = self_subtract
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm, query_rows: int | None = None, tape: None = None) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.LayerNorm, query_rows: int | None = None, capture: None = None) -> Tensor:
         x = norm(x)
         difference = torch.cat([x[:, :2], x[:, 2:] - x[:, 1:-1]], 1) if self.self_subtract else x
         weight_qk, weight_v = self.qkv.weight.split([2 * self.heads * self.head_dim, self.heads * self.head_dim])
@@ -75,7 +75,7 @@ class _Temporal(_Baseline):
 
 
 class _Spatial(_Baseline):
-    def forward(self, x: Tensor, queries: int | None = None, tape: None = None) -> Tensor:
+    def forward(self, x: Tensor, queries: int | None = None, capture: None = None) -> Tensor:
         # [B, F, S, N, D] -> [B * F, N, S, D]
         q, k, v = (self.heads_of(t).flatten(0, 1).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
         out = self.attend(q, k, v).transpose(1, 2).unflatten(0, x.shape[:2])

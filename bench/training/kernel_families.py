@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 # The first that matches counts. Names are those of CUDA kernels on a GPU and of operators on a CPU.
 FAMILIES = (
     # What torch.compile fused is named after the operators in it; its templates are products.
-    ("compiled batch normalisation and pooling", r"^triton_(?!tem_)\w*(batch_norm|max_pool)"),
+    ("compiled batch normalization and pooling", r"^triton_(?!tem_)\w*(batch_norm|max_pool)"),
     ("compiled pointwise and reduction", r"^triton_(?!tem_)"),
     ("temporal attention", r"\b(exact|matrix)_(forward|backward)"),
     ("spatial attention", r"spatial_(forward|backward)"),
@@ -25,7 +25,7 @@ FAMILIES = (
     ("softmax", r"softmax"),
     ("convolution", r"conv|cudnn|fprop|dgrad|wgrad|winograd|im2col|nchwToNhwc|nhwcToNchw"),
     ("matrix product", r"gemm|gemv|nvjet|cutlass|cublas|splitK|(?<![a-z])(?:add|b)?mm(?![a-z])|aten::linear|matmul"),
-    ("normalisation", r"layer_?norm|batch_?norm|GammaBeta|\bbn_|_bn_"),
+    ("normalization", r"layer_?norm|batch_?norm|GammaBeta|\bbn_|_bn_"),
     ("pooling", r"pool"),
     ("optimizer", r"adam|multi_tensor|foreach|sgd|lpnorm"),
     ("copy and cast", r"memcpy|memset|copy|CatArray|cat_|aten::(cat|clone|contiguous|fill_|zero_|pad|to\b)|transpose"),

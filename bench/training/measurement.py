@@ -44,10 +44,10 @@ def measure(case: Case, batch_size: int, execution: str, seconds: float, peaks: 
         row["peak_bytes"], row["reserved_bytes"] = memory.allocated(), memory.reserved()
     rate = batch_size / per_step
     row |= {"step_ms": 1e3 * per_step, "clips_per_second": rate, "useful_tflops": rate * row["flops_per_clip"] / 1e12}
-    for name, key in (("utilisation_data_sheet", "data_sheet"), ("utilisation_measured_peak", "measured")):
+    for name, key in (("utilization_data_sheet", "data_sheet"), ("utilization_measured_peak", "measured")):
         if peak := peaks.get((key, case.precision)):
             row[name] = rate * row["flops_per_clip"] / peak
-            row[name.replace("utilisation", "needed")] = rate * row["needed_flops_per_clip"] / peak
+            row[name.replace("utilization", "needed")] = rate * row["needed_flops_per_clip"] / peak
     try:
         row["families"] = profile_steps(step, trace=trace)
     except Exception as error:  # the step is measured all the same
@@ -78,8 +78,8 @@ def empty_row(case: Case, batch_size: int, note: str = "") -> Row:
     return {
         "preset": case.preset, "attention": case.attention, "precision": case.precision, "method": case.method,
         "batch": batch_size, "step_ms": None, "clips_per_second": None, "useful_tflops": None,
-        "utilisation_data_sheet": None, "needed_data_sheet": None,
-        "utilisation_measured_peak": None, "needed_measured_peak": None, "peak_bytes": None,
+        "utilization_data_sheet": None, "needed_data_sheet": None,
+        "utilization_measured_peak": None, "needed_measured_peak": None, "peak_bytes": None,
         "reserved_bytes": None,
         "flops_per_clip": useful_flops(case.config), "needed_flops_per_clip": needed_flops(case.config),
         "first_steps_s": None, "note": note,

@@ -47,7 +47,7 @@ class ClipLoader:
     out: processes that meet in every step have to count the batches.
 
     Attributes:
-        decoder: ``"pyav"`` or ``"dali"``, whichever decodes: their colours differ by some grey levels, so that it
+        decoder: ``"pyav"`` or ``"dali"``, whichever decodes: their colors differ by some gray levels, so that it
             belongs into a checkpoint.
         skipped: ``(clip, reason)`` for the clips that the latest epoch has had to leave out so far.
     """
@@ -124,7 +124,7 @@ class ClipLoader:
         return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
 
     def _load(self, positions: range, epoch: int) -> list[Loaded]:
-        """Reads neighbouring clips of one video; in a worker thread. What cannot be read gives the reason instead."""
+        """Reads neighboring clips of one video; in a worker thread. What cannot be read gives the reason instead."""
         clips = [self.clips[i] for i in positions]
         draws = [self._draw(clip, epoch) for clip in clips]
         if self.decoder == "dali":
@@ -209,7 +209,7 @@ def _first_line(error: RuntimeError) -> str:
 
 
 def _same_video(clips: Sequence[Clip], largest: int) -> Iterator[range]:
-    """Positions of the clips, in groups of neighbours from one video: its frames are decoded only once for them."""
+    """Positions of the clips, in groups of neighbors from one video: its frames are decoded only once for them."""
     start = 0
     for _, group in groupby(clips, key=lambda clip: clip.video.path):
         stop = start + sum(1 for _ in group)

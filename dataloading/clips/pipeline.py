@@ -156,7 +156,7 @@ def _define(batch_size: int, image_size: int, device_id: int | None, decode: boo
                 video = video.gpu()
         start = fn.external_source(name="roi_start", dtype=types.FLOAT, ndim=1)
         end = fn.external_source(name="roi_end", dtype=types.FLOAT, ndim=1)
-        # float: rounding to grey levels would add noise to differences of nearly equal frames.
+        # float: rounding to gray levels would add noise to differences of nearly equal frames.
         video = fn.resize(video, roi_start=start, roi_end=end, size=[image_size, image_size], dtype=types.FLOAT)
         mirror = 0
         if augment:

@@ -1,6 +1,6 @@
 """Which of several faces in a fake is the manipulated one, where a mask video shows it.
 
-Without this a fake with several people may be cropped around a real face and still be labelled fake, a known defect of
+Without this a fake with several people may be cropped around a real face and still be labeled fake, a known defect of
 benchmarks on DeepFakeDetection.
 """
 
@@ -13,7 +13,7 @@ from dataloading.faces.detectors.detector import Detection
 from dataloading.video.decode import iterate_frames
 from dataloading.video.probe import probe
 
-MASKED = 64  # grey levels; a mask is black and white but for what compression does to it
+MASKED = 64  # gray levels; a mask is black and white but for what compression does to it
 
 Looks = list[tuple[int, Sequence[Detection]]]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from dataloading.faces.detectors.detector import Detection, overlap
 
-LINKED = 0.2  # intersection over union of the same face in two neighbouring frames that were looked at
+LINKED = 0.2  # intersection over union of the same face in two neighboring frames that were looked at
 LONGEST_GAP = 10  # frames that were looked at without finding the face before it counts as gone
 LEAST_SHARE = 0.1  # of the frames looked at; a face found less often is taken for a false one
 
@@ -18,7 +18,7 @@ class FaceTrack:
 
     Attributes:
         frames: int64 [K], ascending: the frames in which it was found.
-        centers: float64 [K, 2], x, y of the nose tip (or the centre of the box), made steady.
+        centers: float64 [K, 2], x, y of the nose tip (or the center of the box), made steady.
         sizes: float64 [K], the larger of height and width, made steady.
     """
 
@@ -94,13 +94,13 @@ def _extend(links: list[_Link], look: int, frame: int, faces: Sequence[Detection
 def _steady(values: np.ndarray) -> np.ndarray:
     """Removes single outliers (median of three) and jitter (mean of three); the ends are repeated.
 
-    Wider windows lag behind a head that moves fast: on carphone_pristine.mp4 a median of five puts the centre of a
+    Wider windows lag behind a head that moves fast: on carphone_pristine.mp4 a median of five puts the center of a
     clip's box up to 11 % of its side from the nose, this one 6.5 %; without both it is 5 %, with 2.4 times the jitter.
     """
     return _windows(np.median(_windows(values), axis=0)).mean(axis=0)
 
 
 def _windows(values: np.ndarray) -> np.ndarray:
-    """Each value with its two neighbours, [3, ...]."""
+    """Each value with its two neighbors, [3, ...]."""
     at = np.arange(len(values))
     return np.stack([values[np.clip(at + shift, 0, len(values) - 1)] for shift in (-1, 0, 1)])

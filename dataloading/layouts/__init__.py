@@ -16,25 +16,25 @@ __all__ = ["LAYOUTS", "format_summary", "read_dataset"]
 @dataclass(frozen=True, slots=True)
 class _Layout:
     expected: str
-    recognise: Callable[[Path], bool]
+    recognize: Callable[[Path], bool]
     read: Callable[[Path, str, Path | None], Dataset]
 
 
 # In the order in which they are tried: the ones with the most telling names first.
 _LAYOUTS = {
-    deeper_forensics.NAME: _Layout(deeper_forensics.EXPECTED, deeper_forensics.recognise, deeper_forensics.read),
+    deeper_forensics.NAME: _Layout(deeper_forensics.EXPECTED, deeper_forensics.recognize, deeper_forensics.read),
     faceforensics.NAME: _Layout(
         faceforensics.EXPECTED,
-        faceforensics.recognise,
+        faceforensics.recognize,
         lambda root, compression, _: faceforensics.read(root, compression),
     ),
-    celeb_df.NAME: _Layout(celeb_df.EXPECTED, celeb_df.recognise, lambda root, *_: celeb_df.read(root)),
+    celeb_df.NAME: _Layout(celeb_df.EXPECTED, celeb_df.recognize, lambda root, *_: celeb_df.read(root)),
     faceforensics.KAGGLE_NAME: _Layout(
-        faceforensics.KAGGLE_EXPECTED, faceforensics.recognise_kaggle, lambda root, *_: faceforensics.read_kaggle(root)
+        faceforensics.KAGGLE_EXPECTED, faceforensics.recognize_kaggle, lambda root, *_: faceforensics.read_kaggle(root)
     ),
-    dfdc_preview.NAME: _Layout(dfdc_preview.EXPECTED, dfdc_preview.recognise, lambda root, *_: dfdc_preview.read(root)),
-    plain.NAME: _Layout(plain.EXPECTED, plain.recognise, lambda root, *_: plain.read(root)),
-    dfdc.NAME: _Layout(dfdc.EXPECTED, dfdc.recognise, lambda root, *_: dfdc.read(root)),
+    dfdc_preview.NAME: _Layout(dfdc_preview.EXPECTED, dfdc_preview.recognize, lambda root, *_: dfdc_preview.read(root)),
+    plain.NAME: _Layout(plain.EXPECTED, plain.recognize, lambda root, *_: plain.read(root)),
+    dfdc.NAME: _Layout(dfdc.EXPECTED, dfdc.recognize, lambda root, *_: dfdc.read(root)),
 }
 LAYOUTS = tuple(_LAYOUTS)
 
@@ -48,8 +48,8 @@ def read_dataset(
     one is made by identity (by file name where nobody is named) and `Dataset.notes` says so.
 
     Args:
-        root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognised.
-        layout: One of `LAYOUTS`, or ``"auto"`` to recognise it by its names.
+        root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognized.
+        layout: One of `LAYOUTS`, or ``"auto"`` to recognize it by its names.
         compression: For FaceForensics++: ``raw`` (or ``c0``), ``c23`` or ``c40``.
         originals: For DeeperForensics: the FaceForensics++ root with its real videos, unless that lies beside it.
 
@@ -61,7 +61,7 @@ def read_dataset(
         raise InputError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}.")
     require_directory(root)
     if layout == "auto":
-        root, layout = _recognise(root)
+        root, layout = _recognize(root)
     if originals is not None and layout != "deeper-forensics":
         raise InputError(f"originals is {originals}, but {root} is read as {layout}; only deeper-forensics takes it.")
     return _LAYOUTS[layout].read(root, compression, Path(originals) if originals is not None else None)
@@ -74,10 +74,10 @@ def require_directory(root: Path) -> None:
         raise InputError(f"{root} {problem}; expected the directory of a data set.")
 
 
-def _recognise(root: Path) -> tuple[Path, str]:
+def _recognize(root: Path) -> tuple[Path, str]:
     inside = directories(root)
     name = _layout_of(root)
-    # DFDC is recognised by lists up to three levels down, so that it would swallow the data sets beside it.
+    # DFDC is recognized by lists up to three levels down, so that it would swallow the data sets beside it.
     if name is not None and not (name == dfdc.NAME and any(_layout_of(p) not in (None, name) for p in inside)):
         return root, name
     sets = [place.name for place in inside if _layout_of(place)]
@@ -92,4 +92,4 @@ def _recognise(root: Path) -> tuple[Path, str]:
 
 
 def _layout_of(place: Path) -> str | None:
-    return next((name for name, layout in _LAYOUTS.items() if layout.recognise(place)), None)
+    return next((name for name, layout in _LAYOUTS.items() if layout.recognize(place)), None)

@@ -1,4 +1,4 @@
-"""From the files that a layout recognised to a `Dataset`: splits where there are none, names, sources."""
+"""From the files that a layout recognized to a `Dataset`: splits where there are none, names, sources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from dataloading.layouts.identity_split import STRADDLES, split_by_identity
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A video file that a layout recognised.
+    """A video file that a layout recognized.
 
     Attributes:
         path: The file.

@@ -30,7 +30,7 @@ _REAL_NAME = re.compile(r"(?P<target>id\d+)_(?P<number>\d+)")
 _FAKE_NAME = re.compile(r"(?P<target>id\d+)_(?P<source>id\d+)_(?P<number>\d+)")
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether a directory looks like Celeb-DF."""
     return any(child_directory(root, name) for name in ("celeb-synthesis", "celeb-real"))
 

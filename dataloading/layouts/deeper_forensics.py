@@ -27,7 +27,7 @@ SOURCE_VIDEO = "video of an actor whose face was used; the real class is FaceFor
 NOT_A_TARGET = "an original that is not the target of a video in the split"
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether a directory looks like DeeperForensics-1.0."""
     return (root / "manipulated_videos").is_dir()
 

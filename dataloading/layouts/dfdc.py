@@ -1,4 +1,4 @@
-"""The Deepfake Detection Challenge (DFDC): training parts, the Kaggle sample, and the labelled test set.
+"""The Deepfake Detection Challenge (DFDC): training parts, the Kaggle sample, and the labeled test set.
 
 ::
 
@@ -30,7 +30,7 @@ BY_ORIGINAL = "original, with which its fakes stay"
 NO_LABEL = "no label (REAL or FAKE) is given"
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether a directory looks like DFDC."""
     return any(files_named(name, root, DEPTH) for name in ("metadata.json", "labels.csv"))
 
@@ -44,7 +44,7 @@ def read(root: Path) -> Dataset:
     left_out: list[LeftOut] = []
     found: list[Candidate] = []
     for labels in files_named("labels.csv", root, DEPTH):
-        found += _labelled_test(labels, left_out)
+        found += _labeled_test(labels, left_out)
     tested = {candidate.path for candidate in found}
     for metadata in files_named("metadata.json", root, DEPTH):
         found += [candidate for candidate in _part(metadata, left_out) if candidate.path not in tested]
@@ -54,7 +54,7 @@ def read(root: Path) -> Dataset:
     rest = [candidate for candidate in found if candidate.split not in ("val", "test")]
     given = {candidate.split for candidate in official}
     if rest and "test" not in given:
-        notes.append(describe("There is no labelled test set, so the split is", THREE_WAY, rest, BY_ORIGINAL))
+        notes.append(describe("There is no labeled test set, so the split is", THREE_WAY, rest, BY_ORIGINAL))
         rest = with_made_split(rest, THREE_WAY, left_out)
     elif rest and "val" not in given:
         notes.append(
@@ -102,7 +102,7 @@ def _candidate(path: Path, label: int, split: str | None, original: object) -> C
     return Candidate(path, FAKE, people, "DFDC", split, original=original_path, people_known=False)
 
 
-def _labelled_test(labels: Path, left_out: list[LeftOut]) -> list[Candidate]:
+def _labeled_test(labels: Path, left_out: list[LeftOut]) -> list[Candidate]:
     directory = labels.parent / "videos"
     directory = directory if directory.is_dir() else labels.parent
     present = {path.name: path for path in directory.iterdir() if is_video(path)}

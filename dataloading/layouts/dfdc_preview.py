@@ -24,7 +24,7 @@ EXPECTED = "dataset.json and the directories method_A/, method_B/ and original_v
 _LABELS = {"real": REAL, "fake": FAKE}
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether a directory looks like the DFDC preview set."""
     return (root / "dataset.json").is_file() and any(_of_this_layout(place.name) for place in directories(root))
 

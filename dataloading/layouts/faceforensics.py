@@ -41,14 +41,14 @@ _ACTOR = re.compile(r"(?P<target>\d+)(_(?P<source>\d+))?__(?P<scene>.+?)(__(?P<i
 _PAIR = re.compile(r"(?P<target>[^_]+)_(?P<source>[^_]+)")
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether a directory looks like the official layout."""
     return (root / "original_sequences").is_dir() or (root / "manipulated_sequences").is_dir()
 
 
-def recognise_kaggle(root: Path) -> bool:
+def recognize_kaggle(root: Path) -> bool:
     """Whether a directory looks like the Kaggle mirror."""
-    return any((root / method).is_dir() for method in METHODS) and not recognise(root)
+    return any((root / method).is_dir() for method in METHODS) and not recognize(root)
 
 
 def read(root: Path, compression: str = "c23") -> Dataset:

@@ -24,7 +24,7 @@ _LABELS = {"real": REAL, "fake": FAKE}
 _SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether a directory has ``real`` or ``fake`` in it, or in its splits."""
     return any(child_directory(place, name) for place in (root, *_split_directories(root).values()) for name in _LABELS)
 

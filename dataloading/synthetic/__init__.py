@@ -2,18 +2,18 @@
 
 Each video shows a procedurally drawn person before a blurred room. Head pose, camera and light drift as slow Gaussian
 processes. Fifteen *latents* govern the inner face and nothing else (a soft oval: what lies outside it does not depend
-on them): mouth, brows, eyelids, gaze, and the strengths of six patterns of light and three of colour on the skin. In
+on them): mouth, brows, eyelids, gaze, and the strengths of six patterns of light and three of color on the skin. In
 a real video each latent is a stationary Gaussian process, N(0, 1) at every frame and correlated over about five
 frames.
 
 - `flicker` takes the latents of its original in a shuffled order that is drawn without looking at them. A frame by
   itself has exactly the distribution of a real frame, and a whole video holds the same inner-face states as its
-  original; neighbouring frames disagree. The trace is purely temporal.
-- `blend` pastes the inner face of another person with a colour mismatch and a seam, moving as smoothly as the
+  original; neighboring frames disagree. The trace is purely temporal.
+- `blend` pastes the inner face of another person with a color mismatch and a seam, moving as smoothly as the
   original. The trace is purely spatial.
 - `both` does both.
 
-Real and fake pass through the same drawing code. All frames are coded as H.264 intra frames whose quantiser does not
+Real and fake pass through the same drawing code. All frames are coded as H.264 intra frames whose quantizer does not
 depend on other frames, so that a frame decodes to the same pixels alone as in its video: the encoder cannot betray
 `flicker`.
 

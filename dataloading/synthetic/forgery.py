@@ -25,7 +25,7 @@ def smooth_process(rng: np.random.Generator, frames: int, dimensions: int, corre
 
 
 def flicker_order(rng: np.random.Generator, frames: int, gap: int = 6) -> np.ndarray:
-    """Draw a random order of `frames` frames in which neighbours were at least `gap` frames apart, int64 `[frames]`.
+    """Draw a random order of `frames` frames in which neighbors were at least `gap` frames apart, int64 `[frames]`.
 
     The gap shrinks to `frames // 4` in short videos, where no such order need exist. The order is drawn without
     looking at the latents, so a frame at any place of it has the same distribution as any frame of the smooth video.

@@ -9,16 +9,16 @@ import numpy as np
 SKIN_TONES = np.float32(
     [(248, 216, 192), (238, 198, 166), (226, 178, 138), (206, 150, 108), (165, 110, 72), (122, 79, 52), (88, 58, 42)]
 )
-HAIR_COLOURS = np.float32(
+HAIR_COLORS = np.float32(
     [(28, 24, 26), (52, 36, 28), (92, 60, 38), (128, 66, 38), (196, 152, 92), (226, 196, 140), (150, 148, 150)]
 )
-EYE_COLOURS = np.float32([(88, 54, 32), (122, 86, 44), (84, 118, 78), (76, 126, 168), (112, 128, 140)])
+EYE_COLORS = np.float32([(88, 54, 32), (122, 86, 44), (84, 118, 78), (76, 126, 168), (112, 128, 140)])
 HAIR_STYLES = ("short", "side_part", "fringe", "long", "bob", "curly", "bun", "bald")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One person. Lengths are fractions of the frame's side, colours are RGB in 0..255, angles are radians."""
+    """One person. Lengths are fractions of the frame's side, colors are RGB in 0..255, angles are radians."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -26,7 +26,7 @@ class Identity:
     lip: np.ndarray
     clothes: np.ndarray
     hair_style: str
-    centre_y: float
+    center_y: float
     half_width: float
     crown: float
     chin: float
@@ -66,11 +66,11 @@ def draw_identity(seed: int, number: int) -> Identity:
     darker = min(int(tone), len(SKIN_TONES) - 2)
     skin = SKIN_TONES[darker] + (tone - darker) * (SKIN_TONES[darker + 1] - SKIN_TONES[darker])
     skin = np.clip(skin * rng.uniform(0.96, 1.04, 3), 40, 255).astype(np.float32)
-    hair_choices = HAIR_COLOURS if tone < 3 else HAIR_COLOURS[[0, 0, 1, 1, 2, 6]]
+    hair_choices = HAIR_COLORS if tone < 3 else HAIR_COLORS[[0, 0, 1, 1, 2, 6]]
     hair = np.clip(
         hair_choices[rng.integers(len(hair_choices))] * between(0.85, 1.15) * rng.uniform(0.96, 1.04, 3), 8, 240
     )
-    eyes = EYE_COLOURS if tone < 3 else EYE_COLOURS[:2]
+    eyes = EYE_COLORS if tone < 3 else EYE_COLORS[:2]
     lip = skin * np.float32((0.88, 0.56, 0.56)) + np.float32((between(0, 24), 0, between(0, 12)))
     hue = between(0, 6)
     clothes = 60 + 150 * np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1) * between(0.3, 0.9)
@@ -82,7 +82,7 @@ def draw_identity(seed: int, number: int) -> Identity:
         lip=np.clip(lip, 30, 235).astype(np.float32),
         clothes=clothes.astype(np.float32),
         hair_style=HAIR_STYLES[rng.integers(len(HAIR_STYLES))],
-        centre_y=between(0.525, 0.545),
+        center_y=between(0.525, 0.545),
         half_width=between(0.275, 0.315),
         crown=between(0.40, 0.43),
         chin=between(0.385, 0.425),

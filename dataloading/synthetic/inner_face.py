@@ -10,15 +10,15 @@ from dataloading.synthetic.portrait import SUBPIXEL_BITS, Portrait, ellipse, fil
 
 EXPRESSION_LATENTS = 6  # mouth opening, mouth width, brow, eyelid, gaze x, gaze y
 LIGHT_PATTERNS = 6
-COLOUR_PATTERNS = 3
-LATENTS = EXPRESSION_LATENTS + LIGHT_PATTERNS + COLOUR_PATTERNS
+COLOR_PATTERNS = 3
+LATENTS = EXPRESSION_LATENTS + LIGHT_PATTERNS + COLOR_PATTERNS
 
-LIGHT_CONTRAST = 15.0  # standard deviation of one pattern at its peak, in grey levels on light skin
-COLOUR_CONTRAST = 9.0
+LIGHT_CONTRAST = 15.0  # standard deviation of one pattern at its peak, in gray levels on light skin
+COLOR_CONTRAST = 9.0
 
 
 def _patterns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth patterns where x and y run over -1..1, float32 `[LIGHT_PATTERNS + COLOUR_PATTERNS, h, w]`."""
+    """Smooth patterns where x and y run over -1..1, float32 `[LIGHT_PATTERNS + COLOR_PATTERNS, h, w]`."""
     pi = np.pi
     waves = [
         np.sin(0.5 * pi * x) * 1.2,
@@ -39,11 +39,11 @@ EYE_ARCH = 1 - np.abs(EYE_T) ** 2.2
 CIRCLE = ellipse(0, 0, 1, 1, 24)
 PUPIL, HIGHLIGHT = (14, 12, 12), (250, 250, 250)
 
-# A light pattern brightens all channels alike; a colour pattern leans to warm, rosy or violet.
-PATTERN_COLOURS = np.concatenate(
+# A light pattern brightens all channels alike; a color pattern leans to warm, rosy or violet.
+PATTERN_COLORS = np.concatenate(
     [
         np.full((LIGHT_PATTERNS, 3), LIGHT_CONTRAST, np.float32),
-        COLOUR_CONTRAST * np.float32([(1.0, 0.0, -1.0), (0.9, -0.5, -0.2), (0.5, -0.3, 0.8)]),
+        COLOR_CONTRAST * np.float32([(1.0, 0.0, -1.0), (0.9, -0.5, -0.2), (0.5, -0.3, 0.8)]),
     ]
 )
 
@@ -60,15 +60,15 @@ class InnerFace:
         """Draw inside `portrait`'s own face or, as a pasted face, in the place of the one that it `covers`."""
         self.who, self.side, self.pasted = portrait.identity, portrait.side, covers is not None
         place = covers or self.who
-        centre_y, half_width, half_height = place.centre_y + 0.055, 0.83 * place.half_width, 0.28
-        self.x0, self.y0 = int((0.5 - half_width) * self.side) - 1, int((centre_y - half_height) * self.side) - 1
+        center_y, half_width, half_height = place.center_y + 0.055, 0.83 * place.half_width, 0.28
+        self.x0, self.y0 = int((0.5 - half_width) * self.side) - 1, int((center_y - half_height) * self.side) - 1
         self.width = 2 * (int(half_width * self.side) + 2)
         self.height = 2 * (int(half_height * self.side) + 2)
-        self.centre = np.array([0.5 * self.side - self.x0, self.who.centre_y * self.side - self.y0])
+        self.center = np.array([0.5 * self.side - self.x0, self.who.center_y * self.side - self.y0])
         self.window = (slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width))
         y, x = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
         x = ((x + self.x0 + 0.5) / self.side - 0.5) / half_width
-        y = ((y + self.y0 + 0.5) / self.side - centre_y) / half_height
+        y = ((y + self.y0 + 0.5) / self.side - center_y) / half_height
         radius = (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** (1 / 2.5)
         ramp = np.clip((1.0 - radius) / 0.16, 0, 1)
         self.mask = (ramp * ramp * (3 - 2 * ramp))[..., None]
@@ -80,7 +80,7 @@ class InnerFace:
         # The patterns are smooth: they are summed at a quarter of the resolution.
         coarse = (self.width // 4, self.height // 4)
         patterns = _patterns(*(cv2.resize(axis, coarse, interpolation=cv2.INTER_AREA) for axis in (x, y)))
-        self.lights = patterns[:, :, :, None] * PATTERN_COLOURS[:, None, None, :] * np.float32(reflectance)
+        self.lights = patterns[:, :, :, None] * PATTERN_COLORS[:, None, None, :] * np.float32(reflectance)
 
     def draw(self, latents: np.ndarray) -> np.ndarray:
         """Draw the window for latents float64 `[LATENTS]`, each N(0, 1); uint8 `[h, w, 3]`, mask not applied."""
@@ -96,18 +96,18 @@ class InnerFace:
         return image
 
     def _pixels(self, points: np.ndarray) -> np.ndarray:
-        """Pixels of the window for points relative to the face's centre, in fractions of the side."""
-        return np.asarray(points) * self.side + self.centre
+        """Pixels of the window for points relative to the face's center, in fractions of the side."""
+        return np.asarray(points) * self.side + self.center
 
     def _line(
-        self, image: np.ndarray, points: np.ndarray, colour: np.ndarray, thickness: float, closed: bool = False
+        self, image: np.ndarray, points: np.ndarray, color: np.ndarray, thickness: float, closed: bool = False
     ) -> None:
         fixed = np.rint(self._pixels(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
         width = max(1, round(thickness * self.side))
-        cv2.polylines(image, [fixed], closed, tuple(map(float, colour)), width, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.polylines(image, [fixed], closed, tuple(map(float, color)), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
-    def _fill(self, image: np.ndarray, points: np.ndarray, colour: np.ndarray) -> None:
-        fill(image, self._pixels(points), tuple(map(float, colour)))
+    def _fill(self, image: np.ndarray, points: np.ndarray, color: np.ndarray) -> None:
+        fill(image, self._pixels(points), tuple(map(float, color)))
 
     def _draw_eyes(self, image: np.ndarray, eyelid: float, gaze_x: float, gaze_y: float) -> None:
         who = self.who
@@ -129,14 +129,14 @@ class InnerFace:
             patch = image[top:bottom, left:right]
             ball = np.full_like(patch, 235)
             cx, cy = side * who.eye_distance + 0.013 * np.tanh(gaze_x), who.eye_y - 0.003 + 0.007 * np.tanh(gaze_y)
-            for dx, dy, size, colour in (
+            for dx, dy, size, color in (
                 (0, 0, radius, who.eye * 0.62),
                 (0, 0, radius * 0.84, who.eye),
                 (0, 0, radius * 0.42, PUPIL),
                 (0.007, -0.008, 0.0055, HIGHLIGHT),
             ):
                 round_shape = self._pixels(size * CIRCLE + (cx + dx, cy + dy)) - (left, top)
-                fill(ball, round_shape, tuple(map(float, colour)))
+                fill(ball, round_shape, tuple(map(float, color)))
             cover = np.zeros(patch.shape[:2], np.uint8)
             fill(cover, almond - (left, top), 255)
             patch[:] = np.rint(patch + (cover[..., None] * np.float32(1 / 255)) * (ball.astype(np.float32) - patch))
@@ -148,13 +148,13 @@ class InnerFace:
     def _draw_brows(self, image: np.ndarray, raised: float) -> None:
         who = self.who
         t = np.linspace(-1, 1, 9)
-        colour = who.hair * 0.8 if who.hair.mean() < 130 else who.hair * 0.55
+        color = who.hair * 0.8 if who.hair.mean() < 130 else who.hair * 0.55
         lift = 0.009 * np.tanh(raised)
         for side in (-1, 1):
             x = side * (who.eye_distance + 0.004) + side * t * who.eye_width * 1.2
             y = who.eye_y - who.brow_height - lift - who.brow_arch * (1 - (t - 0.25) ** 2) + 0.006 * t
             half = who.brow_thickness * (0.95 - 0.45 * np.clip(t, 0, 1)) * np.where(np.abs(t) == 1, 0.5, 1)
-            self._fill(image, np.concatenate([np.stack([x, y - half], 1), np.stack([x, y + half], 1)[::-1]]), colour)
+            self._fill(image, np.concatenate([np.stack([x, y - half], 1), np.stack([x, y + half], 1)[::-1]]), color)
 
     def _draw_nostrils(self, image: np.ndarray) -> None:
         who = self.who
@@ -193,14 +193,14 @@ class InnerFace:
 
     def _draw_glasses(self, image: np.ndarray) -> None:
         who = self.who
-        colour = np.array((38, 34, 36))
+        color = np.array((38, 34, 36))
         for side in (-1, 1):
             rim = ellipse(side * who.eye_distance, who.eye_y + 0.006, who.eye_width * 1.45, 0.062, 32)
-            self._line(image, rim, colour, 0.008, closed=True)
+            self._line(image, rim, color, 0.008, closed=True)
         bridge = who.eye_distance - who.eye_width * 1.45
         self._line(
             image,
             np.array([(-bridge, who.eye_y - 0.004), (0, who.eye_y - 0.012), (bridge, who.eye_y - 0.004)]),
-            colour,
+            color,
             0.008,
         )

@@ -12,10 +12,10 @@ from dataloading.synthetic.identity import Identity
 SUBPIXEL_BITS = 4
 
 
-def fill(image: np.ndarray, points: np.ndarray, colour: float | tuple[float, ...]) -> None:
+def fill(image: np.ndarray, points: np.ndarray, color: float | tuple[float, ...]) -> None:
     """Fill the antialiased polygon `points` (float pixels `[N, 2]`) in place; `image` is uint8."""
     fixed = np.rint(np.asarray(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
-    cv2.fillPoly(image, [fixed], colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.fillPoly(image, [fixed], color, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def ellipse(x: float, y: float, half_width: float, half_height: float, points: int = 48) -> np.ndarray:
@@ -26,7 +26,7 @@ def ellipse(x: float, y: float, half_width: float, half_height: float, points: i
 
 @dataclass(frozen=True)
 class Portrait:
-    """Still layers of one person, `side` pixels square; layers with alpha are uint8 RGBA with colours premultiplied."""
+    """Still layers of one person, `side` pixels square; layers with alpha are uint8 RGBA with colors premultiplied."""
 
     identity: Identity
     side: int
@@ -39,7 +39,7 @@ class Portrait:
 class _Layer:
     def __init__(self, side: int):
         self.side = side
-        self.colour = np.zeros((side, side, 3), np.float32)
+        self.color = np.zeros((side, side, 3), np.float32)
         self.alpha = np.zeros((side, side, 1), np.float32)
 
     def coverage(self, *shapes: np.ndarray, blur: float = 0.0) -> np.ndarray:
@@ -51,12 +51,12 @@ class _Layer:
             image = cv2.GaussianBlur(image, (0, 0), blur * self.side)
         return image[..., None].astype(np.float32) / 255
 
-    def paint(self, coverage: np.ndarray, colour: np.ndarray) -> None:
-        self.colour = self.colour * (1 - coverage) + coverage * colour
+    def paint(self, coverage: np.ndarray, color: np.ndarray) -> None:
+        self.color = self.color * (1 - coverage) + coverage * color
         self.alpha = self.alpha * (1 - coverage) + coverage
 
     def finish(self) -> np.ndarray:
-        return np.rint(np.clip(np.concatenate([self.colour, 255 * self.alpha], axis=2), 0, 255)).astype(np.uint8)
+        return np.rint(np.clip(np.concatenate([self.color, 255 * self.alpha], axis=2), 0, 255)).astype(np.uint8)
 
 
 def smooth_noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
@@ -73,13 +73,13 @@ def head_outline(who: Identity, grow: float = 0.0) -> np.ndarray:
     half_width = (who.half_width + grow) * (1 - who.jaw * down**1.6)
     height = np.where(sine > 0, who.chin, who.crown) + grow
     wide = np.sign(cosine) * np.abs(cosine) ** 0.92
-    return np.stack([0.5 + half_width * wide, who.centre_y + height * np.sign(sine) * np.abs(sine) ** 0.96], axis=1)
+    return np.stack([0.5 + half_width * wide, who.center_y + height * np.sign(sine) * np.abs(sine) ** 0.96], axis=1)
 
 
 def _skin(who: Identity, side: int) -> np.ndarray:
     rng = np.random.default_rng(who.texture_seed)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    x, y = (x - 0.5) / who.half_width, (y - who.centre_y) / who.chin
+    x, y = (x - 0.5) / who.half_width, (y - who.center_y) / who.chin
     edge = np.clip(x**2 * 0.9 + y**2 * 0.8, 0, 1.4)
     light = 1.06 - 0.24 * edge**1.5 - 0.05 * y
     light += 0.018 * smooth_noise(rng, side, 9) + 0.012 * smooth_noise(rng, side, 34)
@@ -123,7 +123,7 @@ def _strands(who: Identity, side: int) -> np.ndarray:
 
 
 def _hair_behind(who: Identity, layer: _Layer) -> np.ndarray | None:
-    top = who.centre_y - who.crown
+    top = who.center_y - who.crown
     if who.hair_style == "long":
         return layer.coverage(
             ellipse(0.5, top + 0.33, who.half_width + 0.075, 0.37),
@@ -143,7 +143,7 @@ def _hair_behind(who: Identity, layer: _Layer) -> np.ndarray | None:
         curls = [
             ellipse(
                 0.5 + (who.half_width + 0.02) * np.cos(a),
-                who.centre_y - 0.04 + (who.crown - 0.03) * np.sin(a),
+                who.center_y - 0.04 + (who.crown - 0.03) * np.sin(a),
                 0.075,
                 0.075,
             )
@@ -167,7 +167,7 @@ def _hair_in_front(who: Identity, layer: _Layer) -> np.ndarray | None:
     side = layer.side
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     across = (x - 0.5) / who.half_width
-    line = who.centre_y - who.hairline
+    line = who.center_y - who.hairline
     if who.hair_style == "fringe":
         curve = line + 0.10 + 0.012 * np.cos(across * 40) - 0.02 * across**2
     elif who.hair_style == "bob":
@@ -190,9 +190,9 @@ def _head(who: Identity, skin: np.ndarray, strands: np.ndarray) -> np.ndarray:
     behind = _hair_behind(who, layer)
     if behind is not None:
         layer.paint(behind, strands * 0.72)
-    ears = [ellipse(0.5 + s * (who.half_width + 0.004), who.centre_y + 0.01, 0.030, 0.062) for s in (-1, 1)]
+    ears = [ellipse(0.5 + s * (who.half_width + 0.004), who.center_y + 0.01, 0.030, 0.062) for s in (-1, 1)]
     layer.paint(layer.coverage(*ears), who.skin * 0.86)
-    inner = [ellipse(0.5 + s * (who.half_width + 0.012), who.centre_y + 0.01, 0.013, 0.036) for s in (-1, 1)]
+    inner = [ellipse(0.5 + s * (who.half_width + 0.012), who.center_y + 0.01, 0.013, 0.036) for s in (-1, 1)]
     layer.paint(layer.coverage(*inner, blur=0.004), who.skin * 0.70)
     layer.paint(layer.coverage(head_outline(who)), skin)
     return layer.finish()
@@ -208,7 +208,7 @@ def _hair(who: Identity, strands: np.ndarray) -> np.ndarray:
 
 def _body(who: Identity, side: int) -> np.ndarray:
     layer = _Layer(side)
-    chin = who.centre_y + who.chin
+    chin = who.center_y + who.chin
     neck = np.array([(0.5 - 0.15, chin - 0.16), (0.5 + 0.15, chin - 0.16), (0.5 + 0.17, 1.2), (0.5 - 0.17, 1.2)])
     layer.paint(layer.coverage(neck), who.skin * 0.78)
     layer.paint(layer.coverage(ellipse(0.5, chin - 0.03, 0.17, 0.07), blur=0.015) * layer.alpha, who.skin * 0.58)
@@ -226,15 +226,15 @@ def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
     image = base.astype(np.float32) + (slope[0] * (x - 0.5) + slope[1] * (y - 0.5))[..., None].astype(np.float32)
     shapes = np.clip(image, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(3, 8)):
-        colour = tuple(float(v) for v in np.clip(base + rng.uniform(-45, 45) + rng.uniform(-25, 25, 3), 0, 255))
+        color = tuple(float(v) for v in np.clip(base + rng.uniform(-45, 45) + rng.uniform(-25, 25, 3), 0, 255))
         cx, cy, w, h = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.4)
         if rng.random() < 0.5:
-            fill(shapes, ellipse(cx, cy, w, w) * side, colour)
+            fill(shapes, ellipse(cx, cy, w, w) * side, color)
         else:
             fill(
                 shapes,
                 np.array([(cx - w, cy - h), (cx + w, cy - h), (cx + w, cy + h), (cx - w, cy + h)]) * side,
-                colour,
+                color,
             )
     blurred = cv2.GaussianBlur(shapes, (0, 0), side * float(rng.uniform(0.008, 0.035)))
     textured = blurred + (3 * smooth_noise(rng, side, 40))[..., None]

@@ -36,7 +36,7 @@ POSE = {  # standard deviations: fractions of the side, radians, relative change
     "light_y": 0.05,
 }
 SEAM_SHADE = 0.25
-SENSOR_NOISE = 1.2  # grey levels
+SENSOR_NOISE = 1.2  # gray levels
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _generator(plan: VideoPlan, use: str, variant: int = 0) -> np.random.Generat
     return np.random.default_rng((plan.seed, plan.video, 10 + streams.index(use), variant))
 
 
-def _colour_mismatch(plan: VideoPlan) -> np.ndarray:
+def _color_mismatch(plan: VideoPlan) -> np.ndarray:
     """Gains of the three channels of a pasted face: visibly lighter or darker, and of another tint."""
     rng = _generator(plan, "mismatch", plan.source_video)
     lighter = rng.choice((-1, 1)) * rng.uniform(0.17, 0.26)
@@ -94,7 +94,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     who = portrait.identity
     if plan.manipulation in ("blend", "both"):
         source = _portrait(plan.seed, plan.source, side)
-        inner, gain = InnerFace(source, covers=who), _colour_mismatch(plan)
+        inner, gain = InnerFace(source, covers=who), _color_mismatch(plan)
     else:
         inner, gain = InnerFace(portrait), np.ones(3, np.float32)
     latents = smooth_process(_generator(plan, "latents"), plan.frames, LATENTS, LATENT_CORRELATION_FRAMES)
@@ -117,7 +117,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         move = {name: deviation * pose[frame, k] for k, (name, deviation) in enumerate(POSE.items())}
         drawn = cv2.multiply(inner.draw(latents[frame]), weight, dtype=cv2.CV_32F)
         face[:] = cv2.add(drawn, constant, dtype=cv2.CV_8U)
-        matrix = _head_matrix(move, who.centre_y + who.chin)
+        matrix = _head_matrix(move, who.center_y + who.chin)
         picture = _shifted(background, move["camera_x"], move["camera_y"]).astype(np.float32)
         picture = _over(picture, _shifted(body, 0.4 * move["shift_x"], 0.3 * move["shift_y"]))
         picture = _over(picture, _small(_warped(head, matrix), plan.size))
@@ -129,7 +129,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _face_terms(portrait: Portrait, inner: InnerFace, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Constant and weight (float32 `[h, w, 3]`) of the face window, `constant + weight * drawn`, and the drawn region.
 
-    A person's own face shows through its soft mask. A pasted one keeps its own skin around that mask, has its colours
+    A person's own face shows through its soft mask. A pasted one keeps its own skin around that mask, has its colors
     multiplied by `gain`, and ends at a cut along which it is shaded.
     """
     still = portrait.head[inner.window][..., :3].astype(np.float32)
@@ -157,7 +157,7 @@ def _shifted(image: np.ndarray, x: float, y: float) -> np.ndarray:
 
 
 def _warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply an affine map whose offset is in fractions of the side; pixel centres lie at halves."""
+    """Apply an affine map whose offset is in fractions of the side; pixel centers lie at halves."""
     side = len(image)
     turn = matrix[:, :2]
     offset = matrix[:, 2] * side + turn @ (0.5, 0.5) - 0.5

@@ -77,7 +77,7 @@ def open_video(path: Path) -> "av.container.InputContainer":
     except (av.FFmpegError, OSError) as error:
         if _is_mp4(path):
             raise InputError(f"{path} is cut short or was never finished: its index (moov) is missing.") from error
-        raise InputError(f"{path} is not a video: no known video format was recognised in it.") from error
+        raise InputError(f"{path} is not a video: no known video format was recognized in it.") from error
     # FFmpeg also "plays" text and single pictures.
     if container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe"):
         kind = "text" if container.format.name == "tty" else "a picture"

@@ -14,7 +14,7 @@ def starting(console: Console) -> contextlib.AbstractContextManager[Any]:
     return console.status("starting") if console.is_terminal else contextlib.nullcontext()
 
 
-def say_doubts(sentences: Sequence[str], console: Console) -> None:
+def print_warnings(sentences: Sequence[str], console: Console) -> None:
     """What a person should know before relying on a verdict."""
     for sentence in sentences:
         console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)

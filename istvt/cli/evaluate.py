@@ -44,7 +44,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--fill",
         type=Fill | None,
         default=None,
-        help="with --explain: what stands where pixels were removed, surroundings if not given; grey can look forged",
+        help="with --explain: what stands where pixels were removed, surroundings if not given; gray can look forged",
     )
     add_device(parser)
     parser.add_class_arguments(DataSettings, "data", skip={"train_clips"})

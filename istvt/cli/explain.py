@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError
-from istvt.cli.console import say_doubts, starting
+from istvt.cli.console import print_warnings, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 from istvt.cli.progress import progress_bar
 from istvt.config import ISTVTConfig
@@ -52,7 +52,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--normalization",
         choices=NORMALIZATIONS,
         default="clip",
-        help="the colours reach from the coldest to the hottest cell of the whole clip, or of each frame by itself",
+        help="the colors reach from the coldest to the hottest cell of the whole clip, or of each frame by itself",
     )
     parser.add_argument("--clips", type=int, default=3, help="clips explained: those that carry the verdict")
     add_finding(parser)
@@ -96,7 +96,7 @@ def run(options: Namespace, console: Console) -> int:
     score = explanation.score
     verdict = f"{score.verdict}, probability of fake {score.probability:.1%}: {options.video}"
     console.print(verdict, markup=False, highlight=False, soft_wrap=True)
-    say_doubts(explanation.notes, console)
+    print_warnings(explanation.notes, console)
     explained, scored = len(explanation.clips), len(score.clip_probabilities)
     if explained < options.clips:
         console.print(

@@ -15,7 +15,7 @@ from istvt.config import PRESETS, ISTVTConfig
 def add_dataset(parser: ArgumentParser) -> None:
     """A data set as it lies on the disk."""
     parser.add_argument("dataset", type=Path, help="root of the data set")
-    parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognises it")
+    parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognizes it")
     parser.add_argument("--compression", type=str, default="c23", help="FaceForensics++ compression: raw, c23, c40")
     parser.add_argument(
         "--originals", type=Path | None, default=None, help="DeeperForensics: root with the real videos"

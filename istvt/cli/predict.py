@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
-from istvt.cli.console import counted, say_doubts, starting
+from istvt.cli.console import counted, print_warnings, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 from istvt.cli.progress import progress_bar
 from istvt.config import ISTVTConfig
@@ -63,7 +63,7 @@ def run(options: Namespace, console: Console) -> int:
         def advance(prediction: Any) -> None:
             nonlocal done
             if not done:  # what makes every verdict doubtful is said before hours of them, not after
-                say_doubts(prediction.notes, console)
+                print_warnings(prediction.notes, console)
             done += 1
             update(done, len(files))
 
@@ -104,7 +104,7 @@ def run(options: Namespace, console: Console) -> int:
                 highlight=False,
             )
             if prediction.remark:
-                say_doubts([f"      {prediction.remark}"], console)
+                print_warnings([f"      {prediction.remark}"], console)
     for prediction in failed:
         console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
     if len(predictions) > 1:

@@ -27,7 +27,7 @@ def run(options: Namespace, console: Console) -> int:
     """Write a synthetic set in the shape of FaceForensics++: H.264 videos of drawn, moving faces, and three forgeries.
 
     blend: another face blended in (a spatial trace). flicker: each frame is as plausible as a real one but does not
-    agree with its neighbours (a purely temporal trace). both: both. It is for demonstration and tests: it says nothing
+    agree with its neighbors (a purely temporal trace). both: both. It is for demonstration and tests: it says nothing
     about accuracy on real forgeries."""
     from dataloading.synthetic import synthesize
 

@@ -31,10 +31,10 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     z = normal_quantile(confidence)
     proportion = successes / trials
     denominator = 1 + z * z / trials
-    centre = (proportion + z * z / (2 * trials)) / denominator
+    center = (proportion + z * z / (2 * trials)) / denominator
     half_width = z * sqrt(proportion * (1 - proportion) / trials + z * z / (4 * trials * trials)) / denominator
-    low = 0.0 if successes == 0 else max(0.0, centre - half_width)
-    high = 1.0 if successes == trials else min(1.0, centre + half_width)
+    low = 0.0 if successes == 0 else max(0.0, center - half_width)
+    high = 1.0 if successes == trials else min(1.0, center + half_width)
     return low, high
 
 

@@ -44,7 +44,7 @@ def evaluate(
     bootstrap says nothing: an AUC then has Newcombe's interval, any other figure has none and says so.
 
     Args:
-        scores: of labelled videos, each once.
+        scores: of labeled videos, each once.
         threshold: a video is called fake where its probability is above this, 0 to 1.
         bootstrap: number of resamples.
         seed: of the bootstrap.

@@ -88,7 +88,7 @@ class Ranking:
 
 
 def without_collinear_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop the points of a polyline that lie on the straight line between their neighbours."""
+    """Drop the points of a polyline that lie on the straight line between their neighbors."""
     if len(x) < 3:
         return x, y
     run, rise = np.diff(x), np.diff(y)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dataloading.errors import InputError
 from istvt.evaluation_mode import in_evaluation_mode
-from istvt.explain.lrp import RelevancePass
+from istvt.explain.lrp import LRPBackward
 from istvt.explain.rollout import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
 from istvt.explanation_settings import (
     CLAMPS,
@@ -137,7 +137,7 @@ def _explanation(model: ISTVT, tokens: Tensor, target: str, settings: Settings, 
     if tokens.device.type == "cuda":
         chunk = max(chunk, tokens.shape[:3].numel() // GPU_CHUNKS)
     with torch.autocast(tokens.device.type, enabled=False):
-        logits, signal = RelevancePass(model, settings, sign, dtype, recorder, chunk).run(tokens.to(dtype))
+        logits, signal = LRPBackward(model, settings, sign, dtype, recorder, chunk).run(tokens.to(dtype))
         maps = recorder.heatmaps()
     return Explanation(
         logits=logits,

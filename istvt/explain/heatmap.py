@@ -1,7 +1,7 @@
-"""From relevance on the feature grid to colours on a picture.
+"""From relevance on the feature grid to colors on a picture.
 
-The colour map is inferno: its lightness rises evenly, so hot stays brighter than cold in greyscale and for every kind
-of colour blindness. The picture under it is greyed and dimmed, so that a bright or red face is not taken for heat.
+The color map is inferno: its lightness rises evenly, so hot stays brighter than cold in grayscale and for every kind
+of color blindness. The picture under it is grayed and dimmed, so that a bright or red face is not taken for heat.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from istvt.explanation_settings import NORMALIZATIONS, Normalization
 Box = tuple[float, float, float, float]
 
 COLOR_MAP = "inferno"
-_DIM = 0.65  # of the greyed picture: less than the slope of the colours' lightness, so that more heat is never darker
+_DIM = 0.65  # of the grayed picture: less than the slope of the colors' lightness, so that more heat is never darker
 
 
 def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
@@ -46,12 +46,12 @@ def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
 
 
 def upscale(heat: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, cell centres to cell centres: [H, W] -> float32 [height, width]."""
+    """Bilinear, cell centers to cell centers: [H, W] -> float32 [height, width]."""
     return cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def colorize(heat: np.ndarray) -> np.ndarray:
-    """Heat in 0..1 as colours: [...] -> uint8 [..., 3] RGB."""
+    """Heat in 0..1 as colors: [...] -> uint8 [..., 3] RGB."""
     return _color_table()[np.clip(np.rint(np.asarray(heat) * 255), 0, 255).astype(np.uint8)]
 
 
@@ -69,8 +69,8 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     if heat.shape != (height, width):
         heat = upscale(heat, height, width)
     heat = np.clip(heat, 0, 1)
-    grey = _DIM * (1 - heat) * cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return np.clip(np.rint(grey[..., None] + colorize(heat)), 0, 255).astype(np.uint8)
+    gray = _DIM * (1 - heat) * cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return np.clip(np.rint(gray[..., None] + colorize(heat)), 0, 255).astype(np.uint8)
 
 
 def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
@@ -107,7 +107,7 @@ def crop(frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int =
     height, width = (size, size) if isinstance(size, int) else size
     x0, y0, x1, y1 = box
     scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
-    # Pixel centres: output i is at (i + 1/2) * scale + x0 - 1/2. Where it shrinks, average first.
+    # Pixel centers: output i is at (i + 1/2) * scale + x0 - 1/2. Where it shrinks, average first.
     blurred = frame
     if max(scale_x, scale_y) > 1:
         blurred = cv2.GaussianBlur(frame, (0, 0), max(scale_x, scale_y) / 2.5)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 import kernels
 from istvt.explain import rules
-from istvt.explain.rollout import Kind, Recorder, Settings, Slab
+from istvt.explain.rollout import AttentionSlice, Kind, Recorder, Settings
 from istvt.model.attention import Attention, SpatialAttention, TemporalAttention, attend_positions
 from istvt.model.block import Block
 from istvt.model.istvt import ISTVT
@@ -27,13 +27,13 @@ from kernels.relevance import ratio
 
 
 @dataclass
-class Signal:
+class BackwardSignal:
     """What arrives at some tokens from the logit: its gradient and its relevance, each [B, F, S, C] or None."""
 
     gradient: Tensor | None
     relevance: Tensor | None
 
-    def add_(self, other: Signal) -> None:
+    def add_(self, other: BackwardSignal) -> None:
         """Fan-out: both sum."""
         for mine, its in ((self.gradient, other.gradient), (self.relevance, other.relevance)):
             if mine is not None:
@@ -43,16 +43,16 @@ class Signal:
         """Whether there is anything to take along (raw attention and its rollout need nothing)."""
         return self.gradient is not None or self.relevance is not None
 
-    def __getitem__(self, at: tuple[slice, ...]) -> Signal:
-        return Signal(*(None if x is None else x[at] for x in (self.gradient, self.relevance)))
+    def __getitem__(self, at: tuple[slice, ...]) -> BackwardSignal:
+        return BackwardSignal(*(None if x is None else x[at] for x in (self.gradient, self.relevance)))
 
-    def __setitem__(self, at: tuple[slice, ...], part: Signal) -> None:
+    def __setitem__(self, at: tuple[slice, ...], part: BackwardSignal) -> None:
         for mine, its in ((self.gradient, part.gradient), (self.relevance, part.relevance)):
             if mine is not None:
                 mine[at] = its
 
 
-class RelevancePass:
+class LRPBackward:
     """Gradient and relevance of one explained logit a clip, through all blocks of a model.
 
     Args:
@@ -76,7 +76,7 @@ class RelevancePass:
         self.model, self.settings, self.sign, self.dtype = model, settings, sign, dtype
         self.recorder, self.chunk_tokens = recorder, chunk_tokens
 
-    def run(self, tokens: Tensor) -> tuple[Tensor, Signal]:
+    def run(self, tokens: Tensor) -> tuple[Tensor, BackwardSignal]:
         """Logits [B] of tokens [B, F, S, C], and the signal at the tokens."""
         blocks = self.model.blocks
         # Every so many inputs are kept, and of the stretch in work all: twice the square root of the depth.
@@ -105,7 +105,7 @@ class RelevancePass:
             out[at] += block.mlp(block.norm_mlp(out[at]))
         return out
 
-    def _classifier(self, tokens: Tensor) -> tuple[Tensor, Signal]:
+    def _classifier(self, tokens: Tensor) -> tuple[Tensor, BackwardSignal]:
         """Final norm, mean over the class tokens where there are several, head: one linear map of all of them."""
         config = self.model.config
         rows = slice(0, 1) if config.has_temporal_row else slice(None)
@@ -113,23 +113,23 @@ class RelevancePass:
         norm, head = in_dtype(self.model.norm, self.dtype), in_dtype(self.model.head, self.dtype)
         with torch.enable_grad():
             read = tokens[:, rows, columns].detach().requires_grad_()
-            normalised = norm(read)
-            logits = head(normalised.flatten(1, 2).mean(1)).squeeze(-1)
+            normalized = norm(read)
+            logits = head(normalized.flatten(1, 2).mean(1)).squeeze(-1)
             gradient, relevance = None, None
             if self.settings.uses_gradient:
                 (gradient,) = torch.autograd.grad(self.sign * logits.sum(), read)
         if self.settings.propagates:
             # The mean of K tokens and the head are one linear layer of K * C inputs; shares do not depend on 1 / K.
-            flat = normalised.detach().flatten(1)
+            flat = normalized.detach().flatten(1)
             weight = self.sign * head.weight.repeat(1, flat.shape[1] // head.weight.shape[1])
             start = flat.new_ones(len(flat), 1)
             relevance = rules.linear(flat, weight, start, self.settings.stabilizer).view_as(read)
-        signal = Signal(gradient, relevance)
-        return logits.detach(), Signal(
+        signal = BackwardSignal(gradient, relevance)
+        return logits.detach(), BackwardSignal(
             *(None if x is None else _placed(x, tokens, rows, columns) for x in (signal.gradient, signal.relevance))
         )
 
-    def _block(self, index: int, x: Tensor, signal: Signal) -> None:
+    def _block(self, index: int, x: Tensor, signal: BackwardSignal) -> None:
         """Take `signal` from the output of block `index` to its input `x`."""
         block = in_dtype(self.model.blocks[index], self.dtype)
         attended, inner = self._attended(block, x)
@@ -170,7 +170,7 @@ class RelevancePass:
             out[at] = block.spatial(block.norm_spatial(x[at]))
         return out
 
-    def _mlp(self, block: Block, x: Tensor, attended: Tensor, signal: Signal) -> None:
+    def _mlp(self, block: Block, x: Tensor, attended: Tensor, signal: BackwardSignal) -> None:
         """Take `signal` through the block's MLP and the residual around it, to `x + attended`.
 
         The linear rule is linear in relevance, so what the residual's rule scales the branch by, which is known only
@@ -185,35 +185,35 @@ class RelevancePass:
         for at in self._chunks(x, 1):
             with torch.enable_grad():
                 middle = (x[at] + attended[at]).requires_grad_()
-                normalised = block.norm_mlp(middle)
-                hidden = functional.gelu(fc1(normalised))
+                normalized = block.norm_mlp(middle)
+                hidden = functional.gelu(fc1(normalized))
                 out = fc2(hidden)
             if signal.gradient is not None:
                 signal.gradient[at] += torch.autograd.grad(out, middle, signal.gradient[at])[0]
             if branch is not None:
-                middle, normalised, hidden, out = (t.detach() for t in (middle, normalised, hidden, out))
+                middle, normalized, hidden, out = (t.detach() for t in (middle, normalized, hidden, out))
                 straight, relevance = addition.shares(middle, out, signal.relevance[at])
                 signal.relevance[at] = straight
                 relevance = rules.linear(hidden, fc2.weight, relevance, stabilizer)
-                branch[at] = rules.linear(normalised, fc1.weight, relevance, stabilizer)
+                branch[at] = rules.linear(normalized, fc1.weight, relevance, stabilizer)
         if branch is not None:
             scale, branch_scale = addition.scales(x)
             signal.relevance *= scale
             signal.relevance += branch.mul_(branch_scale)
 
-    def _fan_in(self, a: Tensor, b: Tensor, signal: Signal) -> Signal:
+    def _fan_in(self, a: Tensor, b: Tensor, signal: BackwardSignal) -> BackwardSignal:
         """Through `a + b`: leaves the signal of `a` in `signal`, and gives that of `b`, whose memory is used for it."""
         gradient = None if signal.gradient is None else signal.gradient.clone()
         if signal.relevance is None:
-            return Signal(gradient, None)
+            return BackwardSignal(gradient, None)
         addition = rules.Addition(self.settings.stabilizer)
         for at in self._chunks(a, 1):
             signal.relevance[at], b[at] = addition.shares(a[at], b[at], signal.relevance[at])
         scale_a, scale_b = addition.scales(a)
         signal.relevance *= scale_a
-        return Signal(gradient, b.mul_(scale_b))
+        return BackwardSignal(gradient, b.mul_(scale_b))
 
-    def _attention(self, index: int, block: Block, x: Tensor, inner: Tensor | None, signal: Signal) -> None:
+    def _attention(self, index: int, block: Block, x: Tensor, inner: Tensor | None, signal: BackwardSignal) -> None:
         """Take `signal` through all attentions of a block, from their sum or composition to `x`."""
         match block.attention:
             case "temporal_first":
@@ -234,34 +234,41 @@ class RelevancePass:
             case _:
                 signal[...] = self._through(index, "joint", slice(0, 1), block.joint, block.norm_joint, x, signal)
 
-    def _temporal(self, index: int, block: Block, x: Tensor, signal: Signal) -> None:
+    def _temporal(self, index: int, block: Block, x: Tensor, signal: BackwardSignal) -> None:
         for at in self._chunks(x, 2):
             part = self._through(index, "temporal", at[2], block.temporal, block.norm_temporal, x[at], signal[at])
             signal[at] = part
 
-    def _spatial(self, index: int, block: Block, x: Tensor, signal: Signal) -> None:
+    def _spatial(self, index: int, block: Block, x: Tensor, signal: BackwardSignal) -> None:
         for at in self._chunks(x, 1):
             part = self._through(index, "spatial", at[1], block.spatial, block.norm_spatial, x[at], signal[at])
             signal[at] = part
 
     def _through(
-        self, index: int, kind: Kind, groups: slice, attention: Attention, norm: nn.LayerNorm, x: Tensor, signal: Signal
-    ) -> Signal:
+        self,
+        index: int,
+        kind: Kind,
+        groups: slice,
+        attention: Attention,
+        norm: nn.LayerNorm,
+        x: Tensor,
+        signal: BackwardSignal,
+    ) -> BackwardSignal:
         """Through LayerNorm, self-subtract, projections, attention and output projection, for some groups."""
         subtracts = not isinstance(attention, SpatialAttention) and attention.self_subtract and x.shape[1] > 1
         weight = attention.proj.weight
         with torch.enable_grad():
             x = x.detach().requires_grad_(signal.gradient is not None)
-            normalised = norm(x)
-            compared = kernels.self_subtract(normalised) if subtracts else normalised
+            normalized = norm(x)
+            compared = kernels.self_subtract(normalized) if subtracts else normalized
             q, k = attention.project_qkv(compared, slice(0, 2)).unbind(3)
-            v = attention.project_qkv(normalised, slice(2, 3)).squeeze(3)
+            v = attention.project_qkv(normalized, slice(2, 3)).squeeze(3)
             out = _attend(attention, q, k, v)
             gradient, out_gradient = None, None
             if signal.gradient is not None:
                 out_gradient = _padded((signal.gradient @ weight).unflatten(-1, (attention.heads, -1)), out)
                 (gradient,) = torch.autograd.grad(out, x, out_gradient)
-        q, k, v, out, normalised, compared = (t.detach() for t in (q, k, v, out, normalised, compared))
+        q, k, v, out, normalized, compared = (t.detach() for t in (q, k, v, out, normalized, compared))
         u = None
         if signal.relevance is not None:
             kept = out[..., : attention.head_dim]  # without the columns that pad D for the kernels
@@ -274,25 +281,25 @@ class RelevancePass:
             q, k, v, u, out_gradient = (
                 None if t is None else t.flatten(1, 2).unsqueeze(1) for t in (q, k, v, u, out_gradient)
             )
-        slab = Slab(index, kind, groups, q, k, v, scale, u, out_gradient)
+        slab = AttentionSlice(index, kind, groups, q, k, v, scale, u, out_gradient)
         if u is None:
             self.recorder.record(slab)
-            return Signal(gradient, None)
+            return BackwardSignal(gradient, None)
         parts = [
             part.reshape(out.shape)[..., : attention.head_dim].flatten(-2) for part in self.recorder.propagate(slab)
         ]
-        return Signal(gradient, self._projections(attention, normalised, compared, subtracts, parts))
+        return BackwardSignal(gradient, self._projections(attention, normalized, compared, subtracts, parts))
 
     def _projections(
-        self, attention: Attention, normalised: Tensor, compared: Tensor, subtracts: bool, parts: list[Tensor]
+        self, attention: Attention, normalized: Tensor, compared: Tensor, subtracts: bool, parts: list[Tensor]
     ) -> Tensor:
-        """Relevance of the normalised tokens from that of q, k and v [B, F, S, N*D]: the fan-out sums."""
+        """Relevance of the normalized tokens from that of q, k and v [B, F, S, N*D]: the fan-out sums."""
         stabilizer, inner = self.settings.stabilizer, parts[0].shape[-1]
         weight = attention.qkv.weight
         relevance = rules.linear(compared, weight[: 2 * inner], torch.cat(parts[:2], -1), stabilizer)
         if subtracts:
-            relevance = rules.self_subtract(normalised, relevance)
-        return relevance + rules.linear(normalised, weight[2 * inner :], parts[2], stabilizer)
+            relevance = rules.self_subtract(normalized, relevance)
+        return relevance + rules.linear(normalized, weight[2 * inner :], parts[2], stabilizer)
 
     def _chunks(self, x: Tensor, dim: int) -> Iterator[tuple[slice, ...]]:
         """Slices of dim 1 (frame rows) or 2 (positions), as an index of `x`."""

@@ -1,7 +1,7 @@
 """What is kept of each attention on the way from the logit to the tokens, and the heatmaps that come out of it.
 
-A recorder sees every attention once, last block first, some frames or positions at a time (`Slab`), sends relevance
-through it and keeps what its method needs:
+A recorder sees every attention once, last block first, some frames or positions at a time (`AttentionSlice`), sends
+relevance through it and keeps what its method needs:
 
 - `RolloutRows` carries one row of the rollout: S numbers for each frame row, F for each position.
 - `ClassRows` keeps the row of the class token of each attention, for methods that read a single block.
@@ -24,7 +24,7 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
-class Slab:
+class AttentionSlice:
     """One attention over some of its groups (positions for temporal, frame rows for spatial attention).
 
     Attributes:
@@ -33,7 +33,7 @@ class Slab:
         groups: which positions or frame rows these are.
         q, k, v: [B, F, S, N, D], with S or F shortened to `groups`.
         scale: of the scores.
-        u: relevance of the attention's output over its stabilised output; None without LRP.
+        u: relevance of the attention's output over its stabilized output; None without LRP.
         gradient: of the explained logit with respect to the attention's output; None where the method has none.
     """
 
@@ -140,11 +140,11 @@ class Recorder:
     def __init__(self, grid: Grid, settings: Settings) -> None:
         self.grid, self.settings = grid, settings
 
-    def record(self, slab: Slab) -> None:
+    def record(self, slab: AttentionSlice) -> None:
         """Keep what is needed of one slab."""
         raise NotImplementedError
 
-    def propagate(self, slab: Slab) -> Parts:
+    def propagate(self, slab: AttentionSlice) -> Parts:
         """Record one slab and give the relevance of its q, k and v."""
         self.record(slab)
         through = kernels.temporal_relevance if slab.kind == "temporal" else kernels.spatial_relevance
@@ -182,7 +182,7 @@ class RolloutRows(Recorder):
         self.rows: dict[Kind, Tensor] = {}
         self.kept: list[tuple[Kind, slice, Tensor]] = []
 
-    def record(self, slab: Slab) -> None:
+    def record(self, slab: AttentionSlice) -> None:
         """Advance the row by one block, or keep the map where the order asks for it."""
         if slab.kind == "joint" or self.settings.order == "literal":
             relevance_map = _head_mean_map(slab, self.settings)
@@ -239,7 +239,7 @@ class ClassRows(Recorder):
         super().__init__(grid, settings)
         self.found: dict[tuple[Kind, int], list[tuple[Tensor, Tensor | None]]] = {}
 
-    def record(self, slab: Slab) -> None:
+    def record(self, slab: AttentionSlice) -> None:
         """Keep the first row of each group."""
         for kind, attention, gradient in _class_row(slab, self.grid):
             self.found.setdefault((kind, slab.block), []).append((attention, gradient))
@@ -289,11 +289,11 @@ class StoredMaps(Recorder):
         self.blocks = [BlockMaps() for _ in range(depth)]
         self.class_rows = ClassRows(grid, settings) if settings.method in ("raw", "gradcam") else None
 
-    def record(self, slab: Slab) -> None:
+    def record(self, slab: AttentionSlice) -> None:
         """Store one slab."""
         self._store(slab)
 
-    def propagate(self, slab: Slab) -> Parts:
+    def propagate(self, slab: AttentionSlice) -> Parts:
         """Relevance of q, k and v, from the stored relevance of the attention."""
         stored = self._store(slab)
         q, k, v, u = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.u))
@@ -304,7 +304,7 @@ class StoredMaps(Recorder):
         r_v = v * (stored.attention.transpose(-1, -2) @ u) / 2
         return tuple(_ungrouped(slab.kind, x) for x in (r_q, r_k, r_v))
 
-    def _store(self, slab: Slab) -> AttentionMaps:
+    def _store(self, slab: AttentionSlice) -> AttentionMaps:
         """The maps of one slab, copied to their place among those of the whole attention."""
         q, k, v, u, gradient = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.u, slab.gradient))
         attention = torch.softmax(slab.scale * (q @ k.transpose(-1, -2)), -1)
@@ -319,7 +319,7 @@ class StoredMaps(Recorder):
             self.class_rows.record(slab)
         return maps
 
-    def _whole(self, slab: Slab, maps: AttentionMaps) -> AttentionMaps:
+    def _whole(self, slab: AttentionSlice, maps: AttentionMaps) -> AttentionMaps:
         """Where the maps of all groups are; made when the first slab comes."""
         block = self.blocks[slab.block]
         if getattr(block, slab.kind) is None:
@@ -366,7 +366,7 @@ def _identity_weight(settings: Settings) -> float:
     return 0.5 if settings.method == "rollout" else 1.0
 
 
-def _head_mean_map(slab: Slab, settings: Settings) -> Tensor:
+def _head_mean_map(slab: AttentionSlice, settings: Settings) -> Tensor:
     function = kernels.temporal_relevance_map if slab.kind == "temporal" else kernels.spatial_relevance_map
     return function(slab.q, slab.k, slab.v, slab.u, slab.gradient, scale=slab.scale, clamp=settings.clamp)
 
@@ -385,7 +385,7 @@ def _with_parts(kind: Kind, matrix: Tensor, grid: Grid) -> list[tuple[Kind, Tens
     return [("joint", matrix), ("temporal", temporal), ("spatial", spatial)]
 
 
-def _class_row(slab: Slab, grid: Grid) -> list[tuple[Kind, Tensor, Tensor | None]]:
+def _class_row(slab: AttentionSlice, grid: Grid) -> list[tuple[Kind, Tensor, Tensor | None]]:
     """The class token's query row in each group, attention and gradient [B, groups, N, L], by kind."""
     q, k, v, gradient = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.gradient))
     if slab.kind != "joint":

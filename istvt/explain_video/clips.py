@@ -25,7 +25,7 @@ class ExplainedClip:
         clip: which frames of which video, and the box.
         logit: positive = fake.
         target: "fake" or "real", what is explained.
-        temporal, spatial: float32 [T, H, W], relevance as `istvt.explain.explain` gives it, not normalised.
+        temporal, spatial: float32 [T, H, W], relevance as `istvt.explain.explain` gives it, not normalized.
     """
 
     clip: Clip

@@ -55,7 +55,7 @@ def explanation_frame(
         caption: the line above the panels.
         timeline: the score over time.
         at_seconds: where this frame lies in the video.
-        scale_note: what the colours are relative to.
+        scale_note: what the colors are relative to.
     """
     from PIL import Image, ImageDraw
 
@@ -84,7 +84,7 @@ def strip(rows: Sequence[Sequence[np.ndarray]], frame_labels: Sequence[str], tit
         rows: three rows of T pictures of one size.
         frame_labels: T.
         title: the line above.
-        scale_note: what the colours are relative to.
+        scale_note: what the colors are relative to.
     """
     from PIL import Image, ImageDraw
 
@@ -130,7 +130,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "medium"})
         stream.pix_fmt = "yuv420p"
-        # Converted and tagged as BT.709: an untagged file is shown in other colours by every player.
+        # Converted and tagged as BT.709: an untagged file is shown in other colors by every player.
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1
         stream.codec_context.color_primaries, stream.codec_context.color_trc = 1, 1
         for picture in frames:
@@ -149,7 +149,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
 
 
 def _legend(canvas: object, draw: ImageDraw.ImageDraw, left: int, top: int, note: str) -> None:
-    """The colours from cold to hot."""
+    """The colors from cold to hot."""
     from PIL import Image
 
     ramp = heatmap.colorize(np.tile(np.linspace(0, 1, 120), (10, 1)))

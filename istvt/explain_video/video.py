@@ -32,7 +32,7 @@ from istvt.output import output_directory
 
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip
-FRAMES_A_SECOND = 4  # of the MP4: slow enough to compare neighbouring frames
+FRAMES_A_SECOND = 4  # of the MP4: slow enough to compare neighboring frames
 LONGEST_SIDE = 960  # of the pasted-back frames
 
 
@@ -97,7 +97,7 @@ def explain_video(
         target: "verdict", "fake" or "real".
         method, stabilizer, clamp, order: of `istvt.explain.explain`; one that the method does not read keeps its
             default and is not among the settings that are written.
-        normalization: of the colours, over each clip or over each frame.
+        normalization: of the colors, over each clip or over each frame.
         device: of a model that is loaded here.
         batch_size: clips in work together.
         workers: threads that decode.
@@ -129,7 +129,7 @@ def explain_video(
         advance=lambda done, total: advance("scoring clips", done, total),
     )
     target = score.verdict if target == "verdict" else target
-    chosen = telling_clips(scored, target, clips_explained)
+    chosen = select_clips(scored, target, clips_explained)
     skipped: list[tuple[Clip, str]] = []
     explained: list[ExplainedClip] = []
     for clip in explain_clips(
@@ -147,7 +147,7 @@ def explain_video(
     return VideoExplanation(score, target, explained, left_out, files, notes)
 
 
-def telling_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
+def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
     """The clips that speak most for `target`, by their logits, in the order of the video; none shares a frame."""
     sign = 1 if target == CLASSES[FAKE] else -1
     chosen: list[Clip] = []
@@ -185,7 +185,7 @@ def _loaded(checkpoint: str | Path | ISTVT, device: str) -> tuple[ISTVT, Checkpo
 
 
 class _Drawing:
-    """Everything that is drawn of one video: normalised heat, original frames, captions."""
+    """Everything that is drawn of one video: normalized heat, original frames, captions."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from istvt.evaluation_mode import in_evaluation_mode
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.istvt import ISTVT
 
-UNLABELLED = "unlabelled"  # the manipulation of a video of which nobody has said whether it is real
+UNLABELED = "unlabeled"  # the manipulation of a video of which nobody has said whether it is real
 
 
 @dataclass
@@ -107,7 +107,7 @@ def score_video(
         InputError: it is too short for a clip, or damaged.
     """
     # The label is unknown; it goes nowhere but into the batch that the loader makes.
-    video = Video(path, 0, UNLABELLED, None, face.video, face.video)
+    video = Video(path, 0, UNLABELED, None, face.video, face.video)
     chosen = evaluation_clips([video], FaceIndex({face.video: face}), model.config.frames, clips, None)
     if chosen.skipped:
         raise InputError(chosen.skipped[0].reason)

@@ -138,7 +138,11 @@ class TemporalAttention(Attention):
         self.self_subtract = self_subtract
 
     def forward(
-        self, x: Tensor, norm: nn.LayerNorm, query_rows: int | None = None, tape: kernels.AttentionTape | None = None
+        self,
+        x: Tensor,
+        norm: nn.LayerNorm,
+        query_rows: int | None = None,
+        capture: kernels.AttentionCapture | None = None,
     ) -> Tensor:
         """proj(attention(QK from self_subtract(norm(x)), V from norm(x))).
 
@@ -146,7 +150,7 @@ class TemporalAttention(Attention):
             x: [B, F, S, C], before the norm.
             norm: the block's LayerNorm for this attention; the difference may be fused into it.
             query_rows: only the leading rows ask; None is all.
-            tape: receives the attention and, after backward, its gradient.
+            capture: receives the attention and, after backward, its gradient.
 
         Returns:
             [B, query_rows or F, S, C].
@@ -155,7 +159,7 @@ class TemporalAttention(Attention):
         if not self.self_subtract or x.shape[1] < 2:
             tokens, mode = norm(x), "off"
         elif backend == "reference":
-            return self._reference(norm(x), query_rows, tape)
+            return self._reference(norm(x), query_rows, capture)
         elif compute_dtype(x) in (torch.float16, torch.bfloat16):
             # Rounded projections of nearly equal frames must not be subtracted: difference first, in float32.
             difference = kernels.layer_norm_difference if backend == "triton" else plain_layer_norm_difference
@@ -166,31 +170,31 @@ class TemporalAttention(Attention):
         if query_rows is None and backend == "triton":
             qkv = self.project_qkv(tokens)
             return self.project_out(
-                kernels.temporal_attention_packed(qkv, scale=self.scale, self_subtract=mode, tape=tape)
+                kernels.temporal_attention_packed(qkv, scale=self.scale, self_subtract=mode, capture=capture)
             )
         q, k, v = self.project_leading(tokens, tokens[:, :query_rows])
         attend = kernels.temporal_attention if backend == "triton" else plain_temporal_attention
-        return self.project_out(attend(q, k, v, scale=self.scale, self_subtract=mode, tape=tape))
+        return self.project_out(attend(q, k, v, scale=self.scale, self_subtract=mode, capture=capture))
 
-    def _reference(self, tokens: Tensor, query_rows: int | None, tape: kernels.AttentionTape | None) -> Tensor:
+    def _reference(self, tokens: Tensor, query_rows: int | None, capture: kernels.AttentionCapture | None) -> Tensor:
         """The specification: subtract, three projections, softmax."""
         difference = kernels.self_subtract(tokens)
         q = self.project_qkv(difference[:, :query_rows], slice(0, 1)).squeeze(3)
         k = self.project_qkv(difference, slice(1, 2)).squeeze(3)
         v = self.project_qkv(tokens, slice(2, 3)).squeeze(3)
-        return self.project_out(plain_temporal_attention(q, k, v, scale=self.scale, tape=tape))
+        return self.project_out(plain_temporal_attention(q, k, v, scale=self.scale, capture=capture))
 
 
 class SpatialAttention(Attention):
     """Attention over positions within each frame row."""
 
-    def forward(self, x: Tensor, queries: int | None = None, tape: kernels.AttentionTape | None = None) -> Tensor:
-        """[B, F, S, C] (normalised) -> [B, F, queries or S, C]; only the leading `queries` positions ask."""
+    def forward(self, x: Tensor, queries: int | None = None, capture: kernels.AttentionCapture | None = None) -> Tensor:
+        """[B, F, S, C] (normalized) -> [B, F, queries or S, C]; only the leading `queries` positions ask."""
         if queries is None:
-            out = attend_positions_packed(self.project_qkv(x), self.scale, self.backend, tape)
+            out = attend_positions_packed(self.project_qkv(x), self.scale, self.backend, capture)
         else:
             q, k, v = self.project_leading(x, x[:, :, :queries])
-            out = attend_positions(q, k, v, self.scale, self.backend, tape)
+            out = attend_positions(q, k, v, self.scale, self.backend, capture)
         return self.project_out(out)
 
 
@@ -201,41 +205,41 @@ class JointAttention(Attention):
         super().__init__(dim, heads, head_dim)
         self.self_subtract = self_subtract
 
-    def forward(self, x: Tensor, tape: kernels.AttentionTape | None = None) -> Tensor:
-        """[B, F, S, C] (normalised) -> [B, F, S, C]."""
+    def forward(self, x: Tensor, capture: kernels.AttentionCapture | None = None) -> Tensor:
+        """[B, F, S, C] (normalized) -> [B, F, S, C]."""
         # One frame row that holds every token: the spatial attention is the joint one.
         if self.self_subtract and x.shape[1] > 1:
             q, k = self.project_qkv(kernels.self_subtract(x), slice(0, 2)).unbind(3)
             v = self.project_qkv(x, slice(2, 3)).squeeze(3)
             q, k, v = (t.flatten(1, 2).unsqueeze(1) for t in (q, k, v))
-            out = attend_positions(q, k, v, self.scale, self.backend, tape)
+            out = attend_positions(q, k, v, self.scale, self.backend, capture)
         else:
             qkv = self.project_qkv(x).flatten(1, 2).unsqueeze(1)
-            out = attend_positions_packed(qkv, self.scale, self.backend, tape)
+            out = attend_positions_packed(qkv, self.scale, self.backend, capture)
         return self.project_out(out.reshape(*x.shape[:3], *out.shape[-2:]))
 
 
 def attend_positions_packed(
-    qkv: Tensor, scale: float, backend: str, tape: kernels.AttentionTape | None = None
+    qkv: Tensor, scale: float, backend: str, capture: kernels.AttentionCapture | None = None
 ) -> Tensor:
     """`attend_positions` of one packed [B, F, S, 3, N, D]; the kernels write its gradient packed too."""
     if resolve_backend(backend, qkv.device) == "triton":
-        return kernels.spatial_attention_packed(qkv, scale=scale, tape=tape)
-    return attend_positions(*qkv.unbind(3), scale, backend, tape)
+        return kernels.spatial_attention_packed(qkv, scale=scale, capture=capture)
+    return attend_positions(*qkv.unbind(3), scale, backend, capture)
 
 
 def attend_positions(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, backend: str, tape: kernels.AttentionTape | None = None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, backend: str, capture: kernels.AttentionCapture | None = None
 ) -> Tensor:
     """Attention over axis 2 of [B, F, S, N, D] by the chosen backend.
 
-    SDPA and xformers cannot say what their attention was: under them the reference serves a tape.
+    SDPA and xformers cannot say what their attention was: under them the reference serves a capture.
     """
     backend = resolve_backend(backend, q.device)
     if backend == "triton":
-        return kernels.spatial_attention(q, k, v, scale=scale, tape=tape)
-    if backend == "reference" or tape is not None:
-        return plain_spatial_attention(q, k, v, scale=scale, tape=tape)
+        return kernels.spatial_attention(q, k, v, scale=scale, capture=capture)
+    if backend == "reference" or capture is not None:
+        return plain_spatial_attention(q, k, v, scale=scale, capture=capture)
     batch, rows = q.shape[:2]
     if backend == "sdpa":
         q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))

@@ -15,12 +15,12 @@ LAYER_NORM_EPS = 1e-6
 
 
 @dataclass
-class BlockTapes:
+class BlockCaptures:
     """Where one block records its attentions and their gradients; None where it has no such attention."""
 
-    temporal: kernels.AttentionTape | None = None
-    spatial: kernels.AttentionTape | None = None
-    joint: kernels.AttentionTape | None = None
+    temporal: kernels.AttentionCapture | None = None
+    spatial: kernels.AttentionCapture | None = None
+    joint: kernels.AttentionCapture | None = None
 
 
 class MLP(nn.Module):
@@ -60,29 +60,29 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
         self.mlp = MLP(config.dim, config.mlp_dim)
 
-    def forward(self, x: Tensor, tapes: BlockTapes | None = None) -> Tensor:
+    def forward(self, x: Tensor, captures: BlockCaptures | None = None) -> Tensor:
         """[B, F, S, C] -> [B, F, S, C]."""
-        x = x + self.attend(x, tapes or BlockTapes())
+        x = x + self.attend(x, captures or BlockCaptures())
         return x + self.mlp(self.norm_mlp(x))
 
-    def attend(self, x: Tensor, tapes: BlockTapes) -> Tensor:
+    def attend(self, x: Tensor, captures: BlockCaptures) -> Tensor:
         """The sum that the residual adds: all of the block's attention."""
         match self.attention:
             case "temporal_first":
-                t = self.temporal(x, self.norm_temporal, tape=tapes.temporal)
-                return self.spatial(self.norm_spatial(t), tape=tapes.spatial)
+                t = self.temporal(x, self.norm_temporal, capture=captures.temporal)
+                return self.spatial(self.norm_spatial(t), capture=captures.spatial)
             case "spatial_first":
-                s = self.spatial(self.norm_spatial(x), tape=tapes.spatial)
-                return self.temporal(s, self.norm_temporal, tape=tapes.temporal)
+                s = self.spatial(self.norm_spatial(x), capture=captures.spatial)
+                return self.temporal(s, self.norm_temporal, capture=captures.temporal)
             case "parallel":
-                t = self.temporal(x, self.norm_temporal, tape=tapes.temporal)
-                return t + self.spatial(self.norm_spatial(x), tape=tapes.spatial)
+                t = self.temporal(x, self.norm_temporal, capture=captures.temporal)
+                return t + self.spatial(self.norm_spatial(x), capture=captures.spatial)
             case "temporal_only":
-                return self.temporal(x, self.norm_temporal, tape=tapes.temporal)
+                return self.temporal(x, self.norm_temporal, capture=captures.temporal)
             case "spatial_only":
-                return self.spatial(self.norm_spatial(x), tape=tapes.spatial)
+                return self.spatial(self.norm_spatial(x), capture=captures.spatial)
             case _:
-                return self.joint(self.norm_joint(x), tape=tapes.joint)
+                return self.joint(self.norm_joint(x), capture=captures.joint)
 
     def class_token(self, x: Tensor) -> Tensor:
         """What `forward` gives at token (0, 0), computed for that token alone: [B, F, S, C] -> [B, 1, 1, C].

@@ -36,7 +36,7 @@ class CheckpointInfo:
 
     Attributes:
         config: the model's configuration.
-        decoder: which decoder made the training clips, "pyav" or "dali"; their greys differ slightly.
+        decoder: which decoder made the training clips, "pyav" or "dali"; their grays differ slightly.
         settings: data and training settings, JSON-able.
         versions: packages and their versions at training.
         metrics: validation figures of the epoch it was saved at.

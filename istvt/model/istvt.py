@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dataloading.errors import InputError
 from istvt.config import ISTVTConfig
 from istvt.model.attention import Attention, resolve_backend
-from istvt.model.block import LAYER_NORM_EPS, Block, BlockTapes
+from istvt.model.block import LAYER_NORM_EPS, Block, BlockCaptures
 from istvt.model.xception import XceptionEntryFlow
 
 
@@ -109,17 +109,17 @@ class ISTVT(nn.Module):
             tokens = torch.cat([row, tokens], dim=1)
         return tokens + self.position_embedding
 
-    def encode(self, tokens: Tensor, tapes: list[BlockTapes] | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, captures: list[BlockCaptures] | None = None) -> Tensor:
         """All blocks over the whole grid, before the final LayerNorm: [B, F, S, C] -> [B, F, S, C]."""
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, tapes[index] if tapes else None)
+            tokens = block(tokens, captures[index] if captures else None)
         return tokens
 
     def classify(self, tokens: Tensor) -> Tensor:
         """[B, F, S, C] -> logits [B], from token (0, 0).
 
         Without the temporal row or the spatial column there is no such token: the head reads the mean of the
-        remaining class tokens, each normalised by itself, so that `spatial_only` judges every frame alone.
+        remaining class tokens, each normalized by itself, so that `spatial_only` judges every frame alone.
         """
         if not self.config.has_temporal_row:
             tokens = self.norm(tokens[:, :, 0]).mean(1)

@@ -1,6 +1,6 @@
-"""Figures of the report as inline SVG: drawn from numbers alone, coloured by the page's style sheet, no script.
+"""Figures of the report as inline SVG: drawn from numbers alone, colored by the page's style sheet, no script.
 
-Lines differ in dash and marker as well as in colour. Every figure carries a sentence that says what it shows.
+Lines differ in dash and marker as well as in color. Every figure carries a sentence that says what it shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNITS_UP_TO = 9
 class Series:
     """One line of a chart; a value is None where there is none, and the line has a gap there.
 
-    ``style`` 1, 2 or 3 picks colour, dash and marker.
+    ``style`` 1, 2 or 3 picks color, dash and marker.
     """
 
     name: str
@@ -65,11 +65,11 @@ class _Axes:
             for tick in x_ticks
         ]
         middle = (self.left + end) / 2
-        centre = (self.top + floor_y) / 2
+        center = (self.top + floor_y) / 2
         parts.append(f'<path class="axis" d="M{self.left} {floor_y}H{end}"/>')
         parts.append(f'<text class="title" x="{middle}" y="{self.height - 5}">{escape(x_title)}</text>')
         if y_title:
-            turn = f"translate(13 {centre}) rotate(-90)"
+            turn = f"translate(13 {center}) rotate(-90)"
             parts.append(f'<text class="title" transform="{turn}">{escape(y_title)}</text>')
         return "".join(parts)
 
@@ -135,7 +135,7 @@ def probability_bars(probabilities: Sequence[float], threshold: float, kind: str
     Args:
         probabilities: of the group's videos.
         threshold: gets an upright line.
-        kind: ``"real"`` or ``"fake"``: the colour.
+        kind: ``"real"`` or ``"fake"``: the color.
         description: what a reader who does not see the figure is told.
     """
     bins, height = 40, 60

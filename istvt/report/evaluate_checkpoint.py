@@ -270,7 +270,7 @@ def _notes(info: CheckpointInfo, scored: ScoredClips, dataset: Dataset, detector
     if info.decoder and scored.decoder and info.decoder != scored.decoder:
         notes.append(
             f"Training decoded with {info.decoder} and this evaluation with {scored.decoder}; "
-            "the two differ by a few grey levels."
+            "the two differ by a few gray levels."
         )
     return notes + ([SYNTHETIC_NOTE] if dataset.synthetic else info.caveats)
 

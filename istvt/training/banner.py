@@ -55,7 +55,7 @@ def announce(
             "is[/]",
             soft_wrap=True,
         )
-    if training.parallel == "fsdp" and not processes.several:
+    if training.parallel == "fsdp" and not processes.is_distributed:
         console.print(
             "[yellow]training.parallel fsdp has no effect with one process; torchrun starts several[/]", soft_wrap=True
         )
@@ -80,7 +80,9 @@ def _where(device: torch.device, training: TrainingSettings, processes: Processe
     name = f"CPU, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    return f"{processes.world_size} processes ({training.parallel}), each on {name}" if processes.several else name
+    return (
+        f"{processes.world_size} processes ({training.parallel}), each on {name}" if processes.is_distributed else name
+    )
 
 
 def _how(dtype: torch.dtype, training: TrainingSettings) -> str:
@@ -93,4 +95,4 @@ def _how(dtype: torch.dtype, training: TrainingSettings) -> str:
 def _step_size(training: TrainingSettings, processes: Processes) -> str:
     size = f"{training.batch_size} clips"
     size += f" x {training.accumulation} batches" if training.accumulation > 1 else ""
-    return size + (f" x {processes.world_size} processes" if processes.several else "")
+    return size + (f" x {processes.world_size} processes" if processes.is_distributed else "")

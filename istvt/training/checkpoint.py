@@ -70,21 +70,21 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
     """
     final = output / TRAINING_STATES / f"epoch-{record.epoch:04d}-step-{record.step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
-    if processes.is_first:
+    if processes.is_main:
         for left_over in final.parent.glob("*" + _PARTIAL):
             shutil.rmtree(left_over)
         partial.mkdir(parents=True)
-    processes.wait_for_all()
+    processes.barrier()
     tensors = _run_tensors(step) | _random_state(step.device, processes)
     try:
         with _quietly():
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.several)
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.is_distributed)
     except (Exception, dcp.api.CheckpointException) as error:
         _raise_if_stopped(error)
         if not isinstance(_first_failure(error), OSError):
             raise
         raise InputError(f"checkpoint {final}: cannot be written ({_reason(error)}); those before are kept") from error
-    if processes.is_first:
+    if processes.is_main:
         _write(partial / _RECORD, json.dumps(asdict(record), indent=1))
         if final.exists():  # of a run that went on from an older checkpoint
             _remove(final)
@@ -92,7 +92,7 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
         _flush(final.parent)
         for outdated in _checkpoints(output)[:-KEEP]:
             _remove(outdated)
-    processes.wait_for_all()
+    processes.barrier()
 
 
 def _remove(checkpoint: Path) -> None:
@@ -105,7 +105,7 @@ def _remove(checkpoint: Path) -> None:
 def newest_checkpoint(output: Path, processes: Processes) -> Path | None:
     """The newest whole checkpoint of the run in `output`, the same for all processes; None for a fresh run."""
     found = _checkpoints(output)
-    return processes.as_first_says(found[-1] if found else None)
+    return processes.broadcast(found[-1] if found else None)
 
 
 def read_record(checkpoint: Path) -> RunRecord:
@@ -131,7 +131,7 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
         stored = reader.read_metadata().state_dict_metadata
         random = {name: tensor for name, tensor in random.items() if name in stored}
         with _quietly():
-            dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.several)
+            dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.is_distributed)
     except (Exception, dcp.api.CheckpointException) as error:
         _raise_if_stopped(error)
         raise InputError(

@@ -41,39 +41,39 @@ class Processes:
     world_size: int = 1
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that prints and logs."""
         return self.rank == 0
 
     @property
-    def several(self) -> bool:
+    def is_distributed(self) -> bool:
         """Whether there is anybody to talk to."""
         return self.world_size > 1
 
-    def add_up(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place and without waiting for the device."""
-        if self.several:
+        if self.is_distributed:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """What each process gave, in the order of ranks."""
-        if not self.several:
+        if not self.is_distributed:
             return [value]
         gathered: list[Any] = [None] * self.world_size
         dist.all_gather_object(gathered, value)
         return gathered
 
-    def as_first_says(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What process 0 gave, on every process."""
         values = [value]
-        if self.several:
+        if self.is_distributed:
             dist.broadcast_object_list(values, device=torch.device("cpu"))
         return values[0]
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         """Return when every process has come here."""
-        self.gather(None)
+        self.all_gather(None)
 
 
 @contextlib.contextmanager
@@ -117,9 +117,9 @@ def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.de
 def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.device) -> nn.Module:
     """What to call instead of `model` in training, so that gradients are averaged over the processes.
 
-    Running statistics of batch normalisation are not its business: `TrainingStep` averages them.
+    Running statistics of batch normalization are not its business: `TrainingStep` averages them.
     """
-    if not processes.several:
+    if not processes.is_distributed:
         return model
     if parallel == "ddp":
         ids = [device.index] if device.type == "cuda" else None
@@ -138,7 +138,7 @@ def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.
 
 
 @contextlib.contextmanager
-def gradients_stay_here(module: nn.Module, stay: bool) -> Iterator[None]:
+def no_grad_sync(module: nn.Module, stay: bool) -> Iterator[None]:
     """Add gradients up in this process alone while `stay`: those of all but the last batch of a step."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(not stay)

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from dataloading.errors import InputError
 from istvt.settings import TrainingSettings
 
-# Gradients of the entry flow's freshly initialised convolutions overflow at a scale of 2**12 to 2**14: starting at the
+# Gradients of the entry flow's freshly initialized convolutions overflow at a scale of 2**12 to 2**14: starting at the
 # customary 2**16 would only cost the first steps.
 FIRST_LOSS_SCALE = 2.0**10
 # After this many finite steps in a row the loss is scaled up by 2.
@@ -44,7 +44,7 @@ def build_optimizer(model: nn.Module, training: TrainingSettings) -> torch.optim
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         elif training.momentum:
-            # Left to the optimizer it would be uninitialised memory if the very first step is skipped.
+            # Left to the optimizer it would be uninitialized memory if the very first step is skipped.
             state["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from istvt.device import autocast
 from istvt.model.istvt import ISTVT
 from istvt.settings import TrainingSettings
-from istvt.training.distributed import Processes, gradients_stay_here
+from istvt.training.distributed import Processes, no_grad_sync
 from istvt.training.optim import LossScale
 
 if TYPE_CHECKING:  # a bare GPU machine has no video packages, and the benchmark of a step needs none
@@ -88,7 +88,7 @@ class TrainingStep:
         before = self._flat_statistics()
         self._found.zero_()
         for number in range(count):
-            with gradients_stay_here(self.forward, stay=number < count - 1):
+            with no_grad_sync(self.forward, stay=number < count - 1):
                 self._backward(next(batches))
         self._apply(before, learning_rate)
 
@@ -138,7 +138,7 @@ class TrainingStep:
         """The optimizer's step, unless the gradient is not finite or there was not one clip."""
         here = self._found[1]
         after = torch.cat([self._found, self._flat_statistics() * here])
-        after = self.processes.add_up(after)
+        after = self.processes.all_reduce(after)
         loss_sum, clips = after[0], after[1]
         # Gradients were averaged over processes: this divisor leaves the mean over all clips.
         divisor = self.loss_scale.value * clips.clamp(min=1) / (self._nominal_clips * self.processes.world_size)
@@ -157,7 +157,7 @@ class TrainingStep:
         self._count(loss_sum, clips, finite)
 
     def _flat_statistics(self) -> Tensor:
-        """The running statistics of batch normalisation as one float64 vector."""
+        """The running statistics of batch normalization as one float64 vector."""
         return torch.cat([buffer.flatten() for buffer in self._statistics]).double()
 
     def _set_statistics(self, flat: Tensor) -> None:

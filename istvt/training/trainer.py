@@ -150,7 +150,7 @@ def train(
     """
     console = console or Console()
     with joined_processes(pick_device(device)) as (processes, chosen):
-        console.quiet = console.quiet or not processes.is_first
+        console.quiet = console.quiet or not processes.is_main
         if training.execution == "cuda_graphs" and chosen.type != "cuda":
             raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {chosen}")
         # Nothing here holds the run: it has to end before the processes part (`joined_processes`).
@@ -176,13 +176,13 @@ def _memory_suffices(training: TrainingSettings, device: torch.device) -> Iterat
 def _train(run: _Run, console: Console) -> TrainingResult:
     """All epochs that are left of a run."""
     data, epochs, processes = run.data, run.training.epochs, run.processes
-    with only_run(run.output) if processes.is_first else contextlib.nullcontext():
+    with only_run(run.output) if processes.is_main else contextlib.nullcontext():
         _resume(run, console)
         detectors, listed = run.record.detectors, dict(run.record.skipped)
         announce(run.model.config, run.training, data, run.videos, detectors, run.sampler, run.step, processes, console)
         list_skipped(listed, "no clip from {}:", console)
         steps = run.record.step + _steps_left(run)
-        with RunLog(run.output, console, processes.is_first, run.record.step, steps) as log:
+        with RunLog(run.output, console, processes.is_main, run.record.step, steps) as log:
             for epoch in range(run.record.epoch + 1, epochs + 1):
                 log.start_epoch(epoch, epochs)
                 row = _train_epoch(run, log)
@@ -230,7 +230,7 @@ def _start(
     if training.backbone_weights:
         load_backbone_weights(model.backbone, training.backbone_weights)
     model.to(device).train().set_backend(training.backend)
-    accelerate(model, training, shared_out=processes.several and training.parallel == "fsdp")
+    accelerate(model, training, shared_out=processes.is_distributed and training.parallel == "fsdp")
     forward = distribute(model, training.parallel, processes, device)
     step = TrainingStep(model, forward, build_optimizer(model, training), dtype, training, processes)
     record.skipped, record.decoder = skipped, decoder
@@ -242,7 +242,7 @@ def _start(
 def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device: torch.device) -> str:
     """The decoder of the whole run, alike in every process and epoch; each process looks at a share of the videos."""
     share = [video.path for video in videos[processes.rank :: processes.world_size]]
-    return "pyav" if "pyav" in processes.gather(choose_decoder(decoder, share, device)) else "dali"
+    return "pyav" if "pyav" in processes.all_gather(choose_decoder(decoder, share, device)) else "dali"
 
 
 def _train_epoch(run: _Run, log: RunLog) -> dict[str, Any]:
@@ -317,7 +317,7 @@ def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]
     figures["seconds"] = round(record.seconds + time.perf_counter() - started, 2)
     row = row | figures
     record.history.append(row)
-    if run.processes.is_first and _best(record.history) == row:
+    if run.processes.is_main and _best(record.history) == row:
         info = CheckpointInfo(
             run.model.config,
             decoder=record.decoder,
@@ -328,7 +328,7 @@ def _finish_epoch(run: _Run, row: dict[str, Any], log: RunLog) -> dict[str, Any]
             synthetic=run.synthetic,
         )
         save_model(run.output / MODEL_FILE, run.model, info, state)
-    if run.processes.is_first:
+    if run.processes.is_main:
         # Before the checkpoint: a run killed between the two writes it again, and after the last epoch nothing would.
         write_history(run.output / "history.csv", record.history)
     record.epoch, record.clips, record.seconds = record.epoch + 1, 0, 0.0
@@ -369,12 +369,12 @@ def _stop_if_diverged(counts: Counts) -> None:
 def _minutes_have_passed(run: _Run) -> bool:
     """Whether a checkpoint is due by the clock of process 0."""
     minutes = run.training.checkpoint_minutes
-    return bool(minutes) and run.processes.as_first_says(time.monotonic() - run.saved_at >= 60 * minutes)
+    return bool(minutes) and run.processes.broadcast(time.monotonic() - run.saved_at >= 60 * minutes)
 
 
 def _note_skipped(run: _Run, loader: ClipLoader) -> None:
     """Add what any process could not decode to the record of all of them."""
-    for skipped in run.processes.gather({clip.video.name: reason for clip, reason in loader.skipped}):
+    for skipped in run.processes.all_gather({clip.video.name: reason for clip, reason in loader.skipped}):
         run.record.skipped |= skipped
 
 

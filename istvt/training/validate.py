@@ -40,7 +40,7 @@ def validate(
         processes: each scores its own share; all get all figures.
         advance: called with the number of clips of this process's share done after each batch.
     """
-    # Neighbours stay together: the frames of a video are decoded once for all of its clips.
+    # Neighbors stay together: the frames of a video are decoded once for all of its clips.
     first, stop = (len(clips) * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
     with eager_for_now():
         scored = score_clips(
@@ -53,7 +53,7 @@ def validate(
             advance=advance,
         )
     skipped = [(clip.video.name, reason) for clip, reason in scored.skipped]
-    shares = processes.gather(([clip.index for clip in scored.clips], scored.logits, skipped))
+    shares = processes.all_gather(([clip.index for clip in scored.clips], scored.logits, skipped))
     positions = [position for share, _, _ in shares for position in share]
     scores = score_videos([clips[i] for i in positions], np.concatenate([logits for _, logits, _ in shares]))
     figures = {f"val_{name}": value for name, value in epoch_metrics(scores).items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 
-class AttentionTape:
+class AttentionCapture:
     """Receives the attention matrix of one call, and the gradient of the loss with respect to it.
 
-    Pass one as ``tape`` to :func:`kernels.temporal_attention` or :func:`kernels.spatial_attention`. Without a tape
-    neither matrix is ever allocated.
+    Pass one as ``capture`` to :func:`kernels.temporal_attention` or :func:`kernels.spatial_attention`. Without one neither
+    matrix is ever allocated.
 
     Attributes:
         attention: post-softmax attention, set by the forward pass. ``[B, S, N, F_q, F]`` (temporal) or

@@ -50,10 +50,10 @@ def float32_precision(x: torch.Tensor) -> str:
 
 
 def empty_out(q: torch.Tensor) -> torch.Tensor:
-    """An uninitialised output of the shape of q, contiguous: the layout the output projection reads."""
+    """An uninitialized output of the shape of q, contiguous: the layout the output projection reads."""
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
 def empty_gradients(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Uninitialised gradients of q, k and v, contiguous."""
+    """Uninitialized gradients of q, k and v, contiguous."""
     return empty_out(q), empty_out(k), empty_out(k)

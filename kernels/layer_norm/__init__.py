@@ -17,7 +17,7 @@ def layer_norm_difference(
 ) -> torch.Tensor:
     """``self_subtract(layer_norm(x))`` over the frame rows, with one rounding at the end (ISTVT, section III-B).
 
-    Statistics and the subtraction are in float32 (float64 for float64 inputs), so neighbouring frames that are nearly
+    Statistics and the subtraction are in float32 (float64 for float64 inputs), so neighboring frames that are nearly
     equal keep the digits in which they differ. CUDA tensors take the Triton kernels, CPU and float64 tensors the
     reference. Autocast changes nothing here: the output dtype is what ``out_dtype`` says.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kernels.common.launch import ANY, Setting, TileSetting
 
-NORMALISER = {ANY: [(128, TileSetting(64, 4, 2, 64))]}
+NORMALIZER = {ANY: [(128, TileSetting(64, 4, 2, 64))]}
 QUERIES = {
     90: [(128, TileSetting(128, 8, 1, 32))],
     100: [(96, TileSetting(128, 8, 1, 32)), (128, TileSetting(64, 4, 1, 32))],

@@ -27,7 +27,7 @@ def temporal_relevance(
 
     Args:
         q, k, v: ``[B, F, S, N, D]``, float32 or float64; q and k as they enter the product (differences included).
-        u: ``[B, F, S, N, D]``: relevance of the attention's output over its stabilised output.
+        u: ``[B, F, S, N, D]``: relevance of the attention's output over its stabilized output.
         scale: of the scores before the softmax; None is ``D ** -0.5``. Give the unpadded one where ``D`` is padded.
         stabilizer: of ``q k^T``; see :func:`kernels.relevance.ratio`.
 

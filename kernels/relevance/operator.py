@@ -26,7 +26,7 @@ from kernels.relevance import configs as settings
 from kernels.relevance import reference
 from kernels.relevance.spatial_kernels import (
     spatial_map,
-    spatial_normaliser,
+    spatial_normalizer,
     spatial_relevance_keys,
     spatial_relevance_queries,
     spatial_relevance_values,
@@ -78,14 +78,14 @@ def _tiles(length: int, size: int) -> int:
     return -(-length // size)
 
 
-def launch_normaliser(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
+def launch_normalizer(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
     """The largest score of each softmax row and the row's sum, ``[B, F, N, S]`` each, as arguments of the others."""
     clips, frames, positions, heads, _ = k.shape
     shape = (clips, frames, heads, positions)
     found = {name: torch.empty(shape, device=k.device) for name in ("largest_score", "row_sum")}
     _spatial(
-        spatial_normaliser,
-        settings.NORMALISER,
+        spatial_normalizer,
+        settings.NORMALIZER,
         q,
         k,
         lambda setting: clips * frames * heads * _tiles(positions, setting.rows),
@@ -103,7 +103,7 @@ def launch_spatial_relevance(
     clips, frames, positions, heads, _ = k.shape
     r_q, r_k, r_v = (torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in range(3))
     shared = {"v": v, "u": u, "scale_log2": scale * LOG2_E}
-    shared |= launch_normaliser(q, k, scale) | strides(q=q, k=k, v=v, u=u) | _halves(k)
+    shared |= launch_normalizer(q, k, scale) | strides(q=q, k=k, v=v, u=u) | _halves(k)
 
     def programs_of(setting: TileSetting) -> int:
         return clips * frames * heads * _tiles(positions, setting.rows)
@@ -141,7 +141,7 @@ def launch_spatial_map(
         HAS_GRAD_OUT=grad_out is not None,
         CLAMP_EACH=clamp_each,
         ROLL_OUT=row is not None,
-        **launch_normaliser(q, k, scale),
+        **launch_normalizer(q, k, scale),
         **strides(q=q, k=k, v=v, u=u, grad_out=grad_out),
     )
     return result if row is None else row + result.sum(2)

@@ -1,12 +1,12 @@
 """Relevance through attention in plain PyTorch: the specification of the kernels, and what CPU tensors use.
 
-For one head, with ``z = q k^T``, ``A = softmax(scale z)``, ``out = A v``, ``u = R_out / stabilised(out)`` and ``dO``
+For one head, with ``z = q k^T``, ``A = softmax(scale z)``, ``out = A v``, ``u = R_out / stabilized(out)`` and ``dO``
 the gradient of the explained logit with respect to ``out`` (ratio rule, half of the relevance to each operand of a
 product, identity through softmax and scaling)::
 
     R        = A * (u v^T) / 2                       relevance of the attention matrix
     gradient = dO v^T                                its gradient
-    W        = R / stabilised(z)
+    W        = R / stabilized(z)
     R_q      = q * (W k) / 2
     R_k      = k * (W^T q) / 2
     R_v      = v * (A^T u) / 2

@@ -1,6 +1,6 @@
 """Kernels of relevance through spatial attention, all float32; the formulas are those of `reference.py`.
 
-    spatial_normaliser          (a tile of queries, over all keys)       largest score and sum of each softmax row
+    spatial_normalizer          (a tile of queries, over all keys)       largest score and sum of each softmax row
     spatial_relevance_queries   (a tile of queries, over all keys)       R_q
     spatial_relevance_keys      (a tile of keys, over all queries)       R_k
     spatial_relevance_values    (a tile of keys, over all queries)       R_v
@@ -20,7 +20,7 @@ from kernels.relevance.blocks import outer, outer_with_magnitudes, ratio
 
 
 @triton.jit
-def spatial_normaliser(
+def spatial_normalizer(
     q, k, largest_score, row_sum,
     scale_log2, positions, heads, frames,
     q_clip, q_frame, q_position, q_head,

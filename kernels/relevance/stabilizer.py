@@ -25,7 +25,7 @@ def check_stabilizer(stabilizer: Stabilizer) -> None:
 def ratio(
     relevance: torch.Tensor, total: torch.Tensor, magnitude: torch.Tensor, stabilizer: Stabilizer
 ) -> torch.Tensor:
-    """``relevance / stabilised(total)``, the common factor of all contributions to ``total``.
+    """``relevance / stabilized(total)``, the common factor of all contributions to ``total``.
 
     With ``total = sum_j z_j`` and ``magnitude = sum_j |z_j|`` the relevance of contribution j is ``z_j`` times this:
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from kernels.common.autocast import to_autocast_dtype
-from kernels.common.capture import AttentionTape
+from kernels.common.capture import AttentionCapture
 from kernels.common.launch import runs_kernels
 from kernels.common.validation import (
     attention_scale,
@@ -28,11 +28,11 @@ def spatial_attention(
     v: torch.Tensor,
     *,
     scale: float | None = None,
-    tape: AttentionTape | None = None,
+    capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
     """Attention over the positions of each frame row: ``softmax(scale q k^T) v`` (ISTVT, section III-C).
 
-    CUDA tensors take the Triton kernels (flash attention: nothing of size S x S exists without a tape), CPU and
+    CUDA tensors take the Triton kernels (flash attention: nothing of size S x S exists without a capture), CPU and
     float64 tensors the reference. The kernels read q, k and v in place through any strides (last dimension
     contiguous); their backward repeats bit for bit. float32 products run as three tf32 products (float32 accuracy;
     plain multiply-adds where D is below 64), as one where ``torch.backends.cuda.matmul.fp32_precision`` is ``"tf32"``.
@@ -43,7 +43,7 @@ def spatial_attention(
         v: the same shape; q, k and v share dtype (float32, float16, bfloat16, float64) and device. Under autocast all
             three are cast to its dtype, as PyTorch's own attention does.
         scale: ``D ** -0.5`` when not given. Give the unpadded one where ``D`` is padded.
-        tape: receives attention and its gradient ``[B, F, N, S_q, S]``.
+        capture: receives attention and its gradient ``[B, F, N, S_q, S]``.
 
     Returns:
         ``[B, F, S_q, N, D]`` in the dtype of q; contiguous on a GPU.
@@ -57,22 +57,22 @@ def spatial_attention(
     check_attention(q, k, v, fewer_queries_in=2)
     scale = attention_scale(scale, q.shape[-1])
     if not runs_kernels(q):
-        return reference.spatial_attention(q, k, v, scale=scale, tape=tape)
+        return reference.spatial_attention(q, k, v, scale=scale, capture=capture)
     check_kernel_attention(q, k, v)
     if scale <= 0:  # the kernels take the largest score before scaling it
         q, scale = q * math.copysign(float(scale != 0), scale), abs(scale) or 1.0
-    return SpatialAttention.apply(q, k, v, scale, tape)
+    return SpatialAttention.apply(q, k, v, scale, capture)
 
 
 def spatial_attention_packed(
-    qkv: torch.Tensor, *, scale: float | None = None, tape: AttentionTape | None = None
+    qkv: torch.Tensor, *, scale: float | None = None, capture: AttentionCapture | None = None
 ) -> torch.Tensor:
     """:func:`spatial_attention` of a packed product; its gradient is written packed, with no stacking copy.
 
     Args:
         qkv: ``[B, F, S, 3, N, D]``: queries, keys and values of one projection.
         scale: as there.
-        tape: as there.
+        capture: as there.
 
     Returns:
         ``[B, F, S, N, D]``.
@@ -86,8 +86,8 @@ def spatial_attention_packed(
     if qkv.shape[3] != 3:
         raise ValueError(f"qkv has shape {list(qkv.shape)}; it takes [B, F, S, 3, N, D].")
     scale = attention_scale(scale, qkv.shape[-1])
-    if tape is not None or scale <= 0 or not runs_kernels(qkv):
-        return spatial_attention(*qkv.unbind(3), scale=scale, tape=tape)
+    if capture is not None or scale <= 0 or not runs_kernels(qkv):
+        return spatial_attention(*qkv.unbind(3), scale=scale, capture=capture)
     check_last_dimension("qkv", qkv)
     check_kernel_attention(*qkv.unbind(3))
     return PackedSpatialAttention.apply(qkv, scale)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from kernels.common.blocks import load_rows, locate, product, store_rows, tile_rows
-from kernels.spatial.forward import attention_of, load_normaliser, scores
+from kernels.spatial.forward import attention_of, load_normalizer, scores
 
 
 @triton.jit
@@ -56,7 +56,7 @@ def spatial_backward_queries(
     tl.store(delta + group * queries + query, mean, mask=query_valid)
     offset += group * queries
     factor += group * queries
-    offset_of, factor_of = load_normaliser(offset, factor, query, query_valid, q.dtype.element_ty)
+    offset_of, factor_of = load_normalizer(offset, factor, query, query_valid, q.dtype.element_ty)
     q_left, q_right = load_rows(q, query * q_position, query_valid, LEFT, RIGHT, HEAD_DIM)
 
     grad_left = tl.zeros([ROWS, LEFT], tl.float32)
@@ -130,7 +130,7 @@ def spatial_backward_keys(
         query = tile_rows(start, COLUMNS, WIDE)
         valid = query < queries
         q_left, q_right = load_rows(q, query * q_position, valid, LEFT, RIGHT, HEAD_DIM)
-        offset_of, factor_of = load_normaliser(offset, factor, query, valid, q.dtype.element_ty)
+        offset_of, factor_of = load_normalizer(offset, factor, query, valid, q.dtype.element_ty)
         s = product(k_left, tl.trans(q_left), PRECISION)  # [ROWS, COLUMNS], transposed
         if RIGHT > 0:
             s += product(k_right, tl.trans(q_right), PRECISION)

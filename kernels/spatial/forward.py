@@ -28,7 +28,7 @@ def scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT: tl.constexpr,
 
 
 @triton.jit
-def load_normaliser(offset, factor, query, valid, dtype: tl.constexpr):
+def load_normalizer(offset, factor, query, valid, dtype: tl.constexpr):
     """Offset and factor of softmax rows, [ROWS] each; nobody reads the factor of 16-bit dtypes."""
     offset_of = tl.load(offset + query, mask=valid, other=0.0)
     factor_of = offset_of

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from kernels.common.capture import AttentionTape
+from kernels.common.capture import AttentionCapture
 from kernels.common.launch import TileSetting, architecture, launch, split_head_dim
 from kernels.common.registry import register
 from kernels.common.strides import LOG2_E, empty_gradients, empty_out, float32_precision, strides, wide_positions
 from kernels.spatial import configs as settings
 from kernels.spatial.backward import spatial_backward_keys, spatial_backward_queries
 from kernels.spatial.forward import spatial_forward
-from kernels.spatial.reference import normaliser as reference_normaliser
+from kernels.spatial.reference import normalizer as reference_normalizer
 from kernels.spatial.reference import spatial_attention as reference
 from kernels.spatial.reference import spatial_attention_backward as reference_backward
 
@@ -55,9 +55,9 @@ def _matrix_size(q: Tensor, k: Tensor, matrix: Tensor | None) -> int:
 
 
 def launch_forward(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, normaliser: Tensor, attention: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, normalizer: Tensor, attention: Tensor | None
 ) -> None:
-    """Write ``out``, ``normaliser`` (and ``attention`` where given), all contiguous."""
+    """Write ``out``, ``normalizer`` (and ``attention`` where given), all contiguous."""
     setting = settings.forward(q, k, architecture(q))
     if attention is not None:
         setting = replace(setting, max_registers=None)  # its second pass takes more of them, and waits for memory
@@ -70,8 +70,8 @@ def launch_forward(
         k=k,
         v=v,
         out=out,
-        offset=normaliser[0],
-        factor=normaliser[-1],
+        offset=normalizer[0],
+        factor=normalizer[-1],
         attention=attention,
         scale_log2=scale * LOG2_E,
         **strides(q=q, k=k, v=v),
@@ -82,19 +82,19 @@ def launch_forward(
 
 
 def launch_backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float,
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float,
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
 ) -> None:  # fmt: skip
     """Write the three gradients (any strides, those of ``grad_k`` and ``grad_v`` equal), and d loss / d attention."""
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()
-    delta = torch.empty_like(normaliser[0])
+    delta = torch.empty_like(normalizer[0])
     shared = {
         "q": q,
         "k": k,
         "v": v,
-        "offset": normaliser[0],
-        "factor": normaliser[-1],
+        "offset": normalizer[0],
+        "factor": normalizer[-1],
         "grad_out": grad_out,
         "delta": delta,
         "scale": scale,
@@ -134,76 +134,76 @@ def launch_backward(
         )
 
 
-def empty_normaliser(q: Tensor) -> Tensor:
-    """Uninitialised offset (and in float32 factor) of each softmax row ``[1 or 2, B, F, N, S_q]``, float32."""
+def empty_normalizer(q: Tensor) -> Tensor:
+    """Uninitialized offset (and in float32 factor) of each softmax row ``[1 or 2, B, F, N, S_q]``, float32."""
     clips, frames, queries, heads, _ = q.shape
     shape = (2 if q.dtype == torch.float32 else 1, clips, frames, heads, queries)
     return torch.empty(shape, dtype=torch.float32, device=q.device)
 
 
 def empty_attention(q: Tensor, k: Tensor) -> Tensor:
-    """An uninitialised attention matrix ``[B, F, N, S_q, S]``, float32."""
+    """An uninitialized attention matrix ``[B, F, N, S_q, S]``, float32."""
     clips, frames, positions, heads, _ = k.shape
     return torch.empty((clips, frames, heads, q.shape[2], positions), dtype=torch.float32, device=q.device)
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    out, normaliser = empty_out(q), empty_normaliser(q)
-    launch_forward(q, k, v, scale, out, normaliser, None)
-    return out, normaliser
+    out, normalizer = empty_out(q), empty_normalizer(q)
+    launch_forward(q, k, v, scale, out, normalizer, None)
+    return out, normalizer
 
 
 def _forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    out, normaliser, attention = empty_out(q), empty_normaliser(q), empty_attention(q, k)
-    launch_forward(q, k, v, scale, out, normaliser, attention)
-    return out, normaliser, attention
+    out, normalizer, attention = empty_out(q), empty_normalizer(q), empty_attention(q, k)
+    launch_forward(q, k, v, scale, out, normalizer, attention)
+    return out, normalizer, attention
 
 
 def _backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradients = empty_gradients(q, k)
-    launch_backward(q, k, v, out, normaliser, grad_out, scale, *gradients, None)
+    launch_backward(q, k, v, out, normalizer, grad_out, scale, *gradients, None)
     return gradients
 
 
 def _backward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gradients, grad_attention = empty_gradients(q, k), empty_attention(q, k)
-    launch_backward(q, k, v, out, normaliser, grad_out, scale, *gradients, grad_attention)
+    launch_backward(q, k, v, out, normalizer, grad_out, scale, *gradients, grad_attention)
     return *gradients, grad_attention
 
 
-def _packed_backward(qkv: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float) -> Tensor:
+def _packed_backward(qkv: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float) -> Tensor:
     gradient = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
-    launch_backward(*qkv.unbind(3), out, normaliser, grad_out, scale, *gradient.unbind(3), None)
+    launch_backward(*qkv.unbind(3), out, normalizer, grad_out, scale, *gradient.unbind(3), None)
     return gradient
 
 
 def _reference_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    return reference(q, k, v, scale=scale).contiguous(), reference_normaliser(q, k, scale=scale)
+    return reference(q, k, v, scale=scale).contiguous(), reference_normalizer(q, k, scale=scale)
 
 
 def _reference_forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    tape = AttentionTape()
-    out = reference(q, k, v, scale=scale, tape=tape)
-    return out.contiguous(), reference_normaliser(q, k, scale=scale), tape.attention.contiguous()
+    capture = AttentionCapture()
+    out = reference(q, k, v, scale=scale, capture=capture)
+    return out.contiguous(), reference_normalizer(q, k, scale=scale), capture.attention.contiguous()
 
 
 def _reference_backward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return reference_backward(q, k, v, grad_out, scale)
 
 
 def _reference_backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return reference_backward(q, k, v, grad_out, scale)[:3]
 
 
-def _reference_packed_backward(qkv: Tensor, out: Tensor, normaliser: Tensor, grad_out: Tensor, scale: float) -> Tensor:
+def _reference_packed_backward(qkv: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float) -> Tensor:
     return torch.stack(reference_backward(*qkv.unbind(3), grad_out, scale)[:3], 3)
 
 
@@ -211,36 +211,36 @@ forward = register(
     "spatial_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
     kernel=_forward,
     reference=_reference_forward,
-    fake=lambda q, k, v, scale: (empty_out(q), empty_normaliser(q)),
+    fake=lambda q, k, v, scale: (empty_out(q), empty_normalizer(q)),
 )
 forward_with_attention = register(
     "spatial_attention_with_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor, Tensor)",
     kernel=_forward_with_attention,
     reference=_reference_forward_with_attention,
-    fake=lambda q, k, v, scale: (empty_out(q), empty_normaliser(q), empty_attention(q, k)),
+    fake=lambda q, k, v, scale: (empty_out(q), empty_normalizer(q), empty_attention(q, k)),
 )
 backward = register(
     "spatial_attention_backward"
-    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor normaliser, Tensor grad_out, float scale)"
+    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor normalizer, Tensor grad_out, float scale)"
     " -> (Tensor, Tensor, Tensor)",
     kernel=_backward,
     reference=_reference_backward,
-    fake=lambda q, k, v, out, normaliser, grad_out, scale: empty_gradients(q, k),
+    fake=lambda q, k, v, out, normalizer, grad_out, scale: empty_gradients(q, k),
 )
 backward_with_attention = register(
     "spatial_attention_backward_with_attention"
-    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor normaliser, Tensor grad_out, float scale)"
+    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor normalizer, Tensor grad_out, float scale)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     kernel=_backward_with_attention,
     reference=_reference_backward_with_attention,
-    fake=lambda q, k, v, out, normaliser, grad_out, scale: (*empty_gradients(q, k), empty_attention(q, k)),
+    fake=lambda q, k, v, out, normalizer, grad_out, scale: (*empty_gradients(q, k), empty_attention(q, k)),
 )
 packed_backward = register(
-    "spatial_attention_packed_backward(Tensor qkv, Tensor out, Tensor normaliser, Tensor grad_out, float scale)"
+    "spatial_attention_packed_backward(Tensor qkv, Tensor out, Tensor normalizer, Tensor grad_out, float scale)"
     " -> Tensor",
     kernel=_packed_backward,
     reference=_reference_packed_backward,
-    fake=lambda qkv, out, normaliser, grad_out, scale: torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device),
+    fake=lambda qkv, out, normalizer, grad_out, scale: torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device),
 )
 
 
@@ -248,26 +248,26 @@ class SpatialAttention(torch.autograd.Function):
     """q, k and v as tensors of their own (views of a packed product are read in place all the same)."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, tape: AttentionTape | None) -> Tensor:
-        """Keep q, k, v, the output and the normaliser of each softmax row; fill the tape's attention."""
-        if tape is None:
-            out, normaliser = forward(q, k, v, scale)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, capture: AttentionCapture | None) -> Tensor:
+        """Keep q, k, v, the output and the normalizer of each softmax row; fill the capture's attention."""
+        if capture is None:
+            out, normalizer = forward(q, k, v, scale)
         else:
-            out, normaliser, attention = forward_with_attention(q, k, v, scale)
-            tape.record(attention)
-        ctx.save_for_backward(q, k, v, out, normaliser)
+            out, normalizer, attention = forward_with_attention(q, k, v, scale)
+            capture.record(attention)
+        ctx.save_for_backward(q, k, v, out, normalizer)
         ctx.scale = scale
-        ctx.tape = tape
+        ctx.capture = capture
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """All three gradients at once; fill the tape's gradient."""
+        """All three gradients at once; fill the capture's gradient."""
         arguments = *ctx.saved_tensors, grad_out, ctx.scale
-        if ctx.tape is None:
+        if ctx.capture is None:
             return *backward(*arguments), None, None
-        *gradients, ctx.tape.gradient = backward_with_attention(*arguments)
+        *gradients, ctx.capture.gradient = backward_with_attention(*arguments)
         return *gradients, None, None
 
 
@@ -276,9 +276,9 @@ class PackedSpatialAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, scale: float) -> Tensor:
-        """Keep the packed product, the output and the normaliser of each softmax row."""
-        out, normaliser = forward(*qkv.unbind(3), scale)
-        ctx.save_for_backward(qkv, out, normaliser)
+        """Keep the packed product, the output and the normalizer of each softmax row."""
+        out, normalizer = forward(*qkv.unbind(3), scale)
+        ctx.save_for_backward(qkv, out, normalizer)
         ctx.scale = scale
         return out
 
@@ -286,5 +286,5 @@ class PackedSpatialAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the packed product."""
-        qkv, out, normaliser = ctx.saved_tensors
-        return packed_backward(qkv, out, normaliser, grad_out, ctx.scale), None
+        qkv, out, normalizer = ctx.saved_tensors
+        return packed_backward(qkv, out, normalizer, grad_out, ctx.scale), None

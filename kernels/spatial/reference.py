@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from kernels.common.capture import AttentionTape
+from kernels.common.capture import AttentionCapture
 
 
 def spatial_attention(
@@ -15,7 +15,7 @@ def spatial_attention(
     v: torch.Tensor,
     *,
     scale: float | None = None,
-    tape: AttentionTape | None = None,
+    capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
     """``softmax(scale q k^T) v`` over the positions, in each frame row of each clip and head.
 
@@ -28,8 +28,8 @@ def spatial_attention(
         # [B, F, S, N, D] -> [B, F, N, S, D]
         q, k, v = (x.to(working).transpose(2, 3) for x in (q, k, v))
         attention = torch.softmax((q * scale) @ k.transpose(-1, -2), -1)
-        if tape is not None:
-            tape.record(attention)
+        if capture is not None:
+            capture.record(attention)
         return (attention @ v).transpose(2, 3).to(dtype)
 
 
@@ -52,7 +52,7 @@ def spatial_attention_backward(
     return grad_q, grad_k, grad_v, grad_attention
 
 
-def normaliser(q: torch.Tensor, k: torch.Tensor, *, scale: float) -> torch.Tensor:
+def normalizer(q: torch.Tensor, k: torch.Tensor, *, scale: float) -> torch.Tensor:
     """Offset (and factor) of each softmax row, ``[1 or 2, B, F, N, S_q]`` float32: what the kernel keeps for backward.
 
     ``attention = exp2(log2(e) scale q k^T - offset) * factor``. In 16 bits the offset is the log-sum-exp and there is

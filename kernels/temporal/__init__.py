@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kernels.common.autocast import to_autocast_dtype
-from kernels.common.capture import AttentionTape
+from kernels.common.capture import AttentionCapture
 from kernels.common.launch import runs_kernels
 from kernels.common.validation import (
     LARGEST_FRAMES,
@@ -30,13 +30,13 @@ def temporal_attention(
     *,
     scale: float | None = None,
     self_subtract: str = "off",
-    tape: AttentionTape | None = None,
+    capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
     """Attention over the frame rows at each position: ``softmax(scale q k^T) v`` (ISTVT, section III-B).
 
     CUDA tensors take the Triton kernels, CPU and float64 tensors the reference. The kernels read q, k and v in place
     through any strides (last dimension contiguous). Several positions share a tile, so a non-finite value in one
-    position may reach up to 63 neighbouring positions of the same head in 16-bit types.
+    position may reach up to 63 neighboring positions of the same head in 16-bit types.
 
     Args:
         q: ``[B, F_q, S, N, D]``; the leading ``F_q <= F`` frame rows.
@@ -47,7 +47,7 @@ def temporal_attention(
         self_subtract: ``"off"``; ``"fused"``: q and k are projections of the tokens and are differenced over frames
             before the product (:func:`kernels.self_subtract`); ``"telescoped"``: q, k and v are projections of the
             *differenced* tokens, and v is integrated back over frames: full precision in 16-bit types.
-        tape: receives attention and its gradient ``[B, S, N, F_q, F]``.
+        capture: receives attention and its gradient ``[B, S, N, F_q, F]``.
 
     Returns:
         ``[B, F_q, S, N, D]`` in the dtype of q; contiguous on a GPU.
@@ -62,14 +62,18 @@ def temporal_attention(
     _check_frames(k, self_subtract)
     scale = attention_scale(scale, q.shape[-1])
     if not runs_kernels(q):
-        return reference.temporal_attention(q, k, v, scale=scale, self_subtract=self_subtract, tape=tape)
+        return reference.temporal_attention(q, k, v, scale=scale, self_subtract=self_subtract, capture=capture)
     check_kernel_attention(q, k, v)
     _check_kernel_frames(k)
-    return TemporalAttention.apply(q, k, v, scale, self_subtract, tape)
+    return TemporalAttention.apply(q, k, v, scale, self_subtract, capture)
 
 
 def temporal_attention_packed(
-    qkv: torch.Tensor, *, scale: float | None = None, self_subtract: str = "off", tape: AttentionTape | None = None
+    qkv: torch.Tensor,
+    *,
+    scale: float | None = None,
+    self_subtract: str = "off",
+    capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
     """:func:`temporal_attention` of a packed product; its gradient is written packed, with no stacking copy.
 
@@ -77,7 +81,7 @@ def temporal_attention_packed(
         qkv: ``[B, F, S, 3, N, D]``: queries, keys and values of one projection.
         scale: as there.
         self_subtract: as there.
-        tape: as there.
+        capture: as there.
 
     Returns:
         ``[B, F, S, N, D]``.
@@ -90,8 +94,8 @@ def temporal_attention_packed(
     check_tensor("qkv", qkv, "[B, F, S, 3, N, D]")
     if qkv.shape[3] != 3:
         raise ValueError(f"qkv has shape {list(qkv.shape)}; it takes [B, F, S, 3, N, D].")
-    if tape is not None or not runs_kernels(qkv):
-        return temporal_attention(*qkv.unbind(3), scale=scale, self_subtract=self_subtract, tape=tape)
+    if capture is not None or not runs_kernels(qkv):
+        return temporal_attention(*qkv.unbind(3), scale=scale, self_subtract=self_subtract, capture=capture)
     _check_frames(qkv, self_subtract)
     check_last_dimension("qkv", qkv)
     check_kernel_attention(*qkv.unbind(3))

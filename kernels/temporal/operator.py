@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from kernels.common.capture import AttentionTape
+from kernels.common.capture import AttentionCapture
 from kernels.common.launch import (
     Setting,
     Table,
@@ -127,7 +127,7 @@ def launch_backward(
 
 
 def empty_attention(q: Tensor, k: Tensor) -> Tensor:
-    """An uninitialised attention matrix ``[B, S, N, F_q, F]``."""
+    """An uninitialized attention matrix ``[B, S, N, F_q, F]``."""
     clips, frames, positions, heads, _ = k.shape
     return torch.empty((clips, positions, heads, q.shape[1], frames), dtype=torch.float32, device=q.device)
 
@@ -173,9 +173,9 @@ def _reference_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtr
 def _reference_forward_with_attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str
 ) -> tuple[Tensor, Tensor]:
-    tape = AttentionTape()
-    out = reference(q, k, v, scale=scale, self_subtract=self_subtract, tape=tape)
-    return out.contiguous(), tape.attention
+    capture = AttentionCapture()
+    out = reference(q, k, v, scale=scale, self_subtract=self_subtract, capture=capture)
+    return out.contiguous(), capture.attention
 
 
 def _reference_backward(
@@ -229,26 +229,26 @@ class TemporalAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, tape: AttentionTape | None
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, capture: AttentionCapture | None
     ) -> Tensor:
-        """Keep q, k and v; fill the tape's attention."""
+        """Keep q, k and v; fill the capture's attention."""
         ctx.save_for_backward(q, k, v)
         ctx.settings = scale, self_subtract
-        ctx.tape = tape
-        if tape is None:
+        ctx.capture = capture
+        if capture is None:
             return forward(q, k, v, scale, self_subtract)
         out, attention = forward_with_attention(q, k, v, scale, self_subtract)
-        tape.record(attention)
+        capture.record(attention)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """All three gradients at once; fill the tape's gradient."""
+        """All three gradients at once; fill the capture's gradient."""
         q, k, v = ctx.saved_tensors
-        if ctx.tape is None:
+        if ctx.capture is None:
             return *backward(q, k, v, grad_out, *ctx.settings), None, None, None
-        *gradients, ctx.tape.gradient = backward_with_attention(q, k, v, grad_out, *ctx.settings)
+        *gradients, ctx.capture.gradient = backward_with_attention(q, k, v, grad_out, *ctx.settings)
         return *gradients, None, None, None
 
 

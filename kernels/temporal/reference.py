@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kernels.common.capture import AttentionTape
+from kernels.common.capture import AttentionCapture
 from kernels.self_subtract import (
     difference_rows,
     difference_rows_adjoint,
@@ -20,7 +20,7 @@ def temporal_attention(
     *,
     scale: float | None = None,
     self_subtract: str = "off",
-    tape: AttentionTape | None = None,
+    capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
     """``softmax(scale q k^T) v`` over the frame rows, at each position of each clip and head.
 
@@ -37,8 +37,8 @@ def temporal_attention(
         elif self_subtract == "telescoped":
             v = integrate_rows(v, 3)
         attention = torch.softmax((q * scale) @ k.transpose(-1, -2), -1)
-        if tape is not None:
-            tape.record(attention)
+        if capture is not None:
+            capture.record(attention)
         return (attention @ v).permute(0, 3, 1, 2, 4).to(dtype)
 
 

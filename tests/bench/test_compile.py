@@ -77,7 +77,7 @@ TABLES = {
         "spatial_backward_keys": (spatial.BACKWARD_KEYS_16, spatial.BACKWARD_KEYS_32, spatial.FEW_BACKWARD_KEYS),
     },
     "relevance": {
-        "spatial_normaliser": (relevance.NORMALISER,), "spatial_relevance_queries": (relevance.QUERIES,),
+        "spatial_normalizer": (relevance.NORMALIZER,), "spatial_relevance_queries": (relevance.QUERIES,),
         "spatial_relevance_keys": (relevance.KEYS,), "spatial_relevance_values": (relevance.VALUES,),
         "spatial_map": (relevance.MAP,), "temporal_relevance_rows": (relevance.TEMPORAL_RELEVANCE,),
         "temporal_map": (relevance.TEMPORAL_MAP,),

@@ -38,7 +38,7 @@ def test_a_measurement_is_kept_and_not_made_again(results, synthetic_set, traine
     assert again == results
     stored = json.loads((trained_run / "explanations" / "faithfulness.json").read_text())
     assert Faithfulness.from_dict(stored) == results["surroundings"][0]
-    assert results["grey"][0].settings["fill"] == "grey"
+    assert results["gray"][0].settings["fill"] == "gray"
     assert results["surroundings"][0].settings["fill"] == "surroundings"
 
 
@@ -65,7 +65,7 @@ def test_an_average_of_models_is_the_mean_of_each_number(results):
     assert mean.accuracy_area == pytest.approx(0.75 * item.accuracy_area)
     assert mean.localization["both"].clips == item.localization["both"].clips  # the same clips, not more of them
     with pytest.raises(ValueError, match="results differ"):
-        average([first, results["grey"][0]])
+        average([first, results["gray"][0]])
     with pytest.raises(ValueError, match="results is empty"):
         average([])
 
@@ -117,7 +117,7 @@ def test_a_stabilizer_is_compared_with_the_default_seed_by_seed_and_what_does_no
 def test_the_page_its_picture_and_the_section_hold_every_method(results, tmp_path):
     page = write_documents(results, {"istvt": "1"}, tmp_path / "docs")
     text = page.read_text()
-    for heading in ("The stabilizer", "With grey", "seed by seed"):
+    for heading in ("The stabilizer", "With gray", "seed by seed"):
         assert heading in text
     assert "| reference |" in text
     assert (page.parent / "faithfulness.svg").read_text().startswith("<?xml")

@@ -51,7 +51,7 @@ def training_rows(**milliseconds):
             spent = milliseconds.get(f"{attention} {method}".replace(" ", "_"))
             row = empty_row(Case("seed", attention, "bfloat16", method), 8, "" if spent else "not measured: a test")
             if spent:
-                row |= {"step_ms": spent, "clips_per_second": 8000 / spent, "utilisation_data_sheet": 0.6,
+                row |= {"step_ms": spent, "clips_per_second": 8000 / spent, "utilization_data_sheet": 0.6,
                         "peak_bytes": 5_000_000_000}  # fmt: skip
             rows.append(row)
     return rows
@@ -85,7 +85,7 @@ def test_promises_are_judged_by_what_was_measured(root):
     write_table(folder, "training_families", families)
     tables, readme = written(root, recordings([root]))
     for text in (tables, readme):
-        assert "| model FLOP utilisation | at least 55 % | 60.0 % | yes |" in text
+        assert "| model FLOP utilization | at least 55 % | 60.0 % | yes |" in text
         assert "| speed over naive eager | at least 3 | 4.00 | yes |" in text
         assert "| speed over compiled SDPA | at least 1.3 | 1.20 | no |" in text
         assert "| step time over spatial-only | at most 1.5 | 1.25 | yes |" in text
@@ -100,10 +100,10 @@ def test_promises_are_judged_by_the_faster_of_this_projects_two_ways_to_run_a_st
     folder = prepare_folder(root / "bench/results/gpu/a", environment())
     rows = training_rows(full_this_project=100.0, full_naive_eager=400.0)
     replayed = Case("seed", "full", "bfloat16", GRAPHS)
-    rows.append(empty_row(replayed, 8) | {"step_ms": 80.0, "clips_per_second": 100.0, "utilisation_data_sheet": 0.7})
+    rows.append(empty_row(replayed, 8) | {"step_ms": 80.0, "clips_per_second": 100.0, "utilization_data_sheet": 0.7})
     write_table(folder, "training", rows)
     _, readme = written(root, recordings([root]))
-    assert "| model FLOP utilisation | at least 55 % | 70.0 % | yes |" in readme
+    assert "| model FLOP utilization | at least 55 % | 70.0 % | yes |" in readme
     assert "| speed over naive eager | at least 3 | 5.00 | yes |" in readme
 
 
@@ -154,7 +154,7 @@ def test_a_newer_run_that_was_cut_short_hides_no_row_of_an_older_one(root):
 def scaling_rows(frames, factor=1.0):
     rows = []
     for t in frames:
-        for method, power in (("naive joint", 2), ("naive factorised", 1)):
+        for method, power in (("naive joint", 2), ("naive factorized", 1)):
             for axis in ("T", "HW"):
                 rows += [
                     {"axis": axis, "T": t, "HW": t, "method": method, "pass": name, "dtype": "float32", "clips": 1,
@@ -173,7 +173,7 @@ def test_exponents_are_fitted_from_what_a_killed_run_had_and_a_longer_line_count
         write_table(folder, "scaling", scaling_rows(sizes))
     tables, readme = written(root, recordings([root]))
     assert "| naive joint | forward | 2.00 | 2.00 [2.00, 2.00] |" in tables
-    assert "that factorised attention grows more slowly holds" in readme
+    assert "that factorized attention grows more slowly holds" in readme
     assert "At T=63, HW=63 on Example GPU" in readme
     scaling = tables.split("### Scaling")[1]
     assert "Measured 2020" in scaling and "2021" not in scaling
@@ -191,9 +191,9 @@ def test_lines_of_a_scaling_run_that_had_only_begun_are_not_measured(root):
 def test_promises_are_about_the_batch_that_they_were_made_for(root):
     folder = prepare_folder(root / "bench/results/gpu/a", environment())
     rows = training_rows(full_this_project=100.0)
-    write_table(folder, "training", [*rows, *(row | {"batch": 32, "utilisation_data_sheet": 0.9} for row in rows)])
+    write_table(folder, "training", [*rows, *(row | {"batch": 32, "utilization_data_sheet": 0.9} for row in rows)])
     tables, _ = written(root, recordings([root]))
-    assert "| model FLOP utilisation | at least 55 % | 60.0 % | yes |" in tables
+    assert "| model FLOP utilization | at least 55 % | 60.0 % | yes |" in tables
     assert "| seed | full | bfloat16 | this project | 32 | 80.00 | 100.00 | 90.0 % |" in tables
 
 
@@ -258,9 +258,9 @@ def test_memory_that_was_counted_in_the_interpreter_stands_under_the_cpu_it_was_
     folder = prepare_folder(root / "bench/results/cpu/a", environment("Example CPU", "CPU"))
     sizes = {"dtype": "float16", "rows": 1, "heads": 1, "head_dim": 16}
     rows = [
-        sizes | {"positions": positions, "tape": tape, "peak_bytes": size}
+        sizes | {"positions": positions, "capture": capture, "peak_bytes": size}
         for positions in (64, 128, 256, 512, 1024)
-        for tape, size in (("without a tape", 16 * positions), ("with a tape", positions**2))
+        for capture, size in (("without a capture", 16 * positions), ("with a capture", positions**2))
     ]
     write_table(folder, "spatial_memory", rows)
     tables, _ = written(root, recordings([root]))

@@ -1,4 +1,4 @@
-"""Factorised attention does (HW+1)(T+1)^2 + (T+1)(HW+1)^2 pairs where joint attention does ((T+1)(HW+1))^2."""
+"""Factorized attention does (HW+1)(T+1)^2 + (T+1)(HW+1)^2 pairs where joint attention does ((T+1)(HW+1))^2."""
 
 import argparse
 import math
@@ -17,15 +17,15 @@ from bench.scaling.growth import exponents, verdicts
 from bench.scaling.methods import (
     METHODS,
     counted_multiply_accumulates,
-    factorised_pairs,
+    factorized_pairs,
     joint_pairs,
     multiply_accumulates,
-    naive_factorised,
+    naive_factorized,
     naive_joint,
 )
 from bench.scaling.sweep import ON_CPU, PASSES, measure
 from bench.training.operator_flops import counting
-from kernels import AttentionTape
+from kernels import AttentionCapture
 
 # Work is a polynomial of degree two in either size: three of each leave no other.
 FRAMES = (1, 6, 63)
@@ -46,12 +46,12 @@ def counted_pairs(attend, frames, cells, products=(2, 6)):
 def test_the_flop_counter_finds_exactly_the_work_of_the_formula_at_every_size(method):
     """Counted is what is timed: once the kernels were not, but plain PyTorch in their place, and forward alone."""
     # Stored scores: two products there, four back. Fused: the scores once more.
-    products = (2, 6 if method.name in ("naive joint", "naive factorised") else 7)
+    products = (2, 6 if method.name in ("naive joint", "naive factorized") else 7)
     assert (method.products(backward=False), method.products(backward=True)) == products
     for frames in FRAMES:
         for cells in CELLS:
             rows, columns = frames + 1, cells + 1
-            written_out = columns * rows**2 + rows * columns**2 if method.factorised else (rows * columns) ** 2
+            written_out = columns * rows**2 + rows * columns**2 if method.factorized else (rows * columns) ** 2
             assert counted_pairs(method.attend, frames, cells, products) == written_out
             assert method.pairs(frames, cells) == written_out
 
@@ -59,12 +59,12 @@ def test_the_flop_counter_finds_exactly_the_work_of_the_formula_at_every_size(me
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("kind", ["spatial", "temporal"])
 def test_the_flop_counter_knows_every_way_into_the_kernels(kind, packed):
-    """Fewer queries than keys, with a tape, and the packed product whose gradient is packed too."""
+    """Fewer queries than keys, with a capture, and the packed product whose gradient is packed too."""
     pairs, keys = 2 * 4 * (3 * 5 * 5 if kind == "spatial" else 5 * 3 * 3), 5 if kind == "spatial" else 3
     attend = getattr(kernels, f"{kind}_attention_packed" if packed else f"{kind}_attention")
     with counting() as counter:
         qkv = torch.empty(2, 3, 5, 3, 4, 8, requires_grad=True)
-        (attend(qkv) if packed else attend(*qkv.unbind(3), tape=AttentionTape())).sum().backward()
+        (attend(qkv) if packed else attend(*qkv.unbind(3), capture=AttentionCapture())).sum().backward()
         assert counter.get_total_flops() == 2 * 7 * pairs * 8
     with counting() as counter:
         q, k, v = torch.empty(3, 2, 3, 5, 4, 8).unbind(0)
@@ -79,34 +79,34 @@ def test_counted_work_of_joint_attention_is_quadratic_in_both_sizes_exactly():
         assert (fit.value, fit.low, fit.high) == pytest.approx((2, 2, 2), abs=1e-9)
 
 
-def test_counted_work_of_factorised_attention_is_one_term_linear_and_one_quadratic_in_each_size():
+def test_counted_work_of_factorized_attention_is_one_term_linear_and_one_quadratic_in_each_size():
     """A polynomial of degree 2 without constant: its coefficients are the two predicted terms, exactly."""
     cells = 36
-    work = [counted_pairs(naive_factorised, frames, cells) for frames in range(1, 5)]
+    work = [counted_pairs(naive_factorized, frames, cells) for frames in range(1, 5)]
     quadratic, linear, constant = np.polyfit(np.arange(2, 6), work, 2)
     assert (quadratic, linear) == pytest.approx((cells + 1, (cells + 1) ** 2), rel=1e-9)
     assert constant == pytest.approx(0, abs=1e-6)
     assert np.all(np.diff(work, 3) == 0)
     frames = 6
-    work = [counted_pairs(naive_factorised, frames, cells) for cells in range(1, 5)]
+    work = [counted_pairs(naive_factorized, frames, cells) for cells in range(1, 5)]
     quadratic, linear, _ = np.polyfit(np.arange(2, 6), work, 2)
     assert (quadratic, linear) == pytest.approx((frames + 1, (frames + 1) ** 2), rel=1e-9)
 
 
 def test_at_the_papers_size_factorising_saves_the_harmonic_sum_of_frames_and_positions():
     rows, columns = 7, 362
-    assert joint_pairs(6, 361) / factorised_pairs(6, 361) == pytest.approx(1 / (1 / rows + 1 / columns))
+    assert joint_pairs(6, 361) / factorized_pairs(6, 361) == pytest.approx(1 / (1 / rows + 1 / columns))
     assert multiply_accumulates(7, 10, clips=2, heads=3, head_dim=5) == 7 * 10 * 2 * 3 * 5
 
 
-def test_all_joint_methods_compute_one_function_and_all_factorised_ones_another():
+def test_all_joint_methods_compute_one_function_and_all_factorized_ones_another():
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, 5, 3, 2, 8, dtype=torch.float64).unbind(3)
     outs = {method.name: method.attend(q, k, v) for method in METHODS}
     for method in METHODS:
-        expected = outs["naive factorised" if method.factorised else "naive joint"]
+        expected = outs["naive factorized" if method.factorized else "naive joint"]
         torch.testing.assert_close(outs[method.name], expected, rtol=1e-9, atol=1e-12)
-    assert not torch.allclose(outs["naive joint"], outs["naive factorised"])
+    assert not torch.allclose(outs["naive joint"], outs["naive factorized"])
 
 
 def test_an_exponent_and_its_interval_are_those_of_the_line_that_made_the_points():
@@ -135,15 +135,15 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, mo
         ran = "kernel" not in row["method"]
         assert bool(row["time_us"]) == bool(row["peak_bytes"]) == ran
         assert row["note"] == ("" if ran else "not measured: Triton kernels need a GPU")
-    assert "naive factorised" in capsys.readouterr().out
+    assert "naive factorized" in capsys.readouterr().out
 
 
-def synthetic_rows(joint_power, factorised_power):
+def synthetic_rows(joint_power, factorized_power):
     """Rows as a sweep gives them, of methods whose time is an exact power of T + 1."""
     rows = []
     for frames in (1, 2, 4, 8, 16, 32, 64, 128):
-        for method, power in (("naive joint", joint_power), ("naive factorised", factorised_power)):
-            pairs = (joint_pairs if method == "naive joint" else factorised_pairs)(frames, 400)
+        for method, power in (("naive joint", joint_power), ("naive factorized", factorized_power)):
+            pairs = (joint_pairs if method == "naive joint" else factorized_pairs)(frames, 400)
             for name in PASSES:
                 rows += [
                     {"axis": axis, "T": frames, "HW": frames, "method": method, "pass": name, "macs_counted": pairs,

@@ -6,7 +6,7 @@ import torch
 from bench.__main__ import main
 from bench.common import ahead, record, timing
 from bench.common.record import read_folder
-from bench.kernels import capture as tape
+from bench.kernels import capture as capture
 from bench.kernels import memory, shapes
 from bench.kernels import peers as attention_peers
 from bench.kernels import spatial_peers as peers
@@ -133,8 +133,8 @@ def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last():
     assert ranks == sorted(ranks) and set(ranks) == {0, 1, 2}
 
 
-def test_the_tape_rows_hold_time_and_floor(without_a_gpu):
-    rows = list(tape.measure(SHAPE, 64, torch.float32, 4e12, 1, device="cpu"))
+def test_the_capture_rows_hold_time_and_floor(without_a_gpu):
+    rows = list(capture.measure(SHAPE, 64, torch.float32, 4e12, 1, device="cpu"))
     assert [row["pass"] for row in rows] == ["forward", "backward"]
     emitted = 4 * 1 * 2 * 8 * 81
     assert {row["emitted_bytes"] for row in rows} == {emitted}
@@ -147,7 +147,7 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
     monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
     monkeypatch.setattr(shapes, "PAPER", SHAPE)
     monkeypatch.setattr(shapes, "QUICK_SHAPES", [SHAPE])
-    for module, name in ((peers, "calls_of"), (peers, "measure"), (tape, "measure")):
+    for module, name in ((peers, "calls_of"), (peers, "measure"), (capture, "measure")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, real=real, **k: real(*a, **k | {"device": "cpu"}))
     found = {"device": "a GPU", "kind": "GPU", "date": "2020", "commit": None, "versions": {}}
@@ -160,9 +160,9 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
     assert main(arguments) == 0
     tables = read_folder(tmp_path).tables
     assert {row["head_dim"] for row in tables["spatial"]} == {"64", "91", "128"}
-    assert {row["pass"] for row in tables["spatial_tape"]} == {"forward", "backward"}
+    assert {row["pass"] for row in tables["spatial_capture"]} == {"forward", "backward"}
     assert {row["positions"] for row in tables["spatial_memory"]} == {"3", "5", "9", "17", "33"}
-    assert [row["tape"] for row in tables["spatial_memory_exponents"]] == ["without a tape", "with a tape"]
+    assert [row["capture"] for row in tables["spatial_memory_exponents"]] == ["without a capture", "with a capture"]
     assert "TFLOP/s" in capsys.readouterr().out
 
 

@@ -85,13 +85,13 @@ def arguments(folder, **options):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", cases.METHODS)
-def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilisation(tmp_path, method):
+def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilization(tmp_path, method):
     options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
     assert training.run(arguments(tmp_path, **options)) == 0
     (row,) = read_folder(tmp_path).tables["training"]
     assert int(row["reserved_bytes"]) >= int(row["peak_bytes"]) > 0
-    assert 0 < float(row["utilisation_measured_peak"]) < 1
-    assert float(row["needed_measured_peak"]) < float(row["utilisation_measured_peak"])
+    assert 0 < float(row["utilization_measured_peak"]) < 1
+    assert float(row["needed_measured_peak"]) < float(row["utilization_measured_peak"])
 
 
 @pytest.mark.gpu
@@ -115,7 +115,7 @@ def test_a_small_model_runs_on_a_cpu_and_leaves_rows_families_and_a_trace(tmp_pa
     assert [row["method"] for row in tables["training"]] == ["this project", "naive eager"]
     for row in tables["training"]:
         assert float(row["clips_per_second"]) == pytest.approx(1000 / float(row["step_ms"]), rel=1e-3)
-        assert row["utilisation_data_sheet"] == row["peak_bytes"] == ""  # of a GPU; nothing is made up for a CPU
+        assert row["utilization_data_sheet"] == row["peak_bytes"] == ""  # of a GPU; nothing is made up for a CPU
     for method in ("this project", "naive eager"):
         shares = [float(row["share"]) for row in tables["training_families"] if row["method"] == method]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
@@ -224,9 +224,9 @@ def test_the_promised_comparison_is_measured_first():
         ("triton_poi_fused_gelu_3", "compiled pointwise and reduction"),
         ("triton_tem_fused_mm_t_4", "matrix product"),
         ("triton_per_fused_native_layer_norm_backward_11", "compiled pointwise and reduction"),
-        ("triton_red_fused__native_batch_norm_legit_functional_14", "compiled batch normalisation and pooling"),
-        ("triton_poi_fused_max_pool2d_with_indices_backward_4", "compiled batch normalisation and pooling"),
-        ("void at::native::GammaBetaBackwardCUDAKernelTemplate<float, float, 32u>", "normalisation"),
+        ("triton_red_fused__native_batch_norm_legit_functional_14", "compiled batch normalization and pooling"),
+        ("triton_poi_fused_max_pool2d_with_indices_backward_4", "compiled batch normalization and pooling"),
+        ("void at::native::GammaBetaBackwardCUDAKernelTemplate<float, float, 32u>", "normalization"),
         ("void at::native::lpnorm_cleanup<float>", "optimizer"),
         ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
         ("void at::native::vectorized_elementwise_kernel<4, AddFunctor>", "pointwise and reduction"),

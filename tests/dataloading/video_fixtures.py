@@ -31,13 +31,13 @@ def numbered_frame(number: int, width: int, height: int) -> np.ndarray:
     cells = np.where(bits, LIGHT, DARK).reshape(ROWS, COLUMNS)
     rows = np.arange(height) * ROWS // height
     columns = np.arange(width) * COLUMNS // width
-    grey = cells[rows][:, columns].astype(np.float64)
+    gray = cells[rows][:, columns].astype(np.float64)
     tint = np.linspace(-20, 20, width)
-    return np.stack([grey + tint, grey, grey - tint], axis=-1).clip(0, 255).astype(np.uint8)
+    return np.stack([gray + tint, gray, gray - tint], axis=-1).clip(0, 255).astype(np.uint8)
 
 
 def read_number(picture: np.ndarray) -> int:
-    """The number in a picture [H, W, 3] of any size in grey levels 0 to 255."""
+    """The number in a picture [H, W, 3] of any size in gray levels 0 to 255."""
     height, width = picture.shape[:2]
     rows = ((np.arange(ROWS) + 0.5) * height / ROWS).astype(int)
     columns = ((np.arange(COLUMNS) + 0.5) * width / COLUMNS).astype(int)

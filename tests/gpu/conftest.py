@@ -14,7 +14,7 @@ collect_ignore_glob = [] if torch.cuda.is_available() or interpreted() else ["te
 
 @pytest.fixture
 def poisoned():
-    """Every uninitialised buffer holds NaN: what a kernel does not write is seen."""
+    """Every uninitialized buffer holds NaN: what a kernel does not write is seen."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     assert torch.empty(3).isnan().all()

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 import kernels.common.launch
 from bench.kernels import memory as spatial_memory
-from kernels import AttentionTape, spatial_attention, spatial_attention_packed
+from kernels import AttentionCapture, spatial_attention, spatial_attention_packed
 from kernels.common.launch import interpreted
 from kernels.spatial import operator
-from kernels.spatial.reference import normaliser
+from kernels.spatial.reference import normalizer
 from kernels.spatial.reference import spatial_attention as reference
 
 # The error of a result rounded to the dtype, with room for rounded probabilities.
@@ -86,24 +86,24 @@ def test_the_output_is_contiguous_and_the_gradient_of_a_sum_arrives_expanded(dty
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("queries", [None, 1])
-def test_the_tape_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_sum_to_one(queries, dtype, poisoned):
+def test_the_capture_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_sum_to_one(queries, dtype, poisoned):
     q, k, v = packed(1, 2, 41, 2, 16, dtype).unbind(3)
     q = q[:, :, :queries]
     grad_out = gradient_like(q)
-    tape, exact = AttentionTape(), AttentionTape()
+    capture, exact = AttentionCapture(), AttentionCapture()
     plain = everything(spatial_attention, q, k, v, grad_out)
-    taped = everything(spatial_attention, q, k, v, grad_out, tape=tape)
-    in_double(q, k, v, grad_out, tape=exact)
-    assert tape.attention.shape == (1, 2, 2, q.shape[2], 41)
-    assert tape.attention.dtype == tape.gradient.dtype == torch.float32
-    assert_near(tape.attention, exact.attention, torch.float32)
-    assert_near(tape.gradient, exact.gradient, torch.float32)
-    assert (tape.attention.sum(-1) - 1).abs().max() < 1e-5
-    for x, y in zip(plain, taped, strict=True):
+    captured = everything(spatial_attention, q, k, v, grad_out, capture=capture)
+    in_double(q, k, v, grad_out, capture=exact)
+    assert capture.attention.shape == (1, 2, 2, q.shape[2], 41)
+    assert capture.attention.dtype == capture.gradient.dtype == torch.float32
+    assert_near(capture.attention, exact.attention, torch.float32)
+    assert_near(capture.gradient, exact.gradient, torch.float32)
+    assert (capture.attention.sum(-1) - 1).abs().max() < 1e-5
+    for x, y in zip(plain, captured, strict=True):
         assert torch.equal(x, y), "taping changes a result"
 
 
-def test_without_a_tape_the_largest_buffer_grows_as_the_positions_and_with_one_as_their_square():
+def test_without_a_capture_the_largest_buffer_grows_as_the_positions_and_with_one_as_their_square():
     def largest(function, positions, **arguments):
         q, k, v = (x.contiguous() for x in packed(1, 1, positions, 1, 8, torch.float32).unbind(3))
         with Allocations() as allocations:
@@ -111,7 +111,7 @@ def test_without_a_tape_the_largest_buffer_grows_as_the_positions_and_with_one_a
         return max(allocations.sizes)
 
     assert (largest(spatial_attention, 40), largest(spatial_attention, 80)) == (40 * 8, 80 * 8)
-    assert largest(spatial_attention, 80, tape=AttentionTape()) == 80 * 80
+    assert largest(spatial_attention, 80, capture=AttentionCapture()) == 80 * 80
     assert largest(reference, 80) == 80 * 80
 
 
@@ -120,7 +120,7 @@ def test_what_is_kept_for_backward_is_one_number_a_softmax_row_and_two_in_float3
     q, k, v = packed(1, 2, 35, 2, 24, dtype).unbind(3)
     out, kept = operator.forward(q, k, v, 0.7)
     assert len(kept) == (2 if dtype == torch.float32 else 1)
-    assert_near(kept, normaliser(q, k, scale=0.7), torch.float32)
+    assert_near(kept, normalizer(q, k, scale=0.7), torch.float32)
     assert_near(out, reference(q.double(), k.double(), v.double(), scale=0.7), dtype)
 
 
@@ -175,9 +175,9 @@ def test_permuting_keys_and_values_together_changes_nothing_but_rounding(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equal_keys_give_uniform_attention(dtype):
     q, k, v = packed(1, 1, 25, 1, 16, dtype).unbind(3)
-    tape = AttentionTape()
-    spatial_attention(q, k[:, :, :1].expand_as(k), v, tape=tape)
-    assert torch.allclose(tape.attention, torch.full_like(tape.attention, 1 / 25))
+    capture = AttentionCapture()
+    spatial_attention(q, k[:, :, :1].expand_as(k), v, capture=capture)
+    assert torch.allclose(capture.attention, torch.full_like(capture.attention, 1 / 25))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -188,8 +188,8 @@ def test_64_bit_offsets_and_a_second_backward_run_give_the_same_bits(head_dim, d
     first = everything(spatial_attention, q, k, v, grad_out)
     again = everything(spatial_attention, q, k, v, grad_out)
     monkeypatch.setattr(kernels.common.launch, "LARGEST_32_BIT_OFFSET", 0)
-    tape = AttentionTape()
-    wide = everything(spatial_attention, q, k, v, grad_out, tape=tape)
+    capture = AttentionCapture()
+    wide = everything(spatial_attention, q, k, v, grad_out, capture=capture)
     for x, y, z in zip(first, again, wide, strict=True):
         assert torch.equal(x, y)
         assert torch.equal(x, z)
@@ -263,14 +263,14 @@ def test_float32_products_are_exact_in_narrow_heads_and_tf32_only_where_torch_al
     assert precisions((q.half(), k.half(), v.half())) == {"ieee"}
 
 
-def test_memory_grows_as_the_positions_without_a_tape_and_as_their_square_with_one():
+def test_memory_grows_as_the_positions_without_a_capture_and_as_their_square_with_one():
     small = spatial_memory.Sizes((32, 64, 128, 256), rows=1, heads=1, head_dim=8, dtype="float16")
     sizes = small if interpreted() else spatial_memory.ON_GPU
     rows = list(spatial_memory.measure(sizes, DEVICE.type))
-    fitted = {row["tape"]: row["exponent"] for row in spatial_memory.exponents(rows)}
+    fitted = {row["capture"]: row["exponent"] for row in spatial_memory.exponents(rows)}
     assert fitted[spatial_memory.WITHOUT] == pytest.approx(1, abs=0.02)
     assert fitted[spatial_memory.WITH] == pytest.approx(2, abs=0.1)
-    if interpreted():  # to the byte: output and gradients, two numbers a row, and with a tape two float32 matrices
+    if interpreted():  # to the byte: output and gradients, two numbers a row, and with a capture two float32 matrices
         for row in rows:
-            positions, taped = row["positions"], row["tape"] == spatial_memory.WITH
-            assert row["peak_bytes"] == positions * (4 * 2 * 8 + 2 * 4) + taped * 2 * 4 * positions**2
+            positions, captured = row["positions"], row["capture"] == spatial_memory.WITH
+            assert row["peak_bytes"] == positions * (4 * 2 * 8 + 2 * 4) + captured * 2 * 4 * positions**2

@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import kernels.common.launch
-from kernels import AttentionTape, temporal_attention, temporal_attention_packed
+from kernels import AttentionCapture, temporal_attention, temporal_attention_packed
 from kernels.common.launch import interpreted
 from kernels.temporal import SELF_SUBTRACT, operator
 from kernels.temporal.reference import temporal_attention as reference
@@ -81,33 +81,33 @@ def test_the_output_is_contiguous_and_the_gradient_of_a_sum_arrives_expanded(dty
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", SELF_SUBTRACT)
-def test_the_tape_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_sum_to_one(mode, dtype, poisoned):
+def test_the_capture_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows_sum_to_one(mode, dtype, poisoned):
     q, k, v = packed(2, 5, 3, 2, 16, dtype).unbind(3)
     grad_out = gradient_like(q)
-    tape, exact = AttentionTape(), AttentionTape()
+    capture, exact = AttentionCapture(), AttentionCapture()
     plain = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode)
-    taped = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode, tape=tape)
-    everything(reference, q.double(), k.double(), v.double(), grad_out, self_subtract=mode, tape=exact)
-    assert tape.attention.dtype == tape.gradient.dtype == torch.float32
-    assert_near(tape.attention, exact.attention, dtype)
-    assert_near(tape.gradient, exact.gradient, dtype)
-    assert (tape.attention.sum(-1) - 1).abs().max() < 1e-5
-    for x, y in zip(plain, taped, strict=True):
+    captured = everything(temporal_attention, q, k, v, grad_out, self_subtract=mode, capture=capture)
+    everything(reference, q.double(), k.double(), v.double(), grad_out, self_subtract=mode, capture=exact)
+    assert capture.attention.dtype == capture.gradient.dtype == torch.float32
+    assert_near(capture.attention, exact.attention, dtype)
+    assert_near(capture.gradient, exact.gradient, dtype)
+    assert (capture.attention.sum(-1) - 1).abs().max() < 1e-5
+    for x, y in zip(plain, captured, strict=True):
         assert torch.equal(x, y), "taping changes a result"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_without_a_tape_no_matrix_of_attention_is_ever_allocated(dtype):
+def test_without_a_capture_no_matrix_of_attention_is_ever_allocated(dtype):
     q, k, v = packed(1, 7, 3, 2, 16, dtype).unbind(3)
     matrix = 1 * 3 * 2 * 7 * 7
     with Allocations() as plain:
         everything(temporal_attention, q, k, v, torch.ones_like(q))
-    with Allocations() as taped:
-        everything(temporal_attention, q, k, v, torch.ones_like(q), tape=AttentionTape())
+    with Allocations() as captured:
+        everything(temporal_attention, q, k, v, torch.ones_like(q), capture=AttentionCapture())
     with Allocations() as stored:
         everything(reference, q, k, v, torch.ones_like(q))
     assert matrix not in plain.sizes
-    assert matrix in taped.sizes
+    assert matrix in captured.sizes
     assert matrix in stored.sizes
 
 
@@ -125,11 +125,11 @@ def test_equal_frames_attend_to_all_differences_alike(dtype):
     """No motion: rows 2.. of the subtracted keys are zero, so every query gives those frames the same weight."""
     q, k, v = packed(1, 6, 3, 2, 16, dtype).unbind(3)
     still = [torch.cat((x[:, :1], x[:, 1:2].expand(-1, 5, -1, -1, -1)), 1) for x in (q, k, v)]
-    tape = AttentionTape()
-    temporal_attention(*still, self_subtract="fused", tape=tape)
-    differences = tape.attention[..., 2:]
+    capture = AttentionCapture()
+    temporal_attention(*still, self_subtract="fused", capture=capture)
+    differences = capture.attention[..., 2:]
     assert torch.equal(differences, differences[..., :1].expand_as(differences))
-    queries = tape.attention[..., 2:, :]  # zero queries: every key alike
+    queries = capture.attention[..., 2:, :]  # zero queries: every key alike
     assert torch.allclose(queries, torch.full_like(queries, 1 / 6))
 
 

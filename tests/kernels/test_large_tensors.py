@@ -40,7 +40,7 @@ def test_the_last_clip_of_a_very_large_batch_gets_what_it_gets_alone(attend):
 
 
 @pytest.mark.gpu
-def test_the_last_clip_of_a_very_large_batch_is_normalised_as_it_is_alone():
+def test_the_last_clip_of_a_very_large_batch_is_normalized_as_it_is_alone():
     clips = 2**31 // (FRAMES * POSITIONS * CHANNELS) + 2
     x, grad_out = normal(clips, CHANNELS).requires_grad_(), normal(clips, CHANNELS)
     weight, bias = torch.randn(2, CHANNELS, device="cuda")

@@ -1,9 +1,9 @@
-"""Neighbouring frames of a video are nearly equal. Where the subtraction happens decides what is left of it."""
+"""Neighboring frames of a video are nearly equal. Where the subtraction happens decides what is left of it."""
 
 import pytest
 import torch
 
-from kernels import AttentionTape, layer_norm_difference, temporal_attention, temporal_attention_packed
+from kernels import AttentionCapture, layer_norm_difference, temporal_attention, temporal_attention_packed
 
 CHANNELS, HEADS, HEAD_DIM, POSITIONS, FRAMES = 128, 2, 64, 32, 6
 DIFFERENCES = (1.0, 0.3, 0.1, 0.03, 0.01)
@@ -33,15 +33,15 @@ def attention(path, tokens, weight, dtype):
     )
     plain = torch.nn.functional.layer_norm(tokens, (CHANNELS,), eps=1e-6)
     differenced = layer_norm_difference(tokens, ones, zeros)
-    tape = AttentionTape()
+    capture = AttentionCapture()
     if path == "subtract, then round":
         q, k, _ = project(differenced).unbind(3)
-        out = temporal_attention(q, k, project(plain)[..., 2, :, :], tape=tape)
+        out = temporal_attention(q, k, project(plain)[..., 2, :, :], capture=capture)
     elif path == "telescoped":
-        out = temporal_attention_packed(project(differenced), self_subtract="telescoped", tape=tape)
+        out = temporal_attention_packed(project(differenced), self_subtract="telescoped", capture=capture)
     else:
-        out = temporal_attention_packed(project(plain), self_subtract="fused", tape=tape)
-    return tape.attention.double(), out.double()
+        out = temporal_attention_packed(project(plain), self_subtract="fused", capture=capture)
+    return capture.attention.double(), out.double()
 
 
 def errors(difference, device):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import (
-    AttentionTape,
+    AttentionCapture,
     layer_norm_difference,
     self_subtract,
     spatial_attention,
@@ -105,10 +105,10 @@ def test_fewer_queries_give_the_leading_rows(mode):
 def test_written_out_gradients_of_temporal_attention_are_those_of_autograd(mode):
     q, k, v = (x.requires_grad_() for x in attention_inputs().unbind(0))
     grad_out = attention_inputs(seed=1)[0]
-    tape = AttentionTape()
-    temporal_attention(q, k, v, scale=0.3, self_subtract=mode, tape=tape).backward(grad_out)
+    capture = AttentionCapture()
+    temporal_attention(q, k, v, scale=0.3, self_subtract=mode, capture=capture).backward(grad_out)
     written = temporal_attention_backward(q.detach(), k.detach(), v.detach(), grad_out, 0.3, mode)
-    for x, y in zip(written, (q.grad, k.grad, v.grad, tape.gradient), strict=True):
+    for x, y in zip(written, (q.grad, k.grad, v.grad, capture.gradient), strict=True):
         assert torch.allclose(x, y)
 
 
@@ -130,19 +130,19 @@ def test_layer_norm_difference_is_layer_norm_then_self_subtract():
 
 
 @pytest.mark.parametrize("operation", [temporal_attention, spatial_attention])
-def test_the_tape_holds_attention_and_its_gradient(operation):
+def test_the_capture_holds_attention_and_its_gradient(operation):
     q, k, v = attention_inputs(dtype=torch.float32)
-    tape = AttentionTape()
-    out = operation(q.requires_grad_(), k, v, tape=tape)
+    capture = AttentionCapture()
+    out = operation(q.requires_grad_(), k, v, capture=capture)
     rows = q.shape[1] if operation is temporal_attention else q.shape[2]
-    assert tape.attention.shape[-2:] == (rows, rows)
-    assert torch.allclose(tape.attention.sum(-1), torch.ones(()))
-    assert tape.gradient is None
+    assert capture.attention.shape[-2:] == (rows, rows)
+    assert torch.allclose(capture.attention.sum(-1), torch.ones(()))
+    assert capture.gradient is None
     (out**2).sum().backward()
     # d loss / d A[i, j] = 2 out_i . v_j
     order = (0, 2, 3, 1, 4) if operation is temporal_attention else (0, 1, 3, 2, 4)
     expected = 2 * out.detach().permute(order) @ v.permute(order).mT
-    assert torch.allclose(tape.gradient, expected, atol=1e-5)
+    assert torch.allclose(capture.gradient, expected, atol=1e-5)
 
 
 def test_references_differentiate_twice():

@@ -5,7 +5,7 @@ import torch
 from operator_checks import assert_same, results
 from torch.utils.checkpoint import checkpoint
 
-from kernels import AttentionTape, spatial_attention, spatial_attention_packed
+from kernels import AttentionCapture, spatial_attention, spatial_attention_packed
 from kernels.spatial import operator
 from kernels.spatial.reference import spatial_attention_backward
 
@@ -67,18 +67,18 @@ def test_autocast_gives_the_numbers_of_casting_by_hand():
     assert torch.equal(out, spatial_attention_packed(QKV.bfloat16()))
 
 
-def test_written_out_gradients_are_those_of_autograd_and_fill_the_tape():
+def test_written_out_gradients_are_those_of_autograd_and_fill_the_capture():
     q, k, v = (x.double().requires_grad_() for x in (Q, K, V))
-    tape = AttentionTape()
-    spatial_attention(q, k, v, scale=0.3, tape=tape).backward(GRADIENT.double())
+    capture = AttentionCapture()
+    spatial_attention(q, k, v, scale=0.3, capture=capture).backward(GRADIENT.double())
     written = spatial_attention_backward(q.detach(), k.detach(), v.detach(), GRADIENT.double(), 0.3)
-    torch.testing.assert_close(written, (q.grad, k.grad, v.grad, tape.gradient))
+    torch.testing.assert_close(written, (q.grad, k.grad, v.grad, capture.gradient))
 
 
 def test_the_operators_hand_on_nothing_that_grows_as_the_square_of_the_positions():
-    """Without a tape: the output and two numbers a query go forward, three gradients come back."""
+    """Without a capture: the output and two numbers a query go forward, three gradients come back."""
     assert [tuple(x.shape) for x in operator.forward(Q, K, V, 0.3)] == [(2, 2, 5, 2, 8), (2, 2, 2, 2, 5)]
     assert [a.name for a in operator.backward._schema.arguments] == [
-        "q", "k", "v", "out", "normaliser", "grad_out", "scale",
+        "q", "k", "v", "out", "normalizer", "grad_out", "scale",
     ]  # fmt: skip
     assert len(operator.backward._schema.returns) == 3

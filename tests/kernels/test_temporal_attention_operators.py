@@ -1,4 +1,4 @@
-"""The operators of normalisation and temporal attention under all that PyTorch does with an operator.
+"""The operators of normalization and temporal attention under all that PyTorch does with an operator.
 
 On a CPU they run the references.
 """
@@ -33,7 +33,7 @@ def test_an_operator_passes_opcheck(operator, arguments):
 
 
 class Block(torch.nn.Module):
-    """Normalise, subtract, project, attend, project: with the operators, whatever the device."""
+    """Normalize, subtract, project, attend, project: with the operators, whatever the device."""
 
     def __init__(self, operators: bool):
         super().__init__()
@@ -78,7 +78,7 @@ def test_autocast_gives_the_numbers_of_casting_by_hand():
 
 
 def test_the_operators_ask_for_q_k_v_and_the_arriving_gradient_alone():
-    """Nothing of the size of the attention matrix goes in or out without a tape, nor a log-sum-exp."""
+    """Nothing of the size of the attention matrix goes in or out without a capture, nor a log-sum-exp."""
     forward, backward = attention.forward._schema, attention.backward._schema
     assert [argument.name for argument in forward.arguments] == ["q", "k", "v", "scale", "self_subtract"]
     assert len(forward.returns) == 1

@@ -33,7 +33,7 @@ def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
-    """Tokens that are not centred, a float32 weight and bias, and a gradient."""
+    """Tokens that are not centered, a float32 weight and bias, and a gradient."""
     generator = torch.Generator().manual_seed(0)
     x = (2 * torch.randn(shape, generator=generator) + 1).to(device, dtype)
     weight, bias = torch.randn(2, shape[-1], generator=generator).to(device)

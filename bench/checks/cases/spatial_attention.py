@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bench.checks.cases import CompileCase
 from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
-from kernels import AttentionTape, spatial_attention
+from kernels import AttentionCapture, spatial_attention
 from kernels.common.launch import Launch
 from kernels.spatial import operator
 from kernels.spatial.reference import spatial_attention as reference
@@ -28,7 +28,7 @@ LARGE = (
 FEWEST_ROWS = 16  # of a product on tensor cores
 
 
-def eager(q: Tensor, k: Tensor, v: Tensor, *, tape: AttentionTape | None = None) -> Tensor:
+def eager(q: Tensor, k: Tensor, v: Tensor, *, capture: AttentionCapture | None = None) -> Tensor:
     """What a user would write: transpose, two products and a softmax, every step in the inputs' dtype.
 
     Few queries are multiplied among others: BLAS sums the product of a single row in another, more exact order than
@@ -40,15 +40,15 @@ def eager(q: Tensor, k: Tensor, v: Tensor, *, tape: AttentionTape | None = None)
         q = functional.pad(q, (0, 0, 0, 0, 0, FEWEST_ROWS - queries))
     q, k, v = (x.transpose(2, 3) for x in (q, k, v))
     attention = torch.softmax((q @ k.transpose(-1, -2))[..., :queries, :] * scale, -1)
-    if tape is not None:
-        tape.record(attention)
+    if capture is not None:
+        capture.record(attention)
     return (attention @ v).transpose(2, 3)
 
 
 def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
-    """All dtypes, some shapes with a tape."""
+    """All dtypes, some shapes with a capture."""
     return [
-        _case(device, shape, dtype, tape=index in (0, 4))
+        _case(device, shape, dtype, capture=index in (0, 4))
         for index, shape in enumerate(SMALL if small else LARGE)
         for dtype in DTYPES
     ]
@@ -66,15 +66,15 @@ def inputs(
     return {"q": q[:, :, :queries], "k": k, "v": v}, grad_out
 
 
-def _case(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype, *, tape: bool) -> NumericsCase:
+def _case(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype, *, capture: bool) -> NumericsCase:
     def run(function, working: torch.dtype | None = None) -> Results:
         tensors, grad_out = inputs(shape, dtype, device)
-        return with_gradients(function, tensors, grad_out, dtype=working, tape=tape)
+        return with_gradients(function, tensors, grad_out, dtype=working, capture=capture)
 
     clips, frames, queries, positions, heads, head_dim = shape
     rows = f"S={positions}" if queries == positions else f"S={queries}/{positions}"
     return NumericsCase(
-        "spatial_attention", "tape" if tape else "", dtype, f"B={clips} F={frames} {rows} N={heads} D={head_dim}",
+        "spatial_attention", "capture" if capture else "", dtype, f"B={clips} F={frames} {rows} N={heads} D={head_dim}",
         kernel=partial(run, spatial_attention),
         eager=partial(run, eager),
         oracle=partial(run, reference, torch.float64),
@@ -86,30 +86,34 @@ def compiled() -> list[CompileCase]:
     half, single = torch.bfloat16, torch.float32
     everywhere = [_compiled(dtype, head_dim) for dtype in (half, single) for head_dim in (64, 96, 128)]
     everywhere.append(_compiled(half, 96, queries=1))
-    variants = [_compiled(half, 96, tape=True), _compiled(single, 96, tape=True), _compiled(single, 96, queries=1)]
+    variants = [
+        _compiled(half, 96, capture=True),
+        _compiled(single, 96, capture=True),
+        _compiled(single, 96, queries=1),
+    ]
     variants.append(_compiled(single, 56))  # no tensor cores in narrow heads of float32
     variants += [_compiled(dtype, 96, positions=10**6) for dtype in (half, single)]  # offsets beyond 32 bits
     return [*everywhere, *(replace(case, architectures=(90,)) for case in variants)]
 
 
 def _compiled(
-    dtype: torch.dtype, head_dim: int, *, positions: int = 362, queries: int | None = None, tape: bool = False
+    dtype: torch.dtype, head_dim: int, *, positions: int = 362, queries: int | None = None, capture: bool = False
 ) -> CompileCase:
     def start() -> None:
         frames = 1 if queries else 7
         qkv = torch.empty(8, frames, positions, 3, 8, head_dim, dtype=dtype, device="meta")
         q, k, v = qkv.unbind(3)
         q = q[:, :, :queries]
-        out, normaliser = operator.empty_out(q), operator.empty_normaliser(q)
-        attention = operator.empty_attention(q, k) if tape else None
+        out, normalizer = operator.empty_out(q), operator.empty_normalizer(q)
+        attention = operator.empty_attention(q, k) if capture else None
         scale = head_dim**-0.5
-        operator.launch_forward(q, k, v, scale, out, normaliser, attention)
+        operator.launch_forward(q, k, v, scale, out, normalizer, attention)
         gradients = operator.empty_gradients(q, k) if queries else torch.empty_like(qkv).unbind(3)
         grad_out = torch.empty_like(out)
-        operator.launch_backward(q, k, v, out, normaliser, grad_out, scale, *gradients, attention)
+        operator.launch_backward(q, k, v, out, normalizer, grad_out, scale, *gradients, attention)
 
     name = f"{str(dtype)[6:]} S={positions} D={head_dim}"
-    name += (f" queries={queries}" if queries else "") + (" tape" if tape else "")
+    name += (f" queries={queries}" if queries else "") + (" capture" if capture else "")
     return CompileCase(
         "spatial_attention", name, start, needs_tensor_cores=_needs_tensor_cores, allowed_spill=_allowed_spill
     )

@@ -9,7 +9,7 @@ import torch
 
 from bench.checks.cases import CompileCase
 from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
-from kernels import AttentionTape, temporal_attention
+from kernels import AttentionCapture, temporal_attention
 from kernels.common.launch import Launch
 from kernels.self_subtract import difference_rows, integrate_rows
 from kernels.temporal import SELF_SUBTRACT, operator
@@ -25,7 +25,7 @@ LARGE = (
 )  # fmt: skip
 
 
-def eager(q: Tensor, k: Tensor, v: Tensor, *, self_subtract: str, tape: AttentionTape | None = None) -> Tensor:
+def eager(q: Tensor, k: Tensor, v: Tensor, *, self_subtract: str, capture: AttentionCapture | None = None) -> Tensor:
     """What a user would write: permute, subtract, two products and a softmax, every step in the inputs' dtype."""
     scale = q.shape[-1] ** -0.5
     q, k, v = (x.permute(0, 2, 3, 1, 4) for x in (q, k, v))
@@ -34,15 +34,15 @@ def eager(q: Tensor, k: Tensor, v: Tensor, *, self_subtract: str, tape: Attentio
     if self_subtract == "telescoped":
         v = integrate_rows(v, 3)
     attention = torch.softmax(q @ k.transpose(-1, -2) * scale, -1)
-    if tape is not None:
-        tape.record(attention)
+    if capture is not None:
+        capture.record(attention)
     return (attention @ v).permute(0, 3, 1, 2, 4)
 
 
 def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
-    """All modes and dtypes, with and without a tape."""
+    """All modes and dtypes, with and without a capture."""
     return [
-        _case(device, shape, mode, dtype, tape=index == 0)
+        _case(device, shape, mode, dtype, capture=index == 0)
         for index, shape in enumerate(SMALL if small else LARGE)
         for mode in SELF_SUBTRACT
         for dtype in DTYPES
@@ -61,15 +61,17 @@ def inputs(
     return {"q": q[:, :query_frames], "k": k, "v": v}, grad_out
 
 
-def _case(device: torch.device, shape: tuple[int, ...], mode: str, dtype: torch.dtype, *, tape: bool) -> NumericsCase:
+def _case(
+    device: torch.device, shape: tuple[int, ...], mode: str, dtype: torch.dtype, *, capture: bool
+) -> NumericsCase:
     def run(function, working: torch.dtype | None = None) -> Results:
         tensors, grad_out = inputs(shape, dtype, device)
-        return with_gradients(partial(function, self_subtract=mode), tensors, grad_out, dtype=working, tape=tape)
+        return with_gradients(partial(function, self_subtract=mode), tensors, grad_out, dtype=working, capture=capture)
 
     clips, queries, frames, positions, heads, head_dim = shape
     rows = f"F={frames}" if queries == frames else f"F={queries}/{frames}"
     return NumericsCase(
-        "temporal_attention", mode + (" tape" if tape else ""), dtype,
+        "temporal_attention", mode + (" capture" if capture else ""), dtype,
         f"B={clips} {rows} S={positions} N={heads} D={head_dim}",
         kernel=partial(run, temporal_attention),
         eager=partial(run, eager),
@@ -90,13 +92,13 @@ def compiled() -> list[CompileCase]:
     variants = [
         _compiled(half, "telescoped", 7, 64),
         _compiled(half, "telescoped", 7, 96, queries=1),
-        _compiled(half, "telescoped", 7, 96, tape=True),
+        _compiled(half, "telescoped", 7, 96, capture=True),
         _compiled(torch.float16, "telescoped", 7, 96),
         _compiled(half, "off", 7, 96),
         _compiled(half, "fused", 7, 96),
         _compiled(single, "off", 7, 96),
         _compiled(single, "telescoped", 7, 96),
-        _compiled(single, "fused", 7, 64, tape=True),
+        _compiled(single, "fused", 7, 64, capture=True),
         _compiled(half, "telescoped", 7, 96, clips=400),  # offsets beyond 32 bits
         _compiled(single, "fused", 7, 96, clips=400),
     ]
@@ -112,25 +114,25 @@ def _compiled(
     *,
     clips: int = 8,
     queries: int | None = None,
-    tape: bool = False,
+    capture: bool = False,
 ) -> CompileCase:
     def start() -> None:
         qkv = torch.empty(clips, frames, 362, 3, 8, head_dim, dtype=dtype, device="meta")
         q, k, v = qkv.unbind(3)
         q = q[:, :queries]
         grad_out = torch.empty(q.shape, dtype=dtype, device="meta")
-        attention = operator.empty_attention(q, k) if tape else None
+        attention = operator.empty_attention(q, k) if capture else None
         operator.launch_forward(q, k, v, head_dim**-0.5, mode, operator.empty_out(q), attention)
         gradients = operator.empty_gradients(q, k) if queries else torch.empty_like(qkv).unbind(3)
         operator.launch_backward(q, k, v, grad_out, head_dim**-0.5, mode, *gradients, attention)
 
     name = f"{str(dtype).removeprefix('torch.')} {mode} F={frames} D={head_dim}"
     name += (f" B={clips}" if clips != 8 else "") + (f" queries={queries}" if queries else "")
-    name += " tape" if tape else ""
+    name += " capture" if capture else ""
     return CompileCase(
         "temporal_attention", name, start,
         needs_tensor_cores=_is_matrix,
-        tile_bytes=lambda launch: None if tape else _tile_bytes(launch),
+        tile_bytes=lambda launch: None if capture else _tile_bytes(launch),
         allowed_spill=_allowed_spill,
     )  # fmt: skip
 

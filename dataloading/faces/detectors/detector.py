@@ -25,7 +25,7 @@ class Detection:
 
     @property
     def center(self) -> tuple[float, float]:
-        """The nose tip, or the centre of the box."""
+        """The nose tip, or the center of the box."""
         return self.nose or ((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
 
     @property

@@ -325,7 +325,7 @@ class _Measurement:
         heat = torch.from_numpy(np.stack(heats)).to(pictures.device, torch.float32)
         heat = functional.interpolate(heat, (height, width), mode="bilinear", align_corners=False).flatten(1)
         chance = torch.from_numpy(self.random[name].random(heat.shape, np.float32)).to(heat.device)
-        # Chance decides between equal heat and nothing else: far below a grey level of the colour scale.
+        # Chance decides between equal heat and nothing else: far below a gray level of the color scale.
         largest = heat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
         order = (heat / largest + 1e-6 * chance).argsort(dim=1, descending=True)
         for fraction in self.fractions[1:]:

@@ -1,7 +1,7 @@
 """Removing pixels from clips, so that what a model says without them can be compared.
 
-What stands where pixels were must not be evidence itself. A constant grey draws the removed shape into the face: a
-detector of forgeries takes it for one, whatever was under it. So by default a removed pixel takes the colour of what
+What stands where pixels were must not be evidence itself. A constant gray draws the removed shape into the face: a
+detector of forgeries takes it for one, whatever was under it. So by default a removed pixel takes the color of what
 is left around it, as in Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
 (ICML 2022), here by a pyramid of averages, which needs no linear system.
 """
@@ -23,14 +23,14 @@ def remove(clips: Tensor, removed: Tensor, fill: Fill = "surroundings") -> Tenso
     Args:
         clips: [B, T, 3, H_i, W_i] in [-1, 1].
         removed: bool [B, T, H_i, W_i].
-        fill: "surroundings": smoothly from the pixels of the same frame that are left (mid-grey if there is none);
-            "grey": 0, mid-grey.
+        fill: "surroundings": smoothly from the pixels of the same frame that are left (mid-gray if there is none);
+            "gray": 0, mid-gray.
 
     Returns:
         [B, T, 3, H_i, W_i]; where nothing was removed as before, bit for bit.
     """
     known = (~removed).unsqueeze(2).to(clips.dtype)
-    if fill == "grey":
+    if fill == "gray":
         return clips * known
     values = torch.where(removed.unsqueeze(2), 0.0, clips)
     filled = _filled(values.flatten(0, 1), known.flatten(0, 1)).view_as(clips)

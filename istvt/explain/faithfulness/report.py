@@ -65,7 +65,7 @@ def faithfulness_table(result: Faithfulness) -> str:
 
 
 def write_plot(result: Faithfulness, path: Path) -> None:
-    """Both deletion curves as one SVG; lines differ in dash and marker as well as in colour."""
+    """Both deletion curves as one SVG; lines differ in dash and marker as well as in color."""
     from matplotlib import colormaps
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -93,7 +93,7 @@ def test_dali_decodes_the_same_frames(tmp_path, codec, rate):
 
 @pytest.mark.parametrize("codec", ["vp9", "mjpeg"])
 @pytest.mark.parametrize("box", [(0, 0, 128, 96), (30, 20, 90, 80), (-25, 40, 75, 140)])
-def test_both_decoders_agree_within_a_few_grey_levels(tmp_path, codec, box):
+def test_both_decoders_agree_within_a_few_gray_levels(tmp_path, codec, box):
     path = write_numbered(tmp_path, "clip", codec, FRAMES, WIDTH, HEIGHT)
     clips = [_clip(path, start, box) for start in (0, 17, 44)]
     (pyav,) = ClipLoader(clips, 3, 64, decoder="pyav")

@@ -86,7 +86,7 @@ def test_batches_do_not_share_memory_with_later_ones():
 
 
 def test_small_differences_between_frames_survive():
-    # A step of one grey level in one of 16 pixels: gone if the resized picture were rounded to grey levels.
+    # A step of one gray level in one of 16 pixels: gone if the resized picture were rounded to gray levels.
     clip = np.full((2, 64, 64, 3), 100, np.uint8)
     clip[1, ::4, ::4] += 1
     output = _run([_sample(clip)], 16)[0]
@@ -122,7 +122,7 @@ def test_augmentations_do_what_they_are_called():
     assert torch.allclose((bright + 1), ((plain + 1) * 1.1).clamp(max=2), atol=2e-2)
     assert contrast.std() == pytest.approx(float(plain.std()) * 0.8, rel=0.1)
     assert saturation.std(dim=1).mean() < 0.7 * plain.std(dim=1).mean()
-    assert 0.2 < (compressed - plain).abs().mean() * 127.5 < 15  # coloured noise loses half of its colour resolution
+    assert 0.2 < (compressed - plain).abs().mean() * 127.5 < 15  # colored noise loses half of its color resolution
     assert torch.allclose(plain, _run([_sample(clip)])[0], atol=1e-6)
 
 

@@ -124,19 +124,19 @@ def test_dfdc_parts_are_grouped_by_original(tmp_path):
         if video.label:
             assert split_of[video.source] == video.split
             assert video.source.endswith(video.path.stem.replace("f", "r")[:-1])
-    assert any("no labelled test set" in note for note in dataset.notes)
+    assert any("no labeled test set" in note for note in dataset.notes)
     assert any("by original, with which its fakes stay" in note for note in dataset.notes)  # actors recur there
 
 
 def test_the_kaggle_sample_of_dfdc_is_read(tmp_path):
     dfdc_part(tmp_path / "train_sample_videos", 6, "s")
-    touch(tmp_path, "test_videos/unlabelled.mp4")
+    touch(tmp_path, "test_videos/unlabeled.mp4")
     dataset = read_dataset(tmp_path)
     assert len(dataset) == 18
-    assert reasons(dataset) == {"test_videos/unlabelled.mp4": "in a directory that this layout does not have"}
+    assert reasons(dataset) == {"test_videos/unlabeled.mp4": "in a directory that this layout does not have"}
 
 
-def test_the_labelled_test_set_of_dfdc_is_its_test_split(tmp_path):
+def test_the_labeled_test_set_of_dfdc_is_its_test_split(tmp_path):
     dfdc_part(tmp_path / "dfdc_train_part_0", 10, "x")
     touch(tmp_path, "test/videos/aa.mp4", "test/videos/bb.mp4", "test/videos/cc.mp4")
     (tmp_path / "test" / "labels.csv").write_text("filename,label\naa.mp4,1\nbb.mp4,0\ndd.mp4,1\n")

@@ -216,7 +216,7 @@ def test_a_latent_is_standard_normal_at_every_frame_and_smooth_over_five():
 
 
 @pytest.mark.parametrize(("frames", "gap"), [(8, 2), (12, 3), (24, 6), (100, 6)])
-def test_a_flickering_video_takes_every_state_once_and_neighbours_from_far_apart(frames, gap):
+def test_a_flickering_video_takes_every_state_once_and_neighbors_from_far_apart(frames, gap):
     orders = [flicker_order(np.random.default_rng(seed), frames) for seed in range(20)]
     for order in orders:
         assert sorted(order) == list(range(frames))

@@ -43,13 +43,13 @@ def videos(root, split, manipulation):
 
 
 def frame_features(frame, coded_bytes):
-    """Colours, contrast, gradients, noise, block edges and DCT spectrum of one frame, and what it cost to code."""
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    across, down = np.abs(np.diff(grey, axis=1, append=0)), np.abs(np.diff(grey, axis=0, append=0))
-    residual = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1.0))
+    """Colors, contrast, gradients, noise, block edges and DCT spectrum of one frame, and what it cost to code."""
+    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    across, down = np.abs(np.diff(gray, axis=1, append=0)), np.abs(np.diff(gray, axis=0, append=0))
+    residual = np.abs(gray - cv2.GaussianBlur(gray, (0, 0), 1.0))
     energies = [np.log1p(cv2.resize(e, (8, 8), interpolation=cv2.INTER_AREA)) for e in (across + down, residual)]
-    contrast = np.log1p(grey.reshape(8, SIZE // 8, 8, SIZE // 8).var(axis=(1, 3)))
-    blocks = grey.reshape(SIZE // 8, 8, SIZE // 8, 8).transpose(0, 2, 1, 3)
+    contrast = np.log1p(gray.reshape(8, SIZE // 8, 8, SIZE // 8).var(axis=(1, 3)))
+    blocks = gray.reshape(SIZE // 8, 8, SIZE // 8, 8).transpose(0, 2, 1, 3)
     spectrum = np.log1p(np.abs(DCT @ blocks @ DCT.T).mean(axis=(0, 1)))
     block_edges = [across[:, k::8].mean() for k in range(8)] + [down[k::8].mean() for k in range(8)]
     pixels = cv2.resize(frame, (12, 12), interpolation=cv2.INTER_AREA)

@@ -490,7 +490,7 @@ def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
         (["model", "--model.grid=3"], "--model.grid is '3'; expected two whole numbers such as [19,19]"),
         (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
         (["evaluate", "--stabilizers=x"], "--stabilizers is 'x'; expected a list such as [0.01,reference]"),
-        (["evaluate", "--fill=black"], "--fill is 'black'; expected one of surroundings, grey"),
+        (["evaluate", "--fill=black"], "--fill is 'black'; expected one of surroundings, gray"),
         (["evaluate", "--split=all"], "--split is 'all'; expected one of train, val, test"),
         (["explain"], "VIDEO is missing; istvt explain --help lists the options"),
         (["train", "--data.root"], "--data.root is given without a value; istvt train --help"),

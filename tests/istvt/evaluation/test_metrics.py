@@ -33,8 +33,8 @@ def random_scores(real, fake, seed=0, manipulations=("Deepfakes",), clips=4, gap
     scores = []
     for position in range(real + fake):
         label = int(position >= real)
-        centre = generator.normal(gap if label else -gap, 1.5)
-        values = 1 / (1 + np.exp(-(centre + generator.normal(0, 0.5, clips))))
+        center = generator.normal(gap if label else -gap, 1.5)
+        values = 1 / (1 + np.exp(-(center + generator.normal(0, 0.5, clips))))
         manipulation = manipulations[position % len(manipulations)] if label else "original"
         scores.append(
             video_score(f"{manipulation}/{position}", label, float(values.mean()), manipulation, values.tolist())

@@ -38,7 +38,7 @@ class Attended:
 
     kind: str
     weights: dict[str, Tensor]
-    normalised: Tensor
+    normalized: Tensor
     compared: Tensor
     q: Tensor
     k: Tensor
@@ -63,7 +63,7 @@ class Passed:
     x: Tensor
     added: Tensor
     middle: Tensor
-    normalised: Tensor
+    normalized: Tensor
     hidden: Tensor
     mlp: Tensor
 
@@ -135,24 +135,24 @@ class _ByHand:
             attended.append(self._attend(kind, before, weights))
         added = attended[0].result + attended[1].result if parallel else attended[-1].result
         middle = x + added
-        normalised = _layer_norm(middle, _below(weights, "norm_mlp."))
-        hidden = functional.gelu(functional.linear(normalised, weights["mlp.fc1.weight"], weights["mlp.fc1.bias"]))
+        normalized = _layer_norm(middle, _below(weights, "norm_mlp."))
+        hidden = functional.gelu(functional.linear(normalized, weights["mlp.fc1.weight"], weights["mlp.fc1.bias"]))
         mlp = functional.linear(hidden, weights["mlp.fc2.weight"], weights["mlp.fc2.bias"])
-        return middle + mlp, Passed(attended, weights, x, added, middle, normalised, hidden, mlp)
+        return middle + mlp, Passed(attended, weights, x, added, middle, normalized, hidden, mlp)
 
     def _attend(self, kind: str, x: Tensor, weights: dict[str, Tensor]) -> Attended:
-        normalised = _layer_norm(x, _below(weights, f"norm_{kind}."))
+        normalized = _layer_norm(x, _below(weights, f"norm_{kind}."))
         weights = _below(weights, f"{kind}.")
-        compared = normalised
+        compared = normalized
         if self.config.self_subtract and kind != "spatial":
-            compared = torch.cat([normalised[:2], normalised[2:] - normalised[1:-1]])
+            compared = torch.cat([normalized[:2], normalized[2:] - normalized[1:-1]])
         of_q, of_k, of_v = weights["qkv.weight"].chunk(3)
-        q, k, v = (self._grouped(kind, t @ w.T) for t, w in ((compared, of_q), (compared, of_k), (normalised, of_v)))
+        q, k, v = (self._grouped(kind, t @ w.T) for t, w in ((compared, of_q), (compared, of_k), (normalized, of_v)))
         attention = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
         attention.retain_grad()
         out = attention @ v
         result = functional.linear(self._ungrouped(kind, out, x), weights["proj.weight"], weights["proj.bias"])
-        return Attended(kind, weights, normalised, compared, q, k, v, attention, out, result)
+        return Attended(kind, weights, normalized, compared, q, k, v, attention, out, result)
 
     def _grouped(self, kind: str, t: Tensor) -> Tensor:
         """[F, S, N*D] -> [groups, N, L, D]: the tokens that look at each other are one group."""
@@ -172,7 +172,7 @@ class _ByHand:
         """Relevance of a block's input from that of its output."""
         middle, mlp = self._add(passed.middle, passed.mlp, relevance)
         hidden = self._linear(passed.hidden, passed.weights["mlp.fc2.weight"], mlp)
-        middle = middle + self._linear(passed.normalised, passed.weights["mlp.fc1.weight"], hidden)
+        middle = middle + self._linear(passed.normalized, passed.weights["mlp.fc1.weight"], hidden)
         x, branch = self._add(passed.x, passed.added, middle)
         if self.config.attention == "parallel":
             first, second = passed.attended
@@ -190,11 +190,11 @@ class _ByHand:
         of_q, of_k = self._product(layer.q, layer.k.transpose(-1, -2), layer.relevance)
         parts = (self._ungrouped(layer.kind, part, relevance) for part in (of_q, of_k.transpose(-1, -2), of_v))
         weights = layer.weights["qkv.weight"].chunk(3)
-        inputs = (layer.compared, layer.compared, layer.normalised)
+        inputs = (layer.compared, layer.compared, layer.normalized)
         of_q, of_k, of_v = (self._linear(x, w, part) for x, w, part in zip(inputs, weights, parts, strict=True))
         compared = of_q + of_k
-        if layer.compared is not layer.normalised:
-            compared = _through_differences(layer.normalised.detach(), compared)
+        if layer.compared is not layer.normalized:
+            compared = _through_differences(layer.normalized.detach(), compared)
         return compared + of_v
 
     def _shared(self, contributions: Tensor, relevance: Tensor, eps: float | str) -> Tensor:

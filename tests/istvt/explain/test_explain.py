@@ -16,7 +16,7 @@ from istvt.config import ATTENTIONS
 from istvt.explain import METHODS, explain, explanation
 from istvt.explain_video.clips import verdicts
 from istvt.explanation_settings import CLAMPS
-from istvt.model.block import BlockTapes
+from istvt.model.block import BlockCaptures
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
 FIELDS = ("temporal", "spatial", "class_row")
@@ -113,15 +113,15 @@ def test_a_float32_model_is_explained_by_the_reference_rule_in_float64():
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_stored_attention_and_gradient_are_what_autograd_records_on_tapes(attention):
+def test_stored_attention_and_gradient_are_what_autograd_records_on_captures(attention):
     config = replace(TINY, attention=attention)
     model, tokens = random_model(config).double().set_backend("reference"), random_tokens(config).double()
-    tapes = [BlockTapes(*(kernels.AttentionTape() for _ in range(3))) for _ in range(config.depth)]
-    model.classify(model.encode(tokens, tapes)).sum().backward()
+    captures = [BlockCaptures(*(kernels.AttentionCapture() for _ in range(3))) for _ in range(config.depth)]
+    model.classify(model.encode(tokens, captures)).sum().backward()
     seen = 0
-    for block, tape in zip(explain(model, tokens=tokens, keep_maps=True).blocks, tapes, strict=True):
+    for block, capture in zip(explain(model, tokens=tokens, keep_maps=True).blocks, captures, strict=True):
         for kind in ("temporal", "spatial", "joint"):
-            maps, recorded = getattr(block, kind), getattr(tape, kind)
+            maps, recorded = getattr(block, kind), getattr(capture, kind)
             assert (maps is None) == (recorded.attention is None)
             if maps is not None:
                 seen += 1
@@ -157,7 +157,7 @@ def test_without_stored_maps_the_result_is_the_same(attention, method, monkeypat
 def test_a_clip_alone_and_in_a_batch_of_five_gives_the_same_maps(attention, method, target):
     config = replace(TINY, attention=attention)
     model, tokens = random_model(config), random_tokens(config, batch=5)
-    tokens[0] *= 100  # a loud neighbour: any sum over the batch would be decided by it
+    tokens[0] *= 100  # a loud neighbor: any sum over the batch would be decided by it
     together = explain(model, tokens=tokens, method=method, target=target)
     for index in (0, 3):
         alone = explain(model, tokens=tokens[index : index + 1], method=method, target=target)

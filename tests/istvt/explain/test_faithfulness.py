@@ -58,7 +58,7 @@ def test_the_results_are_written_as_json_table_and_plot(measured, tmp_path):
 
 
 class CornerDetector(nn.Module):
-    """Says fake where the upper left corner of the frames is anything but grey, and looks nowhere else."""
+    """Says fake where the upper left corner of the frames is anything but gray, and looks nowhere else."""
 
     def __init__(self, model) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def known(monkeypatch, synthetic_set, trained_run, heat_of):
             yield 0.0, target, heat_of(shape), np.zeros(shape, np.float32)
 
     monkeypatch.setattr(faithfulness, "explain_batch", explain_batch)
-    return measure(synthetic_set, model, methods=("lrp",), fill="grey").orderings
+    return measure(synthetic_set, model, methods=("lrp",), fill="gray").orderings
 
 
 @pytest.mark.parametrize("logit", [2.0, -2.0])
@@ -291,7 +291,7 @@ def test_a_mask_that_cannot_be_read_is_counted_and_does_not_stop_the_measurement
         ({"stabilizers": (0.01, -1)}, 'stabilizer is -1; expected "reference" or a number above 0'),
         ({"stabilizers": []}, r"stabilizers is \[\]; expected a list of one or more"),
         ({"stabilizers": 0.01}, r"stabilizers is 0.01; expected a list of one or more"),
-        ({"fill": "black"}, "fill is 'black'; expected one of surroundings, grey"),
+        ({"fill": "black"}, "fill is 'black'; expected one of surroundings, gray"),
         ({"fractions": (0.1, 0.2)}, r"fractions are \[0.1, 0.2\]; expected 0 and rising"),
     ],
 )

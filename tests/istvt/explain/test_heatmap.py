@@ -38,25 +38,25 @@ def test_heat_that_is_not_finite_or_an_unknown_scale_is_one_sentence():
         heatmap.normalize(np.zeros((1, 1, 1)), "video")
 
 
-def test_more_heat_is_never_darker_in_greyscale_on_any_face():
-    """Every grey under every heat: a column of heats over each of the 256 greys."""
-    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(256, axis=0)
+def test_more_heat_is_never_darker_in_grayscale_on_any_face():
+    """Every gray under every heat: a column of heats over each of the 256 grays."""
+    grays = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(256, axis=0)
     heat = np.repeat(np.linspace(0, 1, 256)[:, None], 256, axis=1)
-    shown = cv2.cvtColor(heatmap.overlay(greys, heat), cv2.COLOR_RGB2GRAY).astype(int)
-    assert (np.diff(shown, axis=0) >= -2).all()  # two grey levels of rounding
+    shown = cv2.cvtColor(heatmap.overlay(grays, heat), cv2.COLOR_RGB2GRAY).astype(int)
+    assert (np.diff(shown, axis=0) >= -2).all()  # two gray levels of rounding
     assert (shown[-1] - shown[0] > 70).all()
 
 
-def test_upscaling_is_bilinear_between_cell_centres():
+def test_upscaling_is_bilinear_between_cell_centers():
     large = heatmap.upscale(np.array([[0.0, 1.0]]), 1, 8)[0]
     np.testing.assert_allclose(large, [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1], atol=1e-6)
 
 
-def test_without_heat_a_picture_is_only_greyed():
+def test_without_heat_a_picture_is_only_grayed():
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     shown = heatmap.overlay(picture, np.zeros((2, 2)))
     spread = shown.astype(int).max(2) - shown.min(2)
-    assert spread.max() <= 4  # the colour of no heat is nearly black
+    assert spread.max() <= 4  # the color of no heat is nearly black
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,7 +17,7 @@ def hole(clips: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
     return removed
 
 
-@pytest.mark.parametrize("fill", ["surroundings", "grey"])
+@pytest.mark.parametrize("fill", ["surroundings", "gray"])
 def test_what_is_not_removed_stays_bit_for_bit(fill):
     clips = torch.rand(2, 3, 3, 37, 50) * 2 - 1
     removed = torch.rand(2, 3, 37, 50) < 0.3
@@ -26,12 +26,12 @@ def test_what_is_not_removed_stays_bit_for_bit(fill):
     assert torch.isfinite(after).all()
 
 
-def test_grey_draws_the_removed_shape_into_a_smooth_picture_and_the_surroundings_do_not():
-    """By grey every removed pixel made a real face look forged: deletion then measured the shape, not the evidence."""
+def test_gray_draws_the_removed_shape_into_a_smooth_picture_and_the_surroundings_do_not():
+    """By gray every removed pixel made a real face look forged: deletion then measured the shape, not the evidence."""
     clips = ramp(64, 64)
     removed = hole(clips, slice(20, 36), slice(40, 56))
-    grey, filled = (remove(clips, removed, fill) for fill in ("grey", "surroundings"))
-    assert (grey - clips).abs().max() > 0.5
+    gray, filled = (remove(clips, removed, fill) for fill in ("gray", "surroundings"))
+    assert (gray - clips).abs().max() > 0.5
     assert (filled - clips).abs().max() < 0.15
     assert (filled[..., 1:] - filled[..., :-1]).abs().max() < 0.15  # no edge
 
@@ -54,6 +54,6 @@ def test_a_frame_is_filled_from_itself_alone():
     assert torch.equal(remove(loud, removed)[:, 0], remove(clips, removed)[:, 0])
 
 
-def test_a_frame_of_which_nothing_is_left_becomes_mid_grey():
+def test_a_frame_of_which_nothing_is_left_becomes_mid_gray():
     clips = ramp(24, 24)
     assert not remove(clips, torch.ones(1, 2, 24, 24, dtype=torch.bool)).any()

@@ -112,7 +112,7 @@ def test_both_videos_are_h264_with_one_picture_a_frame(explained):
     assert all(side % 2 == 0 for side in (*panels[0].shape[:2], *pasted[0].shape[:2]))
 
 
-def test_the_panels_show_the_crop_and_both_overlays_in_their_colours(explained, video):
+def test_the_panels_show_the_crop_and_both_overlays_in_their_colors(explained, video):
     clip = explained.clips[0]
     shown = pictures_of(explained.files["panels"])[0].astype(int)
     frame = decode_frames(video, clip.clip.frames[:1])[0]
@@ -121,7 +121,7 @@ def test_the_panels_show_the_crop_and_both_overlays_in_their_colours(explained, 
     for column, picture in enumerate(expected):
         left = 12 + column * 300
         difference = np.abs(shown[58 : 58 + 288, left : left + 288] - picture)
-        assert difference.mean() < 6  # what H.264 costs; another panel or another colour matrix is far above
+        assert difference.mean() < 6  # what H.264 costs; another panel or another color matrix is far above
     assert np.abs(expected[1].astype(int) - expected[0]).mean() > 20
 
 

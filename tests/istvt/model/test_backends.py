@@ -16,7 +16,7 @@ from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
 from istvt.config import ATTENTIONS
 from istvt.model import attention
-from istvt.model.block import BlockTapes
+from istvt.model.block import BlockCaptures
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=2, head_dim=11, depth=2, mlp_dim=16)
 
@@ -24,7 +24,7 @@ TRITON_AGAINST_REFERENCE = """
 import json, sys
 import torch
 from istvt import ISTVT, ISTVTConfig
-from istvt.model.block import BlockTapes
+from istvt.model.block import BlockCaptures
 import kernels
 
 config = ISTVTConfig(**json.loads(sys.argv[1]))
@@ -35,19 +35,19 @@ tokens = torch.randn(1, config.frame_rows, config.positions, config.dim)
 def run(backend, whole):
     model.set_backend(backend).zero_grad()
     if whole:
-        tapes = [BlockTapes(**{name: kernels.AttentionTape() for name in ("temporal", "spatial", "joint")})
+        captures = [BlockCaptures(**{name: kernels.AttentionCapture() for name in ("temporal", "spatial", "joint")})
                  for _ in model.blocks]
-        logits = model.classify(model.encode(tokens, tapes))
+        logits = model.classify(model.encode(tokens, captures))
     else:
-        tapes = []
+        captures = []
         logits = model.classify(model.blocks[-1].class_token(model.blocks[0](tokens)))
     logits.sum().backward()
     named = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    for i, block in enumerate(tapes):
+    for i, block in enumerate(captures):
         for kind in ("temporal", "spatial", "joint"):
-            tape = getattr(block, kind)
-            if tape.attention is not None:
-                named[f"{i} {kind} attention"], named[f"{i} {kind} gradient"] = tape.attention, tape.gradient
+            capture = getattr(block, kind)
+            if capture.attention is not None:
+                named[f"{i} {kind} attention"], named[f"{i} {kind} gradient"] = capture.attention, capture.gradient
     return {"logits": logits.detach(), **named}
 
 errors = {}
@@ -126,15 +126,17 @@ def test_sdpa_and_the_reference_agree_on_every_gradient(variant):
     torch.testing.assert_close(gradients["sdpa"], gradients["reference"])
 
 
-def test_a_tape_is_the_same_under_every_backend():
-    """SDPA cannot say what its attention was, so a tape must not depend on who computes the output."""
+def test_a_capture_is_the_same_under_every_backend():
+    """SDPA cannot say what its attention was, so a capture must not depend on who computes the output."""
     model = ISTVT(TINY).double()
     tokens = torch.randn(1, TINY.frame_rows, TINY.positions, TINY.dim, dtype=torch.float64)
     recorded = []
     for backend in ("sdpa", "reference"):
-        tapes = [BlockTapes(kernels.AttentionTape(), kernels.AttentionTape()) for _ in model.blocks]
-        model.set_backend(backend).classify(model.encode(tokens, tapes)).sum().backward()
-        recorded.append([x for t in tapes for tape in (t.temporal, t.spatial) for x in (tape.attention, tape.gradient)])
+        captures = [BlockCaptures(kernels.AttentionCapture(), kernels.AttentionCapture()) for _ in model.blocks]
+        model.set_backend(backend).classify(model.encode(tokens, captures)).sum().backward()
+        recorded.append(
+            [x for t in captures for capture in (t.temporal, t.spatial) for x in (capture.attention, capture.gradient)]
+        )
     assert recorded[0][2].shape == (1, TINY.frame_rows, TINY.heads, TINY.positions, TINY.positions)
     torch.testing.assert_close(recorded[0], recorded[1])
 

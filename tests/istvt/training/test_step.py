@@ -176,7 +176,7 @@ def test_a_step_reads_nothing_back_from_the_device(precision):
 
 
 @pytest.mark.gpu
-def test_a_step_on_a_gpu_never_synchronises():
+def test_a_step_on_a_gpu_never_synchronizes():
     step = made(TrainingSettings(batch_size=4, accumulation=2), torch.bfloat16, "cuda")
     batches = [batch(0, device="cuda"), batch(1, device="cuda")]  # a copy to the device waits for it
     step(iter(batches), 2, 1e-3)  # kernels are compiled here
