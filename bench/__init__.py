@@ -1,1 +1,1 @@
-"""Benchmarks: ``python -m bench --help``."""
+"""Benchmarks: `python -m bench --help`."""

@@ -1,7 +1,7 @@
-"""``python -m bench <command>``.
+"""`python -m bench <command>`.
 
-A command is a module of this folder with ``add_arguments(parser)`` and ``run(arguments) -> exit status``, and a line
-in :data:`COMMANDS`. It is imported only when it is asked for, so ``--help`` is quick and a missing optional package
+A command is a module of this folder with `add_arguments(parser)` and `run(arguments) -> exit status`, and a line
+in `COMMANDS`. It is imported only when it is asked for, so `--help` is quick and a missing optional package
 concerns nobody else.
 """
 

@@ -39,9 +39,9 @@ class Section:
     """One command.
 
     Attributes:
-        name: of ``python -m bench <name>``.
+        name: of `python -m bench <name>`.
         share: of the whole budget that is its own; what those before it leave is added.
-        options: given where the command knows them. ``{limit}`` stands for its limit in seconds.
+        options: given where the command knows them. `{limit}` stands for its limit in seconds.
     """
 
     name: str
@@ -62,7 +62,7 @@ SECTIONS = (
 
 
 def seconds(text: str) -> float:
-    """A duration: ``480``, ``90s``, ``8m`` or ``1h``.
+    """A duration: `480`, `90s`, `8m` or `1h`.
 
     Raises:
         argparse.ArgumentTypeError: it is none.

@@ -1,15 +1,25 @@
 """What a data set is to the rest of the program: a list of labeled videos, and what was left out of it and why."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from dataloading.errors import InputError
 
 REAL, FAKE = 0, 1
 CLASSES = ("real", "fake")
 SPLITS = ("train", "val", "test")
 ORIGINAL = "original"
 SYNTHETIC_SETTINGS = "synthetic.json"  # in the root of a set that was drawn here
+SYNTHETIC_NOTE = (
+    "This is the synthetic set: drawn faces with drawn forgeries. It shows what each attention sees and that the "
+    "whole path works; it says nothing about accuracy on real forgeries."
+)
+SYNTHETIC_MODEL_NOTE = (
+    "This model was trained on the synthetic set and has only ever seen drawn faces: its verdict says nothing about a "
+    "real video."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +29,11 @@ class Video:
     Attributes:
         path: The file.
         label: 0 for real, 1 for fake.
-        manipulation: The method that made a fake, as its data set names it; ``"original"`` for a real video.
-        split: ``"train"``, ``"val"``, ``"test"``, or None where the video belongs to no split.
+        manipulation: The method that made a fake, as its data set names it; `"original"` for a real video.
+        split: `"train"`, `"val"`, `"test"`, or None where the video belongs to no split.
         name: Unique in the data set: the path relative to its root, with forward slashes and without suffix.
         identity: The group that must not be in two splits at once (people, and originals together with their fakes).
-        source: ``name`` of the original that a fake was made from (it shares the frames), where that is in the set.
+        source: `name` of the original that a fake was made from (it shares the frames), where that is in the set.
         mask: The video that shows where a fake was manipulated, where the set has one.
     """
 
@@ -41,7 +51,7 @@ class Video:
 class LeftOut:
     """One file, or one name in a list of the data set, that is not used, and why.
 
-    ``reason`` does not name the file, so that equal reasons can be counted.
+    `reason` does not name the file, so that equal reasons can be counted.
     """
 
     path: Path
@@ -94,7 +104,7 @@ class Dataset:
     ) -> "Dataset":
         """The part of the set in one of the given splits and made by one of the given manipulations; None means any.
 
-        Real videos are the manipulation ``"original"``: ``select("test", ("original", "FaceSwap"))`` is the FaceSwap
+        Real videos are the manipulation `"original"`: `select("test", ("original", "FaceSwap"))` is the FaceSwap
         test set with its real videos.
         """
         splits, manipulations = _as_set(split), _as_set(manipulation)
@@ -105,6 +115,18 @@ class Dataset:
             and (manipulations is None or video.manipulation in manipulations)
         ]
         return Dataset(self.root, self.layout, videos, list(self.left_out), list(self.notes))
+
+    def split_videos(self, split: str) -> list[Video]:
+        """The videos of one split.
+
+        Raises:
+            InputError: The split is empty (the sentence says which splits are not).
+        """
+        videos = [video for video in self.videos if video.split == split]
+        if not videos:
+            others = ", ".join(f"{count} in {name}" for name, count in self.summary().splits.items()) or "none at all"
+            raise InputError(f"{self.root} has no videos in its {split} split; it has {others}")
+        return videos
 
     def summary(self) -> Summary:
         """Counts by class, split and manipulation, and of what was left out by reason."""
@@ -125,6 +147,12 @@ class Dataset:
             left_out=dict(Counter(item.reason for item in self.left_out).most_common()),
             notes=tuple(self.notes),
         )
+
+
+def only_class(videos: Sequence[Video]) -> str | None:
+    """The class that all of `videos` have, or None where there are both."""
+    labels = {video.label for video in videos}
+    return CLASSES[labels.pop()] if len(labels) == 1 else None
 
 
 NO_SPLIT = "no split"

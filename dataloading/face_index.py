@@ -1,14 +1,14 @@
 """The index of face boxes: one JSON line a video, in a small file beside the data set.
 
 A line is either where the face is on some frames of the video (every fifth, usually; between them it is
-interpolated), or the whole picture (``boxes`` is null), or the sentence that says why the video cannot be used::
+interpolated), or the whole picture (`boxes` is null), or the sentence that says why the video cannot be used::
 
     {"video": "real/a", "frames": 300, "fps": 25.0, "width": 640, "height": 480, "detector": "yuface",
      "boxes": {"frame": [0, 5], "x": [301.5, 302.0], "y": [210.2, 210.4], "size": [122.1, 122.5]}}
     {"video": "real/b", "frames": 300, "fps": 25.0, "width": 300, "height": 300, "detector": "none", "boxes": null}
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file"}
 
-``x, y`` is the nose tip (the center of the detected box where a detector has no landmarks) and ``size`` the larger of
+`x, y` is the nose tip (the center of the detected box where a detector has no landmarks) and `size` the larger of
 the face's height and width, in pixels of the upright picture. A later line replaces an earlier one of the same video.
 """
 
@@ -35,7 +35,7 @@ class FaceEntry:
     """What the index knows about one video.
 
     Attributes:
-        video: ``Video.name``.
+        video: `Video.name`.
         frames: Number of frames of the video; 0 where there is an error.
         fps: Average frame rate.
         width, height: Size of the upright picture in pixels.
@@ -43,7 +43,7 @@ class FaceEntry:
         key_frames: int64 [K], ascending: the frames for which the face is recorded; empty for the whole picture.
         centers: float64 [K, 2]: x, y of the nose tip in pixels.
         sizes: float64 [K]: the larger of the face's height and width in pixels.
-        boxes_of: ``Video.name`` of the original whose boxes these are, where they were reused.
+        boxes_of: `Video.name` of the original whose boxes these are, where they were reused.
         error: Why the video cannot be used, or None.
     """
 
@@ -127,7 +127,7 @@ class FaceEntry:
 
 
 def crop_name(detectors: Iterable[str]) -> str:
-    """What the crops are that these detectors give, in words: ``"faces found by yuface"``."""
+    """What the crops are that these detectors give, in words: `"faces found by yuface"`."""
     names = {WHOLE_FRAME: "whole pictures", BOXES_FILE: "faces of a boxes file"}
     return " and ".join(names.get(detector, f"faces found by {detector}") for detector in sorted(set(detectors)))
 
@@ -153,8 +153,8 @@ class FaceIndex:
         """Reads the index of a data set.
 
         Args:
-            root: The directory of the data set (with ``face_index.jsonl`` in it), or an index file.
-            leave_out_broken: List lines that are none of an index in ``broken``; their videos have no entry then.
+            root: The directory of the data set (with `face_index.jsonl` in it), or an index file.
+            leave_out_broken: List lines that are none of an index in `broken`; their videos have no entry then.
 
         Raises:
             InputError: There is none, or a line other than the last is not a line of an index. A broken last line is

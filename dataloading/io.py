@@ -12,14 +12,14 @@ from dataloading.errors import writing
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives the temporary path under which to write a file; after the context it stands at ``path``.
+    """Gives the temporary path under which to write a file; after the context it stands at `path`.
 
     The temporary file is hidden and beside the place: of a set's videos it is none, and a killed run's is overwritten.
-    Where ``path`` is a link, the file that it names is replaced. Where the context ends in an error, the temporary file
-    is removed and what was at ``path`` stays.
+    Where `path` is a link, the file that it names is replaced. Where the context ends in an error, the temporary file
+    is removed and what was at `path` stays.
 
     Raises:
-        OSError: the file cannot be written; it names ``path``.
+        OSError: the file cannot be written; it names `path`.
     """
     path = Path(path)
     final = path.resolve()

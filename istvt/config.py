@@ -1,11 +1,13 @@
-"""What a model is: its configuration, the two presets, and the sizes that follow from them."""
+"""Settings of the model, the data, training and explanations, and the presets.
+
+Imports no PyTorch, which takes seconds.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
-
-from dataloading.errors import InputError
 
 Attention = Literal[
     "temporal_first", "spatial_first", "parallel", "decomposed_blocks", "joint", "spatial_only", "temporal_only"
@@ -58,32 +60,32 @@ class ISTVTConfig:
         for name in ("frames", "dim", "heads", "depth", "mlp_dim"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"model.{name} is {value!r}; expected a whole number of at least 1")
+                raise ValueError(f"model.{name} is {value!r}; expected a whole number of at least 1")
         if self.attention not in ATTENTIONS:
-            raise InputError(f"model.attention is {self.attention!r}; expected one of {', '.join(ATTENTIONS)}")
+            raise ValueError(f"model.attention is {self.attention!r}; expected one of {', '.join(ATTENTIONS)}")
         if self.head_dim is None and self.dim % self.heads:
-            raise InputError(
+            raise ValueError(
                 f"model.dim is {self.dim} and model.heads is {self.heads}; expected dim to be a multiple of heads, "
                 "or model.head_dim to be given"
             )
         if self.head_dim is not None and not 1 <= self.head_dim <= LARGEST_HEAD_DIM:
-            raise InputError(f"model.head_dim is {self.head_dim}; expected 1 to {LARGEST_HEAD_DIM}")
+            raise ValueError(f"model.head_dim is {self.head_dim}; expected 1 to {LARGEST_HEAD_DIM}")
         if self.resolved_head_dim > LARGEST_HEAD_DIM:
-            raise InputError(
+            raise ValueError(
                 f"model.dim is {self.dim} and model.heads is {self.heads}, which gives a head_dim of "
                 f"{self.resolved_head_dim}; expected at most {LARGEST_HEAD_DIM}: give more heads, or model.head_dim"
             )
         if self.attention == "decomposed_blocks" and self.depth < 2:
-            raise InputError("model.depth is 1; expected at least 2 for decomposed_blocks (one temporal, one spatial)")
+            raise ValueError("model.depth is 1; expected at least 2 for decomposed_blocks (one temporal, one spatial)")
         if len(self.backbone_dims) != 4 or min(self.backbone_dims) < 1:
-            raise InputError(f"model.backbone_dims is {self.backbone_dims!r}; expected four positive channel counts")
+            raise ValueError(f"model.backbone_dims is {self.backbone_dims!r}; expected four positive channel counts")
         object.__setattr__(self, "backbone_dims", tuple(self.backbone_dims))
         if self.grid is not None:
             if len(self.grid) != 2 or min(self.grid) < 1:
-                raise InputError(f"model.grid is {self.grid!r}; expected (height, width), each at least 1")
+                raise ValueError(f"model.grid is {self.grid!r}; expected (height, width), each at least 1")
             object.__setattr__(self, "grid", tuple(self.grid))
         elif self.image_size < MINIMUM_IMAGE_SIZE:
-            raise InputError(f"model.image_size is {self.image_size}; expected at least {MINIMUM_IMAGE_SIZE} pixels")
+            raise ValueError(f"model.image_size is {self.image_size}; expected at least {MINIMUM_IMAGE_SIZE} pixels")
 
     @property
     def feature_grid(self) -> tuple[int, int]:
@@ -132,7 +134,7 @@ class ISTVTConfig:
         """The configuration from what `to_dict` gave; an unknown field is an error that names it."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise InputError(
+            raise ValueError(
                 f"model configuration has unknown fields {', '.join(unknown)}; it comes from another version"
             )
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
@@ -166,5 +168,146 @@ PRESETS: dict[str, ISTVTConfig] = {
 def preset(name: str) -> ISTVTConfig:
     """The preset of that name."""
     if name not in PRESETS:
-        raise InputError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
+        raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+Optimizer = Literal["adamw", "sgd"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Execution = Literal["auto", "eager", "compile", "cuda_graphs"]
+Parallel = Literal["ddp", "fsdp"]
+
+
+@dataclass
+class DataSettings:
+    """Where the videos are and how clips are taken from them.
+
+    Attributes:
+        root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows.
+        layout: the layout's name; "auto" recognizes it.
+        compression: which FaceForensics++ compression to read: raw, c23 or c40.
+        originals: the FaceForensics++ root with the real videos of DeeperForensics, unless it lies beside it.
+        manipulations: only fakes of these manipulations (and all originals); None is all.
+        train_clips: random clips a video and epoch, of the larger class; the smaller class gets more.
+        evaluation_clips: clips a video in evaluation, evenly spread over its first 270 frames.
+        decoder: who decodes: "auto", "pyav" or "dali".
+        workers: threads that decode.
+    """
+
+    root: Path = Path("data/synthetic")
+    layout: str = "auto"
+    compression: str = "c23"
+    originals: Path | None = None
+    manipulations: list[str] | None = None
+    train_clips: int = 1
+    evaluation_clips: int = 4
+    decoder: Literal["auto", "pyav", "dali"] = "auto"
+    workers: int = 2
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The fields that say which videos, as `dataloading.layouts.open_dataset` takes them."""
+        return {name: getattr(self, name) for name in ("root", "layout", "compression", "originals", "manipulations")}
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root)
+        for name in ("train_clips", "evaluation_clips", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} is {getattr(self, name)}; expected at least 1")
+
+
+@dataclass
+class TrainingSettings:
+    """How a model is trained.
+
+    Attributes:
+        epochs: passes over the training clips.
+        batch_size: clips of one forward and backward pass, in each process.
+        accumulation: batches whose gradients are added up before a step.
+        optimizer: adamw, or sgd with momentum as the paper.
+        learning_rate: the peak, reached after the warm-up.
+        momentum: of sgd.
+        weight_decay: decoupled for adamw.
+        warmup_epochs: epochs of linear warm-up; cosine decay to zero follows.
+        gradient_clip: largest norm of the gradient; 0 leaves it alone.
+        precision: auto is bfloat16 on a GPU that has it and float32 elsewhere; float16 scales the loss. Weights and
+            the optimizer's state are float32 in each.
+        tf32: let a GPU round the factors of float32 products and convolutions to TF32.
+        augment: flip and jitter training clips, each clip as a whole.
+        backend: who computes attention.
+        execution: eager; compile (torch.compile of the backbone and of every block); cuda_graphs (the same, replayed
+            from CUDA graphs: pays off where the processor launches more slowly than the GPU computes; not with fsdp).
+            auto is compile where this project's kernels run, on a GPU, and eager elsewhere.
+        activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
+        parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
+            optimizer state are shared out; not with sgd).
+        backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
+        seed: of initial weights, sampling and augmentation.
+        checkpoint_steps: a checkpoint every so many steps, besides those before and after the validation of each
+            epoch; 0 is none.
+        checkpoint_minutes: a checkpoint whenever so much time has passed; looked at every `log_steps`; 0 is none.
+        log_steps: the loss is read from the device, shown and logged every so many steps.
+    """
+
+    epochs: int = 20
+    batch_size: int = 16
+    accumulation: int = 1
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 5e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    warmup_epochs: float = 1.0
+    gradient_clip: float = 1.0
+    precision: Precision = "auto"
+    tf32: bool = False
+    augment: bool = True
+    backend: Backend = "auto"
+    execution: Execution = "auto"
+    activation_checkpointing: bool = False
+    parallel: Parallel = "ddp"
+    backbone_weights: Path | None = None
+    seed: int = 0
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 15.0
+    log_steps: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulation", "log_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; expected at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"training.learning_rate is {self.learning_rate}; expected more than 0")
+        at_least_zero = ("momentum", "weight_decay", "warmup_epochs", "gradient_clip", "seed")
+        for name in (*at_least_zero, "checkpoint_steps", "checkpoint_minutes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; expected 0 or more")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"training.warmup_epochs is {self.warmup_epochs:g} and training.epochs {self.epochs}: the rate "
+                "would never reach its peak; expected at most as many"
+            )
+
+
+Target = Literal["fake", "real"]
+Method = Literal["lrp", "gradient", "rollout", "raw", "gradcam"]
+Clamp = Literal["after_mean", "before_mean"]
+Order = Literal["last_block_first", "literal"]
+Normalization = Literal["clip", "frame"]
+Fill = Literal["surroundings", "gray"]
+TARGETS: tuple[str, ...] = get_args(Target)
+METHODS: tuple[str, ...] = get_args(Method)
+CLAMPS: tuple[str, ...] = get_args(Clamp)
+ORDERS: tuple[str, ...] = get_args(Order)
+NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
+FILLS: tuple[str, ...] = get_args(Fill)
+
+DEFAULT_STABILIZER = 0.01
+DEFAULT_RULES = {"stabilizer": DEFAULT_STABILIZER, "clamp": CLAMPS[0], "order": ORDERS[0]}
+# Which of them each method reads; the others change nothing.
+RULES: dict[str, tuple[str, ...]] = {
+    "lrp": ("stabilizer", "clamp", "order"),
+    "gradient": ("clamp", "order"),
+    "rollout": ("order",),
+    "raw": (),
+    "gradcam": (),
+}

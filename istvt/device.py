@@ -1,10 +1,16 @@
-"""Which arithmetic a run uses: float32, or autocast to bfloat16 or float16 with master weights in float32."""
+"""Device and precision of a run, evaluation mode, out-of-memory errors, and package versions."""
 
 from __future__ import annotations
 
 import contextlib
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
 
 import torch
+from torch import nn
 
 from dataloading.errors import InputError
 
@@ -62,3 +68,53 @@ def pick_device(device: str = "auto") -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device is {device!r}, but there are {torch.cuda.device_count()} GPUs here, counted from 0")
     return chosen
+
+
+_SAID = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that of an allocator, of a GPU's (torch.OutOfMemoryError) or of a processor's."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_SAID.search(str(error))))
+
+
+@contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in evaluation mode; after it each of its parts is in its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+_PACKAGES = {
+    "torch": ("torch",),
+    "triton": ("triton",),
+    "numpy": ("numpy",),
+    "nvidia-dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+    "av": ("av",),
+    "opencv": ("opencv-python-headless", "opencv-python"),
+    "scikit-learn": ("scikit-learn",),
+    "xformers": ("xformers",),
+}
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of one of the packages above, None where it is not installed."""
+    for distribution in _PACKAGES.get(name, (name,)):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Python, this project and the packages that a number may depend on; only what is installed."""
+    from istvt import __version__
+
+    found = {"istvt": __version__, "python": platform.python_version()}
+    return found | {name: version for name in _PACKAGES if (version := package_version(name))}

@@ -1,13 +1,17 @@
-"""Where the model file of a run is; found out without PyTorch, whose import takes seconds."""
+"""The files of a run: its model file, its checkpoints, its lock; imports no PyTorch, which takes seconds."""
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dataloading.errors import InputError
+from dataloading.lock import locked
 
-FILE_NAME = "best.safetensors"
+MODEL_FILE = "best.safetensors"
 TRAINING_STATES = "checkpoints"
+_LOCK_FILE = "run.lock"
 
 
 def model_file(checkpoint: str | Path) -> Path:
@@ -17,7 +21,7 @@ def model_file(checkpoint: str | Path) -> Path:
         InputError: there is no such file, or it is one of those from which training goes on.
     """
     path = Path(checkpoint)
-    if path.is_dir() and not (path / FILE_NAME).is_file():
+    if path.is_dir() and not (path / MODEL_FILE).is_file():
         states = next((place for place in (path, path.parent) if place.name == TRAINING_STATES), None)
         if states is not None:
             raise InputError(
@@ -25,7 +29,34 @@ def model_file(checkpoint: str | Path) -> Path:
                 f"directory, {states.parent}"
             )
     if path.is_dir():
-        path = path / FILE_NAME
+        path = path / MODEL_FILE
     if not path.is_file():
-        raise InputError(f"checkpoint {path}: no such file; expected the {FILE_NAME} of a training run")
+        raise InputError(f"checkpoint {path}: no such file; expected the {MODEL_FILE} of a training run")
     return path
+
+
+def output_directory(path: str | Path) -> Path:
+    """The directory, made where it is not there.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written in it.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be made ({error.strerror}); expected a directory to write in") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written in (Permission denied); expected a directory that can")
+    return path
+
+
+def only_run(output: Path) -> AbstractContextManager[None]:
+    """Keep other runs out of `output`, which is made where it is not there, for as long as the context lasts.
+
+    Raises:
+        InputError: another process has the lock.
+    """
+    return locked(
+        output_directory(output) / _LOCK_FILE, f"writing to {output}; wait for it, or choose another --output"
+    )

@@ -1,8 +1,8 @@
 """GPU kernels of ISTVT, and the plain-PyTorch reference of each.
 
-Imports torch and triton and nothing else of this project. Shapes: ``B`` clips, ``F = T + 1`` frame rows (row 0 is the
-temporal class row), ``S = H * W + 1`` positions (column 0 is the spatial class column), ``N`` heads, ``D`` head
-dimension, ``C`` channels.
+Imports torch and triton and nothing else of this project. Shapes: `B` clips, `F = T + 1` frame rows (row 0 is the
+temporal class row), `S = H * W + 1` positions (column 0 is the spatial class column), `N` heads, `D` head
+dimension, `C` channels.
 """
 
 from kernels.common.capture import AttentionCapture

@@ -8,19 +8,19 @@ import torch
 def self_subtract(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
     """Replace each frame row by its difference to the previous one.
 
-    ``cat(x[0:2], x[2:] - x[1:-1])`` along ``dim``: row 0 is the temporal class row and row 1 the first frame, both
+    `cat(x[0:2], x[2:] - x[1:-1])` along `dim`: row 0 is the temporal class row and row 1 the first frame, both
     stay as they are, so the class row never enters a difference.
 
     Args:
-        x: any floating-point tensor with at least 2 frame rows along ``dim``.
-        dim: the dimension of the frame rows (``F = T + 1`` of them).
+        x: any floating-point tensor with at least 2 frame rows along `dim`.
+        dim: the dimension of the frame rows (`F = T + 1` of them).
 
     Returns:
         A tensor of the same shape and dtype.
 
     Raises:
-        TypeError: ``x`` is no floating-point tensor.
-        ValueError: ``x`` has no dimension ``dim``, or fewer than 2 frame rows along it.
+        TypeError: `x` is no floating-point tensor.
+        ValueError: `x` has no dimension `dim`, or fewer than 2 frame rows along it.
     """
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
@@ -42,7 +42,7 @@ def difference_rows(x: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def integrate_rows(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """Undo :func:`difference_rows`: ``x_t = x'_1 + ... + x'_t`` for ``t >= 1``; row 0 stays as it is."""
+    """Undo `difference_rows`: `x_t = x'_1 + ... + x'_t` for `t >= 1`; row 0 stays as it is."""
     rows = x.shape[dim]
     if rows <= 2:
         return x
@@ -50,7 +50,7 @@ def integrate_rows(x: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def difference_rows_adjoint(gradient: torch.Tensor, dim: int) -> torch.Tensor:
-    """The adjoint of :func:`difference_rows`: ``g_t - g_{t+1}`` for every row t >= 1 that has a next one."""
+    """The adjoint of `difference_rows`: `g_t - g_{t+1}` for every row t >= 1 that has a next one."""
     rows = gradient.shape[dim]
     if rows <= 2:
         return gradient
@@ -59,7 +59,7 @@ def difference_rows_adjoint(gradient: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def integrate_rows_adjoint(gradient: torch.Tensor, dim: int) -> torch.Tensor:
-    """The adjoint of :func:`integrate_rows`: ``g_t + ... + g_T`` for ``t >= 1``; row 0 stays as it is."""
+    """The adjoint of `integrate_rows`: `g_t + ... + g_T` for `t >= 1`; row 0 stays as it is."""
     rows = gradient.shape[dim]
     if rows <= 2:
         return gradient

@@ -4,6 +4,8 @@ With several processes (pytest-xdist) the tests of a file run in one of them, be
 of the slowest files share nothing, and each goes where there is time for it.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -17,3 +19,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         alone = item.path.name in SHARE_NOTHING
         item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
+
+
+# A small real data set and a small trained run, made once a session by the commands that a user types.
+def main(arguments: list[str]) -> int:
+    """`istvt ...`; imported where it is called, so that a bare GPU machine can run the tests that need no videos."""
+    from istvt.cli.main import main
+
+    return main(arguments)
+
+
+@pytest.fixture(scope="session")
+def synthetic_set(tmp_path_factory) -> Path:
+    """32 H.264 videos of 8 drawn people, prepared."""
+    root = tmp_path_factory.mktemp("set") / "videos"
+    assert main(["synthesize", str(root), "--identities=8", "--frames=10", "--size=48", "--workers=1"]) == 0
+    assert main(["prepare", str(root), "--no-detect", "--workers=1"]) == 0
+    return root
+
+
+@pytest.fixture(scope="session")
+def train_arguments():
+    """The command that trains a small model: called with the set's root, the run's directory and further options."""
+
+    def arguments(root: Path, output: Path, *more: str) -> list[str]:
+        return [
+            "train", f"--data.root={root}", f"--output={output}", "--training.epochs=2", "--training.batch_size=8",
+            "--data.evaluation_clips=2", "--model.image_size=40", "--model.dim=16", "--model.heads=2",
+            "--model.mlp_dim=24", "--model.backbone_dims=[4,4,8,8]", *more,
+        ]  # fmt: skip
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, synthetic_set, train_arguments) -> Path:
+    """A run of two epochs."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    assert main(train_arguments(synthetic_set, output)) == 0
+    return output

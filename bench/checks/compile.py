@@ -46,9 +46,9 @@ class Report:
 def tasks(
     operations: Iterable[str] = OPERATIONS, architectures: Iterable[int] = ARCHITECTURES, everything: bool = False
 ) -> list[Task]:
-    """The cases of ``operations``, each for those of ``architectures`` that it names.
+    """The cases of `operations`, each for those of `architectures` that it names.
 
-    ``everything`` takes each case for all ``architectures``.
+    `everything` takes each case for all `architectures`.
     """
     return [
         (operation, index, architecture)
@@ -62,7 +62,7 @@ def tasks(
 def compile_all(
     tasks: list[Task], processes: int | None = None, seconds_each: float = SECONDS_A_CASE
 ) -> Iterator[tuple[Task, list[Report]]]:
-    """Compile in ``processes`` processes (one a core, at most 8); yields each task as it ends, with its launches."""
+    """Compile in `processes` processes (one a core, at most 8); yields each task as it ends, with its launches."""
     processes = processes or min(os.cpu_count() or 1, 8)
     for outcome in run_tasks(compile_case, tasks, processes, seconds_each, math.inf):
         yield outcome.task, outcome.result or [_not_compiled(outcome)]

@@ -1,6 +1,6 @@
 """Kernel against eager PyTorch, both against float64 on the same rounded inputs.
 
-A kernel is right when its relative Frobenius error is at most :data:`LARGEST_RATIO` times the error of eager PyTorch
+A kernel is right when its relative Frobenius error is at most `LARGEST_RATIO` times the error of eager PyTorch
 in the same dtype, forward and every gradient.
 """
 
@@ -90,7 +90,7 @@ def _poisoned() -> Iterator[None]:
 
 
 def relative_error(x: torch.Tensor, exact: torch.Tensor) -> float:
-    """``|x - exact| / |exact|`` in the Frobenius norm, in float64; the root mean square of ``x`` where that is zero."""
+    """`|x - exact| / |exact|` in the Frobenius norm, in float64; the root mean square of `x` where that is zero."""
     x, exact = x.detach().double(), exact.detach().double()
     if x.shape != exact.shape:
         return math.nan
@@ -106,14 +106,14 @@ def with_gradients(
     dtype: torch.dtype | None = None,
     capture: bool = False,
 ) -> Results:
-    """Output, the gradient of every input, and with ``capture`` the attention and its gradient.
+    """Output, the gradient of every input, and with `capture` the attention and its gradient.
 
     Args:
-        function: called with ``inputs`` as keyword arguments (and ``capture=`` where asked for).
-        inputs: copied to leaves of their own, in ``dtype`` where given.
+        function: called with `inputs` as keyword arguments (and `capture=` where asked for).
+        inputs: copied to leaves of their own, in `dtype` where given.
         grad_out: the gradient that arrives at the output.
         dtype: float64 for the oracle.
-        capture: pass an :class:`kernels.AttentionCapture`.
+        capture: pass an `kernels.AttentionCapture`.
     """
     leaves = {name: (x if dtype is None else x.to(dtype)).detach().requires_grad_() for name, x in inputs.items()}
     record = AttentionCapture() if capture else None

@@ -36,7 +36,7 @@ _MEMORY_INSTRUCTION = re.compile(r"\b(LDG|LDGSTS|STG)\.E((?:\.\w+)*)")
 class Resources:
     """What one compiled launch needs of a chip.
 
-    ``loads`` and ``stores`` count instructions by width in bits; ``loaded_bytes`` and ``stored_bytes`` are the bytes
+    `loads` and `stores` count instructions by width in bits; `loaded_bytes` and `stored_bytes` are the bytes
     all threads of one program ask for if every instruction runs once, as in a kernel without loops.
     """
 
@@ -66,7 +66,7 @@ class Resources:
 
 
 def compile_launch(launch: Launch, architecture: int) -> Resources:
-    """Compile the kernel of ``launch`` as the GPU would, arguments specialized alike, and read its machine code.
+    """Compile the kernel of `launch` as the GPU would, arguments specialized alike, and read its machine code.
 
     Raises:
         Exception: whatever Triton or ptxas say when it does not compile.

@@ -18,10 +18,10 @@ from kernels.common.launch import Launch, architecture, launch_options, recorded
 
 
 def compile_ahead(calls: Iterable[Callable[[], object]], seconds: float = math.inf) -> int:
-    """Compile the kernels that ``calls`` launch, without launching one, and return how many these are.
+    """Compile the kernels that `calls` launch, without launching one, and return how many these are.
 
     Each call runs once on tensors of the current GPU, and nothing may depend on its results. A kernel that does not
-    compile, or is not begun within ``seconds``, is left to the call that will need it, whose error says more.
+    compile, or is not begun within `seconds`, is left to the call that will need it, whose error says more.
     """
     deadline = time.monotonic() + seconds
     launches: dict[Hashable, Launch] = {}
@@ -39,7 +39,7 @@ def compile_ahead(calls: Iterable[Callable[[], object]], seconds: float = math.i
 
 
 def _stand_in(argument: Any) -> Any:
-    """What Triton takes for ``argument`` when it compiles, and holds no memory."""
+    """What Triton takes for `argument` when it compiles, and holds no memory."""
     if isinstance(argument, torch.Tensor) and argument.data_ptr() % 16 == 0:
         return torch.empty(0, dtype=argument.dtype, device="meta")
     return argument

@@ -1,4 +1,4 @@
-"""Time and memory of a call on a CPU: what :mod:`bench.common.timing` does on a GPU."""
+"""Time and memory of a call on a CPU: what `bench.common.timing` does on a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.common.timing import Timing, summary
 
 
 def time_call(function: Callable[[], object], *, milliseconds: int = 100, fewest: int = 3) -> Timing:
-    """Time ``function`` after a warm-up, for about ``milliseconds`` and at least ``fewest`` times.
+    """Time `function` after a warm-up, for about `milliseconds` and at least `fewest` times.
 
     Processor time of all threads: on a machine that others use too, time on the clock is mostly theirs.
     """
@@ -28,7 +28,7 @@ def time_call(function: Callable[[], object], *, milliseconds: int = 100, fewest
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """The most memory that PyTorch held during ``function`` beyond what it held before, results included.
+    """The most memory that PyTorch held during `function` beyond what it held before, results included.
 
     Added up from every allocation and release that the allocator reports, those inside an operator too.
     """

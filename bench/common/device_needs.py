@@ -9,7 +9,7 @@ from dataloading.errors import InputError
 
 
 def require_gpu(command: str) -> None:
-    """Say that ``command`` cannot run here, where there is no GPU.
+    """Say that `command` cannot run here, where there is no GPU.
 
     Raises:
         InputError: there is none.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from istvt.versions import package_version
+from istvt.device import package_version
 
 # Whose version a measurement may depend on; what is not installed is left out.
 _PACKAGES = ("torch", "triton", "numpy", "nvidia-dali", "av", "xformers")

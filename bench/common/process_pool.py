@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: its result, or why there is none. ``in_time`` is False where the time of all ran out."""
+    """What came of a task: its result, or why there is none. `in_time` is False where the time of all ran out."""
 
     task: Any
     result: Any = None

@@ -1,6 +1,6 @@
-"""Where measurements lie: a folder with ``environment.json`` and one CSV a table.
+"""Where measurements lie: a folder with `environment.json` and one CSV a table.
 
-An empty cell is a number that was not measured; the row says why in its ``note``. Files are written beside their place
+An empty cell is a number that was not measured; the row says why in its `note`. Files are written beside their place
 and renamed: a benchmark that is killed while it writes leaves the table as it was before.
 """
 
@@ -46,7 +46,7 @@ def output_folder(output: Path | None, name: str, commit: str | None = None) -> 
     """The folder a command writes into, with its environment.json.
 
     Args:
-        output: the folder; None for ``bench/results/<device>/<date>-<name>``.
+        output: the folder; None for `bench/results/<device>/<date>-<name>`.
         name: of the command.
         commit: of the code, where it is a copy without its repository.
 
@@ -54,7 +54,7 @@ def output_folder(output: Path | None, name: str, commit: str | None = None) -> 
         InputError: it cannot be written in, or holds measurements of another device, commit or version, to which new
             ones would be counted.
     """
-    from istvt.output import output_directory
+    from istvt.run_dir import output_directory
 
     found = environment(commit)
     if output is None:
@@ -74,14 +74,14 @@ def output_folder(output: Path | None, name: str, commit: str | None = None) -> 
 
 
 def prepare_folder(folder: Path, found: dict[str, Any]) -> Path:
-    """Make a folder that holds what was measured in ``found``."""
+    """Make a folder that holds what was measured in `found`."""
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / ENVIRONMENT, json.dumps(found, indent=1) + "\n")
     return folder
 
 
 def write_table(folder: Path, name: str, rows: Iterable[Row]) -> Path:
-    """Write ``<folder>/<name>.csv``; columns are the keys in the order in which they first appear."""
+    """Write `<folder>/<name>.csv`; columns are the keys in the order in which they first appear."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     path = folder / f"{name}.csv"
@@ -100,7 +100,7 @@ def failure(error: Exception) -> str:
 
 
 def read_folder(folder: Path, complain: Callable[[str], None] = print) -> Recording:
-    """Read what :func:`write_table` left.
+    """Read what `write_table` left.
 
     Args:
         folder: of one recording.
@@ -125,7 +125,7 @@ def read_folder(folder: Path, complain: Callable[[str], None] = print) -> Record
 
 
 def recordings(folders: Sequence[Path], complain: Callable[[str], None] = print) -> list[Recording]:
-    """Every folder of measurements in or below ``folders``, the newest last; ``complain`` as in `read_folder`."""
+    """Every folder of measurements in or below `folders`, the newest last; `complain` as in `read_folder`."""
     found = {path.parent for folder in folders for path in [*folder.glob(ENVIRONMENT), *folder.rglob(ENVIRONMENT)]}
     read = []
     for folder in sorted(found):

@@ -39,7 +39,7 @@ def cells(columns: Iterable[Column], row: Mapping[str, Any]) -> list[str]:
 
 
 def row_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
-    """What ``columns`` show of ``rows``."""
+    """What `columns` show of `rows`."""
     return format_table([column.title for column in columns], [cells(columns, row) for row in rows])
 
 

@@ -32,7 +32,7 @@ class Timing:
 
 
 def time_call(function: Callable[[], object], *, milliseconds: int = 100) -> Timing:
-    """Time ``function`` on the GPU with cold caches, after a warm-up, for about ``milliseconds``.
+    """Time `function` on the GPU with cold caches, after a warm-up, for about `milliseconds`.
 
     Each call is queued behind a wait of the GPU that is longer than the host takes to queue it, so that the time is
     that of the GPU alone. A call of a kernel takes the host longer than many a kernel takes the GPU, and most of that
@@ -75,7 +75,7 @@ def summary(microseconds: Sequence[float]) -> Timing:
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """The most memory that PyTorch held during ``function`` beyond what it held before, results included."""
+    """The most memory that PyTorch held during `function` beyond what it held before, results included."""
     torch.cuda.synchronize()
     gc.collect()
     time.sleep(SECONDS_TO_LET_GO)

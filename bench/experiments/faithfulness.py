@@ -17,10 +17,9 @@ from rich.console import Console
 from bench.experiments.average import average
 from bench.report.document import replace_section
 from istvt.cli.progress import progress_bar
+from istvt.config import DEFAULT_STABILIZER, DataSettings
 from istvt.explain.faithfulness.deletion import RANDOM, Faithfulness, OrderingResult
 from istvt.explain.faithfulness.report import PLOT, faithfulness_table, read_faithfulness, write_plot
-from istvt.explanation_settings import DEFAULT_STABILIZER
-from istvt.settings import DataSettings
 
 STABILIZERS = (DEFAULT_STABILIZER, "reference", 1e-3, 3e-2, 1e-1)
 PAGE, PICTURE = "faithfulness.md", "faithfulness.svg"

@@ -20,8 +20,7 @@ from rich.table import Table
 
 from istvt.cli.progress import progress_bar
 from istvt.cli.synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
-from istvt.config import preset
-from istvt.settings import DataSettings
+from istvt.config import DataSettings, preset
 
 IDENTITIES = 200
 EPOCHS = 24
@@ -45,9 +44,9 @@ def experiment(output: Path, console: Console, documents: Path | None = None, re
     from dataloading.faces.prepare import prepare
     from dataloading.io import write_json
     from dataloading.synthetic import synthesize
+    from istvt.device import versions
     from istvt.report.evaluate_checkpoint import evaluate_checkpoint
     from istvt.training.trainer import train
-    from istvt.versions import versions
 
     data = output / "videos"
     path = output / RESULTS

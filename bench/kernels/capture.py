@@ -22,7 +22,7 @@ HEAD_DIMS = (64, 91)
 def measure(
     shape: Shape, head_dim: int, dtype: torch.dtype, bandwidth: float, milliseconds: int, *, device: str = "cuda"
 ) -> Iterator[Row]:
-    """A row for attention (forward) and one for its gradient (backward): their bytes at write ``bandwidth``."""
+    """A row for attention (forward) and one for its gradient (backward): their bytes at write `bandwidth`."""
     import torch
 
     from bench.common.timing import time_call

@@ -45,7 +45,7 @@ class Layer:
         return relevance
 
     def _shares(self, relevance: Tensor) -> list[Tensor]:
-        """The ratio rule for every input: ``x * d out / d x * (relevance / out)``."""
+        """The ratio rule for every input: `x * d out / d x * (relevance / out)`."""
         with torch.enable_grad():
             out = self.function(*self.inputs)
         slopes = torch.autograd.grad(out, self.inputs, divide(relevance, out.detach()))
@@ -79,7 +79,7 @@ class Sum(Layer):
 
 
 class Linear(Layer):
-    """``x W^T + bias``: contributions of positive sign count, the bias does not."""
+    """`x W^T + bias`: contributions of positive sign count, the bias does not."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__(lambda x: functional.linear(x, weight, bias))
@@ -116,7 +116,7 @@ class SelfSubtract(Layer):
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """``a / (b + 1e-9)``, and 0 where b is 0."""
+    """`a / (b + 1e-9)`, and 0 where b is 0."""
     shifted = b + 1e-9
     return torch.where(b == 0, 0.0, a / torch.where(shifted == 0, 1e-9, shifted))
 
@@ -124,8 +124,8 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
 class Attention:
     """One attention, from its normalized tokens to what its output projection gives.
 
-    Everything the method keeps stays here: ``attention`` and its ``gradient``, ``attention_relevance``, and ``values``
-    and ``values_relevance``, all of the whole clip.
+    Everything the method keeps stays here: `attention` and its `gradient`, `attention_relevance`, and `values`
+    and `values_relevance`, all of the whole clip.
 
     Args:
         attention: of the model.
@@ -162,7 +162,7 @@ class Attention:
         return through_queries_keys + self.to_values.relevance(self._by_token(self.values_relevance))
 
     def weighted(self) -> Tensor:
-        """``I + mean over heads of max(R * gradient, 0)``: [B, groups, L, L]."""
+        """`I + mean over heads of max(R * gradient, 0)`: [B, groups, L, L]."""
         product = (self.gradient * self.attention_relevance).clamp(min=0).mean(2)
         return product + torch.eye(product.shape[-1], dtype=product.dtype, device=product.device)
 

@@ -49,7 +49,7 @@ def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = 
     Args:
         preset: of the model, with random weights.
         device: where.
-        storages: names of :data:`STORAGES`, :data:`LIGHT` first: ``over_light`` divides by it.
+        storages: names of `STORAGES`, `LIGHT` first: `over_light` divides by it.
     """
     model = _model(preset, device)
     clip = random_clips(model.config, 1, device).clips
@@ -83,14 +83,14 @@ def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = 
 def measure_time(
     preset: str, clips: int, device: torch.device, milliseconds: int, execution: str | None = "compile"
 ) -> Iterator[Row]:
-    """Time of explaining a batch and of training a step of it, a row for each of :data:`PAIRS`.
+    """Time of explaining a batch and of training a step of it, a row for each of `PAIRS`.
 
     Args:
         preset: of the model, with random weights.
         clips: in the batch.
         device: where.
         milliseconds: spent on each measurement.
-        execution: of the training step, as in ``bench training``; None leaves training to that command.
+        execution: of the training step, as in `bench training`; None leaves training to that command.
     """
     batch = random_clips(preset_named(preset), clips, device)
 

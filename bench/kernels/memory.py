@@ -18,7 +18,7 @@ WITHOUT, WITH = "without a capture", "with a capture"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Queries, keys and values ``[1, rows, S, heads, head_dim]`` for each S of ``positions``."""
+    """Queries, keys and values `[1, rows, S, heads, head_dim]` for each S of `positions`."""
 
     positions: tuple[int, ...]
     rows: int

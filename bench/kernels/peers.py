@@ -1,6 +1,6 @@
 """Other people's attention, called as a user of theirs would: what a fused kernel has to beat.
 
-Each peer takes queries, keys and values ``[sequences, heads, length, D]`` and returns the same shape. A peer that is
+Each peer takes queries, keys and values `[sequences, heads, length, D]` and returns the same shape. A peer that is
 missing or refuses a shape says why; the reason goes into the table in place of a time.
 """
 
@@ -21,7 +21,7 @@ Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 def naive_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """Two products and a softmax, the matrix stored: what the authors' code does; ``scale`` is 1 / sqrt(D) or given."""
+    """Two products and a softmax, the matrix stored: what the authors' code does; `scale` is 1 / sqrt(D) or given."""
     return torch.softmax(q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale), -1) @ v
 
 
@@ -70,7 +70,7 @@ PEERS: dict[str, Attention] = {
 
 
 def over_frames(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """A peer's attention over the frames of each position: ``[B, F, S, N, D]`` in and out, by the copies it needs."""
+    """A peer's attention over the frames of each position: `[B, F, S, N, D]` in and out, by the copies it needs."""
     clips, frames, positions, heads, head_dim = q.shape
     q, k, v = (x.permute(0, 2, 3, 1, 4).reshape(-1, heads, frames, head_dim) for x in (q, k, v))
     out = attend(q, k, v, scale).reshape(clips, positions, heads, frames, head_dim)
@@ -78,7 +78,7 @@ def over_frames(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: float
 
 
 def over_positions(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """A peer's attention over the positions of each frame row: ``[B, F, S, N, D]`` in and out."""
+    """A peer's attention over the positions of each frame row: `[B, F, S, N, D]` in and out."""
     sequences = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))
     return attend(*sequences, scale).transpose(1, 2).unflatten(0, q.shape[:2]).contiguous()
 
@@ -95,7 +95,7 @@ def padded_by_copies(attend: Attention) -> Attention:
 
 
 def reason(function: Callable[[], object]) -> str | None:
-    """Why ``function`` cannot run, in one line; None when it can. Only refusals count, an interrupt goes through."""
+    """Why `function` cannot run, in one line; None when it can. Only refusals count, an interrupt goes through."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -54,7 +54,7 @@ CONTENDERS: dict[str, Callable[[str, str, Tensors, float], object]] = {"ours": o
 
 
 def inputs(kind: str, clips: int, frames: int, head_dim: int, width: int, device: str) -> Tensors:
-    """Random q, k and v (views of one packed product), u, grad_out and a row; zeros from ``head_dim`` to ``width``."""
+    """Random q, k and v (views of one packed product), u, grad_out and a row; zeros from `head_dim` to `width`."""
     import torch
 
     generator = torch.Generator(device).manual_seed(0)

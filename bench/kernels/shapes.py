@@ -15,7 +15,7 @@ HEADS = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """``rows`` frame rows of ``positions`` each; joint attention is one row that holds every token of a clip."""
+    """`rows` frame rows of `positions` each; joint attention is one row that holds every token of a clip."""
 
     attention: str
     clips: int
@@ -24,12 +24,12 @@ class Shape:
 
 
 def spatial(clips: int, cells: int, frames: int = 6) -> Shape:
-    """Spatial attention over a grid of ``cells`` = H * W and a class token, in each frame row of ``clips`` clips."""
+    """Spatial attention over a grid of `cells` = H * W and a class token, in each frame row of `clips` clips."""
     return Shape("spatial", clips, frames + 1, cells + 1)
 
 
 def joint(clips: int, cells: int, frames: int = 6) -> Shape:
-    """Joint attention over all ``(T + 1) (H W + 1)`` tokens."""
+    """Joint attention over all `(T + 1) (H W + 1)` tokens."""
     return Shape("joint", clips, 1, (frames + 1) * (cells + 1))
 
 

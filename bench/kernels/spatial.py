@@ -8,9 +8,9 @@ and what the kernel is worth. A peer that is missing or refuses is a row that sa
 
 Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
 spatial.csv (peers), spatial_capture.csv (attention and its gradient, their byte floor), spatial_memory.csv and
-spatial_memory_exponents.csv (peak memory against S, with and without capture) to bench/results/<gpu>/. --memory measures the
-last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch settings and prints rows
-for kernels/spatial/configs.py instead.
+spatial_memory_exponents.csv (peak memory against S, with and without capture) to bench/results/<gpu>/. --memory
+measures the last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch settings and
+prints rows for kernels/spatial/configs.py instead.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Task:
 
 
 def tasks(chosen: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
-    """All contenders at the ``chosen`` shapes, ours first, what is left out last.
+    """All contenders at the `chosen` shapes, ours first, what is left out last.
 
     At the paper's shape in float32 too, which peers compute without tensor cores.
     """

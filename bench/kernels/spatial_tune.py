@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def candidates(bits: int) -> list[TileSetting]:
-    """The launch settings that are worth trying for a dtype of ``bits`` bits."""
+    """The launch settings that are worth trying for a dtype of `bits` bits."""
     from kernels.spatial.configs import TileSetting
 
     if bits == 32:
@@ -30,7 +30,7 @@ def candidates(bits: int) -> list[TileSetting]:
 def tune(
     dtype: torch.dtype, head_dims: Sequence[int], milliseconds: int, shape: Shape = PAPER, *, device: str = "cuda"
 ) -> Iterator[str]:
-    """Time every candidate at ``shape``; last come rows to paste into settings.py.
+    """Time every candidate at `shape`; last come rows to paste into settings.py.
 
     A candidate that does not compile, does not fit or does not give the numbers of the present setting is left out,
     and the reason is said.

@@ -44,5 +44,5 @@ def stored_relevance_map(
 def stored_rollout_step(
     kind: str, row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, grad_out: Tensor, **options
 ) -> Tensor:
-    """``row`` times the identity and the map; ``options`` as of the map."""
+    """`row` times the identity and the map; `options` as of the map."""
     return row + (row.unsqueeze(2) @ stored_relevance_map(kind, q, k, v, u, grad_out, **options)).squeeze(2)

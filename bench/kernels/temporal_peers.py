@@ -70,7 +70,7 @@ class Task:
 
 
 def tasks(shapes: Sequence[tuple[int, int]]) -> list[Task]:
-    """All contenders at ``shapes`` of (clips, frames), ours first, what is left out last."""
+    """All contenders at `shapes` of (clips, frames), ours first, what is left out last."""
     found = [
         Task(name, clips, frames, head_dim, mode)
         for (clips, frames), head_dim, mode in itertools.product(shapes, HEAD_DIMS, ("telescoped", "fused", "off"))

@@ -15,7 +15,7 @@ HEAD_DIMS = (64, 96)
 
 
 def tune(head_dim: int, dtype: torch.dtype, milliseconds: int) -> Iterator[str]:
-    """Time every candidate setting at the paper's shape; last come rows for ``settings.py``."""
+    """Time every candidate setting at the paper's shape; last come rows for `settings.py`."""
     import torch
 
     from bench.kernels.tune import described, time_settings

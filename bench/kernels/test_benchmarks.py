@@ -1,7 +1,7 @@
-"""The kernels and their peers as named, grouped benchmarks: ``pytest bench/ --benchmark-json=now.json``.
+"""The kernels and their peers as named, grouped benchmarks: `pytest bench/ --benchmark-json=now.json`.
 
 Real shapes on a GPU, small ones on a CPU. Who cannot run is skipped with the reason. Two files are compared by
-``pytest-benchmark compare a.json b.json``.
+`pytest-benchmark compare a.json b.json`.
 """
 
 import time

@@ -31,7 +31,7 @@ def time_settings(
     result: torch.Tensor,
     milliseconds: int,
 ) -> tuple[dict[Setting, float], dict[Setting, str]]:
-    """Microseconds of each setting that works, as ``call`` uses ``table``, and why each of the others does not.
+    """Microseconds of each setting that works, as `call` uses `table`, and why each of the others does not.
 
     Args:
         table: of settings; it is left as it was.

@@ -23,7 +23,7 @@ WRITTEN = {
 
 
 def write(found: Sequence[Recording], root: Path = ROOT, check: bool = False) -> list[Path]:
-    """Write both files; returns those that changed (with ``check``, that would change)."""
+    """Write both files; returns those that changed (with `check`, that would change)."""
     changed = []
     for name, (marker, section) in WRITTEN.items():
         path = root / name

@@ -12,7 +12,7 @@ _HOLDS = {"at least": operator.ge, "at most": operator.le, "under": operator.lt}
 
 @dataclass(frozen=True)
 class Bound:
-    """``direction`` is "at least", "at most" or "under"; a ``share`` is written in percent."""
+    """`direction` is "at least", "at most" or "under"; a `share` is written in percent."""
 
     direction: str
     limit: float

@@ -6,7 +6,7 @@ import re
 
 
 def replace_section(text: str, section: str, body: str) -> str:
-    """``text`` with ``body`` between ``<!-- begin: section -->`` and ``<!-- end: section -->``.
+    """`text` with `body` between `<!-- begin: section -->` and `<!-- end: section -->`.
 
     Raises:
         ValueError: the markers are not there, once each and in this order.

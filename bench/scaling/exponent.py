@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Exponent:
-    """``y ~ x ** value``, and the interval that holds the exponent with :data:`CONFIDENCE`."""
+    """`y ~ x ** value`, and the interval that holds the exponent with `CONFIDENCE`."""
 
     value: float
     low: float
@@ -24,7 +24,7 @@ class Exponent:
 
 
 def fit_exponent(x: Sequence[float], y: Sequence[float]) -> Exponent | None:
-    """Least squares through ``(log x, log y)``; the interval is Student's, of n - 2 degrees of freedom.
+    """Least squares through `(log x, log y)`; the interval is Student's, of n - 2 degrees of freedom.
 
     Args:
         x: sizes, positive.

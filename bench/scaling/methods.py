@@ -1,6 +1,6 @@
 """What the scaling benchmark compares: attention over all tokens at once, and over frames and then over positions.
 
-Each method takes q, k and v ``[B, F, S, N, D]`` and returns ``[B, F, S, N, D]``. The factorized ones attend over
+Each method takes q, k and v `[B, F, S, N, D]` and returns `[B, F, S, N, D]`. The factorized ones attend over
 frames first and give the result to attention over positions as its values, with the same queries and keys: the two
 attentions of a block without the projections between them.
 """
@@ -22,22 +22,22 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def joint_pairs(frames: int, cells: int) -> int:
-    """Query-key pairs of joint attention for T frames of HW cells: ``((T + 1)(HW + 1))**2``."""
+    """Query-key pairs of joint attention for T frames of HW cells: `((T + 1)(HW + 1))**2`."""
     return ((frames + 1) * (cells + 1)) ** 2
 
 
 def factorized_pairs(frames: int, cells: int) -> int:
-    """Query-key pairs of both factorized attentions: ``(HW + 1)(T + 1)**2 + (T + 1)(HW + 1)**2``."""
+    """Query-key pairs of both factorized attentions: `(HW + 1)(T + 1)**2 + (T + 1)(HW + 1)**2`."""
     return (cells + 1) * (frames + 1) ** 2 + (frames + 1) * (cells + 1) ** 2
 
 
 def multiply_accumulates(products: int, pairs: int, clips: int, heads: int, head_dim: int) -> int:
-    """Of so many products over ``pairs`` in each head of each clip."""
+    """Of so many products over `pairs` in each head of each clip."""
     return products * pairs * clips * heads * head_dim
 
 
 def counted_multiply_accumulates(attend: Attend, shape: Sequence[int], dtype: str, device: str) -> tuple[int, int]:
-    """What torch's FLOP counter sees ``attend`` do with a tensor [B, F, S, 3, N, D]: forward, and with the way back."""
+    """What torch's FLOP counter sees `attend` do with a tensor [B, F, S, 3, N, D]: forward, and with the way back."""
     with counting() as counter:
         qkv = torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=device, requires_grad=True)
         out = attend(*qkv.unbind(3))

@@ -19,7 +19,7 @@ def draw(rows: list[dict[str, Any]], device: str, path: Path, which: str = "forw
     """Draw what was measured of one pass; methods that were not are named under the picture.
 
     Args:
-        rows: as ``scaling.csv`` has them; numbers may be strings.
+        rows: as `scaling.csv` has them; numbers may be strings.
         device: what it was measured on, for the title.
         path: of the picture.
         which: the pass.

@@ -16,7 +16,7 @@ PASSES = ("forward", "forward and backward")
 
 @dataclass(frozen=True)
 class Sweep:
-    """The sizes of one run: each of ``frames`` at ``fixed_cells``, each of ``cells`` at ``fixed_frames``."""
+    """The sizes of one run: each of `frames` at `fixed_cells`, each of `cells` at `fixed_frames`."""
 
     frames: tuple[int, ...]
     fixed_cells: int

@@ -28,7 +28,7 @@ class BaselineModel(ISTVT):
 
     Args:
         config: of a model with `temporal_first` or `spatial_only` attention.
-        attention: a name of :data:`ATTENTIONS`.
+        attention: a name of `ATTENTIONS`.
     """
 
     def __init__(self, config: ISTVTConfig, attention: str) -> None:

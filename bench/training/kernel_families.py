@@ -51,7 +51,7 @@ def family(name: str) -> str:
 
 
 def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None = None) -> list[FamilyTime]:
-    """Run ``step`` ``count`` times and add its kernels up, largest first.
+    """Run `step` `count` times and add its kernels up, largest first.
 
     Args:
         step: already warm.

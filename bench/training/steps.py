@@ -65,8 +65,8 @@ def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], obje
 
 
 def _project_step(case: Case, batch: Clips, dtype: torch.dtype, execution: str) -> Callable[[], object]:
+    from istvt.config import TrainingSettings
     from istvt.model.istvt import ISTVT
-    from istvt.settings import TrainingSettings
     from istvt.training.compile import accelerate
     from istvt.training.distributed import Processes
     from istvt.training.optim import build_optimizer

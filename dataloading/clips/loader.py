@@ -43,13 +43,13 @@ class ClipLoader:
 
     Iterating it is one epoch, and it can be iterated again. Decoding and the DALI graph run in background threads, a
     few batches ahead of the consumer. The last batch may be smaller. A clip that cannot be decoded is left out of its
-    batch and listed with the reason in ``skipped``; the epoch goes on. A batch of which nothing is left is not given
+    batch and listed with the reason in `skipped`; the epoch goes on. A batch of which nothing is left is not given
     out: processes that meet in every step have to count the batches.
 
     Attributes:
-        decoder: ``"pyav"`` or ``"dali"``, whichever decodes: their colors differ by some gray levels, so that it
+        decoder: `"pyav"` or `"dali"`, whichever decodes: their colors differ by some gray levels, so that it
             belongs into a checkpoint.
-        skipped: ``(clip, reason)`` for the clips that the latest epoch has had to leave out so far.
+        skipped: `(clip, reason)` for the clips that the latest epoch has had to leave out so far.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class ClipLoader:
             batch_size: B, clips of a batch.
             image_size: H and W of the output in pixels.
             augment: True for the default `Augmentation`, or one. Its draws depend on the seed, on how often the loader
-                was iterated, and on the clip (its ``index`` and video): not on the batch size or on what is skipped.
-            device: Where the graph runs and the batches are: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-            decoder: ``"pyav"``; ``"dali"`` (NVDEC on a GPU; on CPU it knows VP8, VP9 and MJPEG only); ``"auto"``: DALI
+                was iterated, and on the clip (its `index` and video): not on the batch size or on what is skipped.
+            device: Where the graph runs and the batches are: `"cpu"`, `"cuda"` or `"cuda:1"`.
+            decoder: `"pyav"`; `"dali"` (NVDEC on a GPU; on CPU it knows VP8, VP9 and MJPEG only); `"auto"`: DALI
                 on a GPU if it can decode every readable video of the list, else PyAV.
             seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
             workers: Threads that read and decode, and threads of the DALI graph.
 
         Raises:
-            InputError: An argument is out of range, DALI is missing, or ``decoder="dali"`` and a video is not for it.
+            InputError: An argument is out of range, DALI is missing, or `decoder="dali"` and a video is not for it.
         """
         for name, number in (("batch_size", batch_size), ("image_size", image_size), ("workers", workers)):
             if number < 1:
@@ -221,7 +221,7 @@ def _same_video(clips: Sequence[Clip], largest: int) -> Iterator[range]:
 def _run_ahead(
     threads: ThreadPoolExecutor, load: Callable[[range], list[Loaded]], groups: Iterable[range], ahead: int
 ) -> Iterator[Loaded]:
-    """What ``load`` gives for each clip, in order; while one is used, about ``ahead`` more are being worked on."""
+    """What `load` gives for each clip, in order; while one is used, about `ahead` more are being worked on."""
     pending: deque[tuple[int, Future[list[Loaded]]]] = deque()
     for group in groups:
         pending.append((len(group), threads.submit(load, group)))
@@ -232,7 +232,7 @@ def _run_ahead(
 
 
 def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
-    """The same items, made in a thread that runs up to ``ahead`` items in front; its errors are raised here."""
+    """The same items, made in a thread that runs up to `ahead` items in front; its errors are raised here."""
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 

@@ -78,9 +78,9 @@ class ClipGraph:
     def __init__(
         self, batch_size: int, image_size: int, device: torch.device, decode: bool, augment: bool, threads: int
     ):
-        """``decode``: samples are encoded files. ``augment``: samples' draws are applied, otherwise ignored.
+        """`decode`: samples are encoded files. `augment`: samples' draws are applied, otherwise ignored.
 
-        ``device`` is the CPU or a GPU with its index.
+        `device` is the CPU or a GPU with its index.
         """
         self.decodes, self._augments = decode, augment
         device_id = device.index if device.type == "cuda" else None

@@ -16,7 +16,7 @@ from dataloading.video.probe import VideoInfo, probe_once
 def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image_size: int) -> list[Sample | str]:
     """Decodes clips of one video by PyAV, in one pass through the file.
 
-    Only the pixels that the crop to ``image_size`` can reach are kept.
+    Only the pixels that the crop to `image_size` can reach are kept.
 
     Returns:
         For each clip its sample, or the sentence that says why there is none.
@@ -84,7 +84,7 @@ class _Window:
 
 
 def _reach(low: float, high: float, length: int, image_size: int) -> slice:
-    """Pixels of one axis that antialiased resampling of [low, high] to ``image_size`` reads; at least one."""
+    """Pixels of one axis that antialiased resampling of [low, high] to `image_size` reads; at least one."""
     margin = 2 + (high - low) / image_size
     first = int(np.clip(np.floor(low - margin), 0, length - 1))
     return slice(first, int(np.clip(np.ceil(high + margin), first + 1, length)))

@@ -65,7 +65,7 @@ def evaluation_clips(
     """The same clips every time: evenly spread over the first frames of each video, as the paper evaluates.
 
     The first clip starts where the face is first known, the last one ends where it is last known or at
-    ``first_frames``, whichever comes first, and the starts between are evenly spaced. A video with room for fewer
+    `first_frames`, whichever comes first, and the starts between are evenly spaced. A video with room for fewer
     different clips gives as many as it has.
 
     Args:
@@ -76,7 +76,7 @@ def evaluation_clips(
         first_frames: Only this many frames from the beginning are used (270 in the paper); None for all.
 
     Returns:
-        The clips, grouped by video, and in ``.skipped`` the videos that gave none.
+        The clips, grouped by video, and in `.skipped` the videos that gave none.
     """
     _require_positive(frames=frames, clips_per_video=clips_per_video)
     usable, skipped = _usable_videos(videos, index, frames, first_frames)
@@ -92,12 +92,12 @@ def evaluation_clips(
 class TrainingClips:
     """Random clips with balanced classes, one explicit list an epoch.
 
-    Each epoch draws the same number of clips of each class: ``clips_per_video`` for every video of the larger class,
+    Each epoch draws the same number of clips of each class: `clips_per_video` for every video of the larger class,
     and for the smaller class as many in all, so that its videos give more, differently placed clips. Starts within
     a video are drawn without replacement as long as it has different ones.
 
     The list depends on (videos, index, frames, clips_per_video, seed, epoch) and on nothing else. With several
-    processes each takes every ``world_size``-th clip of it, so that what any number of them have used is the beginning
+    processes each takes every `world_size`-th clip of it, so that what any number of them have used is the beginning
     of one and the same list, and any other number can go on with the rest. Where it does not divide evenly the last
     ranks have one clip less than the first.
 
@@ -105,7 +105,7 @@ class TrainingClips:
         skipped: The videos that give no clip, each with its reason.
 
     Raises:
-        InputError: A class has no usable video, or ``rank`` is not one of ``world_size``.
+        InputError: A class has no usable video, or `rank` is not one of `world_size`.
     """
 
     def __init__(
@@ -148,10 +148,10 @@ class TrainingClips:
         Args:
             number: The epoch, from 0.
             position: How many of this rank's clips of the epoch were used already: resuming from (epoch, position)
-                gives exactly the rest. ``Clip.index`` counts from the beginning of the epoch all the same.
+                gives exactly the rest. `Clip.index` counts from the beginning of the epoch all the same.
 
         Returns:
-            The clips; ``.skipped`` is that of the sampler.
+            The clips; `.skipped` is that of the sampler.
         """
         random = np.random.default_rng([self.seed, number])
         drawn = [
@@ -167,7 +167,7 @@ class TrainingClips:
 def _random_starts(
     entries: list[tuple[Video, range]], count: int, random: np.random.Generator
 ) -> Iterable[tuple[Video, int]]:
-    """``count`` clips spread over the videos of one class: each video gives as many as any other, or one more."""
+    """`count` clips spread over the videos of one class: each video gives as many as any other, or one more."""
     share = np.full(len(entries), count // len(entries))
     share[random.permutation(len(entries))[: count % len(entries)]] += 1
     for (video, starts), clips in zip(entries, share, strict=True):
@@ -176,7 +176,7 @@ def _random_starts(
 
 
 def _draw(choices: int, count: int, random: np.random.Generator) -> np.ndarray:
-    """``count`` numbers below ``choices``; each is drawn again only after all the others were drawn as often."""
+    """`count` numbers below `choices`; each is drawn again only after all the others were drawn as often."""
     rounds = [random.permutation(choices) for _ in range(count // choices)]
     rounds.append(random.choice(choices, count % choices, replace=False))
     return np.concatenate(rounds)

@@ -37,10 +37,10 @@ def make_detector(name: str = "auto") -> FaceDetector:
     """A face detector.
 
     Args:
-        name: One of `DETECTORS`, or ``"auto"`` for the best one that works here.
+        name: One of `DETECTORS`, or `"auto"` for the best one that works here.
 
     Raises:
-        InputError: There is no detector of this name, or it (for ``"auto"``: not one of them) can be used here.
+        InputError: There is no detector of this name, or it (for `"auto"`: not one of them) can be used here.
     """
     if name != "auto" and name not in _DETECTORS:
         raise InputError(f"detector is {name!r}; expected auto or one of {', '.join(DETECTORS)}.")

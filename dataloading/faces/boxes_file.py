@@ -16,7 +16,7 @@ ROW = "[frame, x0, y0, x1, y1]"
 
 
 def read_boxes(path: str | Path, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Reads ``{"video": [[frame, x0, y0, x1, y1], ...], ...}``.
+    """Reads `{"video": [[frame, x0, y0, x1, y1], ...], ...}`.
 
     A video is named by `Video.name`, by its path, or by its path relative to the root of the set.
 

@@ -46,13 +46,13 @@ def prepare(
 
     Args:
         dataset: From `read_dataset`.
-        detector: One of `dataloading.faces.DETECTORS`, or ``"auto"`` for the best one installed.
+        detector: One of `dataloading.faces.DETECTORS`, or `"auto"` for the best one installed.
         detect: False records the whole picture as the box, for videos that are face crops already. Nothing is decoded.
-        boxes: A JSON file ``{video: [[frame, x0, y0, x1, y1], ...]}`` with boxes made elsewhere; videos that it does
+        boxes: A JSON file `{video: [[frame, x0, y0, x1, y1], ...]}` with boxes made elsewhere; videos that it does
             not name are looked at as usual.
         every: Look at every so many frames.
         workers: Processes; with 1 everything happens in this one. They are spawned, so a script that calls this needs
-            the usual ``if __name__ == "__main__"``.
+            the usual `if __name__ == "__main__"`.
         replace: Do again the videos whose boxes in the index are of another kind than those asked for here (of another
             detector, or whole pictures). Without it a set that has such videos is refused: they may have taken hours.
         before: Called once, when all arguments are found right and before the first video.

@@ -1,16 +1,17 @@
 """Published layouts of deepfake data sets, read into one form with their official splits and labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloading.dataset import Dataset
+from dataloading.dataset import ORIGINAL, Dataset
 from dataloading.errors import InputError
+from dataloading.face_index import FaceIndex
 from dataloading.layouts import celeb_df, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
 from dataloading.layouts.files import directories
 from dataloading.layouts.summary_text import format_summary
 
-__all__ = ["LAYOUTS", "format_summary", "read_dataset"]
+__all__ = ["LAYOUTS", "format_summary", "open_dataset", "read_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ def read_dataset(
 
     Args:
         root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognized.
-        layout: One of `LAYOUTS`, or ``"auto"`` to recognize it by its names.
-        compression: For FaceForensics++: ``raw`` (or ``c0``), ``c23`` or ``c40``.
+        layout: One of `LAYOUTS`, or `"auto"` to recognize it by its names.
+        compression: For FaceForensics++: `raw` (or `c0`), `c23` or `c40`.
         originals: For DeeperForensics: the FaceForensics++ root with its real videos, unless that lies beside it.
 
     Raises:
@@ -65,6 +66,31 @@ def read_dataset(
     if originals is not None and layout != "deeper-forensics":
         raise InputError(f"originals is {originals}, but {root} is read as {layout}; only deeper-forensics takes it.")
     return _LAYOUTS[layout].read(root, compression, Path(originals) if originals is not None else None)
+
+
+def open_dataset(
+    root: str | Path,
+    layout: str = "auto",
+    compression: str = "c23",
+    originals: str | Path | None = None,
+    manipulations: Collection[str] | None = None,
+) -> tuple[Dataset, FaceIndex]:
+    """A data set, restricted to the fakes of some `manipulations` (and all originals), and its face index.
+
+    Raises:
+        InputError: As `read_dataset`; a manipulation is not there, or there is no face index.
+    """
+    dataset = read_dataset(root, layout, compression, originals)
+    if manipulations is not None:
+        found = {video.manipulation for video in dataset.videos}
+        missing = [name for name in manipulations if name not in found]
+        if missing:
+            raise InputError(
+                f"data.manipulations names {', '.join(missing)}, which {root} does not hold; "
+                f"it holds {', '.join(sorted(found - {ORIGINAL}))}"
+            )
+        dataset = dataset.select(manipulation={ORIGINAL, *manipulations})
+    return dataset, FaceIndex.read(dataset.root)
 
 
 def require_directory(root: Path) -> None:

@@ -17,11 +17,11 @@ class Candidate:
         path: The file.
         label: 0 for real, 1 for fake.
         people: Who is in it, first the one whose body and scene are shown.
-        people_known: Whether ``people`` are people; where the data set does not say who is in a video, they stand for
+        people_known: Whether `people` are people; where the data set does not say who is in a video, they stand for
             the video itself or for its original.
         manipulation: As `Video.manipulation`.
         split: The official split, or None where none is given.
-        identity: As `Video.identity`; by default the first of ``people``.
+        identity: As `Video.identity`; by default the first of `people`.
         original: The file of the original that a fake was made from.
         mask: The mask video.
         root: What the name is relative to, where that is not the root of the data set.
@@ -42,7 +42,7 @@ class Candidate:
 def with_made_split(
     candidates: Sequence[Candidate], shares: Mapping[str, float], left_out: list[LeftOut]
 ) -> list[Candidate]:
-    """Splits candidates by identity; those whose people are in two splits are added to ``left_out``."""
+    """Splits candidates by identity; those whose people are in two splits are added to `left_out`."""
     if not candidates:
         return []
     places = split_by_identity([c.people for c in candidates], [c.label for c in candidates], shares)
@@ -86,7 +86,7 @@ def to_dataset(
     """Names the candidates and links fakes to their originals.
 
     Raises:
-        InputError: There is not a single video; the sentence says what was ``expected``.
+        InputError: There is not a single video; the sentence says what was `expected`.
     """
     if not candidates:
         ignored = f" ({len(left_out)} files were left out, the first because: {left_out[0].reason})" if left_out else ""

@@ -5,8 +5,8 @@
     <root>/{Celeb-real,YouTube-real,Celeb-synthesis}/[videos/]*.mp4
     <root>/List_of_testing_videos.txt        "1 YouTube-real/00170.mp4": there 1 is real and 0 is fake
 
-Real videos are ``id0_0000``, fakes ``id0_id16_0000`` (target, source, number), made from the clip ``id0_0000``. Copies
-in circulation add a level ``videos/`` and spell the directories differently, so upper and lower case do not matter.
+Real videos are `id0_0000`, fakes `id0_id16_0000` (target, source, number), made from the clip `id0_0000`. Copies
+in circulation add a level `videos/` and spell the directories differently, so upper and lower case do not matter.
 """
 
 import re
@@ -90,7 +90,7 @@ def _with_originals(found: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _key(path: Path) -> tuple[str, str]:
-    """Directory and file name in lower case, without the optional ``videos`` level."""
+    """Directory and file name in lower case, without the optional `videos` level."""
     directory = path.parent.parent if path.parent.name.lower() == "videos" else path.parent
     return directory.name.lower(), path.name.lower()
 

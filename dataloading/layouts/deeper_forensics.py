@@ -36,12 +36,12 @@ def read(root: Path, compression: str = "c23", originals: Path | None = None) ->
     """Reads the manipulated videos and the originals they were made from.
 
     Args:
-        root: The directory that holds ``manipulated_videos`` and ``lists``.
+        root: The directory that holds `manipulated_videos` and `lists`.
         compression: That of the originals.
-        originals: A FaceForensics++ root; by default ``root`` itself or a directory beside it.
+        originals: A FaceForensics++ root; by default `root` itself or a directory beside it.
 
     Raises:
-        InputError: There are no videos, ``originals`` is not a FaceForensics++ root, or a list cannot be read.
+        InputError: There are no videos, `originals` is not a FaceForensics++ root, or a list cannot be read.
     """
     left_out: list[LeftOut] = []
     notes: list[str] = []

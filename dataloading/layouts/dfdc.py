@@ -6,7 +6,7 @@
     <root>/train_sample_videos/{metadata.json, *.mp4}                         "split": "train", "original": "b.mp4"}}
     <root>/test/labels.csv with <root>/test/[videos/]*.mp4                    filename,label   (1 is fake)
 
-``original`` is missing or null for real videos. Fakes are grouped with their original when a split is made.
+`original` is missing or null for real videos. Fakes are grouped with their original when a split is made.
 """
 
 import csv
@@ -36,7 +36,7 @@ def recognize(root: Path) -> bool:
 
 
 def read(root: Path) -> Dataset:
-    """Reads every part below ``root``.
+    """Reads every part below `root`.
 
     Raises:
         InputError: There are no videos, or a metadata.json or labels.csv cannot be read.

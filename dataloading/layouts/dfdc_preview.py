@@ -5,7 +5,7 @@
     <root>/dataset.json      {"method_A/<id>/<id>_A/<name>.mp4": {"label": "fake", "set": "train", ...}, ...}
     <root>/{method_A,method_B,original_videos}/[videos/]<id>/...
 
-The values may also name the people shown (``target_id``, ``swapped_id``); otherwise the first directory below the
+The values may also name the people shown (`target_id`, `swapped_id`); otherwise the first directory below the
 method is the person.
 """
 
@@ -84,7 +84,7 @@ def _of_this_layout(directory: str) -> bool:
 
 
 def _find(root: Path, name: str) -> Path | None:
-    """The file of a key: where it says, or below an additional ``videos`` directory."""
+    """The file of a key: where it says, or below an additional `videos` directory."""
     first, *others = PurePosixPath(name).parts
     places = (root / name, root.joinpath(first, "videos", *others))
     return next((path for path in places if path.is_file()), None)

@@ -12,8 +12,8 @@ Kaggle (one compression, often without split files)::
     FaceForensics++_C23/{original,Deepfakes,Face2Face,FaceSwap,NeuralTextures,FaceShifter,DeepFakeDetection}/*.mp4
 
 A pair in a split file puts two originals and the fakes made between them, in both orders and by every method, in that
-split. DeepFakeDetection has no official split; its files are ``<actor>__<scene>`` and
-``<target>_<source>__<scene>__<id>``.
+split. DeepFakeDetection has no official split; its files are `<actor>__<scene>` and
+`<target>_<source>__<scene>__<id>`.
 """
 
 import re
@@ -55,8 +55,8 @@ def read(root: Path, compression: str = "c23") -> Dataset:
     """Reads the official layout.
 
     Args:
-        root: The directory that holds ``original_sequences`` and ``manipulated_sequences``.
-        compression: ``raw`` (or ``c0``, its other name), ``c23`` or ``c40``.
+        root: The directory that holds `original_sequences` and `manipulated_sequences`.
+        compression: `raw` (or `c0`, its other name), `c23` or `c40`.
 
     Raises:
         InputError: There are no videos of this compression, or a split file cannot be read.
@@ -159,7 +159,7 @@ def _spelled(root: Path, compression: str) -> str:
 
 
 def _of_compression(sequence: Path, compression: str, left_out: list[LeftOut]) -> list[Path]:
-    """The videos of one compression of ``youtube``, ``actors`` or a method; those of the others are left out."""
+    """The videos of one compression of `youtube`, `actors` or a method; those of the others are left out."""
     wanted = next((name for name in _spellings(compression) if (sequence / name / "videos").is_dir()), None)
     for name in COMPRESSIONS:
         other = sequence / name / "videos"

@@ -37,7 +37,7 @@ def child_directory(directory: Path, name: str) -> Path | None:
 
 
 def videos_in(directory: Path, left_out: list[LeftOut], *, recursive: bool = False) -> list[Path]:
-    """The video files in a directory, sorted; files there with another kind of name are added to ``left_out``."""
+    """The video files in a directory, sorted; files there with another kind of name are added to `left_out`."""
     found = []
     for path in sorted(walk(directory) if recursive else directory.iterdir()):
         if path.is_dir() or path.name.startswith(".") or path.name == FACE_INDEX:
@@ -50,7 +50,7 @@ def videos_in(directory: Path, left_out: list[LeftOut], *, recursive: bool = Fal
 
 
 def walk(root: Path, enter: Callable[[Path], bool] = lambda directory: True) -> Iterator[Path]:
-    """All visible files below a directory; ``enter`` says which directories to look into.
+    """All visible files below a directory; `enter` says which directories to look into.
 
     Links to directories are followed, after the directories themselves: what has been seen is not seen again below
     another name, and a link to a directory above is no way out.
@@ -78,12 +78,12 @@ def _above(directory: Path, *places: Path) -> bool:
 
 
 def files_named(name: str, root: Path, depth: int) -> list[Path]:
-    """The files of that name in a directory and at most ``depth`` levels below it, sorted."""
+    """The files of that name in a directory and at most `depth` levels below it, sorted."""
     return sorted(path for level in range(depth + 1) for path in root.glob("*/" * level + name) if path.is_file())
 
 
 def add_unknown_places(root: Path, known: Iterable[Path], left_out: list[LeftOut]) -> None:
-    """Adds to ``left_out`` every video file below ``root`` that is neither in ``known`` nor left out already."""
+    """Adds to `left_out` every video file below `root` that is neither in `known` nor left out already."""
     seen = {*known, *(item.path for item in left_out)}
     # Directories of extracted frames may hold millions of files and never a video.
     for path in walk(root, enter=lambda directory: directory.name not in ("images", "frames")):

@@ -14,7 +14,7 @@ STRADDLES = "shows people of two different splits"
 def split_by_identity(
     people: Sequence[Sequence[str]], labels: Sequence[int], shares: Mapping[str, float]
 ) -> list[tuple[str, str | None]]:
-    """Puts every video in a split, such that none of ``people`` is in two; the same on every machine.
+    """Puts every video in a split, such that none of `people` is in two; the same on every machine.
 
     People that appear in a video together belong to one group, and so do those linked over several videos. Where that
     ties more than half of a set of more than ten people into one group (as in Celeb-DF, where nearly everybody is

@@ -5,7 +5,7 @@
     <root>/{real,fake}/**/*.mp4                     split here
     <root>/{train,val,test}/{real,fake}/**/*.mp4    split given
 
-A directory below ``fake/`` names the manipulation. Files named as in FaceForensics++ (``000_003``, ``01_02__scene..``)
+A directory below `fake/` names the manipulation. Files named as in FaceForensics++ (`000_003`, `01_02__scene..`)
 or alike but for their directory are kept in one split.
 """
 
@@ -25,7 +25,7 @@ _SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validatio
 
 
 def recognize(root: Path) -> bool:
-    """Whether a directory has ``real`` or ``fake`` in it, or in its splits."""
+    """Whether a directory has `real` or `fake` in it, or in its splits."""
     return any(child_directory(place, name) for place in (root, *_split_directories(root).values()) for name in _LABELS)
 
 

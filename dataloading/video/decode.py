@@ -27,7 +27,7 @@ def decode_frames(path: str | Path, frames: Sequence[int] | np.ndarray, info: Vi
         info: What `probe` says of the file, if it is known already.
 
     Returns:
-        uint8 [n, H, W, 3], in the order of ``frames``.
+        uint8 [n, H, W, 3], in the order of `frames`.
 
     Raises:
         InputError: The file is no video, it has no such frame, or the frame is damaged; file and frame are named.
@@ -44,7 +44,7 @@ def iterate_frames(
     """Like `decode_frames`, but hands out one frame at a time, ascending: for many frames of a long video.
 
     Yields:
-        ``(frame, uint8 [H, W, 3])``, each of the different ``frames`` once.
+        `(frame, uint8 [H, W, 3])`, each of the different `frames` once.
 
     Raises:
         InputError: As `decode_frames`, before the first frame that is missing.
@@ -97,7 +97,7 @@ def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tupl
 
 
 def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
-    """The wanted frames, ascending, decoded forward from keyframe ``start``; it ends early where one is missing."""
+    """The wanted frames, ascending, decoded forward from keyframe `start`; it ends early where one is missing."""
     with open_video(path) as container:
         stream = video_stream(container, path)
         # An error must be an error: by default FFmpeg paints over damage and says nothing. One thread a file, because

@@ -25,10 +25,10 @@ _DALI_ON_GPU = {
 
 
 def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) -> str:
-    """``"pyav"`` or ``"dali"``: who decodes these videos where ``decoder`` is asked for.
+    """`"pyav"` or `"dali"`: who decodes these videos where `decoder` is asked for.
 
     Raises:
-        InputError: There is no such decoder, or it is ``"dali"`` and that cannot decode all of the readable videos.
+        InputError: There is no such decoder, or it is `"dali"` and that cannot decode all of the readable videos.
     """
     if decoder not in DECODERS:
         raise InputError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}.")
@@ -49,7 +49,7 @@ def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) ->
 
 
 def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
-    """Why DALI cannot decode a video on ``"cpu"`` or ``"cuda"``, to follow its name in a sentence; None if it can."""
+    """Why DALI cannot decode a video on `"cpu"` or `"cuda"`, to follow its name in a sentence; None if it can."""
     smallest = (_DALI_ON_GPU if device_type == "cuda" else _DALI_ON_CPU).get(info.codec)
     if smallest is None:
         return f"is {info.codec}, which DALI cannot decode on {device_type}"

@@ -21,16 +21,16 @@ class VideoInfo:
     """The first video stream of a file.
 
     Attributes:
-        codec: FFmpeg's name of the codec, such as ``"h264"``.
-        pixel_format: FFmpeg's name of the pixel format, such as ``"yuv420p"``.
+        codec: FFmpeg's name of the codec, such as `"h264"`.
+        pixel_format: FFmpeg's name of the pixel format, such as `"yuv420p"`.
         width, height: Size of the upright picture (after rotation) in pixels.
         frames: Number of frames that are shown.
         fps: Average frames per second.
         rotation: Degrees counterclockwise by which a stored picture is turned to be upright (phone videos).
-        timestamps: int64 [frames], strictly ascending presentation times in units of ``time_base``.
+        timestamps: int64 [frames], strictly ascending presentation times in units of `time_base`.
         time_base: Seconds.
         keyframes: int64 [K], ascending indices of the frames at which decoding can start; always 0 at least.
-        timed: Whether the file gives each frame its own time. If not (AVI), ``timestamps`` counts the frames and they
+        timed: Whether the file gives each frame its own time. If not (AVI), `timestamps` counts the frames and they
             can only be reached from the beginning.
         hidden: Packets that are never shown (cut off by an edit list, or alternate references of VP8).
     """

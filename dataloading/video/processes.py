@@ -16,7 +16,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 def worker_processes(
     count: int, initializer: Callable[..., None], arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of ``count`` processes, each begun by ``initializer(*arguments)``.
+    """A pool of `count` processes, each begun by `initializer(*arguments)`.
 
     Where the block is left by an exception (a stop by Ctrl-C or SIGTERM is one) what the workers have in hand is
     dropped: files must be written so that a half of one is none.

@@ -13,9 +13,7 @@ from dataloading.errors import InputError
 from istvt.cli.console import starting
 from istvt.cli.options import add_checkpoint, add_device, check_device_name
 from istvt.cli.progress import progress_bar
-from istvt.config import ISTVTConfig
-from istvt.explanation_settings import DEFAULT_STABILIZER, Fill
-from istvt.settings import DataSettings, Precision
+from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill, ISTVTConfig, Precision
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dataloading.errors import InputError
-from istvt.versions import package_version
+from istvt.device import package_version
 
 State = Literal["ok", "missing", "unusable", "warning"]
 

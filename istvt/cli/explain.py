@@ -12,8 +12,7 @@ from dataloading.errors import InputError
 from istvt.cli.console import print_warnings, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 from istvt.cli.progress import progress_bar
-from istvt.config import ISTVTConfig
-from istvt.explanation_settings import CLAMPS, DEFAULT_STABILIZER, METHODS, NORMALIZATIONS, ORDERS, TARGETS
+from istvt.config import CLAMPS, DEFAULT_STABILIZER, METHODS, NORMALIZATIONS, ORDERS, TARGETS, ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:

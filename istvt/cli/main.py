@@ -19,18 +19,17 @@ from types import ModuleType
 from rich.console import Console
 from rich.markup import escape
 
-from bench.experiments import command as experiment
 from dataloading.errors import InputError
 from istvt.cli import dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
 from istvt.cli.parser import OptionParser, read_settings_file
 from istvt.cli.say_once import another_has_said_why, say_once
 from istvt.config import PRESETS, ISTVTConfig, preset
-from istvt.out_of_memory import is_out_of_memory
+from istvt.device import is_out_of_memory
 
 USAGE_ERROR = 2
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 # Commands that keep what they have finished and use it when they are called again.
-GO_ON = ("synthesize", "prepare", "train", "demo", "experiment")
+GO_ON = ("synthesize", "prepare", "train", "demo")
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "synthesize": (synthesize, "draw a demonstration set of real and forged videos"),
@@ -43,7 +42,6 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "model": (model, "print a model's parameters and cost"),
     "doctor": (doctor, "print what is installed and usable"),
     "demo": (demo, "the whole path in a few minutes"),
-    "experiment": (experiment, "measure what each attention sees and whether explanations are true"),
 }
 
 DESCRIPTION = """Detect forged faces in videos, and see where and when the evidence is.

@@ -51,7 +51,7 @@ def run(options: Namespace, console: Console) -> int:
         from istvt.device import pick_device
         from istvt.inference.predict import predict
         from istvt.model.checkpoint import load_model
-        from istvt.output import output_directory
+        from istvt.run_dir import output_directory
     if options.json:
         output_directory(options.json.parent)  # it can be written in
     model, info = load_model(options.checkpoint, pick_device(options.device))

@@ -11,8 +11,7 @@ from rich.markup import escape
 
 from istvt.cli.progress import progress_bar
 from istvt.cli.synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
-from istvt.config import preset
-from istvt.settings import DataSettings
+from istvt.config import DataSettings, preset
 
 IDENTITIES = 160
 EPOCHS = 22

@@ -20,7 +20,7 @@ _SECONDS_TO_LEARN_WHY = 2.0
 
 
 def say_once(sentence: str, say: Callable[[str], None]) -> None:
-    """Call ``say(sentence)``, unless another process of this machine says the same: then wait until that has.
+    """Call `say(sentence)`, unless another process of this machine says the same: then wait until that has.
 
     The sentence is also left where torchrun looks for it, which ends the others and names the sentence as the cause;
     by every process, because torchrun may look at any of them first.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from istvt.settings import TrainingSettings
+from istvt.config import TrainingSettings
 
 SPLITS = (0.6, 0.15, 0.25)
 VIDEO_SIZE = 96

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from istvt.cli.console import starting
 from istvt.cli.options import add_device, add_model, check_device_name, model_of
-from istvt.config import ISTVTConfig
-from istvt.settings import DataSettings, TrainingSettings
+from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:

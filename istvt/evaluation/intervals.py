@@ -20,11 +20,11 @@ def normal_quantile(confidence: float) -> float:
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209).
 
-    Unlike the textbook ``p +- z sqrt(p (1 - p) / n)`` it stays inside [0, 1] and keeps a width when every trial
+    Unlike the textbook `p +- z sqrt(p (1 - p) / n)` it stays inside [0, 1] and keeps a width when every trial
     succeeded or none did.
 
     Raises:
-        ValueError: ``trials`` is not positive, or ``successes`` is outside ``0..trials``.
+        ValueError: `trials` is not positive, or `successes` is outside `0..trials`.
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"successes must lie in 0..trials with trials at least 1, got {successes} of {trials}")
@@ -41,7 +41,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
 def area_interval(area: float, negatives: int, positives: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of an area under the ROC curve (Newcombe 2006, Statistics in Medicine 25:559, method 5).
 
-    The limits are the areas ``t`` at which ``(t - area)^2 = z^2 V(t)``, with
+    The limits are the areas `t` at which `(t - area)^2 = z^2 V(t)`, with
 
         V(t) = t (1 - t) / (m n) * (1 + N (1 - t) / (2 - t) + N t / (1 + t)),    N = (m + n) / 2 - 1.
 
@@ -71,12 +71,12 @@ def resample_counts(labels: np.ndarray, resamples: int, seed: int) -> Iterator[n
     Each resample draws as many videos of each class, with replacement, as the set holds, so class sizes never vary.
 
     Args:
-        labels: class of each video, int ``[videos]``.
+        labels: class of each video, int `[videos]`.
         resamples: how many to draw in all.
         seed: of the random generator; the same seed gives the same resamples.
 
     Yields:
-        How often each video was drawn, float64 ``[block, videos]``; the blocks add up to ``resamples`` rows.
+        How often each video was drawn, float64 `[block, videos]`; the blocks add up to `resamples` rows.
     """
     generator = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == value) for value in np.unique(labels)]

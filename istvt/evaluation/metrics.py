@@ -27,7 +27,7 @@ def epoch_metrics(scores: Sequence[VideoScore]) -> dict[str, float | None]:
     """Figures by video without intervals, cheap enough for every epoch.
 
     Returns:
-        accuracy, precision, recall, f1, loss and auc; None where a figure is undefined (``evaluate`` says why).
+        accuracy, precision, recall, f1, loss and auc; None where a figure is undefined (`evaluate` says why).
     """
     samples = _video_samples(_checked(scores))
     figures = _point_figures(samples, DEFAULT_THRESHOLD)
@@ -171,7 +171,7 @@ class _Verdicts:
         self.confusion = ConfusionMatrix(*(int(cell.sum()) for cell in cells))
 
     def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures under each row of ``weights [resamples, samples]``; NaN where a denominator is zero."""
+        """Figures under each row of `weights [resamples, samples]`; NaN where a denominator is zero."""
         negatives, false_alarms, misses, hits, loss = (weights @ self._columns).T
         total = negatives + false_alarms + misses + hits
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -211,7 +211,7 @@ def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, ban
 def _bootstrap(
     samples: _Samples, verdicts: _Verdicts, ranking: Ranking | None, resamples: int, seed: int, band: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Figures of every resample, each ``[resamples]``, and true positive rates at ``_BAND_RATES`` where asked for."""
+    """Figures of every resample, each `[resamples]`, and true positive rates at `_BAND_RATES` where asked for."""
     blocks: list[dict[str, np.ndarray]] = []
     bands: list[np.ndarray] = []
     for counts in resample_counts(samples.video_labels, resamples, seed):

@@ -29,7 +29,7 @@ class Estimate:
         value: None where the figure is undefined.
         low: lower limit of the interval, None where there is no interval.
         high: upper limit of the interval.
-        method: of the interval: ``"wilson"``, ``"bootstrap"``, ``"newcombe"``, or ``"none"``.
+        method: of the interval: `"wilson"`, `"bootstrap"`, `"newcombe"`, or `"none"`.
         reason: why the value or the interval is missing: one sentence without its full stop, or "".
     """
 
@@ -61,7 +61,7 @@ class ConfusionMatrix:
 class RocCurve:
     """Points of the ROC curve, from (0, 0) to (1, 1), and a pointwise band of the bootstrap.
 
-    The band gives, at each false positive rate in ``band_rate``, the interval of the true positive rate; its lists are
+    The band gives, at each false positive rate in `band_rate`, the interval of the true positive rate; its lists are
     empty where no band was asked for.
     """
 
@@ -85,7 +85,7 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Every figure of one group of videos, or of their clips (``unit`` says which)."""
+    """Every figure of one group of videos, or of their clips (`unit` says which)."""
 
     unit: str
     count: int

@@ -14,7 +14,7 @@ import numpy as np
 class RankingCurve:
     """True and false positives, as the threshold falls past each distinct score, from none to all.
 
-    Both are float64 ``[resamples, distinct scores + 1]`` and start with zeros.
+    Both are float64 `[resamples, distinct scores + 1]` and start with zeros.
     """
 
     true_positives: np.ndarray
@@ -22,31 +22,31 @@ class RankingCurve:
 
     @property
     def true_positive_rate(self) -> np.ndarray:
-        """Share of positives above each threshold, ``[resamples, points]``."""
+        """Share of positives above each threshold, `[resamples, points]`."""
         return self.true_positives / self.true_positives[:, -1:]
 
     @property
     def false_positive_rate(self) -> np.ndarray:
-        """Share of negatives above each threshold, ``[resamples, points]``."""
+        """Share of negatives above each threshold, `[resamples, points]`."""
         return self.false_positives / self.false_positives[:, -1:]
 
     def area(self) -> np.ndarray:
-        """Area under the ROC curve by the trapezoid rule, ``[resamples]``: a tie between classes counts one half."""
+        """Area under the ROC curve by the trapezoid rule, `[resamples]`: a tie between classes counts one half."""
         widths = np.diff(self.false_positives)
         heights = self.true_positives[:, 1:] + self.true_positives[:, :-1]
         return (widths * heights).sum(1) / (2 * self.true_positives[:, -1] * self.false_positives[:, -1])
 
     def average_precision(self) -> np.ndarray:
-        """Sum over thresholds of precision times the gain in recall, ``[resamples]``: no interpolation."""
+        """Sum over thresholds of precision times the gain in recall, `[resamples]`: no interpolation."""
         called = self.true_positives + self.false_positives
         precision = np.divide(self.true_positives, called, out=np.zeros_like(called), where=called > 0)
         gain = np.diff(self.true_positives)
         return (precision[:, 1:] * gain).sum(1) / self.true_positives[:, -1]
 
     def equal_error_rate(self) -> np.ndarray:
-        """Rate at which false positives and false negatives are equally frequent, ``[resamples]``.
+        """Rate at which false positives and false negatives are equally frequent, `[resamples]`.
 
-        Read where the ROC curve, straight between its points, crosses ``false negative rate = false positive rate``.
+        Read where the ROC curve, straight between its points, crosses `false negative rate = false positive rate`.
         """
         false_positive_rate = self.false_positive_rate
         surplus = 1 - self.true_positive_rate - false_positive_rate  # falls from 1 to -1
@@ -61,8 +61,8 @@ class Ranking:
     """Scores in falling order, with equal scores kept together.
 
     Args:
-        labels: 1 for a positive (a fake), 0 for a negative, ``[samples]``.
-        scores: the higher, the more positive, float64 ``[samples]``.
+        labels: 1 for a positive (a fake), 0 for a negative, `[samples]`.
+        scores: the higher, the more positive, float64 `[samples]`.
     """
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray):
@@ -75,7 +75,7 @@ class Ranking:
         """Count positives and negatives above each threshold.
 
         Args:
-            weights: how often each sample counts, float64 ``[resamples, samples]``; None counts each once, in one row.
+            weights: how often each sample counts, float64 `[resamples, samples]`; None counts each once, in one row.
         """
         if weights is None:
             weights = np.ones((1, len(self._order)))

@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 
 from dataloading.errors import InputError
-from istvt.evaluation_mode import in_evaluation_mode
-from istvt.explain.lrp import LRPBackward
-from istvt.explain.rollout import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
-from istvt.explanation_settings import (
+from istvt.config import (
     CLAMPS,
     DEFAULT_STABILIZER,
     METHODS,
@@ -25,6 +22,9 @@ from istvt.explanation_settings import (
     Order,
     Target,
 )
+from istvt.device import in_evaluation_mode
+from istvt.explain.lrp import LRPBackward
+from istvt.explain.rollout import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
 from istvt.model.istvt import ISTVT
 from kernels.relevance import Stabilizer
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dataloading.errors import InputError
-from istvt.explanation_settings import NORMALIZATIONS, Normalization
+from istvt.config import NORMALIZATIONS, Normalization
 
 Box = tuple[float, float, float, float]
 

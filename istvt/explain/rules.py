@@ -14,7 +14,7 @@ from kernels.relevance import Stabilizer, ratio
 
 
 def linear(x: Tensor, weight: Tensor, relevance: Tensor, stabilizer: Stabilizer) -> Tensor:
-    """Relevance of the input of ``x @ weight.T``: only contributions of positive sign count (``x+ W+`` and ``x- W-``).
+    """Relevance of the input of `x @ weight.T`: only contributions of positive sign count (`x+ W+` and `x- W-`).
 
     Args:
         x: [..., in].
@@ -33,7 +33,7 @@ def linear(x: Tensor, weight: Tensor, relevance: Tensor, stabilizer: Stabilizer)
 
 
 class Addition:
-    """Relevance of the two summands of ``a + b``, so that each clip keeps its sum; some tokens at a time.
+    """Relevance of the two summands of `a + b`, so that each clip keeps its sum; some tokens at a time.
 
     The ratio rule at every element, then each summand is scaled to its share of the two absolute sums. The sums run
     over one clip: over a batch they would make each clip's explanation depend on the others. They are known when all
@@ -63,14 +63,14 @@ class Addition:
 
 
 def self_subtract(x: Tensor, relevance: Tensor) -> Tensor:
-    """Relevance of the tokens whose differences along dim 1 have ``relevance``.
+    """Relevance of the tokens whose differences along dim 1 have `relevance`.
 
-    A difference ``x_t - x_{t-1}`` gives its relevance to the two frames in proportion to ``|x_t|`` and ``|x_{t-1}|``
+    A difference `x_t - x_{t-1}` gives its relevance to the two frames in proportion to `|x_t|` and `|x_{t-1}|`
     (halves where both are 0): bounded and conservative even where two frames are equal, where the ratio rule is not.
 
     Args:
         x: [B, F, S, C], before the difference.
-        relevance: [B, F, S, C], of ``kernels.self_subtract(x)``.
+        relevance: [B, F, S, C], of `kernels.self_subtract(x)`.
 
     Returns:
         [B, F, S, C].

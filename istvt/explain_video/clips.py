@@ -10,9 +10,9 @@ import torch
 
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip
-from istvt.evaluation_mode import in_evaluation_mode
+from istvt.config import DEFAULT_STABILIZER
+from istvt.device import in_evaluation_mode
 from istvt.explain.explanation import explain
-from istvt.explanation_settings import DEFAULT_STABILIZER
 from istvt.inference.verdict import probability_of, verdict_of
 from istvt.model.istvt import ISTVT
 

@@ -16,11 +16,11 @@ from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
 from dataloading.io import write_json
 from dataloading.video.decode import decode_frames
+from istvt.config import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
 from istvt.explain import heatmap
 from istvt.explain.explanation import checked_settings
 from istvt.explain_video import page, pictures
 from istvt.explain_video.clips import ExplainedClip, explain_clips
-from istvt.explanation_settings import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
 from istvt.inference.crop import choose_crop, crop_difference
 from istvt.inference.predict import face_entry, rarely_seen
 from istvt.inference.score import ScoredClips, score_video
@@ -28,7 +28,7 @@ from istvt.inference.verdict import probability_of
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo, load_model
 from istvt.model.istvt import ISTVT
-from istvt.output import output_directory
+from istvt.run_dir import output_directory
 
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip

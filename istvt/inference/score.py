@@ -14,8 +14,7 @@ from dataloading.clips.sampling import Clip, evaluation_clips
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceIndex
-from istvt.device import autocast
-from istvt.evaluation_mode import in_evaluation_mode
+from istvt.device import autocast, in_evaluation_mode
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.istvt import ISTVT
 

@@ -24,5 +24,5 @@ def probability_of(logits: ArrayLike) -> np.ndarray:
 
 
 def verdict_of(probability: float, threshold: float = DEFAULT_THRESHOLD) -> str:
-    """``"fake"`` where the probability is above ``threshold``, ``"real"`` elsewhere."""
+    """`"fake"` where the probability is above `threshold`, `"real"` elsewhere."""
     return CLASSES[int(probability > threshold)]

@@ -28,8 +28,8 @@ class VideoScore:
         name: unique in its data set (the path below the set's root, without suffix).
         path: the file.
         label: 0 real, 1 fake, None where nobody knows.
-        manipulation: the method that made the fake, ``"original"`` for a real video.
-        probability: that the video is fake: the mean of ``clip_probabilities``.
+        manipulation: the method that made the fake, `"original"` for a real video.
+        probability: that the video is fake: the mean of `clip_probabilities`.
         clip_probabilities: one for each clip, in the order of the clips' first frames.
         clip_frames: frame numbers of each clip.
     """
@@ -44,11 +44,11 @@ class VideoScore:
 
     @property
     def verdict(self) -> str:
-        """``"fake"`` where the probability is above one half, as a positive logit means fake; ``"real"`` elsewhere."""
+        """`"fake"` where the probability is above one half, as a positive logit means fake; `"real"` elsewhere."""
         return verdict_of(self.probability)
 
     def verdict_at(self, threshold: float) -> str:
-        """``"fake"`` where the probability is above ``threshold``, ``"real"`` elsewhere."""
+        """`"fake"` where the probability is above `threshold`, `"real"` elsewhere."""
         return verdict_of(self.probability, threshold)
 
     def is_right(self, threshold: float = DEFAULT_THRESHOLD) -> bool:
@@ -64,7 +64,7 @@ def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
 
     Args:
         clips: in any order, those of one video need not follow each other.
-        logits: one for each clip, positive for fake, ``[clips]``.
+        logits: one for each clip, positive for fake, `[clips]`.
 
     Returns:
         One score a video, in the order in which videos first appear.

@@ -18,11 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dataloading.dataset import SYNTHETIC_SETTINGS
+from dataloading.dataset import SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
 from dataloading.io import replacing
 from istvt.config import ISTVTConfig
-from istvt.data import SYNTHETIC_MODEL_NOTE
 from istvt.model.istvt import ISTVT
 from istvt.model.state_dict_misfits import misfits
 from istvt.run_dir import model_file

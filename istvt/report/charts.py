@@ -22,7 +22,7 @@ _UNITS_UP_TO = 9
 class Series:
     """One line of a chart; a value is None where there is none, and the line has a gap there.
 
-    ``style`` 1, 2 or 3 picks color, dash and marker.
+    `style` 1, 2 or 3 picks color, dash and marker.
     """
 
     name: str
@@ -135,7 +135,7 @@ def probability_bars(probabilities: Sequence[float], threshold: float, kind: str
     Args:
         probabilities: of the group's videos.
         threshold: gets an upright line.
-        kind: ``"real"`` or ``"fake"``: the color.
+        kind: `"real"` or `"fake"`: the color.
         description: what a reader who does not see the figure is told.
     """
     bins, height = 40, 60

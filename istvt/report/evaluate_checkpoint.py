@@ -13,26 +13,22 @@ import numpy as np
 
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip, evaluation_clips
-from dataloading.dataset import Dataset
+from dataloading.dataset import SYNTHETIC_NOTE, Dataset
 from dataloading.errors import InputError
 from dataloading.io import replacing, write_json
-from istvt.data import SYNTHETIC_NOTE, open_dataset, split_videos
-from istvt.device import pick_device, resolve_precision
+from dataloading.layouts import open_dataset
+from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill
+from istvt.device import pick_device, resolve_precision, versions
 from istvt.evaluation.metrics import evaluate
 from istvt.evaluation.results import Evaluation
 from istvt.explain.faithfulness.deletion import Faithfulness, evaluate_explanations
 from istvt.explain.faithfulness.report import PLOT, read_faithfulness, write_faithfulness
-from istvt.explanation_settings import DEFAULT_STABILIZER, Fill
 from istvt.inference.crop import crop_difference
 from istvt.inference.score import ScoredClips, score_clips
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo, load_model
-from istvt.output import output_directory
 from istvt.report.report import Example, add_explanations, choose_examples, say_of_explanations, write_report
-from istvt.run_dir import FILE_NAME as MODEL_FILE
-from istvt.run_dir import model_file
-from istvt.settings import DataSettings
-from istvt.versions import versions
+from istvt.run_dir import MODEL_FILE, model_file, output_directory
 
 FIGURES, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 EXPLANATIONS = "explanations"  # the directory beside them
@@ -89,8 +85,8 @@ def evaluate_checkpoint(
     """
     chosen = pick_device(device)
     model, info = load_model(checkpoint, chosen)
-    dataset, index = open_dataset(data)
-    clips = evaluation_clips(split_videos(dataset, split), index, model.config.frames, data.evaluation_clips)
+    dataset, index = open_dataset(**data.source)
+    clips = evaluation_clips(dataset.split_videos(split), index, model.config.frames, data.evaluation_clips)
     output, done = output_directory(output), 0
 
     def count(scored: int) -> None:
@@ -169,7 +165,7 @@ def evaluate_checkpoint_explanations(
         InputError: the checkpoint, the data or an argument cannot be used.
     """
     model, info = load_model(checkpoint, pick_device(device))
-    dataset, index = open_dataset(data)
+    dataset, index = open_dataset(**data.source)
     measured = evaluate_explanations(
         model,
         dataset,

@@ -61,8 +61,8 @@ class Example:
 
     Attributes:
         score: what the detector says about it.
-        frames: as the model saw them, RGB uint8 ``[n, height, width, 3]``.
-        frame_numbers: of ``frames`` in the video, n of them; None where they are not known.
+        frames: as the model saw them, RGB uint8 `[n, height, width, 3]`.
+        frame_numbers: of `frames` in the video, n of them; None where they are not known.
     """
 
     score: VideoScore
@@ -107,14 +107,14 @@ def write_report(
 
     Args:
         path: of the file to write; its directory is made where it does not exist.
-        evaluation: from ``metrics.evaluate`` on ``scores``.
+        evaluation: from `metrics.evaluate` on `scores`.
         scores: every video's score.
-        history: one mapping an epoch with ``epoch`` and any of ``train_loss``, ``val_loss``, ``val_accuracy``,
-            ``val_precision``, ``val_recall``, ``val_f1``, ``val_auc``, ``learning_rate``, ``seconds``; a value may be
+        history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_accuracy`,
+            `val_precision`, `val_recall`, `val_f1`, `val_auc`, `learning_rate`, `seconds`; a value may be
             None. Empty where nothing was trained.
         settings: of the run, nested as deep as need be.
         versions: of the program and what it runs on.
-        examples: videos to show with their frames; ``choose_examples`` picks them.
+        examples: videos to show with their frames; `choose_examples` picks them.
         skipped: name and reason of every video or clip that was not scored.
         title: of the page.
         notes: sentences shown under the result, such as what the data set is and is not.
@@ -124,7 +124,7 @@ def write_report(
         The path of the file.
 
     Raises:
-        InputError: an example's frames are not uint8 ``[n, height, width, 3]``, or the file cannot be written.
+        InputError: an example's frames are not uint8 `[n, height, width, 3]`, or the file cannot be written.
     """
     page = render(
         "report.html.j2",

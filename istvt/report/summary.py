@@ -15,7 +15,7 @@ _MANIPULATION_COLUMNS = {"AUC": "auc", "Found": "recall", "Accuracy": "accuracy"
 
 
 def summary(evaluation: Evaluation) -> Group:
-    """Everything a person needs from an evaluation, for ``rich.print``: by video first, by clip last."""
+    """Everything a person needs from an evaluation, for `rich.print`: by video first, by clip last."""
     from rich.console import Group
     from rich.text import Text
 

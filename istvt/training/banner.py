@@ -10,13 +10,12 @@ from rich.markup import escape
 
 from dataloading import Video
 from dataloading.clips.sampling import TrainingClips
+from dataloading.dataset import only_class
 from dataloading.face_index import crop_name
-from istvt.config import ISTVTConfig
-from istvt.data import only_class
+from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.model.attention import resolve_backend
 from istvt.model.flops import total_cost
 from istvt.report.summary import skipped_line
-from istvt.settings import DataSettings, TrainingSettings
 from istvt.training.distributed import Processes
 from istvt.training.step import TrainingStep
 

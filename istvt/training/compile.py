@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dataloading.errors import InputError
+from istvt.config import TrainingSettings
 from istvt.model.attention import resolve_backend
 from istvt.model.istvt import ISTVT
-from istvt.settings import TrainingSettings
 
 
 def resolve_execution(training: TrainingSettings, device: torch.device) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from dataloading.errors import InputError
-from istvt.settings import TrainingSettings
+from istvt.config import TrainingSettings
 
 # Gradients of the entry flow's freshly initialized convolutions overflow at a scale of 2**12 to 2**14: starting at the
 # customary 2**16 would only cost the first steps.

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
+from istvt.config import TrainingSettings
 from istvt.device import autocast
 from istvt.model.istvt import ISTVT
-from istvt.settings import TrainingSettings
 from istvt.training.distributed import Processes, no_grad_sync
 from istvt.training.optim import LossScale
 

@@ -28,17 +28,14 @@ from dataloading.clips.loader import Batch, ClipLoader
 from dataloading.clips.sampling import Clip, TrainingClips, evaluation_clips
 from dataloading.errors import InputError
 from dataloading.face_index import crop_name
+from dataloading.layouts import open_dataset
 from dataloading.video.decoder import choose_decoder
-from istvt.config import ISTVTConfig
-from istvt.data import open_dataset, split_videos
-from istvt.device import allow_tf32, pick_device, resolve_precision
+from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
+from istvt.device import allow_tf32, is_out_of_memory, pick_device, resolve_precision, versions
 from istvt.model.checkpoint import CheckpointInfo, save_model
 from istvt.model.istvt import ISTVT
 from istvt.model.xception import load_backbone_weights
-from istvt.out_of_memory import is_out_of_memory
-from istvt.run_dir import FILE_NAME as MODEL_FILE
-from istvt.run_lock import only_run
-from istvt.settings import DataSettings, TrainingSettings
+from istvt.run_dir import MODEL_FILE, only_run
 from istvt.training.banner import announce, list_skipped
 from istvt.training.checkpoint import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
 from istvt.training.compile import accelerate, resolve_execution
@@ -47,7 +44,6 @@ from istvt.training.logging import RunLog, epoch_line, write_history
 from istvt.training.optim import build_optimizer, warmup_cosine
 from istvt.training.step import Counts, TrainingStep, every_batch
 from istvt.training.validate import validate, whole_model
-from istvt.versions import versions
 
 # This many steps in a row whose gradient is not finite mean that the run has diverged.
 NON_FINITE_STEPS_TO_STOP = 10
@@ -210,8 +206,8 @@ def _start(
     device: torch.device,
 ) -> _Run:
     """A fresh run, from the seed: the same weights in every process."""
-    dataset, index = open_dataset(data)
-    videos = {split: split_videos(dataset, split) for split in ("train", "val")}
+    dataset, index = open_dataset(**data.source)
+    videos = {split: dataset.split_videos(split) for split in ("train", "val")}
     rank, world_size = processes.rank, processes.world_size
     sampler = TrainingClips(videos["train"], index, config.frames, data.train_clips, training.seed, rank, world_size)
     val_clips = evaluation_clips(videos["val"], index, config.frames, data.evaluation_clips)

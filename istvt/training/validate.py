@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dataloading.clips.sampling import Clip
+from istvt.config import DataSettings, TrainingSettings
 from istvt.evaluation.metrics import epoch_metrics
 from istvt.inference.score import score_clips
 from istvt.inference.video_score import score_videos
 from istvt.model.istvt import ISTVT
-from istvt.settings import DataSettings, TrainingSettings
 from istvt.training.compile import eager_for_now
 from istvt.training.distributed import Processes
 

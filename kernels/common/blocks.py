@@ -19,7 +19,7 @@ def locate(program, tiles, heads, frames):
 
 @triton.jit
 def tile_rows(first, COUNT: tl.constexpr, WIDE: tl.constexpr):
-    """Positions ``first .. first + COUNT``: [COUNT], 64-bit where WIDE."""
+    """Positions `first .. first + COUNT`: [COUNT], 64-bit where WIDE."""
     rows = first + tl.arange(0, COUNT)
     if WIDE:
         rows = rows.to(tl.int64)
@@ -28,13 +28,13 @@ def tile_rows(first, COUNT: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr = IEEE):
-    """``a @ b`` accumulated in float32; 16-bit operands use tensor cores."""
+    """`a @ b` accumulated in float32; 16-bit operands use tensor cores."""
     return tl.dot(a, b, input_precision=PRECISION)
 
 
 @triton.jit
 def halves(x):
-    """``x`` (float32) as a sum of two bfloat16 tiles: 16 bits of mantissa, the exponent range of float32."""
+    """`x` (float32) as a sum of two bfloat16 tiles: 16 bits of mantissa, the exponent range of float32."""
     high = x.to(tl.bfloat16)
     low = (x - high.to(tl.float32)).to(tl.bfloat16)
     return high, low
@@ -42,7 +42,7 @@ def halves(x):
 
 @triton.jit
 def load_columns(pointer, rows, valid, FIRST: tl.constexpr, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Columns ``FIRST .. FIRST + COLUMNS`` of the rows at offsets ``rows``; zero where not ``valid``."""
+    """Columns `FIRST .. FIRST + COLUMNS` of the rows at offsets `rows`; zero where not `valid`."""
     columns = FIRST + tl.arange(0, COLUMNS)
     mask = tl.expand_dims(valid, -1)
     if FIRST + COLUMNS > HEAD_DIM:
@@ -52,9 +52,9 @@ def load_columns(pointer, rows, valid, FIRST: tl.constexpr, COLUMNS: tl.constexp
 
 @triton.jit
 def load_rows(pointer, rows, valid, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """The rows at offsets ``rows`` as two tiles of ``LEFT`` and ``RIGHT`` columns.
+    """The rows at offsets `rows` as two tiles of `LEFT` and `RIGHT` columns.
 
-    ``RIGHT`` may be 0: then the second tile repeats the first and nobody reads it.
+    `RIGHT` may be 0: then the second tile repeats the first and nobody reads it.
     """
     left = load_columns(pointer, rows, valid, 0, LEFT, HEAD_DIM)
     right = left
@@ -65,7 +65,7 @@ def load_rows(pointer, rows, valid, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEA
 
 @triton.jit
 def store_columns(pointer, rows, valid, tile, FIRST: tl.constexpr, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Write ``tile`` to columns ``FIRST .. FIRST + COLUMNS`` of the ``valid`` rows, rounded once."""
+    """Write `tile` to columns `FIRST .. FIRST + COLUMNS` of the `valid` rows, rounded once."""
     columns = FIRST + tl.arange(0, COLUMNS)
     mask = tl.expand_dims(valid, -1)
     if FIRST + COLUMNS > HEAD_DIM:
@@ -75,7 +75,7 @@ def store_columns(pointer, rows, valid, tile, FIRST: tl.constexpr, COLUMNS: tl.c
 
 @triton.jit
 def store_rows(pointer, rows, valid, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Write the two tiles of :func:`load_rows`."""
+    """Write the two tiles of `load_rows`."""
     store_columns(pointer, rows, valid, left, 0, LEFT, HEAD_DIM)
     if RIGHT > 0:
         store_columns(pointer, rows, valid, right, LEFT, RIGHT, HEAD_DIM)

@@ -8,12 +8,12 @@ import torch
 class AttentionCapture:
     """Receives the attention matrix of one call, and the gradient of the loss with respect to it.
 
-    Pass one as ``capture`` to :func:`kernels.temporal_attention` or :func:`kernels.spatial_attention`. Without one neither
-    matrix is ever allocated.
+    Pass one as `capture` to `kernels.temporal_attention` or `kernels.spatial_attention`. Without one
+    neither matrix is ever allocated.
 
     Attributes:
-        attention: post-softmax attention, set by the forward pass. ``[B, S, N, F_q, F]`` (temporal) or
-            ``[B, F, N, S_q, S]`` (spatial), where ``F_q`` and ``S_q`` are the rows that ``q`` holds. float32, or
+        attention: post-softmax attention, set by the forward pass. `[B, S, N, F_q, F]` (temporal) or
+            `[B, F, N, S_q, S]` (spatial), where `F_q` and `S_q` are the rows that `q` holds. float32, or
             float64 where the inputs are float64.
         gradient: d loss / d attention (post-softmax, as if the matrix were a tensor of its own), same shape and dtype,
             set by the backward pass.
@@ -24,7 +24,7 @@ class AttentionCapture:
         self.gradient: torch.Tensor | None = None
 
     def record(self, attention: torch.Tensor) -> None:
-        """Keep ``attention`` (part of an autograd graph or not), and its gradient once backward reaches it."""
+        """Keep `attention` (part of an autograd graph or not), and its gradient once backward reaches it."""
         self.attention = _at_least_float32(attention.detach())
         self.gradient = None
         if attention.requires_grad:

@@ -2,7 +2,7 @@
 
 Up to Triton 3.9 it rounds float32 to bfloat16 towards zero, makes infinity of some NaN, and multiplies the bit patterns
 of bfloat16 operands as whole numbers (triton#11584). Both are replaced when this package is imported under
-``TRITON_INTERPRET=1``, so that the numerics of what people train in can be checked without a GPU. Triton also puts the
+`TRITON_INTERPRET=1`, so that the numerics of what people train in can be checked without a GPU. Triton also puts the
 interpreter's functions in the place of the language's at every call within a kernel, where once a kernel is enough.
 """
 

@@ -1,6 +1,6 @@
 """Launching Triton kernels: one place that starts them, or records what would be started.
 
-A recorded launch holds the very arguments a GPU would get, so ahead-of-time compilation (``bench compile``) builds
+A recorded launch holds the very arguments a GPU would get, so ahead-of-time compilation (`bench compile`) builds
 what runs and not a copy of it.
 """
 
@@ -26,7 +26,7 @@ ANY = "any"
 class Setting:
     """How one kernel is launched: rows of a tile (kernels define what a row is), warps, software pipeline stages.
 
-    ``max_registers`` of a thread, where given, lets one more program run on a processor at the same time.
+    `max_registers` of a thread, where given, lets one more program run on a processor at the same time.
     """
 
     rows: int
@@ -37,7 +37,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class TileSetting(Setting):
-    """A tile of ``rows`` by ``columns``."""
+    """A tile of `rows` by `columns`."""
 
     columns: int = 64
 
@@ -69,18 +69,18 @@ _INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` before import), on CPU tensors."""
+    """Whether kernels run in Triton's interpreter (`TRITON_INTERPRET=1` before import), on CPU tensors."""
     return _INTERPRETED
 
 
 def runs_kernels(x: torch.Tensor) -> bool:
-    """Whether Triton kernels take ``x``: CUDA tensors (CPU ones in the interpreter) of at most float32."""
+    """Whether Triton kernels take `x`: CUDA tensors (CPU ones in the interpreter) of at most float32."""
     device_runs = x.device.type == "cuda" or (x.device.type == "cpu" and interpreted())
     return device_runs and x.dtype != torch.float64
 
 
 def architecture(x: torch.Tensor) -> int:
-    """Compute capability as one number (90 for an H200) of the device of ``x``; 0 in the interpreter."""
+    """Compute capability as one number (90 for an H200) of the device of `x`; 0 in the interpreter."""
     if _recording is not None:
         return _recording.architecture
     return _architecture_of(x.device) if x.device.type == "cuda" else 0
@@ -94,7 +94,7 @@ def _architecture_of(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def recorded(architecture: int) -> Iterator[list[Launch]]:
-    """Inside, launches are recorded and not run (tensors may be on the meta device), as if for ``architecture``."""
+    """Inside, launches are recorded and not run (tensors may be on the meta device), as if for `architecture`."""
     global _recording
     previous, _recording = _recording, _Recording(architecture, [])
     try:
@@ -104,7 +104,7 @@ def recorded(architecture: int) -> Iterator[list[Launch]]:
 
 
 def launch(kernel: Any, programs: int, setting: Setting, device: torch.device, /, **arguments: Any) -> None:
-    """Start ``programs`` instances of ``kernel`` on grid axis 0 (the others stop at 65,535); none is fine."""
+    """Start `programs` instances of `kernel` on grid axis 0 (the others stop at 65,535); none is fine."""
     if _recording is not None:
         _recording.launches.append(Launch(kernel, programs, arguments, setting))
         return
@@ -127,7 +127,7 @@ def launch_options(setting: Setting) -> dict[str, Any]:
 
 
 def wide_offsets(*tensors: torch.Tensor) -> bool:
-    """Whether an element of one of ``tensors`` is too far from its first for a 32-bit offset."""
+    """Whether an element of one of `tensors` is too far from its first for a 32-bit offset."""
     furthest = 0
     for x in tensors:
         furthest = max(furthest, sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)))
@@ -135,7 +135,7 @@ def wide_offsets(*tensors: torch.Tensor) -> bool:
 
 
 def next_power_of_two(n: int) -> int:
-    """The smallest power of two that is at least ``n``."""
+    """The smallest power of two that is at least `n`."""
     return 1 << max(n - 1, 0).bit_length()
 
 
@@ -145,7 +145,7 @@ def padded_head_dim(head_dim: int) -> int:
 
 
 def split_head_dim(head_dim: int) -> tuple[int, int]:
-    """Two powers of two that cover ``head_dim``: 64 = 64 + 0, 96 = 64 + 32, 91 = 64 + 32, 8 = 16 + 0.
+    """Two powers of two that cover `head_dim`: 64 = 64 + 0, 96 = 64 + 32, 91 = 64 + 32, 8 = 16 + 0.
 
     Padding 96 to 128 would waste a third of every product and register.
     """
@@ -159,5 +159,5 @@ Table = Mapping[int | str, Sequence[tuple[int, SomeSetting]]]
 
 
 def choose(table: Table[SomeSetting], architecture: int, size: int) -> SomeSetting | None:
-    """The first setting of the architecture's row whose bound is at least ``size``; None where the row ends below."""
+    """The first setting of the architecture's row whose bound is at least `size`; None where the row ends below."""
     return next((setting for bound, setting in table.get(architecture, table[ANY]) if size <= bound), None)

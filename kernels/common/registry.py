@@ -1,4 +1,4 @@
-"""Registering operators with PyTorch, so that they survive ``torch.compile``, checkpointing and FSDP2."""
+"""Registering operators with PyTorch, so that they survive `torch.compile`, checkpointing and FSDP2."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 def register(
     signature: str, *, kernel: Callable[..., Any], reference: Callable[..., Any], fake: Callable[..., Any]
 ) -> Any:
-    """Define an operator and return it: ``signature`` is a schema such as ``"twice(Tensor x) -> Tensor"``.
+    """Define an operator and return it: `signature` is a schema such as `"twice(Tensor x) -> Tensor"`.
 
     Args:
-        signature: name, arguments and results as ``torch.library`` writes them. A fixed number of each.
+        signature: name, arguments and results as `torch.library` writes them. A fixed number of each.
         kernel: runs on CUDA tensors, and on CPU tensors in Triton's interpreter.
         reference: runs on CPU tensors otherwise.
         fake: shapes and dtypes of the results, for tracing.

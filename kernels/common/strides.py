@@ -17,7 +17,7 @@ NARROW_HEAD = 64
 
 
 def strides(**tensors: torch.Tensor | None) -> dict[str, int]:
-    """The strides of tensors ``[B, F, S, N, D]`` as arguments of a kernel; zeros for one that is not there."""
+    """The strides of tensors `[B, F, S, N, D]` as arguments of a kernel; zeros for one that is not there."""
     found = {}
     for name, x in tensors.items():
         clip, frame, position, head = (0, 0, 0, 0) if x is None else x.stride()[:4]
@@ -28,7 +28,7 @@ def strides(**tensors: torch.Tensor | None) -> dict[str, int]:
 def wide_positions(matrix: int, *tensors: torch.Tensor) -> bool:
     """Whether a position is too far from the first of its own frame row for a 32-bit offset.
 
-    Clips, frames and heads are always reached by 64-bit offsets; only positions stay 32-bit where they can. ``matrix``
+    Clips, frames and heads are always reached by 64-bit offsets; only positions stay 32-bit where they can. `matrix`
     is the number of queries times keys where a matrix of them is written, and 0 otherwise.
     """
     furthest = max((x.shape[2] - 1) * x.stride(2) + (x.shape[4] - 1) * x.stride(4) for x in tensors)
@@ -36,11 +36,11 @@ def wide_positions(matrix: int, *tensors: torch.Tensor) -> bool:
 
 
 def float32_precision(x: torch.Tensor) -> str:
-    """How products of ``x``, whose last dimension is a head, are computed.
+    """How products of `x`, whose last dimension is a head, are computed.
 
-    ``"tf32"`` only where torch allows it. ``"tf32x3"`` is float32 on tensor cores; each product of a sum is off by a
+    `"tf32"` only where torch allows it. `"tf32x3"` is float32 on tensor cores; each product of a sum is off by a
     little more than float32's own rounding, and sums over few columns do not hide that: heads narrower than
-    ``NARROW_HEAD`` take plain multiply-adds, ``"ieee"``. 16-bit operands are exact either way.
+    `NARROW_HEAD` take plain multiply-adds, `"ieee"`. 16-bit operands are exact either way.
     """
     if x.dtype != torch.float32:
         return "ieee"

@@ -12,7 +12,7 @@ LARGEST_FRAMES = 128
 
 
 def check_tensor(name: str, x: torch.Tensor, shape: str) -> None:
-    """``x`` is a floating-point tensor with the dimensions that ``shape`` names (``"[B, F, S, N, D]"``)."""
+    """`x` is a floating-point tensor with the dimensions that `shape` names (`"[B, F, S, N, D]"`)."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}; it takes a tensor {shape}.")
     if x.ndim != shape.count(",") + 1:
@@ -22,7 +22,7 @@ def check_tensor(name: str, x: torch.Tensor, shape: str) -> None:
 
 
 def check_alike(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
-    """``x`` shares device and dtype with ``other``."""
+    """`x` shares device and dtype with `other`."""
     if x.device != other.device:
         raise ValueError(f"{name} is on {x.device} and {other_name} on {other.device}; they take one device.")
     if x.dtype != other.dtype:
@@ -30,7 +30,7 @@ def check_alike(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor
 
 
 def check_last_dimension(name: str, x: torch.Tensor) -> None:
-    """The last dimension of ``x`` is contiguous: kernels read rows of it."""
+    """The last dimension of `x` is contiguous: kernels read rows of it."""
     if x.shape[-1] > 1 and x.stride(-1) != 1 and x.numel():
         raise ValueError(
             f"{name} has stride {x.stride(-1)} in its last dimension; it takes a contiguous one (stride 1)."
@@ -38,7 +38,7 @@ def check_last_dimension(name: str, x: torch.Tensor) -> None:
 
 
 def attention_scale(scale: float | None, head_dim: int) -> float:
-    """The factor of scores before the softmax: ``scale``, or ``head_dim ** -0.5`` where that is None."""
+    """The factor of scores before the softmax: `scale`, or `head_dim ** -0.5` where that is None."""
     scale = head_dim**-0.5 if scale is None else float(scale)
     if not math.isfinite(scale):
         raise ValueError(f"scale is {scale}; it takes a finite number.")
@@ -46,7 +46,7 @@ def attention_scale(scale: float | None, head_dim: int) -> float:
 
 
 def check_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, fewer_queries_in: int) -> None:
-    """Queries, keys and values ``[B, F, S, N, D]`` fit; q may hold fewer (leading) rows in one dimension."""
+    """Queries, keys and values `[B, F, S, N, D]` fit; q may hold fewer (leading) rows in one dimension."""
     shape = "[B, F, S, N, D]"
     for name, x in (("q", q), ("k", k), ("v", v)):
         check_tensor(name, x, shape)

@@ -15,21 +15,21 @@ __all__ = ["layer_norm_difference"]
 def layer_norm_difference(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-6, out_dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """``self_subtract(layer_norm(x))`` over the frame rows, with one rounding at the end (ISTVT, section III-B).
+    """`self_subtract(layer_norm(x))` over the frame rows, with one rounding at the end (ISTVT, section III-B).
 
     Statistics and the subtraction are in float32 (float64 for float64 inputs), so neighboring frames that are nearly
     equal keep the digits in which they differ. CUDA tensors take the Triton kernels, CPU and float64 tensors the
-    reference. Autocast changes nothing here: the output dtype is what ``out_dtype`` says.
+    reference. Autocast changes nothing here: the output dtype is what `out_dtype` says.
 
     Args:
-        x: ``[B, F, S, C]`` with ``F >= 2``; float32, float16, bfloat16 or float64; C up to 8192 on a GPU.
-        weight: ``[C]``, floating-point, of any of these dtypes.
-        bias: ``[C]``, of the dtype of ``weight``.
+        x: `[B, F, S, C]` with `F >= 2`; float32, float16, bfloat16 or float64; C up to 8192 on a GPU.
+        weight: `[C]`, floating-point, of any of these dtypes.
+        bias: `[C]`, of the dtype of `weight`.
         eps: added to the variance.
         out_dtype: the dtype of x when not given.
 
     Returns:
-        ``[B, F, S, C]`` in ``out_dtype``; contiguous on a GPU.
+        `[B, F, S, C]` in `out_dtype`; contiguous on a GPU.
 
     Raises:
         TypeError: an argument is no floating-point tensor.

@@ -21,7 +21,7 @@ def layer_norm_difference_backward(
     x_clip, x_frame, x_position, grad_out_clip, grad_out_frame, grad_out_position,
     FRAMES: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """One program: every ``programs``-th of the ``rows`` (clip, position) pairs. ``grad_x`` is contiguous."""
+    """One program: every `programs`-th of the `rows` (clip, position) pairs. `grad_x` is contiguous."""
     program = tl.program_id(0)
     origin = tl.program_id(0) * 0
     if WIDE:

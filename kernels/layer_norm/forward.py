@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def normalize(x, inside, CHANNELS: tl.constexpr, eps):
-    """``(x - mean) / sqrt(var + eps)``, zero outside, and ``1 / sqrt(var + eps)``: [COLUMNS] and a scalar."""
+    """`(x - mean) / sqrt(var + eps)`, zero outside, and `1 / sqrt(var + eps)`: [COLUMNS] and a scalar."""
     mean = tl.sum(x, 0) / CHANNELS
     x = tl.where(inside, x - mean, 0.0)
     scale = 1.0 / tl.sqrt(tl.sum(x * x, 0) / CHANNELS + eps)
@@ -23,7 +23,7 @@ def layer_norm_difference_forward(
     x, weight, bias, out, eps, positions, x_clip, x_frame, x_position,
     FRAMES: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """One program: all frames of one position of one clip. ``out`` is contiguous; strides of x count ``UNIT`` elements.
+    """One program: all frames of one position of one clip. `out` is contiguous; strides of x count `UNIT` elements.
 
     Triton sees that an address is aligned only where a stride is a multiple of 16 elements. 728 is one of 8: the unit
     says so, and a row is read 16 bytes at a time.

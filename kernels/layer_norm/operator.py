@@ -31,7 +31,7 @@ def _setting(table: Table[Setting], x: Tensor) -> Setting:
 
 
 def _layout(**tensors: Tensor) -> dict[str, int]:
-    """Shape of ``x``, and the strides of all ``tensors`` in units that divide them."""
+    """Shape of `x`, and the strides of all `tensors` in units that divide them."""
     unit = math.gcd(16, *(stride for tensor in tensors.values() for stride in tensor.stride()[:-1]))
     layout = {
         "FRAMES": tensors["x"].shape[1],
@@ -46,7 +46,7 @@ def _layout(**tensors: Tensor) -> dict[str, int]:
 
 
 def launch_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out: Tensor) -> None:
-    """Write ``out``, contiguous, in its dtype."""
+    """Write `out`, contiguous, in its dtype."""
     clips, _, positions, _ = x.shape
     launch(
         layer_norm_difference_forward,
@@ -65,7 +65,7 @@ def launch_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out: Ten
 
 
 def launch_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float, grad_x: Tensor) -> Tensor:
-    """Write ``grad_x``, contiguous; return partial sums of the gradients of weight and bias, ``[2, programs, C]``."""
+    """Write `grad_x`, contiguous; return partial sums of the gradients of weight and bias, `[2, programs, C]`."""
     clips, _, positions, channels = x.shape
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()

@@ -11,7 +11,7 @@ from kernels.self_subtract import difference_rows, difference_rows_adjoint
 def layer_norm_difference(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-6, out_dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """``self_subtract(layer_norm(x))``: statistics and subtraction in float32 (float64 for float64), one rounding."""
+    """`self_subtract(layer_norm(x))`: statistics and subtraction in float32 (float64 for float64), one rounding."""
     working = torch.float64 if x.dtype == torch.float64 else torch.float32
     with torch.autocast(x.device.type, enabled=False):
         normalized = functional.layer_norm(x.to(working), (x.shape[-1],), weight.to(working), bias.to(working), eps)
@@ -23,8 +23,8 @@ def layer_norm_difference_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x (contiguous), weight and bias, written out without autograd.
 
-    ``g = difference_adjoint(dout), h = (x - mean) r, dx = r (w g - mean(w g) - h mean(w g h)),
-    dweight = sum g h, dbias = sum g``.
+    `g = difference_adjoint(dout), h = (x - mean) r, dx = r (w g - mean(w g) - h mean(w g h)),
+    dweight = sum g h, dbias = sum g`.
     """
     working = torch.float64 if x.dtype == torch.float64 else torch.float32
     gradient = difference_rows_adjoint(grad_out.to(working), 1)

@@ -1,7 +1,7 @@
 """Launch settings of the relevance kernels, by architecture and head dimension; all of them are float32.
 
-Not measured: no row has been timed on a GPU yet. Each is the largest tile whose resource report (``python -m bench
-compile --operation relevance``) shows no spilled registers on any architecture that the row is for, but for tensors
+Not measured: no row has been timed on a GPU yet. Each is the largest tile whose resource report (`python -m bench
+compile --operation relevance`) shows no spilled registers on any architecture that the row is for, but for tensors
 that take 64-bit offsets. A warp has 16 rows: with more warps than that Triton lets the surplus compute the same rows
 again (on sm_90, where 32 rows had 8 warps, the map took 7.8 times the instructions that it takes now).
 """

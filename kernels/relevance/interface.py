@@ -26,13 +26,13 @@ def temporal_relevance(
     """Relevance of queries, keys and values of attention over the frame rows, at each position.
 
     Args:
-        q, k, v: ``[B, F, S, N, D]``, float32 or float64; q and k as they enter the product (differences included).
-        u: ``[B, F, S, N, D]``: relevance of the attention's output over its stabilized output.
-        scale: of the scores before the softmax; None is ``D ** -0.5``. Give the unpadded one where ``D`` is padded.
-        stabilizer: of ``q k^T``; see :func:`kernels.relevance.ratio`.
+        q, k, v: `[B, F, S, N, D]`, float32 or float64; q and k as they enter the product (differences included).
+        u: `[B, F, S, N, D]`: relevance of the attention's output over its stabilized output.
+        scale: of the scores before the softmax; None is `D ** -0.5`. Give the unpadded one where `D` is padded.
+        stabilizer: of `q k^T`; see `kernels.relevance.ratio`.
 
     Returns:
-        ``R_q, R_k, R_v``, each ``[B, F, S, N, D]``.
+        `R_q, R_k, R_v`, each `[B, F, S, N, D]`.
 
     Raises:
         TypeError: a tensor is neither float32 nor float64, or dtypes differ.
@@ -51,7 +51,7 @@ def spatial_relevance(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relevance of queries, keys and values of attention over the positions, in each frame row.
 
-    Arguments, result and errors as for :func:`temporal_relevance`.
+    Arguments, result and errors as for `temporal_relevance`.
     """
     scale = _checked(q, scale, k=k, v=v, u=u)
     check_stabilizer(stabilizer)
@@ -64,19 +64,19 @@ def temporal_relevance_map(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """``max(mean over heads of (R * gradient), 0)`` of attention over the frame rows.
+    """`max(mean over heads of (R * gradient), 0)` of attention over the frame rows.
 
     Args:
-        q, k, v, u, scale: as for :func:`temporal_relevance`; without ``u`` the attention itself stands for R.
-        grad_out: ``[B, F, S, N, D]``, gradient of the explained logit with respect to the attention's output; without
+        q, k, v, u, scale: as for `temporal_relevance`; without `u` the attention itself stands for R.
+        grad_out: `[B, F, S, N, D]`, gradient of the explained logit with respect to the attention's output; without
             it the gradient of the attention matrix counts as 1.
-        clamp: ``"after_mean"``, or ``"before_mean"`` for the mean over heads of the positive parts.
+        clamp: `"after_mean"`, or `"before_mean"` for the mean over heads of the positive parts.
 
     Returns:
-        ``[B, S, F, F]``, queries before keys.
+        `[B, S, F, F]`, queries before keys.
 
     Raises:
-        TypeError, ValueError: as for :func:`temporal_relevance`, or ``clamp`` is unknown.
+        TypeError, ValueError: as for `temporal_relevance`, or `clamp` is unknown.
     """
     scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
@@ -89,7 +89,7 @@ def spatial_relevance_map(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """The same of attention over the positions: ``[B, F, S, S]``; see :func:`temporal_relevance_map`."""
+    """The same of attention over the positions: `[B, F, S, S]`; see `temporal_relevance_map`."""
     scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
     if not _runs_kernels(q, k, v, u, grad_out, temporal=False):
@@ -101,17 +101,17 @@ def temporal_rollout_step(
     row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """``row (I + map)`` with the map of :func:`temporal_relevance_map`, which is never stored.
+    """`row (I + map)` with the map of `temporal_relevance_map`, which is never stored.
 
     Args:
-        row: ``[B, S, F]``, the row of the rollout that is carried, at each position.
-        q, k, v, u, grad_out, scale, clamp: as for :func:`temporal_relevance_map`.
+        row: `[B, S, F]`, the row of the rollout that is carried, at each position.
+        q, k, v, u, grad_out, scale, clamp: as for `temporal_relevance_map`.
 
     Returns:
-        ``[B, S, F]``.
+        `[B, S, F]`.
 
     Raises:
-        TypeError, ValueError: as for :func:`temporal_relevance_map`, or ``row`` does not fit.
+        TypeError, ValueError: as for `temporal_relevance_map`, or `row` does not fit.
     """
     scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
@@ -125,7 +125,7 @@ def spatial_rollout_step(
     row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """``row (I + map)`` with the map of :func:`spatial_relevance_map`: ``[B, F, S]`` to ``[B, F, S]``."""
+    """`row (I + map)` with the map of `spatial_relevance_map`: `[B, F, S]` to `[B, F, S]`."""
     scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
     _check_row(row, q.shape[:3], q)

@@ -55,7 +55,7 @@ def _halves(k: Tensor) -> dict[str, int]:
 def _spatial(
     kernel: Any, table: Table[TileSetting], q: Tensor, k: Tensor, programs_of: Any, matrix: int = 0, **arguments: Any
 ) -> None:
-    """Launch a spatial kernel with the setting of its table; ``arguments`` are its own besides q, k and sizes."""
+    """Launch a spatial kernel with the setting of its table; `arguments` are its own besides q, k and sizes."""
     setting = choose(table, architecture(q), k.shape[-1])
     tensors = [x for x in (q, k, *arguments.values()) if isinstance(x, Tensor) and x.ndim == 5]
     launch(
@@ -79,7 +79,7 @@ def _tiles(length: int, size: int) -> int:
 
 
 def launch_normalizer(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
-    """The largest score of each softmax row and the row's sum, ``[B, F, N, S]`` each, as arguments of the others."""
+    """The largest score of each softmax row and the row's sum, `[B, F, N, S]` each, as arguments of the others."""
     clips, frames, positions, heads, _ = k.shape
     shape = (clips, frames, heads, positions)
     found = {name: torch.empty(shape, device=k.device) for name in ("largest_score", "row_sum")}
@@ -119,7 +119,7 @@ def launch_spatial_map(
     row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
     clamp_each: bool,
 ) -> Tensor:  # fmt: skip
-    """The map ``[B, F, S, S]``, or with a row ``[B, F, S]`` that row times ``I + map``."""
+    """The map `[B, F, S, S]`, or with a row `[B, F, S]` that row times `I + map`."""
     clips, frames, positions, _, _ = k.shape
     rows = choose(settings.MAP, architecture(q), k.shape[-1]).rows
     shape = (clips, frames, positions if row is None else _tiles(positions, rows), positions)
@@ -198,7 +198,7 @@ def launch_temporal_map(
     row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
     clamp_each: bool,
 ) -> Tensor:  # fmt: skip
-    """The map ``[B, S, F, F]``, or with a row ``[B, S, F]`` that row times ``I + map``."""
+    """The map `[B, S, F, F]`, or with a row `[B, S, F]` that row times `I + map`."""
     clips, frames, positions, _, _ = k.shape
     shape = (clips, positions, frames, frames) if row is None else (clips, positions, frames)
     result = torch.empty(shape, dtype=torch.float32, device=k.device)
@@ -260,7 +260,7 @@ def _three_like(k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _fake_map(groups_first: int) -> Any:
-    """Shape of a map or row: groups are dimension ``groups_first`` of k, and the other of F and S is the length."""
+    """Shape of a map or row: groups are dimension `groups_first` of k, and the other of F and S is the length."""
 
     def fake(
         row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,

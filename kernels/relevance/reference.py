@@ -1,7 +1,7 @@
 """Relevance through attention in plain PyTorch: the specification of the kernels, and what CPU tensors use.
 
-For one head, with ``z = q k^T``, ``A = softmax(scale z)``, ``out = A v``, ``u = R_out / stabilized(out)`` and ``dO``
-the gradient of the explained logit with respect to ``out`` (ratio rule, half of the relevance to each operand of a
+For one head, with `z = q k^T`, `A = softmax(scale z)`, `out = A v`, `u = R_out / stabilized(out)` and `dO`
+the gradient of the explained logit with respect to `out` (ratio rule, half of the relevance to each operand of a
 product, identity through softmax and scaling)::
 
     R        = A * (u v^T) / 2                       relevance of the attention matrix
@@ -48,7 +48,7 @@ def temporal_relevance_map(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, grad_out: torch.Tensor | None, *,
     scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """The map of attention over the frame rows: ``[B, S, F, F]``."""
+    """The map of attention over the frame rows: `[B, S, F, F]`."""
     tiles = _map_tiles(*(_by_position(x) for x in (q, k, v, u, grad_out)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
@@ -57,7 +57,7 @@ def spatial_relevance_map(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, grad_out: torch.Tensor | None, *,
     scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """The map of attention over the positions: ``[B, F, S, S]``."""
+    """The map of attention over the positions: `[B, F, S, S]`."""
     tiles = _map_tiles(*(_by_frame(x) for x in (q, k, v, u, grad_out)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
@@ -66,7 +66,7 @@ def temporal_rollout_step(
     row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
     grad_out: torch.Tensor | None, *, scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """``row (I + map)`` over the frame rows: ``[B, S, F]``."""
+    """`row (I + map)` over the frame rows: `[B, S, F]`."""
     return _rollout(row, _map_tiles(*(_by_position(x) for x in (q, k, v, u, grad_out)), scale, clamp))
 
 
@@ -74,7 +74,7 @@ def spatial_rollout_step(
     row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
     grad_out: torch.Tensor | None, *, scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """``row (I + map)`` over the positions: ``[B, F, S]``."""
+    """`row (I + map)` over the positions: `[B, F, S]`."""
     return _rollout(row, _map_tiles(*(_by_frame(x) for x in (q, k, v, u, grad_out)), scale, clamp))
 
 

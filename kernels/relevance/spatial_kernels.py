@@ -28,7 +28,7 @@ def spatial_normalizer(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """``exp2(scale_log2 q k^T - largest_score) / row_sum`` is attention; both are [B, F, N, S].
+    """`exp2(scale_log2 q k^T - largest_score) / row_sum` is attention; both are [B, F, N, S].
 
     Two numbers a row and not one logarithm: a logarithm rounds, and every entry of its row would be off by as much.
     """
@@ -64,7 +64,7 @@ def spatial_relevance_queries(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """``R_q = q * (W k) / 2``, contiguous. Rows past the last key are zeros and have no relevance."""
+    """`R_q = q * (W k) / 2`, contiguous. Rows past the last key are zeros and have no relevance."""
     tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
     query = tile_rows(tile * ROWS, ROWS, WIDE)
     query_valid = query < positions
@@ -110,7 +110,7 @@ def spatial_relevance_keys(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """``R_k = k * (W^T q) / 2``, contiguous: tiles are [keys, queries] here."""
+    """`R_k = k * (W^T q) / 2`, contiguous: tiles are [keys, queries] here."""
     tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
     key = tile_rows(tile * ROWS, ROWS, WIDE)
     key_valid = key < positions
@@ -158,7 +158,7 @@ def spatial_relevance_values(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """``R_v = v * (A^T u) / 2``, contiguous. Apart from R_k: both sums at once do not fit into registers."""
+    """`R_v = v * (A^T u) / 2`, contiguous. Apart from R_k: both sums at once do not fit into registers."""
     tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
     key = tile_rows(tile * ROWS, ROWS, WIDE)
     key_valid = key < positions
@@ -205,7 +205,7 @@ def spatial_map(
 ):  # fmt: skip
     """One tile of the map, summed over heads.
 
-    ``ROLL_OUT``: result [B, F, query tiles, S] holds ``row`` [B, F, S] of this tile's queries times the map; otherwise
+    `ROLL_OUT`: result [B, F, query tiles, S] holds `row` [B, F, S] of this tile's queries times the map; otherwise
     result [B, F, S, S] is the map.
     """
     query_tiles = tl.cdiv(positions, ROWS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-#: A float ``eps``: the denominator grows by ``eps`` times the sum of the absolute contributions. ``"reference"``: by
+#: A float `eps`: the denominator grows by `eps` times the sum of the absolute contributions. `"reference"`: by
 #: 1e-9, as in Chefer's code; only meaningful in float64.
 Stabilizer = float | str
 
@@ -16,7 +16,7 @@ NOTHING = 1e-30
 
 
 def check_stabilizer(stabilizer: Stabilizer) -> None:
-    """Raises ValueError unless ``stabilizer`` is ``"reference"`` or a number above 0."""
+    """Raises ValueError unless `stabilizer` is `"reference"` or a number above 0."""
     if stabilizer == REFERENCE or (not isinstance(stabilizer, str) and 0 < stabilizer < float("inf")):
         return
     raise ValueError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01.')
@@ -25,17 +25,17 @@ def check_stabilizer(stabilizer: Stabilizer) -> None:
 def ratio(
     relevance: torch.Tensor, total: torch.Tensor, magnitude: torch.Tensor, stabilizer: Stabilizer
 ) -> torch.Tensor:
-    """``relevance / stabilized(total)``, the common factor of all contributions to ``total``.
+    """`relevance / stabilized(total)`, the common factor of all contributions to `total`.
 
-    With ``total = sum_j z_j`` and ``magnitude = sum_j |z_j|`` the relevance of contribution j is ``z_j`` times this:
+    With `total = sum_j z_j` and `magnitude = sum_j |z_j|` the relevance of contribution j is `z_j` times this:
 
-    - ``stabilizer = eps``: ``R / (z + eps * sign(z) * sum_j |z_j|)``. No step amplifies by more than ``1 / eps``.
-    - ``stabilizer = "reference"``: ``R / (z + 1e-9)`` (0 where z is 0), Chefer's ``safe_divide``.
+    - `stabilizer = eps`: `R / (z + eps * sign(z) * sum_j |z_j|)`. No step amplifies by more than `1 / eps`.
+    - `stabilizer = "reference"`: `R / (z + 1e-9)` (0 where z is 0), Chefer's `safe_divide`.
 
     Args:
         relevance: any shape.
         total: same shape.
-        magnitude: same shape; not read for ``"reference"``.
+        magnitude: same shape; not read for `"reference"`.
         stabilizer: as above.
     """
     if stabilizer == REFERENCE:
@@ -46,7 +46,7 @@ def ratio(
 
 
 def safe_divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """``numerator / (denominator + 1e-9)``, and 0 where the denominator is 0 (Chefer's rule, sign and all)."""
+    """`numerator / (denominator + 1e-9)`, and 0 where the denominator is 0 (Chefer's rule, sign and all)."""
     shifted = denominator + REFERENCE_EPS
     shifted = torch.where(shifted == 0, REFERENCE_EPS, shifted)
     return torch.where(denominator == 0, 0.0, numerator / shifted)

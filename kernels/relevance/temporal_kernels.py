@@ -28,7 +28,7 @@ def locate_rows(
 
 @triton.jit
 def attention_of(z, position, valid, scale_log2):
-    """Softmax of ``z`` over the valid rows of the same position: [ROWS, ROWS], zero elsewhere."""
+    """Softmax of `z` over the valid rows of the same position: [ROWS, ROWS], zero elsewhere."""
     same = (position[:, None] == position[None, :]) & valid[None, :]
     s = tl.where(same, z * scale_log2, float("-inf"))
     largest = tl.max(s, 1)
@@ -43,7 +43,7 @@ def relevance_of(
     x, x_rows, other, other_rows, result, rows, valid, first, weight,
     HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write ``x * (weight other) / 2``, columns ``first .. first + CHUNK``."""
+    """Write `x * (weight other) / 2`, columns `first .. first + CHUNK`."""
     tile = product(weight, load_chunk(other, other_rows, valid, first, HEAD_DIM), PRECISION)
     tile = tile * load_chunk(x, x_rows, valid, first, HEAD_DIM) * 0.5
     columns = first + tl.arange(0, CHUNK)
@@ -104,7 +104,7 @@ def temporal_map(
 ):  # fmt: skip
     """The head-mean positive map of some positions.
 
-    ``ROLL_OUT``: result [B, S, F] is ``row`` [B, S, F] plus row times map; otherwise result [B, S, F, F] is the map.
+    `ROLL_OUT`: result [B, S, F] is `row` [B, S, F] plus row times map; otherwise result [B, S, F, F] is the map.
     """
     program = tl.program_id(0)
     tiles = tl.cdiv(positions, ROWS // PADDED_FRAMES)

@@ -30,23 +30,23 @@ def spatial_attention(
     scale: float | None = None,
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """Attention over the positions of each frame row: ``softmax(scale q k^T) v`` (ISTVT, section III-C).
+    """Attention over the positions of each frame row: `softmax(scale q k^T) v` (ISTVT, section III-C).
 
     CUDA tensors take the Triton kernels (flash attention: nothing of size S x S exists without a capture), CPU and
     float64 tensors the reference. The kernels read q, k and v in place through any strides (last dimension
     contiguous); their backward repeats bit for bit. float32 products run as three tf32 products (float32 accuracy;
-    plain multiply-adds where D is below 64), as one where ``torch.backends.cuda.matmul.fp32_precision`` is ``"tf32"``.
+    plain multiply-adds where D is below 64), as one where `torch.backends.cuda.matmul.fp32_precision` is `"tf32"`.
 
     Args:
-        q: ``[B, F, S_q, N, D]``; the leading ``S_q <= S`` positions.
-        k: ``[B, F, S, N, D]``, ``D`` up to 128 on a GPU.
+        q: `[B, F, S_q, N, D]`; the leading `S_q <= S` positions.
+        k: `[B, F, S, N, D]`, `D` up to 128 on a GPU.
         v: the same shape; q, k and v share dtype (float32, float16, bfloat16, float64) and device. Under autocast all
             three are cast to its dtype, as PyTorch's own attention does.
-        scale: ``D ** -0.5`` when not given. Give the unpadded one where ``D`` is padded.
-        capture: receives attention and its gradient ``[B, F, N, S_q, S]``.
+        scale: `D ** -0.5` when not given. Give the unpadded one where `D` is padded.
+        capture: receives attention and its gradient `[B, F, N, S_q, S]`.
 
     Returns:
-        ``[B, F, S_q, N, D]`` in the dtype of q; contiguous on a GPU.
+        `[B, F, S_q, N, D]` in the dtype of q; contiguous on a GPU.
 
     Raises:
         TypeError: an argument is no floating-point tensor, or dtypes differ.
@@ -67,19 +67,19 @@ def spatial_attention(
 def spatial_attention_packed(
     qkv: torch.Tensor, *, scale: float | None = None, capture: AttentionCapture | None = None
 ) -> torch.Tensor:
-    """:func:`spatial_attention` of a packed product; its gradient is written packed, with no stacking copy.
+    """`spatial_attention` of a packed product; its gradient is written packed, with no stacking copy.
 
     Args:
-        qkv: ``[B, F, S, 3, N, D]``: queries, keys and values of one projection.
+        qkv: `[B, F, S, 3, N, D]`: queries, keys and values of one projection.
         scale: as there.
         capture: as there.
 
     Returns:
-        ``[B, F, S, N, D]``.
+        `[B, F, S, N, D]`.
 
     Raises:
         TypeError: as there.
-        ValueError: as there, or dimension 3 of ``qkv`` is not 3.
+        ValueError: as there, or dimension 3 of `qkv` is not 3.
     """
     (qkv,) = to_autocast_dtype(qkv)
     check_tensor("qkv", qkv, "[B, F, S, 3, N, D]")

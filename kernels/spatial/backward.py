@@ -18,7 +18,7 @@ from kernels.spatial.forward import attention_of, load_normalizer, scores
 
 @triton.jit
 def row_sum_of_product(a_left, a_right, b_left, b_right, RIGHT: tl.constexpr):
-    """Sum of ``a * b`` over the columns in float32: [ROWS]."""
+    """Sum of `a * b` over the columns in float32: [ROWS]."""
     total = tl.sum(a_left.to(tl.float32) * b_left.to(tl.float32), 1)
     if RIGHT > 0:
         total += tl.sum(a_right.to(tl.float32) * b_right.to(tl.float32), 1)
@@ -39,7 +39,7 @@ def spatial_backward_queries(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr, EMIT_GRADIENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS`` queries of one head of one frame row, against all its keys."""
+    """One program: `ROWS` queries of one head of one frame row, against all its keys."""
     tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(queries, ROWS), heads, frames)
     query = tile_rows(tile * ROWS, ROWS, WIDE)  # [ROWS]
     query_valid = query < queries
@@ -101,9 +101,9 @@ def spatial_backward_keys(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr, GRAD_K: tl.constexpr, GRAD_V: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS`` keys of one head of one frame row, against all its queries (grad_v: strides of grad_k).
+    """One program: `ROWS` keys of one head of one frame row, against all its queries (grad_v: strides of grad_k).
 
-    It writes grad_k, grad_v or both: see :func:`kernels.spatial.configs.splits_keys`.
+    It writes grad_k, grad_v or both: see `kernels.spatial.configs.splits_keys`.
 
     Nothing is masked in the loop. Rows past the last query hold zeros of q and dO and add nothing; rows past the last
     key are never stored.

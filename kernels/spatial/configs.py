@@ -1,11 +1,11 @@
 """Launch settings of the spatial attention kernels, by width of the dtype, architecture and head dimension.
 
-A tile is ``rows`` (what a program owns: queries, or keys in ``BACKWARD_KEYS``) by ``columns`` (what it walks over).
+A tile is `rows` (what a program owns: queries, or keys in `BACKWARD_KEYS`) by `columns` (what it walks over).
 128 rows halve how often keys and values are read from the second-level cache, which 64 rows would saturate.
 
-No row has been measured yet. Each is the largest tile tried whose resource report (``python -m bench compile``) shows
-no spilled register (a handful in float32 with heads wider than 64) and fits the shared memory of its chips: ``ANY``
-fits the 99 KiB of sm_89. ``python -m bench spatial --tune`` measures the candidates and prints rows to paste here.
+No row has been measured yet. Each is the largest tile tried whose resource report (`python -m bench compile`) shows
+no spilled register (a handful in float32 with heads wider than 64) and fits the shared memory of its chips: `ANY`
+fits the 99 KiB of sm_89. `python -m bench spatial --tune` measures the candidates and prints rows to paste here.
 """
 
 from __future__ import annotations

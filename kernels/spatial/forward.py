@@ -6,7 +6,7 @@
 
 In 16 bits the offset is the log-sum-exp, m + log2(l), and the factor 1. In float32 they are m and 1 / l: a logarithm is
 rounded to float32, which puts every entry of its row off alike, and the whole of it twice as far as eager PyTorch is.
-With ``EMIT_ATTENTION`` a second pass over the keys writes ``exp2(scale_log2 s - m) / l``.
+With `EMIT_ATTENTION` a second pass over the keys writes `exp2(scale_log2 s - m) / l`.
 The scale is not negative here: the caller moves a negative one into q.
 """
 
@@ -18,7 +18,7 @@ from kernels.common.blocks import load_rows, locate, product, store_rows, tile_r
 
 @triton.jit
 def scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
-    """``q k^T``, unscaled: [ROWS, COLUMNS], in a ``ragged`` tile -inf in the columns of keys that are not ``valid``."""
+    """`q k^T`, unscaled: [ROWS, COLUMNS], in a `ragged` tile -inf in the columns of keys that are not `valid`."""
     s = product(q_left, tl.trans(k_left), PRECISION)
     if RIGHT > 0:
         s += product(q_right, tl.trans(k_right), PRECISION)
@@ -39,7 +39,7 @@ def load_normalizer(offset, factor, query, valid, dtype: tl.constexpr):
 
 @triton.jit
 def attention_of(s, scale_log2, offset, factor, dtype: tl.constexpr):
-    """Attention of scores ``s``, offset and factor spread over the keys."""
+    """Attention of scores `s`, offset and factor spread over the keys."""
     a = tl.exp2(s * scale_log2 - offset)
     if dtype == tl.float32:
         a = a * factor
@@ -57,7 +57,7 @@ def spatial_forward(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS`` queries of one head of one frame row, against all its keys."""
+    """One program: `ROWS` queries of one head of one frame row, against all its keys."""
     tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(queries, ROWS), heads, frames)
     query = tile_rows(tile * ROWS, ROWS, WIDE)  # [ROWS]
     query_valid = query < queries

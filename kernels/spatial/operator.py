@@ -23,7 +23,7 @@ Tensor = torch.Tensor
 
 
 def split_columns(head_dim: int, precision: str) -> tuple[int, int]:
-    """Two powers of two that cover ``head_dim``; as ``"tf32x3"`` always two, whose sums are added in float32."""
+    """Two powers of two that cover `head_dim`; as `"tf32x3"` always two, whose sums are added in float32."""
     left, right = split_head_dim(head_dim)
     return (left // 2, left // 2) if precision == "tf32x3" and right == 0 else (left, right)
 
@@ -57,7 +57,7 @@ def _matrix_size(q: Tensor, k: Tensor, matrix: Tensor | None) -> int:
 def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, normalizer: Tensor, attention: Tensor | None
 ) -> None:
-    """Write ``out``, ``normalizer`` (and ``attention`` where given), all contiguous."""
+    """Write `out`, `normalizer` (and `attention` where given), all contiguous."""
     setting = settings.forward(q, k, architecture(q))
     if attention is not None:
         setting = replace(setting, max_registers=None)  # its second pass takes more of them, and waits for memory
@@ -85,7 +85,7 @@ def launch_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, normalizer: Tensor, grad_out: Tensor, scale: float,
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
 ) -> None:  # fmt: skip
-    """Write the three gradients (any strides, those of ``grad_k`` and ``grad_v`` equal), and d loss / d attention."""
+    """Write the three gradients (any strides, those of `grad_k` and `grad_v` equal), and d loss / d attention."""
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()
     delta = torch.empty_like(normalizer[0])
@@ -135,14 +135,14 @@ def launch_backward(
 
 
 def empty_normalizer(q: Tensor) -> Tensor:
-    """Uninitialized offset (and in float32 factor) of each softmax row ``[1 or 2, B, F, N, S_q]``, float32."""
+    """Uninitialized offset (and in float32 factor) of each softmax row `[1 or 2, B, F, N, S_q]`, float32."""
     clips, frames, queries, heads, _ = q.shape
     shape = (2 if q.dtype == torch.float32 else 1, clips, frames, heads, queries)
     return torch.empty(shape, dtype=torch.float32, device=q.device)
 
 
 def empty_attention(q: Tensor, k: Tensor) -> Tensor:
-    """An uninitialized attention matrix ``[B, F, N, S_q, S]``, float32."""
+    """An uninitialized attention matrix `[B, F, N, S_q, S]`, float32."""
     clips, frames, positions, heads, _ = k.shape
     return torch.empty((clips, frames, heads, q.shape[2], positions), dtype=torch.float32, device=q.device)
 
@@ -272,7 +272,7 @@ class SpatialAttention(torch.autograd.Function):
 
 
 class PackedSpatialAttention(torch.autograd.Function):
-    """One packed ``[B, F, S, 3, N, D]``: its gradient is written packed too, with no stacking copy."""
+    """One packed `[B, F, S, 3, N, D]`: its gradient is written packed too, with no stacking copy."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, scale: float) -> Tensor:

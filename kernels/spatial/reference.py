@@ -17,7 +17,7 @@ def spatial_attention(
     scale: float | None = None,
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """``softmax(scale q k^T) v`` over the positions, in each frame row of each clip and head.
+    """`softmax(scale q k^T) v` over the positions, in each frame row of each clip and head.
 
     Arithmetic in float32 (float64 for float64 inputs), one rounding at the end. Differentiable any number of times.
     """
@@ -36,9 +36,9 @@ def spatial_attention(
 def spatial_attention_backward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grad_out: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v (contiguous) and of the attention ``[B, F, N, S_q, S]``, written out without autograd.
+    """Gradients of q, k and v (contiguous) and of the attention `[B, F, N, S_q, S]`, written out without autograd.
 
-    ``dA = dO v^T, dS = scale A (dA - rowsum(A dA)), dq = dS k, dk = dS^T q, dv = A^T dO``.
+    `dA = dO v^T, dS = scale A (dA - rowsum(A dA)), dq = dS k, dk = dS^T q, dv = A^T dO`.
     """
     dtype = q.dtype
     working = torch.float64 if dtype == torch.float64 else torch.float32
@@ -53,9 +53,9 @@ def spatial_attention_backward(
 
 
 def normalizer(q: torch.Tensor, k: torch.Tensor, *, scale: float) -> torch.Tensor:
-    """Offset (and factor) of each softmax row, ``[1 or 2, B, F, N, S_q]`` float32: what the kernel keeps for backward.
+    """Offset (and factor) of each softmax row, `[1 or 2, B, F, N, S_q]` float32: what the kernel keeps for backward.
 
-    ``attention = exp2(log2(e) scale q k^T - offset) * factor``. In 16 bits the offset is the log-sum-exp and there is
+    `attention = exp2(log2(e) scale q k^T - offset) * factor`. In 16 bits the offset is the log-sum-exp and there is
     no factor; in float32 they are the largest score and one over the sum.
     """
     exact = q.dtype == torch.float32

@@ -32,29 +32,29 @@ def temporal_attention(
     self_subtract: str = "off",
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """Attention over the frame rows at each position: ``softmax(scale q k^T) v`` (ISTVT, section III-B).
+    """Attention over the frame rows at each position: `softmax(scale q k^T) v` (ISTVT, section III-B).
 
     CUDA tensors take the Triton kernels, CPU and float64 tensors the reference. The kernels read q, k and v in place
     through any strides (last dimension contiguous). Several positions share a tile, so a non-finite value in one
     position may reach up to 63 neighboring positions of the same head in 16-bit types.
 
     Args:
-        q: ``[B, F_q, S, N, D]``; the leading ``F_q <= F`` frame rows.
-        k: ``[B, F, S, N, D]``, ``F`` up to 128 and ``D`` up to 128 on a GPU.
+        q: `[B, F_q, S, N, D]`; the leading `F_q <= F` frame rows.
+        k: `[B, F, S, N, D]`, `F` up to 128 and `D` up to 128 on a GPU.
         v: the same shape; q, k and v share dtype (float32, float16, bfloat16, float64) and device. Under autocast all
             three are cast to its dtype, as PyTorch's own attention does.
-        scale: ``D ** -0.5`` when not given. Give the unpadded one where ``D`` is padded.
-        self_subtract: ``"off"``; ``"fused"``: q and k are projections of the tokens and are differenced over frames
-            before the product (:func:`kernels.self_subtract`); ``"telescoped"``: q, k and v are projections of the
+        scale: `D ** -0.5` when not given. Give the unpadded one where `D` is padded.
+        self_subtract: `"off"`; `"fused"`: q and k are projections of the tokens and are differenced over frames
+            before the product (`kernels.self_subtract`); `"telescoped"`: q, k and v are projections of the
             *differenced* tokens, and v is integrated back over frames: full precision in 16-bit types.
-        capture: receives attention and its gradient ``[B, S, N, F_q, F]``.
+        capture: receives attention and its gradient `[B, S, N, F_q, F]`.
 
     Returns:
-        ``[B, F_q, S, N, D]`` in the dtype of q; contiguous on a GPU.
+        `[B, F_q, S, N, D]` in the dtype of q; contiguous on a GPU.
 
     Raises:
         TypeError: an argument is no floating-point tensor, or dtypes differ.
-        ValueError: shapes or devices do not fit, the scale is not finite, ``self_subtract`` is unknown or has fewer
+        ValueError: shapes or devices do not fit, the scale is not finite, `self_subtract` is unknown or has fewer
             than 2 frame rows, or (on a GPU) D or F is over 128 or a last dimension is not contiguous.
     """
     q, k, v = to_autocast_dtype(q, k, v)
@@ -75,20 +75,20 @@ def temporal_attention_packed(
     self_subtract: str = "off",
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """:func:`temporal_attention` of a packed product; its gradient is written packed, with no stacking copy.
+    """`temporal_attention` of a packed product; its gradient is written packed, with no stacking copy.
 
     Args:
-        qkv: ``[B, F, S, 3, N, D]``: queries, keys and values of one projection.
+        qkv: `[B, F, S, 3, N, D]`: queries, keys and values of one projection.
         scale: as there.
         self_subtract: as there.
         capture: as there.
 
     Returns:
-        ``[B, F, S, N, D]``.
+        `[B, F, S, N, D]`.
 
     Raises:
         TypeError: as there.
-        ValueError: as there, or dimension 3 of ``qkv`` is not 3.
+        ValueError: as there, or dimension 3 of `qkv` is not 3.
     """
     (qkv,) = to_autocast_dtype(qkv)
     check_tensor("qkv", qkv, "[B, F, S, 3, N, D]")

@@ -1,7 +1,7 @@
 """Launch settings of the temporal attention kernels, by architecture and number of frames.
 
-``rows`` is positions times padded frames of one tile. Not measured: no row has been timed on a GPU yet. Each is the
-largest tile whose resource report (``python -m bench compile``) shows no spilled registers on that architecture,
+`rows` is positions times padded frames of one tile. Not measured: no row has been timed on a GPU yet. Each is the
+largest tile whose resource report (`python -m bench compile`) shows no spilled registers on that architecture,
 but for the matrix kernels beyond 64 frames. An architecture's row, once timed, says where.
 """
 

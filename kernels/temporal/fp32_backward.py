@@ -18,7 +18,7 @@ from kernels.temporal.fp32_kernels import add_to, load_key, load_queries, load_r
 
 @triton.jit
 def column_products(a, b_left, b_right, RIGHT: tl.constexpr):
-    """Sum of ``a_t b_t`` over the query frames: [P, Q] and [P, Q, D] -> [P, 1, D]."""
+    """Sum of `a_t b_t` over the query frames: [P, Q] and [P, Q, D] -> [P, 1, D]."""
     left = tl.sum(a[:, :, None] * b_left, 1, keep_dims=True)
     right = left
     if RIGHT > 0:
@@ -40,7 +40,7 @@ def exact_backward(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_GRADIENT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS / PADDED_QUERIES`` positions (P) of one head of one clip, all query frames (Q)."""
+    """One program: `ROWS / PADDED_QUERIES` positions (P) of one head of one clip, all query frames (Q)."""
     POSITIONS: tl.constexpr = ROWS // PADDED_QUERIES
     head, clip, position, frame, origin = locate(positions, heads, PADDED_QUERIES, POSITIONS, WIDE)
     key_valid = (position < positions)[:, None]  # [P, 1]

@@ -14,7 +14,7 @@ from kernels.common.blocks import load_rows, store_rows
 
 @triton.jit
 def row_products(a_left, a_right, b_left, b_right, RIGHT: tl.constexpr):
-    """Sum of ``a * b`` over the columns: [P, Q, D] and [P, 1, D] -> [P, Q]."""
+    """Sum of `a * b` over the columns: [P, Q, D] and [P, 1, D] -> [P, Q]."""
     s = tl.sum(a_left * b_left, 2)
     if RIGHT > 0:
         s += tl.sum(a_right * b_right, 2)
@@ -23,7 +23,7 @@ def row_products(a_left, a_right, b_left, b_right, RIGHT: tl.constexpr):
 
 @triton.jit
 def add_to(total, lost, x, goes_on):
-    """``total + x`` (``x`` alone where a sum begins), and what rounding lost of the sum so far (Kahan).
+    """`total + x` (`x` alone where a sum begins), and what rounding lost of the sum so far (Kahan).
 
     Plain running sums over 128 frames are three times as far off as PyTorch's.
     """
@@ -35,7 +35,7 @@ def add_to(total, lost, x, goes_on):
 
 @triton.jit
 def load_rows_float32(pointer, rows, valid, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """:func:`load_rows`, widened."""
+    """`load_rows`, widened."""
     left, right = load_rows(pointer, rows, valid, LEFT, RIGHT, HEAD_DIM)
     return left.to(tl.float32), right.to(tl.float32)
 
@@ -60,7 +60,7 @@ def load_key(
     k, rows, u, frame_stride, valid,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr, SELF_SUBTRACT: tl.constexpr,
 ):  # fmt: skip
-    """Key frame ``u`` ([1, 1]) of a tile, differenced where "fused": [P, 1, LEFT] and [P, 1, RIGHT]."""
+    """Key frame `u` ([1, 1]) of a tile, differenced where "fused": [P, 1, LEFT] and [P, 1, RIGHT]."""
     left, right = load_rows_float32(k, rows + u * frame_stride, valid, LEFT, RIGHT, HEAD_DIM)
     if SELF_SUBTRACT == "fused":
         before = valid & (u >= 2)
@@ -98,7 +98,7 @@ def exact_forward(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS / PADDED_QUERIES`` positions (P) of one head of one clip, all query frames (Q)."""
+    """One program: `ROWS / PADDED_QUERIES` positions (P) of one head of one clip, all query frames (Q)."""
     POSITIONS: tl.constexpr = ROWS // PADDED_QUERIES
     head, clip, position, frame, origin = locate(positions, heads, PADDED_QUERIES, POSITIONS, WIDE)
     key_valid = (position < positions)[:, None]  # [P, 1]

@@ -32,7 +32,7 @@ Tensor = torch.Tensor
 
 
 class _Choice(NamedTuple):
-    """Which kernel runs: the matrix kernel pads all frames to ``padded_frames``, the exact one those of the queries."""
+    """Which kernel runs: the matrix kernel pads all frames to `padded_frames`, the exact one those of the queries."""
 
     setting: Setting
     exact: bool
@@ -73,7 +73,7 @@ def _programs(k: Tensor, choice: _Choice) -> int:
 def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, out: Tensor, attention: Tensor | None
 ) -> None:
-    """Write ``out`` (and ``attention`` where given), both contiguous."""
+    """Write `out` (and `attention` where given), both contiguous."""
     choice = _choose(q, k, settings.MATRIX_FORWARD, settings.EXACT_FORWARD)
     launch(
         exact_forward if choice.exact else matrix_forward,
@@ -98,7 +98,7 @@ def launch_backward(
     q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str,
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
 ) -> None:  # fmt: skip
-    """Write the three gradients (any strides, those of ``grad_k`` and ``grad_v`` equal), and d loss / d attention."""
+    """Write the three gradients (any strides, those of `grad_k` and `grad_v` equal), and d loss / d attention."""
     choice = _choose(q, k, settings.MATRIX_BACKWARD, settings.EXACT_BACKWARD)
     if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
         grad_out = grad_out.contiguous()
@@ -127,7 +127,7 @@ def launch_backward(
 
 
 def empty_attention(q: Tensor, k: Tensor) -> Tensor:
-    """An uninitialized attention matrix ``[B, S, N, F_q, F]``."""
+    """An uninitialized attention matrix `[B, S, N, F_q, F]`."""
     clips, frames, positions, heads, _ = k.shape
     return torch.empty((clips, positions, heads, q.shape[1], frames), dtype=torch.float32, device=q.device)
 
@@ -253,7 +253,7 @@ class TemporalAttention(torch.autograd.Function):
 
 
 class PackedTemporalAttention(torch.autograd.Function):
-    """One packed ``[B, F, S, 3, N, D]``: its gradient is written packed too, with no stacking copy."""
+    """One packed `[B, F, S, 3, N, D]`: its gradient is written packed too, with no stacking copy."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, scale: float, self_subtract: str) -> Tensor:

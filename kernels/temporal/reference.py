@@ -22,7 +22,7 @@ def temporal_attention(
     self_subtract: str = "off",
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """``softmax(scale q k^T) v`` over the frame rows, at each position of each clip and head.
+    """`softmax(scale q k^T) v` over the frame rows, at each position of each clip and head.
 
     Arithmetic in float32 (float64 for float64 inputs), one rounding at the end. Differentiable any number of times.
     """
@@ -45,9 +45,9 @@ def temporal_attention(
 def temporal_attention_backward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grad_out: torch.Tensor, scale: float, self_subtract: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v (contiguous) and of the attention ``[B, S, N, F_q, F]``, written out without autograd.
+    """Gradients of q, k and v (contiguous) and of the attention `[B, S, N, F_q, F]`, written out without autograd.
 
-    ``dA = dO v^T, dS = scale A (dA - rowsum(A dA)), dq = dS k, dk = dS^T q, dv = A^T dO``.
+    `dA = dO v^T, dS = scale A (dA - rowsum(A dA)), dq = dS k, dk = dS^T q, dv = A^T dO`.
     """
     dtype = q.dtype
     working = torch.float64 if dtype == torch.float64 else torch.float32

@@ -37,7 +37,7 @@ def matrix_backward(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_GRADIENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS / PADDED_FRAMES`` positions of one head of one clip (grad_v: strides of grad_k)."""
+    """One program: `ROWS / PADDED_FRAMES` positions of one head of one clip (grad_v: strides of grad_k)."""
     head, clip, position, frame = locate(positions, heads, PADDED_FRAMES, ROWS, WIDE)
     query_valid = (position < positions) & (frame < QUERY_FRAMES)
     key_valid = (position < positions) & (frame < FRAMES)

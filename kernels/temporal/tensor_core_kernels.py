@@ -6,7 +6,7 @@
     O = A v, q' k' for q k     "fused":      q'_t = q_t - q_{t-1} for t >= 2, likewise k'
     O = (A L) v'               "telescoped": v = L v', L lower triangular ones over rows 1.., row 0 apart
 
-``A L`` (a suffix sum of each row of A) replaces integrating v: exact to 16 bits, and nothing is rounded twice.
+`A L` (a suffix sum of each row of A) replaces integrating v: exact to 16 bits, and nothing is rounded twice.
 """
 
 import triton
@@ -31,7 +31,7 @@ def locate(positions, heads, PADDED_FRAMES: tl.constexpr, ROWS: tl.constexpr, WI
 
 @triton.jit
 def summing_matrix(frame, position):
-    """``L``, of which column t sums what stands at frame t and later, row 0 apart: [ROWS, ROWS] of 0 and 1."""
+    """`L`, of which column t sums what stands at frame t and later, row 0 apart: [ROWS, ROWS] of 0 and 1."""
     source, target = frame[:, None], frame[None, :]
     counts = (source == target) | ((target >= 1) & (source > target))
     return tl.where(counts & (position[:, None] == position[None, :]), 1.0, 0.0).to(tl.bfloat16)
@@ -39,14 +39,14 @@ def summing_matrix(frame, position):
 
 @triton.jit
 def summed(a, ones):
-    """``a ones``, products of float32 and of 0 and 1: [ROWS, ROWS]."""
+    """`a ones`, products of float32 and of 0 and 1: [ROWS, ROWS]."""
     high, low = halves(a)
     return product(high, ones) + product(low, ones)
 
 
 @triton.jit
 def difference_matrix(frame, position):
-    """``D`` with ``x' = D x`` within each block: 1 at u = t, -1 at u = t - 1 from t = 2 on. [ROWS, ROWS]."""
+    """`D` with `x' = D x` within each block: 1 at u = t, -1 at u = t - 1 from t = 2 on. [ROWS, ROWS]."""
     t, u = frame[:, None], frame[None, :]
     d = (t == u).to(tl.float32) - ((t >= 2) & (u == t - 1)).to(tl.float32)
     return tl.where(position[:, None] == position[None, :], d, 0.0).to(tl.bfloat16)
@@ -54,7 +54,7 @@ def difference_matrix(frame, position):
 
 @triton.jit
 def difference(d, left, right, RIGHT: tl.constexpr):
-    """``D x`` of the two tiles: summed in float32, rounded once."""
+    """`D x` of the two tiles: summed in float32, rounded once."""
     dtype = left.dtype
     left = product(d.to(dtype), left).to(dtype)
     if RIGHT > 0:
@@ -66,7 +66,7 @@ def difference(d, left, right, RIGHT: tl.constexpr):
 def block_softmax(
     q_left, q_right, k_left, k_right, scale_log2, key_frame, position, FRAMES: tl.constexpr, RIGHT: tl.constexpr
 ):
-    """``softmax(scale q k^T)`` within each position: [ROWS, ROWS], zero outside the blocks."""
+    """`softmax(scale q k^T)` within each position: [ROWS, ROWS], zero outside the blocks."""
     s = product(q_left, tl.trans(k_left))
     if RIGHT > 0:
         s += product(q_right, tl.trans(k_right))
@@ -87,7 +87,7 @@ def matrix_forward(
     HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     SELF_SUBTRACT: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr,
 ):  # fmt: skip
-    """One program: ``ROWS / PADDED_FRAMES`` positions of one head of one clip."""
+    """One program: `ROWS / PADDED_FRAMES` positions of one head of one clip."""
     head, clip, position, frame = locate(positions, heads, PADDED_FRAMES, ROWS, WIDE)
     query_valid = (position < positions) & (frame < QUERY_FRAMES)
     key_valid = (position < positions) & (frame < FRAMES)

@@ -1,4 +1,4 @@
-"""``python -m bench``: what it prints and the status it exits with."""
+"""`python -m bench`: what it prints and the status it exits with."""
 
 import argparse
 import csv

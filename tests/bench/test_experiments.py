@@ -17,10 +17,10 @@ from bench.experiments.faithfulness import (
     write_documents,
     write_section,
 )
+from istvt.config import DataSettings
 from istvt.explain.faithfulness.deletion import Faithfulness
 from istvt.report import evaluate_checkpoint as evaluation
 from istvt.report.evaluate_checkpoint import evaluate_checkpoint
-from istvt.settings import DataSettings
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def write_video(
     rate: int = 25,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Encodes pictures uint8 [H, W, 3]; ``timestamps`` in milliseconds make the frame rate variable."""
+    """Encodes pictures uint8 [H, W, 3]; `timestamps` in milliseconds make the frame rate variable."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = pictures[0].shape[:2]
@@ -77,7 +77,7 @@ def write_video(
 def write_numbered(
     directory: Path, name: str, codec: str = "h264", frames: int = 50, width: int = 128, height: int = 96, **kwargs
 ) -> Path:
-    """A numbered video in one of the ``CODECS``."""
+    """A numbered video in one of the `CODECS`."""
     encoder, suffix, options = CODECS[codec]
     kwargs.setdefault("pixel_format", "yuvj420p" if encoder == "mjpeg" else "yuv420p")
     pictures = [numbered_frame(number, width, height) for number in range(frames)]

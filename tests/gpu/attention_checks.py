@@ -10,7 +10,7 @@ DEVICE = torch.device("cpu" if interpreted() else "cuda")
 
 
 def packed(clips, frames, positions, heads, head_dim, dtype, seed=0):
-    """Queries, keys and values as one product ``[B, F, S, 3, N, D]``."""
+    """Queries, keys and values as one product `[B, F, S, 3, N, D]`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(DEVICE, dtype)
 

@@ -1,4 +1,4 @@
-"""Every kernel's comparison against float64: the cases of ``python -m bench numerics``."""
+"""Every kernel's comparison against float64: the cases of `python -m bench numerics`."""
 
 import pytest
 import torch

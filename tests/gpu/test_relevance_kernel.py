@@ -39,7 +39,7 @@ def everything(kind, q, k, v, u, gradient, row, scale, clamp="after_mean", stabi
 
 
 def amplified(error, stabilizer=0.01):
-    """What is left of an error of float32: a division by a sum that cancels amplifies by up to ``1 / stabilizer``."""
+    """What is left of an error of float32: a division by a sum that cancels amplifies by up to `1 / stabilizer`."""
     return error / stabilizer
 
 

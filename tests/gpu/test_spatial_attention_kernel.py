@@ -19,7 +19,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def assert_near(x, exact, dtype, tolerance=None, at_least=0.1):
-    """The relative error is within the tolerance; relative to numbers of the size ``at_least``."""
+    """The relative error is within the tolerance; relative to numbers of the size `at_least`."""
     assert x.shape == exact.shape
     exact = exact.double()
     error = (x.double() - exact).norm() / max(exact.norm().item(), at_least * exact.numel() ** 0.5, 1e-3)

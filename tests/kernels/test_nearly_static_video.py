@@ -12,7 +12,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def tokens_and_weight(difference, device):
-    """A class row and frames that differ from a common one by ``difference``; scores of order one at any of them."""
+    """A class row and frames that differ from a common one by `difference`; scores of order one at any of them."""
     generator = torch.Generator().manual_seed(0)
     still = torch.randn(1, 1, POSITIONS, CHANNELS, generator=generator)
     frames = still + difference * torch.randn(1, FRAMES, POSITIONS, CHANNELS, generator=generator)
@@ -23,7 +23,7 @@ def tokens_and_weight(difference, device):
 
 
 def attention(path, tokens, weight, dtype):
-    """Attention matrix and output, in float64, of one of the three paths with its tensors in ``dtype``."""
+    """Attention matrix and output, in float64, of one of the three paths with its tensors in `dtype`."""
 
     def project(x):
         return torch.nn.functional.linear(x.to(dtype), weight.to(dtype)).unflatten(-1, (3, HEADS, HEAD_DIM))

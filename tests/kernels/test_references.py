@@ -30,7 +30,7 @@ def attention_inputs(seed=0, dtype=torch.float64):
 
 
 def one_attention_at_a_time(q, k, v):
-    """Softmax attention of ``[rows, D]`` matrices, by loops over everything else: too plain to be wrong."""
+    """Softmax attention of `[rows, D]` matrices, by loops over everything else: too plain to be wrong."""
     out = torch.zeros_like(q)
     for b in range(q.shape[0]):
         for s in range(q.shape[2]):

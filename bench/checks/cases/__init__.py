@@ -1,12 +1,12 @@
 """What is checked and compiled, one module an operation.
 
-A module ``bench/checks/cases/<operation>.py`` has two functions:
+A module `bench/checks/cases/<operation>.py` has two functions:
 
-- ``numerics(device, small) -> list[NumericsCase]``: comparisons against float64 (``bench numerics`` and the tests);
-  ``small`` asks for shapes that the interpreter can afford (a program costs 15 to 35 ms there).
-- ``compiled() -> list[CompileCase]``: launches to compile ahead of time (``bench compile`` and the tests).
+- `numerics(device, small) -> list[NumericsCase]`: comparisons against float64 (`bench numerics` and the tests);
+  `small` asks for shapes that the interpreter can afford (a program costs 15 to 35 ms there).
+- `compiled() -> list[CompileCase]`: launches to compile ahead of time (`bench compile` and the tests).
 
-Add the module's name to :data:`OPERATIONS` and both commands and both tests know it.
+Add the module's name to `OPERATIONS` and both commands and both tests know it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class CompileCase:
     """Launches of one operation, and what is expected of their machine code.
 
     Attributes:
-        operation: a name of :data:`OPERATIONS`.
+        operation: a name of `OPERATIONS`.
         name: dtype, mode and shape, for the table.
-        start: starts the launches on meta tensors; runs inside :func:`kernels.common.launch.recorded`.
+        start: starts the launches on meta tensors; runs inside `kernels.common.launch.recorded`.
         architectures: compute capabilities to compile for: all for what the models launch, one for a variant.
         beyond: compute capabilities on which the operation takes another way, so that there is nothing to compile.
         needs_tensor_cores: whether a launch's machine code must use tensor cores.

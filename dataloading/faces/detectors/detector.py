@@ -34,7 +34,7 @@ class Detection:
         return max(self.x1 - self.x0, self.y1 - self.y0)
 
     def scaled(self, factor: float) -> "Detection":
-        """The same face in a picture enlarged by ``factor``."""
+        """The same face in a picture enlarged by `factor`."""
         nose = self.nose and (self.nose[0] * factor, self.nose[1] * factor)
         corners = (edge * factor for edge in (self.x0, self.y0, self.x1, self.y1))
         return Detection(*corners, confidence=self.confidence, nose=nose)

@@ -1,4 +1,4 @@
-"""The HOG detector of dlib, whose weights are inside the wheel ``dlib-bin``: the standard of FaceForensics++ work."""
+"""The HOG detector of dlib, whose weights are inside the wheel `dlib-bin`: the standard of FaceForensics++ work."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""YuNet, compiled into the wheel ``yuface`` (libfacedetection): small, five landmarks, few false faces."""
+"""YuNet, compiled into the wheel `yuface` (libfacedetection): small, five landmarks, few false faces."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ NOSE = slice(4, 6)  # of the landmarks right eye, left eye, nose tip, right and 
 
 
 class YuFaceDetector:
-    """The detector of the package ``yuface``; ImportError where it is not installed."""
+    """The detector of the package `yuface`; ImportError where it is not installed."""
 
     name = NAME
 

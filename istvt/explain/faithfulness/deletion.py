@@ -25,12 +25,12 @@ from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import probe
+from istvt.config import DEFAULT_STABILIZER, FILLS, METHODS, Fill
 from istvt.evaluation.intervals import wilson_interval
 from istvt.explain import heatmap
 from istvt.explain.explanation import checked_stabilizer
 from istvt.explain.faithfulness.removal import remove
 from istvt.explain_video.clips import explain_batch, logits_of
-from istvt.explanation_settings import DEFAULT_STABILIZER, FILLS, METHODS, Fill
 from istvt.inference.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
 from istvt.inference.video_score import check_finite
 from istvt.model.istvt import ISTVT

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from istvt.explanation_settings import Fill
+from istvt.config import Fill
 
 _NOTHING = 1e-12
 

@@ -23,10 +23,10 @@ from dataloading.video import decoder as decoder_choice
 from dataloading.video.probe import probe
 from istvt.cli import doctor
 from istvt.cli.main import COMMANDS, main
+from istvt.config import DataSettings
 from istvt.model.checkpoint import load_model, save_model
 from istvt.report.evaluate_checkpoint import evaluate_checkpoint
-from istvt.run_lock import only_run
-from istvt.settings import DataSettings
+from istvt.run_dir import only_run
 
 
 def refused(capsys, arguments: list[str]) -> str:
@@ -750,7 +750,7 @@ def test_a_second_run_into_one_directory_is_refused_for_as_long_as_the_first_one
     synthetic_set, tmp_path, capsys, train_arguments
 ):
     """Two runs used to overwrite each other's checkpoints."""
-    code = "import sys, time; from pathlib import Path; from istvt.run_lock import only_run\n"
+    code = "import sys, time; from pathlib import Path; from istvt.run_dir import only_run\n"
     code += "with only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     root = Path(__file__).parents[3]
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True)

@@ -12,10 +12,9 @@ from torch.nn import functional
 import kernels
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.config import ATTENTIONS
+from istvt.config import ATTENTIONS, CLAMPS
 from istvt.explain import METHODS, explain, explanation
 from istvt.explain_video.clips import verdicts
-from istvt.explanation_settings import CLAMPS
 from istvt.model.block import BlockCaptures
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataloading.errors import InputError
+from istvt.config import NORMALIZATIONS
 from istvt.explain import heatmap
-from istvt.explanation_settings import NORMALIZATIONS
 
 
 def test_a_map_of_zeros_or_of_one_value_is_no_heat_and_not_nan():

@@ -108,7 +108,7 @@ def test_bfloat16_autocast_stays_near_float32():
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(change, names):
-    with pytest.raises(InputError) as error:
+    with pytest.raises(ValueError) as error:
         replace(TINY, **change)
     assert all(name in str(error.value) for name in names)
 

@@ -9,7 +9,7 @@ import torch
 
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.settings import TrainingSettings
+from istvt.config import TrainingSettings
 from istvt.training.compile import accelerate, resolve_execution
 from istvt.training.distributed import Processes
 from istvt.training.optim import build_optimizer

@@ -16,12 +16,12 @@ import torch
 from run_directory import losses, tensors_of, whole_checkpoints
 
 from dataloading.clips.sampling import evaluation_clips
+from dataloading.layouts import open_dataset
 from istvt.cli.main import main
-from istvt.data import open_dataset, split_videos
+from istvt.config import DataSettings
 from istvt.evaluation.metrics import epoch_metrics
 from istvt.inference.score import score_clips
 from istvt.model.checkpoint import load_model
-from istvt.settings import DataSettings
 from istvt.training import trainer as training
 
 ROOT = Path(__file__).parents[3]
@@ -152,8 +152,8 @@ def test_a_mistake_that_one_process_meets_is_said_and_the_other_adds_no_tracebac
 def test_validation_is_shared_out_and_gives_the_figures_of_one_process(straight, damaged_set):
     model, info = load_model(straight[0])
     data = DataSettings(root=damaged_set[0], manipulations=["blend", "flicker"], evaluation_clips=2)
-    dataset, index = open_dataset(data)
-    clips = evaluation_clips(split_videos(dataset, "val"), index, model.config.frames, data.evaluation_clips)
+    dataset, index = open_dataset(**data.source)
+    clips = evaluation_clips(dataset.split_videos("val"), index, model.config.frames, data.evaluation_clips)
     alone = epoch_metrics(score_clips(model, clips).videos())
     for name, value in alone.items():
         assert info.metrics[f"val_{name}"] == pytest.approx(value, abs=1e-5), name

@@ -7,9 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from istvt.config import ISTVTConfig
+from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.device import allow_tf32, pick_device, resolve_precision
-from istvt.settings import DataSettings, TrainingSettings
 from istvt.training.trainer import train
 
 CONFIG = ISTVTConfig(image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))

@@ -20,9 +20,8 @@ from video_fixtures import video_of, write_numbered
 from dataloading.clips.sampling import TrainingClips
 from dataloading.errors import InputError
 from dataloading.video import decoder as decoder_choice
-from istvt.config import ISTVTConfig
+from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.model.checkpoint import load_model
-from istvt.settings import DataSettings, TrainingSettings
 from istvt.training import checkpoint as run_state
 from istvt.training import trainer as training
 from istvt.training.compile import accelerate

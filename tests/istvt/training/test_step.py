@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.settings import TrainingSettings
+from istvt.config import TrainingSettings
 from istvt.training.compile import accelerate
 from istvt.training.distributed import Processes
 from istvt.training.optim import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
