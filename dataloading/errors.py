@@ -21,3 +21,14 @@ def writing(path: Path) -> Iterator[None]:
         if error.filename is None and not isinstance(error, BrokenPipeError):  # that is the terminal's
             error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def as_input_error() -> Iterator[None]:
+    """Within it a ValueError is the user's mistake: put it around building settings and models, and nothing else."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error

@@ -11,7 +11,7 @@ from rich.console import Console
 from dataloading.dataset import SPLITS
 from dataloading.errors import InputError
 from istvt.cli.console import starting
-from istvt.cli.options import add_checkpoint, add_device, check_device_name
+from istvt.cli.options import add_checkpoint, add_device, check_device_name, settings_of
 from istvt.cli.progress import progress_bar
 from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill, ISTVTConfig, Precision
 
@@ -60,7 +60,7 @@ def run(options: Namespace, console: Console) -> int:
     for option, value in (("--stabilizers", options.stabilizers), ("--fill", options.fill)):
         if value is not None and not options.explain:
             raise InputError(f"{option} is given without --explain, which measures with it")
-    data = DataSettings(**options.data.as_dict())
+    data = settings_of(DataSettings, options.data)
     check_device_name(options.device)
     require_directory(data.root)
     model_file(options.checkpoint)

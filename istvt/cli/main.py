@@ -19,12 +19,11 @@ from types import ModuleType
 from rich.console import Console
 from rich.markup import escape
 
-from dataloading.errors import InputError
+from dataloading.errors import InputError, as_input_error
 from istvt.cli import dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
 from istvt.cli.parser import OptionParser, read_settings_file
 from istvt.cli.say_once import another_has_said_why, say_once
 from istvt.config import PRESETS, ISTVTConfig, preset
-from istvt.device import is_out_of_memory
 
 USAGE_ERROR = 2
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -126,6 +125,8 @@ def _sigterm_stops() -> Iterator[None]:
 
 def _refusal(error: Exception) -> str | None:
     """The sentence for what the machine refuses: a file that cannot be read or written, a full disk, more memory."""
+    from istvt.device import is_out_of_memory  # it imports PyTorch, which takes seconds that --help should not
+
     if is_out_of_memory(error):
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return f"memory does not suffice ({said}); a smaller --batch-size needs less, where a command has one"
@@ -162,7 +163,8 @@ def _preset_of(arguments: Sequence[str]) -> ISTVTConfig:
     """The preset that the command line or a settings file names: the defaults under which the options are read."""
     in_files = [read_settings_file(path).get("preset") for path in _given(arguments, "--config")]
     named = [name for name in in_files if name is not None] + _given(arguments, "--preset")
-    return preset(str(named[-1])) if named else PRESETS["small"]
+    with as_input_error():
+        return preset(str(named[-1])) if named else PRESETS["small"]
 
 
 def _given(arguments: Sequence[str], option: str) -> list[str]:

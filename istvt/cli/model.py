@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from istvt.cli.options import add_model, model_of
+from istvt.cli.options import add_model, settings_of
 from istvt.config import ISTVTConfig
 
 
@@ -27,7 +27,7 @@ def run(options: Namespace, console: Console) -> int:
 
     from istvt.model.flops import model_cost, total_cost
 
-    config = model_of(options)
+    config = settings_of(ISTVTConfig, options.model)
     height, width = config.feature_grid
     console.print(
         f"{config.attention}, {config.frames} frames of {config.image_size} pixels: {config.frame_rows} frame rows x "

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dataloading.errors import InputError
-from istvt.config import PRESETS, ISTVTConfig
+from dataloading.errors import InputError, as_input_error
+from istvt.config import PRESETS, DataSettings, ISTVTConfig, TrainingSettings
+
+Settings = TypeVar("Settings", ISTVTConfig, DataSettings, TrainingSettings)
 
 
 def add_dataset(parser: ArgumentParser) -> None:
@@ -29,9 +32,14 @@ def add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.set_defaults({f"model.{name}": value for name, value in asdict(base).items()})
 
 
-def model_of(options: Namespace) -> ISTVTConfig:
-    """The model that the options of `add_model` describe."""
-    return ISTVTConfig(**options.model.as_dict())
+def settings_of(kind: type[Settings], options: Namespace) -> Settings:
+    """Return the settings that a group of options describes.
+
+    Raises:
+        InputError: values that do not go together.
+    """
+    with as_input_error():
+        return kind(**options.as_dict())
 
 
 def add_device(parser: ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from istvt.cli.console import starting
-from istvt.cli.options import add_device, add_model, check_device_name, model_of
+from istvt.cli.options import add_device, add_model, check_device_name, settings_of
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 
 
@@ -31,10 +31,10 @@ def run(options: Namespace, console: Console) -> int:
     before and after the validation of each epoch, and more every so many minutes or steps."""
     from dataloading.layouts import require_directory
 
-    values = options.training.as_dict()
     if options.backbone_weights is not None:
-        values["backbone_weights"] = options.backbone_weights
-    data, model, training = DataSettings(**options.data.as_dict()), model_of(options), TrainingSettings(**values)
+        options.training.backbone_weights = options.backbone_weights
+    data, model = settings_of(DataSettings, options.data), settings_of(ISTVTConfig, options.model)
+    training = settings_of(TrainingSettings, options.training)
     check_device_name(options.device)
     require_directory(data.root)
     with starting(console):

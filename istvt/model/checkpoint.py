@@ -130,7 +130,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[s
         )
     try:
         config = ISTVTConfig.from_dict(values["config"])
-    except (InputError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"checkpoint {path}: its ISTVT configuration cannot be used ({error})") from error
     values |= {"config": config, "checksum": metadata.get(_CHECKSUM_KEY, "")}
     known = {item.name for item in fields(CheckpointInfo)}

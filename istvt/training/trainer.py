@@ -26,7 +26,7 @@ from rich.markup import escape
 from dataloading import Video
 from dataloading.clips.loader import Batch, ClipLoader
 from dataloading.clips.sampling import Clip, TrainingClips, evaluation_clips
-from dataloading.errors import InputError
+from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import crop_name
 from dataloading.layouts import open_dataset
 from dataloading.video.decoder import choose_decoder
@@ -222,10 +222,11 @@ def _start(
     torch.manual_seed(training.seed)
     allow_tf32(training.tf32)
     dtype = resolve_precision(training.precision, device)
-    model = ISTVT(config)
+    with as_input_error():
+        model = ISTVT(config).set_backend(training.backend)
     if training.backbone_weights:
         load_backbone_weights(model.backbone, training.backbone_weights)
-    model.to(device).train().set_backend(training.backend)
+    model.to(device).train()
     accelerate(model, training, shared_out=processes.is_distributed and training.parallel == "fsdp")
     forward = distribute(model, training.parallel, processes, device)
     step = TrainingStep(model, forward, build_optimizer(model, training), dtype, training, processes)
