@@ -22,7 +22,6 @@ PLACES = {
     "temporal": "kernels.temporal",
     "spatial": "kernels.spatial",
     "relevance": "kernels.relevance",
-    "ceilings": "kernels.ceilings",
     "gpu": "run_all",
 }
 COMMANDS = {

@@ -23,7 +23,7 @@ _SAVING, _TIME_OVER_STEP = Bound("at least", 20), Bound("at most", 4)
 
 def ceilings(device: Device | None) -> str:
     """What the device can do at most."""
-    from bench.kernels.ceilings import PRECISIONS
+    from bench.ceilings import PRECISIONS
 
     rows = {row["ceiling"]: row for row in device.rows("ceilings")} if device else {}
     names = ["copy, read and write", "write", *(f"matrix product, {p}" for p in PRECISIONS), "smallest kernel"]

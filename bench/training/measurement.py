@@ -110,7 +110,7 @@ def peak_rates() -> Row:
     """Peaks by ("data_sheet" | "measured", precision), of the current GPU; nothing on a CPU."""
     if not torch.cuda.is_available():
         return {}
-    from bench.kernels.ceilings import product_rate
+    from bench.ceilings import product_rate
 
     name = torch.cuda.get_device_name(0)
     sheet = next((peaks for key, peaks in DATA_SHEET.items() if key in name), {})
