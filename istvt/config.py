@@ -5,6 +5,7 @@ Imports no PyTorch, which takes seconds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,11 +15,14 @@ Attention = Literal[
 ]
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
-# Who computes attention; it decides nothing about the model, which any of them runs.
+PositionEmbedding = Literal["all", "frames"]
+POSITION_EMBEDDINGS: tuple[str, ...] = get_args(PositionEmbedding)
+
+# Implementation of attention; a model's parameters and function do not depend on it.
 Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
-LARGEST_HEAD_DIM = 128  # that the kernels take
+LARGEST_HEAD_DIM = 128  # of the kernels
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class ISTVTConfig:
             `joint`: one attention over all (T+1)(HW+1) tokens. `spatial_only`, `temporal_only`: one of the two.
         self_subtract: queries and keys of temporal (and joint) attention come from frame differences, so that only
             change between frames is compared. Without effect in `spatial_only`, which never looks across frames.
+        position_embedding: which rows of the token grid have a learned position embedding. `all`: every row.
+            `frames`: the T frame rows; the temporal class row has none (the authors' code).
+        layer_norm_eps: added to the variance in every LayerNorm.
+        head_norm: a second LayerNorm between the final one and the linear head (the authors' code).
         backbone_dims: output channels of conv1, conv2, block1 and block2 of the Xception entry flow.
     """
 
@@ -54,6 +62,9 @@ class ISTVTConfig:
     mlp_dim: int = 2048
     attention: Attention = "temporal_first"
     self_subtract: bool = True
+    position_embedding: PositionEmbedding = "all"
+    layer_norm_eps: float = 1e-6
+    head_norm: bool = False
     backbone_dims: tuple[int, int, int, int] = (32, 64, 128, 256)
 
     def __post_init__(self) -> None:
@@ -63,6 +74,13 @@ class ISTVTConfig:
                 raise ValueError(f"model.{name} is {value!r}; expected a whole number of at least 1")
         if self.attention not in ATTENTIONS:
             raise ValueError(f"model.attention is {self.attention!r}; expected one of {', '.join(ATTENTIONS)}")
+        if self.position_embedding not in POSITION_EMBEDDINGS:
+            raise ValueError(
+                f"model.position_embedding is {self.position_embedding!r}; "
+                f"expected one of {', '.join(POSITION_EMBEDDINGS)}"
+            )
+        if not 0 < self.layer_norm_eps < math.inf:
+            raise ValueError(f"model.layer_norm_eps is {self.layer_norm_eps!r}; expected a number above 0")
         if self.head_dim is None and self.dim % self.heads:
             raise ValueError(
                 f"model.dim is {self.dim} and model.heads is {self.heads}; expected dim to be a multiple of heads, "
@@ -89,7 +107,7 @@ class ISTVTConfig:
 
     @property
     def feature_grid(self) -> tuple[int, int]:
-        """(H, W) of the feature grid."""
+        """Height and width (H, W) of the feature grid."""
         side = entry_flow_sizes(self.image_size)[-1]
         return self.grid or (side, side)
 
@@ -105,33 +123,42 @@ class ISTVTConfig:
 
     @property
     def frame_rows(self) -> int:
-        """F: rows of the token grid."""
+        """Rows of the token grid, F."""
         return self.frames + self.has_temporal_row
 
     @property
     def positions(self) -> int:
-        """S: columns of the token grid."""
+        """Columns of the token grid, S."""
         height, width = self.feature_grid
         return height * width + self.has_spatial_column
 
     @property
+    def embedded_rows(self) -> int:
+        """Rows of the token grid that have a position embedding, the last ones: F, or T without the class row."""
+        return self.frames if self.position_embedding == "frames" else self.frame_rows
+
+    @property
     def resolved_head_dim(self) -> int:
-        """D."""
+        """Channels of a head, D."""
         return self.head_dim or self.dim // self.heads
 
     def block_attention(self, index: int) -> str:
-        """The attention of block `index`: the model's, or one of the two halves of `decomposed_blocks`."""
+        """Return the attention of block `index`: the model's, or that of its half of `decomposed_blocks`."""
         if self.attention != "decomposed_blocks":
             return self.attention
         return "temporal_only" if index < -(-self.depth // 2) else "spatial_only"
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-able values, as checkpoints store it."""
+        """Return the fields as values of JSON, as checkpoints store them."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ISTVTConfig:
-        """The configuration from what `to_dict` gave; an unknown field is an error that names it."""
+        """Return the configuration of fields that `to_dict` gave; a field that is not there has its default.
+
+        Raises:
+            ValueError: a field is unknown, or a value cannot be used.
+        """
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(
@@ -142,7 +169,7 @@ class ISTVTConfig:
 
 
 def entry_flow_sizes(pixels: int) -> tuple[int, int, int, int, int]:
-    """Sides after conv1, conv2 and the three blocks of the Xception entry flow, for an input side in pixels.
+    """Return the sides after conv1, conv2 and the three blocks of the Xception entry flow, for an input side in pixels.
 
     conv1 3x3 stride 2 and conv2 3x3, both unpadded, then a 3x3 max-pool of stride 2 padded by 1 in each block:
     300 -> 149, 147, 74, 37, 19.
@@ -156,17 +183,23 @@ def entry_flow_sizes(pixels: int) -> tuple[int, int, int, int, int]:
 
 MINIMUM_IMAGE_SIZE = 7
 
-#: `seed`: head dimension C/N. `published`: the authors' released code (64-wide heads, MLP four times C).
-#: `small`: a size that trains in minutes on two CPU cores; it is what the demo uses.
+# `seed`: head dimension C/N. `published`: the network of the authors' released code, exactly (64-wide heads, MLP four
+# times C, their LayerNorms and position embedding). `small`: trains in minutes on two CPU cores; the demo uses it.
 PRESETS: dict[str, ISTVTConfig] = {
     "seed": ISTVTConfig(),
-    "published": ISTVTConfig(head_dim=64, mlp_dim=2912),
+    "published": ISTVTConfig(
+        head_dim=64, mlp_dim=2912, position_embedding="frames", layer_norm_eps=1e-5, head_norm=True
+    ),
     "small": ISTVTConfig(image_size=64, dim=64, heads=4, depth=2, mlp_dim=128, backbone_dims=(8, 16, 24, 48)),
 }
 
 
 def preset(name: str) -> ISTVTConfig:
-    """The preset of that name."""
+    """Return the preset named `name`.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
     if name not in PRESETS:
         raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
     return PRESETS[name]

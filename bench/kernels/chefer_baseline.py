@@ -233,7 +233,7 @@ def explain(
         raise ValueError(f"attention is {model.config.attention!r}; this is written for 'temporal_first' only.")
     grid = (-1, *model.config.feature_grid)
     blocks = [ReferenceBlock(block) for block in model.blocks]
-    norm, head = Layer(model.norm), Linear(model.head.weight, model.head.bias)
+    norm, head = Layer(model.normalize), Linear(model.head.weight, model.head.bias)
     with torch.enable_grad():
         first = x = model.tokenize(clips) if tokens is None else tokens
         if len(first) != 1:

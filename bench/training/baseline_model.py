@@ -40,7 +40,7 @@ class BaselineModel(ISTVT):
             if config.attention == "temporal_first":
                 block.temporal = _Temporal(*sizes, attention, config.self_subtract)
             block.spatial = _Spatial(*sizes, attention)
-        self._initialise()
+        self.init_weights()
 
     def forward(self, clips: Tensor) -> Tensor:
         """[B, T, 3, H_i, W_i] -> logits [B]."""

@@ -44,7 +44,8 @@ def run(options: Namespace, console: Console) -> int:
         table.add_row(part.part, *numbers, style="bold" if part.part == "total" else None)
     console.print(table)
     if options.backbone_weights is not None:
-        from istvt.model.xception import XceptionEntryFlow, load_backbone_weights
+        from istvt.model.checkpoint import load_backbone_weights
+        from istvt.model.xception import XceptionEntryFlow
 
         ignored = load_backbone_weights(XceptionEntryFlow(config.backbone_dims, config.dim), options.backbone_weights)
         fits = f"{options.backbone_weights} fits the backbone"

@@ -15,8 +15,7 @@ from dataloading.errors import InputError
 from istvt.evaluation.intervals import area_interval, resample_counts, wilson_interval
 from istvt.evaluation.results import METRIC_NAMES, ConfusionMatrix, Estimate, Evaluation, Metrics, ReportRow, RocCurve
 from istvt.evaluation.roc import Ranking, RankingCurve, without_collinear_points
-from istvt.inference.verdict import DEFAULT_THRESHOLD
-from istvt.inference.video_score import VideoScore
+from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
 
 CONFIDENCE = 0.95
 _FEW_VIDEOS = 20

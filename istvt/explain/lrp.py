@@ -106,11 +106,12 @@ class LRPBackward:
         return out
 
     def _classifier(self, tokens: Tensor) -> tuple[Tensor, BackwardSignal]:
-        """Final norm, mean over the class tokens where there are several, head: one linear map of all of them."""
+        """Final LayerNorms, mean over the class tokens where there are several, head: one linear map of all of them."""
         config = self.model.config
         rows = slice(0, 1) if config.has_temporal_row else slice(None)
         columns = slice(0, 1) if config.has_spatial_column else slice(None)
-        norm, head = in_dtype(self.model.norm, self.dtype), in_dtype(self.model.head, self.dtype)
+        norms = [self.model.norm, self.model.head_norm] if config.head_norm else [self.model.norm]
+        norm, head = in_dtype(nn.Sequential(*norms), self.dtype), in_dtype(self.model.head, self.dtype)
         with torch.enable_grad():
             read = tokens[:, rows, columns].detach().requires_grad_()
             normalized = norm(read)

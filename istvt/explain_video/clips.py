@@ -13,7 +13,7 @@ from dataloading.clips.sampling import Clip
 from istvt.config import DEFAULT_STABILIZER
 from istvt.device import in_evaluation_mode
 from istvt.explain.explanation import explain
-from istvt.inference.verdict import probability_of, verdict_of
+from istvt.inference.video_score import probability_of, verdict_of
 from istvt.model.istvt import ISTVT
 
 

@@ -24,8 +24,7 @@ from istvt.explain_video.clips import ExplainedClip, explain_clips
 from istvt.inference.crop import choose_crop, crop_difference
 from istvt.inference.predict import face_entry, rarely_seen
 from istvt.inference.score import ScoredClips, score_video
-from istvt.inference.verdict import probability_of
-from istvt.inference.video_score import VideoScore
+from istvt.inference.video_score import VideoScore, probability_of
 from istvt.model.checkpoint import CheckpointInfo, load_model
 from istvt.model.istvt import ISTVT
 from istvt.run_dir import output_directory

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kernels
-from dataloading.errors import InputError
 from istvt.config import BACKENDS
 from kernels.common.launch import interpreted, padded_head_dim
 from kernels.layer_norm.reference import layer_norm_difference as plain_layer_norm_difference
@@ -22,38 +21,38 @@ OLDEST_TRITON_CAPABILITY = (8, 0)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which a linear layer would run on `x` here: autocast's where it is on, else that of `x`."""
+    """Return the dtype in which a linear layer would run on `x`: autocast's where it is on, else that of `x`."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-@torch.compiler.assume_constant_result  # so that torch.compile asks once, and does not trace a look at the hardware
+@torch.compiler.assume_constant_result  # torch.compile must not trace the query of the hardware
 def resolve_backend(backend: str, device: torch.device) -> str:
-    """The backend that runs for `backend` on `device`: "auto" is triton on CUDA (of Ampere or later), else sdpa.
+    """Return the backend that runs for `backend` on `device`: "auto" is triton on CUDA (Ampere or later), else sdpa.
 
     - `triton`: the kernels of this project.
-    - `sdpa`: PyTorch's scaled_dot_product_attention, whichever of its own backends it picks.
+    - `sdpa`: PyTorch's scaled_dot_product_attention, with the backend that PyTorch chooses.
     - `xformers`: memory_efficient_attention.
     - `reference`: plain PyTorch in float32, the specification; it stores every attention matrix.
 
-    Temporal attention, with its few rows and many positions, is beyond what SDPA and xformers take: all but `triton`
+    SDPA and xformers do not take temporal attention with its few rows and many positions: all backends but `triton`
     compute it in plain PyTorch.
 
     Raises:
-        InputError: the backend is unknown, or cannot run there (the sentence says why).
+        ValueError: the backend is unknown, or cannot run there (the sentence says why).
     """
     if backend not in BACKENDS:
-        raise InputError(f"attention backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+        raise ValueError(f"attention backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
     if backend == "auto":
         return "triton" if device.type == "cuda" and why_no_triton(device) is None else "sdpa"
     reason = {"triton": why_no_triton, "xformers": why_no_xformers}.get(backend, lambda device: None)(device)
     if reason is not None:
-        raise InputError(f"attention backend {backend} {reason}")
+        raise ValueError(f"attention backend {backend} {reason}")
     return backend
 
 
 def why_no_triton(device: torch.device) -> str | None:
-    """Why the kernels cannot run on `device`; None where they can."""
+    """Return why the kernels cannot run on `device`; None where they can."""
     if device.type != "cuda":
         runs = device.type == "cpu" and interpreted()
         return None if runs else f"needs a CUDA device, not {device.type}; use sdpa or reference"
@@ -65,7 +64,7 @@ def why_no_triton(device: torch.device) -> str | None:
 
 
 def why_no_xformers(device: torch.device) -> str | None:
-    """Why xformers cannot run on `device`; None where it can."""
+    """Return why xformers cannot run on `device`; None where it can."""
     if device.type != "cuda":
         return f"has no {device.type} operator; use sdpa or reference"
     try:
@@ -76,7 +75,7 @@ def why_no_xformers(device: torch.device) -> str | None:
 
 
 class Attention(nn.Module):
-    """The projections that every attention here has: packed QKV without bias, output with bias.
+    """Projections of an attention: packed QKV without bias, output with bias.
 
     Rows of `qkv.weight` are all queries, all keys, all values, each head-major.
     """
@@ -94,15 +93,15 @@ class Attention(nn.Module):
         return self.head_dim**-0.5
 
     def _padded_head_dim(self, x: Tensor) -> int:
-        """Head dimension of the projections: on a GPU the next multiple of 16, so that loads are wide.
+        """Return the head dimension of the projections: on a GPU the next multiple of 16, so that loads are wide.
 
-        The kernels are slow without it, and the fused peers pad with copies of their own or refuse.
+        The kernels are slow without it, and SDPA and xformers pad with copies of their own or refuse.
         """
         pads = x.device.type == "cuda" or resolve_backend(self.backend, x.device) == "triton"
         return padded_head_dim(self.head_dim) if pads else self.head_dim
 
     def project_qkv(self, x: Tensor, parts: slice = slice(0, 3)) -> Tensor:
-        """[B, F, S, C] -> [B, F, S, parts, N, D], one product; `parts` selects among queries, keys, values.
+        """Project [B, F, S, C] to [B, F, S, parts, N, D] in one product; `parts` selects among q, k and v.
 
         Where the kernels run, D is padded by zero rows of the weight: exact, with zero gradient, and the
         parameter itself stays unpadded.
@@ -114,7 +113,7 @@ class Attention(nn.Module):
         return functional.linear(x, weight.reshape(-1, weight.shape[-1])).unflatten(-1, (-1, self.heads, head_dim))
 
     def project_leading(self, x: Tensor, leading: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of `leading`, keys and values of `x`: one product where the two are the same size, else two."""
+        """Return queries of `leading`, keys and values of `x`: one product where they have one shape, else two."""
         if leading.shape == x.shape:
             q, k, v = self.project_qkv(x).unbind(3)
             return q, k, v
@@ -122,7 +121,7 @@ class Attention(nn.Module):
         return self.project_qkv(leading, slice(0, 1)).squeeze(3), k, v
 
     def project_out(self, out: Tensor) -> Tensor:
-        """[B, F, S, N, D] (padded or not) -> [B, F, S, C]."""
+        """Project [B, F, S, N, D] (padded or not) to [B, F, S, C]."""
         weight = self.proj.weight
         if out.shape[-1] != self.head_dim:
             weight = weight.unflatten(1, (self.heads, self.head_dim))
@@ -144,12 +143,12 @@ class TemporalAttention(Attention):
         query_rows: int | None = None,
         capture: kernels.AttentionCapture | None = None,
     ) -> Tensor:
-        """proj(attention(QK from self_subtract(norm(x)), V from norm(x))).
+        """Return proj(attention(QK from self_subtract(norm(x)), V from norm(x))).
 
         Args:
             x: [B, F, S, C], before the norm.
             norm: the block's LayerNorm for this attention; the difference may be fused into it.
-            query_rows: only the leading rows ask; None is all.
+            query_rows: how many leading rows are queries; None is all.
             capture: receives the attention and, after backward, its gradient.
 
         Returns:
@@ -177,7 +176,7 @@ class TemporalAttention(Attention):
         return self.project_out(attend(q, k, v, scale=self.scale, self_subtract=mode, capture=capture))
 
     def _reference(self, tokens: Tensor, query_rows: int | None, capture: kernels.AttentionCapture | None) -> Tensor:
-        """The specification: subtract, three projections, softmax."""
+        """Compute the specification: subtract, three projections, softmax."""
         difference = kernels.self_subtract(tokens)
         q = self.project_qkv(difference[:, :query_rows], slice(0, 1)).squeeze(3)
         k = self.project_qkv(difference, slice(1, 2)).squeeze(3)
@@ -189,7 +188,7 @@ class SpatialAttention(Attention):
     """Attention over positions within each frame row."""
 
     def forward(self, x: Tensor, queries: int | None = None, capture: kernels.AttentionCapture | None = None) -> Tensor:
-        """[B, F, S, C] (normalized) -> [B, F, queries or S, C]; only the leading `queries` positions ask."""
+        """Attend: [B, F, S, C] (normalized) -> [B, F, queries or S, C], with the leading positions as queries."""
         if queries is None:
             out = attend_positions_packed(self.project_qkv(x), self.scale, self.backend, capture)
         else:
@@ -199,15 +198,15 @@ class SpatialAttention(Attention):
 
 
 class JointAttention(Attention):
-    """Vanilla attention over all F*S tokens, O(T^2 H^2 W^2); queries and keys from differences if `self_subtract`."""
+    """Attention over all F*S tokens, O(T^2 H^2 W^2); queries and keys from frame differences if `self_subtract`."""
 
     def __init__(self, dim: int, heads: int, head_dim: int, self_subtract: bool) -> None:
         super().__init__(dim, heads, head_dim)
         self.self_subtract = self_subtract
 
     def forward(self, x: Tensor, capture: kernels.AttentionCapture | None = None) -> Tensor:
-        """[B, F, S, C] (normalized) -> [B, F, S, C]."""
-        # One frame row that holds every token: the spatial attention is the joint one.
+        """Attend: [B, F, S, C] (normalized) -> [B, F, S, C]."""
+        # Spatial attention in one frame row that holds every token.
         if self.self_subtract and x.shape[1] > 1:
             q, k = self.project_qkv(kernels.self_subtract(x), slice(0, 2)).unbind(3)
             v = self.project_qkv(x, slice(2, 3)).squeeze(3)
@@ -222,7 +221,7 @@ class JointAttention(Attention):
 def attend_positions_packed(
     qkv: Tensor, scale: float, backend: str, capture: kernels.AttentionCapture | None = None
 ) -> Tensor:
-    """`attend_positions` of one packed [B, F, S, 3, N, D]; the kernels write its gradient packed too."""
+    """Return `attend_positions` of one packed [B, F, S, 3, N, D]; the kernels write its gradient packed too."""
     if resolve_backend(backend, qkv.device) == "triton":
         return kernels.spatial_attention_packed(qkv, scale=scale, capture=capture)
     return attend_positions(*qkv.unbind(3), scale, backend, capture)
@@ -231,9 +230,9 @@ def attend_positions_packed(
 def attend_positions(
     q: Tensor, k: Tensor, v: Tensor, scale: float, backend: str, capture: kernels.AttentionCapture | None = None
 ) -> Tensor:
-    """Attention over axis 2 of [B, F, S, N, D] by the chosen backend.
+    """Compute attention over axis 2 of [B, F, S, N, D] with the backend: [B, F, S, N, D].
 
-    SDPA and xformers cannot say what their attention was: under them the reference serves a capture.
+    SDPA and xformers do not return their attention: with a `capture` the reference runs instead of them.
     """
     backend = resolve_backend(backend, q.device)
     if backend == "triton":
@@ -254,5 +253,5 @@ def attend_positions(
 
 
 def _padded_to_eight(t: Tensor) -> Tensor:
-    """xformers takes a head dimension that is a multiple of 8; the model's own projections are already."""
+    """Pad the head dimension to a multiple of 8, as xformers demands; the model's own projections are already."""
     return functional.pad(t, (0, -t.shape[-1] % 8)) if t.shape[-1] % 8 else t

@@ -11,12 +11,10 @@ import kernels
 from istvt.config import ISTVTConfig
 from istvt.model.attention import JointAttention, SpatialAttention, TemporalAttention
 
-LAYER_NORM_EPS = 1e-6
-
 
 @dataclass
 class BlockCaptures:
-    """Where one block records its attentions and their gradients; None where it has no such attention."""
+    """Captures of one block's attentions and of their gradients; None where it has no such attention."""
 
     temporal: kernels.AttentionCapture | None = None
     spatial: kernels.AttentionCapture | None = None
@@ -41,23 +39,24 @@ class Block(nn.Module):
 
     Args:
         config: the model's configuration.
-        index: which block this is; `decomposed_blocks` are temporal first and spatial later.
+        index: of the block; `decomposed_blocks` are temporal first and spatial later.
     """
 
     def __init__(self, config: ISTVTConfig, index: int) -> None:
         super().__init__()
         self.attention = config.block_attention(index)
         sizes = (config.dim, config.heads, config.resolved_head_dim)
+        eps = config.layer_norm_eps
         if self.attention == "joint":
-            self.norm_joint = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+            self.norm_joint = nn.LayerNorm(config.dim, eps=eps)
             self.joint = JointAttention(*sizes, config.self_subtract)
         if self.attention not in ("joint", "spatial_only"):
-            self.norm_temporal = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+            self.norm_temporal = nn.LayerNorm(config.dim, eps=eps)
             self.temporal = TemporalAttention(*sizes, config.self_subtract)
         if self.attention not in ("joint", "temporal_only"):
-            self.norm_spatial = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+            self.norm_spatial = nn.LayerNorm(config.dim, eps=eps)
             self.spatial = SpatialAttention(*sizes)
-        self.norm_mlp = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.norm_mlp = nn.LayerNorm(config.dim, eps=eps)
         self.mlp = MLP(config.dim, config.mlp_dim)
 
     def forward(self, x: Tensor, captures: BlockCaptures | None = None) -> Tensor:
@@ -66,7 +65,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
     def attend(self, x: Tensor, captures: BlockCaptures) -> Tensor:
-        """The sum that the residual adds: all of the block's attention."""
+        """Return what the residual adds to x: all of the block's attention, [B, F, S, C] -> [B, F, S, C]."""
         match self.attention:
             case "temporal_first":
                 t = self.temporal(x, self.norm_temporal, capture=captures.temporal)
@@ -85,10 +84,10 @@ class Block(nn.Module):
                 return self.joint(self.norm_joint(x), capture=captures.joint)
 
     def class_token(self, x: Tensor) -> Tensor:
-        """What `forward` gives at token (0, 0), computed for that token alone: [B, F, S, C] -> [B, 1, 1, C].
+        """Return `forward` at token (0, 0), computed for that token alone: [B, F, S, C] -> [B, 1, 1, C].
 
         Only for `temporal_first`: temporal query row 0 against all frames, spatial attention inside row 0 with one
-        query, one MLP token. It is all that the last block owes the classifier.
+        query, one MLP token. The classifier reads nothing else of the last block.
         """
         t = self.temporal(x, self.norm_temporal, query_rows=1)
         x = x[:, :1, :1] + self.spatial(self.norm_spatial(t), queries=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dataloading.dataset import SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
 from dataloading.io import replacing
 from istvt.config import ISTVTConfig
 from istvt.model.istvt import ISTVT
-from istvt.model.state_dict_misfits import misfits
+from istvt.model.xception import XceptionEntryFlow
 from istvt.run_dir import model_file
 
 _METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
@@ -151,3 +153,70 @@ def load_weights(model: ISTVT, state: dict[str, torch.Tensor], source: str) -> N
     if problems := misfits(state, model.state_dict()):
         raise InputError(f"{source}: is of another configuration: {problems}")
     model.load_state_dict(state)
+
+
+SHOWN = 3
+
+
+def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """What keeps `state` from being loaded where the tensors are `wanted`: the first few; None where all of it fits."""
+    problems = [f"{name} is missing" for name in wanted if name not in state]
+    problems += [f"{name} is not in this model" for name in state if name not in wanted]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "; ".join(problems[:SHOWN] + more) or None
+
+
+# What a full Xception checkpoint holds beyond the entry flow, by name: middle flow, exit flow, classifier.
+_BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_linear|classifier|head)\.")
+
+
+def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list[str]:
+    """Load ImageNet weights from a timm or Cadene Xception checkpoint file.
+
+    Args:
+        backbone: the entry flow to fill, at Xception's own widths.
+        path: a `.pth`/`.pt` (a state dict, or a dict holding one under `state_dict` or `model`) or `.safetensors` file.
+
+    Returns:
+        The keys of the middle flow, exit flow and classifier, which were ignored by name.
+
+    Raises:
+        InputError: the file cannot be read, or keys are missing, unknown or misshapen (the first few are named).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"backbone weights {path}: no such file; expected a timm or Cadene Xception checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"backbone weights {path}: not a readable checkpoint; expected a .pth, .pt or .safetensors file of a "
+            "timm or Cadene Xception"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"backbone weights {path}: expected a state dict of tensors")
+    state = {re.sub(r"^(module\.|model\.|backbone\.)+", "", name): value for name, value in state.items()}
+    ignored = sorted(name for name in state if _BEYOND_ENTRY_FLOW.match(name))
+    state = {name: value for name, value in state.items() if name not in set(ignored)}
+    # Cadene's first file stores 1x1 convolutions as matrices.
+    state = {n: v[:, :, None, None] if n.endswith("pointwise.weight") and v.dim() == 2 else v for n, v in state.items()}
+    wanted = backbone.state_dict()
+    # Checkpoints as old as Cadene's do not count batches.
+    state = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")} | state
+    if problems := misfits(state, wanted):
+        raise InputError(f"backbone weights {path}: {problems}")
+    backbone.load_state_dict(state)
+    return ignored

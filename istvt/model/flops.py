@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-accumulates, by part, counted by formula.
+"""Parameters and multiply-accumulates of a model, by part, counted by formula.
 
 The published tables count linear and convolution layers only; attention products (QK^T and AV) stand on their own.
 Every layer is counted over the whole token grid, as the tables do; `ISTVT.forward` computes less in the last block.
@@ -17,7 +17,7 @@ class PartCost:
     """One part of the model: its parameters, and the multiply-accumulates it spends on one clip.
 
     Attributes:
-        part: what it is.
+        part: its name.
         parameters: trainable parameters.
         layer_macs: multiply-accumulates of its linear and convolution layers.
         attention_macs: multiply-accumulates of QK^T and AV.
@@ -30,7 +30,7 @@ class PartCost:
 
 
 def model_cost(config: ISTVTConfig) -> list[PartCost]:
-    """Cost of one clip through `config`'s model, part by part, in the order of the data."""
+    """Return the cost of one clip through the model of `config`, part by part, in the order of the data."""
     tokens = config.frame_rows * config.positions
     inner = config.heads * config.resolved_head_dim
     blocks = config.depth
@@ -50,12 +50,13 @@ def model_cost(config: ISTVTConfig) -> list[PartCost]:
     if joint:
         parts.append(attention("joint attention", joint, tokens**2))
     parts.append(PartCost("MLP", blocks * (mlp + config.mlp_dim + config.dim + 2 * config.dim), blocks * tokens * mlp))
-    parts.append(PartCost("norm and head", 2 * config.dim + config.dim + 1, config.dim))
+    norms = 2 if config.head_norm else 1
+    parts.append(PartCost("norm and head", norms * 2 * config.dim + config.dim + 1, config.dim))
     return parts
 
 
 def total_cost(config: ISTVTConfig) -> PartCost:
-    """The sum of `model_cost`."""
+    """Return the sum of `model_cost`."""
     parts = model_cost(config)
     return PartCost(
         "total",
@@ -66,7 +67,7 @@ def total_cost(config: ISTVTConfig) -> PartCost:
 
 
 def attention_counts(config: ISTVTConfig) -> tuple[int, int, int]:
-    """How many temporal, spatial and joint attentions the model holds."""
+    """Return how many temporal, spatial and joint attentions the model holds."""
     blocks = [config.block_attention(index) for index in range(config.depth)]
     joint, temporal_only, spatial_only = (blocks.count(name) for name in ("joint", "temporal_only", "spatial_only"))
     both = config.depth - joint - temporal_only - spatial_only
@@ -74,12 +75,12 @@ def attention_counts(config: ISTVTConfig) -> tuple[int, int, int]:
 
 
 def _embedding_parameters(config: ISTVTConfig) -> int:
-    grid = config.frame_rows * config.positions
+    grid = config.embedded_rows * config.positions
     return config.dim * (grid + config.has_temporal_row + config.has_spatial_column)
 
 
 def _backbone_cost(config: ISTVTConfig) -> PartCost:
-    """The entry flow over T frames of image_size pixels, whatever `grid` says."""
+    """Return the cost of the entry flow over T frames of image_size pixels, whatever `grid` is."""
     first, second, third, fourth = config.backbone_dims
     conv1, conv2, *pooled = entry_flow_sizes(config.image_size)
     parameters = 3 * first * 9 + 2 * first + first * second * 9 + 2 * second

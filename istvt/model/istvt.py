@@ -3,7 +3,7 @@
 features = entry_flow(frames)                          [B*T, C, H, W]
 tokens   = class row and column around the features, plus position embedding   [B, F, S, C]
 tokens   = block_M(... block_1(tokens))
-logit    = head(LN(tokens[:, 0, 0]))                   positive = fake
+logit    = head(LN(tokens[:, 0, 0]))                   positive = fake (`published`: head(LN(LN(...))))
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dataloading.errors import InputError
 from istvt.config import ISTVTConfig
 from istvt.model.attention import Attention, resolve_backend
-from istvt.model.block import LAYER_NORM_EPS, Block, BlockCaptures
+from istvt.model.block import Block, BlockCaptures
 from istvt.model.xception import XceptionEntryFlow
 
 
@@ -22,8 +21,8 @@ class ISTVT(nn.Module):
     """The detector: clips of T face frames in, one logit a clip out (positive = fake).
 
     Args:
-        config: sizes and variant; `istvt.preset("seed")` and `("published")` are the paper's.
-        backend: who computes attention: "auto" (triton on CUDA, sdpa elsewhere), "triton", "sdpa", "xformers",
+        config: sizes and variant; `istvt.preset("seed")` and `("published")` have the paper's cost.
+        backend: the implementation of attention: "auto" (triton on CUDA, sdpa elsewhere), "triton", "sdpa", "xformers",
             "reference".
     """
 
@@ -35,15 +34,17 @@ class ISTVT(nn.Module):
             self.spatial_class_token = nn.Parameter(torch.zeros(config.dim))
         if config.has_temporal_row:
             self.temporal_class_token = nn.Parameter(torch.zeros(config.dim))
-        self.position_embedding = nn.Parameter(torch.zeros(config.frame_rows, config.positions, config.dim))
+        self.position_embedding = nn.Parameter(torch.zeros(config.embedded_rows, config.positions, config.dim))
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.depth))
-        self.norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        if config.head_norm:
+            self.head_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.head = nn.Linear(config.dim, 1)
-        self._initialise()
+        self.init_weights()
         self.set_backend(backend)
 
-    def _initialise(self) -> None:
-        """Linear layers Xavier-uniform, tokens and positions normal of deviation 0.02; convolutions as PyTorch does."""
+    def init_weights(self) -> None:
+        """Draw linear layers Xavier-uniform, tokens and positions normal of deviation 0.02; convolutions are left."""
         for name, parameter in self.named_parameters():
             if name.endswith(("class_token", "position_embedding")):
                 nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
@@ -54,7 +55,11 @@ class ISTVT(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def set_backend(self, backend: str) -> ISTVT:
-        """Choose who computes attention; an impossible choice says why at once."""
+        """Choose the implementation of every attention; the model itself is returned.
+
+        Raises:
+            ValueError: the backend is unknown, or cannot run on the device that the parameters are on.
+        """
         resolve_backend(backend, self.head.weight.device)
         for module in self.modules():
             if isinstance(module, Attention):
@@ -62,7 +67,7 @@ class ISTVT(nn.Module):
         return self
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits of clips.
+        """Return the logits of clips.
 
         Args:
             clips: [B, T, 3, H_i, W_i] in [-1, 1].
@@ -78,14 +83,19 @@ class ISTVT(nn.Module):
         return self.classify(self.encode(tokens))
 
     def tokenize(self, clips: Tensor, frames_at_once: int | None = None) -> Tensor:
-        """[B, T, 3, H_i, W_i] in [-1, 1] -> tokens [B, F, S, C] with class row, class column and positions.
+        """Return the tokens [B, F, S, C] of clips, with class row, class column and position embedding.
 
-        `frames_at_once` of all B*T frames go through the backbone together (all, if None): in evaluation mode they do
-        not depend on each other, and the backbone's first layers are where a clip is largest.
+        Args:
+            clips: [B, T, 3, H_i, W_i] in [-1, 1].
+            frames_at_once: how many of the B*T frames go through the backbone together; None is all. In evaluation
+                mode they do not depend on each other, and the backbone's first layers are where a clip is largest.
+
+        Raises:
+            ValueError: the clips have another number of frames, or give another feature grid than the model's.
         """
         config = self.config
         if clips.dim() != 5 or clips.shape[1] != config.frames or clips.shape[2] != 3:
-            raise InputError(
+            raise ValueError(
                 f"clips have shape {tuple(clips.shape)}; expected [clips, {config.frames} frames, 3, height, width]"
             )
         frames = clips.flatten(0, 1)
@@ -94,7 +104,7 @@ class ISTVT(nn.Module):
         else:
             features = torch.cat([self.backbone(part) for part in frames.split(frames_at_once)])
         if tuple(features.shape[-2:]) != config.feature_grid:
-            raise InputError(
+            raise ValueError(
                 f"clips of {clips.shape[-2]}x{clips.shape[-1]} pixels give a {features.shape[-2]}x{features.shape[-1]} "
                 f"feature grid; this model takes {config.feature_grid[0]}x{config.feature_grid[1]} "
                 f"(image_size {config.image_size})"
@@ -104,27 +114,32 @@ class ISTVT(nn.Module):
         if config.has_spatial_column:
             column = self.spatial_class_token.to(tokens.dtype).expand(batch, config.frames, 1, -1)
             tokens = torch.cat([column, tokens], dim=2)
+        if config.position_embedding == "frames":
+            tokens = tokens + self.position_embedding
         if config.has_temporal_row:
             row = self.temporal_class_token.to(tokens.dtype).expand(batch, 1, config.positions, -1)
             tokens = torch.cat([row, tokens], dim=1)
-        return tokens + self.position_embedding
+        return tokens if config.position_embedding == "frames" else tokens + self.position_embedding
 
     def encode(self, tokens: Tensor, captures: list[BlockCaptures] | None = None) -> Tensor:
-        """All blocks over the whole grid, before the final LayerNorm: [B, F, S, C] -> [B, F, S, C]."""
+        """Run all blocks over the whole grid, before the final LayerNorm: [B, F, S, C] -> [B, F, S, C]."""
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, captures[index] if captures else None)
         return tokens
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """[B, F, S, C] -> logits [B], from token (0, 0).
+        """Return the logits [B] of encoded tokens [B, F, S, C]: the final LayerNorm and the head of token (0, 0).
 
         Without the temporal row or the spatial column there is no such token: the head reads the mean of the
         remaining class tokens, each normalized by itself, so that `spatial_only` judges every frame alone.
         """
         if not self.config.has_temporal_row:
-            tokens = self.norm(tokens[:, :, 0]).mean(1)
-        elif not self.config.has_spatial_column:
-            tokens = self.norm(tokens[:, 0]).mean(1)
-        else:
-            tokens = self.norm(tokens[:, 0, 0])
-        return self.head(tokens).squeeze(-1)
+            return self.head(self.normalize(tokens[:, :, 0]).mean(1)).squeeze(-1)
+        if not self.config.has_spatial_column:
+            return self.head(self.normalize(tokens[:, 0]).mean(1)).squeeze(-1)
+        return self.head(self.normalize(tokens[:, 0, 0])).squeeze(-1)
+
+    def normalize(self, tokens: Tensor) -> Tensor:
+        """Return what the head reads of class tokens [..., C]: their final LayerNorm, and `head_norm` of it if any."""
+        tokens = self.norm(tokens)
+        return self.head_norm(tokens) if self.config.head_norm else tokens

@@ -1,4 +1,4 @@
-"""The Xception entry flow: video frames to feature cells.
+"""Xception entry flow: video frames to feature cells.
 
 Parameter names are those of timm's `legacy_xception` (and Cadene's checkpoint), so ImageNet weights load by name.
 Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017.
@@ -6,14 +6,7 @@ Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import torch
 from torch import Tensor, nn
-
-from dataloading.errors import InputError
-from istvt.model.state_dict_misfits import misfits
 
 
 class SeparableConv2d(nn.Module):
@@ -25,7 +18,7 @@ class SeparableConv2d(nn.Module):
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, in, h, w] -> [n, out, h, w]."""
+        """Convolve: [n, in, h, w] -> [n, out, h, w]."""
         return self.pointwise(self.conv1(x))
 
 
@@ -43,7 +36,7 @@ class XceptionBlock(nn.Module):
         self.rep = nn.Sequential(*rep)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, in, h, w] -> [n, out, ceil(h/2), ceil(w/2)]."""
+        """Convolve and pool: [n, in, h, w] -> [n, out, ceil(h/2), ceil(w/2)]."""
         return self.rep(x) + self.skipbn(self.skip(x))
 
 
@@ -67,58 +60,7 @@ class XceptionEntryFlow(nn.Module):
         self.block3 = XceptionBlock(fourth, dim)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[n, 3, h, w] -> [n, dim, H, W]."""
+        """Compute the features: [n, 3, h, w] -> [n, dim, H, W]."""
         x = self.bn1(self.conv1(frames)).relu_()
         x = self.bn2(self.conv2(x)).relu_()
         return self.block3(self.block2(self.block1(x)))
-
-
-# What a full Xception checkpoint holds beyond the entry flow, by name: middle flow, exit flow, classifier.
-_BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_linear|classifier|head)\.")
-
-
-def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list[str]:
-    """Load ImageNet weights from a timm or Cadene Xception checkpoint file.
-
-    Args:
-        backbone: the entry flow to fill, at Xception's own widths.
-        path: a `.pth`/`.pt` (a state dict, or a dict holding one under `state_dict` or `model`) or `.safetensors` file.
-
-    Returns:
-        The keys of the middle flow, exit flow and classifier, which were ignored by name.
-
-    Raises:
-        InputError: the file cannot be read, or keys are missing, unknown or misshapen (the first few are named).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"backbone weights {path}: no such file; expected a timm or Cadene Xception checkpoint")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"backbone weights {path}: not a readable checkpoint; expected a .pth, .pt or .safetensors file of a "
-            "timm or Cadene Xception"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"backbone weights {path}: expected a state dict of tensors")
-    state = {re.sub(r"^(module\.|model\.|backbone\.)+", "", name): value for name, value in state.items()}
-    ignored = sorted(name for name in state if _BEYOND_ENTRY_FLOW.match(name))
-    state = {name: value for name, value in state.items() if name not in set(ignored)}
-    # Cadene's first file stores 1x1 convolutions as matrices.
-    state = {n: v[:, :, None, None] if n.endswith("pointwise.weight") and v.dim() == 2 else v for n, v in state.items()}
-    wanted = backbone.state_dict()
-    # Checkpoints as old as Cadene's do not count batches.
-    state = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")} | state
-    if problems := misfits(state, wanted):
-        raise InputError(f"backbone weights {path}: {problems}")
-    backbone.load_state_dict(state)
-    return ignored

@@ -19,8 +19,7 @@ from bench.report.document import replace_section
 from dataloading.dataset import CLASSES, ORIGINAL
 from dataloading.errors import InputError
 from istvt.evaluation.results import METRIC_NAMES, Evaluation
-from istvt.inference.verdict import DEFAULT_THRESHOLD
-from istvt.inference.video_score import VideoScore
+from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
 from istvt.report import charts as plots
 from istvt.report.html import render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence

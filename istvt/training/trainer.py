@@ -32,9 +32,8 @@ from dataloading.layouts import open_dataset
 from dataloading.video.decoder import choose_decoder
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.device import allow_tf32, is_out_of_memory, pick_device, resolve_precision, versions
-from istvt.model.checkpoint import CheckpointInfo, save_model
+from istvt.model.checkpoint import CheckpointInfo, load_backbone_weights, save_model
 from istvt.model.istvt import ISTVT
-from istvt.model.xception import load_backbone_weights
 from istvt.run_dir import MODEL_FILE, only_run
 from istvt.training.banner import announce, list_skipped
 from istvt.training.checkpoint import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint

@@ -31,8 +31,7 @@ from istvt.explain import heatmap
 from istvt.explain.explanation import checked_stabilizer
 from istvt.explain.faithfulness.removal import remove
 from istvt.explain_video.clips import explain_batch, logits_of
-from istvt.inference.verdict import DEFAULT_THRESHOLD, probability_of, verdict_of
-from istvt.inference.video_score import check_finite
+from istvt.inference.video_score import DEFAULT_THRESHOLD, check_finite, probability_of, verdict_of
 from istvt.model.istvt import ISTVT
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3)

@@ -16,8 +16,6 @@ from torch.nn import functional
 
 from istvt import ISTVT
 
-EPS = 1e-6  # of LayerNorm
-
 
 @dataclass
 class ExplainedByHand:
@@ -99,7 +97,9 @@ class _ByHand:
             # The class token of each frame row or of each position, where there is not one of both.
             rows = slice(0, 1) if config.has_temporal_row else slice(None)
             columns = slice(0, 1) if config.has_spatial_column else slice(None)
-            read = _layer_norm(x[rows, columns], _below(self.weights, "norm."))
+            read = self._layer_norm(x[rows, columns], _below(self.weights, "norm."))
+            if config.head_norm:
+                read = self._layer_norm(read, _below(self.weights, "head_norm."))
             logit = functional.linear(read.mean((0, 1)), self.weights["head.weight"], self.weights["head.bias"])
             (sign * logit).sum().backward()
 
@@ -115,6 +115,10 @@ class _ByHand:
         return ExplainedByHand(logit.item(), *heat, relevance, leaf.grad)
 
     # Forward
+
+    def _layer_norm(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        eps = self.config.layer_norm_eps
+        return functional.layer_norm(x, x.shape[-1:], weights["weight"], weights["bias"], eps)
 
     def _kinds(self, index: int) -> list[str]:
         """The attentions of a block, in order; `parallel` has both side by side."""
@@ -135,13 +139,13 @@ class _ByHand:
             attended.append(self._attend(kind, before, weights))
         added = attended[0].result + attended[1].result if parallel else attended[-1].result
         middle = x + added
-        normalized = _layer_norm(middle, _below(weights, "norm_mlp."))
+        normalized = self._layer_norm(middle, _below(weights, "norm_mlp."))
         hidden = functional.gelu(functional.linear(normalized, weights["mlp.fc1.weight"], weights["mlp.fc1.bias"]))
         mlp = functional.linear(hidden, weights["mlp.fc2.weight"], weights["mlp.fc2.bias"])
         return middle + mlp, Passed(attended, weights, x, added, middle, normalized, hidden, mlp)
 
     def _attend(self, kind: str, x: Tensor, weights: dict[str, Tensor]) -> Attended:
-        normalized = _layer_norm(x, _below(weights, f"norm_{kind}."))
+        normalized = self._layer_norm(x, _below(weights, f"norm_{kind}."))
         weights = _below(weights, f"{kind}.")
         compared = normalized
         if self.config.self_subtract and kind != "spatial":
@@ -323,10 +327,6 @@ def _through_differences(x: Tensor, relevance: Tensor) -> Tensor:
         result[frame] += share * relevance[frame]
         result[frame - 1] += (1 - share) * relevance[frame]
     return result
-
-
-def _layer_norm(x: Tensor, weights: dict[str, Tensor]) -> Tensor:
-    return functional.layer_norm(x, x.shape[-1:], weights["weight"], weights["bias"], EPS)
 
 
 def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -22,9 +22,9 @@ CASES = [
 ]
 
 
-def model_and_tokens(attention: str, **sizes) -> tuple[ISTVT, torch.Tensor]:
+def model_and_tokens(attention: str, **changes) -> tuple[ISTVT, torch.Tensor]:
     """A float64 model of which no parameter is at its neutral value, and tokens of two clips."""
-    config = replace(SMALL, attention=attention, **sizes)
+    config = replace(SMALL, attention=attention, **changes)
     if attention == "decomposed_blocks":
         config = replace(config, depth=4)  # two of each kind
     generator = torch.Generator().manual_seed(3)
@@ -78,6 +78,13 @@ def test_relevance_agrees_with_the_one_by_hand_where_the_head_dimension_is_padde
     model, tokens = model_and_tokens(attention, head_dim=5)
     assert_agrees(model, tokens)
     assert_agrees(model, tokens, method="gradcam")
+
+
+@pytest.mark.parametrize("attention", ["temporal_first", "spatial_only", "temporal_only"])
+def test_relevance_passes_the_second_layer_norm_of_the_head_unchanged(attention):
+    model, tokens = model_and_tokens(attention, head_norm=True, layer_norm_eps=0.1)
+    assert_agrees(model, tokens)
+    assert_agrees(model, tokens, method="gradcam", target="real")
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -26,11 +26,14 @@ def test_cost_by_depth_is_the_papers_table_v_to_half_a_percent(name, depth, publ
     assert total_cost(replace(preset(name), depth=depth)).layer_macs / 1e9 == pytest.approx(published, rel=0.005)
 
 
+@pytest.mark.parametrize(
+    "authors", [{}, {"position_embedding": "frames", "head_norm": True}], ids=["seed", "published"]
+)
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_formula_parameters_and_multiply_accumulates_are_what_pytorch_counts(attention):
+def test_formula_parameters_and_multiply_accumulates_are_what_pytorch_counts(attention, authors):
     config = ISTVTConfig(
         frames=3, image_size=60, dim=24, heads=3, head_dim=10, depth=3, mlp_dim=40, attention=attention,
-        self_subtract=False, backbone_dims=(4, 6, 8, 12),
+        self_subtract=False, backbone_dims=(4, 6, 8, 12), **authors,
     )  # fmt: skip
     model = ISTVT(config, backend="reference").eval()
     cost = total_cost(config)

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig, preset
 from istvt.config import ATTENTIONS, entry_flow_sizes
 
+AUTHORS = {"position_embedding": "frames", "layer_norm_eps": 1e-5, "head_norm": True}
 TINY = ISTVTConfig(frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
 
 
@@ -20,10 +20,10 @@ def clips_for(config: ISTVTConfig, batch: int = 2) -> torch.Tensor:
     return torch.rand(batch, config.frames, 3, size, size, generator=generator) * 2 - 1
 
 
-@pytest.mark.parametrize("self_subtract", [True, False])
+@pytest.mark.parametrize("change", [{}, {"self_subtract": False}, AUTHORS], ids=["default", "plain", "published"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_every_variant_gives_one_logit_a_clip_and_a_gradient_for_every_parameter(attention, self_subtract):
-    config = replace(TINY, attention=attention, self_subtract=self_subtract)
+def test_every_variant_gives_one_logit_a_clip_and_a_gradient_for_every_parameter(attention, change):
+    config = replace(TINY, attention=attention, **change)
     model = ISTVT(config)
     logits = model(clips_for(config))
     assert logits.shape == (2,)
@@ -49,13 +49,50 @@ def test_an_image_of_300_pixels_gives_the_published_19_by_19_grid():
     assert (preset("seed").frame_rows, preset("seed").positions) == (7, 362)
 
 
+@pytest.mark.parametrize("change", [{}, AUTHORS], ids=["seed", "published"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_forward_equals_its_three_public_parts(attention):
-    config = replace(TINY, attention=attention)
+def test_forward_equals_its_three_public_parts(attention, change):
+    config = replace(TINY, attention=attention, **change)
     model = ISTVT(config).double().eval()
     clips = clips_for(config).double()
     with torch.no_grad():
         torch.testing.assert_close(model(clips), model.classify(model.encode(model.tokenize(clips))))
+
+
+def test_published_is_the_network_of_the_authors_code_and_seed_is_not():
+    assert {name: getattr(preset("published"), name) for name in AUTHORS} == AUTHORS
+    assert {name: getattr(preset("seed"), name) for name in AUTHORS} == {
+        "position_embedding": "all", "layer_norm_eps": 1e-6, "head_norm": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_layer_norm_has_the_eps_of_the_configuration(attention):
+    model = ISTVT(replace(TINY, attention=attention, layer_norm_eps=3e-4, head_norm=True))
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    per_block = 3 if attention in ("temporal_first", "spatial_first", "parallel") else 2
+    assert len(norms) == per_block * TINY.depth + 2
+    assert {norm.eps for norm in norms} == {3e-4}
+
+
+def test_the_temporal_class_row_has_no_position_embedding_where_frames_alone_have_one():
+    model = ISTVT(replace(TINY, position_embedding="frames")).eval()
+    assert model.position_embedding.shape == (3, 10, 16)
+    clips = clips_for(TINY)
+    with torch.no_grad():
+        before = model.tokenize(clips)
+        model.position_embedding += 1
+        moved = model.tokenize(clips) - before
+    assert (before[:, 0] == model.temporal_class_token).all()
+    assert not moved[:, 0].any()
+    torch.testing.assert_close(moved[:, 1:], torch.ones_like(moved[:, 1:]))
+
+
+def test_a_configuration_without_the_fields_of_later_versions_is_that_of_the_seed():
+    values = preset("published").to_dict()
+    for name in AUTHORS:
+        del values[name]
+    assert ISTVTConfig.from_dict(values) == replace(preset("seed"), head_dim=64, mlp_dim=2912)
 
 
 @pytest.mark.parametrize("attention", [a for a in ATTENTIONS if a != "spatial_only"])
@@ -104,6 +141,9 @@ def test_bfloat16_autocast_stays_near_float32():
         ({"dim": 1200, "heads": 4}, ["model.dim is 1200", "head_dim of 300", "128"]),  # only a given one was checked
         ({"head_dim": 129}, ["model.head_dim is 129", "128"]),
         ({"grid": (0, 3)}, ["model.grid"]),
+        ({"layer_norm_eps": 0.0}, ["model.layer_norm_eps is 0.0", "above 0"]),
+        ({"layer_norm_eps": float("nan")}, ["model.layer_norm_eps is nan"]),
+        ({"position_embedding": "none"}, ["model.position_embedding is 'none'", "all, frames"]),
         ({"attention": "decomposed_blocks", "depth": 1}, ["model.depth is 1"]),
     ],
 )
@@ -115,7 +155,7 @@ def test_a_wrong_configuration_is_one_sentence(change, names):
 
 def test_clips_of_another_shape_are_one_sentence():
     model = ISTVT(TINY)
-    with pytest.raises(InputError, match=r"clips have shape \(1, 2, 3, 40, 40\); expected \[clips, 3 frames"):
+    with pytest.raises(ValueError, match=r"clips have shape \(1, 2, 3, 40, 40\); expected \[clips, 3 frames"):
         model(torch.zeros(1, 2, 3, 40, 40))
-    with pytest.raises(InputError, match="give a 6x6 feature grid; this model takes 3x3"):
+    with pytest.raises(ValueError, match="give a 6x6 feature grid; this model takes 3x3"):
         model(torch.zeros(1, 3, 3, 96, 96))

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from dataloading.errors import InputError
-from istvt.model.xception import XceptionEntryFlow, load_backbone_weights
+from istvt.model.checkpoint import load_backbone_weights
+from istvt.model.xception import XceptionEntryFlow
 
 DIMS, DIM = (4, 6, 8, 10), 12
 
