@@ -1,18 +1,197 @@
-"""Files that are there whole or not at all, whenever a run is killed or the disk is full."""
+"""Typed reading of JSON, YAML and CSV files, atomic writing, and the lock that lets one process write at a time.
+
+A file that is read back is declared as a frozen dataclass of the standard library, and read in one place::
+
+    @dataclass(frozen=True, slots=True)
+    class RunState:
+        epoch: int
+        learning_rates: tuple[float, ...]   # a JSON list
+        metrics: dict[str, float]
+        note: str | None = None             # may be left out
+
+    state = read_json(run / "state.json", RunState)
+
+Any annotation that pydantic knows will do, also `list[RunState]`, `dict[str, float]`, `Literal["train", "test"]` or a
+pydantic `BaseModel`; a dataclass needs no import of pydantic, which is imported at the first read. Every model is
+strict (`"1"` and `1.0` are no `int`; an `int` is a `float`) and knows its fields: others are refused, unless `unknown`
+is `"ignore"`. What a type cannot say, `__post_init__` checks: it raises a ValueError that says what the value is, and
+what was expected.
+
+Whatever is wrong with a file is one InputError, `PATH: FIELD.path: what it is; expected what it should be`: no such
+file, no regular file, too large, no UTF-8 text, not JSON, nested too deeply, a number that is not finite or has too
+many digits, a field that is missing, unknown or of another type.
+"""
 
 import contextlib
+import csv
+import errno
+import io
 import json
 import os
+import re
+import reprlib
+import stat
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from dataloading.errors import writing
+from dataloading.errors import InputError, writing
+
+if TYPE_CHECKING:
+    from pydantic_core import SchemaValidator
+
+T = TypeVar("T")
+Unknown = Literal["forbid", "ignore"]
+
+MAX_BYTES = 4 << 20  # of a file; the reader of a larger kind gives its own
+LARGEST_INT = 2**63 - 1  # what NumPy and torch hold
+MAX_YAML_NODES = 100_000  # with every alias counted as what it stands for
+
+# Only where one of these stands in a file need its numbers be looked at one by one.
+_UNUSUAL_NUMBER = re.compile(rb"\d{19}|NaN|Infinity|[eE]\+?\d{3}")
+_NAME = re.compile(r"\w[\w-]*")
+# pydantic's other messages say what they expect: "Input should be greater than 0".
+_EXPECTED = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "dataclass_type": "an object",
+    "missing": "a value",
+    "extra_forbidden": "no such field",
+    "unexpected_keyword_argument": "no such field",
+}
+_FOUND = {
+    "missing": "missing",
+    "extra_forbidden": "unknown field with the value {}",
+    "unexpected_keyword_argument": "unknown field with the value {}",
+}
+
+
+def read_json(path: str | Path, model: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_BYTES) -> T:
+    """Read a JSON file as a value of the type `model`.
+
+    Args:
+        path: The file.
+        model: A dataclass, or any other annotation that pydantic knows.
+        unknown: Whether fields that the model does not have are refused or ignored.
+        max_bytes: Largest size of the file.
+
+    Raises:
+        InputError: The file cannot be read, or holds something else.
+    """
+    return parse_json(read_bytes(path, max_bytes), model, str(path), unknown=unknown)
+
+
+def parse_json(data: bytes, model: type[T], where: str, *, unknown: Unknown = "forbid") -> T:
+    """Return JSON text in UTF-8 as a value of the type `model`; `where` begins the sentence of an InputError."""
+    from pydantic_core import ValidationError, from_json
+
+    try:
+        value = _validator(model).validate_json(data, strict=True, extra=unknown)
+    except ValidationError as error:
+        [first, *_] = error.errors(include_url=False)
+        if first["type"] == "json_invalid":
+            _decoded(data, where)
+            raise InputError(f"{where}: not JSON ({first['ctx']['error']}); expected JSON") from None
+        raise InputError(_sentence(where, error.errors(include_url=False), from_json(data))) from None
+    if _UNUSUAL_NUMBER.search(data):
+        _check_numbers(from_json(data), where)
+    return value
+
+
+def read_yaml(path: str | Path, model: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_BYTES) -> T:
+    """Read a YAML file as a value of the type `model`; see `read_json`.
+
+    Raises:
+        InputError: The file cannot be read, holds something else, or holds a key twice (YAML would take the second).
+    """
+    import yaml
+    from pydantic_core import to_json
+
+    text = read_text(path, max_bytes)
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is not None:
+            _check_nodes(root, str(path))
+        values = None if root is None else loader.construct_document(root)
+        data = to_json(values, inf_nan_mode="constants")
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply; expected a few levels") from None
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError where a date or a number is none
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); expected YAML") from None
+    return parse_json(data, model, str(path), unknown=unknown)
+
+
+def read_csv(path: str | Path, row: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_BYTES) -> list[T]:
+    """Read a CSV file with a header as values of the type `row`, one a line; see `read_json`.
+
+    Text is turned into what the fields are. A cell that is empty is a field that is not given.
+
+    Raises:
+        InputError: The file cannot be read, or a line does not fit; it names the line.
+    """
+    from pydantic_core import ValidationError
+
+    validator, rows = _validator(row), []
+    reader = csv.DictReader(io.StringIO(read_text(path, max_bytes), newline=""))
+    try:
+        for cells in reader:
+            where = f"{path}: line {reader.line_num}"
+            if None in cells or None in cells.values():
+                raise InputError(f"{where}: not as many cells as the header; expected {len(reader.fieldnames)}")
+            cells = {name: cell for name, cell in cells.items() if cell}
+            try:
+                rows.append(validator.validate_strings(cells, extra=unknown))
+            except ValidationError as error:
+                raise InputError(_sentence(where, error.errors(include_url=False), cells)) from None
+            _check_numbers({name: getattr(rows[-1], name, None) for name in cells}, where)
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: not CSV ({error}); expected CSV") from None
+    return rows
+
+
+def read_text(path: str | Path, max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a regular file in UTF-8, with or without a byte order mark; see `read_bytes`."""
+    return _decoded(read_bytes(path, max_bytes), str(path))
+
+
+def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a regular file, without the byte order mark of UTF-8.
+
+    Raises:
+        InputError: It cannot be read, is a directory or a device, or is larger than `max_bytes`.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe would wait for its other end.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path}: a directory or a device; expected a regular file")
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file that can") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r}: the name of no file ({error}); expected a path") from None
+    if len(data) > max_bytes:
+        raise InputError(f"{path}: larger than {max_bytes:,} bytes; expected a smaller file")
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives the temporary path under which to write a file; after the context it stands at `path`.
+    """Give the temporary path under which to write a file; after the context it stands at `path`.
 
     The temporary file is hidden and beside the place: of a set's videos it is none, and a killed run's is overwritten.
     Where `path` is a link, the file that it names is replaced. Where the context ends in an error, the temporary file
@@ -41,3 +220,152 @@ def write_json(path: str | Path, values: Any) -> None:
     """Write values as indented JSON in UTF-8, whole or not at all; a number that is not finite is a ValueError."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(file: Path, doing: str) -> Iterator[None]:
+    """Keep other processes out for as long as the context lasts.
+
+    The lock is the system's, on an open file: however this process ends, the lock ends with it. The file stays.
+
+    Args:
+        file: The file of the lock, in a directory that is there.
+        doing: What the process that has the lock does, for the sentence that refuses others.
+
+    Raises:
+        InputError: Another process has the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        process = file.read_text().strip() or "unknown"
+        raise InputError(f"another run (process {process}) is {doing}") from error
+    except OSError as error:
+        # A file system without locks: two runs are not noticed there, and one works.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    try:
+        if lock.is_locked:
+            file.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+@lru_cache
+def _validator(model: Any) -> "SchemaValidator":
+    """Return the validator of a type; of a list it names the first wrong item only, however many there are."""
+    from pydantic import TypeAdapter
+    from pydantic_core import SchemaValidator
+
+    schema = TypeAdapter(model).core_schema
+    parts: list[Any] = [schema]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts += part.values()
+            if part.get("type") in ("list", "tuple", "set", "frozenset", "dict"):
+                part["fail_fast"] = True
+        elif isinstance(part, list):
+            parts += part
+    return SchemaValidator(schema)
+
+
+def _decoded(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text (byte {error.start}); expected UTF-8") from None
+
+
+def _check_nodes(root: Any, where: str) -> None:
+    """Raise InputError where a mapping of a YAML tree holds a key twice, or the tree has too many nodes."""
+    nodes, seen = [("", root)], 0
+    while nodes:
+        name, node = nodes.pop()
+        seen += 1
+        if seen > MAX_YAML_NODES:
+            raise InputError(f"{where}: more than {MAX_YAML_NODES:,} values; expected fewer")
+        if node.id == "sequence":
+            nodes += [(f"{name}[{number}]", item) for number, item in enumerate(node.value)]
+        if node.id != "mapping":
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            if key.id != "scalar":
+                continue  # no key that Python has; it is refused where the mapping is made
+            field, line = f"{name}.{key.value}".lstrip("."), key.start_mark.line + 1
+            if field in lines:
+                first = lines[field]
+                raise InputError(f"{where}: {field}: given in line {first} and again in line {line}; expected it once")
+            lines[field] = line
+            nodes.append((field, value))
+
+
+def _check_numbers(tree: Any, where: str) -> None:
+    """Raise InputError where a number in a tree of lists and dicts is not finite, or an integer has over 63 bits."""
+    places: list[tuple[tuple[str | int, ...], Any]] = [((), tree)]
+    while places:
+        loc, value = places.pop()
+        if isinstance(value, dict):
+            places += [((*loc, key), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            places += [((*loc, number), item) for number, item in enumerate(value)]
+        elif isinstance(value, float) and not abs(value) < float("inf"):
+            raise InputError(f"{where}: {_field(loc)}{value}; expected a finite number")
+        elif isinstance(value, int) and abs(value) > LARGEST_INT:
+            raise InputError(f"{where}: {_field(loc)}{_shown(value)}; expected a number of at most 64 bits")
+
+
+def _sentence(where: str, errors: list[Any], tree: Any) -> str:
+    """Return the sentence that says what is wrong with the first field that pydantic complains of."""
+    [first, *_] = errors
+    loc = _location(first, tree)
+    if first["type"] in ("value_error", "assertion_error"):
+        return f"{where}: {_field(loc)}{first['ctx']['error']}"
+    # A union complains once for each of its types.
+    expected = dict.fromkeys(_expected(error) for error in errors if _location(error, tree) == loc)
+    found = _FOUND.get(first["type"], "{}").format(_shown(first["input"]))
+    return f"{where}: {_field(loc)}{found}; expected {' or '.join(expected)}"
+
+
+def _expected(error: Any) -> str:
+    said = error["msg"].removeprefix("Input should ").removeprefix("be ")
+    return _EXPECTED.get(error["type"], said[:1].lower() + said[1:])
+
+
+def _location(error: Any, tree: Any) -> tuple[str | int, ...]:
+    """Return the keys and positions that lead to what is wrong; without the types of unions, which pydantic adds."""
+    *steps, last = error["loc"] or [None]
+    loc: list[str | int] = []
+    for step in (*steps, last):
+        try:
+            tree = tree[step]
+        except (KeyError, IndexError, TypeError):
+            continue
+        loc.append(step)
+    return (*loc, last) if error["type"] == "missing" else tuple(loc)
+
+
+def _field(loc: tuple[str | int, ...]) -> str:
+    """Return a location in words, with the colon after it: `boxes.frame[3]: `."""
+    text = ""
+    for step in loc:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif _NAME.fullmatch(step):
+            text += f".{_shown(step)[1:-1]}"
+        else:
+            text += f"[{_shown(step)}]"
+    return f"{text.lstrip('.')}: " if text else ""
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a few words of Python, however large it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    short.maxlevel = 3
+    return short.repr(value)

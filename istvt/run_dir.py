@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dataloading.errors import InputError
-from dataloading.lock import locked
+from dataloading.io import locked
 
 MODEL_FILE = "best.safetensors"
 TRAINING_STATES = "checkpoints"

@@ -19,8 +19,7 @@ from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
 from dataloading.faces.detect import EVERY
 from dataloading.faces.reuse import reuse_boxes
-from dataloading.io import replacing
-from dataloading.lock import locked
+from dataloading.io import locked, replacing
 from dataloading.video.probe import probe
 from dataloading.video.processes import worker_processes
 

@@ -151,7 +151,7 @@ def test_a_run_with_other_settings_is_refused_and_says_which_differ(tree):
 
 def test_a_second_run_into_one_directory_is_refused_for_as_long_as_the_first_one_lives(tmp_path):
     """One of two could die of the other's temporary file: "...part: cannot be read or written"."""
-    code = "import sys, time; from pathlib import Path; from dataloading.lock import locked\n"
+    code = "import sys, time; from pathlib import Path; from dataloading.io import locked\n"
     code += "with locked(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(600)"
     first = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / LOCK)], stdout=subprocess.PIPE, text=True, cwd=ROOT
