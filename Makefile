@@ -23,7 +23,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
 
 experiment: install
-	$(BIN)/istvt experiment --output runs/experiment --documents docs --readme README.md
+	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md
 
 lint: install
 	$(BIN)/ruff check .

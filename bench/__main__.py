@@ -1,57 +1,73 @@
-"""`python -m bench <command>`.
-
-A command is a module of this folder with `add_arguments(parser)` and `run(arguments) -> exit status`, and a line
-in `COMMANDS`. It is imported only when it is asked for, so `--help` is quick and a missing optional package
-concerns nobody else.
-"""
+"""Benchmarks, checks and experiments: `python -m bench <command>`."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from typing import Protocol, cast
 
 from dataloading.errors import InputError
 
-# Where a command is, below this folder, if not in a module of its own name.
-PLACES = {
-    "compile": "checks.compile",
-    "numerics": "checks.numerics",
-    "temporal": "kernels.temporal",
-    "spatial": "kernels.spatial",
-    "relevance": "kernels.relevance",
-    "gpu": "run_all",
-}
+# By command: its module below this folder, and what it does. A module is imported only when its command is called, so
+# that --help is quick and a missing optional package concerns that command alone.
 COMMANDS = {
-    "compile": "compile every kernel for four GPU generations, no GPU needed, and print what the machine code uses",
-    "numerics": "compare every kernel with float64 and with eager PyTorch, on a GPU or in Triton's interpreter",
-    "temporal": "time temporal attention against its peers and its byte floor, on a GPU",
-    "spatial": "time spatial attention against its peers, and handing out attention against its byte floor, on a GPU",
-    "relevance": "time relevance against its stored form on a GPU; weigh an explanation, on a GPU or a CPU",
-    "scaling": "work, time and memory against T and HW, joint and factorized, on a GPU or small on a CPU",
-    "ceilings": "what this GPU can copy and multiply at most",
-    "training": "clips per second, FLOP utilization and memory of a training step against naive and compiled peers",
-    "loader": "clips per second of the loader, by decoder and number of workers",
-    "gpu": "all of these within a time budget, most valuable first, into one folder",
-    "report": "tables and pictures from such folders, written into bench/README.md and README.md",
+    "compile": ("checks.compile", "compile every kernel for four GPU generations, no GPU needed; registers, spills"),
+    "numerics": ("checks.numerics", "compare every kernel with float64 and eager PyTorch, on a GPU or interpreted"),
+    "temporal": ("kernels.temporal", "time temporal attention against its peers and its byte floor, on a GPU"),
+    "spatial": ("kernels.spatial", "time spatial attention against its peers, and capturing attention, on a GPU"),
+    "relevance": ("kernels.relevance", "time relevance against its stored form on a GPU; memory of an explanation"),
+    "scaling": ("scaling", "work, time and memory against T and HW, joint and factorized, on a GPU or small on a CPU"),
+    "ceilings": ("ceilings", "what this GPU can copy and multiply at most"),
+    "training": ("training", "clips per second, FLOP utilization and memory of a training step against its peers"),
+    "loader": ("loader", "clips per second of the loader, by decoder and number of workers"),
+    "gpu": ("run_all", "all of these within a time budget, most valuable first, into one folder"),
+    "report": ("report", "tables and plots of such folders, written into bench/README.md and README.md"),
+    "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 
 
-def module_of(command: str) -> ModuleType:
-    """The module of a command."""
-    return importlib.import_module(f"bench.{PLACES.get(command, command)}")
+class Command(Protocol):
+    """What the module of a command defines; its docstring is the command's description."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's options."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; return the exit status."""
+
+
+def load(command: str) -> Command:
+    """Import the module of a command."""
+    return cast(Command, importlib.import_module(f"bench.{COMMANDS[command][0]}"))
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit, so that `finally` ends the processes that a command has started."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+    """Run one command; return its exit status, 2 for a mistake in what it was given."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks and checks of the kernels.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
     chosen = next((argument for argument in arguments if argument in COMMANDS), None)
-    for name, summary in COMMANDS.items():
-        module = module_of(name) if name == chosen else None
+    for name, (_, summary) in COMMANDS.items():
+        module = load(name) if name == chosen else None
         command = commands.add_parser(
             name,
             help=summary,
@@ -63,10 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
     try:
-        return parsed.run(parsed)
+        with ended_by_signals():
+            return parsed.run(parsed)
     except InputError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("bench: stopped; what was finished is kept", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

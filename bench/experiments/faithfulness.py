@@ -1,7 +1,7 @@
-"""The second half of `istvt experiment`: whether the explanations of the models that it trained are true of them.
+"""Faithfulness of the explanations of the full models that the synthetic experiment trained.
 
-Every method, LRP by every stabilizer, and a random order are measured on the test people with each seed's full model,
-and once more with gray in place of what was removed, which shows what a bad filling does to the comparison.
+Every method, LRP by every stabilizer, and a random order are measured on the test people with each seed's model, and
+once more with gray in place of the removed pixels, which shows what a bad filling does to the comparison.
 """
 
 from __future__ import annotations
@@ -9,60 +9,93 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean, mean, stdev
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from bench.experiments.average import average
-from bench.report.document import replace_section
-from istvt.cli.progress import progress_bar
+from bench.report.markdown import replace_section, table
 from istvt.config import DEFAULT_STABILIZER, DataSettings
-from istvt.explain.faithfulness.deletion import RANDOM, Faithfulness, OrderingResult
-from istvt.explain.faithfulness.report import PLOT, faithfulness_table, read_faithfulness, write_plot
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from istvt.explain.faithfulness.deletion import Faithfulness, OrderingResult
 
 STABILIZERS = (DEFAULT_STABILIZER, "reference", 1e-3, 3e-2, 1e-1)
-PAGE, PICTURE = "faithfulness.md", "faithfulness.svg"
+FILLS = ("surroundings", "gray")
+PAGE, CURVES = "faithfulness.md", "faithfulness.svg"
 SECTION = "faithfulness"
 
 
 def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Console) -> dict[str, list[Faithfulness]]:
-    """By filling ("surroundings", "gray") the measurement of each run, kept in `RUN/explanations[-gray]`.
+    """Return by filling the measurement of each run, kept in `RUN/explanations[-gray]` and read from there if whole.
 
-    What is already there is read, not measured again. A report of the run shows that of the default filling.
+    A report of the run shows that of the default filling.
     """
+    from istvt.cli.progress import progress_bar
+    from istvt.explain.faithfulness.report import PLOT, read_faithfulness
     from istvt.report.evaluate_checkpoint import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
     from istvt.report.report import add_explanations
 
-    results: dict[str, list[Faithfulness]] = {"surroundings": [], "gray": []}
+    results: dict[str, list[Faithfulness]] = {fill: [] for fill in FILLS}
     for run in runs:
-        for fill, kept in results.items():
-            folder = run / (EXPLANATIONS if fill == "surroundings" else f"{EXPLANATIONS}-{fill}")
+        for fill, found in results.items():
+            default = fill == FILLS[0]
+            folder = run / (EXPLANATIONS if default else f"{EXPLANATIONS}-{fill}")
             measured = read_faithfulness(folder)
             if measured is None:
-                with progress_bar(console, f"explaining with {run.name}, {fill}") as update:
+                stabilizers = STABILIZERS if default else STABILIZERS[:1]
+                with progress_bar(console, f"explaining with {run.name}, {fill}") as advance:
                     measured, _ = evaluate_checkpoint_explanations(
-                        run,
-                        data,
-                        folder,
-                        stabilizers=STABILIZERS if fill == "surroundings" else STABILIZERS[:1],
-                        fill=fill,
-                        clips_per_video=1,
-                        advance=update,
+                        run, data, folder, stabilizers=stabilizers, fill=fill, clips_per_video=1, advance=advance
                     )
-            kept.append(measured)
+            found.append(measured)
         if (report := run / REPORT).is_file():
             with suppress(ValueError):  # a report of an earlier version has no place for them
-                add_explanations(report, results["surroundings"][-1], run / EXPLANATIONS / PLOT)
+                add_explanations(report, results[FILLS[0]][-1], run / EXPLANATIONS / PLOT)
     return results
 
 
+def average(results: Sequence[Faithfulness]) -> Faithfulness:
+    """Return the means over models that were measured with the same orderings on the same clips.
+
+    Raises:
+        ValueError: there is none, or they were measured differently.
+    """
+    if not results:
+        raise ValueError("results is empty; expected one measurement or more.")
+    first = results[0]
+    settings = [(x.fractions, x.clips, x.settings, [item.ordering for item in x.orderings]) for x in results]
+    if any(other != settings[0] for other in settings):
+        raise ValueError("results differ in orderings, fractions, clips or settings; expected the same of each.")
+    values = first.to_dict() | {"orderings": _mean([result.to_dict()["orderings"] for result in results])}
+    skipped = sorted({item for result in results for item in result.skipped})
+    return type(first).from_dict(values | {"skipped": skipped, "evaluated": None})
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Return the means of equally nested dictionaries and lists; None does not count, of texts it is the first."""
+    from istvt.evaluation.intervals import wilson_interval
+
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, dict):
+        found = {key: _mean([value[key] for value in values]) for key in first}
+        if found.get("pointing") is not None:  # models see the same clips: more models do not narrow the interval
+            hits = round(found["pointing"] * found["clips"])
+            found["low"], found["high"] = wilson_interval(hits, found["clips"])
+        return found
+    if isinstance(first, list):
+        return [_mean(each) for each in zip(*values, strict=True)]
+    return first if first is None or isinstance(first, str) else mean(value for value in values if value is not None)
+
+
 def write_documents(results: dict[str, list[Faithfulness]], versions: dict[str, Any], documents: Path) -> Path:
-    """Write the page and its picture to a folder; gives the page."""
+    """Write the page and its plot to a folder; return the page."""
+    from istvt.explain.faithfulness.report import write_plot
+
     documents.mkdir(parents=True, exist_ok=True)
-    mean = average(results["surroundings"])
-    mean.orderings = [item for item in mean.orderings if _shown(item)]
-    write_plot(mean, documents / PICTURE)
+    means = average(results["surroundings"])
+    means.orderings = list(_by_method(means).values())
+    write_plot(means, documents / CURVES)
     page = documents / PAGE
     page.write_text(_page(results, versions))
     return page
@@ -74,125 +107,110 @@ def write_section(results: Sequence[Faithfulness], document: Path) -> None:
 
 
 def section(results: Sequence[Faithfulness]) -> str:
-    """The short table: the means over models, best order first."""
-    mean = average(results)
-    first = mean.orderings[0]
-    lines = [
-        f"{verdict(results)} Means over {len(results)} models trained with other seeds, {mean.videos} videos of people "
-        f"they had never seen, accuracy {100 * first.accuracy[0]:.1f} % before anything is removed. Lower is better in "
-        "the first two columns, higher in the others. All in %.",
-        "",
-        "| order in which pixels are removed | accuracy at 10 % | mean accuracy, 0 to 30 % | hottest cell in the mask "
-        "| heat in the mask |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    shown = [item for item in mean.orderings if _shown(item)]
-    place = mean.fractions.index(0.1)
-    for item in sorted(shown, key=lambda item: item.accuracy_area):
+    """Return the short table: the means over models, the best order first."""
+    means = average(results)
+    before, place, rows = means.orderings[0].accuracy[0], means.fractions.index(0.1), []
+    for method, item in sorted(_by_method(means).items(), key=lambda pair: pair[1].accuracy_area):
         both = item.localization["both"]
         values = [item.accuracy[place], item.accuracy_area, both.pointing, both.mass]
-        cells = " | ".join("none" if value is None else f"{100 * value:.1f}" for value in values)
-        lines.append(f"| `{item.ordering.method}` | {cells} |")
-    return "\n".join(lines)
+        rows.append([f"`{method}`", *("none" if value is None else f"{100 * value:.1f}" for value in values)])
+    header = ("order in which pixels are removed", "accuracy at 10 %", "mean accuracy, 0 to 30 %",
+              "hottest cell in the mask", "heat in the mask")  # fmt: skip
+    return (
+        f"{verdict(results)} Means over {len(results)} models trained with other seeds, {means.videos} videos of "
+        f"people they had never seen, accuracy {100 * before:.1f} % before anything is removed. Lower is better in "
+        f"the first two columns, higher in the others. All in %.\n\n{table(header, rows, 'lrrrr')}"
+    )
 
 
 def verdict(results: Sequence[Faithfulness]) -> str:
-    """Whether LRP's order hurts the models more than raw attention's and than chance, and where it does not do well."""
-    mean = average(results)
-    areas = {item.ordering.method: item.accuracy_area for item in mean.orderings if _shown(item)}
-    if areas["lrp"] < min(areas["raw"], areas[RANDOM]):
-        wins = sum(all(_area(result, "lrp") < _area(result, other) for other in ("raw", RANDOM)) for result in results)
+    """Return whether LRP's order hurts the models more than raw attention's and than chance, and where it does not."""
+    mean_of, each = _by_method(average(results)), [_by_method(result) for result in results]
+    if mean_of["lrp"].accuracy_area < min(mean_of[other].accuracy_area for other in ("raw", "random")):
+        wins = sum(x["lrp"].accuracy_area < min(x["raw"].accuracy_area, x["random"].accuracy_area) for x in each)
         sentence = (
             "Removing what LRP marks hurts the model more than removing what raw attention marks or random pixels, "
             f"with {wins} of {len(results)} seeds."
         )
     else:
         sentence = "LRP does **not** beat both raw attention and a random order here."
-    pointing = {item.ordering.method: item.localization["both"].pointing for item in mean.orderings if _shown(item)}
-    if None not in (pointing["lrp"], pointing[RANDOM]) and pointing["lrp"] <= pointing[RANDOM]:
+    lrp, chance = (mean_of[name].localization["both"].pointing for name in ("lrp", "random"))
+    if None not in (lrp, chance) and lrp <= chance:
         sentence += " Its single hottest cell lies in the manipulation mask no more often than a random cell does."
     return sentence
 
 
 def _page(results: dict[str, list[Faithfulness]], versions: dict[str, Any]) -> str:
+    from istvt.explain.faithfulness.report import faithfulness_table
+
     found = results["surroundings"]
-    mean, gray = average(found), average(results["gray"])
-    lines = [
-        "# Is the explanation true of the model?",
-        "",
-        "Written by `make experiment`; every number is as measured.",
-        "",
-        verdict(found),
-        "",
-        f"The full models of [what each attention can see](what-each-attention-sees.md), {len(found)} seeds, one clip "
-        "of each test video. Pixels are",
-        "removed by their temporal + spatial heat, hottest first, and filled smoothly from what is left around them.",
-        "",
-        f"![Deletion curves of every method, means over seeds]({PICTURE})",
-        "",
-        "## Means over seeds",
-        "",
-        faithfulness_table(mean),
-        "## Mean accuracy (0 to 30 % removed, %) seed by seed",
-        "",
-        _seeds(found),
-        "## The stabilizer",
-        "",
-        "`reference` is the original rule (1e-9, in float64). The others are relative to the absolute contributions.",
-        "",
-        _stabilizers(found),
-        stabilizer_verdict(found),
-        "",
-        "## With gray in place of what was removed",
-        "",
-        "A gray patch on a face can look forged itself: where fakes stay fakes whatever is removed and reals become",
-        "fakes, the curve measures which order draws the more suspicious shape. This is why gray is not the default.",
-        "",
-        faithfulness_table(gray),
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
-        "",
-        "Drawn faces with drawn forgeries, small models. It says nothing about explanations of real ones.",
-        "",
-    ]
-    return "\n".join(lines)
+    each = [_by_method(result) for result in found]
+    seeds = [[method, *(f"{100 * one[method].accuracy_area:.1f}" for one in each)] for method in each[0]]
+    models = [f"model {number}" for number in range(len(found))]
+    return f"""# Is the explanation true of the model?
 
+Written by `make experiment`; every number is as measured.
 
-def _seeds(results: Sequence[Faithfulness]) -> str:
-    lines = ["| order | " + " | ".join(f"model {number}" for number in range(len(results))) + " |"]
-    lines.append("|---|" + "---:|" * len(results))
-    for item in results[0].orderings:
-        if _shown(item):
-            areas = [f"{100 * _area(result, item.ordering.method):.1f}" for result in results]
-            lines.append(f"| {item.ordering.method} | " + " | ".join(areas) + " |")
-    return "\n".join([*lines, ""])
+{verdict(found)}
+
+The full models of [what each attention can see](what-each-attention-sees.md), {len(found)} seeds, one clip of each
+test video. Pixels are removed by their temporal + spatial heat, hottest first, and filled smoothly from what is left
+around them.
+
+![Deletion curves of every method, means over seeds]({CURVES})
+
+## Means over seeds
+
+{faithfulness_table(average(found))}
+## Mean accuracy (0 to 30 % removed, %) seed by seed
+
+{table(("order", *models), seeds, "l" + "r" * len(found))}
+## The stabilizer
+
+`reference` is the original rule (1e-9, in float64). The others are relative to the absolute contributions.
+
+{_stabilizers(found)}
+{stabilizer_verdict(found)}
+
+## With gray in place of what was removed
+
+A gray patch on a face can look forged itself: where fakes stay fakes whatever is removed and reals become
+fakes, the curve measures which order draws the more suspicious shape. This is why gray is not the default.
+
+{faithfulness_table(average(results["gray"]))}
+Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.
+
+Drawn faces with drawn forgeries, small models. It says nothing about explanations of real ones.
+"""
 
 
 def _stabilizers(results: Sequence[Faithfulness]) -> str:
-    areas = _areas_by_stabilizer(results)
-    lines = [
-        f"| eps | mean accuracy, % | seed by seed | minus that of {DEFAULT_STABILIZER} | confidence "
-        "| hottest cell in the mask | heat in the mask |",
-        "|---|---:|---|---:|---:|---:|---:|",
-    ]
+    areas, rows = _areas_by_stabilizer(results), []
     for item in average(results).orderings:
-        if item.ordering.method == "lrp":
-            stabilizer, both = item.ordering.stabilizer, item.localization["both"]
-            each = " / ".join(f"{area:.1f}" for area in areas[stabilizer])
-            difference = "" if stabilizer == DEFAULT_STABILIZER else _difference(areas, stabilizer)
-            lines.append(
-                f"| {stabilizer} | {100 * item.accuracy_area:.1f} | {each} | {difference} | {item.confidence_area:.3f} "
-                f"| {both.pointing:.2f} | {both.mass:.2f} |"
-            )
-    return "\n".join([*lines, ""])
+        if item.ordering.method != "lrp":
+            continue
+        stabilizer, both = item.ordering.stabilizer, item.localization["both"]
+        differences = [other - own for other, own in zip(areas[stabilizer], areas[DEFAULT_STABILIZER], strict=True)]
+        error = f" ± {stdev(differences) / len(differences) ** 0.5:.1f}" if len(differences) > 1 else ""
+        rows.append(
+            [
+                str(stabilizer), f"{100 * item.accuracy_area:.1f}", " / ".join(f"{x:.1f}" for x in areas[stabilizer]),
+                "" if stabilizer == DEFAULT_STABILIZER else f"{fmean(differences):+.1f}{error}",
+                f"{item.confidence_area:.3f}", f"{both.pointing:.2f}", f"{both.mass:.2f}",
+            ]
+        )  # fmt: skip
+    header = ("eps", "mean accuracy, %", "seed by seed", f"minus that of {DEFAULT_STABILIZER}", "confidence",
+              "hottest cell in the mask", "heat in the mask")  # fmt: skip
+    return table(header, rows, "lrlrrrr")
 
 
 def stabilizer_verdict(results: Sequence[Faithfulness]) -> str:
-    """Whether the measurement tells the stabilizers apart, and why the default is what it is."""
+    """Return whether the measurement tells the stabilizers apart, and why the default is what it is."""
     areas = _areas_by_stabilizer(results)
-    default = areas[DEFAULT_STABILIZER]
-    pairs = {name: list(zip(areas[name], default, strict=True)) for name in areas if name != DEFAULT_STABILIZER}
-    better = [f"`{name}`" for name, each in pairs.items() if all(other < own for other, own in each)]
-    worse = [f"`{name}`" for name, each in pairs.items() if all(other > own for other, own in each)]
+    default = areas.pop(DEFAULT_STABILIZER)
+    pairs = {f"`{name}`": list(zip(each, default, strict=True)) for name, each in areas.items()}
+    better = [name for name, each in pairs.items() if all(other < own for other, own in each)]
+    worse = [name for name, each in pairs.items() if all(other > own for other, own in each)]
     largest = max(abs(fmean(other - own for other, own in each)) for each in pairs.values())
     scatter = max(default) - min(default)
     less = "less" if largest < scatter else "not less"
@@ -210,7 +228,7 @@ def stabilizer_verdict(results: Sequence[Faithfulness]) -> str:
 
 
 def _areas_by_stabilizer(results: Sequence[Faithfulness]) -> dict[float | str, list[float]]:
-    """Of LRP the mean accuracy in % with each seed."""
+    """Return the mean accuracy of LRP in % with each seed."""
     return {
         item.ordering.stabilizer: [100 * result.orderings[place].accuracy_area for result in results]
         for place, item in enumerate(results[0].orderings)
@@ -218,17 +236,10 @@ def _areas_by_stabilizer(results: Sequence[Faithfulness]) -> dict[float | str, l
     }
 
 
-def _difference(areas: dict[float | str, list[float]], stabilizer: float | str) -> str:
-    """Mean difference to the default and its standard error, if there are seeds to tell."""
-    differences = [other - own for other, own in zip(areas[stabilizer], areas[DEFAULT_STABILIZER], strict=True)]
-    error = f" ± {stdev(differences) / len(differences) ** 0.5:.1f}" if len(differences) > 1 else ""
-    return f"{fmean(differences):+.1f}{error}"
-
-
-def _shown(item: OrderingResult) -> bool:
-    """Whether it stands beside the other methods: of LRP's stabilizers only the default."""
-    return item.ordering.method != "lrp" or item.ordering.stabilizer == DEFAULT_STABILIZER
-
-
-def _area(result: Faithfulness, method: str) -> float:
-    return next(item.accuracy_area for item in result.orderings if item.ordering.method == method and _shown(item))
+def _by_method(result: Faithfulness) -> dict[str, OrderingResult]:
+    """Return the orderings that are compared, by method: of LRP's stabilizers only the default."""
+    return {
+        item.ordering.method: item
+        for item in result.orderings
+        if item.ordering.method != "lrp" or item.ordering.stabilizer == DEFAULT_STABILIZER
+    }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.common.record import RESULTS, Recording, recordings
-from bench.report.document import replace_section
+from bench.report.markdown import replace_section
 from bench.report.pages import ROOT, all_tables, performance
 from dataloading.errors import InputError
 

@@ -1,32 +1,45 @@
-"""Recordings in Markdown: a table, a number, where it comes from."""
+"""Markdown tables, and generated sections of documents that are written by hand."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
-from bench.common.record import NOT_MEASURED, Recording
+from bench.common.record import NOT_MEASURED
+
+_RULES = {"l": "---", "r": "---:"}
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [header, ["---"] * len(header), *rows]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+    """Return a table; `align` has an "l" or "r" for each column (default: all to the left)."""
+    lines = [header, [_RULES[side] for side in align or "l" * len(header)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def number(text: str | float | None, digits: int = 2, factor: float = 1.0, suffix: str = "") -> str:
-    """A measured number, or the words that it was not."""
-    if text in (None, ""):
-        return NOT_MEASURED
-    return f"{factor * float(text):.{digits}f}{suffix}"
+    """Return a measured number, or the words that it was not measured."""
+    return NOT_MEASURED if text in (None, "") else f"{factor * float(text):.{digits}f}{suffix}"
 
 
-def provenance(recording: Recording) -> str:
-    """One line: when, which code, which versions, which clocks."""
-    found = recording.environment
+def replace_section(text: str, section: str, body: str) -> str:
+    """Return `text` with `body` between `<!-- begin: section -->` and `<!-- end: section -->`.
+
+    Raises:
+        ValueError: the markers are not there, once each and in this order.
+    """
+    begin, end = f"<!-- begin: {section} -->", f"<!-- end: {section} -->"
+    pattern = re.escape(begin) + r".*?" + re.escape(end)
+    if text.count(begin) != 1 or text.count(end) != 1 or not re.search(pattern, text, re.DOTALL):
+        raise ValueError(f"expected the markers {begin} and {end} once each, in this order.")
+    return re.sub(pattern, lambda _: f"{begin}\n{body.strip()}\n{end}", text, flags=re.DOTALL)
+
+
+def provenance(found: dict[str, Any]) -> str:
+    """Return one line of an environment.json: when, which code, which versions, which clocks."""
     versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
     parts = [found["date"], f"commit {found.get('commit') or 'unknown'}", f"Python {found.get('python')}", versions]
-    smi = found.get("nvidia_smi", {})
-    if smi:
+    if smi := found.get("nvidia_smi"):
         parts.append(f"driver {smi.get('driver_version')}, SM clock up to {smi.get('clocks.max.sm')}")
     if found["kind"] == "CPU":
         cores, load = f"{found.get('threads')} of {found.get('cores')} cores", found.get("load")

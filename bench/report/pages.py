@@ -99,5 +99,5 @@ def _provenance(sources: Sequence[tuple[Recording, int]], root: Path) -> str:
         inside = one.folder.is_relative_to(root)
         where = f", {one.folder.relative_to(root).as_posix()}" if inside else f", {one.folder.name}"
         share = f"{rows} row{'s' if rows > 1 else ''} measured" if len(sources) > 1 else "Measured"
-        lines.append(f"{share} {provenance(one)}{where}.")
+        lines.append(f"{share} {provenance(one.environment)}{where}.")
     return "\n".join(f"- {line}" for line in lines) + "\n" if len(lines) > 1 else "".join(f"{x}\n" for x in lines)

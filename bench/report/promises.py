@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.report.bound import Bound
 from bench.report.devices import Device, entry_name
-from bench.report.markdown import markdown
+from bench.report.markdown import table as markdown
 
 UTILIZATION = "model FLOP utilization"
 OVER_NAIVE = "speed over naive eager"

@@ -10,7 +10,8 @@ from bench.checks.numerics import FAILS, NOT_RUN
 from bench.common.record import NOT_MEASURED, Row
 from bench.report.bound import Bound
 from bench.report.devices import CASE, Device, Rows, entry_name
-from bench.report.markdown import markdown, number
+from bench.report.markdown import number
+from bench.report.markdown import table as markdown
 
 # What tells one row of an operation's table from another, and what a cell may say beside the time.
 _ROW_NAMES = {"contender": "method", "mode": "mode", "dtype": "dtype", "head_dim": "D", "channels": "C"}

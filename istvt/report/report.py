@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from bench.report.document import replace_section
+from bench.report.markdown import replace_section
 from dataloading.dataset import CLASSES, ORIGINAL
 from dataloading.errors import InputError
 from istvt.evaluation.results import METRIC_NAMES, Evaluation

@@ -3,13 +3,16 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from bench.__main__ import main
 from bench.experiments import faithfulness as explanation_experiment
-from bench.experiments.average import average
+from bench.experiments import synthetic
 from bench.experiments.faithfulness import (
+    average,
     measure_explanations,
     section,
     stabilizer_verdict,
@@ -81,6 +84,45 @@ def test_it_is_said_whether_lrp_is_better_and_when_it_is_not(results):
     assert "with 2 of 2 seeds" in verdict([with_area(first, -1.0), with_area(second, -1.0)])
     assert "with 1 of 2 seeds" in verdict([with_area(first, -9.0), with_area(second, 2.0)])
     assert "does **not** beat" in verdict([with_area(first, 2.0), with_area(second, 2.0)])
+
+
+def test_the_command_goes_on_where_it_was_stopped_and_writes_the_documents(
+    results, trained_run, synthetic_set, tmp_path, monkeypatch, capsys
+):
+    auc = {"value": 0.5, "low": 0.25, "high": 0.75, "fakes": 5, "reals": 4}
+    rows = [
+        {"attention": attention, "seed": seed, "seconds": 1.0, "auc": {"flicker": auc}}
+        for attention, seed in (("spatial_only", 0), ("temporal_first", 0), ("temporal_first", 1))
+    ]
+    for seed in (0, 1):
+        shutil.copytree(trained_run, tmp_path / "runs" / f"temporal_first-{seed}")
+    (tmp_path / "runs" / "results.json").write_text(json.dumps({"versions": {"istvt": "1"}, "rows": rows}))
+    readme, documents, trained = tmp_path / "README.md", tmp_path / "docs", []
+    readme.write_text("<!-- begin: faithfulness -->\n<!-- end: faithfulness -->\n")
+
+    def train(data, config, settings, folder, console):
+        trained.append((config.attention, settings.seed))
+        return SimpleNamespace(checkpoint=folder, history=[{"seconds": 20.0}, {"seconds": 22.0}])
+
+    measured = SimpleNamespace(auc=SimpleNamespace(value=1.0, low=0.875, high=1.0), fake=5, real=4)
+    evaluated = SimpleNamespace(evaluation=SimpleNamespace(manipulations={"flicker": measured}))
+    monkeypatch.setattr("istvt.training.trainer.train", train)
+    monkeypatch.setattr(evaluation, "evaluate_checkpoint", lambda *_, **__: evaluated)
+    monkeypatch.setattr(evaluation, "evaluate_explanations", None)
+    monkeypatch.setattr(synthetic, "SEEDS", (0, 1))
+    monkeypatch.setattr(synthetic, "_draw", lambda folder: DataSettings(root=synthetic_set, workers=1))
+    words = ["experiment", "--output", str(tmp_path / "runs"), "--documents", str(documents)]
+
+    assert main([*words, "--only", "faithfulness"]) == 0
+    assert not trained and [path.name for path in documents.iterdir()] == ["faithfulness.svg", "faithfulness.md"]
+    assert main([*words, "--readme", str(readme)]) == 0
+    assert main(words) == 0
+    assert trained == [("spatial_only", 1)]
+    page = (documents / "what-each-attention-sees.md").read_text()
+    assert "| `spatial_only` | 1 | 1.000 (0.875 to 1.000) | 42 |" in page
+    assert "| `spatial_only` | mean | **0.750** |  |" in page
+    assert "(4 real videos, 5 of each manipulation)" in page and "seeds\n0, 1." in page
+    assert "| `lrp` |" in readme.read_text() and "| `lrp` |" in capsys.readouterr().out
 
 
 def with_stabilizer_areas(result, areas):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench import run_all as gpu
-from bench.__main__ import COMMANDS, PLACES
+from bench.__main__ import COMMANDS
 from bench.common.record import prepare_folder, read_folder
 from bench.run_all import SECTIONS, Section, command_of, run_sections, seconds
 
@@ -30,6 +30,8 @@ ABSENT = (
     "tensorboard",
     "yaml",
     "xformers",
+    "pydantic",
+    "filelock",
 )
 BARE_MACHINE = f"""
 import sys
@@ -108,7 +110,8 @@ def test_a_visit_that_is_ended_by_a_signal_ends_the_section_that_is_running(tmp_
     visit = f"""
 import sys
 from pathlib import Path
-from bench.run_all import Section, ended_by_signals, run_sections
+from bench.__main__ import ended_by_signals
+from bench.run_all import Section, run_sections
 with ended_by_signals():
     run_sections([Section("sleeps", 1.0)], Path({str(tmp_path)!r}), 100, lambda *_: [sys.executable, "-c", {section!r}])
 """
@@ -182,7 +185,7 @@ def test_on_a_machine_with_nothing_but_torch_and_triton_every_benchmark_is_there
     """And the loader's bench says which packages it lacks."""
     files = [path for path in (ROOT / "bench").rglob("*.py") if not path.name.startswith(("__main__", "test_"))]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
-    commands = {f"bench.{PLACES.get(command, command)}" for command in COMMANDS}
+    commands = {f"bench.{module}" for module, _ in COMMANDS.values()}
     assert commands | {"bench.checks.cases.relevance", "bench.kernels.capture"} <= set(names)
     done = on_a_bare_machine(f"""
 import importlib

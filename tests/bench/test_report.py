@@ -21,7 +21,7 @@ from bench.common.record import (
     write_table,
 )
 from bench.kernels.explanation import LIGHT, REFERENCE
-from bench.report.document import replace_section
+from bench.report.markdown import replace_section
 from bench.training.cases import GRAPHS, Case
 from bench.training.measurement import empty_row
 from dataloading.errors import InputError
