@@ -152,21 +152,6 @@ class ISTVTConfig:
         """Return the fields as values of JSON, as checkpoints store them."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ISTVTConfig:
-        """Return the configuration of fields that `to_dict` gave; a field that is not there has its default.
-
-        Raises:
-            ValueError: a field is unknown, or a value cannot be used.
-        """
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(
-                f"model configuration has unknown fields {', '.join(unknown)}; it comes from another version"
-            )
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**values)
-
 
 def entry_flow_sizes(pixels: int) -> tuple[int, int, int, int, int]:
     """Return the sides after conv1, conv2 and the three blocks of the Xception entry flow, for an input side in pixels.

@@ -1,59 +1,72 @@
-"""Model files: weights and what they mean in one safetensors file. What a run needs to go on is in `run_state`.
+"""Model checkpoints: weights and metadata in one safetensors file; reading of other state dict files.
 
-A model file holds the parameters under their public names and, as metadata, the model's configuration, the settings
-it was trained with, the decoder that made its clips and the detectors that cropped them, versions and validation
-figures; and a checksum over all of it, because safetensors reads flipped bytes without complaint.
+A checkpoint holds the parameters under their public names and, as metadata, the model's configuration, the settings
+it was trained with, the decoder of its clips and the detectors that cropped them, package versions and validation
+metrics; and a checksum over all of it, because safetensors reads flipped bytes without complaint. The state from which
+training resumes is in `istvt.training.checkpoint`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from dataloading.dataset import SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
-from dataloading.io import replacing
+from dataloading.io import parse_json, replacing
 from istvt.config import ISTVTConfig
 from istvt.model.istvt import ISTVT
 from istvt.model.xception import XceptionEntryFlow
 from istvt.run_dir import model_file
 
 _METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
+_MISFITS_SHOWN = 3
+
+# Modules of a full Xception beyond the entry flow: middle flow, exit flow, classifier.
+BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_linear|classifier|head)\.")
 
 
 @dataclass
 class CheckpointInfo:
-    """What a model file says about itself.
+    """Metadata of a checkpoint.
 
     Attributes:
         config: the model's configuration.
-        decoder: which decoder made the training clips, "pyav" or "dali"; their grays differ slightly.
-        settings: data and training settings, JSON-able.
+        decoder: decoder of the training clips, "pyav" or "dali"; their grays differ slightly.
+        settings: data, model and training settings, as values of JSON.
         versions: packages and their versions at training.
-        metrics: validation figures of the epoch it was saved at.
-        detectors: who found the faces of the training clips (`FaceIndex.detectors`); empty where that was not recorded.
-        synthetic: whether the training videos were those of the synthetic set; None where that was not recorded.
+        metrics: training loss and validation metrics of the epoch it was saved at.
+        detectors: detectors of the faces in the training clips (`FaceIndex.detectors`); empty where not recorded.
+        synthetic: whether the training videos were those of the synthetic set; None where not recorded.
         checksum: of the file that this was read from; empty where it has none.
+        format: version of this metadata.
     """
 
     config: ISTVTConfig
     decoder: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     detectors: list[str] = field(default_factory=list)
     synthetic: bool | None = None
     checksum: str = ""
+    format: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        root = self.settings.get("data", {}).get("root")
+        if not isinstance(root, str | None):
+            raise ValueError(f"settings.data.root is {root!r}; expected text")
 
     @property
     def caveats(self) -> list[str]:
@@ -65,15 +78,13 @@ class CheckpointInfo:
         return [SYNTHETIC_MODEL_NOTE] if synthetic else []
 
 
-def save_model(
-    path: str | Path, model: ISTVT, info: CheckpointInfo, state: dict[str, torch.Tensor] | None = None
-) -> None:
-    """Write the model file, whole or not at all (it is written beside its place and renamed).
+def save_model(path: str | Path, model: ISTVT, info: CheckpointInfo, state: dict[str, Tensor] | None = None) -> None:
+    """Write a checkpoint, whole or not at all (it is written beside its place and renamed).
 
     Args:
         path: the file.
         model: the model; its own state is written unless `state` is given.
-        info: what the file says about itself.
+        info: the metadata.
         state: the model's whole tensors, where the model itself holds a share of each.
 
     Raises:
@@ -81,18 +92,26 @@ def save_model(
     """
     path = Path(path)
     state = model.state_dict() if state is None else state
-    values = {name: value for name, value in info.__dict__.items() if name != "checksum"}
-    said = json.dumps({**values, "config": info.config.to_dict()}, default=str)
+    # A loss over no clip is not finite, and JSON has no such number.
+    metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in info.metrics.items()}
+    values = {**vars(info), "config": info.config.to_dict(), "metrics": metrics}
+    del values["checksum"]
+    metadata = json.dumps(values, default=str)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    checksum = _checksum(metadata, tensors)
     try:
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={_METADATA_KEY: said, _CHECKSUM_KEY: _checksum(said, tensors)})
+            save_file(tensors, temporary, metadata={_METADATA_KEY: metadata, _CHECKSUM_KEY: checksum})
     except (SafetensorError, OSError) as error:
         raise InputError(f"checkpoint {path}: cannot be written ({error})") from error
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[ISTVT, CheckpointInfo]:
-    """The model of a file that `save_model` wrote, in evaluation mode, and what the file says about itself.
+    """Load a checkpoint that `save_model` wrote: the model, in evaluation mode, and the metadata.
+
+    Args:
+        path: the file, or the directory of the training run that wrote it.
+        device: of the model.
 
     Raises:
         InputError: no such file, not a checkpoint of ISTVT, its tensors do not fit its configuration, or it has changed
@@ -100,66 +119,82 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[IS
     """
     path = model_file(path)
     info, state = _read(path)
-    model = ISTVT(info.config)
-    load_weights(model, state, f"checkpoint {path}")
+    config, where = info.config, f"checkpoint {path}: is of another configuration"
+    # Before memory is taken for what a damaged configuration says.
+    if config.depth > len(state):
+        raise InputError(f"{where}: config.depth is {config.depth}, and there are {len(state)} tensors")
+    try:
+        with torch.device("meta"):
+            wanted = ISTVT(config).state_dict()
+    except (RuntimeError, TypeError) as error:  # by a size that no integer of C++ holds
+        raise InputError(f"{where}: config: has sizes that no tensor can have") from error
+    if problems := misfits(state, wanted):
+        raise InputError(f"{where}: {problems}")
+    model = ISTVT(config)
+    model.load_state_dict(state)
     return model.to(device).eval(), info
 
 
 def read_info(path: str | Path) -> CheckpointInfo:
-    """What a model file says about itself, without its tensors; raises as `load_model` does."""
+    """Return the metadata of a checkpoint without reading its tensors.
+
+    Raises:
+        InputError: no such file, or not a checkpoint of ISTVT.
+    """
     return _read(model_file(path), with_tensors=False)[0]
 
 
-def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
+def is_checkpoint(path: str | Path) -> bool:
+    """Return whether a file is a safetensors file with the metadata of a checkpoint, whatever that metadata is."""
     try:
-        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
+        with safe_open(path, framework="pt") as file:
+            return _METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+    try:
+        path.open("rb").close()  # safetensors reports a file without permission to read as one that does not exist
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            said = metadata.get(_METADATA_KEY, "null")
-            values = json.loads(said)
             state = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"checkpoint {path}: not a readable safetensors file ({error})") from error
-    if values is None:
+    if _METADATA_KEY not in metadata:
         raise InputError(f"checkpoint {path}: holds no ISTVT configuration; expected a file written by istvt train")
-    if with_tensors and _CHECKSUM_KEY in metadata and metadata[_CHECKSUM_KEY] != _checksum(said, state):
+    text, checksum = metadata[_METADATA_KEY], metadata.get(_CHECKSUM_KEY, "")
+    if with_tensors and checksum and checksum != _checksum(text, state):
         raise InputError(
             f"checkpoint {path}: is damaged (its content does not have the checksum it was written with); copy it again"
         )
-    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
-        raise InputError(
-            f"checkpoint {path}: is no checkpoint of ISTVT, though it names it; expected one of istvt train"
-        )
-    try:
-        config = ISTVTConfig.from_dict(values["config"])
-    except (ValueError, TypeError) as error:
-        raise InputError(f"checkpoint {path}: its ISTVT configuration cannot be used ({error})") from error
-    values |= {"config": config, "checksum": metadata.get(_CHECKSUM_KEY, "")}
-    known = {item.name for item in fields(CheckpointInfo)}
-    return CheckpointInfo(**{name: value for name, value in values.items() if name in known}), state
+    info = parse_json(text.encode(), CheckpointInfo, f"checkpoint {path}")
+    info.checksum = checksum
+    return info, state
 
 
-def _checksum(said: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Of what the file says about itself, and of every tensor's name, type, shape and bytes."""
-    digest = hashlib.blake2b(said.encode(), digest_size=16)
+def _checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the digest of the metadata and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.blake2b(metadata.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def load_weights(model: ISTVT, state: dict[str, torch.Tensor], source: str) -> None:
-    """Fill `model` from `state`; what does not fit is named in one sentence that begins with `source`."""
-    if problems := misfits(state, model.state_dict()):
-        raise InputError(f"{source}: is of another configuration: {problems}")
-    model.load_state_dict(state)
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict into a module.
 
-
-SHOWN = 3
+    Raises:
+        InputError: tensors are missing, unknown or misshapen; `where` begins the sentence that names the first few.
+    """
+    if problems := misfits(state, module.state_dict()):
+        raise InputError(f"{where}: {problems}")
+    module.load_state_dict(state)
 
 
 def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """What keeps `state` from being loaded where the tensors are `wanted`: the first few; None where all of it fits."""
+    """Return the first few tensors of `state` that are not as in `wanted`, in words; None where all of them are."""
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [f"{name} is not in this model" for name in state if name not in wanted]
     problems += [
@@ -167,20 +202,50 @@ def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | 
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
-    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return "; ".join(problems[:SHOWN] + more) or None
+    more = [f"and {len(problems) - _MISFITS_SHOWN} more"] if len(problems) > _MISFITS_SHOWN else []
+    return "; ".join(problems[:_MISFITS_SHOWN] + more) or None
 
 
-# What a full Xception checkpoint holds beyond the entry flow, by name: middle flow, exit flow, classifier.
-_BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_linear|classifier|head)\.")
+def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Tensor]:
+    """Read the state dict of another program, from a file of torch.save or of safetensors; no code in it is run.
+
+    Args:
+        path: a `.pth` or `.pt` file (a state dict, or a dict that holds one under `state_dict` or `model`), or a
+            `.safetensors` file.
+        what: begins the sentence of an InputError, before the path.
+        expected: ends it: the kind of file that was expected.
+
+    Returns:
+        The tensors by name, without the prefix `module.` of nn.DataParallel.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{what} {path}: no such file; expected {expected}")
+    try:
+        is_safetensors = path.suffix == ".safetensors"
+        state = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of pickle, zipfile and torch, as of 2.11 a dozen kinds
+        raise InputError(
+            f"{what} {path}: not a readable checkpoint; expected a .pth, .pt or .safetensors file of {expected}"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    named = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not named or not state:
+        raise InputError(f"{what} {path}: expected a state dict of tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list[str]:
-    """Load ImageNet weights from a timm or Cadene Xception checkpoint file.
+    """Load ImageNet weights from a timm or Cadene Xception file.
 
     Args:
         backbone: the entry flow to fill, at Xception's own widths.
-        path: a `.pth`/`.pt` (a state dict, or a dict holding one under `state_dict` or `model`) or `.safetensors` file.
+        path: see `read_state_dict`.
 
     Returns:
         The keys of the middle flow, exit flow and classifier, which were ignored by name.
@@ -188,35 +253,13 @@ def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list
     Raises:
         InputError: the file cannot be read, or keys are missing, unknown or misshapen (the first few are named).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"backbone weights {path}: no such file; expected a timm or Cadene Xception checkpoint")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"backbone weights {path}: not a readable checkpoint; expected a .pth, .pt or .safetensors file of a "
-            "timm or Cadene Xception"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"backbone weights {path}: expected a state dict of tensors")
+    state = read_state_dict(path, "backbone weights", "a timm or Cadene Xception checkpoint")
     state = {re.sub(r"^(module\.|model\.|backbone\.)+", "", name): value for name, value in state.items()}
-    ignored = sorted(name for name in state if _BEYOND_ENTRY_FLOW.match(name))
-    state = {name: value for name, value in state.items() if name not in set(ignored)}
+    ignored = sorted(name for name in state if BEYOND_ENTRY_FLOW.match(name))
+    state = {name: value for name, value in state.items() if not BEYOND_ENTRY_FLOW.match(name)}
     # Cadene's first file stores 1x1 convolutions as matrices.
     state = {n: v[:, :, None, None] if n.endswith("pointwise.weight") and v.dim() == 2 else v for n, v in state.items()}
-    wanted = backbone.state_dict()
-    # Checkpoints as old as Cadene's do not count batches.
-    state = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")} | state
-    if problems := misfits(state, wanted):
-        raise InputError(f"backbone weights {path}: {problems}")
-    backbone.load_state_dict(state)
+    # Files as old as Cadene's have no batch counts.
+    counts = {name: value for name, value in backbone.state_dict().items() if name.endswith("num_batches_tracked")}
+    load_weights(backbone, counts | state, f"backbone weights {path}")
     return ignored

@@ -400,12 +400,12 @@ def test_a_checkpoint_that_is_none_is_one_sentence(trained_run, tmp_path, capsys
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ("[1, 2]", "is no checkpoint of ISTVT, though it names it"),
-        ('"0.3"', "is no checkpoint of ISTVT, though it names it"),
-        ('{"version": 3}', "is no checkpoint of ISTVT, though it names it"),
-        ('{"config": null}', "is no checkpoint of ISTVT, though it names it"),
-        ('{"config": {"layers": 3}}', "cannot be used (model configuration has unknown fields layers"),
-        ('{"config": {"backbone_dims": 3}}', "its ISTVT configuration cannot be used"),
+        ("[1, 2]", "[1, 2]; expected an object"),
+        ('"0.3"', "'0.3'; expected an object"),
+        ('{"version": 3}', "config: missing; expected a value"),
+        ('{"config": null}', "config: None; expected an object"),
+        ('{"config": {"layers": 3}}', "config.layers: unknown field with the value 3"),
+        ('{"config": {"backbone_dims": 3}}', "config.backbone_dims: 3; expected a list"),
     ],
 )
 def test_a_file_with_metadata_of_the_same_name_and_another_kind_is_one_sentence(tmp_path, capsys, said, says):

@@ -92,7 +92,7 @@ def test_a_configuration_without_the_fields_of_later_versions_is_that_of_the_see
     values = preset("published").to_dict()
     for name in AUTHORS:
         del values[name]
-    assert ISTVTConfig.from_dict(values) == replace(preset("seed"), head_dim=64, mlp_dim=2912)
+    assert ISTVTConfig(**values) == replace(preset("seed"), head_dim=64, mlp_dim=2912)
 
 
 @pytest.mark.parametrize("attention", [a for a in ATTENTIONS if a != "spatial_only"])
