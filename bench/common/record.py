@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common.environment import environment, slug
+from bench.common.table import Column, cells
 from dataloading.errors import InputError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -91,6 +92,25 @@ def write_table(folder: Path, name: str, rows: Iterable[Row]) -> Path:
     writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
     _replace(path, text.getvalue())
     return path
+
+
+def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row], columns: Sequence[Column] = ()) -> list[Row]:
+    """Write `<folder>/<name>.csv` after every record, so that a run cut short keeps what it measured; return all.
+
+    Args:
+        folder: None writes nothing.
+        name: of the table.
+        rows: records, measured while they are iterated over.
+        columns: what is printed of each record as it comes.
+    """
+    measured: list[Row] = []
+    for row in rows:
+        measured.append(row)
+        if columns:
+            print("  ".join(cells(columns, row)), flush=True)
+        if folder:
+            write_table(folder, name, measured)
+    return measured
 
 
 def failure(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""What explaining costs as a whole: memory beside the published method's storage, time beside a training step.
+"""Memory of explaining a clip beside the published method's storage, and its time beside a training step.
 
 Memory is the most that PyTorch's allocations held while one clip was explained, beyond what was there before: the
-model's weights and the clip (or its tokens). From a clip everybody computes the backbone too; the published method,
+model's weights and the clip (or its tokens). From a clip every method computes the backbone too; the published method,
 which keeps the autograd graph of the whole forward pass, keeps that of the backbone.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from bench.common import cpu_timing as processor_timing
 from bench.common import timing
 from bench.common.record import NOT_MEASURED, Row, failure
-from bench.kernels import chefer_baseline as published_storage
+from bench.kernels import chefer_baseline
 from bench.training.cases import Case
 from bench.training.steps import Clips, random_clips, training_step
 from istvt.config import preset as preset_named
@@ -31,11 +31,9 @@ REFERENCE = "published storage"
 # From a model and a clip or its tokens to heatmaps, by what is stored on the way.
 STORAGES: dict[str, Callable[..., Any]] = {
     LIGHT: explain,
-    "this project, keep_maps": lambda model, **of: explain(model, **of, keep_maps=True),
-    REFERENCE: published_storage.explain,
-    "published storage, parameter gradients too": lambda model, **of: published_storage.explain(
-        model, **of, parameter_gradients=True
-    ),
+    "this project, keep_maps": partial(explain, keep_maps=True),
+    REFERENCE: chefer_baseline.explain,
+    "published storage, parameter gradients too": partial(chefer_baseline.explain, parameter_gradients=True),
 }
 QUICK_STORAGES = (LIGHT, REFERENCE)
 
@@ -44,10 +42,10 @@ PAIRS = (("float32", "float32"), ("float32", "bfloat16"), ("tf32", "tf32"), ("tf
 
 
 def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = tuple(STORAGES)) -> Iterator[Row]:
-    """Peak memory of explaining one clip, a row for each storage and for each start: the clip or its tokens.
+    """Yield peak memory of explaining one clip with random weights, for each storage, from the clip and its tokens.
 
     Args:
-        preset: of the model, with random weights.
+        preset: of the model.
         device: where.
         storages: names of `STORAGES`, `LIGHT` first: `over_light` divides by it.
     """
@@ -58,32 +56,26 @@ def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = 
     for start, given in (("clip", {"clips": clip}), ("tokens", {"tokens": tokens})):
         light = None
         for name in storages:
-            row: Row = {
+            peak, note = _measured(partial(_peak_bytes, device, partial(STORAGES[name], model, **given)))
+            light = peak if name == LIGHT else light
+            yield {
                 "preset": preset, "storage": name, "from": start, "clips": 1, "dtype": "float32",
-                "head_dim": model.config.resolved_head_dim, "peak_bytes": None, "over_light": None, "note": "",
+                "head_dim": model.config.resolved_head_dim, "peak_bytes": peak,
+                "over_light": peak / light if peak and light else None, "note": note,
             }  # fmt: skip
 
-            def call(name=name, given=given) -> object:
-                return STORAGES[name](model, **given)
 
-            def weigh(call=call) -> int:
-                if device.type == "cpu":
-                    return processor_timing.peak_bytes(call)
-                call()  # what stays after the first call, such as workspaces of libraries, is not the explanation's
-                return timing.peak_bytes(call)
-
-            peak, row["note"] = _measured(weigh)
-            row["peak_bytes"] = peak
-            light = peak if name == LIGHT else light
-            if peak and light:
-                row["over_light"] = peak / light
-            yield row
+def _peak_bytes(device: torch.device, call: Callable[[], object]) -> int:
+    if device.type == "cpu":
+        return processor_timing.peak_bytes(call)
+    call()  # what stays after the first call, such as workspaces of libraries, is not the explanation's
+    return timing.peak_bytes(call)
 
 
 def measure_time(
     preset: str, clips: int, device: torch.device, milliseconds: int, execution: str | None = "compile"
 ) -> Iterator[Row]:
-    """Time of explaining a batch and of training a step of it, a row for each of `PAIRS`.
+    """Yield the time of explaining a batch and of training a step of it, a record for each of `PAIRS`.
 
     Args:
         preset: of the model, with random weights.
@@ -120,38 +112,30 @@ def _model(preset: str, device: torch.device) -> ISTVT:
 def _explanation(preset: str, arithmetic: str, batch: Clips, milliseconds: int) -> float:
     model = _model(preset, batch.clips.device)
     allow_tf32(arithmetic == "tf32")
-    try:
-        return _milliseconds(lambda: explain(model, batch.clips), milliseconds)
-    finally:
-        allow_tf32(False)
+    return _milliseconds(lambda: explain(model, batch.clips), milliseconds)
 
 
 def _training_step(preset: str, precision: str, batch: Clips, execution: str, milliseconds: int) -> float:
     step = training_step(Case(preset, "full", precision, "this project"), batch, execution)
-    try:
-        for _ in range(2):
-            step()
-        return _milliseconds(step, milliseconds)
-    finally:
-        allow_tf32(False)
+    for _ in range(2):
+        step()
+    return _milliseconds(step, milliseconds)
 
 
 def _milliseconds(call: Callable[[], object], milliseconds: int) -> float:
-    """On the clock, from the first launch to the last result: an explanation launches thousands of small kernels."""
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    call()
-    wait()
+    """Time from the first launch to the last result: an explanation launches thousands of small kernels."""
     times: list[float] = []
-    while len(times) < 3 or 1e3 * sum(times) < milliseconds:
+    while len(times) < 4 or 1e3 * sum(times[1:]) < milliseconds:  # the first one warms up
         started = time.perf_counter()
         call()
-        wait()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(times)
+    return 1e3 * statistics.median(times[1:])
 
 
 def _measured(function: Callable[[], Any]) -> tuple[Any, str]:
-    """What it gives, or None and why it could not be measured."""
+    """Return the result, or None and why there is none."""
     try:
         return function(), ""
     except torch.OutOfMemoryError:
@@ -159,4 +143,5 @@ def _measured(function: Callable[[], Any]) -> tuple[Any, str]:
     except Exception as error:
         return None, failure(error)
     finally:
+        allow_tf32(False)
         timing.let_go()

@@ -6,12 +6,18 @@ counted is every tensor that PyTorch allocates meanwhile: the ones that a GPU wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.common.record import Row, write_table
+import torch
+
+from bench.common import cpu_timing as processor_timing
+from bench.common import timing
+from bench.common.record import Row, write_as_measured, write_table
 from bench.common.table import Column, row_table
+from bench.scaling.exponent import fit_exponent
+from kernels import AttentionCapture, spatial_attention
 
 WITHOUT, WITH = "without a capture", "with a capture"
 
@@ -31,7 +37,6 @@ class Sizes:
 IN_THE_INTERPRETER = Sizes((64, 128, 256, 512, 1024), rows=1, heads=1, head_dim=16, dtype="float16")
 ON_GPU = Sizes((65, 129, 257, 513, 1025, 2049, 4097), rows=7, heads=8, head_dim=64, dtype="bfloat16")
 
-
 COLUMNS = (
     Column("S", "positions"), *map(Column, ("capture", "dtype", "rows", "heads")), Column("D", "head_dim"),
     Column("peak KiB", "peak_bytes", ".1f", 2**10),
@@ -40,10 +45,8 @@ COLUMNS = (
 
 def write(folder: Path, device: str) -> None:
     """Measure and fit; write spatial_memory.csv and spatial_memory_exponents.csv, and print both."""
-    rows = []
-    for row in measure(ON_GPU if device == "cuda" else IN_THE_INTERPRETER, device):
-        rows.append(row)
-        write_table(folder, "spatial_memory", rows)
+    sizes = ON_GPU if device == "cuda" else IN_THE_INTERPRETER
+    rows = write_as_measured(folder, "spatial_memory", measure(sizes, device))
     fitted = exponents(rows)
     write_table(folder, "spatial_memory_exponents", fitted)
     print(row_table(COLUMNS, rows))
@@ -52,44 +55,29 @@ def write(folder: Path, device: str) -> None:
 
 
 def measure(sizes: Sizes, device: str) -> Iterator[Row]:
-    """One row for each S, with a capture and without: the peak of a forward and a backward pass beyond their inputs."""
-    from bench.common import cpu_timing as processor_timing
-    from bench.common import timing
-
-    peak_bytes = (timing if device == "cuda" else processor_timing).peak_bytes
+    """Yield the peak of a forward and a backward pass beyond their inputs, without a capture and with one."""
+    generator = torch.Generator().manual_seed(0)
     for positions in sizes.positions:
-        for capture in (WITHOUT, WITH):
-            row: Row = {
-                "positions": positions, "capture": capture, "dtype": sizes.dtype, "clips": 1, "rows": sizes.rows,
-                "heads": sizes.heads, "head_dim": sizes.head_dim,
-            }  # fmt: skip
-            call = _call(sizes, positions, capture, device)
+        shape = (4, 1, sizes.rows, positions, sizes.heads, sizes.head_dim)
+        *leaves, grad_out = torch.randn(shape, generator=generator).to(device, getattr(torch, sizes.dtype)).unbind(0)
+        leaves = [x.requires_grad_() for x in leaves]
+        for kind in (WITHOUT, WITH):
+
+            def call(kind=kind, leaves=leaves, grad_out=grad_out) -> object:
+                capture = AttentionCapture() if kind == WITH else None
+                return torch.autograd.grad(spatial_attention(*leaves, capture=capture), leaves, grad_out), capture
+
             if device == "cuda":
                 call()  # compiles
-            yield row | {"peak_bytes": peak_bytes(call)}
-
-
-def _call(sizes: Sizes, positions: int, capture: str, device: str) -> Callable[[], object]:
-    import torch
-
-    from kernels import AttentionCapture, spatial_attention
-
-    generator = torch.Generator().manual_seed(0)
-    shape = (4, 1, sizes.rows, positions, sizes.heads, sizes.head_dim)
-    *leaves, grad_out = torch.randn(shape, generator=generator).to(device, getattr(torch, sizes.dtype)).unbind(0)
-    leaves = [x.requires_grad_() for x in leaves]
-
-    def call() -> object:
-        record = AttentionCapture() if capture == WITH else None
-        return torch.autograd.grad(spatial_attention(*leaves, capture=record), leaves, grad_out), record
-
-    return call
+            yield {
+                "positions": positions, "capture": kind, "dtype": sizes.dtype, "clips": 1, "rows": sizes.rows,
+                "heads": sizes.heads, "head_dim": sizes.head_dim,
+                "peak_bytes": (timing if device == "cuda" else processor_timing).peak_bytes(call),
+            }  # fmt: skip
 
 
 def exponents(rows: list[Row]) -> list[Row]:
-    """Growth with S, fitted over the larger half of the sizes."""
-    from bench.scaling.exponent import fit_exponent
-
+    """Fit the growth with S over the larger half of the sizes."""
     fitted = []
     for capture in (WITHOUT, WITH):
         points = [row for row in rows if row["capture"] == capture]

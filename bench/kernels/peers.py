@@ -1,27 +1,39 @@
-"""Other people's attention, called as a user of theirs would: what a fused kernel has to beat.
+"""Peers of the attention kernels, and the loop that times them and this project's kernels.
 
-Each peer takes queries, keys and values `[sequences, heads, length, D]` and returns the same shape. A peer that is
-missing or refuses a shape says why; the reason goes into the table in place of a time.
+A peer takes queries, keys and values `[sequences, heads, length, D]` and returns the same shape, called as its own
+users call it. One that is missing or refuses a shape is a record whose note says why.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import time
 import warnings
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.common import ahead, timing
+from bench.common.record import Row, add_output
 from kernels.common.launch import padded_head_dim
 
 Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+Calls = Mapping[str, Callable[[], object]]
+
+HEADS, POSITIONS = 8, 362
+OURS, FLEX = "ours", "flex compiled"
+COMPILED_FOR_A_SHAPE = "not measured: compiled for each shape anew; measured at the paper's"
+DEVICE = "cuda"  # of the tensors; the tests measure on a CPU
 
 
 def naive_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """Two products and a softmax, the matrix stored: what the authors' code does; `scale` is 1 / sqrt(D) or given."""
+    """Return `softmax(scale q k^T) v` with the matrix stored, as the authors' code does; `scale` None is D^-0.5."""
     return torch.softmax(q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale), -1) @ v
 
 
@@ -33,12 +45,9 @@ def _sdpa(backend: SDPBackend) -> Attention:
     return attend
 
 
-COMPILED_FOR_A_SHAPE = "not measured: compiled for each shape anew; measured at the paper's"
-
-
 @cache
 def _compiled_flex(length: int, head_dim: int) -> Callable[..., Tensor]:
-    """One compilation a shape, each with a count of its own: past its limit, torch.compile runs eagerly instead."""
+    """Compile once a shape, each with a count of its own: past its limit, torch.compile runs eagerly instead."""
     import torch._functorch.config
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -64,13 +73,13 @@ PEERS: dict[str, Attention] = {
     "sdpa efficient": _sdpa(SDPBackend.EFFICIENT_ATTENTION),
     "sdpa cudnn": _sdpa(SDPBackend.CUDNN_ATTENTION),
     "sdpa math": _sdpa(SDPBackend.MATH),
-    "flex compiled": _flex,
+    FLEX: _flex,
     "xformers": _xformers,
 }
 
 
 def over_frames(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """A peer's attention over the frames of each position: `[B, F, S, N, D]` in and out, by the copies it needs."""
+    """Attend over the frames of each position: `[B, F, S, N, D]` in and out, by the copies that a peer needs."""
     clips, frames, positions, heads, head_dim = q.shape
     q, k, v = (x.permute(0, 2, 3, 1, 4).reshape(-1, heads, frames, head_dim) for x in (q, k, v))
     out = attend(q, k, v, scale).reshape(clips, positions, heads, frames, head_dim)
@@ -78,13 +87,13 @@ def over_frames(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: float
 
 
 def over_positions(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """A peer's attention over the positions of each frame row: `[B, F, S, N, D]` in and out."""
+    """Attend over the positions of each frame row: `[B, F, S, N, D]` in and out."""
     sequences = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))
     return attend(*sequences, scale).transpose(1, 2).unflatten(0, q.shape[:2]).contiguous()
 
 
 def padded_by_copies(attend: Attention) -> Attention:
-    """A peer that is given heads of the next multiple of 16, which copies make, and whose output is cut."""
+    """Pad heads to the next multiple of 16 by copies, and cut the output."""
 
     def padded(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         head_dim = q.shape[-1]
@@ -94,8 +103,125 @@ def padded_by_copies(attend: Attention) -> Attention:
     return padded
 
 
+@dataclass(frozen=True)
+class Contender:
+    """One way from a packed projection `[B, F, S, 3, N, width]` and a scale to the output `[B, F, S, N, width]`."""
+
+    name: str
+    width: int
+    function: Callable[[Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One contender at one shape.
+
+    Attributes:
+        contender: what is timed.
+        size: clips B, frame rows F, positions S.
+        head_dim: D without padding.
+        dtype: of the projection.
+        columns: what its records say of the shape.
+        at_paper: whether the shape is one for which what compiles for each shape is compiled.
+    """
+
+    contender: Contender
+    size: tuple[int, int, int]
+    head_dim: int
+    dtype: torch.dtype
+    columns: Row
+    at_paper: bool
+
+    @property
+    def rank(self) -> int:
+        """Ours, then peers, of which one may break the GPU's context, then what compiles for each shape."""
+        return 0 if self.contender.name.startswith(OURS) else 2 if self.contender.name == FLEX else 1
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the shape is not worth its compilation."""
+        return self.rank == 2 and not self.at_paper
+
+    def calls(self) -> Calls:
+        """Return a call a pass, on random tensors of the device."""
+        torch.manual_seed(0)
+        qkv = torch.randn(*self.size, 3, HEADS, self.contender.width, device=DEVICE).to(self.dtype).requires_grad_()
+        function = partial(self.contender.function, scale=self.head_dim**-0.5)
+        return passes(function, (qkv,), torch.randn_like(qkv[:, :, :, 0]))
+
+
+def in_order(tasks: Iterable[Task]) -> list[Task]:
+    """Sort tasks by rank, what is left out last."""
+    return sorted(tasks, key=lambda task: (task.rank, task.is_left_out))
+
+
+def passes(function: Callable[..., Tensor], leaves: Sequence[Tensor], grad_out: Tensor) -> Calls:
+    """Return calls of the forward pass, of the backward pass alone (its graph is kept) and of both."""
+
+    @cache
+    def out() -> Tensor:
+        return function(*leaves)
+
+    return {
+        "forward": lambda: function(*(x.detach() for x in leaves)),
+        "backward": lambda: torch.autograd.grad(out(), leaves, grad_out, retain_graph=True),
+        "both": lambda: torch.autograd.grad(function(*leaves), leaves, grad_out),
+    }
+
+
+def measure(
+    columns: Row, calls: Calls, milliseconds: int, *,
+    floors: Mapping[str, float] | None = None, operations: Mapping[str, int] | None = None, memory: bool = False,
+) -> Iterator[Row]:  # fmt: skip
+    """Yield a record a pass: its time, or why it cannot run.
+
+    Args:
+        columns: what the records say of what is measured.
+        calls: by pass.
+        milliseconds: measuring time of each pass.
+        floors: microseconds that the bytes of each pass take.
+        operations: floating-point operations of each pass that cannot be done without.
+        memory: measure peak memory too.
+    """
+    for which, call in calls.items():
+        row = columns | {"pass": which}
+        if refused := reason(call):
+            yield row | {"note": refused}
+            continue
+        spent = timing.time_call(call, milliseconds=milliseconds)
+        row |= {"microseconds": spent.median, "p20": spent.low, "p80": spent.high}
+        if floors:
+            row |= {"floor_microseconds": floors[which], "share_of_floor": floors[which] / spent.median}
+        if operations:
+            row["teraflops"] = 1e-6 * operations[which] / spent.median
+        if memory:
+            row["peak_bytes"] = timing.peak_bytes(call)
+        yield row
+
+
+def measure_tasks(
+    tasks: Sequence[Task], measure_task: Callable[[Task], Iterator[Row]], after_ours: Callable[[], None]
+) -> Iterator[Row]:
+    """Compile this project's kernels, then yield the records of `tasks`; `after_ours` runs before the first peer."""
+    started = time.perf_counter()
+    count = ahead.compile_ahead(partial(_forward_and_backward, task) for task in tasks if task.rank == 0)
+    print(f"{count} kernels compiled in {time.perf_counter() - started:.0f} s", flush=True)
+    for rank, group in itertools.groupby(tasks, key=lambda task: task.rank):
+        for task in group:
+            if task.is_left_out:
+                yield task.columns | {"pass": "all", "note": COMPILED_FOR_A_SHAPE}
+            else:
+                yield from measure_task(task)
+        if rank == 0:
+            after_ours()
+
+
+def _forward_and_backward(task: Task) -> object:
+    return task.calls()["both"]()
+
+
 def reason(function: Callable[[], object]) -> str | None:
-    """Why `function` cannot run, in one line; None when it can. Only refusals count, an interrupt goes through."""
+    """Return why `function` cannot run, in one line; None when it can. An interrupt goes through."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -110,3 +236,12 @@ def reason(function: Callable[[], object]) -> str | None:
             said = said or [f"{type(error).__name__}: {error}"]
             return " ".join(said[-1].split())[:200]
     return None
+
+
+def add_speed_arguments(parser: argparse.ArgumentParser, quick: str) -> None:
+    """Add the options that the commands of spatial and temporal attention share."""
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
+    parser.add_argument("--tune", action="store_true", help="time candidate launch configs and print the best rows")
+    add_output(parser)

@@ -2,13 +2,14 @@
 
 Three operations for attention over time and over space, in float32, from q, k, v, the relevance u and the gradient dO
 [B, F, S, N, D]: `relevance` of q, k and v; the head-mean `map`; and the `rollout step`, which multiplies a row by
-I + map. *stored* is plain PyTorch with attention, gradient and relevance of every head in memory. The floor is the
-bytes that must move (7 tensors; 5 and the result) at the copy bandwidth measured in the same run; the stored form has
-one of its own, with three matrices of every head written and read. TFLOP/s count the products that cannot be done
-without at the unpadded head dimension. Head dimension 91 means: ours padded to 96, the stored form as it is.
+I + map. *stored* is the reference in plain PyTorch with attention, gradient and relevance of every head in memory. The
+floor is the bytes that must move (7 tensors; 5 and the result) at the copy bandwidth measured in the same run; the
+stored form has one of its own, with three matrices of every head written and read. TFLOP/s count the products that
+cannot be done without at the unpadded head dimension. Head dimension 91 means: ours padded to 96, the stored form as
+it is.
 
 Then explaining one clip is weighed against the published method's storage, and explaining a batch timed against a
-training step of it (bench/kernels/explanation.py). Who runs out of memory or refuses is a row that says why.
+training step of it (bench/kernels/explanation.py). What runs out of memory or refuses is a record that says why.
 
 Writes relevance.csv, explanation_memory.csv and explanation_time.csv to bench/results/<device>/. Without a GPU only
 memory is measured, of the preset seed: it takes minutes and 6 GB.
@@ -18,13 +19,23 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from unittest.mock import patch
 
-from bench.common.record import Row, add_output, output_folder, write_table
-from bench.common.table import Column, cells, row_table
-from bench.kernels import relevance_operations as operations
+import torch
+
+import kernels
+from bench.common import ahead, timing
+from bench.common.record import Row, add_output, output_folder, write_as_measured
+from bench.common.table import Column, row_table
+from bench.kernels import explanation, peers
+from bench.kernels.peers import HEADS, OURS
 from istvt.config import PRESETS
+from kernels.common.launch import padded_head_dim
+from kernels.relevance import reference
 
 COLUMNS = (
     Column("contender"), Column("kind", "mode"), Column("D", "head_dim"), Column("T", "frames"), Column("B", "clips"),
@@ -41,17 +52,121 @@ TIME_COLUMNS = (
     Column("explain ms", "explain_ms"), Column("step ms", "training_ms"), Column("ratio"), Column("note"),
 )  # fmt: skip
 
+POSITIONS = peers.POSITIONS
+# Clips and frames; the paper's first.
+SHAPES = [(8, 6), (1, 6), (32, 6), (8, 16)]
+QUICK_SHAPES = SHAPES[:1]
+HEAD_DIMS = (64, 91)
+KINDS = ("temporal", "spatial")
+# Products of length x length x D that a pass cannot do without.
+PRODUCTS = {"relevance": 6, "map": 3, "rollout step": 3}
+STABILIZER = 0.01  # the kernels' default
+Tensors = dict[str, torch.Tensor]
+
+
+def call(
+    source: ModuleType, kind: str, which: str, tensors: Tensors, scale: float, clamp: str = "after_mean"
+) -> tuple[torch.Tensor, ...] | torch.Tensor:
+    """Call one of the six functions of `source` (`kernels`, or its reference) with what it takes of `tensors`."""
+    inputs = {name: x for name, x in tensors.items() if name != "row"}
+    if which == "relevance":
+        del inputs["grad_out"]
+        return getattr(source, f"{kind}_relevance")(**inputs, scale=scale, stabilizer=STABILIZER)
+    if which == "map":
+        return getattr(source, f"{kind}_relevance_map")(**inputs, scale=scale, clamp=clamp)
+    return getattr(source, f"{kind}_rollout_step")(**tensors, scale=scale, clamp=clamp)
+
+
+ours = partial(call, kernels)
+
+
+def stored(*arguments, **options) -> tuple[torch.Tensor, ...] | torch.Tensor:
+    """Call the reference with one tile for all queries, so that every matrix of every head is in memory."""
+    with patch.object(reference, "TILE_ELEMENTS", sys.maxsize):
+        return call(reference, *arguments, **options)
+
+
+CONTENDERS: dict[str, Callable[..., object]] = {OURS: ours, "stored": stored}
+
+
+def inputs(kind: str, clips: int, frames: int, head_dim: int, width: int) -> Tensors:
+    """Return random q, k and v (views of one packed product), u, grad_out and a row; zeros from D to `width`."""
+    generator = torch.Generator(peers.DEVICE).manual_seed(0)
+    options = {"generator": generator, "device": peers.DEVICE}
+    size = (clips, frames + 1, POSITIONS)
+    qkv = torch.randn(*size, 3, HEADS, head_dim, **options)
+    u, grad_out = torch.randn(2, *size, HEADS, head_dim, **options)
+    row = torch.rand(clips, *_groups_and_length(kind, frames), **options)
+    qkv, u, grad_out = (torch.nn.functional.pad(x, (0, width - head_dim)) for x in (qkv, u, grad_out))
+    return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "grad_out": grad_out, "row": row}
+
+
+def _groups_and_length(kind: str, frames: int) -> tuple[int, int]:
+    return (frames + 1, POSITIONS) if kind == "spatial" else (POSITIONS, frames + 1)
+
+
+def floors(kind: str, clips: int, frames: int, width: int) -> dict[str, tuple[int, int]]:
+    """Return by pass the bytes that must move, and those of the stored form.
+
+    The stored form writes and reads three matrices of every head: attention, its gradient (or weight) and relevance.
+    """
+    groups, length = _groups_and_length(kind, frames)
+    tensor = 4 * clips * groups * length * HEADS * width
+    matrix, row = 4 * clips * groups * length**2, 4 * clips * groups * length
+    needed = {"relevance": 7 * tensor, "map": 5 * tensor + matrix, "rollout step": 5 * tensor + 2 * row}
+    return {which: (moved, moved + 2 * 3 * HEADS * matrix) for which, moved in needed.items()}
+
+
+def useful_operations(kind: str, clips: int, frames: int, head_dim: int) -> dict[str, int]:
+    """Return by pass the floating-point operations of the products that it cannot do without."""
+    groups, length = _groups_and_length(kind, frames)
+    return {which: count * 2 * clips * groups * HEADS * length**2 * head_dim for which, count in PRODUCTS.items()}
+
+
+def measure(kind: str, clips: int, frames: int, head_dim: int, bandwidth: float, milliseconds: int) -> Iterator[Row]:
+    """Yield a record a contender and pass."""
+    for name, function in CONTENDERS.items():
+        width = padded_head_dim(head_dim) if name == OURS else head_dim
+        tensors = inputs(kind, clips, frames, head_dim, width)
+        columns = {
+            "contender": name, "mode": kind, "dtype": "float32", "clips": clips, "frames": frames,
+            "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
+        }  # fmt: skip
+        moved = floors(kind, clips, frames, width)
+        for row in peers.measure(
+            columns,
+            {which: partial(function, kind, which, tensors, head_dim**-0.5) for which in PRODUCTS},
+            milliseconds,
+            floors={which: 1e6 * needed / bandwidth for which, (needed, _) in moved.items()},
+            operations=useful_operations(kind, clips, frames, head_dim),
+            memory=True,
+        ):
+            stored_floor = {"stored_floor_microseconds": 1e6 * moved[row["pass"]][1] / bandwidth}
+            yield row if "note" in row else row | stored_floor
+
+
+def kernel_calls() -> Iterator[Callable[[], object]]:
+    """Yield calls that launch what the paper's shape needs."""
+    clips, frames = QUICK_SHAPES[0]
+    for kind, head_dim in itertools.product(KINDS, HEAD_DIMS):
+        tensors = inputs(kind, clips, frames, head_dim, padded_head_dim(head_dim))
+        yield from (partial(ours, kind, which, tensors, head_dim**-0.5) for which in PRODUCTS)
+
+
+def measure_operations(quick: bool, milliseconds: int) -> Iterator[Row]:
+    """Yield the records of all operations at the shapes of a quick or a whole run."""
+    bandwidth = timing.copy_bandwidth()
+    print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
+    ahead.compile_ahead(kernel_calls())
+    for shape, head_dim, kind in itertools.product(QUICK_SHAPES if quick else SHAPES, HEAD_DIMS, KINDS):
+        yield from measure(kind, *shape, head_dim, bandwidth, milliseconds)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How much to measure."""
+    """Add how much to measure."""
     parser.add_argument("--quick", action="store_true", help="the paper's shape, one preset, no training step")
     parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
-    parser.add_argument(
-        "--preset",
-        action="append",
-        choices=PRESETS,
-        help="only this (repeatable; default by device)",
-    )
+    parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
     parser.add_argument("--batch", type=int, default=8, help="clips of the batch that is explained and trained")
     parser.add_argument(
         "--execution", choices=("eager", "compile", "cuda_graphs"), default="compile", help="of the training step"
@@ -61,59 +176,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print and write the tables."""
-    import torch
-
-    from bench.kernels import explanation as explanation_cost
-
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     presets = arguments.preset or (["seed", "published"] if on_gpu and not arguments.quick else ["seed"])
     folder = output_folder(arguments.output, "relevance", arguments.commit)
     if on_gpu:
-        rows = list(_operations(arguments, folder))
-        print(row_table(COLUMNS, rows), end="\n\n")
+        operations = measure_operations(arguments.quick, arguments.milliseconds)
+        print(row_table(COLUMNS, write_as_measured(folder, "relevance", operations, COLUMNS)), end="\n\n")
     else:
         print("PyTorch finds no NVIDIA GPU here: what an explanation stores is measured, and no time.")
 
-    storages = explanation_cost.QUICK_STORAGES if arguments.quick else tuple(explanation_cost.STORAGES)
-    memory: list[Row] = []
-    for row in itertools.chain.from_iterable(
-        explanation_cost.measure_memory(preset, device, storages) for preset in presets
-    ):
-        memory.append(row)
-        print("  ".join(cells(MEMORY_COLUMNS, row)), flush=True)
-        write_table(folder, "explanation_memory", memory)  # what is measured is kept if the run is cut short
+    storages = explanation.QUICK_STORAGES if arguments.quick else tuple(explanation.STORAGES)
+    rows = (row for preset in presets for row in explanation.measure_memory(preset, device, storages))
+    memory = write_as_measured(folder, "explanation_memory", rows, MEMORY_COLUMNS)
     print(row_table(MEMORY_COLUMNS, memory), end="\n\n")
-
     if on_gpu:
-        execution = None if arguments.quick else arguments.execution
-        times: list[Row] = []
-        for preset in presets:
-            for row in explanation_cost.measure_time(
-                preset, arguments.batch, device, arguments.milliseconds, execution
-            ):
-                times.append(row)
-                write_table(folder, "explanation_time", times)
-        print(row_table(TIME_COLUMNS, times))
+        given = arguments.batch, device, arguments.milliseconds, None if arguments.quick else arguments.execution
+        times = (row for preset in presets for row in explanation.measure_time(preset, *given))
+        print(row_table(TIME_COLUMNS, write_as_measured(folder, "explanation_time", times)))
     print(f"\nwritten to {folder}")
     return 0
-
-
-def _operations(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """Time the operations; what is measured is in relevance.csv if the run is cut short."""
-    import torch
-
-    from bench.common.ahead import compile_ahead
-    from bench.common.timing import copy_bandwidth
-
-    bandwidth = copy_bandwidth()
-    print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
-    compile_ahead(operations.kernel_calls())
-    rows: list[Row] = []
-    shapes = operations.QUICK_SHAPES if arguments.quick else operations.SHAPES
-    for (clips, frames), head_dim, kind in itertools.product(shapes, operations.HEAD_DIMS, operations.KINDS):
-        for row in operations.measure(kind, clips, frames, head_dim, bandwidth, arguments.milliseconds):
-            rows.append(row)
-            print("  ".join(cells(COLUMNS, row)), flush=True)
-            yield row
-        write_table(folder, "relevance", rows)

@@ -1,15 +1,15 @@
 """Time spatial attention against its peers, and what it costs to hand out attention and its gradient. Needs a GPU.
 
-One task for everybody: from the packed projection [B, F, S, 3, N, D] to the output [B, F, S, N, D] that the output
-projection reads, and back to the gradient of the packed projection. TFLOP/s count the useful work, 2 products forward
-and 5 backward at the unpadded head dimension. Head dimension 91 means: ours padded to 96 at the projection; peers as
-they are, with the padding copies that they need, and once more on our padded projection, which shows what the padding
-and what the kernel is worth. A peer that is missing or refuses is a row that says why.
+Every contender does one task: from the packed projection [B, F, S, 3, N, D] to the output [B, F, S, N, D] that the
+output projection reads, and back to the gradient of the packed projection. TFLOP/s count the useful work, 2 products
+forward and 5 backward at the unpadded head dimension. Head dimension 91 means: ours padded to 96 at the projection;
+peers as they are, with the padding copies that they need, and once more on our padded projection, which shows what the
+padding and what the kernel is worth. A peer that is missing or refuses is a record that says why.
 
-Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
+Ours come first, then peers, last what is compiled for each shape; every record is written as it comes. Writes
 spatial.csv (peers), spatial_capture.csv (attention and its gradient, their byte floor), spatial_memory.csv and
 spatial_memory_exponents.csv (peak memory against S, with and without capture) to bench/results/<gpu>/. --memory
-measures the last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch settings and
+measures the last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch configs and
 prints rows for kernels/spatial/configs.py instead.
 """
 
@@ -17,43 +17,145 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from bench.common import timing
 from bench.common.device_needs import gpu_or_interpreter, require_gpu
-from bench.common.record import Row, add_output, output_folder, write_table
-from bench.common.table import Column, cells, row_table
-from bench.kernels import capture as capture
-from bench.kernels import memory, shapes
-from bench.kernels import spatial_peers as peers
-from bench.kernels import spatial_tune as tune
+from bench.common.record import Row, output_folder, write_as_measured, write_table
+from bench.common.table import Column, row_table
+from bench.kernels import memory, peers, tune
+from bench.kernels.peers import HEADS, OURS, POSITIONS, Contender, Task, over_positions
+from kernels import AttentionCapture, spatial_attention, spatial_attention_packed
+from kernels.common.launch import padded_head_dim
 
 COLUMNS = (
     *map(Column, ("attention", "contender", "dtype")), Column("D", "head_dim"), Column("B", "clips"),
     Column("S", "positions"), Column("pass"), Column("us", "microseconds"), Column("TFLOP/s", "teraflops"),
     Column("peak MiB", "peak_bytes", ".1f", 2**20), Column("note"),
 )  # fmt: skip
-TAPE_COLUMNS = (
+CAPTURE_COLUMNS = (
     Column("D", "head_dim"), Column("B", "clips"), Column("S", "positions"), Column("pass"),
     Column("us", "microseconds"), Column("us with capture", "microseconds_with_capture"),
     Column("added/floor", "added_over_floor"), Column("note"),
 )  # fmt: skip
 
 
+class Shape(NamedTuple):
+    """`rows` frame rows of `positions` each; joint attention is one row that holds every token of a clip."""
+
+    attention: str
+    clips: int
+    rows: int
+    positions: int
+
+
+PAPER = Shape("spatial", 8, 7, POSITIONS)
+SHAPES = [
+    *(Shape("spatial", clips, 7, POSITIONS) for clips in (8, 1, 32)),
+    *(Shape("spatial", 8, 7, cells + 1) for cells in (49, 100, 196, 576, 1024)),
+    Shape("spatial", 2, 7, 2305), Shape("spatial", 1, 7, 4097), Shape("joint", 1, 1, 7 * POSITIONS),
+]  # fmt: skip
+QUICK_SHAPES = SHAPES[:2]
+CAPTURE_SHAPES = [Shape("spatial", 1, 7, cells + 1) for cells in (49, 196, 361, 1024, 2304)]
+HEAD_DIMS = (64, 91, 128)
+CAPTURE_HEAD_DIMS = (64, 91)
+# Products of S x S x D that a pass cannot do without.
+PRODUCTS = {"forward": 2, "backward": 5, "both": 7}
+
+
+def columns(shape: Shape, head_dim: int, dtype: torch.dtype) -> Row:
+    """Return what every record says of the shape."""
+    name = str(dtype).removeprefix("torch.")
+    sizes = {"clips": shape.clips, "rows": shape.rows, "positions": shape.positions}
+    return {"attention": shape.attention, "dtype": name} | sizes | {"heads": HEADS, "head_dim": head_dim}
+
+
+def contenders(head_dim: int) -> list[Contender]:
+    """Return what is compared at this head dimension."""
+
+    def ours(qkv: Tensor, scale: float) -> Tensor:
+        return spatial_attention_packed(qkv, scale=scale)
+
+    def peer(name: str, width: int, attend: peers.Attention) -> Contender:
+        return Contender(name, width, lambda qkv, scale: over_positions(attend, *qkv.unbind(3), scale))
+
+    padded = padded_head_dim(head_dim)
+    found = [Contender(OURS, padded, ours)]
+    if padded != head_dim:
+        found.append(Contender(f"{OURS}, unpadded", head_dim, ours))
+    found += [peer(name, head_dim, attend) for name, attend in peers.PEERS.items()]
+    for name in ("sdpa flash", "sdpa efficient", "sdpa cudnn", "xformers") if padded != head_dim else ():
+        attend = peers.PEERS[name]
+        found.append(peer(f"{name}, pads by copies", head_dim, peers.padded_by_copies(attend)))
+        found.append(peer(f"{name}, our padded projection", padded, attend))
+    return found
+
+
+def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
+    """Return all contenders at `shapes`, in their order; at the paper's in float32 too, without tensor cores."""
+    cases = list(itertools.product(shapes, HEAD_DIMS, (dtype,)))
+    cases[len(HEAD_DIMS) : len(HEAD_DIMS)] = [(PAPER, head_dim, torch.float32) for head_dim in (64, 91)]
+    return peers.in_order(
+        Task(
+            one, shape[1:], head_dim, working,
+            columns(shape, head_dim, working) | {"contender": one.name, "width": one.width},
+            at_paper=shape == PAPER and working.itemsize == 2,
+        )
+        for shape, head_dim, working in dict.fromkeys(cases)
+        for one in contenders(head_dim)
+    )  # fmt: skip
+
+
+def measure(task: Task, milliseconds: int) -> Iterator[Row]:
+    """Yield a record a pass: time, useful TFLOP/s and peak memory."""
+    clips, rows, positions = task.size
+    product = 2 * clips * rows * HEADS * positions**2 * task.head_dim
+    operations = {which: count * product for which, count in PRODUCTS.items()}
+    return peers.measure(task.columns, task.calls(), milliseconds, operations=operations, memory=True)
+
+
+def measure_capture(
+    shape: Shape, head_dim: int, dtype: torch.dtype, bandwidth: float, milliseconds: int
+) -> Iterator[Row]:
+    """Yield what handing out attention (forward) and its gradient (backward) adds, over writing them at `bandwidth`."""
+    qkv = torch.randn(*shape[1:], 3, HEADS, padded_head_dim(head_dim), device=peers.DEVICE).to(dtype)
+    leaves = [x.requires_grad_() for x in qkv.unbind(3)]
+
+    def attend(captured: bool, *qkv: Tensor) -> Tensor:
+        capture = AttentionCapture() if captured else None
+        return spatial_attention(*qkv, scale=head_dim**-0.5, capture=capture)
+
+    grad_out = torch.randn_like(leaves[0]).contiguous()
+    emitted = 4 * shape.clips * shape.rows * HEADS * shape.positions**2
+    row = columns(shape, head_dim, dtype) | {"emitted_bytes": emitted}
+    calls = [peers.passes(partial(attend, captured), leaves, grad_out) for captured in (False, True)]
+    if refused := peers.reason(calls[1]["both"]):
+        yield row | {"note": refused}
+        return
+    floor = 1e6 * emitted / bandwidth
+    for which in ("forward", "backward"):
+        plain, captured = (timing.time_call(both[which], milliseconds=milliseconds).median for both in calls)
+        added = captured - plain
+        yield row | {
+            "pass": which, "microseconds": plain, "microseconds_with_capture": captured, "added_microseconds": added,
+            "floor_microseconds": floor, "added_over_floor": added / floor,
+        }  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How much to measure."""
-    parser.add_argument("--quick", action="store_true", help="the paper's shape at B = 8 and 1 only")
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
-    parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
+    """Add how much to measure."""
+    peers.add_speed_arguments(parser, "the paper's shape at B = 8 and 1 only")
     parser.add_argument("--memory", action="store_true", help="peak memory against S alone; needs no GPU")
-    parser.add_argument("--tune", action="store_true", help="time candidate launch settings and print the best rows")
     parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 96, 128], help="what --tune tunes for")
-    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print and write the tables."""
-    import torch
-
     if arguments.memory:
         device = gpu_or_interpreter()
         folder = output_folder(arguments.output, "spatial-memory", arguments.commit)
@@ -63,38 +165,26 @@ def run(arguments: argparse.Namespace) -> int:
     require_gpu("spatial")
     dtype = getattr(torch, arguments.dtype)
     if arguments.tune:
-        for line in tune.tune(dtype, arguments.head_dims, arguments.milliseconds):
+        for line in tune.tune_spatial(dtype, arguments.head_dims, arguments.milliseconds):
             print(line, flush=True)
         return 0
-
-    from bench.common.ahead import compile_ahead
-    from bench.common.timing import write_bandwidth
-
-    bandwidth = write_bandwidth()
+    bandwidth = timing.write_bandwidth()
     print(f"{torch.cuda.get_device_name()}: writes {bandwidth / 1e12:.2f} TB/s")
     folder = output_folder(arguments.output, "spatial", arguments.commit)
-    rows: list[Row] = []
     captured: list[Row] = []
-    chosen = peers.tasks(shapes.QUICK_SHAPES if arguments.quick else shapes.SHAPES, dtype)
-    count = compile_ahead(partial(_there_and_back, task) for task in chosen if task.rank == 0)
-    print(f"{count} kernels compiled", flush=True)
-    for rank, group in itertools.groupby(chosen, key=lambda task: task.rank):
-        for task in group:
-            for row in peers.measure(task, arguments.milliseconds):
-                rows.append(row)
-                print("  ".join(cells(COLUMNS, row)), flush=True)
-                write_table(folder, "spatial", rows)  # what is measured is kept if the run is cut short
-        if rank == 0:
-            of_capture = [shapes.PAPER, *([] if arguments.quick else capture.SHAPES)]
-            for shape, head_dim in itertools.product(of_capture, capture.HEAD_DIMS):
-                captured.extend(capture.measure(shape, head_dim, dtype, bandwidth, arguments.milliseconds))
-                write_table(folder, "spatial_capture", captured)
-            memory.write(folder, "cuda")
-    print(row_table(COLUMNS, rows))
-    print(row_table(TAPE_COLUMNS, captured))
+
+    def measure_capture_and_memory() -> None:
+        shapes = [PAPER, *([] if arguments.quick else CAPTURE_SHAPES)]
+        for shape, head_dim in itertools.product(shapes, CAPTURE_HEAD_DIMS):
+            captured.extend(measure_capture(shape, head_dim, dtype, bandwidth, arguments.milliseconds))
+            write_table(folder, "spatial_capture", captured)
+        memory.write(folder, "cuda")
+
+    chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype)
+    rows = peers.measure_tasks(
+        chosen, partial(measure, milliseconds=arguments.milliseconds), measure_capture_and_memory
+    )
+    print(row_table(COLUMNS, write_as_measured(folder, "spatial", rows, COLUMNS)))
+    print(row_table(CAPTURE_COLUMNS, captured))
     print(f"\nwritten to {folder}")
     return 0
-
-
-def _there_and_back(task: peers.Task) -> object:
-    return peers.calls_of(task)["both"]()

@@ -1,11 +1,11 @@
 """Time temporal attention against its peers and its byte floor. Needs a GPU.
 
-One task for everybody: from the packed projection [B, F, S, 3, N, D] to the output [B, F, S, N, D] that the output
-projection reads, and back to the gradient of the packed projection. Peers get the permutes that they need and, in mode
-"fused", the explicit subtraction. The floor is the bytes that must move (4 tensors forward, 7 backward) at the copy
-bandwidth measured in the same run. Head dimension 91 means: ours padded to 96 at the projection, peers as they are.
-Ours come first, then peers, last what is compiled for each shape; every row is written as it comes. Writes
-temporal.csv and layer_norm_difference.csv to bench/results/<gpu>/; --tune times candidate launch settings and prints
+Every contender does one task: from the packed projection [B, F, S, 3, N, D] to the output [B, F, S, N, D] that the
+output projection reads, and back to the gradient of the packed projection. Peers get the permutes that they need and,
+in mode "fused", the explicit subtraction. The floor is the bytes that must move (4 tensors forward, 7 backward) at the
+copy bandwidth measured in the same run. Head dimension 91 means: ours padded to 96 at the projection, peers as they
+are. Ours come first, then peers, last what is compiled for each shape; every record is written as it comes. Writes
+temporal.csv and layer_norm_difference.csv to bench/results/<gpu>/; --tune times candidate launch configs and prints
 rows for kernels/temporal/configs.py instead.
 """
 
@@ -13,76 +13,126 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bench.common import timing
 from bench.common.device_needs import require_gpu
-from bench.common.record import Row, add_output, output_folder, write_table
-from bench.common.table import Column, cells, row_table
-from bench.kernels import layer_norm as layer_norm_difference
-from bench.kernels import temporal_peers as peers
-from bench.kernels import temporal_tune as tune
-
-if TYPE_CHECKING:
-    import torch
+from bench.common.record import Row, output_folder, write_as_measured, write_table
+from bench.common.table import Column, row_table
+from bench.kernels import peers, tune
+from bench.kernels.peers import HEADS, OURS, POSITIONS, Contender, Task, over_frames
+from kernels import layer_norm_difference, self_subtract, temporal_attention_packed
+from kernels.common.launch import padded_head_dim
 
 _TIMES = (Column("us", "microseconds"), Column("floor us", "floor_microseconds"), Column("of floor", "share_of_floor"))
 COLUMNS = (
     *map(Column, ("contender", "mode")), Column("D", "head_dim"), Column("T", "frames"), Column("B", "clips"),
     Column("pass"), *_TIMES, Column("note"),
 )  # fmt: skip
-NORMALIZATION_COLUMNS = (Column("contender"), Column("B", "clips"), Column("pass"), *_TIMES)
+LAYER_NORM_COLUMNS = (Column("contender"), Column("B", "clips"), Column("pass"), *_TIMES)
+
+# Clips and frames: frames at a batch of 8, and batches at the paper's 6 frames.
+SHAPES = [(8, frames) for frames in (2, 4, 6, 8, 16, 32, 64)] + [(clips, 6) for clips in (1, 2, 16, 32, 64)]
+QUICK_SHAPES = [(8, 6), (1, 6)]
+HEAD_DIMS = (64, 91, 96)
+# Tensors of the size of q that each pass must move: q k v o, then q k v dO dq dk dv.
+TENSORS = {"forward": 4, "backward": 7, "both": 11}
+
+
+def contenders(head_dim: int, mode: str) -> list[Contender]:
+    """Return what is compared at this head dimension and mode of self-subtract; none but ours knows "telescoped"."""
+
+    def ours(qkv: Tensor, scale: float) -> Tensor:
+        return temporal_attention_packed(qkv, scale=scale, self_subtract=mode)
+
+    def peer(attend: peers.Attention, qkv: Tensor, scale: float) -> Tensor:
+        q, k, v = qkv.unbind(3)
+        if mode == "fused":
+            q, k = self_subtract(q), self_subtract(k)
+        return over_frames(attend, q, k, v, scale)
+
+    others = {} if mode == "telescoped" else peers.PEERS
+    return [
+        Contender(OURS, padded_head_dim(head_dim), ours),
+        *(Contender(name, head_dim, partial(peer, attend)) for name, attend in others.items()),
+    ]
+
+
+def tasks(shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Task]:
+    """Return all contenders at `shapes` of (clips, frames), in their order."""
+    return peers.in_order(
+        Task(
+            one, (clips, frames + 1, POSITIONS), head_dim, dtype,
+            {
+                "contender": one.name, "mode": mode, "dtype": str(dtype).removeprefix("torch."), "clips": clips,
+                "frames": frames, "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
+            },
+            at_paper=(clips, frames) in QUICK_SHAPES,
+        )
+        for (clips, frames), head_dim, mode in itertools.product(shapes, HEAD_DIMS, ("telescoped", "fused", "off"))
+        for one in contenders(head_dim, mode)
+    )  # fmt: skip
+
+
+def measure(task: Task, bandwidth: float, milliseconds: int) -> Iterator[Row]:
+    """Yield a record a pass: its time and the floor of its bytes at `bandwidth`."""
+    clips, rows, positions = task.size
+    tensor = clips * rows * positions * HEADS * task.contender.width * task.dtype.itemsize
+    floors = {which: 1e6 * count * tensor / bandwidth for which, count in TENSORS.items()}
+    return peers.measure(task.columns, task.calls(), milliseconds, floors=floors)
+
+
+def measure_layer_norm(clips: int, dtype: torch.dtype, bandwidth: float, milliseconds: int) -> Iterator[Row]:
+    """Yield LayerNorm and difference, in one kernel and as PyTorch's two steps, against 2 and 3 tensors moved."""
+    x = torch.randn(clips, 7, POSITIONS, 728, device=peers.DEVICE).to(dtype).requires_grad_()
+    weight, bias = (torch.randn(728, device=peers.DEVICE).requires_grad_() for _ in range(2))
+
+    def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self_subtract(functional.layer_norm(x, (728,), weight.to(dtype), bias.to(dtype), 1e-6))
+
+    tensor = 1e6 * x.numel() * x.element_size() / bandwidth
+    floors = {"forward": 2 * tensor, "backward": 3 * tensor}
+    for name, function in ((OURS, layer_norm_difference), ("eager", eager)):
+        row = {
+            "contender": name, "dtype": str(dtype).removeprefix("torch."), "clips": clips, "frames": 6,
+            "positions": POSITIONS, "channels": 728,
+        }  # fmt: skip
+        calls = peers.passes(function, (x, weight, bias), torch.randn_like(x))
+        yield from peers.measure(row, {which: calls[which] for which in floors}, milliseconds, floors=floors)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How much to measure."""
-    parser.add_argument("--quick", action="store_true", help="B = 8 and 1 at 6 frames only")
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
-    parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
-    parser.add_argument("--tune", action="store_true", help="time candidate launch settings and print the best rows")
-    add_output(parser)
+    """Add how much to measure."""
+    peers.add_speed_arguments(parser, "B = 8 and 1 at 6 frames only")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print and write the tables."""
-    import torch
-
     require_gpu("temporal")
     dtype = getattr(torch, arguments.dtype)
     if arguments.tune:
-        for head_dim in tune.HEAD_DIMS:
-            for line in tune.tune(head_dim, dtype, arguments.milliseconds):
-                print(line, flush=True)
+        for line in tune.tune_temporal(dtype, arguments.milliseconds):
+            print(line, flush=True)
         return 0
-
-    from bench.common.ahead import compile_ahead
-    from bench.common.timing import copy_bandwidth
-
-    bandwidth = copy_bandwidth()
+    bandwidth = timing.copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
     folder = output_folder(arguments.output, "temporal", arguments.commit)
-    chosen = peers.tasks(peers.QUICK_SHAPES if arguments.quick else peers.SHAPES)
-    started = time.perf_counter()
-    count = compile_ahead(partial(_there_and_back, task, dtype) for task in chosen if task.rank == 0)
-    print(f"{count} kernels compiled in {time.perf_counter() - started:.0f} s", flush=True)
-    rows: list[Row] = []
-    normalization: list[Row] = []
-    for rank, group in itertools.groupby(chosen, key=lambda task: task.rank):
-        for task in group:
-            for row in peers.measure(task, dtype, bandwidth, arguments.milliseconds):
-                rows.append(row)
-                print("  ".join(cells(COLUMNS, row)), flush=True)
-                write_table(folder, "temporal", rows)  # what is measured is kept if the run is cut short
-        if rank == 0:
-            for clips in layer_norm_difference.CLIPS:
-                normalization += layer_norm_difference.measure(clips, dtype, bandwidth, arguments.milliseconds)
-            write_table(folder, "layer_norm_difference", normalization)
-    print(row_table(COLUMNS, rows))
-    print(row_table(NORMALIZATION_COLUMNS, normalization))
+    given = {"bandwidth": bandwidth, "milliseconds": arguments.milliseconds}
+    layer_norm: list[Row] = []
+
+    def measure_layer_norms() -> None:
+        for clips in (1, 8):
+            layer_norm.extend(measure_layer_norm(clips, dtype, **given))
+        write_table(folder, "layer_norm_difference", layer_norm)
+
+    chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype)
+    rows = peers.measure_tasks(chosen, partial(measure, **given), measure_layer_norms)
+    print(row_table(COLUMNS, write_as_measured(folder, "temporal", rows, COLUMNS)))
+    print(row_table(LAYER_NORM_COLUMNS, layer_norm))
     print(f"\nwritten to {folder}")
     return 0
-
-
-def _there_and_back(task: peers.Task, dtype: torch.dtype) -> object:
-    return peers.calls_of(task, dtype)["both"]()

@@ -1,11 +1,10 @@
 """The kernels and their peers as named, grouped benchmarks: `pytest bench/ --benchmark-json=now.json`.
 
-Real shapes on a GPU, small ones on a CPU. Who cannot run is skipped with the reason. Two files are compared by
+Real shapes on a GPU, small ones on a CPU. What cannot run is skipped with the reason. Two files are compared by
 `pytest-benchmark compare a.json b.json`.
 """
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -14,47 +13,41 @@ pytest.importorskip("pytest_benchmark", reason="these are benchmarks for pytest-
 
 import torch
 
-from bench.kernels.peers import PEERS, over_frames, over_positions
-from kernels import (
-    layer_norm_difference,
-    spatial_attention,
-    spatial_relevance_map,
-    temporal_attention,
-    temporal_relevance_map,
-)
-from kernels.layer_norm.reference import layer_norm_difference as plain_layer_norm_difference
-from kernels.relevance import reference as plain_relevance
-from kernels.spatial.reference import spatial_attention as plain_spatial_attention
-from kernels.temporal.reference import temporal_attention as plain_temporal_attention
+import kernels
+from bench.kernels.peers import FLEX, PEERS, over_frames, over_positions, passes
+from kernels.layer_norm.reference import layer_norm_difference
+from kernels.relevance import reference as relevance
+from kernels.spatial.reference import spatial_attention
+from kernels.temporal.reference import temporal_attention
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 DTYPE = torch.bfloat16 if ON_GPU else torch.float32
 # Clips, frame rows, positions, heads, head_dim.
 SHAPE = (8, 7, 362, 8, 96) if ON_GPU else (1, 7, 26, 2, 32)
-SHAPE_NAME = "B{}-F{}-S{}-N{}-D{}".format(*SHAPE) + f"-{str(DTYPE).removeprefix('torch.')}-{DEVICE}"
-PASSES = ("forward", "forward and backward")
-
-KERNEL = "kernel"
-REFERENCE = "reference"
+CHANNELS = 728 if ON_GPU else 64
+KERNEL, REFERENCE = "kernel", "reference"
 
 
-def peers(over: Callable) -> dict[str, Callable]:
-    def on_five_dimensions(attend, q, k, v):
-        return over(attend, q, k, v, q.shape[-1] ** -0.5)
-
-    return {name: partial(on_five_dimensions, attend) for name, attend in PEERS.items()}
+def peers(over):
+    return {name: partial(over, attend, scale=SHAPE[-1] ** -0.5) for name, attend in PEERS.items()}
 
 
-ATTENTIONS = {
-    "temporal attention": {KERNEL: temporal_attention, REFERENCE: plain_temporal_attention} | peers(over_frames),
-    "spatial attention": {KERNEL: spatial_attention, REFERENCE: plain_spatial_attention} | peers(over_positions),
-}
-NORMALIZATIONS = {KERNEL: layer_norm_difference, REFERENCE: plain_layer_norm_difference}
-MAPS = {
-    "temporal relevance map": {KERNEL: temporal_relevance_map, REFERENCE: plain_relevance.temporal_relevance_map},
-    "spatial relevance map": {KERNEL: spatial_relevance_map, REFERENCE: plain_relevance.spatial_relevance_map},
-}
+OPERATIONS = {
+    "temporal attention": {KERNEL: kernels.temporal_attention, REFERENCE: temporal_attention} | peers(over_frames),
+    "spatial attention": {KERNEL: kernels.spatial_attention, REFERENCE: spatial_attention} | peers(over_positions),
+    "LayerNorm and difference": {
+        KERNEL: kernels.layer_norm_difference, REFERENCE: partial(layer_norm_difference, eps=1e-6),
+    },
+    "temporal relevance map": {KERNEL: kernels.temporal_relevance_map, REFERENCE: relevance.temporal_relevance_map},
+    "spatial relevance map": {KERNEL: kernels.spatial_relevance_map, REFERENCE: relevance.spatial_relevance_map},
+}  # fmt: skip
+CASES = [
+    (operation, name, which)
+    for operation, functions in OPERATIONS.items()
+    for name in functions
+    for which in (("forward",) if operation.endswith("map") else ("forward", "both"))
+]
 
 
 def seconds_of_the_device() -> float:
@@ -67,10 +60,28 @@ def seconds_of_the_device() -> float:
 pytestmark = [pytest.mark.benchmark(timer=seconds_of_the_device, min_time=0.01)] if ON_GPU else []
 
 
-def measure(benchmark, name: str, call: Callable[[], object]) -> None:
-    """Run it once to see whether it can run, then time it, the device included. A peer may refuse; ours may not."""
+def call_of(operation, function, which):
+    torch.manual_seed(0)
+    if operation.endswith("map"):
+        tensors = torch.randn(5, *SHAPE, device=DEVICE).unbind(0)
+        return partial(function, *tensors, scale=SHAPE[-1] ** -0.5, clamp="after_mean")
+    if operation.startswith("LayerNorm"):
+        x = torch.randn(*SHAPE[:3], CHANNELS, device=DEVICE, dtype=DTYPE)
+        leaves, grad_out = [x, *torch.randn(2, CHANNELS, device=DEVICE)], torch.ones_like(x)
+    else:
+        leaves = torch.randn(3, *SHAPE, device=DEVICE, dtype=DTYPE).unbind(0)
+        grad_out = torch.ones_like(leaves[0])
+    return passes(function, [x.requires_grad_() for x in leaves], grad_out)[which]
 
-    try:
+
+@pytest.mark.parametrize(("operation", "name", "which"), CASES)
+def test_speed(benchmark, operation, name, which):
+    if not ON_GPU and name in (KERNEL, FLEX):
+        pytest.skip("Triton kernels need a GPU, and compiling for a CPU takes longer than it is worth here")
+    dtype = "float32" if operation.endswith("map") else str(DTYPE).removeprefix("torch.")
+    benchmark.group = f"{operation}, {which}, {'B{}-F{}-S{}-N{}-D{}'.format(*SHAPE)}-{dtype}-{DEVICE}"
+    call = call_of(operation, OPERATIONS[operation][name], which)
+    try:  # a peer may refuse; the kernels may not
         call()
         if ON_GPU:
             torch.cuda.synchronize()
@@ -80,58 +91,3 @@ def measure(benchmark, name: str, call: Callable[[], object]) -> None:
         pytest.skip(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
     benchmark.extra_info["device"] = torch.cuda.get_device_name() if ON_GPU else "cpu"
     benchmark(call)
-
-
-def skip_where_it_cannot_run(name: str) -> None:
-    if ON_GPU:
-        return
-    if name == KERNEL:
-        pytest.skip("Triton kernels need a GPU; in the interpreter time means nothing")
-    if name == "flex compiled":
-        pytest.skip("compiling for a CPU takes longer than it is worth here")
-
-
-@pytest.mark.parametrize("which", PASSES)
-@pytest.mark.parametrize(("operation", "name"), [(o, n) for o, them in ATTENTIONS.items() for n in them])
-def test_attention(benchmark, operation, name, which):
-    skip_where_it_cannot_run(name)
-    benchmark.group = f"{operation}, {which}, {SHAPE_NAME}"
-    attend, backward = ATTENTIONS[operation][name], which != PASSES[0]
-    clips, frames, positions, heads, head_dim = SHAPE
-    generator = torch.Generator().manual_seed(0)
-    qkv = torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator).to(DEVICE, DTYPE)
-    qkv.requires_grad_(backward)
-    grad_out = torch.ones_like(qkv[:, :, :, 0])
-
-    def call():
-        out = attend(*qkv.unbind(3))
-        return torch.autograd.grad(out, qkv, grad_out) if backward else out
-
-    measure(benchmark, name, call)
-
-
-@pytest.mark.parametrize("which", PASSES)
-@pytest.mark.parametrize("name", NORMALIZATIONS)
-def test_layer_norm_difference(benchmark, name, which):
-    skip_where_it_cannot_run(name)
-    benchmark.group = f"LayerNorm and difference, {which}, {SHAPE_NAME}"
-    function, backward = NORMALIZATIONS[name], which != PASSES[0]
-    channels = 728 if ON_GPU else 64
-    x = torch.randn(*SHAPE[:3], channels, device=DEVICE, dtype=DTYPE, requires_grad=backward)
-    weight, bias = (torch.randn(channels, device=DEVICE, requires_grad=backward) for _ in range(2))
-    grad_out = torch.ones_like(x)
-
-    def call():
-        out = function(x, weight, bias, 1e-6)
-        return torch.autograd.grad(out, (x, weight, bias), grad_out) if backward else out
-
-    measure(benchmark, name, call)
-
-
-@pytest.mark.parametrize(("operation", "name"), [(o, n) for o, them in MAPS.items() for n in them])
-def test_relevance_map(benchmark, operation, name):
-    skip_where_it_cannot_run(name)
-    benchmark.group = f"{operation}, {SHAPE_NAME.replace(str(DTYPE)[6:], 'float32')}"
-    tensors = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0)).to(DEVICE).unbind(0)
-    options = {"scale": SHAPE[-1] ** -0.5, "clamp": "after_mean"}
-    measure(benchmark, name, lambda: MAPS[operation][name](*tensors, **options))

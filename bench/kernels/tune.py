@@ -1,72 +1,139 @@
-"""Trying launch settings: what each row of a table of settings would have been worth."""
+"""Time candidate launch configs of the attention kernels, as rows for their `configs.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+import triton
+from torch import Tensor
 
-    from kernels.common.launch import Setting
+from bench.common import ahead, timing
+from bench.kernels import peers
+from kernels.common.launch import Setting, TileSetting, architecture
+from kernels.spatial import configs as spatial_configs
+from kernels.spatial import operator as spatial
+from kernels.temporal import configs as temporal_configs
+from kernels.temporal import operator as temporal
 
 # Of head dimensions, and of frames padded to a power of two.
 LARGEST_BOUND = 128
+# By table: bare launches that look into it, and the buffer that they write.
+Launches = Mapping[str, tuple[Callable[[], object], Tensor]]
 
 
-def described(times: dict[Setting, float], left_out: dict[Setting, str]) -> Iterator[str]:
-    """A line for each setting that was tried, the fastest first, those that were left out last."""
-    for setting, spent in sorted(times.items(), key=lambda item: item[1]):
-        yield f"{setting}: {spent:.1f} us"
-    for setting, why in left_out.items():
-        yield f"{setting}: left out: {why}"
+def spatial_candidates(bits: int) -> list[TileSetting]:
+    """Return the configs of spatial attention that are worth trying for a dtype of `bits` bits."""
+    if bits == 32:
+        return [TileSetting(*tile) for tile in itertools.product((32, 64, 128), (4, 8), (1, 2), (16, 32, 64))]
+    tiles = list(itertools.product((64, 128), (4, 8), (2, 3), (32, 64, 128)))
+    # 256 threads of at most 128 registers: two programs on a processor.
+    capped = [TileSetting(*tile, max_registers=128) for tile in tiles if tile[:2] == (128, 8)]
+    return [TileSetting(*tile) for tile in tiles] + capped
 
 
-def time_settings(
-    table: dict[Any, Any],
-    number: int,
-    tried: Sequence[Setting],
-    call: Callable[[], object],
-    result: torch.Tensor,
-    milliseconds: int,
+def spatial_launches(qkv: Tensor, grad_out: Tensor) -> Launches:
+    """Return the launches of spatial attention; each backward kernel is timed with the other's present config."""
+    q, k, v = qkv.unbind(3)
+    out, lse, gradient = spatial.empty_out(q), spatial.empty_normalizer(q), torch.empty_like(qkv)
+    forward = partial(spatial.launch_forward, q, k, v, 0.1, out, lse, None)
+    backward = partial(spatial.launch_backward, q, k, v, out, lse, grad_out, 0.1, *gradient.unbind(3), None)
+    bits = 8 * qkv.element_size()
+    return {
+        f"FORWARD_{bits}": (forward, out),
+        f"BACKWARD_QUERIES_{bits}": (backward, gradient),
+        f"BACKWARD_KEYS_{bits}": (backward, gradient),
+    }
+
+
+def temporal_candidates(bits: int) -> list[Setting]:
+    """Return the configs of temporal attention that are worth trying for a dtype of `bits` bits."""
+    stages = (1, 2, 3) if bits == 32 else (1,)
+    return [Setting(*one) for one in itertools.product((16, 32, 64, 128), (1, 2, 4, 8), stages)]
+
+
+def temporal_launches(qkv: Tensor, grad_out: Tensor) -> Launches:
+    """Return the launches of temporal attention in the mode that the model has in this dtype."""
+    q, k, v = qkv.unbind(3)
+    out, gradient = temporal.empty_out(q), torch.empty_like(qkv)
+    form, mode = ("EXACT", "fused") if qkv.dtype == torch.float32 else ("MATRIX", "telescoped")
+    forward = partial(temporal.launch_forward, q, k, v, 0.1, mode, out, None)
+    backward = partial(temporal.launch_backward, q, k, v, grad_out, 0.1, mode, *gradient.unbind(3), None)
+    return {f"{form}_FORWARD": (forward, out), f"{form}_BACKWARD": (backward, gradient)}
+
+
+def tune_spatial(dtype: torch.dtype, head_dims: Sequence[int], milliseconds: int) -> Iterator[str]:
+    """Yield a line a candidate at the paper's shape, then rows for kernels/spatial/configs.py, by head dimension."""
+    launches = {head_dim: spatial_launches(*_inputs(head_dim, dtype)) for head_dim in head_dims}
+    return _tune(spatial_configs, spatial_candidates(8 * dtype.itemsize), launches, milliseconds)
+
+
+def tune_temporal(dtype: torch.dtype, milliseconds: int) -> Iterator[str]:
+    """Yield a line a candidate at the paper's shape, then rows for kernels/temporal/configs.py, by padded frames."""
+    for head_dim in (64, 96):
+        launches = {8: temporal_launches(*_inputs(head_dim, dtype))}
+        yield from _tune(temporal_configs, temporal_candidates(8 * dtype.itemsize), launches, milliseconds)
+
+
+def _inputs(head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    qkv = torch.randn(8, 7, peers.POSITIONS, 3, peers.HEADS, head_dim, device=peers.DEVICE).to(dtype)
+    return qkv, torch.randn_like(qkv[:, :, :, 0])
+
+
+def _tune(
+    tables: ModuleType, candidates: Sequence[Setting], launches: Mapping[int, Launches], milliseconds: int
+) -> Iterator[str]:
+    """Time `candidates` in the `launches` of each bound of a row of the tables."""
+    rows: dict[str, list[str]] = {}
+    for bound, by_table in launches.items():
+        for name, (call, result) in by_table.items():
+            times, left_out = time_configs(getattr(tables, name), candidates, call, result, milliseconds)
+            tried = [f"{config}: {spent:.1f} us" for config, spent in sorted(times.items(), key=lambda item: item[1])]
+            tried += [f"{config}: left out: {why}" for config, why in left_out.items()]
+            yield from (f"# {name} D={result.shape[-1]} {line}" for line in tried)
+            if times:
+                rows.setdefault(name, []).append(f"({bound}, {min(times, key=times.get)})")
+    where = f"measured on {torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}"
+    for name, found in rows.items():
+        sizes = f"B=8 F=7 S={peers.POSITIONS} N={peers.HEADS}"
+        yield f"{name}:\n    {architecture(result)}: [{', '.join(found)}],  # {where}, {sizes}"
+
+
+def time_configs(
+    table: dict[Any, Any], tried: Sequence[Setting], call: Callable[[], object], result: Tensor, milliseconds: int
 ) -> tuple[dict[Setting, float], dict[Setting, str]]:
-    """Microseconds of each setting that works, as `call` uses `table`, and why each of the others does not.
+    """Return the microseconds of each config that works, and why each of the others does not.
 
     Args:
-        table: of settings; it is left as it was.
-        number: the architecture whose row is replaced.
+        table: of configs; it is left as it was.
         tried: the candidates; they are compiled several at a time before the first is timed.
         call: launches the kernel that looks into the table.
         result: what it writes.
         milliseconds: measuring time of each.
     """
-    from bench.common.ahead import compile_ahead
-    from bench.common.timing import time_call
-    from bench.kernels.peers import reason
 
-    def use(setting: Setting) -> None:
-        table[number] = [(LARGEST_BOUND, setting)]
-
-    def call_with(setting: Setting) -> None:
-        use(setting)
+    def call_with(config: Setting) -> None:
+        table[architecture(result)] = [(LARGEST_BOUND, config)]
         call()
 
     call()
     expected = result.clone()
     before, times, left_out = dict(table), {}, {}
     try:
-        compile_ahead(partial(call_with, setting) for setting in tried)
-        for setting in tried:
-            use(setting)
+        ahead.compile_ahead(partial(call_with, config) for config in tried)
+        for config in tried:
             result.fill_(float("nan"))
-            refused = reason(call)
+            refused = peers.reason(partial(call_with, config))
             if refused is not None:
-                left_out[setting] = refused
+                left_out[config] = refused
             elif not (result - expected).norm() <= 0.01 * expected.norm():
-                left_out[setting] = "other numbers than those of the present setting"
+                left_out[config] = "other numbers than those of the present config"
             else:
-                times[setting] = time_call(call, milliseconds=milliseconds).median
+                times[config] = timing.time_call(call, milliseconds=milliseconds).median
     finally:
         table.clear()
         table.update(before)

@@ -16,7 +16,7 @@ from bench.checks import numerics
 from bench.checks.cases import OPERATIONS
 from bench.checks.error_bound import NumericsCase, compare
 from bench.common.process_pool import Outcome
-from bench.kernels.temporal_peers import contenders
+from bench.kernels.temporal import contenders
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +127,7 @@ def test_what_a_kernel_does_not_write_is_not_a_number():
 @pytest.mark.parametrize("mode", ["fused", "off"])
 def test_peers_of_the_temporal_benchmark_do_the_same_task(mode):
     qkv = torch.randn(2, 4, 3, 3, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = contenders(mode)
+    found = {one.name: one.function for one in contenders(8, mode)}
     expected = found["ours"](qkv, 0.3)
     for name in ("naive", "sdpa math", "sdpa flash"):
         assert torch.allclose(found[name](qkv, 0.3), expected), name

@@ -186,7 +186,7 @@ def test_on_a_machine_with_nothing_but_torch_and_triton_every_benchmark_is_there
     files = [path for path in (ROOT / "bench").rglob("*.py") if not path.name.startswith(("__main__", "test_"))]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
     commands = {f"bench.{module}" for module, _ in COMMANDS.values()}
-    assert commands | {"bench.checks.cases.relevance", "bench.kernels.capture"} <= set(names)
+    assert commands | {"bench.checks.cases.relevance", "bench.kernels.tune"} <= set(names)
     done = on_a_bare_machine(f"""
 import importlib
 for name in {names}:

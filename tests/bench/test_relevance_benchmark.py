@@ -1,18 +1,15 @@
 """The benchmark of relevance on a CPU, with clocks that stand still; and what it weighs an explanation against."""
 
-import argparse
-
 import pytest
 import torch
 
 from bench.__main__ import main
 from bench.common import ahead, timing
 from bench.common.cpu_timing import peak_bytes
-from bench.common.record import prepare_folder, read_folder
+from bench.common.record import read_folder
 from bench.kernels import chefer_baseline as published
 from bench.kernels import explanation as explanation_cost
-from bench.kernels import relevance
-from bench.kernels import relevance_operations as benchmark
+from bench.kernels import peers, relevance
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
 
@@ -21,8 +18,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(benchmark, "POSITIONS", 10)
-    monkeypatch.setattr(benchmark, "HEADS", 2)
+    monkeypatch.setattr(relevance, "POSITIONS", 10)
+    monkeypatch.setattr(relevance, "HEADS", 2)
+    monkeypatch.setattr(peers, "DEVICE", "cpu")
 
 
 @pytest.fixture
@@ -41,60 +39,55 @@ def tiny_model(depth: int = 3, **options) -> ISTVT:
     return ISTVT(config).eval()
 
 
-@pytest.mark.parametrize("which", benchmark.PASSES)
-@pytest.mark.parametrize("kind", benchmark.KINDS)
+@pytest.mark.parametrize("which", relevance.PRODUCTS)
+@pytest.mark.parametrize("kind", relevance.KINDS)
 def test_the_stored_form_computes_what_the_kernels_do_padded_or_not(kind, which, small):
-    plain = benchmark.inputs(kind, 2, 3, 11, 11, "cpu")
-    padded = benchmark.inputs(kind, 2, 3, 11, 16, "cpu")
-    expected = benchmark.stored(kind, which, plain, 11**-0.5)
+    plain = relevance.inputs(kind, 2, 3, 11, 11)
+    padded = relevance.inputs(kind, 2, 3, 11, 16)
+    expected = relevance.stored(kind, which, plain, 11**-0.5)
     for tensors in (plain, padded):
-        found = benchmark.ours(kind, which, tensors, 11**-0.5)
+        found = relevance.ours(kind, which, tensors, 11**-0.5)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one[..., : other.shape[-1]], other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_floor_counts_what_must_move_and_that_of_the_stored_form_three_matrices_twice():
     tensor, matrix = 4 * 8 * 7 * 362 * 8 * 96, 4 * 8 * 7 * 362**2
-    assert benchmark.floors("spatial", "map", 8, 6, 96) == (5 * tensor + matrix, 5 * tensor + matrix + 6 * 8 * matrix)
-    assert benchmark.floors("spatial", "relevance", 8, 6, 96)[0] == 7 * tensor
-    assert benchmark.floors("temporal", "map", 8, 6, 96)[0] == 5 * tensor + 4 * 8 * 362 * 7**2
-    needed = benchmark.useful_operations("spatial", "map", 8, 6, 91)
-    assert needed == 3 * 2 * 8 * 7 * 8 * 362**2 * 91
-    assert benchmark.useful_operations("spatial", "relevance", 8, 6, 91) == 2 * needed
+    spatial, temporal = (relevance.floors(kind, 8, 6, 96) for kind in ("spatial", "temporal"))
+    assert spatial["map"] == (5 * tensor + matrix, 5 * tensor + matrix + 6 * 8 * matrix)
+    assert spatial["relevance"][0] == 7 * tensor
+    assert temporal["map"][0] == 5 * tensor + 4 * 8 * 362 * 7**2
+    needed = relevance.useful_operations("spatial", 8, 6, 91)
+    assert needed["map"] == 3 * 2 * 8 * 7 * 8 * 362**2 * 91
+    assert needed["relevance"] == 2 * needed["map"]
 
 
 def test_every_contender_is_a_row_a_pass_and_who_runs_out_of_memory_says_so(small, without_a_gpu, monkeypatch):
     def greedy(kind, which, tensors, scale):
         if which == "map":
             raise torch.OutOfMemoryError
-        return benchmark.stored(kind, which, tensors, scale)
+        return relevance.stored(kind, which, tensors, scale)
 
-    monkeypatch.setitem(benchmark.CONTENDERS, "stored", greedy)
-    rows = list(benchmark.measure("spatial", 1, 2, 8, 1e12, 1, device="cpu"))
+    monkeypatch.setitem(relevance.CONTENDERS, "stored", greedy)
+    rows = list(relevance.measure("spatial", 1, 2, 8, 1e12, 1))
     assert [(row["contender"], row["pass"]) for row in rows] == [
-        (name, which) for name in ("ours", "stored") for which in benchmark.PASSES
+        (name, which) for name in ("ours", "stored") for which in relevance.PRODUCTS
     ]
     assert [row.get("note") for row in rows] == [None] * 4 + ["out of memory", None]
     assert all(("microseconds" in row) != ("note" in row) for row in rows)
-    floor, _ = benchmark.floors("spatial", "relevance", 1, 2, 16)
+    floor, _ = relevance.floors("spatial", 1, 2, 16)["relevance"]
     assert rows[0]["share_of_floor"] == pytest.approx(floor / 1e12 / 10e-6)
 
 
-def test_the_command_writes_the_operations_at_both_head_dimensions(small, without_a_gpu, monkeypatch, tmp_path):
+def test_the_command_writes_the_operations_at_both_head_dimensions(small, without_a_gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
     monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
     compiled = []
     monkeypatch.setattr(ahead, "compile_ahead", compiled.extend)
-    kernel_calls = benchmark.kernel_calls
-    monkeypatch.setattr(benchmark, "kernel_calls", lambda: kernel_calls("cpu"))
-    measure = benchmark.measure
-    monkeypatch.setattr(benchmark, "measure", lambda *given: measure(*given, device="cpu"))
-    monkeypatch.setattr(benchmark, "QUICK_SHAPES", [(1, 2)])
-    folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
-    list(relevance._operations(argparse.Namespace(quick=True, milliseconds=1), folder))
-    rows = read_folder(folder).tables["relevance"]
+    monkeypatch.setattr(relevance, "QUICK_SHAPES", [(1, 2)])
+    rows = list(relevance.measure_operations(quick=True, milliseconds=1))
     assert len(compiled) == 2 * 2 * 3
-    assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in benchmark.KINDS for d in ("64", "91")}
+    assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in relevance.KINDS for d in (64, 91)}
 
 
 @pytest.mark.parametrize("self_subtract", [True, False])

@@ -6,16 +6,11 @@ import torch
 from bench.__main__ import main
 from bench.common import ahead, record, timing
 from bench.common.record import read_folder
-from bench.kernels import capture as capture
-from bench.kernels import memory, shapes
-from bench.kernels import peers as attention_peers
-from bench.kernels import spatial_peers as peers
-from bench.kernels import spatial_tune as tune
-from bench.kernels import temporal_peers as temporal
-from kernels.spatial import configs as settings
+from bench.kernels import memory, peers, spatial, temporal, tune
+from kernels.spatial import configs
 from kernels.spatial.reference import spatial_attention
 
-SHAPE = shapes.Shape("spatial", 1, 2, 9)
+SHAPE = spatial.Shape("spatial", 1, 2, 9)
 ON_CPU = {"naive", "sdpa math"}
 
 
@@ -35,8 +30,8 @@ def without_a_gpu(monkeypatch):
     monkeypatch.setattr(timing, "peak_bytes", weighed)
     monkeypatch.setattr(ahead, "compile_ahead", lambda calls: len(list(calls)))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    peers = {name: peer for name, peer in attention_peers.PEERS.items() if "flex" not in name}
-    monkeypatch.setattr(attention_peers, "PEERS", peers)
+    monkeypatch.setattr(peers, "DEVICE", "cpu")
+    monkeypatch.setattr(peers, "PEERS", {name: peer for name, peer in peers.PEERS.items() if "flex" not in name})
 
 
 @pytest.mark.parametrize("head_dim", [64, 91])
@@ -44,7 +39,7 @@ def test_all_contenders_compute_the_same_function_of_the_packed_projection(head_
     scale = head_dim**-0.5
     qkv = torch.randn(1, 2, 9, 3, 8, head_dim)
     expected = spatial_attention(*qkv.unbind(3), scale=scale)
-    found = {c.name: c for c in peers.contenders(head_dim)}
+    found = {c.name: c for c in spatial.contenders(head_dim)}
     assert found["ours"].width == (64 if head_dim == 64 else 96)
     compared = 0
     for name, contender in found.items():
@@ -63,33 +58,42 @@ def test_padding_by_copies_gives_a_peer_a_width_that_it_takes_and_cuts_the_outpu
 
     def peer(q, k, v, scale):
         widths.append(q.shape[-1])
-        return attention_peers.naive_attention(q, k, v, scale)
+        return peers.naive_attention(q, k, v, scale)
 
     q, k, v = torch.randn(2, 1, 5, 3, 8, 91).unbind(3)
-    out = attention_peers.over_positions(attention_peers.padded_by_copies(peer), q, k, v, 0.1)
+    out = peers.over_positions(peers.padded_by_copies(peer), q, k, v, 0.1)
     assert widths == [96]
     torch.testing.assert_close(out, spatial_attention(q, k, v, scale=0.1))
 
 
-def test_useful_work_counts_two_products_forward_and_five_backward_at_the_unpadded_head():
-    shape = shapes.PAPER
-    assert (shape.clips, shape.rows, shape.positions) == (8, 7, 362)
-    forward = peers.useful_operations(shape, 91, "forward")
-    assert forward == 4 * 8 * 7 * 8 * 362**2 * 91  # 21.4 GFLOP
-    assert 2 * peers.useful_operations(shape, 91, "backward") == 5 * forward
-    assert shapes.joint(1, 361).positions == 7 * 362
+def task_of(contender, head_dim):
+    return next(
+        task
+        for task in spatial.tasks([SHAPE], torch.float32)
+        if task.contender.name == contender and task.head_dim == head_dim and task.size == SHAPE[1:]
+    )
+
+
+def test_the_shapes_are_the_papers_and_joint_attention_is_one_row_of_all_tokens():
+    assert spatial.PAPER == spatial.SHAPES[0] == ("spatial", 8, 7, 362)
+    assert spatial.SHAPES[-1] == ("joint", 1, 1, 7 * 362)
+
+
+def test_useful_work_counts_two_products_forward_and_five_backward_at_the_unpadded_head(without_a_gpu):
+    rows = {row["pass"]: row for row in spatial.measure(task_of("ours", 91), 1)}
+    product = 2 * 2 * 8 * 9**2 * 91
+    for which, count in (("forward", 2), ("backward", 5), ("both", 7)):
+        assert rows[which]["teraflops"] == pytest.approx(count * product / 10e-6 / 1e12)
 
 
 def test_every_contender_is_a_row_a_pass_and_who_cannot_says_why(without_a_gpu):
-    chosen = [peers.Task(contender, SHAPE, 91, torch.float32) for contender in peers.contenders(91)]
-    rows = [row for task in chosen for row in peers.measure(task, 1, device="cpu")]
+    chosen = [task for task in spatial.tasks([SHAPE], torch.float32) if task.head_dim == 91 and task.size == SHAPE[1:]]
+    rows = [row for task in chosen for row in spatial.measure(task, 1)]
     assert len(rows) == 3 * len(chosen)
     timed = {row["contender"] for row in rows if "microseconds" in row}
     assert {"ours", "ours, unpadded", *ON_CPU} <= timed
     for row in rows:
         assert ("microseconds" in row) != bool(row.get("note"))
-        if row["contender"] == "ours" and row["pass"] == "forward":
-            assert row["teraflops"] == pytest.approx(4 * 2 * 8 * 81 * 91 / 10e-6 / 1e12)
     assert all(row["note"] for row in rows if row["contender"] == "xformers")
 
 
@@ -110,48 +114,51 @@ def test_a_peer_that_cannot_run_backward_twice_costs_its_row_and_not_the_table(w
             return gradient
 
     contender = peers.Contender("a peer", 8, lambda qkv, scale: Once.apply(qkv)[:, :, :, 0])
-    task = peers.Task(contender, SHAPE, 8, torch.float32)
-    calls = peers.calls_of(task, device="cpu")
+    calls = peers.Task(contender, SHAPE[1:], 8, torch.float32, {}, at_paper=True).calls()
     calls["backward"]()
-    assert "donated buffers" in attention_peers.reason(calls["backward"])
-    assert attention_peers.reason(calls["both"]) is None
+    assert "donated buffers" in peers.reason(calls["backward"])
+    assert peers.reason(calls["both"]) is None
 
 
-def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last():
-    tasks = peers.tasks(shapes.SHAPES, torch.bfloat16)
+def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last(without_a_gpu, monkeypatch):
+    monkeypatch.setitem(peers.PEERS, "flex compiled", peers.naive_attention)
+    tasks = spatial.tasks(spatial.SHAPES, torch.bfloat16)
     ours = [task.contender.name.startswith("ours") for task in tasks]
     assert ours == sorted(ours, reverse=True)
     flex = [task for task in tasks if task.contender.name == "flex compiled"]
     assert flex == tasks[-len(flex) :]
     measured = [task for task in flex if not task.is_left_out]
     assert measured == flex[:3]
-    assert {(task.shape, task.dtype) for task in measured} == {(shapes.PAPER, torch.bfloat16)}
-    [row] = peers.measure(flex[-1], 1, device="cpu")
+    assert {(task.size, task.dtype) for task in measured} == {(spatial.PAPER[1:], torch.bfloat16)}
+    [row] = peers.measure_tasks(flex[-1:], None, None)
     assert row["note"] == "not measured: compiled for each shape anew; measured at the paper's"
-    temporal_names = [task.contender for task in temporal.tasks(temporal.SHAPES)]
+    temporal_names = [task.contender.name for task in temporal.tasks(temporal.SHAPES, torch.bfloat16)]
     ranks = [{"ours": 0, "flex compiled": 2}.get(name, 1) for name in temporal_names]
     assert ranks == sorted(ranks) and set(ranks) == {0, 1, 2}
 
 
 def test_the_capture_rows_hold_time_and_floor(without_a_gpu):
-    rows = list(capture.measure(SHAPE, 64, torch.float32, 4e12, 1, device="cpu"))
+    rows = list(spatial.measure_capture(SHAPE, 64, torch.float32, 4e12, 1))
     assert [row["pass"] for row in rows] == ["forward", "backward"]
     emitted = 4 * 1 * 2 * 8 * 81
     assert {row["emitted_bytes"] for row in rows} == {emitted}
     assert rows[0]["floor_microseconds"] == pytest.approx(1e6 * emitted / 4e12)
 
 
-def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def a_gpu(without_a_gpu, monkeypatch):
+    """A command finds a GPU, and its numbers, and its tensors are on the CPU all the same."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
     monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
-    monkeypatch.setattr(shapes, "PAPER", SHAPE)
-    monkeypatch.setattr(shapes, "QUICK_SHAPES", [SHAPE])
-    for module, name in ((peers, "calls_of"), (peers, "measure"), (capture, "measure")):
-        real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, real=real, **k: real(*a, **k | {"device": "cpu"}))
+    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
     found = {"device": "a GPU", "kind": "GPU", "date": "2020", "commit": None, "versions": {}}
     monkeypatch.setattr(record, "environment", lambda commit: found)
+
+
+def test_the_command_writes_its_tables(a_gpu, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(spatial, "PAPER", SHAPE)
+    monkeypatch.setattr(spatial, "QUICK_SHAPES", [SHAPE])
     few = memory.Sizes((3, 5, 9, 17, 33), rows=1, heads=1, head_dim=8, dtype="float32")
     monkeypatch.setattr(memory, "ON_GPU", few)
     weigh = memory.measure
@@ -166,35 +173,48 @@ def test_the_command_writes_its_tables(without_a_gpu, monkeypatch, tmp_path, cap
     assert "TFLOP/s" in capsys.readouterr().out
 
 
-def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(without_a_gpu, monkeypatch):
-    """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
-    before = {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")}
-    tried = [settings.TileSetting(rows, 4, 1, 16) for rows in (64, 32, 16, 128)]
-    monkeypatch.setattr(tune, "candidates", lambda bits: tried)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+def test_the_command_of_temporal_attention_writes_its_tables(a_gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(peers, "HEADS", 2)
+    for module in (peers, temporal):
+        monkeypatch.setattr(module, "POSITIONS", 5)
+    monkeypatch.setattr(temporal, "QUICK_SHAPES", [(1, 2)])
+    assert main(["temporal", "--quick", "--dtype", "float32", "--output", str(tmp_path)]) == 0
+    tables = read_folder(tmp_path).tables
+    assert {row["mode"] for row in tables["temporal"]} == {"telescoped", "fused", "off"}
+    ours = {row["pass"]: float(row["floor_microseconds"]) for row in tables["temporal"] if row["contender"] == "ours"}
+    assert ours["backward"] / ours["forward"] == pytest.approx(7 / 4)
+    assert {row["contender"] for row in tables["layer_norm_difference"]} == {"ours", "eager"}
+    assert {row["pass"] for row in tables["layer_norm_difference"]} == {"forward", "backward"}
 
-    def calls(qkv, grad_out):
-        result = torch.ones(3)
+
+def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_gpu, monkeypatch):
+    """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
+    before = {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")}
+    tried = [configs.TileSetting(rows, 4, 1, 16) for rows in (64, 32, 16, 128)]
+    monkeypatch.setattr(tune, "spatial_candidates", lambda bits: tried)
+
+    def launches(qkv, grad_out):
+        result = torch.ones(3, 64)
 
         def call():
-            rows = settings.FORWARD_32.get(0, [(128, settings.TileSetting(1, 1))])[0][1].rows
+            rows = configs.FORWARD_32.get(0, [(128, configs.TileSetting(1, 1))])[0][1].rows
             if rows == 32:
                 raise RuntimeError("out of resource: shared memory")
             result.fill_(2.0 if rows == 16 else 1.0)
 
-        return {"FORWARD": (call, result)}
+        return {"FORWARD_32": (call, result)}
 
     spent = iter([30.0, 20.0])
-    monkeypatch.setattr(tune, "_calls", calls)
+    monkeypatch.setattr(tune, "spatial_launches", launches)
     monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
-    *timed, refused, wrong, row = tune.tune(torch.float32, [64], 1, SHAPE, device="cpu")
+    *timed, refused, wrong, row = tune.tune_spatial(torch.float32, [64], 1)
     assert [note.split(": ")[1] for note in timed] == ["20.0 us", "30.0 us"]
     assert "rows=32" in refused
     assert refused.endswith("left out: RuntimeError: out of resource: shared memory")
     assert "rows=16" in wrong
-    assert wrong.endswith("left out: other numbers than those of the present setting")
+    assert wrong.endswith("left out: other numbers than those of the present config")
     assert row.startswith(
         "FORWARD_32:\n    0: [(64, TileSetting(rows=128, num_warps=4, num_stages=1, max_registers=None"
     )
     assert "  # measured on a GPU, torch" in row
-    assert {name: dict(table) for name, table in vars(settings).items() if name.endswith("_32")} == before
+    assert {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")} == before

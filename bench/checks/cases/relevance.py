@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from bench.checks.cases import CompileCase
 from bench.checks.error_bound import NumericsCase, Results
-from bench.kernels.stored_relevance import stored_relevance, stored_relevance_map, stored_rollout_step
+from bench.kernels.relevance import call, ours, stored
 from kernels.common.launch import Launch
-from kernels.relevance import interface, operator
+from kernels.relevance import operator, reference
 
 Tensor = torch.Tensor
 
@@ -41,23 +43,12 @@ def inputs(
     return {"q": q, "k": k, "v": v, "u": u, "grad_out": grad_out}, rows
 
 
-def results(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str = "after_mean") -> Results:
-    """Everything the public functions give for one kind of attention."""
-    q, k, v, u = (tensors[name] for name in "qkvu")
-    relevance = getattr(interface, f"{kind}_relevance")(q, k, v, u)
-    attention_map = getattr(interface, f"{kind}_relevance_map")(**tensors, clamp=clamp)
-    step = getattr(interface, f"{kind}_rollout_step")(row, **tensors, clamp=clamp)
-    return dict(zip(("R_q", "R_k", "R_v"), relevance, strict=True)) | {"map": attention_map, "row": step}
-
-
-def eager(kind: str, tensors: dict[str, Tensor], row: Tensor, clamp: str) -> Results:
-    """The same in plain PyTorch."""
-    q, k, v, u, grad_out = tensors.values()
-    scale = q.shape[-1] ** -0.5
-    relevance = stored_relevance(kind, q, k, v, u, scale=scale)
-    attention_map = stored_relevance_map(kind, q, k, v, u, grad_out, scale=scale, clamp=clamp)
-    step = stored_rollout_step(kind, row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
-    return dict(zip(("R_q", "R_k", "R_v"), relevance, strict=True)) | {"map": attention_map, "row": step}
+def results(function: Callable[..., Any], kind: str, tensors: dict[str, Tensor], clamp: str) -> Results:
+    """Return all that the three functions of one kind of attention give."""
+    scale = tensors["q"].shape[-1] ** -0.5
+    parts = dict(zip(("R_q", "R_k", "R_v"), function(kind, "relevance", tensors, scale), strict=True))
+    named = {"map": "map", "row": "rollout step"}
+    return parts | {name: function(kind, which, tensors, scale, clamp) for name, which in named.items()}
 
 
 def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
@@ -69,18 +60,18 @@ def numerics(device: torch.device, small: bool) -> list[NumericsCase]:
 
 
 def _case(device: torch.device, shape: tuple[int, ...], kind: str, clamp: str) -> NumericsCase:
-    def run(function, working: torch.dtype = torch.float32) -> Results:
+    def run(function: Callable[..., Any], working: torch.dtype = torch.float32) -> Results:
         tensors, rows = inputs(shape, torch.float32, device)
-        tensors = {name: x.to(working) for name, x in tensors.items()}
-        return function(kind, tensors, rows[kind].to(working), clamp)
+        tensors = {name: x.to(working) for name, x in (tensors | {"row": rows[kind]}).items()}
+        return results(function, kind, tensors, clamp)
 
     clips, frames, positions, heads, head_dim = shape
     return NumericsCase(
         "relevance", f"{kind} {clamp}", torch.float32,
         f"B={clips} F={frames} S={positions} N={heads} D={head_dim}",
-        kernel=partial(run, results),
-        eager=partial(run, eager),
-        oracle=partial(run, results, torch.float64),
+        kernel=partial(run, ours),
+        eager=partial(run, stored),
+        oracle=partial(run, partial(call, reference), torch.float64),
     )  # fmt: skip
 
 
