@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError, as_input_error
-from istvt.cli import dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
+from istvt.cli import convert, dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
 from istvt.cli.parser import OptionParser, read_settings_file
 from istvt.cli.say_once import another_has_said_why, say_once
 from istvt.config import PRESETS, ISTVTConfig, preset
@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "evaluate": (evaluate, "evaluate a checkpoint and write a report"),
     "predict": (predict, "score videos"),
     "explain": (explain, "show where and when a video's evidence is"),
+    "convert": (convert, "turn a state dict of the authors' code into a checkpoint, or back"),
     "model": (model, "print a model's parameters and cost"),
     "doctor": (doctor, "print what is installed and usable"),
     "demo": (demo, "the whole path in a few minutes"),

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,6 +203,11 @@ def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | 
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    problems += [
+        f"{name} is of {state[name].dtype}, not {tensor.dtype}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
+    ]
     more = [f"and {len(problems) - _MISFITS_SHOWN} more"] if len(problems) > _MISFITS_SHOWN else []
     return "; ".join(problems[:_MISFITS_SHOWN] + more) or None
 
@@ -225,8 +231,10 @@ def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Ten
     if not path.is_file():
         raise InputError(f"{what} {path}: no such file; expected {expected}")
     try:
-        is_safetensors = path.suffix == ".safetensors"
-        state = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch.load about the protocol of a pickle that it then refuses
+            is_safetensors = path.suffix == ".safetensors"
+            state = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, zipfile and torch, as of 2.11 a dozen kinds
         raise InputError(
             f"{what} {path}: not a readable checkpoint; expected a .pth, .pt or .safetensors file of {expected}"
