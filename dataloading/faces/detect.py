@@ -1,5 +1,8 @@
 """From a video file to its entry in the face index."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -8,7 +11,6 @@ import numpy as np
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
 from dataloading.faces.detectors.detector import Detection, FaceDetector
-from dataloading.faces.manipulated import manipulated_faces
 from dataloading.faces.tracking import main_face
 from dataloading.video.decode import iterate_frames
 from dataloading.video.probe import VideoInfo, probe
@@ -74,3 +76,36 @@ def faces_in(picture: np.ndarray, detector: FaceDetector) -> list[Detection]:
     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
     small = frame.reformat(width=width, height=height, interpolation="AREA").to_ndarray()
     return [face.scaled(factor) for face in detector.detect(small)]
+
+
+MASKED = 64  # gray levels; a mask is black and white but for what compression does to it
+
+Looks = list[tuple[int, Sequence[Detection]]]
+
+
+def manipulated_faces(looks: Looks, mask: Path, width: int) -> Looks:
+    """Keeps, of several faces in a frame, the one with most of the mask; the mask is opened only if there are several.
+
+    Args:
+        looks: Frames and the faces found in them.
+        mask: The mask video.
+        width: That of the pictures in which the faces were found; the mask may be scaled.
+
+    Raises:
+        InputError: The mask cannot be read.
+    """
+    if all(len(faces) < 2 for _, faces in looks):
+        return looks
+    info = probe(mask)
+    doubtful = [frame for frame, faces in looks if len(faces) > 1 and frame < info.frames]
+    if not doubtful:
+        return looks
+    pictures = dict(iterate_frames(mask, doubtful, info))
+    return [(frame, _masked(faces, pictures[frame], width) if frame in pictures else faces) for frame, faces in looks]
+
+
+def _masked(faces: Sequence[Detection], picture: np.ndarray, width: int) -> Sequence[Detection]:
+    rows, columns = np.nonzero(picture.max(axis=2) > MASKED)
+    x, y = (place * width / picture.shape[1] for place in (columns, rows))
+    covered = [np.count_nonzero((x > f.x0) & (x < f.x1) & (y > f.y0) & (y < f.y1)) for f in faces]
+    return [faces[int(np.argmax(covered))]] if max(covered) > 0 else faces

@@ -10,9 +10,8 @@ import numpy as np
 
 from dataloading.dataset import Video
 from dataloading.face_index import FaceEntry
-from dataloading.faces.detect import faces_in
+from dataloading.faces.detect import faces_in, manipulated_faces
 from dataloading.faces.detectors.detector import Detection, FaceDetector, overlap
-from dataloading.faces.manipulated import manipulated_faces
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import VideoInfo
 

@@ -8,8 +8,8 @@ from dataloading.dataset import ORIGINAL, Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.layouts import celeb_df, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
+from dataloading.layouts.builder import format_summary
 from dataloading.layouts.files import directories
-from dataloading.layouts.summary_text import format_summary
 
 __all__ = ["LAYOUTS", "format_summary", "open_dataset", "read_dataset"]
 

@@ -14,8 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
 from dataloading.io import locked, write_json
-from dataloading.synthetic.encoding import write_video
-from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
+from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
 from dataloading.video.processes import worker_processes
 
 GENERATOR_VERSION = 5

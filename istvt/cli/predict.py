@@ -33,7 +33,7 @@ def run(options: Namespace, console: Console) -> int:
 
     A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
     """
-    from dataloading.layouts.video_files import video_files
+    from dataloading.layouts.files import video_files
     from istvt.run_dir import model_file
 
     if options.clips < 1:

@@ -53,7 +53,7 @@ def predict(
 
     Args:
         model: on the device to use.
-        files: videos; `dataloading.layouts.video_files.video_files` lists those of directories.
+        files: videos; `dataloading.layouts.files.video_files` lists those of directories.
         info: what `load_model` gave beside the model: videos are then cropped as those of training were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True looks for faces, whatever training did.

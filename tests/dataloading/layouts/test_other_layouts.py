@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dataloading.errors import InputError
 from dataloading.layouts import read_dataset
+from dataloading.layouts.files import video_files
 from dataloading.layouts.identity_split import THREE_WAY, split_by_identity
-from dataloading.layouts.video_files import video_files
 
 
 def touch(root: Path, *names: str) -> None:

@@ -15,9 +15,8 @@ from dataloading.errors import InputError
 from dataloading.layouts import read_dataset
 from dataloading.synthetic import rendering, synthesize
 from dataloading.synthetic.dataset import LOCK
-from dataloading.synthetic.encoding import write_video
 from dataloading.synthetic.forgery import flicker_order, smooth_process
-from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render
+from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
 
 SETTINGS = {"identities": 8, "frames": 12, "size": 64, "workers": 1, "progress": False}
 ROOT = Path(__file__).parents[3]
