@@ -10,7 +10,7 @@ import numpy as np
 
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
-from dataloading.faces.detectors.detector import Detection, FaceDetector
+from dataloading.faces.detectors import Detection, FaceDetector
 from dataloading.faces.tracking import main_face
 from dataloading.video.decode import iterate_frames
 from dataloading.video.probe import VideoInfo, probe

@@ -11,7 +11,7 @@ import numpy as np
 from dataloading.dataset import Video
 from dataloading.face_index import FaceEntry
 from dataloading.faces.detect import faces_in, manipulated_faces
-from dataloading.faces.detectors.detector import Detection, FaceDetector, overlap
+from dataloading.faces.detectors import Detection, FaceDetector, overlap
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import VideoInfo
 

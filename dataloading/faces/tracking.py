@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataloading.faces.detectors.detector import Detection, overlap
+from dataloading.faces.detectors import Detection, overlap
 
 LINKED = 0.2  # intersection over union of the same face in two neighboring frames that were looked at
 LONGEST_GAP = 10  # frames that were looked at without finding the face before it counts as gone

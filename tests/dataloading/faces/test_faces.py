@@ -13,7 +13,7 @@ from video_fixtures import write_video
 from dataloading.errors import InputError
 from dataloading.faces import DETECTORS, Detection, FaceDetector, find_face, installed_detectors, make_detector
 from dataloading.faces.detect import faces_in
-from dataloading.faces.detectors.detector import overlap
+from dataloading.faces.detectors import overlap
 from dataloading.faces.tracking import main_face
 from dataloading.video.decode import decode_frames
 

@@ -1,1 +1,0 @@
-"""Face detectors that bring their weights in their package, behind one interface."""
