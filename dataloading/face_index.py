@@ -4,9 +4,9 @@ A line is either where the face is on some frames of the video (every fifth, usu
 interpolated), or the whole picture (`boxes` is null), or the sentence that says why the video cannot be used::
 
     {"video": "real/a", "frames": 300, "fps": 25.0, "width": 640, "height": 480, "detector": "yuface",
-     "boxes": {"frame": [0, 5], "x": [301.5, 302.0], "y": [210.2, 210.4], "size": [122.1, 122.5]}}
-    {"video": "real/b", "frames": 300, "fps": 25.0, "width": 300, "height": 300, "detector": "none", "boxes": null}
-    {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file"}
+     "boxes": {"frame": [0, 5], "x": [301.5, 302.0], "y": [210.2, 210.4], "size": [122.1, 122.5]},
+     "boxes_of": null, "version": 1}
+    {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 1}
 
 `x, y` is the nose tip (the center of the detected box where a detector has no landmarks) and `size` the larger of
 the face's height and width, in pixels of the upright picture. A later line replaces an earlier one of the same video.
@@ -14,14 +14,18 @@ the face's height and width, in pixels of the upright picture. A later line repl
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from dataloading.errors import InputError
+from dataloading.io import parse_json, read_bytes
 
 FILE_NAME = "face_index.jsonl"
+MAX_BYTES = 4 << 30
 MARGIN = 1.25
 # What stands for a detector where none looked: the box is the whole picture, or it was made elsewhere.
 WHOLE_FRAME = "none"
@@ -85,45 +89,68 @@ class FaceEntry:
         return center_x - half, center_y - half, center_x + half, center_y + half
 
     def to_json(self) -> str:
-        """The line of the index file, without the line break."""
+        """Return the line of the index file, without the line break."""
         if self.error is not None:
-            return json.dumps({"video": self.video, "error": self.error}, ensure_ascii=False)
-        line: dict[str, object] = {
-            "video": self.video,
-            "frames": self.frames,
-            "fps": round(self.fps, 4),
-            "width": self.width,
-            "height": self.height,
-            "detector": self.detector,
-            "boxes": None,
-        }
-        if self.boxes_of is not None:
-            line["boxes_of"] = self.boxes_of
+            return json.dumps(asdict(_UnusableLine(self.video, self.error)), ensure_ascii=False)
+        boxes, fps = None, round(self.fps, 4)
         if not self.whole_frame:
-            line["boxes"] = {
-                "frame": self.key_frames.tolist(),
-                "x": self.centers[:, 0].round(1).tolist(),
-                "y": self.centers[:, 1].round(1).tolist(),
-                "size": self.sizes.round(1).tolist(),
-            }
-        return json.dumps(line, ensure_ascii=False)
+            x, y, size = (values.round(1).tolist() for values in (*self.centers.T, self.sizes))
+            boxes = _Boxes(self.key_frames.tolist(), x, y, size)
+        line = _Line(self.video, self.frames, fps, self.width, self.height, self.detector, boxes, self.boxes_of)
+        return json.dumps(asdict(line), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "FaceEntry":
-        """Reads a line of the index file; ValueError, KeyError or TypeError where it is not one."""
-        line = json.loads(text)
-        if "error" in line:
-            return cls(video=str(line["video"]), error=str(line["error"]))
-        kinds = {"video": str, "frames": int, "fps": float, "width": int, "height": int, "detector": str}
-        entry = {key: kind(line[key]) for key, kind in kinds.items()}
-        boxes = line["boxes"]
-        if boxes is not None:
-            entry["key_frames"] = np.asarray(boxes["frame"], np.int64)
-            entry["centers"] = np.stack([np.asarray(boxes[axis], np.float64) for axis in "xy"], axis=1)
-            entry["sizes"] = np.asarray(boxes["size"], np.float64)
-            if not len(entry["key_frames"]) == len(entry["centers"]) == len(entry["sizes"]) > 0:
-                raise ValueError("boxes of unequal length")
-        return cls(**entry, boxes_of=line.get("boxes_of"))
+    def from_json(cls, text: str | bytes, where: str = "a face index") -> "FaceEntry":
+        """Read a line of the index file; InputError where it is not one, after `where`."""
+        data = text if isinstance(text, bytes) else text.encode()
+        line = parse_json(data, _Line | _UnusableLine, where)
+        if isinstance(line, _UnusableLine):
+            return cls(line.video, error=line.error)
+        entry = cls(line.video, line.frames, line.fps, line.width, line.height, line.detector, boxes_of=line.boxes_of)
+        if line.boxes is None:
+            return entry
+        boxes = line.boxes
+        key_frames, sizes = np.asarray(boxes.frame, np.int64), np.asarray(boxes.size, np.float64)
+        return replace(entry, key_frames=key_frames, centers=np.stack([boxes.x, boxes.y], axis=1), sizes=sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    frame: list[int]
+    x: list[float]
+    y: list[float]
+    size: list[float]
+
+    def __post_init__(self) -> None:
+        counts = [len(values) for values in (self.frame, self.x, self.y, self.size)]
+        if len(set(counts)) > 1 or 0 in counts:
+            raise ValueError(f"{counts} values of frame, x, y and size; expected as many of each, and one or more")
+        if any(after <= before for before, after in pairwise(self.frame)):
+            raise ValueError("frames that do not ascend; expected each one once, in order")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the file, for a video that can be used."""
+
+    video: str
+    frames: int
+    fps: float
+    width: int
+    height: int
+    detector: str
+    boxes: _Boxes | None
+    boxes_of: str | None = None
+    version: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _UnusableLine:
+    """A line of the file, for a video that cannot be used."""
+
+    video: str
+    error: str
+    version: Literal[1] = 1
 
 
 def crop_name(detectors: Iterable[str]) -> str:
@@ -150,7 +177,7 @@ class FaceIndex:
 
     @classmethod
     def read(cls, root: str | Path, *, leave_out_broken: bool = False) -> "FaceIndex":
-        """Reads the index of a data set.
+        """Read the index of a data set.
 
         Args:
             root: The directory of the data set (with `face_index.jsonl` in it), or an index file.
@@ -158,27 +185,25 @@ class FaceIndex:
 
         Raises:
             InputError: There is none, or a line other than the last is not a line of an index. A broken last line is
-                what a killed run leaves behind and is ignored.
+                what a killed run leaves behind, and is ignored.
         """
         path = Path(root)
         path = path / FILE_NAME if path.is_dir() else path
         if not path.is_file():
             raise InputError(f"There is no face index {path}: run `istvt prepare {Path(root)}` first.")
         index = cls(path=path)
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path, MAX_BYTES).split(b"\n")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                entry = FaceEntry.from_json(line.decode())
-            except (ValueError, KeyError, TypeError) as error:
+                entry = FaceEntry.from_json(line, f"{path}: line {number}")
+            except InputError as error:
                 if number == len(lines):
                     continue
                 if not leave_out_broken:
-                    raise InputError(
-                        f"Line {number} of {path} is not a line of a face index ({type(error).__name__}: {error}): "
-                        f"`istvt prepare {path.parent}` drops such lines and looks at their videos again."
-                    ) from error
+                    drops = f"`istvt prepare {path.parent}` drops such lines and looks at their videos again"
+                    raise InputError(f"{error} ({drops})") from error
                 index.broken.append(number)
                 continue
             index.entries[entry.video] = entry

@@ -48,8 +48,9 @@ MAX_BYTES = 4 << 20  # of a file; the reader of a larger kind gives its own
 LARGEST_INT = 2**63 - 1  # what NumPy and torch hold
 MAX_YAML_NODES = 100_000  # with every alias counted as what it stands for
 
-# Only where one of these stands in a file need its numbers be looked at one by one.
-_UNUSUAL_NUMBER = re.compile(rb"\d{19}|NaN|Infinity|[eE]\+?\d{3}")
+# Only where one of these stands in a file, all digits being 0 and E being e, need its numbers be looked at one by one.
+_UNUSUAL_NUMBERS = (b"0" * 19, b"e000", b"e+000", b"NaN", b"Infinity")
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _NAME = re.compile(r"\w[\w-]*")
 # pydantic's other messages say what they expect: "Input should be greater than 0".
 _EXPECTED = {
@@ -102,7 +103,8 @@ def parse_json(data: bytes, model: type[T], where: str, *, unknown: Unknown = "f
             _decoded(data, where)
             raise InputError(f"{where}: not JSON ({first['ctx']['error']}); expected JSON") from None
         raise InputError(_sentence(where, error.errors(include_url=False), from_json(data))) from None
-    if _UNUSUAL_NUMBER.search(data):
+    digits = data.translate(_DIGITS)
+    if any(mark in digits for mark in _UNUSUAL_NUMBERS):
         _check_numbers(from_json(data), where)
     return value
 
@@ -321,8 +323,8 @@ def _check_numbers(tree: Any, where: str) -> None:
 
 
 def _sentence(where: str, errors: list[Any], tree: Any) -> str:
-    """Return the sentence that says what is wrong with the first field that pydantic complains of."""
-    [first, *_] = errors
+    """Return the sentence that says what is wrong with the innermost field that pydantic complains of."""
+    first = max(errors, key=lambda error: len(_location(error, tree)))
     loc = _location(first, tree)
     if first["type"] in ("value_error", "assertion_error"):
         return f"{where}: {_field(loc)}{first['ctx']['error']}"

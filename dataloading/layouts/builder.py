@@ -1,14 +1,19 @@
-"""From the files that a layout recognized to a `Dataset`: splits where there are none, names, sources."""
+"""`DatasetBuilder`: a `Dataset` from the videos that a layout found, with made splits, names and links to originals."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataloading.dataset import ORIGINAL, Dataset, LeftOut, Summary, Video
 from dataloading.errors import InputError
+from dataloading.face_index import FILE_NAME as FACE_INDEX
+from dataloading.layouts.files import VIDEO_SUFFIXES, is_video, walk
 from dataloading.layouts.identity_split import STRADDLES, split_by_identity
+
+LIST_BYTES = 256 << 20  # of a list of a published data set
+NO_VALIDATION = "There is no official validation set; from the training people it is"
+NOT_A_VIDEO = f"not a video file name (expected {', '.join(sorted(VIDEO_SUFFIXES))})"
+UNKNOWN_PLACE = "in a directory that this layout does not have"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,85 +46,119 @@ class Candidate:
     people_known: bool = True
 
 
-def with_made_split(
-    candidates: Sequence[Candidate], shares: Mapping[str, float], left_out: list[LeftOut]
-) -> list[Candidate]:
-    """Splits candidates by identity; those whose people are in two splits are added to `left_out`."""
-    if not candidates:
-        return []
-    places = split_by_identity([c.people for c in candidates], [c.label for c in candidates], shares)
-    kept = []
-    for candidate, (identity, split) in zip(candidates, places, strict=True):
-        if split is None:
-            left_out.append(LeftOut(candidate.path, STRADDLES))
-        else:
-            kept.append(replace(candidate, split=split, identity=identity))
-    return kept
+class DatasetBuilder:
+    """What a layout reads below a root, on its way to a `Dataset`.
 
-
-def describe(what: str, shares: Mapping[str, float], candidates: Sequence[Candidate], by: str = "file name") -> str:
-    """The sentence that says that a split was made, for `Dataset.notes`.
-
-    Args:
-        what: Its beginning: why it was made.
-        shares: Those of the splits.
-        candidates: What is split.
-        by: What keeps videos together where nobody is named.
+    Attributes:
+        root, layout: As in `Dataset`.
+        expected: What the layout looks like, for the sentence of a root without videos.
+        left_out, notes: As in `Dataset`; layouts add to them.
     """
-    unknown = sum(not candidate.people_known for candidate in candidates)
-    kept_apart = "no named person in two splits"
-    if unknown == len(candidates):
-        kept_apart = "who is in them is not known, so a person may be in two splits"
-    elif unknown:
-        kept_apart += f", but who is in {unknown} of {len(candidates)} videos is not known"
-    by = by if unknown == len(candidates) else "identity"
-    parts = ", ".join(f"{share:.0%} {split}" for split, share in shares.items())
-    return f"{what}: made here by {by} ({parts}; {kept_apart}; the same on every machine)."
 
+    def __init__(self, root: Path, layout: str, expected: str):
+        self.root, self.layout, self.expected = root, layout, expected
+        self.left_out: list[LeftOut] = []
+        self.notes: list[str] = []
 
-def to_dataset(
-    root: Path,
-    layout: str,
-    candidates: Sequence[Candidate],
-    left_out: list[LeftOut],
-    notes: list[str],
-    expected: str,
-) -> Dataset:
-    """Names the candidates and links fakes to their originals.
+    def leave_out(self, path: Path, reason: str) -> None:
+        """List a file in `left_out`."""
+        self.left_out.append(LeftOut(path, reason))
 
-    Raises:
-        InputError: There is not a single video; the sentence says what was `expected`.
-    """
-    if not candidates:
-        ignored = f" ({len(left_out)} files were left out, the first because: {left_out[0].reason})" if left_out else ""
-        raise InputError(f"{root} has no usable video for the layout {layout}; expected {expected}{ignored}.")
-    name_of: dict[Path, str] = {}
-    taken: set[str] = set()
-    for candidate in sorted(candidates, key=lambda c: c.path):
-        relative = candidate.path.relative_to(candidate.root or root)
-        name = relative.with_suffix("").as_posix()
-        # a.mp4 and a.avi in one directory: the second keeps its suffix.
-        name_of[candidate.path] = name if name not in taken else relative.as_posix()
-        taken.add(name_of[candidate.path])
-    videos = [
-        Video(
-            path=candidate.path,
-            label=candidate.label,
-            manipulation=candidate.manipulation,
-            split=candidate.split,
-            name=name_of[candidate.path],
-            identity=candidate.identity or candidate.people[0],
-            source=name_of.get(candidate.original) if candidate.original else None,
-            mask=candidate.mask,
-        )
-        for candidate in candidates
-    ]
-    left_out.sort(key=lambda item: (item.reason, item.path))
-    return Dataset(root, layout, sorted(videos, key=lambda video: video.name), left_out, notes)
+    def videos_in(self, directory: Path, *, recursive: bool = False) -> list[Path]:
+        """Return the video files in a directory, sorted; none without it. Files with other names are left out."""
+        found, inside = [], directory.iterdir() if directory.is_dir() else ()
+        for path in sorted(walk(directory) if recursive else inside):
+            if path.is_dir() or path.name.startswith(".") or path.name == FACE_INDEX:
+                continue
+            if is_video(path):
+                found.append(path)
+            else:
+                self.leave_out(path, NOT_A_VIDEO)
+        return found
+
+    def split(
+        self, why: str, shares: Mapping[str, float], candidates: Sequence[Candidate], by: str = "file name"
+    ) -> list[Candidate]:
+        """Split candidates by identity, and say so in `notes`; those whose people are in two splits are left out.
+
+        Args:
+            why: The beginning of the note: why a split is made.
+            shares: Those of the splits.
+            candidates: What is split.
+            by: What keeps videos together where the data set names no people.
+        """
+        if not candidates:
+            return []
+        unknown = sum(not candidate.people_known for candidate in candidates)
+        kept_apart = "no named person in two splits"
+        if unknown == len(candidates):
+            kept_apart = "who is in them is not known, so a person may be in two splits"
+        elif unknown:
+            kept_apart += f", but who is in {unknown} of {len(candidates)} videos is not known"
+        by = by if unknown == len(candidates) else "identity"
+        parts = ", ".join(f"{share:.0%} {split}" for split, share in shares.items())
+        self.notes.append(f"{why}: made here by {by} ({parts}; {kept_apart}; the same on every machine).")
+        places = split_by_identity([c.people for c in candidates], [c.label for c in candidates], shares)
+        kept = []
+        for candidate, (identity, split) in zip(candidates, places, strict=True):
+            if split is None:
+                self.leave_out(candidate.path, STRADDLES)
+            else:
+                kept.append(replace(candidate, split=split, identity=identity))
+        return kept
+
+    def unknown_places(self, known: Iterable[Path]) -> list[Path]:
+        """Return every video file below the root that is neither in `known` nor left out already."""
+        seen = {*known, *(item.path for item in self.left_out)}
+        # Directories of extracted frames may hold millions of files and never a video.
+        files = walk(self.root, enter=lambda directory: directory.name not in ("images", "frames"))
+        return [path for path in files if is_video(path) and path not in seen]
+
+    def finish(self, videos: Sequence[Candidate], known: Iterable[Path] = ()) -> Dataset:
+        """Name the videos and link fakes to their originals.
+
+        Args:
+            videos: The data set's.
+            known: Further files that the layout knows; other video files below the root are left out.
+
+        Raises:
+            InputError: There is not a single video; the sentence says what was `expected`.
+        """
+        for path in self.unknown_places([*(candidate.path for candidate in videos), *known]):
+            self.leave_out(path, UNKNOWN_PLACE)
+        self.left_out.sort(key=lambda item: (item.reason, item.path))
+        if not videos:
+            count = len(self.left_out)
+            ignored = f" ({count} files were left out, the first because: {self.left_out[0].reason})" if count else ""
+            raise InputError(
+                f"{self.root} has no usable video for the layout {self.layout}; expected {self.expected}{ignored}."
+            )
+        name_of: dict[Path, str] = {}
+        taken: set[str] = set()
+        for candidate in sorted(videos, key=lambda c: c.path):
+            relative = candidate.path.relative_to(candidate.root or self.root)
+            name = relative.with_suffix("").as_posix()
+            # a.mp4 and a.avi in one directory: the second keeps its suffix.
+            name_of[candidate.path] = name if name not in taken else relative.as_posix()
+            taken.add(name_of[candidate.path])
+        named = [
+            Video(
+                path=candidate.path,
+                label=candidate.label,
+                manipulation=candidate.manipulation,
+                split=candidate.split,
+                name=name_of[candidate.path],
+                identity=candidate.identity or candidate.people[0],
+                source=name_of.get(candidate.original) if candidate.original else None,
+                mask=candidate.mask,
+            )
+            for candidate in videos
+        ]
+        return Dataset(self.root, self.layout, sorted(named, key=lambda video: video.name), self.left_out, self.notes)
 
 
 def format_summary(summary: Summary) -> str:
-    """What was found and what was left out, as a few lines and a table of videos by manipulation and split."""
+    """Return what was found and what was left out, as a few lines and a table of videos by manipulation and split."""
     classes = ", ".join(f"{count} {name}" for name, count in summary.classes.items())
     lines = [f"{summary.root}: layout {summary.layout}, {summary.videos} videos ({classes})", ""]
     columns = list(summary.splits)
@@ -129,9 +168,8 @@ def format_summary(summary: Summary) -> str:
     rows.append(["all", *(str(summary.splits[split]) for split in columns), str(summary.videos)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns) + 2)]
     for first, *others in rows:
-        lines.append(
-            "  ".join([first.ljust(widths[0]), *(o.rjust(w) for o, w in zip(others, widths[1:], strict=True))])
-        )
+        cells = [first.ljust(widths[0]), *(o.rjust(w) for o, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells))
     if summary.notes:
         lines += ["", *summary.notes]
     total = sum(summary.left_out.values())

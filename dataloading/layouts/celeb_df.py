@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dataloading.dataset import CLASSES, FAKE, REAL, Dataset, LeftOut
+from dataloading.dataset import CLASSES, FAKE, REAL, Dataset
 from dataloading.errors import InputError
-from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
-from dataloading.layouts.files import add_unknown_places, child_directory, read_text, videos_in
+from dataloading.io import read_text
+from dataloading.layouts.builder import LIST_BYTES, NO_VALIDATION, Candidate, DatasetBuilder
+from dataloading.layouts.files import child_directory
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
 
 NAME = "celeb-df"
@@ -36,99 +37,83 @@ def recognize(root: Path) -> bool:
 
 
 def read(root: Path) -> Dataset:
-    """Reads Celeb-DF with its official test list; a validation set is carved from the people of the rest.
+    """Read Celeb-DF with its official test list; a validation set is carved from the people of the rest.
 
     Raises:
         InputError: There are no videos, or the test list cannot be read or contradicts the directories.
     """
-    left_out: list[LeftOut] = []
+    builder = DatasetBuilder(root, NAME, EXPECTED)
+    real: dict[str, Path] = {}
     found: list[Candidate] = []
-    directory_of = {name: child_directory(root, name) for name in LABELS}
-    for name, directory in directory_of.items():
-        if directory:
-            place = child_directory(directory, "videos") or directory
-            found += [_candidate(path, name) for path in videos_in(place, left_out)]
-    found = _with_originals(found)
-    notes: list[str] = []
-    test = _test_files(root, {(_key(candidate.path)): candidate.path for candidate in found}, left_out, notes)
+    for name, label in LABELS.items():
+        directory = child_directory(root, name) or root / name
+        for path in builder.videos_in(child_directory(directory, "videos") or directory):
+            if label == REAL:
+                real[path.stem] = path
+                found.append(_real(path, name))
+            else:
+                found.append(_fake(path, real))
+    test = _test_files(builder, {_key(candidate.path): candidate.path for candidate in found})
     if test is None:
-        notes.append(describe(f"There is no {TEST_LIST}, so the split is", THREE_WAY, found))
-        videos = with_made_split(found, THREE_WAY, left_out)
-    else:
-        tested = [replace(candidate, split="test") for candidate in found if candidate.path in test]
-        rest = [candidate for candidate in found if candidate.path not in test]
-        videos = tested + with_made_split(rest, VALIDATION_FROM_TRAINING, left_out)
-        notes.append(
-            describe(
-                "There is no official validation set; from the training people it is", VALIDATION_FROM_TRAINING, rest
-            )
+        return builder.finish(builder.split(f"There is no {TEST_LIST}, so the split is", THREE_WAY, found))
+    tested = [replace(candidate, split="test") for candidate in found if candidate.path in test]
+    rest = [candidate for candidate in found if candidate.path not in test]
+    training = builder.split(NO_VALIDATION, VALIDATION_FROM_TRAINING, rest)
+    if shared := _people(tested) & _people(training):
+        builder.notes.append(
+            f"{len(shared)} people of the official test list are also in its training videos; this is how the list is."
         )
-        notes += _shared_people(videos)
-    add_unknown_places(root, [candidate.path for candidate in found], left_out)
-    return to_dataset(root, NAME, videos, left_out, notes, EXPECTED)
+    return builder.finish([*tested, *training])
 
 
-def _candidate(path: Path, directory: str) -> Candidate:
-    label = LABELS[directory]
-    if label == FAKE:
-        name = _FAKE_NAME.fullmatch(path.stem)
-        people = (name["target"], name["source"]) if name else (path.stem,)
-        return Candidate(path, FAKE, people, "Celeb-synthesis", people_known=name is not None)
+def _real(path: Path, directory: str) -> Candidate:
     name = _REAL_NAME.fullmatch(path.stem)
     people = (name["target"],) if name else (f"{directory}/{path.stem}",)
     return Candidate(path, REAL, people, people_known=name is not None)
 
 
-def _with_originals(found: Sequence[Candidate]) -> list[Candidate]:
-    real = {candidate.path.stem: candidate.path for candidate in found if candidate.label == REAL}
-    result = []
-    for candidate in found:
-        name = _FAKE_NAME.fullmatch(candidate.path.stem) if candidate.label == FAKE else None
-        original = real.get(f"{name['target']}_{name['number']}") if name else None
-        result.append(replace(candidate, original=original))
-    return result
+def _fake(path: Path, real: dict[str, Path]) -> Candidate:
+    name = _FAKE_NAME.fullmatch(path.stem)
+    if name is None:
+        return Candidate(path, FAKE, (path.stem,), "Celeb-synthesis", people_known=False)
+    original = real.get(f"{name['target']}_{name['number']}")
+    return Candidate(path, FAKE, (name["target"], name["source"]), "Celeb-synthesis", original=original)
+
+
+def _people(videos: Sequence[Candidate]) -> set[str]:
+    return {person for video in videos for person in video.people}
 
 
 def _key(path: Path) -> tuple[str, str]:
-    """Directory and file name in lower case, without the optional `videos` level."""
+    """Return directory and file name in lower case, without the optional `videos` level."""
     directory = path.parent.parent if path.parent.name.lower() == "videos" else path.parent
     return directory.name.lower(), path.name.lower()
 
 
-def _test_files(
-    root: Path, path_of: dict[tuple[str, str], Path], left_out: list[LeftOut], notes: list[str]
-) -> set[Path] | None:
-    """The videos of the test list; None where there is no list."""
-    list_path = root / TEST_LIST
+def _test_files(builder: DatasetBuilder, path_of: dict[tuple[str, str], Path]) -> set[Path] | None:
+    """Return the videos of the test list; None where there is no list."""
+    list_path = builder.root / TEST_LIST
     if not list_path.is_file():
         return None
     test = set()
-    for number, line in enumerate(read_text(list_path).splitlines(), start=1):
+    for number, line in enumerate(read_text(list_path, LIST_BYTES).splitlines(), start=1):
         if not line.strip():
             continue
         label, _, name = line.strip().partition(" ")
-        place = _key(root / name.strip())
+        path, where = builder.root / name.strip(), f"{list_path}: line {number}"
+        place = _key(path)
         if label not in ("0", "1") or place[0] not in LABELS:
-            raise InputError(
-                f"Line {number} of {list_path} is {line.strip()!r}; expected a line such as '1 YouTube-real/00170.mp4'."
-            )
+            raise InputError(f"{where}: {line.strip()!r}; expected a line such as '1 YouTube-real/00170.mp4'")
         if 1 - int(label) != LABELS[place[0]]:
+            said, expected = CLASSES[1 - int(label)], CLASSES[LABELS[place[0]]]
             raise InputError(
-                f"Line {number} of {list_path} calls {name.strip()} {CLASSES[1 - int(label)]} (in this list 1 is real "
-                f"and 0 is fake), but its directory holds {CLASSES[LABELS[place[0]]]} videos."
+                f"{where}: {name.strip()} is {said} (in this list 1 is real and 0 is fake); expected {expected}, as "
+                "all videos of its directory"
             )
         if place in path_of:
             test.add(path_of[place])
         else:
-            left_out.append(LeftOut(root / name.strip(), f"named in {TEST_LIST} but missing"))
+            builder.leave_out(path, f"named in {TEST_LIST} but missing")
     if not test:
-        notes.append(f"None of the videos that {TEST_LIST} names is there, so there is no test set.")
+        builder.notes.append(f"None of the videos that {TEST_LIST} names is there, so there is no test set.")
     return test
-
-
-def _shared_people(videos: Sequence[Candidate]) -> list[str]:
-    people = [{p for v in videos if (v.split == "test") == tested for p in v.people} for tested in (True, False)]
-    shared = people[0] & people[1]
-    if not shared:
-        return []
-    return [f"{len(shared)} people of the official test list are also in its training videos; this is how the list is."]

@@ -13,11 +13,12 @@ actors apart; every original is the target of one actor.
 from dataclasses import replace
 from pathlib import Path
 
-from dataloading.dataset import FAKE, SPLITS, Dataset, LeftOut
+from dataloading.dataset import FAKE, SPLITS, Dataset
 from dataloading.errors import InputError
+from dataloading.io import read_text
 from dataloading.layouts import faceforensics
-from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
-from dataloading.layouts.files import add_unknown_places, directories, read_text, videos_in, walk
+from dataloading.layouts.builder import LIST_BYTES, Candidate, DatasetBuilder
+from dataloading.layouts.files import directories, walk
 from dataloading.layouts.identity_split import THREE_WAY
 
 NAME = "deeper-forensics"
@@ -33,7 +34,7 @@ def recognize(root: Path) -> bool:
 
 
 def read(root: Path, compression: str = "c23", originals: Path | None = None) -> Dataset:
-    """Reads the manipulated videos and the originals they were made from.
+    """Read the manipulated videos and the originals they were made from.
 
     Args:
         root: The directory that holds `manipulated_videos` and `lists`.
@@ -43,40 +44,37 @@ def read(root: Path, compression: str = "c23", originals: Path | None = None) ->
     Raises:
         InputError: There are no videos, `originals` is not a FaceForensics++ root, or a list cannot be read.
     """
-    left_out: list[LeftOut] = []
-    notes: list[str] = []
+    builder = DatasetBuilder(root, NAME, EXPECTED)
     originals_root = _originals_root(root, originals)
     real: list[Candidate] = []
-    other_compressions: list[LeftOut] = []
     if originals_root is None:
-        notes.append("There are no real videos: give the root of FaceForensics++, whose originals they are.")
+        builder.notes.append("There are no real videos: give the root of FaceForensics++, whose originals they are.")
     else:
-        found = faceforensics.originals(originals_root, compression, other_compressions)
-        real = [
-            replace(candidate, root=originals_root) for candidate in found if not faceforensics.shows_actor(candidate)
-        ]
-        notes.append(f"The real videos are those of {originals_root}.")
+        # What is left out there is none of this data set.
+        found = faceforensics.originals(DatasetBuilder(originals_root, "", ""), compression)
+        real = [replace(video, root=originals_root) for video in found if not faceforensics.shows_actor(video)]
+        builder.notes.append(f"The real videos are those of {originals_root}.")
     original_of = {candidate.path.stem: candidate.path for candidate in real}
     fake: list[Candidate] = []
     for variant in directories(root / "manipulated_videos"):
-        for path in videos_in(variant, left_out):
+        for path in builder.videos_in(variant):
             target, _, actor = path.stem.partition("_")
             if actor:
                 people = (target, f"actor {actor}")
                 fake.append(Candidate(path, FAKE, people, variant.name, original=original_of.get(target)))
             else:
-                left_out.append(LeftOut(path, "a fake whose name does not say <target>_<actor>"))
+                builder.leave_out(path, "a fake whose name does not say <target>_<actor>")
     if not fake:
         real = []  # originals alone are not this data set
     split_of = _read_lists(root)
     if split_of is None:
-        notes.append(describe("There are no lists/splits, so the split is", THREE_WAY, [*real, *fake]))
-        videos = with_made_split([*real, *fake], THREE_WAY, left_out)
+        videos = builder.split("There are no lists/splits, so the split is", THREE_WAY, [*real, *fake])
     else:
-        videos = _official(root, real, fake, split_of, left_out)
-    left_out += [LeftOut(path, SOURCE_VIDEO) for path in walk(root / "source_videos") if path.suffix == ".mp4"]
-    add_unknown_places(root, [candidate.path for candidate in (*real, *fake)], left_out)
-    return to_dataset(root, NAME, videos, left_out, notes, EXPECTED)
+        videos = _official(builder, real, fake, split_of)
+    for path in walk(root / "source_videos"):
+        if path.suffix == ".mp4":
+            builder.leave_out(path, SOURCE_VIDEO)
+    return builder.finish(videos)
 
 
 def _originals_root(root: Path, given: Path | None) -> Path | None:
@@ -89,13 +87,11 @@ def _originals_root(root: Path, given: Path | None) -> Path | None:
 
 
 def _read_lists(root: Path) -> dict[str, str] | None:
-    """Split of every name in the lists; None where there are none."""
+    """Return the split of every name in the lists; None where there are none."""
     split_of: dict[str, str] = {}
     for split in SPLITS:
         path = root / "lists" / "splits" / f"{split}.txt"
-        if not path.is_file():
-            continue
-        for line in read_text(path).splitlines():
+        for line in read_text(path, LIST_BYTES).splitlines() if path.is_file() else ():
             if line.strip():
                 stem = Path(line.strip()).stem
                 if split_of.setdefault(stem, split) != split:
@@ -104,7 +100,7 @@ def _read_lists(root: Path) -> dict[str, str] | None:
 
 
 def _official(
-    root: Path, real: list[Candidate], fake: list[Candidate], split_of: dict[str, str], left_out: list[LeftOut]
+    builder: DatasetBuilder, real: list[Candidate], fake: list[Candidate], split_of: dict[str, str]
 ) -> list[Candidate]:
     split_of_target = {stem.partition("_")[0]: split for stem, split in split_of.items()}
     videos = []
@@ -113,14 +109,12 @@ def _official(
         split = split_of.get(stem) if candidate.label == FAKE else split_of_target.get(stem)
         if split is None:
             reason = "named in none of the lists" if candidate.label == FAKE else NOT_A_TARGET
-            left_out.append(LeftOut(candidate.path, reason))
+            builder.leave_out(candidate.path, reason)
         else:
             videos.append(replace(candidate, split=split, identity=candidate.people[0]))
     present = {candidate.path.stem for candidate in fake}
-    expected = root / "manipulated_videos" / "end_to_end"
-    left_out += [
-        LeftOut(expected / f"{stem}.mp4", f"named in {split}.txt but missing")
-        for stem, split in split_of.items()
-        if stem not in present
-    ]
+    expected = builder.root / "manipulated_videos" / "end_to_end"
+    for stem, split in split_of.items():
+        if stem not in present:
+            builder.leave_out(expected / f"{stem}.mp4", f"named in {split}.txt but missing")
     return videos

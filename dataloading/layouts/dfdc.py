@@ -9,15 +9,13 @@
 `original` is missing or null for real videos. Fakes are grouped with their original when a split is made.
 """
 
-import csv
-import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from dataloading.dataset import FAKE, ORIGINAL, REAL, Dataset, LeftOut
-from dataloading.errors import InputError
-from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
-from dataloading.layouts.files import add_unknown_places, files_named, is_video, read_json, read_text, videos_in
+from dataloading.dataset import FAKE, ORIGINAL, REAL, Dataset
+from dataloading.io import read_csv, read_json
+from dataloading.layouts.builder import LIST_BYTES, Candidate, DatasetBuilder
+from dataloading.layouts.files import files_named, is_video
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
 
 NAME = "dfdc"
@@ -30,71 +28,74 @@ BY_ORIGINAL = "original, with which its fakes stay"
 NO_LABEL = "no label (REAL or FAKE) is given"
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a `metadata.json` says of a video; it may say more."""
+
+    label: str | int | None = None
+    is_fake: str | int | None = None
+    split: str | None = None
+    original: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of a `labels.csv`; it may have further columns."""
+
+    filename: str
+    label: str
+
+
 def recognize(root: Path) -> bool:
     """Whether a directory looks like DFDC."""
     return any(files_named(name, root, DEPTH) for name in ("metadata.json", "labels.csv"))
 
 
 def read(root: Path) -> Dataset:
-    """Reads every part below `root`.
+    """Read every part below `root`.
 
     Raises:
         InputError: There are no videos, or a metadata.json or labels.csv cannot be read.
     """
-    left_out: list[LeftOut] = []
-    found: list[Candidate] = []
+    builder = DatasetBuilder(root, NAME, EXPECTED)
+    found: dict[Path, Candidate] = {}
     for labels in files_named("labels.csv", root, DEPTH):
-        found += _labeled_test(labels, left_out)
-    tested = {candidate.path for candidate in found}
+        found |= {candidate.path: candidate for candidate in _labeled_test(builder, labels)}
     for metadata in files_named("metadata.json", root, DEPTH):
-        found += [candidate for candidate in _part(metadata, left_out) if candidate.path not in tested]
-
-    notes: list[str] = []
-    official = [candidate for candidate in found if candidate.split in ("val", "test")]
-    rest = [candidate for candidate in found if candidate.split not in ("val", "test")]
+        found = {candidate.path: candidate for candidate in _part(builder, metadata)} | found
+    official = [candidate for candidate in found.values() if candidate.split in ("val", "test")]
+    rest = [candidate for candidate in found.values() if candidate.split not in ("val", "test")]
     given = {candidate.split for candidate in official}
-    if rest and "test" not in given:
-        notes.append(describe("There is no labeled test set, so the split is", THREE_WAY, rest, BY_ORIGINAL))
-        rest = with_made_split(rest, THREE_WAY, left_out)
-    elif rest and "val" not in given:
-        notes.append(
-            describe(
-                "There is no official validation set; from the training parts it is",
-                VALIDATION_FROM_TRAINING,
-                rest,
-                BY_ORIGINAL,
-            )
-        )
-        rest = with_made_split(rest, VALIDATION_FROM_TRAINING, left_out)
-    add_unknown_places(root, [candidate.path for candidate in found], left_out)
-    return to_dataset(root, NAME, official + rest, left_out, notes, EXPECTED)
+    if "test" not in given:
+        rest = builder.split("There is no labeled test set, so the split is", THREE_WAY, rest, BY_ORIGINAL)
+    elif "val" not in given:
+        why = "There is no official validation set; from the training parts it is"
+        rest = builder.split(why, VALIDATION_FROM_TRAINING, rest, BY_ORIGINAL)
+    return builder.finish(official + rest)
 
 
-def _part(metadata: Path, left_out: list[LeftOut]) -> list[Candidate]:
+def _part(builder: DatasetBuilder, metadata: Path) -> list[Candidate]:
     directory = metadata.parent
-    entries: dict[str, Any] = read_json(metadata, dict)
-    ignored = []
-    present = {path.name: path for path in videos_in(directory, ignored)}
-    left_out += [item for item in ignored if item.path != metadata and item.path.name != "labels.csv"]
+    lists = (metadata, directory / "labels.csv")
+    present = {path.name: path for path in builder.videos_in(directory)}
+    builder.left_out = [item for item in builder.left_out if item.path not in lists]
     candidates = []
-    for name, entry in entries.items():
-        if not isinstance(entry, dict):
-            raise InputError(f'{metadata} holds {entry!r} for {name}; expected {{"label": "FAKE" or "REAL", ...}}.')
+    for name, entry in read_json(metadata, dict[str, _Entry], unknown="ignore", max_bytes=LIST_BYTES).items():
         path = present.pop(name, None)
-        label = _LABELS.get(str(entry.get("label", entry.get("is_fake"))).lower())
+        label = _LABELS.get(str(entry.is_fake if entry.label is None else entry.label).lower())
         if path is None:
-            left_out.append(LeftOut(directory / name, "named in metadata.json but missing"))
+            builder.leave_out(directory / name, "named in metadata.json but missing")
         elif label is None:
-            left_out.append(LeftOut(path, NO_LABEL))
+            builder.leave_out(path, NO_LABEL)
         else:
-            split = _SPLITS.get(str(entry.get("split")).lower())
-            candidates.append(_candidate(path, label, split, entry.get("original")))
-    left_out += [LeftOut(path, "not named in the metadata.json beside it") for path in present.values()]
+            candidates.append(_candidate(path, label, _SPLITS.get(str(entry.split).lower()), entry.original))
+    for path in present.values():
+        builder.leave_out(path, "not named in the metadata.json beside it")
     return candidates
 
 
-def _candidate(path: Path, label: int, split: str | None, original: object) -> Candidate:
-    if label == REAL or not isinstance(original, str):
+def _candidate(path: Path, label: int, split: str | None, original: str | None = None) -> Candidate:
+    if label == REAL or original is None:
         manipulation = ORIGINAL if label == REAL else "DFDC"
         return Candidate(path, label, (path.stem,), manipulation, split, people_known=False)
     original_path = path.parent / original
@@ -102,22 +103,20 @@ def _candidate(path: Path, label: int, split: str | None, original: object) -> C
     return Candidate(path, FAKE, people, "DFDC", split, original=original_path, people_known=False)
 
 
-def _labeled_test(labels: Path, left_out: list[LeftOut]) -> list[Candidate]:
+def _labeled_test(builder: DatasetBuilder, labels: Path) -> list[Candidate]:
     directory = labels.parent / "videos"
     directory = directory if directory.is_dir() else labels.parent
     present = {path.name: path for path in directory.iterdir() if is_video(path)}
-    rows = csv.DictReader(io.StringIO(read_text(labels)))
-    if rows.fieldnames is None or not {"filename", "label"} <= set(rows.fieldnames):
-        raise InputError(f"{labels} has the columns {rows.fieldnames}; expected filename and label.")
     candidates = []
-    for row in rows:
-        path = present.pop(row["filename"], None)
-        label = _LABELS.get(str(row["label"]).strip().lower())
+    for row in read_csv(labels, _Row, unknown="ignore", max_bytes=LIST_BYTES):
+        path = present.pop(row.filename, None)
+        label = _LABELS.get(row.label.strip().lower())
         if path is None:
-            left_out.append(LeftOut(directory / row["filename"], "named in labels.csv but missing"))
+            builder.leave_out(directory / row.filename, "named in labels.csv but missing")
         elif label is None:
-            left_out.append(LeftOut(path, NO_LABEL))
+            builder.leave_out(path, NO_LABEL)
         else:
-            candidates.append(_candidate(path, label, "test", None))
-    left_out += [LeftOut(path, "not named in labels.csv") for path in present.values()]
+            candidates.append(_candidate(path, label, "test"))
+    for path in present.values():
+        builder.leave_out(path, "not named in labels.csv")
     return candidates

@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dataloading.dataset import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
+from dataloading.dataset import FAKE, ORIGINAL, REAL, SPLITS, Dataset
 from dataloading.errors import InputError
-from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
-from dataloading.layouts.files import add_unknown_places, directories, read_json, videos_in
+from dataloading.io import read_json
+from dataloading.layouts.builder import LIST_BYTES, Candidate, DatasetBuilder
+from dataloading.layouts.files import directories, is_video
 from dataloading.layouts.identity_split import THREE_WAY
 
 NAME = "faceforensics"
@@ -52,7 +53,7 @@ def recognize_kaggle(root: Path) -> bool:
 
 
 def read(root: Path, compression: str = "c23") -> Dataset:
-    """Reads the official layout.
+    """Read the official layout.
 
     Args:
         root: The directory that holds `original_sequences` and `manipulated_sequences`.
@@ -61,50 +62,39 @@ def read(root: Path, compression: str = "c23") -> Dataset:
     Raises:
         InputError: There are no videos of this compression, or a split file cannot be read.
     """
-    left_out: list[LeftOut] = []
-    found = originals(root, compression, left_out)
-    by_stem = {candidate.path.stem: candidate.path for candidate in found}
+    builder = DatasetBuilder(root, NAME, EXPECTED)
+    found = originals(builder, compression)
+    original_of = {candidate.path.stem: candidate.path for candidate in found}
     masks: list[Path] = []
     for method in directories(root / "manipulated_sequences"):
         mask_of = {mask.stem: mask for mask in _mask_files(method)}
         masks += mask_of.values()
-        for path in _of_compression(method, compression, left_out):
-            found += _fake(path, method.name, by_stem, mask_of.get(path.stem), left_out)
+        found += _fakes(builder, _of_compression(builder, method, compression), method.name, original_of, mask_of)
     if not found:
         _explain_other_compression(root, compression)
-    notes: list[str] = []
     listed = root / "original_sequences" / "youtube" / _spelled(root, compression) / "videos"
-    videos = _with_split(root, found, listed, left_out, notes)
-    add_unknown_places(root, [*(c.path for c in found), *masks], left_out)
-    return to_dataset(root, NAME, videos, left_out, notes, EXPECTED)
+    return builder.finish(_with_split(builder, found, listed), known=masks)
 
 
 def read_kaggle(root: Path) -> Dataset:
-    """Reads the Kaggle mirror; InputError where there is no video or a split file cannot be read."""
-    left_out: list[LeftOut] = []
-    found = []
-    if (root / "original").is_dir():
-        paths = videos_in(root / "original", left_out)
-        found = [Candidate(path, REAL, _people(path.stem)) for path in paths]
-    by_stem = {candidate.path.stem: candidate.path for candidate in found}
+    """Read the Kaggle mirror; InputError where there is no video or a split file cannot be read."""
+    builder = DatasetBuilder(root, KAGGLE_NAME, KAGGLE_EXPECTED)
+    found = [Candidate(path, REAL, _people(path.stem)) for path in builder.videos_in(root / "original")]
+    original_of = {candidate.path.stem: candidate.path for candidate in found}
     for method in directories(root):
         if method.name in METHODS:
-            for path in videos_in(method, left_out):
-                found += _fake(path, method.name, by_stem, None, left_out)
-    notes: list[str] = []
-    videos = _with_split(root, found, root / "original", left_out, notes)
-    add_unknown_places(root, [c.path for c in found], left_out)
-    return to_dataset(root, KAGGLE_NAME, videos, left_out, notes, KAGGLE_EXPECTED)
+            found += _fakes(builder, builder.videos_in(method), method.name, original_of)
+    return builder.finish(_with_split(builder, found, root / "original"))
 
 
-def originals(root: Path, compression: str, left_out: list[LeftOut]) -> list[Candidate]:
-    """The real videos of the official layout, not yet in a split."""
+def originals(builder: DatasetBuilder, compression: str) -> list[Candidate]:
+    """Return the real videos of the official layout, not yet in a split."""
     if compression not in COMPRESSIONS:
         raise InputError(f"compression is {compression!r}; expected one of {', '.join(COMPRESSIONS)}.")
     return [
         Candidate(path, REAL, _people(path.stem))
-        for sequence in directories(root / "original_sequences")
-        for path in _of_compression(sequence, compression, left_out)
+        for sequence in directories(builder.root / "original_sequences")
+        for path in _of_compression(builder, sequence, compression)
     ]
 
 
@@ -114,7 +104,7 @@ def shows_actor(candidate: Candidate) -> bool:
 
 
 def _people(stem: str) -> tuple[str, ...]:
-    """The people that a file name names, the target first; the two number spaces (YouTube, actors) are kept apart."""
+    """Return the people that a file name names, the target first; numbers of YouTube and of actors are kept apart."""
     if actor := _ACTOR.fullmatch(stem):
         return tuple(f"actor {number}" for number in (actor["target"], actor["source"]) if number)
     if pair := _PAIR.fullmatch(stem):
@@ -123,14 +113,14 @@ def _people(stem: str) -> tuple[str, ...]:
 
 
 def people_of_name(stem: str) -> tuple[str, ...] | None:
-    """The people named by a file that is named as in FaceForensics++; None for any other name."""
+    """Return the people named by a file that is named as in FaceForensics++; None for any other name."""
     if re.fullmatch(r"\d{3}(_\d{3})?|\d{2}__.+|\d{2}_\d{2}__.+__[A-Z0-9]{8}", stem):
         return _people(stem)
     return None
 
 
 def original_of_name(stem: str) -> str | None:
-    """The name of the original that a fake of this name was made from; None where the name does not say."""
+    """Return the name of the original that a fake of this name was made from; None where the name does not say."""
     actor = _ACTOR.fullmatch(stem)
     if actor and actor["source"]:
         return f"{actor['target']}__{actor['scene']}"
@@ -138,14 +128,22 @@ def original_of_name(stem: str) -> str | None:
     return pair["target"] if pair else None
 
 
-def _fake(
-    path: Path, method: str, originals_by_stem: dict[str, Path], mask: Path | None, left_out: list[LeftOut]
+def _fakes(
+    builder: DatasetBuilder,
+    paths: Sequence[Path],
+    method: str,
+    original_of: dict[str, Path],
+    mask_of: dict[str, Path] | None = None,
 ) -> list[Candidate]:
-    original = original_of_name(path.stem)
-    if original is None:
-        left_out.append(LeftOut(path, "a fake whose name does not say <target>_<source>"))
-        return []
-    return [Candidate(path, FAKE, _people(path.stem), method, original=originals_by_stem.get(original), mask=mask)]
+    fakes = []
+    for path in paths:
+        original, mask = original_of_name(path.stem), (mask_of or {}).get(path.stem)
+        if original is None:
+            builder.leave_out(path, "a fake whose name does not say <target>_<source>")
+        else:
+            people, source = _people(path.stem), original_of.get(original)
+            fakes.append(Candidate(path, FAKE, people, method, original=source, mask=mask))
+    return fakes
 
 
 def _spellings(compression: str) -> tuple[str, ...]:
@@ -153,25 +151,25 @@ def _spellings(compression: str) -> tuple[str, ...]:
 
 
 def _spelled(root: Path, compression: str) -> str:
-    """The name that the directory of this compression has here."""
+    """Return the name that the directory of this compression has here."""
     youtube = root / "original_sequences" / "youtube"
     return next((name for name in _spellings(compression) if (youtube / name).is_dir()), compression)
 
 
-def _of_compression(sequence: Path, compression: str, left_out: list[LeftOut]) -> list[Path]:
-    """The videos of one compression of `youtube`, `actors` or a method; those of the others are left out."""
+def _of_compression(builder: DatasetBuilder, sequence: Path, compression: str) -> list[Path]:
+    """Return the videos of one compression of `youtube`, `actors` or a method; those of the others are left out."""
     wanted = next((name for name in _spellings(compression) if (sequence / name / "videos").is_dir()), None)
     for name in COMPRESSIONS:
         other = sequence / name / "videos"
         if name != wanted and other.is_dir():
-            reason = f"of compression {name}, {compression} was asked for"
-            left_out += [LeftOut(path, reason) for path in videos_in(other, [])]
-    return videos_in(sequence / wanted / "videos", left_out) if wanted else []
+            for path in filter(is_video, other.iterdir()):
+                builder.leave_out(path, f"of compression {name}, {compression} was asked for")
+    return builder.videos_in(sequence / wanted / "videos") if wanted else []
 
 
 def _mask_files(method: Path) -> list[Path]:
     places = [method / "masks" / "videos", method / "masks"]
-    return next((videos_in(place, []) for place in places if place.is_dir()), [])
+    return next((sorted(filter(is_video, place.iterdir())) for place in places if place.is_dir()), [])
 
 
 def _explain_other_compression(root: Path, compression: str) -> None:
@@ -182,51 +180,50 @@ def _explain_other_compression(root: Path, compression: str) -> None:
         raise InputError(f"{root} has no videos of compression {compression}; it has {', '.join(there)}.")
 
 
-def _with_split(
-    root: Path, found: Sequence[Candidate], listed: Path, left_out: list[LeftOut], notes: list[str]
-) -> list[Candidate]:
-    """Puts candidates in the split of the split files, or of a made one where there is none."""
-    split_of = _read_splits(root, notes)
+def _with_split(builder: DatasetBuilder, found: Sequence[Candidate], listed: Path) -> list[Candidate]:
+    """Put candidates in the split of the split files, or of a made one where there is none."""
+    split_of = _read_splits(builder)
     official: list[Candidate] = []
-    without: list[Candidate] = []
+    made: list[Candidate] = []
     actors = [candidate for candidate in found if shows_actor(candidate)]
     others = [candidate for candidate in found if not shows_actor(candidate)]
     if split_of is None:
-        without = others
+        missing = f"No split files ({WHERE_THE_SPLIT_IS} belong in {builder.root}), so the split is"
+        made = builder.split(missing, THREE_WAY, others)
     else:
-        for candidate in others:
-            official += _official(candidate, split_of, left_out)
+        official = _official(builder, others, split_of)
         present = {candidate.path.stem for candidate in found if candidate.manipulation == ORIGINAL}
-        missing = [(name, split) for name, (split, _) in split_of.items() if name not in present]
-        left_out += [LeftOut(listed / f"{name}.mp4", f"named in {split}.json but missing") for name, split in missing]
+        for name, (split, _) in split_of.items():
+            if name not in present:
+                builder.leave_out(listed / f"{name}.mp4", f"named in {split}.json but missing")
         if others and not official:
             raise InputError(
-                f"{root}: none of its {len(others)} videos is named in its split files, which name {len(split_of)}."
+                f"{builder.root}: none of its {len(others)} videos is named in its split files, which name "
+                f"{len(split_of)}."
             )
-    if without:
-        missing = f"No split files ({WHERE_THE_SPLIT_IS} belong in {root}), so the split is"
-        notes.append(describe(missing, THREE_WAY, without))
-    if actors:
-        notes.append(describe("DeepFakeDetection (actors) has no official split, so its split is", THREE_WAY, actors))
-    made = with_made_split(without, THREE_WAY, left_out) + with_made_split(actors, THREE_WAY, left_out)
-    return official + made
+    no_split = "DeepFakeDetection (actors) has no official split, so its split is"
+    return official + made + builder.split(no_split, THREE_WAY, actors)
 
 
-def _official(candidate: Candidate, split_of: dict[str, tuple[str, str]], left_out: list[LeftOut]) -> list[Candidate]:
-    places = [split_of.get(person) for person in candidate.people]
-    if None in places:
-        left_out.append(LeftOut(candidate.path, NOT_IN_SPLIT))
-        return []
-    if len({split for split, _ in places}) > 1:
-        left_out.append(LeftOut(candidate.path, "made from originals of two different splits"))
-        return []
-    split, identity = places[0]
-    return [replace(candidate, split=split, identity=identity)]
+def _official(
+    builder: DatasetBuilder, candidates: Sequence[Candidate], split_of: dict[str, tuple[str, str]]
+) -> list[Candidate]:
+    videos = []
+    for candidate in candidates:
+        places = [split_of.get(person) for person in candidate.people]
+        if None in places:
+            builder.leave_out(candidate.path, NOT_IN_SPLIT)
+        elif len({split for split, _ in places}) > 1:
+            builder.leave_out(candidate.path, "made from originals of two different splits")
+        else:
+            split, identity = places[0]
+            videos.append(replace(candidate, split=split, identity=identity))
+    return videos
 
 
-def _read_splits(root: Path, notes: list[str]) -> dict[str, tuple[str, str]] | None:
-    """Split and group of every original named in the split files; None where there are no split files."""
-    files = {}
+def _read_splits(builder: DatasetBuilder) -> dict[str, tuple[str, str]] | None:
+    """Return split and group of every original named in the split files; None where there are no split files."""
+    root, files = builder.root, {}
     for split in SPLITS:
         places = [root / f"{split}.json", root / "splits" / f"{split}.json"]
         files[split] = next((path for path in places if path.is_file()), None)
@@ -235,12 +232,11 @@ def _read_splits(root: Path, notes: list[str]) -> dict[str, tuple[str, str]] | N
     split_of: dict[str, tuple[str, str]] = {}
     for split, path in files.items():
         if path is None:
-            notes.append(f"There are split files but no {split}.json, so nothing is in {split}.")
+            builder.notes.append(f"There are split files but no {split}.json, so nothing is in {split}.")
             continue
-        for group in read_json(path, list):
+        # Pairs such as ["000", "003"]; some copies have single names.
+        for group in read_json(path, list[list[str] | str], max_bytes=LIST_BYTES):
             names = [group] if isinstance(group, str) else group
-            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-                raise InputError(f'{path} holds {group!r}; expected a list of pairs such as ["000", "003"].')
             for name in names:
                 if split_of.get(name, (split,))[0] != split:
                     raise InputError(f"{name} is in both {split_of[name][0]}.json and {split}.json of {root}.")

@@ -11,10 +11,10 @@ or alike but for their directory are kept in one split.
 
 from pathlib import Path
 
-from dataloading.dataset import FAKE, ORIGINAL, REAL, SPLITS, Dataset, LeftOut
-from dataloading.layouts.builder import Candidate, describe, to_dataset, with_made_split
+from dataloading.dataset import FAKE, ORIGINAL, REAL, SPLITS, Dataset
+from dataloading.layouts.builder import Candidate, DatasetBuilder
 from dataloading.layouts.faceforensics import original_of_name, people_of_name
-from dataloading.layouts.files import add_unknown_places, child_directory, videos_in
+from dataloading.layouts.files import child_directory
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
 
 NAME = "plain"
@@ -30,28 +30,22 @@ def recognize(root: Path) -> bool:
 
 
 def read(root: Path) -> Dataset:
-    """Reads the tree; InputError where there is no video in it."""
-    left_out: list[LeftOut] = []
-    notes: list[str] = []
+    """Read the tree; InputError where there is no video in it."""
+    builder = DatasetBuilder(root, NAME, EXPECTED)
     candidates: list[Candidate] = []
-    given = _split_directories(root)
-    for split, directory in given.items():
-        candidates += _read_classes(directory, split, left_out)
-    without = _read_classes(root, None, left_out)
-    known = [candidate.path for candidate in (*candidates, *without)]
+    for split, directory in _split_directories(root).items():
+        candidates += _read_classes(builder, directory, split)
+    without = _read_classes(builder, root, None)
     if without:
-        notes.append(describe("No split is given for real/ and fake/, so it is", THREE_WAY, without))
-        candidates += with_made_split(without, THREE_WAY, left_out)
-    elif any(c.split == "train" for c in candidates) and not any(c.split == "val" for c in candidates):
+        candidates += builder.split("No split is given for real/ and fake/, so it is", THREE_WAY, without)
+    elif not any(candidate.split == "val" for candidate in candidates):
         training = [candidate for candidate in candidates if candidate.split == "train"]
-        notes.append(describe("There is no val/; from train/ it is", VALIDATION_FROM_TRAINING, training))
         candidates = [candidate for candidate in candidates if candidate.split != "train"]
-        candidates += with_made_split(training, VALIDATION_FROM_TRAINING, left_out)
+        candidates += builder.split("There is no val/; from train/ it is", VALIDATION_FROM_TRAINING, training)
     for name, label in _LABELS.items():
         if not any(candidate.label == label for candidate in candidates):
-            notes.append(f"There is no {name} video.")
-    add_unknown_places(root, known, left_out)
-    return to_dataset(root, NAME, candidates, left_out, notes, EXPECTED)
+            builder.notes.append(f"There is no {name} video.")
+    return builder.finish(candidates)
 
 
 def _split_directories(root: Path) -> dict[str, Path]:
@@ -63,13 +57,12 @@ def _split_directories(root: Path) -> dict[str, Path]:
     return found
 
 
-def _read_classes(place: Path, split: str | None, left_out: list[LeftOut]) -> list[Candidate]:
-    real_directory, fake_directory = (child_directory(place, name) for name in ("real", "fake"))
-    real = videos_in(real_directory, left_out, recursive=True) if real_directory else []
-    fake = videos_in(fake_directory, left_out, recursive=True) if fake_directory else []
+def _read_classes(builder: DatasetBuilder, place: Path, split: str | None) -> list[Candidate]:
+    real_directory, fake_directory = (child_directory(place, name) or place / name for name in ("real", "fake"))
+    real = builder.videos_in(real_directory, recursive=True)
     original_of = {path.stem: path for path in real}
     candidates = [_candidate(path, REAL, ORIGINAL, split) for path in real]
-    for path in fake:
+    for path in builder.videos_in(fake_directory, recursive=True):
         method = path.relative_to(fake_directory).parts[0] if path.parent != fake_directory else "fake"
         original = original_of.get(original_of_name(path.stem) or "") if people_of_name(path.stem) else None
         candidates.append(_candidate(path, FAKE, method, split, original))

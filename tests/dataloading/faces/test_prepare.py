@@ -233,7 +233,7 @@ def test_damaged_lines_are_dropped_counted_and_their_videos_looked_at_again(tree
     lost = json.loads(damaged)["video"]
     assert lost.startswith(ORIGINALS) == of_an_original
     path.write_text("".join([*before, damaged[:30] + "\n", "null\n", *written[number:]]))
-    with pytest.raises(InputError, match=rf"Line {number} of .*: `istvt prepare {tree}` drops such lines"):
+    with pytest.raises(InputError, match=rf"jsonl: line {number}: .*`istvt prepare {tree}` drops such lines"):
         FaceIndex.read(tree)
     repaired = run(dataset, progress=True)
     said = " ".join(capsys.readouterr().err.split())

@@ -141,9 +141,9 @@ def test_a_split_file_that_names_no_video_of_the_set_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("[[", "train.json is not valid JSON"),
-        ('{"000": "001"}', "train.json holds a JSON dict; expected a list"),
-        ("[[0, 3]]", "train.json holds .*expected a list of pairs such as"),
+        ("[[", r"train\.json: not JSON"),
+        ('{"000": "001"}', r"train\.json: \{'000': '001'\}; expected a list"),
+        ("[[0, 3]]", r"train\.json: \[0\]\[0\]: 0; expected text"),
         ('[["012", "953"]]', "012 is in both train.json and val.json"),
     ],
 )

@@ -79,8 +79,8 @@ def test_a_celeb_df_fake_knows_the_clip_it_was_made_from(tmp_path):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("1 Celeb-synthesis/id0_id1_0000.mp4", "Line 1 .* calls .* real .* but its directory holds fake videos"),
-        ("label path", "Line 1 .* is 'label path'; expected a line such as"),
+        ("1 Celeb-synthesis/id0_id1_0000.mp4", "line 1: .* is real .*; expected fake, as all videos of its directory"),
+        ("label path", "line 1: 'label path'; expected a line such as"),
     ],
 )
 def test_a_celeb_df_test_list_that_cannot_be_right_is_named(tmp_path, line, sentence):
@@ -165,9 +165,9 @@ def test_what_dfdc_metadata_leaves_open_is_left_out_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("metadata.json", "[]", "metadata.json holds a JSON list; expected an object"),
-        ("metadata.json", '{"a.mp4": "FAKE"}', "metadata.json holds 'FAKE' for a.mp4; expected"),
-        ("labels.csv", "video,class\na.mp4,1\n", "labels.csv has the columns .*; expected filename and label"),
+        ("metadata.json", "[]", r"metadata\.json: \[\]; expected an object"),
+        ("metadata.json", '{"a.mp4": "FAKE"}', r"metadata\.json: \['a\.mp4'\]: 'FAKE'; expected an object"),
+        ("labels.csv", "video,class\na.mp4,1\n", r"labels\.csv: line 2: filename: missing; expected a value"),
     ],
 )
 def test_a_dfdc_list_that_cannot_be_used_is_named(tmp_path, name, content, sentence):
