@@ -3,13 +3,14 @@
 A line is either where the face is on some frames of the video (every fifth, usually; between them it is
 interpolated), or the whole picture (`boxes` is null), or the sentence that says why the video cannot be used::
 
-    {"video": "real/a", "frames": 300, "fps": 25.0, "width": 640, "height": 480, "detector": "yuface",
+    {"video": "fake/a_b", "frames": 300, "fps": 25.0, "width": 640, "height": 480, "detector": "yuface",
      "boxes": {"frame": [0, 5], "x": [301.5, 302.0], "y": [210.2, 210.4], "size": [122.1, 122.5]},
-     "boxes_of": null, "version": 1}
+     "version": 1, "boxes_of": "real/a"}
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 1}
 
 `x, y` is the nose tip (the center of the detected box where a detector has no landmarks) and `size` the larger of
-the face's height and width, in pixels of the upright picture. A later line replaces an earlier one of the same video.
+the face's height and width, in pixels of the upright picture; `boxes_of` is the video that they were found in, where
+that is another one. A later line replaces an earlier one of the same video.
 """
 
 import json
@@ -96,8 +97,11 @@ class FaceEntry:
         if not self.whole_frame:
             x, y, size = (values.round(1).tolist() for values in (*self.centers.T, self.sizes))
             boxes = _Boxes(self.key_frames.tolist(), x, y, size)
-        line = _Line(self.video, self.frames, fps, self.width, self.height, self.detector, boxes, self.boxes_of)
-        return json.dumps(asdict(line), ensure_ascii=False)
+        line = _Line(
+            self.video, self.frames, fps, self.width, self.height, self.detector, boxes, boxes_of=self.boxes_of
+        )
+        given = {name: value for name, value in asdict(line).items() if value is not None or name == "boxes"}
+        return json.dumps(given, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "a face index") -> "FaceEntry":
@@ -140,8 +144,8 @@ class _Line:
     height: int
     detector: str
     boxes: _Boxes | None
-    boxes_of: str | None = None
     version: Literal[1] = 1
+    boxes_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,23 @@
-"""Face boxes that were made elsewhere."""
+"""Boxes files: face boxes that another program made, as JSON by video."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dataloading.dataset import Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import BOXES_FILE, FaceEntry
-from dataloading.layouts.files import read_json
+from dataloading.io import read_json
 
+MAX_BYTES = 4 << 30
 ROW = "[frame, x0, y0, x1, y1]"
+
+Rows = list[tuple[float, float, float, float, float]]
 
 
 def read_boxes(path: str | Path, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Reads `{"video": [[frame, x0, y0, x1, y1], ...], ...}`.
+    """Read `{"video": [[frame, x0, y0, x1, y1], ...], ...}`.
 
     A video is named by `Video.name`, by its path, or by its path relative to the root of the set.
 
@@ -29,56 +30,41 @@ def read_boxes(path: str | Path, dataset: Dataset) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"boxes is {path}, which is not a file; expected JSON {{video: [{ROW}, ...]}}.")
-    content = read_json(path, dict)
+    content = read_json(path, dict[str, Rows], max_bytes=MAX_BYTES)
     found = {}
     for video in dataset.videos:
-        keys = (video.name, str(video.path), _relative(video.path, dataset.root))
+        keys = [video.name, str(video.path)]
+        if video.path.is_relative_to(dataset.root):
+            keys.append(video.path.relative_to(dataset.root).as_posix())
         key = next((key for key in keys if key in content), None)
         if key is not None:
-            found[video.name] = _rows(content[key], key, path)
+            found[video.name] = _table(content[key], f"{path}: {key}")
     if not found:
         raise InputError(f"None of the {len(content)} videos named in {path} is in {dataset.root}.")
     return found
 
 
 def with_boxes(entry: FaceEntry, rows: np.ndarray) -> FaceEntry:
-    """The entry of a video whose boxes are given.
+    """Return the entry of a video with the boxes that are given for it.
 
     Raises:
         InputError: A box belongs to a frame that the video does not have.
     """
     if rows[-1, 0] >= entry.frames:
         raise InputError(f"{entry.video} has {entry.frames} frames, but its boxes file has frame {rows[-1, 0]:.0f}.")
-    corners = rows[:, 1:]
-    return replace(
-        entry,
-        detector=BOXES_FILE,
-        key_frames=rows[:, 0].astype(np.int64),
-        centers=(corners[:, :2] + corners[:, 2:]) / 2,
-        sizes=(corners[:, 2:] - corners[:, :2]).max(axis=1),
-    )
+    key_frames, near, far = rows[:, 0].astype(np.int64), rows[:, 1:3], rows[:, 3:]
+    sizes = (far - near).max(axis=1)
+    return replace(entry, detector=BOXES_FILE, key_frames=key_frames, centers=(near + far) / 2, sizes=sizes)
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
-
-
-def _rows(rows: Any, key: str, path: Path) -> np.ndarray:
-    if not isinstance(rows, list) or not rows:
-        raise InputError(f"{path} holds {rows!r} for {key}; expected a list of {ROW}.")
-    for row in rows:
-        if not _is_box(row):
-            raise InputError(f"{path} holds {row!r} for {key}; expected {ROW} with x0 < x1, y0 < y1 and frame >= 0.")
-    table = np.array(sorted(rows, key=lambda row: row[0]), np.float64)
-    if len(np.unique(table[:, 0])) < len(table):
-        raise InputError(f"{path} has two boxes for one frame of {key}; expected one.")
+def _table(rows: Rows, where: str) -> np.ndarray:
+    if not rows:
+        raise InputError(f"{where}: []; expected a list of {ROW}")
+    table = np.array(sorted(rows), np.float64)
+    frames, x0, y0, x1, y1 = table.T
+    wrong = table[(frames < 0) | (frames % 1 != 0) | (x0 >= x1) | (y0 >= y1)]
+    if len(wrong):
+        raise InputError(f"{where}: {wrong[0].tolist()}; expected {ROW} with x0 < x1, y0 < y1 and a frame from 0 on")
+    if len(np.unique(frames)) < len(table):
+        raise InputError(f"{where}: two boxes for one frame; expected one")
     return table
-
-
-def _is_box(row: Any) -> bool:
-    if not isinstance(row, list) or len(row) != 5:
-        return False
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in row):
-        return False
-    frame, x0, y0, x1, y1 = row
-    return frame >= 0 and frame == int(frame) and x0 < x1 and y0 < y1

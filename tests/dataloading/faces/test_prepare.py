@@ -415,13 +415,13 @@ def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fake
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "boxes.json is not valid JSON"),
-        ("[]", "boxes.json holds a JSON list; expected an object"),
+        ("{", r"boxes\.json: not JSON"),
+        ("[]", r"boxes\.json: \[\]; expected an object"),
         ('{"nobody": [[0, 0, 0, 1, 1]]}', "None of the 1 videos named in .*boxes.json is in"),
-        ('{"NAME": []}', r"holds \[\] for .*; expected a list of \[frame, x0, y0, x1, y1\]"),
-        ('{"NAME": [[0, 5, 5, 2, 9]]}', r"holds \[0, 5, 5, 2, 9\] for .*with x0 < x1, y0 < y1 and frame >= 0"),
-        ('{"NAME": [[0, 1, 1, 2]]}', r"holds \[0, 1, 1, 2\] for"),
-        ('{"NAME": [[0, 1, 1, 2, 2], [0, 1, 1, 2, 2]]}', "has two boxes for one frame"),
+        ('{"NAME": []}', r"000: \[\]; expected a list of \[frame, x0, y0, x1, y1\]"),
+        ('{"NAME": [[0, 5, 5, 2, 9]]}', r"000: \[0\.0, 5\.0, 5\.0, 2\.0, 9\.0\]; .*with x0 < x1, y0 < y1"),
+        ('{"NAME": [[0, 1, 1, 2]]}', r"000'\]\[0\]\[4\]: missing; expected a value"),
+        ('{"NAME": [[0, 1, 1, 2, 2], [0, 1, 1, 2, 2]]}', "000: two boxes for one frame; expected one"),
     ],
 )
 def test_a_boxes_file_that_cannot_be_used_is_named_before_anything_is_done(tree, content, sentence):
