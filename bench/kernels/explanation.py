@@ -19,8 +19,7 @@ from bench.common import cpu_timing as processor_timing
 from bench.common import timing
 from bench.common.record import NOT_MEASURED, Row, failure
 from bench.kernels import chefer_baseline
-from bench.training.cases import Case
-from bench.training.steps import Clips, random_clips, training_step
+from bench.training.steps import Case, Clips, random_clips, training_step
 from istvt.config import preset as preset_named
 from istvt.device import allow_tf32
 from istvt.explain import explain

@@ -32,7 +32,7 @@ def promises(device: Device | None) -> str:
 
 def measured(device: Device) -> dict[str, float | None]:
     """By promise, of the batch that they were made for: the faster of this project's ways to run a step."""
-    from bench.training.cases import BATCH, PROJECT
+    from bench.training.steps import BATCH, PROJECT
 
     found = {entry_name("training", row): row for row in device.rows("training")}
 

@@ -195,7 +195,7 @@ def _interval(row: Row) -> str:
 
 def training(device: Device | None, presets: Sequence[str] = ("seed", "published")) -> str:
     """Every method for every model and precision."""
-    from bench.training.cases import ATTENTIONS, METHODS, PRECISIONS
+    from bench.training.steps import ATTENTIONS, METHODS, PRECISIONS
 
     measured = {entry_name("training", row): row for row in device.rows("training")} if device else {}
     cases = list(measured) or list(itertools.product(presets, ATTENTIONS, PRECISIONS[:1], METHODS, [""]))
@@ -219,7 +219,7 @@ def training(device: Device | None, presets: Sequence[str] = ("seed", "published
 
 def families(device: Device | None) -> str:
     """Where the time of a step goes: the full seed model in the first precision that was profiled."""
-    from bench.training.cases import METHODS
+    from bench.training.steps import METHODS
 
     rows = device.rows("training_families") if device else []
     if not rows:

@@ -1,7 +1,7 @@
 """How attention grows with the number of frames T and of feature cells HW: work, time and memory.
 
 Compares attention over all (T+1)(HW+1) tokens at once with attention over frames and then over positions, naive and
-fused. Work is counted by torch's FLOP counter (bench/training/operator_flops.py tells it what fused attention does)
+fused. Work is counted by torch's FLOP counter (bench/training/flops.py tells it what fused attention does)
 and by formula; exponents are fitted on log-log axes over the sizes of the sweep (time and memory over its larger half,
 where fixed costs weigh least), in T + 1 and HW + 1. Writes scaling.csv, from which a report fits again, and at the end
 scaling_exponents.csv, scaling_verdicts.csv and one picture. On a CPU the sizes are small and the run takes under 2

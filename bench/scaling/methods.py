@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import kernels
 from bench.kernels.peers import naive_attention
-from bench.training.operator_flops import BACKWARD, FORWARD, counting
+from bench.training.flops import BACKWARD, FORWARD, counting
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -85,7 +85,7 @@ class Method:
 
     Attributes:
         name: in tables and legends.
-        attend: what is timed, and counted (bench/training/operator_flops.py).
+        attend: what is timed, and counted (bench/training/flops.py).
         pairs: query-key pairs by formula, of (T, HW).
         factorized: whether it attends over frames and positions apart.
         fused: whether the scores are not stored, so that the way back computes them again.

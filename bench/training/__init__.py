@@ -1,4 +1,4 @@
-"""Clips a second, FLOP utilization and peak memory of a training step: this project against what one would write.
+"""Clips a second, FLOP utilization and peak memory of a training step: this project against plain PyTorch.
 
 Methods, each forward, backward, gradient clipping and AdamW on random clips that are on the device already:
 
@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import sys
 import time
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import torch
@@ -28,9 +29,8 @@ from bench.common.device_needs import require_gpu
 from bench.common.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
 from bench.common.table import Column, row_table
 from bench.training import measurement
-from bench.training.cases import ATTENTIONS, BATCH, METHODS, PRECISIONS, Case, ordered_cases
-from bench.training.kernel_families import FamilyTime
 from bench.training.measurement import empty_row
+from bench.training.steps import ATTENTIONS, BATCH, METHODS, PRECISIONS, Case, ordered_cases
 from istvt.config import PRESETS
 
 # What runs on a CPU unless asked for otherwise: compiling for one takes minutes and says nothing of a GPU.
@@ -51,7 +51,7 @@ FAMILY_COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to train and for how long."""
+    """Add what to train and for how long."""
     parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
     parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="only this one (repeatable)")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="only this one (repeatable)")
@@ -72,14 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
         require_gpu("training of the presets seed and published")
     batch = arguments.batch or (BATCH if on_gpu else 2)
     execution = arguments.execution or ("compile" if on_gpu else "eager")
-    chosen = list(
-        ordered_cases(
-            presets,
-            tuple(arguments.precision or (PRECISIONS if on_gpu else ("float32", "bfloat16"))),
-            tuple(arguments.method or (METHODS if on_gpu else ON_CPU)),
-            tuple(arguments.attention or ATTENTIONS),
-        )
-    )
+    precisions = arguments.precision or (PRECISIONS if on_gpu else ("float32", "bfloat16"))
+    methods = arguments.method or (METHODS if on_gpu else ON_CPU)
+    chosen = list(ordered_cases(presets, precisions, methods, arguments.attention or ATTENTIONS))
     folder = output_folder(arguments.output, "training", arguments.commit)
     started = time.perf_counter()
     # All rows are there from the start: one that is never reached says so.
@@ -93,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             rows[number - 1] = empty_row(case, batch, broken or f"{NOT_MEASURED}: the time was used up")
         else:
             row, broken = _measure_safely(case, batch, execution, arguments, peaks)
-            families += [_family_row(case, batch, part) for part in row.pop("families", [])]
+            families += [asdict(case) | {"batch": batch} | part for part in row.pop("families", [])]
             rows[number - 1] = row
         write_table(folder, "training", rows)
         write_table(folder, "training_families", families)
@@ -107,10 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _measure_safely(
     case: Case, batch: int, execution: str, arguments: argparse.Namespace, peaks: Row
 ) -> tuple[Row, str]:
-    """The row, and why no further row can be measured in this process (nothing, one hopes)."""
+    """Return the record, and why no further one can be measured in this process; "" where it can."""
     trace = None
     if arguments.trace:
-        name = "-".join((case.preset, case.attention, case.precision, case.method)).replace(" ", "_")
+        name = "-".join(astuple(case)).replace(" ", "_")
         trace = arguments.trace / f"{name}.json"
     try:
         row = measurement.measure(case, batch, execution, arguments.seconds, peaks, trace)
@@ -121,11 +116,3 @@ def _measure_safely(
     with contextlib.suppress(Exception):  # it asks the GPU, which may have been broken
         torch._dynamo.reset()
     return row, "" if timing.let_go() else BROKEN
-
-
-def _family_row(case: Case, batch: int, part: FamilyTime) -> Row:
-    return {
-        "preset": case.preset, "attention": case.attention, "precision": case.precision, "method": case.method,
-        "batch": batch, "family": part.family, "us_per_step": part.microseconds, "share": part.share,
-        "calls_per_step": part.calls,
-    }  # fmt: skip

@@ -1,13 +1,13 @@
-"""What a training step spends its time on: kernels of a profile, added up by what they do."""
+"""Kernel families of a training step: the kernels of a profile, added up by what they compute."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.autograd import DeviceType
@@ -34,24 +34,14 @@ FAMILIES = (
 OTHER = "other"
 
 
-@dataclass(frozen=True)
-class FamilyTime:
-    """Microseconds a step of one family, and its share of all."""
-
-    family: str
-    microseconds: float
-    share: float
-    calls: float
-
-
 @cache  # a step starts the same kernels again and again
 def family(name: str) -> str:
-    """The family of a kernel or operator."""
+    """Return the family of a kernel or operator."""
     return next((title for title, pattern in FAMILIES if re.search(pattern, name, re.IGNORECASE)), OTHER)
 
 
-def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None = None) -> list[FamilyTime]:
-    """Run `step` `count` times and add its kernels up, largest first.
+def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None = None) -> list[dict[str, Any]]:
+    """Run `step` `count` times and return the columns of each family's record, the longest first.
 
     Args:
         step: already warm.
@@ -77,7 +67,7 @@ def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None
         calls[name] += 1
     total = sum(times.values()) or 1.0
     return [
-        FamilyTime(name, spent / count, spent / total, calls[name] / count)
+        {"family": name, "us_per_step": spent / count, "share": spent / total, "calls_per_step": calls[name] / count}
         for name, spent in times.most_common()
         if spent
     ]

@@ -1,51 +1,88 @@
-"""A training step by each of the methods, on clips that are on the device already."""
+"""Training steps that are compared: models, precisions and methods, on clips that are on the device already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
-from bench.training.cases import GRAPHS, PROJECT, Case
-from istvt.config import ISTVTConfig
+from bench.training.baseline_model import BaselineModel
+from istvt.config import ISTVTConfig, TrainingSettings, preset
 from istvt.device import allow_tf32, autocast
+from istvt.model.istvt import ISTVT
+from istvt.training.compile import accelerate
+from istvt.training.distributed import Processes
+from istvt.training.optim import build_optimizer
+from istvt.training.step import TrainingStep
+
+GRAPHS = "this project, CUDA graphs"
+PROJECT = ("this project", GRAPHS)
+METHODS = (*PROJECT, "naive eager", "compiled SDPA", "eager SDPA")
+PRECISIONS = ("bfloat16", "tf32", "float32")
+ATTENTIONS = {"full": "temporal_first", "spatial_only": "spatial_only"}
+BATCH = 8
 
 
 @dataclass(frozen=True)
-class Clips:
-    """What a loader would give, made once and on the device."""
+class Case:
+    """One record: what is trained, in which precision, by which method."""
+
+    preset: str
+    attention: str
+    precision: str
+    method: str
+
+    @property
+    def config(self) -> ISTVTConfig:
+        """The model's configuration."""
+        return replace(preset(self.preset), attention=ATTENTIONS[self.attention])
+
+
+def ordered_cases(
+    presets: Sequence[str], precisions: Sequence[str], methods: Sequence[str], attentions: Sequence[str]
+) -> Iterator[Case]:
+    """Yield all combinations, those that decide the project's promises first: compiling takes most of a short visit."""
+    ranks = {"this project": 0, "naive eager": 1, GRAPHS: 1.5, "compiled SDPA": 3, "eager SDPA": 4}
+    ranks |= {"full": 0, "spatial_only": 2}
+    pairs = sorted(itertools.product(attentions, methods), key=lambda pair: sum(ranks[name] for name in pair))
+    for precision, name in itertools.product(precisions, presets):
+        yield from (Case(name, attention, precision, method) for attention, method in pairs)
+
+
+class Clips(NamedTuple):
+    """What a loader gives: clips `[B, T, 3, H_i, W_i]` and labels `[B]`, made once and on the device."""
 
     clips: torch.Tensor
     labels: torch.Tensor
 
 
 def random_clips(config: ISTVTConfig, batch: int, device: torch.device) -> Clips:
-    """Clips [B, T, 3, H_i, W_i] uniform in [-1, 1] and labels [B]."""
+    """Return clips uniform in [-1, 1], every other one labeled fake."""
     generator = torch.Generator().manual_seed(0)
     side = config.image_size
     clips = 2 * torch.rand(batch, config.frames, 3, side, side, generator=generator) - 1
     return Clips(clips.to(device), (torch.arange(batch) % 2).float().to(device))
 
 
-def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], object]:
-    """A function that trains one step by the case's method.
+def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], torch.Tensor]:
+    """Return a function that trains one step by the case's method.
 
     Args:
-        case: which.
+        case: what is trained.
         batch: the clips of every step.
         execution: of this project: "eager", "compile" or "cuda_graphs".
     """
     torch.manual_seed(0)
-    # One shape a row: every method gets the fastest convolutions, as this project's own set-up asks for them.
+    # One shape a record: every method gets the fastest convolutions, as this project's own set-up asks for them.
     torch.backends.cudnn.benchmark = True
     device = batch.clips.device
     dtype = torch.bfloat16 if case.precision == "bfloat16" else torch.float32
     allow_tf32(case.precision == "tf32")
     if case.method in PROJECT:
         return _project_step(case, batch, dtype, "cuda_graphs" if case.method == GRAPHS else execution)
-
-    from bench.training.baseline_model import BaselineModel
 
     model = BaselineModel(case.config, "naive" if case.method == "naive eager" else "sdpa").to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=case.method != "naive eager")
@@ -64,14 +101,7 @@ def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], obje
     return step
 
 
-def _project_step(case: Case, batch: Clips, dtype: torch.dtype, execution: str) -> Callable[[], object]:
-    from istvt.config import TrainingSettings
-    from istvt.model.istvt import ISTVT
-    from istvt.training.compile import accelerate
-    from istvt.training.distributed import Processes
-    from istvt.training.optim import build_optimizer
-    from istvt.training.step import TrainingStep
-
+def _project_step(case: Case, batch: Clips, dtype: torch.dtype, execution: str) -> Callable[[], torch.Tensor]:
     settings = TrainingSettings(batch_size=len(batch.labels), execution=execution, tf32=case.precision == "tf32")
     model = ISTVT(case.config).to(batch.clips.device).train()
     accelerate(model, settings)

@@ -194,7 +194,7 @@ for name in {names}:
 
 import torch
 from bench.__main__ import main
-from bench.training.cases import Case
+from bench.training.steps import Case
 from bench.training.steps import random_clips, training_step
 case = Case("small", "full", "float32", "this project")
 print(training_step(case, random_clips(case.config, 1, torch.device("cpu")), "eager")().isfinite().item())

@@ -22,8 +22,8 @@ from bench.common.record import (
 )
 from bench.kernels.explanation import LIGHT, REFERENCE
 from bench.report.markdown import replace_section
-from bench.training.cases import GRAPHS, Case
 from bench.training.measurement import empty_row
+from bench.training.steps import GRAPHS, Case
 from dataloading.errors import InputError
 
 ROOT = Path(__file__).parents[2]

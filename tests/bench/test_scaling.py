@@ -24,7 +24,7 @@ from bench.scaling.methods import (
     naive_joint,
 )
 from bench.scaling.sweep import ON_CPU, PASSES, measure
-from bench.training.operator_flops import counting
+from bench.training.flops import counting
 from kernels import AttentionCapture
 
 # Work is a polynomial of degree two in either size: three of each leave no other.

@@ -1,4 +1,4 @@
-"""`python -m bench training`: baselines that compute the same function, figures that follow from what was counted."""
+"""`python -m bench training`: baselines that compute the same function, numbers that follow from what was counted."""
 
 import argparse
 import itertools
@@ -11,13 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import training
 from bench.common.record import read_folder
-from bench.training import cases, measurement
+from bench.training import measurement, steps
 from bench.training.baseline_model import BaselineModel
-from bench.training.cases import Case
+from bench.training.flops import needed_flops, useful_flops
 from bench.training.kernel_families import family, profile_steps
 from bench.training.measurement import empty_row
-from bench.training.steps import random_clips, training_step
-from bench.training.work import needed_flops, useful_flops
+from bench.training.steps import Case, random_clips, training_step
 from istvt import ISTVT, ISTVTConfig, preset
 
 TINY = ISTVTConfig(
@@ -54,6 +53,12 @@ def test_needed_work_is_what_the_flop_counter_sees_the_model_do(attention):
     assert useful_flops(config) == 3 * counter.get_total_flops()
 
 
+def test_the_last_block_leaves_out_what_the_logit_does_not_read():
+    """The numbers of the closed formula: keys and values of all tokens in time, in space one query, one MLP token."""
+    for name, needed in (("small", 186989472), ("seed", 1415365392432), ("published", 1382555747568)):
+        assert needed_flops(preset(name)) == needed < useful_flops(preset(name))
+
+
 def test_padding_of_the_head_dimension_is_not_counted_as_useful():
     assert useful_flops(replace(TINY, head_dim=5)) < useful_flops(replace(TINY, head_dim=16))
     assert useful_flops(preset("seed")) == pytest.approx(3 * 2 * 252.09e9, rel=1e-3)  # 235.8 G layers, 16.3 G attention
@@ -62,7 +67,7 @@ def test_padding_of_the_head_dimension_is_not_counted_as_useful():
 @pytest.fixture
 def tiny(monkeypatch):
     """A model that a busy CPU trains in no time, under the name of the preset small."""
-    monkeypatch.setattr(cases, "preset", lambda name: TINY)
+    monkeypatch.setattr(steps, "preset", lambda name: TINY)
 
 
 @pytest.mark.parametrize("method", ["naive eager", "eager SDPA", "this project"])
@@ -84,7 +89,7 @@ def arguments(folder, **options):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", cases.METHODS)
+@pytest.mark.parametrize("method", steps.METHODS)
 def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilization(tmp_path, method):
     options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
     assert training.run(arguments(tmp_path, **options)) == 0
@@ -97,7 +102,7 @@ def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilization(t
 @pytest.mark.gpu
 def test_on_a_gpu_replaying_a_step_takes_no_less_memory_than_running_it():
     """Measured while graphs were replayed, which allocates nothing, a step seemed to need its weights and no more."""
-    both = [Case("small", "full", "bfloat16", method) for method in cases.PROJECT]
+    both = [Case("small", "full", "bfloat16", method) for method in steps.PROJECT]
     run, replayed = (measurement.measure(case, 8, "compile", 0.05, {}) for case in both)
     for key in ("peak_bytes", "reserved_bytes"):
         assert replayed[key] > 0.9 * run[key], key
@@ -198,11 +203,11 @@ def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no
 
 
 def test_the_promised_comparison_is_measured_first():
-    first = list(cases.ordered_cases(("seed", "published"), cases.PRECISIONS, cases.METHODS, cases.ATTENTIONS))[:8]
+    first = list(steps.ordered_cases(("seed", "published"), steps.PRECISIONS, steps.METHODS, steps.ATTENTIONS))[:8]
     assert {(case.preset, case.precision) for case in first} == {("seed", "bfloat16")}
     assert {case.attention for case in first} == {"full", "spatial_only"}
     assert [(case.attention, case.method) for case in first[:5]] == [
-        ("full", "this project"), ("full", "naive eager"), ("full", cases.GRAPHS),
+        ("full", "this project"), ("full", "naive eager"), ("full", steps.GRAPHS),
         ("spatial_only", "this project"), ("full", "compiled SDPA"),
     ]  # fmt: skip
 
@@ -242,8 +247,8 @@ def test_kernels_are_counted_to_the_family_that_their_name_says(name, expected):
 def test_a_profile_finds_where_the_time_goes():
     x = torch.randn(400, 400)
     parts = profile_steps(lambda: x @ x @ x)
-    assert parts[0].family == "matrix product"
-    assert parts[0].share > 0.5
+    assert parts[0]["family"] == "matrix product"
+    assert parts[0]["share"] > 0.5
 
 
 def test_a_row_that_was_not_measured_holds_counted_work_and_nothing_else():
