@@ -27,7 +27,7 @@ LARGEST_HEAD_DIM = 128  # of the kernels
 
 @dataclass(frozen=True)
 class ISTVTConfig:
-    """Everything that decides the parameters and the function of an `istvt.ISTVT`.
+    """Configuration of an `istvt.ISTVT`: everything that determines its parameters and its function.
 
     Attributes:
         frames: T, consecutive frames in a clip.
@@ -38,7 +38,7 @@ class ISTVTConfig:
         head_dim: D, channels of a head; None means `dim // heads`.
         depth: M, blocks.
         mlp_dim: width of the hidden layer of each block's MLP.
-        attention: which attentions a block holds and in what order (the paper's Table III).
+        attention: the attentions of a block and their order (the paper's Table III).
             `temporal_first`: time, then space, one residual around both. `spatial_first`: the other order.
             `parallel`: both read the block's input, their outputs are added. `decomposed_blocks`: the first half of
             the blocks holds only temporal, the second half only spatial attention, each with its own MLP.
@@ -198,7 +198,7 @@ Parallel = Literal["ddp", "fsdp"]
 
 @dataclass
 class DataSettings:
-    """Where the videos are and how clips are taken from them.
+    """Settings of the data: the videos, and the clips that are taken from them.
 
     Attributes:
         root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows.
@@ -208,7 +208,7 @@ class DataSettings:
         manipulations: only fakes of these manipulations (and all originals); None is all.
         train_clips: random clips a video and epoch, of the larger class; the smaller class gets more.
         evaluation_clips: clips a video in evaluation, evenly spread over its first 270 frames.
-        decoder: who decodes: "auto", "pyav" or "dali".
+        decoder: "auto", "pyav" or "dali".
         workers: threads that decode.
     """
 
@@ -224,7 +224,7 @@ class DataSettings:
 
     @property
     def source(self) -> dict[str, Any]:
-        """The fields that say which videos, as `dataloading.layouts.open_dataset` takes them."""
+        """Fields that select the videos, as `dataloading.layouts.open_dataset` takes them."""
         return {name: getattr(self, name) for name in ("root", "layout", "compression", "originals", "manipulations")}
 
     def __post_init__(self) -> None:
@@ -236,7 +236,7 @@ class DataSettings:
 
 @dataclass
 class TrainingSettings:
-    """How a model is trained.
+    """Settings of training.
 
     Attributes:
         epochs: passes over the training clips.
@@ -252,18 +252,18 @@ class TrainingSettings:
             the optimizer's state are float32 in each.
         tf32: let a GPU round the factors of float32 products and convolutions to TF32.
         augment: flip and jitter training clips, each clip as a whole.
-        backend: who computes attention.
+        backend: the implementation of attention.
         execution: eager; compile (torch.compile of the backbone and of every block); cuda_graphs (the same, replayed
-            from CUDA graphs: pays off where the processor launches more slowly than the GPU computes; not with fsdp).
+            from CUDA graphs: faster where the processor launches more slowly than the GPU computes; not with fsdp).
             auto is compile where this project's kernels run, on a GPU, and eager elsewhere.
         activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
         parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
-            optimizer state are shared out; not with sgd).
+            optimizer state are sharded; not with sgd).
         backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
         seed: of initial weights, sampling and augmentation.
         checkpoint_steps: a checkpoint every so many steps, besides those before and after the validation of each
             epoch; 0 is none.
-        checkpoint_minutes: a checkpoint whenever so much time has passed; looked at every `log_steps`; 0 is none.
+        checkpoint_minutes: a checkpoint whenever so much time has passed; checked every `log_steps`; 0 is none.
         log_steps: the loss is read from the device, shown and logged every so many steps.
     """
 
@@ -321,7 +321,7 @@ FILLS: tuple[str, ...] = get_args(Fill)
 
 DEFAULT_STABILIZER = 0.01
 DEFAULT_RULES = {"stabilizer": DEFAULT_STABILIZER, "clamp": CLAMPS[0], "order": ORDERS[0]}
-# Which of them each method reads; the others change nothing.
+# Rules that each method reads; the others change nothing.
 RULES: dict[str, tuple[str, ...]] = {
     "lrp": ("stabilizer", "clamp", "order"),
     "gradient": ("clamp", "order"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 
 import torch
@@ -15,44 +14,28 @@ from torch import nn
 from dataloading.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of `precision` on `device`; "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if precision == "auto":
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    if precision not in _DTYPES:
-        raise InputError(f"precision is {precision!r}; expected auto, {', '.join(_DTYPES)}")
-    return _DTYPES[precision]
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Autocast to `dtype` on `device`; nothing at all for float32."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Whether float32 products and convolutions of this process may round their factors to TF32 on a GPU."""
-    # Not by the newer fp32_precision: once it is set, reading these names, as torch.compile does, is an error.
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
+_OUT_OF_MEMORY = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
+# Packages by the distributions that install them, of which the first one installed counts.
+_PACKAGES = {
+    "torch": ("torch",),
+    "triton": ("triton",),
+    "numpy": ("numpy",),
+    "nvidia-dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+    "av": ("av",),
+    "opencv": ("opencv-python-headless", "opencv-python"),
+    "scikit-learn": ("scikit-learn",),
+    "xformers": ("xformers",),
+}
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The device named, or a GPU where there is one.
+    """Return the device of a name; "auto" is a GPU where there is one.
 
     From here on float32 is float32 in this process, until `allow_tf32`: PyTorch by itself lets a GPU round the factors
     of convolutions to TF32.
 
     Raises:
-        InputError: the device is not here.
+        InputError: the name is none, or this machine has no such device.
     """
     allow_tf32(False)
     if device == "auto":
@@ -70,17 +53,35 @@ def pick_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-_SAID = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
+def allow_tf32(allowed: bool) -> None:
+    """Set whether float32 products and convolutions of this process may round their factors to TF32 on a GPU."""
+    # Not by the newer fp32_precision: once it is set, reading these names, as torch.compile does, is an error.
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is that of an allocator, of a GPU's (torch.OutOfMemoryError) or of a processor's."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_SAID.search(str(error))))
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of `precision` on `device`; "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if precision == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    if precision not in _DTYPES:
+        raise InputError(f"precision is {precision!r}; expected auto, {', '.join(_DTYPES)}")
+    return _DTYPES[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Return autocast to `dtype` on `device`; for float32 a context that does nothing."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 @contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in evaluation mode; after it each of its parts is in its own mode again."""
+    """Put a model into evaluation mode for the context; after it each of its modules is in its own mode again."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -90,20 +91,15 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-_PACKAGES = {
-    "torch": ("torch",),
-    "triton": ("triton",),
-    "numpy": ("numpy",),
-    "nvidia-dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
-    "av": ("av",),
-    "opencv": ("opencv-python-headless", "opencv-python"),
-    "scikit-learn": ("scikit-learn",),
-    "xformers": ("xformers",),
-}
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is that of an allocator, of a GPU (torch.OutOfMemoryError) or of a processor."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    )
 
 
 def package_version(name: str) -> str | None:
-    """The installed version of one of the packages above, None where it is not installed."""
+    """Return the installed version of a package, or None where it is not installed."""
     for distribution in _PACKAGES.get(name, (name,)):
         try:
             return metadata.version(distribution)
@@ -113,7 +109,7 @@ def package_version(name: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Python, this project and the packages that a number may depend on; only what is installed."""
+    """Return the versions of Python, this project and the packages that a number may depend on, if installed."""
     from istvt import __version__
 
     found = {"istvt": __version__, "python": platform.python_version()}

@@ -1,1 +1,1 @@
-"""Scores of clips and videos, and verdicts on files."""
+"""Scores of clips and videos, and predictions for video files."""

@@ -1,7 +1,7 @@
-"""Which part of the picture a model is shown, and whether it is what the model was trained on.
+"""Choice of the crop of a video, and its comparison with that of training.
 
-A model of whole pictures that is shown a face box sees a part of what it knows, larger, and the other way round. Its
-verdicts are of little worth then, and nothing else shows it.
+A model of whole pictures that is given a face box sees a part of what it was trained on, larger, and the other way
+round. Its verdicts are of little worth then, and nothing in a score shows it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Crop:
     """How videos are cropped for a model.
 
     Attributes:
-        detector: who finds the face, "auto" for the best one installed; None for the whole picture.
-        note: what a person should know about it.
+        detector: name of the face detector, "auto" for the best one installed; None for the whole picture.
+        note: the sentence that belongs beside the verdicts, if any.
     """
 
     detector: str | None
@@ -28,12 +28,12 @@ class Crop:
 
 
 def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: bool | None = None) -> Crop:
-    """The crop of videos whose faces nobody has looked for yet: that of training, unless another one is asked for.
+    """Return the crop of videos without face boxes: that of training, unless another one is chosen.
 
     Args:
-        trained_on: `CheckpointInfo.detectors`; empty where they are not known, and then faces are looked for.
-        detector: who is asked to find faces; "auto" leaves it to this function.
-        detect: whether faces are to be looked for; None leaves it to this function unless a detector is named.
+        trained_on: `CheckpointInfo.detectors`; where it is empty (not known) faces are detected.
+        detector: name of a face detector; "auto" leaves it to this function.
+        detect: whether faces are to be detected; None leaves it to this function unless a detector is named.
 
     Raises:
         InputError: a detector is named, and none is to be used.
@@ -49,7 +49,7 @@ def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: boo
 
 
 def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str | None:
-    """The sentence that says how crops differ from those of training; None where they do not, or nobody knows."""
+    """Return the sentence that says how crops differ from those of training; None if they do not or are not known."""
     if not trained_on or set(here) == set(trained_on):
         return None
     both = f"This model was trained on {crop_name(trained_on)}, and here it is shown {crop_name(here)}"
@@ -61,9 +61,10 @@ def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str |
 
 
 def _finder(trained_on: Collection[str], detector: str) -> str:
-    """The detector that is named, else the one of training where there was one and it works, else the best that does.
+    """Return the detector that is named, else that of training if there was one and it works, else the best that does.
 
-    The first that works is loaded, which is the one to be used, and no other."""
+    Detectors are tried by loading them, and none after the first that works, which is the one to be used.
+    """
     if detector != "auto":
         return detector
     of_training = [name for name in DETECTORS if name in trained_on]

@@ -1,4 +1,4 @@
-"""A verdict on any video: find the face, take clips, score them."""
+"""Prediction for video files: find the face, take clips, score them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from istvt.model.istvt import ISTVT
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found out about one file: a score, or the sentence that says why there is none.
+    """Prediction for one file: a score, or the sentence that says why there is none.
 
     Attributes:
         path: the file.
         score: None where there is an error.
         error: why there is no score.
-        remark: what makes the score doubtful: a face that is hardly ever there, clips that could not be decoded.
-        notes: what belongs beside every verdict of the model, alike for all: its caveats, and how files are cropped.
+        remark: why the score is doubtful: a face that is hardly ever there, clips that could not be decoded.
+        notes: sentences that belong beside every verdict of the model: its caveats, and how files are cropped.
     """
 
     path: Path
@@ -85,7 +85,7 @@ def predict(
 
 
 def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:
-    """Where the main face of a file is; the whole picture where there is no detector."""
+    """Return the boxes of the main face of a file; the whole picture where there is no detector."""
     if finder is not None:
         return find_face(path, finder)
     info = probe(path)
@@ -93,7 +93,7 @@ def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:
 
 
 def rarely_seen(entry: FaceEntry) -> str | None:
-    """The remark on a face that was found in fewer than half of the frames that were looked at."""
+    """Return the remark on a face that was found in fewer than half of the frames that were searched, or None."""
     looks = len(frames_looked_at(entry.frames))
     if entry.whole_frame or 2 * len(entry.key_frames) >= looks:
         return None
@@ -101,7 +101,7 @@ def rarely_seen(entry: FaceEntry) -> str | None:
 
 
 def clips_lost(scored: ScoredClips) -> str | None:
-    """The remark on clips that could not be decoded, with the first reason."""
+    """Return the remark on clips that could not be decoded, with the first reason, or None."""
     if not scored.skipped:
         return None
     clips = len(scored.clips) + len(scored.skipped)

@@ -1,4 +1,4 @@
-"""Clips in, one logit each out: what validation, evaluation and prediction share."""
+"""Scoring of clips and of single videos, for validation, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from istvt.device import autocast, in_evaluation_mode
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.istvt import ISTVT
 
-UNLABELED = "unlabeled"  # the manipulation of a video of which nobody has said whether it is real
+UNLABELED = "unlabeled"  # manipulation of a video without a label
 
 
 @dataclass
 class ScoredClips:
-    """What the model says about a list of clips.
+    """Logits of a list of clips.
 
     Attributes:
         clips: the clips that could be decoded.
         logits: float64 [clips], positive = fake.
-        skipped: (clip, reason) of every one that could not be.
-        decoder: which decoder made them.
+        skipped: (clip, reason) of every clip that could not be decoded.
+        decoder: decoder of the clips, "pyav" or "dali".
     """
 
     clips: list[Clip]
@@ -38,7 +38,7 @@ class ScoredClips:
     decoder: str
 
     def videos(self) -> list[VideoScore]:
-        """One score a video, the mean of its clips' probabilities."""
+        """Return one score a video, the mean of its clips' probabilities."""
         return score_videos(self.clips, self.logits)
 
 
@@ -72,7 +72,7 @@ def score_clips(
     with in_evaluation_mode(model):
         for batch in loader:
             with autocast(device, dtype):
-                logits.append(model(batch.clips).float())  # read at the end: nobody waits between two batches
+                logits.append(model(batch.clips).float())  # read at the end: a read would wait for the device
             positions.append(batch.indices)
             if advance:
                 advance(len(batch.indices))
@@ -91,12 +91,12 @@ def score_video(
     workers: int = 2,
     advance: Callable[[int, int], None] | None = None,
 ) -> tuple[VideoScore, ScoredClips]:
-    """The score of one video that belongs to no data set, and its clips.
+    """Score one video that belongs to no data set; return its score and its clips.
 
     Args:
         model: on the device to use.
         path: the video.
-        face: where its face is.
+        face: boxes of its face.
         clips: how many are scored, evenly spread over all of it.
         batch_size: clips a forward pass.
         workers: threads that decode.
@@ -105,7 +105,7 @@ def score_video(
     Raises:
         InputError: it is too short for a clip, or damaged.
     """
-    # The label is unknown; it goes nowhere but into the batch that the loader makes.
+    # The loader's batch needs a label; it is not read.
     video = Video(path, 0, UNLABELED, None, face.video, face.video)
     chosen = evaluation_clips([video], FaceIndex({face.video: face}), model.config.frames, clips, None)
     if chosen.skipped:

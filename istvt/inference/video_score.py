@@ -1,4 +1,4 @@
-"""From clip logits to video scores: a video's score is the mean of its clips' probabilities.
+"""Video scores and verdicts: a video's score is the mean of its clips' probabilities.
 
 Labels are 0 for real and 1 for fake; fake is the positive class.
 """
@@ -11,43 +11,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataloading.dataset import CLASSES
 from dataloading.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from dataloading.clips.sampling import Clip
-from dataloading.dataset import CLASSES
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-
-# As a positive logit means fake.
-DEFAULT_THRESHOLD = 0.5
+DEFAULT_THRESHOLD = 0.5  # of the probability: a positive logit means fake
 
 
 def probability_of(logits: ArrayLike) -> np.ndarray:
-    """The probability that a clip is fake: the logistic function of its logit, float64 and of the same shape.
+    """Return the probability that a clip is fake, 1 / (1 + exp(-logit)), float64 in the shape of `logits`.
 
-    Any finite logit gives one, without an overflow on the way.
+    No finite logit overflows.
     """
     return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
 
 
 def verdict_of(probability: float, threshold: float = DEFAULT_THRESHOLD) -> str:
-    """`"fake"` where the probability is above `threshold`, `"real"` elsewhere."""
+    """Return "fake" where the probability is above `threshold`, "real" elsewhere."""
     return CLASSES[int(probability > threshold)]
 
 
 @dataclass(frozen=True)
 class VideoScore:
-    """What the detector says about one video.
+    """Score of one video.
 
     Attributes:
         name: unique in its data set (the path below the set's root, without suffix).
         path: the file.
-        label: 0 real, 1 fake, None where nobody knows.
+        label: 0 real, 1 fake, None where unknown.
         manipulation: the method that made the fake, `"original"` for a real video.
         probability: that the video is fake: the mean of `clip_probabilities`.
         clip_probabilities: one for each clip, in the order of the clips' first frames.
@@ -64,20 +59,20 @@ class VideoScore:
 
     @property
     def verdict(self) -> str:
-        """`"fake"` where the probability is above one half, as a positive logit means fake; `"real"` elsewhere."""
+        """Verdict at a probability of one half, as a positive logit means fake: "fake" or "real"."""
         return verdict_of(self.probability)
 
     def verdict_at(self, threshold: float) -> str:
-        """`"fake"` where the probability is above `threshold`, `"real"` elsewhere."""
+        """Return "fake" where the probability is above `threshold`, "real" elsewhere."""
         return verdict_of(self.probability, threshold)
 
     def is_right(self, threshold: float = DEFAULT_THRESHOLD) -> bool:
-        """Whether the verdict agrees with the label."""
+        """Return whether the verdict at `threshold` agrees with the label."""
         return int(self.probability > threshold) == self.label
 
 
 def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
-    """Gather clip logits into one score a video: the mean of its clips' probabilities.
+    """Return one score a video, the mean of its clips' probabilities.
 
     Clips belong together when their video's name and path are equal, so two videos with the same file name in different
     folders stay apart.
@@ -120,7 +115,11 @@ def score_videos(clips: Sequence[Clip], logits: ArrayLike) -> list[VideoScore]:
 
 
 def check_finite(clips: Sequence[Clip], logits: np.ndarray) -> None:
-    """Raises InputError, which names the video, where one of the clips' logits [clips] is not a finite number."""
+    """Check that the logits [clips] of clips are finite.
+
+    Raises:
+        InputError: one is not; it names the video.
+    """
     if not np.isfinite(logits).all():
         worst = int(np.flatnonzero(~np.isfinite(logits))[0])
         raise InputError(

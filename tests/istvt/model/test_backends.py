@@ -126,7 +126,7 @@ def test_sdpa_and_the_reference_agree_on_every_gradient(variant):
 
 
 def test_a_capture_is_the_same_under_every_backend():
-    """SDPA cannot say what its attention was, so a capture must not depend on who computes the output."""
+    """SDPA cannot say what its attention was, so a capture must not depend on the backend of the output."""
     model = ISTVT(TINY).double()
     tokens = torch.randn(1, TINY.frame_rows, TINY.positions, TINY.dim, dtype=torch.float64)
     recorded = []
@@ -178,7 +178,7 @@ def test_each_backend_that_cannot_run_says_why(monkeypatch):
 
 
 def test_neither_the_reference_nor_sdpa_runs_a_kernel_of_ours(monkeypatch):
-    """On a GPU too: whoever asks for them may be looking for a fault in the kernels."""
+    """On a GPU too: with them a fault in the kernels is looked for."""
 
     def refuse(*arguments, **named):
         raise AssertionError("a kernel's own function was called")
@@ -231,7 +231,7 @@ def test_the_last_block_for_the_class_token_alone_gives_the_same_logits_and_grad
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
 
 
-def test_the_last_block_saves_the_work_that_nobody_reads():
+def test_the_last_block_saves_the_work_that_the_classifier_does_not_read():
     """Counted over linear layers, QK^T and AV, two floating-point operations a multiply-accumulate."""
     config = ISTVTConfig(frames=5, grid=(4, 4), dim=32, heads=2, depth=1, mlp_dim=48)
     block = ISTVT(config, backend="reference").blocks[0]
