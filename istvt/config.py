@@ -6,7 +6,9 @@ Imports no PyTorch, which takes seconds.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -320,7 +322,6 @@ NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 FILLS: tuple[str, ...] = get_args(Fill)
 
 DEFAULT_STABILIZER = 0.01
-DEFAULT_RULES = {"stabilizer": DEFAULT_STABILIZER, "clamp": CLAMPS[0], "order": ORDERS[0]}
 # Rules that each method reads; the others change nothing.
 RULES: dict[str, tuple[str, ...]] = {
     "lrp": ("stabilizer", "clamp", "order"),
@@ -329,3 +330,75 @@ RULES: dict[str, tuple[str, ...]] = {
     "raw": (),
     "gradcam": (),
 }
+
+
+@dataclass(frozen=True)
+class ExplanationSettings:
+    """How clips are explained (`istvt.explain.explain` has the equations), and the scale of the colors.
+
+    Attributes:
+        target: which side's evidence is shown: fake, real, or verdict for what the model says.
+        method: how it is found: lrp, gradient, rollout, raw or gradcam.
+        stabilizer: with lrp: relevance is divided by sums that may cancel, so each is enlarged by this part of what
+            was added up; larger is smoother, smaller closer to the rule. reference is the published 1e-9, in float64.
+        clamp: with lrp or gradient: where evidence for the other side is cut off: after_mean, after the mean over the
+            heads, so that heads can contradict each other; before_mean, in each head, as the published code does.
+        order: with lrp, gradient or rollout: how the blocks' maps are multiplied: last_block_first, from the logit
+            down to the tokens, or literal, in the order that the paper prints.
+        normalization: the colors reach from the coldest to the hottest cell of the whole clip, or of each frame by
+            itself.
+    """
+
+    target: Literal["verdict", "fake", "real"] = "verdict"
+    method: Method = "lrp"
+    stabilizer: float | str = DEFAULT_STABILIZER
+    clamp: Clamp = "after_mean"
+    order: Order = "last_block_first"
+    normalization: Normalization = "clip"
+
+    def __post_init__(self) -> None:
+        choices = {"target": ("verdict", *TARGETS), "method": METHODS, "clamp": CLAMPS, "order": ORDERS}
+        for name, expected in (choices | {"normalization": NORMALIZATIONS}).items():
+            if getattr(self, name) not in expected:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(expected)}")
+        object.__setattr__(self, "stabilizer", checked_stabilizer(self.stabilizer))
+
+    @property
+    def propagates(self) -> bool:
+        """Whether relevance is propagated from layer to layer (LRP)."""
+        return self.method == "lrp"
+
+    @property
+    def uses_gradient(self) -> bool:
+        """Whether the gradient of the logit is used."""
+        return self.method in ("lrp", "gradient", "gradcam")
+
+    def rules(self) -> dict[str, Any]:
+        """Return the rules that the method reads, by name.
+
+        Raises:
+            ValueError: another one is not the default, and would change nothing.
+        """
+        for name in ("stabilizer", "clamp", "order"):
+            value = getattr(self, name)
+            if name not in RULES[self.method] and value != getattr(type(self), name):
+                readers = " or ".join(method for method, read in RULES.items() if name in read)
+                raise ValueError(f"{name} is {value!r}, but method {self.method} reads none; expected method {readers}")
+        return {name: getattr(self, name) for name in RULES[self.method]}
+
+
+def checked_stabilizer(stabilizer: Any) -> float | str:
+    """Return "reference" or the number, which may also be given as text.
+
+    Raises:
+        ValueError: it is neither "reference" nor a number above 0.
+    """
+    number = stabilizer
+    if isinstance(stabilizer, str):
+        if stabilizer == "reference":
+            return stabilizer
+        with suppress(ValueError):
+            number = float(stabilizer)
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number < float("inf"):
+        raise ValueError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
+    return float(number)

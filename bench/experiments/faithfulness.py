@@ -6,19 +6,22 @@ once more with gray in place of the removed pixels, which shows what a bad filli
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from bench.report.markdown import replace_section, table
+from dataloading.io import parse_json
 from istvt.config import DEFAULT_STABILIZER, DataSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from istvt.explain.faithfulness.deletion import Faithfulness, OrderingResult
+    from istvt.explain.faithfulness.evaluate import Faithfulness, OrderingResult
 
 STABILIZERS = (DEFAULT_STABILIZER, "reference", 1e-3, 3e-2, 1e-1)
 FILLS = ("surroundings", "gray")
@@ -67,9 +70,9 @@ def average(results: Sequence[Faithfulness]) -> Faithfulness:
     settings = [(x.fractions, x.clips, x.settings, [item.ordering for item in x.orderings]) for x in results]
     if any(other != settings[0] for other in settings):
         raise ValueError("results differ in orderings, fractions, clips or settings; expected the same of each.")
-    values = first.to_dict() | {"orderings": _mean([result.to_dict()["orderings"] for result in results])}
-    skipped = sorted({item for result in results for item in result.skipped})
-    return type(first).from_dict(values | {"skipped": skipped, "evaluated": None})
+    values = asdict(first) | {"orderings": _mean([asdict(result)["orderings"] for result in results])}
+    values |= {"skipped": sorted({item for result in results for item in result.skipped}), "evaluated": None}
+    return parse_json(json.dumps(values).encode(), type(first), "the mean of the measurements")
 
 
 def _mean(values: Sequence[Any]) -> Any:

@@ -65,7 +65,7 @@ def run(options: Namespace, console: Console) -> int:
     require_directory(data.root)
     model_file(options.checkpoint)
     with starting(console):
-        from istvt.explain.faithfulness.deletion import orderings_of
+        from istvt.explain.faithfulness.evaluate import orderings_of
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint
         from istvt.report.summary import skipped_line, summary
     if options.stabilizers is not None:

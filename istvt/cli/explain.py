@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.markup import escape
 
-from dataloading.errors import InputError
+from dataloading.errors import InputError, as_input_error
 from istvt.cli.console import print_warnings, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 from istvt.cli.progress import progress_bar
-from istvt.config import CLAMPS, DEFAULT_STABILIZER, METHODS, NORMALIZATIONS, ORDERS, TARGETS, ISTVTConfig
+from istvt.config import ExplanationSettings, ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -22,37 +23,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument(
         "--out", "--output", type=Path, default=Path("explanation"), help="directory of everything that is written"
     )
-    parser.add_argument(
-        "--target", choices=["verdict", *TARGETS], default="verdict", help="which side's evidence is shown"
-    )
-    parser.add_argument("--method", choices=METHODS, default="lrp", help="how it is found")
-    parser.add_argument(
-        "--stabilizer",
-        type=float | str,
-        default=DEFAULT_STABILIZER,
-        help="with lrp: relevance is divided by sums that may cancel, so each is enlarged by this part of what was "
-        "added up; larger is smoother, smaller closer to the rule. 'reference' is the published 1e-9, in float64",
-    )
-    parser.add_argument(
-        "--clamp",
-        choices=CLAMPS,
-        default="after_mean",
-        help="with lrp or gradient: where evidence for the other side is cut off: after the mean over the heads, so "
-        "that heads can contradict each other, or in each head before it, as the published code does",
-    )
-    parser.add_argument(
-        "--order",
-        choices=ORDERS,
-        default="last_block_first",
-        help="with lrp, gradient or rollout: how the blocks' maps are multiplied: from the logit down to the tokens, "
-        "or in the order that the paper prints",
-    )
-    parser.add_argument(
-        "--normalization",
-        choices=NORMALIZATIONS,
-        default="clip",
-        help="the colors reach from the coldest to the hottest cell of the whole clip, or of each frame by itself",
-    )
+    parser.add_class_arguments(ExplanationSettings)
     parser.add_argument("--clips", type=int, default=3, help="clips explained: those that carry the verdict")
     add_finding(parser)
     add_device(parser)
@@ -68,6 +39,8 @@ def run(options: Namespace, console: Console) -> int:
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
     detect = detect_of(options)
+    with as_input_error():
+        settings = ExplanationSettings(**{field.name: options[field.name] for field in fields(ExplanationSettings)})
     check_device_name(options.device)
     model_file(options.checkpoint)
     if not options.video.exists():
@@ -80,15 +53,10 @@ def run(options: Namespace, console: Console) -> int:
             options.video,
             options.checkpoint,
             options.out,
+            settings,
             detector=options.detector,
             detect=detect,
             clips_explained=options.clips,
-            target=options.target,
-            method=options.method,
-            stabilizer=options.stabilizer,
-            clamp=options.clamp,
-            order=options.order,
-            normalization=options.normalization,
             device=str(pick_device(options.device)),
             advance=lambda what, done, total: update(done, total, what),
         )

@@ -1,4 +1,4 @@
-"""Why a clip got its logit: relevance in time and in space, what a person looks at, and how faithful it is."""
+"""Explanations of a clip's logit: relevance over time and space, pictures of it, and how faithful it is."""
 
 from istvt.config import DEFAULT_STABILIZER, METHODS, TARGETS
 from istvt.explain.explanation import Explanation, explain

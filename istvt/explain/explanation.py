@@ -1,32 +1,31 @@
-"""Which cells of which frames decided: heatmaps over time and over space for every clip of a batch."""
+"""Explanations of a clip's logit: heatmaps over time and over space by LRP, rollout, gradients or Grad-CAM.
+
+From a logit back to a heatmap::
+
+    explain -> LRPBackward.run                       forward pass, then block by block
+        _classifier                                  relevance 1 and gradient 1 at the logit
+        _block: _mlp, _fan_in, _attentions           residuals split, MLP and attentions
+            _attention -> _attention_slice           projections and one attention, some groups at a time
+                Recorder.record                      carries the rollout
+    Recorder.heatmaps                                row 0 of the rollout as [B, T, H, W]
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dataloading.errors import InputError
-from istvt.config import (
-    CLAMPS,
-    DEFAULT_STABILIZER,
-    METHODS,
-    ORDERS,
-    TARGETS,
-    Clamp,
-    Method,
-    Order,
-    Target,
-)
+from istvt.config import DEFAULT_STABILIZER, TARGETS, Clamp, ExplanationSettings, Method, Order, Target
 from istvt.device import in_evaluation_mode
 from istvt.explain.lrp import LRPBackward
-from istvt.explain.rollout import BlockMaps, ClassRows, Grid, Recorder, RolloutRows, Settings, StoredMaps
+from istvt.explain.rollout import BlockMaps, ClassRows, RolloutRows, StoredMaps
 from istvt.model.istvt import ISTVT
-from kernels.relevance import Stabilizer
 
 # Tokens in work at a time: enough for matrix products; of many clips on a GPU a quarter, because there it is launches
 # that cost time, and so that a clip of many takes no more memory than a single one.
@@ -36,7 +35,7 @@ GPU_CHUNKS = 4
 
 @dataclass
 class Explanation:
-    """Why a batch of clips got its logits.
+    """Heatmaps of a batch of clips, and what they were computed from.
 
     Attributes:
         logits: [B], positive = fake, whichever target is explained.
@@ -67,14 +66,14 @@ def explain(
     clips: Tensor | None = None,
     *,
     tokens: Tensor | None = None,
-    target: Target = "fake",
+    target: Target | Sequence[Target] = "fake",
     method: Method = "lrp",
     stabilizer: float | Literal["reference"] = DEFAULT_STABILIZER,
     clamp: Clamp = "after_mean",
     order: Order = "last_block_first",
     keep_maps: bool = False,
 ) -> Explanation:
-    """Heatmaps of a batch of clips, each clip for itself.
+    """Compute the heatmaps of a batch of clips, each clip for itself.
 
     With R_m the relevance and gradient_m the gradient of the attention of block m::
 
@@ -97,7 +96,7 @@ def explain(
             the tokens are float64. Neither parameters nor running statistics change, whatever mode the model is in.
         clips: floating point [B, T, 3, H_i, W_i] in [-1, 1]; or
         tokens: [B, F, S, C], as `model.tokenize` gives them.
-        target: "fake" explains the logit, "real" the negated logit.
+        target: "fake" explains the logit, "real" the negated logit; a list has one for each clip.
         method: see above.
         stabilizer: of the ratio rule: eps, relative to the absolute contributions, or "reference", Chefer's 1e-9,
             always in float64 (its maps in float32 are decided by rounding).
@@ -107,11 +106,13 @@ def explain(
             compute from those.
 
     Raises:
-        InputError: an argument is wrong; the sentence names it.
+        ValueError: an argument is wrong; the sentence names it.
     """
-    settings = checked_settings(method, stabilizer, clamp, order)
-    if target not in TARGETS:
-        raise InputError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
+    settings = ExplanationSettings(method=method, stabilizer=stabilizer, clamp=clamp, order=order)
+    targets = [target] if isinstance(target, str) or not isinstance(target, Sequence) else target
+    for name in targets:
+        if name not in TARGETS:
+            raise InputError(f"target is {name!r}; expected one of {', '.join(TARGETS)}")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise InputError(
             "the model was made under torch.inference_mode(), where its parameters can have no gradient; expected one "
@@ -119,65 +120,38 @@ def explain(
         )
     # Inference mode knows no gradients: an explanation that is asked for within it leaves it for the while.
     with torch.inference_mode(False), torch.no_grad():
-        return _explanation(model, _tokens(model, clips, tokens), target, settings, keep_maps)
+        tokens = _tokens(model, clips, tokens)
+        if targets is target and len(target) != len(tokens):
+            raise InputError(f"target holds {len(target)} for {len(tokens)} clips; expected one, or one for each clip")
+        sign = torch.tensor([1 if name == "fake" else -1 for name in targets], device=tokens.device)
+        return _explanation(model, tokens, sign.expand(len(tokens)), settings, keep_maps)
 
 
-def _explanation(model: ISTVT, tokens: Tensor, target: str, settings: Settings, keep_maps: bool) -> Explanation:
+@torch.inference_mode()
+def logits_of(model: ISTVT, clips: Tensor) -> np.ndarray:
+    """Return the logits of clips, float64 [B], as `explain` computes them: in evaluation mode and the model's dtype."""
+    dtype = next(model.parameters()).dtype
+    with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False):
+        return model(clips.to(dtype)).double().cpu().numpy()
+
+
+def _explanation(
+    model: ISTVT, tokens: Tensor, sign: Tensor, settings: ExplanationSettings, keep_maps: bool
+) -> Explanation:
     dtype = _arithmetic(model, tokens, settings)
-    grid = _grid(model, len(tokens))
-    recorder: Recorder
-    if keep_maps:
-        recorder = StoredMaps(grid, settings, model.config.depth)
-    elif settings.method in ("raw", "gradcam"):
-        recorder = ClassRows(grid, settings)
-    else:
-        recorder = RolloutRows(grid, settings)
-    sign = 1 if target == "fake" else -1
+    kind = StoredMaps if keep_maps else ClassRows if settings.method in ("raw", "gradcam") else RolloutRows
+    recorder = kind(model.config, len(tokens), settings)
     chunk = CHUNK_TOKENS.get(tokens.device.type, CHUNK_TOKENS["cpu"])
     if tokens.device.type == "cuda":
         chunk = max(chunk, tokens.shape[:3].numel() // GPU_CHUNKS)
     with torch.autocast(tokens.device.type, enabled=False):
         logits, signal = LRPBackward(model, settings, sign, dtype, recorder, chunk).run(tokens.to(dtype))
         maps = recorder.heatmaps()
-    return Explanation(
-        logits=logits,
-        temporal=maps.temporal,
-        spatial=maps.spatial,
-        class_row=maps.class_row,
-        joint=maps.joint,
-        token_relevance=signal.relevance,
-        token_gradient=signal.gradient,
-        blocks=maps.blocks,
-    )
-
-
-def checked_settings(method: str, stabilizer: float | str, clamp: str, order: str) -> Settings:
-    """The settings of `explain`; one that it does not take is an error that names it."""
-    for name, value, expected in (("method", method, METHODS), ("clamp", clamp, CLAMPS), ("order", order, ORDERS)):
-        if value not in expected:
-            raise InputError(f"{name} is {value!r}; expected one of {', '.join(expected)}")
-    return Settings(method, checked_stabilizer(stabilizer), clamp, order)
-
-
-def checked_stabilizer(stabilizer: Any) -> Stabilizer:
-    """ "reference" or the number, which may also be given as text.
-
-    Raises:
-        InputError: it is neither "reference" nor a number above 0.
-    """
-    number = stabilizer
-    if isinstance(stabilizer, str):
-        if stabilizer == "reference":
-            return stabilizer
-        with suppress(ValueError):
-            number = float(stabilizer)
-    if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number < float("inf"):
-        raise InputError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
-    return float(number)
+    return Explanation(logits, **vars(maps), token_relevance=signal.relevance, token_gradient=signal.gradient)
 
 
 def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:
-    """The tokens to explain; those of clips are computed in evaluation mode and the model's own dtype."""
+    """Return the tokens to explain; those of clips are computed in evaluation mode and the model's own dtype."""
     if (clips is None) == (tokens is None):
         raise InputError("explain takes either clips or tokens, and got " + ("neither" if clips is None else "both"))
     if tokens is None:
@@ -195,7 +169,7 @@ def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor
 
 
 def _own(x: Any, name: str, layout: str) -> Tensor:
-    """A floating-point tensor without history, and no inference tensor, of which no gradient can be taken."""
+    """Return a floating-point tensor without history, and no inference tensor, of which no gradient can be taken."""
     if not isinstance(x, Tensor):
         raise InputError(f"{name} are of type {type(x).__name__}; expected a floating-point tensor {layout}")
     if not x.is_floating_point():
@@ -203,18 +177,6 @@ def _own(x: Any, name: str, layout: str) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def _arithmetic(model: ISTVT, tokens: Tensor, settings: Settings) -> torch.dtype:
+def _arithmetic(model: ISTVT, tokens: Tensor, settings: ExplanationSettings) -> torch.dtype:
     double = torch.float64 in (tokens.dtype, model.head.weight.dtype) or settings.stabilizer == "reference"
     return torch.float64 if double else torch.float32
-
-
-def _grid(model: ISTVT, batch: int) -> Grid:
-    config = model.config
-    return Grid(
-        batch=batch,
-        rows=config.frame_rows,
-        positions=config.positions,
-        class_row=config.has_temporal_row,
-        class_column=config.has_spatial_column,
-        cells=config.feature_grid,
-    )

@@ -1,10 +1,17 @@
-"""What is kept of each attention on the way from the logit to the tokens, and the heatmaps that come out of it.
+"""Attention rollout: what is kept of each attention during the backward pass, and the heatmaps that come out of it.
 
-A recorder sees every attention once, last block first, some frames or positions at a time (`AttentionSlice`), sends
-relevance through it and keeps what its method needs:
+With A the attention of a block, R its relevance and G its gradient (Chefer, Gur, Wolf, CVPR 2021; Abnar and Zuidema,
+"Quantifying Attention Flow in Transformers", ACL 2020, for `rollout`)::
 
-- `RolloutRows` carries one row of the rollout: S numbers for each frame row, F for each position.
-- `ClassRows` keeps the row of the class token of each attention, for methods that read a single block.
+    lrp         Abar = I + max(mean over heads of (R * G), 0)
+    gradient    Abar = I + max(mean over heads of (A * G), 0)
+    rollout     Abar = (I + mean over heads of A) / 2
+    U = Abar_M ... Abar_2 Abar_1,    heat = row 0 of U, that of the class token
+
+A recorder receives every attention once, last block first, some frames or positions at a time (`AttentionSlice`):
+
+- `RolloutRows` carries row 0 of U: S numbers for each frame row, F for each position.
+- `ClassRows` keeps the class token's row of each attention, for methods that read a single block.
 - `StoredMaps` keeps every attention, gradient and relevance in full: the plain version, and the oracle of the others.
 """
 
@@ -17,10 +24,10 @@ import torch
 from torch import Tensor
 
 import kernels
-from kernels.relevance import Stabilizer, ratio
+from istvt.config import ExplanationSettings, ISTVTConfig
+from kernels.relevance import reference
 
 Kind = Literal["temporal", "spatial", "joint"]
-Parts = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
@@ -34,7 +41,8 @@ class AttentionSlice:
         q, k, v: [B, F, S, N, D], with S or F shortened to `groups`.
         scale: of the scores.
         u: relevance of the attention's output over its stabilized output; None without LRP.
-        gradient: of the explained logit with respect to the attention's output; None where the method has none.
+        out_gradient: of the explained logit with respect to the attention's output; None where the method has none.
+        capture: the attention matrix and its gradient, where the recorder `captures`.
     """
 
     block: int
@@ -45,7 +53,8 @@ class AttentionSlice:
     v: Tensor
     scale: float
     u: Tensor | None
-    gradient: Tensor | None
+    out_gradient: Tensor | None
+    capture: kernels.AttentionCapture | None
 
 
 @dataclass
@@ -73,59 +82,8 @@ class BlockMaps:
 
 
 @dataclass
-class Settings:
-    """How relevance is computed; see `istvt.explain.explain`."""
-
-    method: str
-    stabilizer: Stabilizer
-    clamp: str
-    order: str
-
-    @property
-    def propagates(self) -> bool:
-        """Whether relevance is propagated (LRP)."""
-        return self.method == "lrp"
-
-    @property
-    def uses_gradient(self) -> bool:
-        """Whether the gradient of the logit is used."""
-        return self.method in ("lrp", "gradient", "gradcam")
-
-
-@dataclass
-class Grid:
-    """The token grid: clips, frame rows, positions, and whether row 0 and column 0 are class tokens."""
-
-    batch: int
-    rows: int
-    positions: int
-    class_row: bool
-    class_column: bool
-    cells: tuple[int, int]
-
-    def frames(self, x: Tensor) -> Tensor:
-        """[B, F, S] over the token grid -> [B, T, H, W]: without the class row and the class column."""
-        return x[:, int(self.class_row) :, int(self.class_column) :].unflatten(2, self.cells)
-
-    def sizes(self, kind: Kind) -> tuple[int, int]:
-        """(groups, length) of an attention of this kind."""
-        return {
-            "temporal": (self.positions, self.rows),
-            "spatial": (self.rows, self.positions),
-            "joint": (1, self.rows * self.positions),
-        }[kind]
-
-
-@dataclass
 class Heatmaps:
-    """What a recorder gives in the end.
-
-    Attributes:
-        temporal, spatial: [B, T, H, W].
-        class_row: [B, H, W], spatial relevance inside the temporal class row, which the decision reads directly.
-        joint: [B, T, H, W] or None: relevance of every cell to the decision through joint attention.
-        blocks: the maps of every block, from `StoredMaps`.
-    """
+    """What a recorder returns; the fields are those of `istvt.explain.Explanation`."""
 
     temporal: Tensor
     spatial: Tensor
@@ -135,38 +93,64 @@ class Heatmaps:
 
 
 class Recorder:
-    """Sends relevance through attention by the kernels; what is kept is for the subclasses to say."""
+    """Receives the attentions of a model of `config` for `batch` clips; subclasses decide what is kept.
 
-    def __init__(self, grid: Grid, settings: Settings) -> None:
-        self.grid, self.settings = grid, settings
+    Attributes:
+        captures: whether attention matrices and their gradients are needed in full.
+    """
 
-    def record(self, slab: AttentionSlice) -> None:
-        """Keep what is needed of one slab."""
+    captures = False
+
+    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
+        self.config, self.batch, self.settings = config, batch, settings
+        # Attention rollout averages attention and identity so that rows keep the sum 1; relevance is added to identity.
+        self.identity_weight = 0.5 if settings.method == "rollout" else 1.0
+
+    def record(self, attention: AttentionSlice) -> None:
+        """Keep what is needed of one slice."""
         raise NotImplementedError
-
-    def propagate(self, slab: AttentionSlice) -> Parts:
-        """Record one slab and give the relevance of its q, k and v."""
-        self.record(slab)
-        through = kernels.temporal_relevance if slab.kind == "temporal" else kernels.spatial_relevance
-        return through(slab.q, slab.k, slab.v, slab.u, scale=slab.scale, stabilizer=self.settings.stabilizer)
 
     def heatmaps(self) -> Heatmaps:
-        """The result, after the first block."""
+        """Return the result, after the first block."""
         raise NotImplementedError
 
-    def _from_rows(self, rows: dict[Kind, Tensor]) -> Heatmaps:
-        """Rows of the class token by kind, [B, groups, L], as heatmaps; a kind that is not there is zero."""
-        grid = self.grid
-        temporal, spatial, joint = (rows.get(kind) for kind in ("temporal", "spatial", "joint"))
-        nothing = next(iter(rows.values())).new_zeros(grid.batch, grid.rows, grid.positions)
-        temporal = nothing if temporal is None else temporal.transpose(1, 2)
-        spatial = nothing if spatial is None else spatial
-        class_row = spatial[:, 0, int(grid.class_column) :].unflatten(1, grid.cells)
-        if not grid.class_row:
-            class_row = torch.zeros_like(class_row)
-        if joint is not None:
-            joint = grid.frames(joint.reshape(nothing.shape)).clone()
-        return Heatmaps(grid.frames(temporal).clone(), grid.frames(spatial).clone(), class_row.clone(), joint)
+    def sizes(self, kind: Kind) -> tuple[int, int]:
+        """Return (groups, length) of an attention of this kind."""
+        rows, positions = self.config.frame_rows, self.config.positions
+        return {"temporal": (positions, rows), "spatial": (rows, positions), "joint": (1, rows * positions)}[kind]
+
+    def _by_kind(self, kind: Kind, matrix: Tensor) -> dict[Kind, Tensor]:
+        """Return a matrix [B, groups, ..., L, L] and, of a joint one, the parts that decomposed attentions would have.
+
+        Temporal: between frame rows of the same position, [B, S, ..., F, F]. Spatial: between positions of the same
+        frame row, [B, F, ..., S, S].
+        """
+        if kind != "joint":
+            return {kind: matrix}
+        cells = (self.config.frame_rows, self.config.positions)
+        cells = matrix.squeeze(1).unflatten(-1, cells).unflatten(-3, cells)  # [B, ..., F, S, F, S]
+        temporal, spatial = cells.diagonal(dim1=-3, dim2=-1), cells.diagonal(dim1=-4, dim2=-2)
+        return {"joint": matrix, "temporal": temporal.movedim(-1, 1), "spatial": spatial.movedim(-1, 1)}
+
+    def _heatmaps(self, rows: dict[Kind, Tensor]) -> Heatmaps:
+        """Return rows of the class token by kind, [B, groups, L], as heatmaps; a kind that is not there is zero."""
+        config = self.config
+        like = next(iter(rows.values()))
+        nothing = like.new_zeros(self.batch, config.frame_rows, config.positions)
+        temporal = rows["temporal"].transpose(1, 2) if "temporal" in rows else nothing
+        spatial = rows.get("spatial", nothing)
+        joint = rows["joint"].reshape(nothing.shape) if "joint" in rows else None
+        class_row = self._cells(spatial[:, 0]) if config.has_temporal_row else self._cells(nothing[:, 0])
+        frames = slice(int(config.has_temporal_row), None)
+        return Heatmaps(
+            *(self._cells(x[:, frames]) for x in (temporal, spatial)),
+            class_row,
+            None if joint is None else self._cells(joint[:, frames]),
+        )
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """Return [..., S] as a copy [..., H, W], without the class column."""
+        return x[..., int(self.config.has_spatial_column) :].unflatten(-1, self.config.feature_grid).clone()
 
 
 class RolloutRows(Recorder):
@@ -177,80 +161,78 @@ class RolloutRows(Recorder):
     With `order="literal"` the product begins at the other end, so head-mean maps are kept until the first block.
     """
 
-    def __init__(self, grid: Grid, settings: Settings) -> None:
-        super().__init__(grid, settings)
+    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
+        super().__init__(config, batch, settings)
         self.rows: dict[Kind, Tensor] = {}
         self.kept: list[tuple[Kind, slice, Tensor]] = []
 
-    def record(self, slab: AttentionSlice) -> None:
-        """Advance the row by one block, or keep the map where the order asks for it."""
-        if slab.kind == "joint" or self.settings.order == "literal":
-            relevance_map = _head_mean_map(slab, self.settings)
-            if self.settings.order == "literal":
-                self.kept.append((slab.kind, slab.groups, relevance_map))
-            else:
-                self._advance(slab.kind, slab.groups, relevance_map)
+    def record(self, attention: AttentionSlice) -> None:
+        """Advance the row by one block, or keep the map where the order needs it."""
+        kind, groups = attention.kind, attention.groups
+        tensors = (attention.q, attention.k, attention.v, attention.u, attention.out_gradient)
+        options = {"scale": attention.scale, "clamp": self.settings.clamp}
+        if kind == "joint" or self.settings.order == "literal":
+            relevance_map = kernels.temporal_relevance_map if kind == "temporal" else kernels.spatial_relevance_map
+            self.kept.append((kind, groups, relevance_map(*tensors, **options)))
+            if self.settings.order != "literal":
+                self._advance(*self.kept.pop())
             return
-        step = kernels.temporal_rollout_step if slab.kind == "temporal" else kernels.spatial_rollout_step
-        row = self._row(slab.kind, slab.q)
-        row[:, slab.groups] = _identity_weight(self.settings) * step(
-            row[:, slab.groups],
-            slab.q,
-            slab.k,
-            slab.v,
-            slab.u,
-            slab.gradient,
-            scale=slab.scale,
-            clamp=self.settings.clamp,
-        )
+        step = kernels.temporal_rollout_step if kind == "temporal" else kernels.spatial_rollout_step
+        row = self._row(kind, attention.q)
+        row[:, groups] = self.identity_weight * step(row[:, groups], *tensors, **options)
 
     def heatmaps(self) -> Heatmaps:
-        """The carried rows as heatmaps."""
-        for kind, groups, relevance_map in reversed(self.kept):
-            self._advance(kind, groups, relevance_map)
-        self.kept.clear()
-        return self._from_rows(self.rows)
+        """Return the carried rows as heatmaps."""
+        while self.kept:
+            self._advance(*self.kept.pop())
+        return self._heatmaps(self.rows)
 
     def _advance(self, kind: Kind, groups: slice, relevance_map: Tensor) -> None:
-        for part, part_map in _with_parts(kind, relevance_map, self.grid):
+        for part, part_map in self._by_kind(kind, relevance_map).items():
             at = groups if part == kind else slice(None)
             row = self._row(part, relevance_map)
-            moved = row[:, at] + (row[:, at, None] @ part_map).squeeze(-2)
-            row[:, at] = _identity_weight(self.settings) * moved
+            row[:, at] = self.identity_weight * (row[:, at] + (row[:, at, None] @ part_map).squeeze(-2))
 
     def _row(self, kind: Kind, like: Tensor) -> Tensor:
-        """The carried row of this kind: at first the class token's row of the identity, in every group."""
+        """Return the carried row of this kind: at first the class token's row of the identity, in every group."""
         if kind not in self.rows:
-            groups, length = self.grid.sizes(kind)
-            self.rows[kind] = like.new_zeros(self.grid.batch, groups, length)
+            self.rows[kind] = like.new_zeros(self.batch, *self.sizes(kind))
             self.rows[kind][..., 0] = 1
         return self.rows[kind]
 
 
 class ClassRows(Recorder):
-    """The class token's row of every attention and of its gradient; the last block that counts decides.
+    """The class token's row of every attention and of its gradient; one block decides.
 
     `raw`: the attention of the last block, mean over heads. `gradcam`: each head weighted by the mean of its gradient
     over the clip, positive part, in the last block whose gradient is not zero throughout (spatial attention of the
     last block reaches the logit in the class row alone).
     """
 
-    def __init__(self, grid: Grid, settings: Settings) -> None:
-        super().__init__(grid, settings)
+    captures = True
+
+    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
+        super().__init__(config, batch, settings)
         self.found: dict[tuple[Kind, int], list[tuple[Tensor, Tensor | None]]] = {}
 
-    def record(self, slab: AttentionSlice) -> None:
+    def record(self, attention: AttentionSlice) -> None:
         """Keep the first row of each group."""
-        for kind, attention, gradient in _class_row(slab, self.grid):
-            self.found.setdefault((kind, slab.block), []).append((attention, gradient))
+        self.keep(attention.kind, attention.block, attention.capture.attention, attention.capture.gradient)
+
+    def keep(self, kind: Kind, block: int, attention: Tensor, gradient: Tensor | None) -> None:
+        """Keep the first row of attention and gradient [B, groups, N, L, L], of the next groups of a block."""
+        gradients = {} if gradient is None else self._by_kind(kind, gradient)
+        for part, matrix in self._by_kind(kind, attention).items():
+            # Copies: a view would hold the matrix.
+            rows = [None if x is None else x[..., 0, :].clone() for x in (matrix, gradients.get(part))]
+            self.found.setdefault((part, block), []).append(tuple(rows))
 
     def heatmaps(self) -> Heatmaps:
-        """The row of the last block that counts, clip by clip."""
-        kinds = {kind for kind, _ in self.found}
-        return self._from_rows({kind: self._row(kind) for kind in kinds})
+        """Return the row of the block that decides, clip by clip."""
+        return self._heatmaps({kind: self._row(kind) for kind in {kind for kind, _ in self.found}})
 
     def _row(self, kind: Kind) -> Tensor:
-        """[B, groups, L]."""
+        """Return [B, groups, L]."""
         row, decided = None, None
         for block in sorted((block for found, block in self.found if found == kind), reverse=True):
             attention, gradient = zip(*self.found[kind, block], strict=True)
@@ -265,168 +247,76 @@ class ClassRows(Recorder):
         return row
 
     def _grad_cam(self, kind: Kind, attention: Tensor, gradient: Tensor) -> Tensor:
-        """[B, groups, N, L] -> [B, groups, L], class tokens left out of the mean and set to 0."""
+        """Return Grad-CAM of [B, groups, N, L] as [B, groups, L]; class tokens count nothing and are 0."""
         inside = self._inside(kind, attention)
         weight = gradient.sum((1, 3), keepdim=True) / inside.sum()
         return (attention * weight * inside).mean(2).clamp(min=0)
 
     def _inside(self, kind: Kind, like: Tensor) -> Tensor:
-        """[groups, 1, L]: 1 at cells of real frames, 0 at class tokens."""
-        grid = self.grid
-        cells = like.new_ones(grid.rows, grid.positions)
-        cells[: int(grid.class_row)] = 0
-        cells[:, : int(grid.class_column)] = 0
+        """Return [groups, 1, L]: 1 at cells of real frames, 0 at class tokens."""
+        cells = like.new_ones(self.config.frame_rows, self.config.positions)
+        cells[: int(self.config.has_temporal_row)] = 0
+        cells[:, : int(self.config.has_spatial_column)] = 0
         if kind == "joint":
             return cells.reshape(1, 1, -1)
         return (cells.T if kind == "temporal" else cells).unsqueeze(1)
 
 
 class StoredMaps(Recorder):
-    """Everything in full: attention, gradient, relevance and rollout matrix of every block."""
+    """Attention, gradient, relevance and rollout matrix of every block in full; heatmaps are computed from them."""
 
-    def __init__(self, grid: Grid, settings: Settings, depth: int) -> None:
-        super().__init__(grid, settings)
-        self.blocks = [BlockMaps() for _ in range(depth)]
-        self.class_rows = ClassRows(grid, settings) if settings.method in ("raw", "gradcam") else None
+    captures = True
 
-    def record(self, slab: AttentionSlice) -> None:
-        """Store one slab."""
-        self._store(slab)
+    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
+        super().__init__(config, batch, settings)
+        self.blocks = [BlockMaps() for _ in range(config.depth)]
 
-    def propagate(self, slab: AttentionSlice) -> Parts:
-        """Relevance of q, k and v, from the stored relevance of the attention."""
-        stored = self._store(slab)
-        q, k, v, u = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.u))
-        scores, magnitude = q @ k.transpose(-1, -2), q.abs() @ k.abs().transpose(-1, -2)
-        weight = ratio(stored.relevance, scores, magnitude, self.settings.stabilizer)
-        r_q = q * (weight @ k) / 2
-        r_k = k * (weight.transpose(-1, -2) @ q) / 2
-        r_v = v * (stored.attention.transpose(-1, -2) @ u) / 2
-        return tuple(_ungrouped(slab.kind, x) for x in (r_q, r_k, r_v))
-
-    def _store(self, slab: AttentionSlice) -> AttentionMaps:
-        """The maps of one slab, copied to their place among those of the whole attention."""
-        q, k, v, u, gradient = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.u, slab.gradient))
-        attention = torch.softmax(slab.scale * (q @ k.transpose(-1, -2)), -1)
-        relevance = None if u is None else attention * (u @ v.transpose(-1, -2)) / 2
-        gradient = None if gradient is None else gradient @ v.transpose(-1, -2)
-        maps = AttentionMaps(attention, gradient, relevance, self._weighted(attention, gradient, relevance))
-        whole = self._whole(slab, maps)
-        for name, part in vars(maps).items():
+    def record(self, attention: AttentionSlice) -> None:
+        """Copy the maps of one slice to their place among those of the whole attention."""
+        matrix, gradient = attention.capture.attention, attention.capture.gradient
+        relevance = None
+        if attention.u is not None:
+            u, v = (_by_group(attention.kind, x) for x in (attention.u, attention.v))
+            relevance = reference.attention_relevance(matrix, u, v)
+        weighted = reference.head_mean(matrix if relevance is None else relevance, gradient, self.settings.clamp)
+        weighted.diagonal(dim1=-2, dim2=-1).add_(1)
+        maps = {"attention": matrix, "gradient": gradient, "relevance": relevance}
+        maps["weighted"] = weighted.mul_(self.identity_weight)
+        block = self.blocks[attention.block]
+        if getattr(block, attention.kind) is None:
+            groups, _ = self.sizes(attention.kind)
+            whole = {n: None if x is None else x.new_empty(len(x), groups, *x.shape[2:]) for n, x in maps.items()}
+            setattr(block, attention.kind, AttentionMaps(**whole))
+        for name, part in maps.items():
             if part is not None:
-                getattr(whole, name)[:, slab.groups] = part
-        if self.class_rows:
-            self.class_rows.record(slab)
-        return maps
-
-    def _whole(self, slab: AttentionSlice, maps: AttentionMaps) -> AttentionMaps:
-        """Where the maps of all groups are; made when the first slab comes."""
-        block = self.blocks[slab.block]
-        if getattr(block, slab.kind) is None:
-            groups, _ = self.grid.sizes(slab.kind)
-            made = {
-                name: None if part is None else part.new_empty(len(part), groups, *part.shape[2:])
-                for name, part in vars(maps).items()
-            }
-            setattr(block, slab.kind, AttentionMaps(**made))
-        return getattr(block, slab.kind)
+                getattr(getattr(block, attention.kind), name)[:, attention.groups] = part
 
     def heatmaps(self) -> Heatmaps:
-        """Row 0 of the product of all rollout matrices, written out."""
-        if self.class_rows:
-            result = self.class_rows.heatmaps()
+        """Return row 0 of the product of all rollout matrices, written out."""
+        found = [
+            (index, kind, getattr(block, kind))
+            for index, block in enumerate(self.blocks)
+            for kind in ("temporal", "spatial", "joint")
+            if getattr(block, kind)
+        ]
+        if self.settings.method in ("raw", "gradcam"):
+            class_rows = ClassRows(self.config, self.batch, self.settings)
+            for index, kind, maps in found:
+                class_rows.keep(kind, index, maps.attention, maps.gradient)
+            result = class_rows.heatmaps()
         else:
             products: dict[Kind, Tensor] = {}
-            for block in self.blocks:
-                for kind in ("temporal", "spatial", "joint"):
-                    maps = getattr(block, kind)
-                    for part, matrix in _with_parts(kind, maps.weighted, self.grid) if maps else ():
-                        products[part] = self._product(products.get(part), matrix)
-            result = self._from_rows({kind: product[..., 0, :] for kind, product in products.items()})
+            for _, kind, maps in found:
+                for part, matrix in self._by_kind(kind, maps.weighted).items():
+                    left, right = matrix, products.get(part)
+                    if right is not None and self.settings.order == "literal":
+                        left, right = right, left
+                    products[part] = left if right is None else left @ right
+            result = self._heatmaps({kind: product[..., 0, :] for kind, product in products.items()})
         result.blocks = self.blocks
         return result
 
-    def _product(self, product: Tensor | None, matrix: Tensor) -> Tensor:
-        if product is None:
-            return matrix
-        return product @ matrix if self.settings.order == "literal" else matrix @ product
 
-    def _weighted(self, attention: Tensor, gradient: Tensor | None, relevance: Tensor | None) -> Tensor:
-        weighted = attention if relevance is None else relevance
-        if gradient is not None:
-            weighted = weighted * gradient
-        if self.settings.clamp == "before_mean":
-            weighted = weighted.clamp(min=0)
-        identity = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
-        return _identity_weight(self.settings) * (identity + weighted.mean(2).clamp(min=0))
-
-
-def _identity_weight(settings: Settings) -> float:
-    """Attention rollout averages attention and identity so that rows keep the sum 1; relevance is added to identity."""
-    return 0.5 if settings.method == "rollout" else 1.0
-
-
-def _head_mean_map(slab: AttentionSlice, settings: Settings) -> Tensor:
-    function = kernels.temporal_relevance_map if slab.kind == "temporal" else kernels.spatial_relevance_map
-    return function(slab.q, slab.k, slab.v, slab.u, slab.gradient, scale=slab.scale, clamp=settings.clamp)
-
-
-def _with_parts(kind: Kind, matrix: Tensor, grid: Grid) -> list[tuple[Kind, Tensor]]:
-    """The matrix itself and, of a joint one [B, 1, F*S, F*S], the parts the decomposed attentions would have had.
-
-    Temporal: between frame rows of the same position, [B, S, F, F]. Spatial: between positions of the same frame row,
-    [B, F, S, S].
-    """
-    if kind != "joint":
-        return [(kind, matrix)]
-    cells = matrix.reshape(grid.batch, grid.rows, grid.positions, grid.rows, grid.positions)
-    temporal = cells.diagonal(dim1=2, dim2=4).permute(0, 3, 1, 2)
-    spatial = cells.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
-    return [("joint", matrix), ("temporal", temporal), ("spatial", spatial)]
-
-
-def _class_row(slab: AttentionSlice, grid: Grid) -> list[tuple[Kind, Tensor, Tensor | None]]:
-    """The class token's query row in each group, attention and gradient [B, groups, N, L], by kind."""
-    q, k, v, gradient = (_grouped(slab.kind, x) for x in (slab.q, slab.k, slab.v, slab.gradient))
-    if slab.kind != "joint":
-        return [(slab.kind, *_query_row(q[..., :1, :], k, v, gradient, slab.scale))]
-    # Queries of a joint attention are cells (row, position): (0, s) asks over time, (f, 0) asks over space.
-    batch, _, heads, _, _ = q.shape
-    sizes = (batch, heads, grid.rows, grid.positions)
-    attention, slope = _query_row(q[..., :1, :], k, v, gradient, slab.scale)
-    rows: list[tuple[Kind, Tensor, Tensor | None]] = [("joint", attention, slope)]
-    for kind, queries in (("temporal", slice(0, grid.positions)), ("spatial", slice(0, None, grid.positions))):
-        asked = None if gradient is None else gradient[..., queries, :]
-        parts = _all_rows(q[..., queries, :], k, v, asked, slab.scale)
-        rows.append((kind, *(None if part is None else _own_cells(part, kind, sizes) for part in parts)))
-    return rows
-
-
-def _own_cells(part: Tensor, kind: Kind, sizes: tuple[int, int, int, int]) -> Tensor:
-    """Of [B, 1, N, queries, F*S], where each query is one group, the keys of that group: [B, groups, N, L]."""
-    batch, heads, rows, positions = sizes
-    cells = part.reshape(batch, heads, part.shape[-2], rows, positions)
-    own = cells.diagonal(dim1=2, dim2=4) if kind == "temporal" else cells.diagonal(dim1=2, dim2=3)
-    return own.permute(0, 3, 1, 2)
-
-
-def _query_row(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor | None, scale: float) -> tuple[Tensor, Tensor | None]:
-    attention, slope = _all_rows(q, k, v, None if gradient is None else gradient[..., :1, :], scale)
-    return attention.squeeze(-2), None if slope is None else slope.squeeze(-2)
-
-
-def _all_rows(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor | None, scale: float) -> tuple[Tensor, Tensor | None]:
-    attention = torch.softmax(scale * (q @ k.transpose(-1, -2)), -1)
-    return attention, None if gradient is None else gradient @ v.transpose(-1, -2)
-
-
-def _grouped(kind: Kind, x: Tensor | None) -> Tensor | None:
-    """[B, F, S, N, D] -> [B, groups, N, L, D]."""
-    if x is None:
-        return None
+def _by_group(kind: Kind, x: Tensor) -> Tensor:
+    """Return [B, F, S, N, D] as [B, groups, N, L, D]."""
     return x.permute(0, 2, 3, 1, 4) if kind == "temporal" else x.transpose(2, 3)
-
-
-def _ungrouped(kind: Kind, x: Tensor) -> Tensor:
-    """[B, groups, N, L, D] -> [B, F, S, N, D]."""
-    return x.permute(0, 3, 1, 2, 4) if kind == "temporal" else x.transpose(2, 3)

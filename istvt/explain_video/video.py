@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,13 @@ import numpy as np
 
 from dataloading.clips.sampling import Clip
 from dataloading.dataset import CLASSES, FAKE
-from dataloading.errors import InputError
+from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
 from dataloading.io import write_json
 from dataloading.video.decode import decode_frames
-from istvt.config import DEFAULT_RULES, DEFAULT_STABILIZER, NORMALIZATIONS, RULES, TARGETS, Normalization
+from istvt.config import ExplanationSettings
 from istvt.explain import heatmap
-from istvt.explain.explanation import checked_settings
 from istvt.explain_video import page, pictures
 from istvt.explain_video.clips import ExplainedClip, explain_clips
 from istvt.inference.crop import choose_crop, crop_difference
@@ -60,18 +59,13 @@ def explain_video(
     video: str | Path,
     checkpoint: str | Path | ISTVT,
     out: str | Path,
+    settings: ExplanationSettings | None = None,
     *,
     face: FaceEntry | None = None,
     detector: str = "auto",
     detect: bool | None = None,
     clips_scored: int = 16,
     clips_explained: int = 3,
-    target: str = "verdict",
-    method: str = "lrp",
-    stabilizer: float | str = DEFAULT_STABILIZER,
-    clamp: str = "after_mean",
-    order: str = "last_block_first",
-    normalization: Normalization = "clip",
     device: str = "cpu",
     batch_size: int = 4,
     workers: int = 2,
@@ -88,15 +82,13 @@ def explain_video(
         video: the file.
         checkpoint: of `istvt train`, which says how its clips were cropped and what its verdicts are worth; or a model.
         out: directory, made where it is not there.
+        settings: the defaults, if None. A rule that the method does not read is not among the settings that are
+            written, and refused where it is not the default.
         face: where the face is, if that is known; else it is looked for with
         detector: "auto" takes that of training, or the best installed one.
         detect: False takes the whole picture, True looks for a face, whatever training did.
         clips_scored: evenly spread over the video, for the score over time.
         clips_explained: how many of them are explained: those on the side of the verdict, the surest first.
-        target: "verdict", "fake" or "real".
-        method, stabilizer, clamp, order: of `istvt.explain.explain`; one that the method does not read keeps its
-            default and is not among the settings that are written.
-        normalization: of the colors, over each clip or over each frame.
         device: of a model that is loaded here.
         batch_size: clips in work together.
         workers: threads that decode.
@@ -107,8 +99,11 @@ def explain_video(
         InputError: the video or the checkpoint cannot be used, or an argument is wrong.
     """
     video, out = Path(video), Path(out)
-    _check(target, normalization, clips_explained)
-    settings = _settings(method, stabilizer, clamp, order)
+    settings = settings or ExplanationSettings()
+    with as_input_error():
+        rules = settings.rules()
+    if clips_explained < 1:
+        raise InputError(f"clips_explained is {clips_explained}; expected 1 or more")
     advance = advance or (lambda *_: None)
     model, info, name = _loaded(checkpoint, device)
     if face is None:
@@ -127,23 +122,23 @@ def explain_video(
         workers=workers,
         advance=lambda done, total: advance("scoring clips", done, total),
     )
-    target = score.verdict if target == "verdict" else target
-    chosen = select_clips(scored, target, clips_explained)
+    if settings.target == "verdict":
+        settings = replace(settings, target=score.verdict)
+    chosen = select_clips(scored, settings.target, clips_explained)
     skipped: list[tuple[Clip, str]] = []
     explained: list[ExplainedClip] = []
-    for clip in explain_clips(
-        model, chosen, target=target, batch_size=batch_size, workers=workers, skipped=skipped, **settings
-    ):
+    for clip in explain_clips(model, chosen, settings, batch_size=batch_size, workers=workers, skipped=skipped):
         explained.append(clip)
         advance("explaining clips", len(explained), len(chosen))
     if not explained:
         raise InputError(skipped[0][1])
-    drawing = _Drawing(video, face, scored, score, explained, target, normalization)
+    drawing = _Drawing(video, face, scored, score, explained, settings)
     left_out = [(int(clip.frames[0]), reason) for clip, reason in (*scored.skipped, *skipped)]
-    settings |= {"target": target, "normalization": normalization, "checkpoint": name, "detector": face.detector}
-    settings |= {"model": model.config.to_dict()}
-    files = _write(out, drawing, settings, left_out, notes, advance)
-    return VideoExplanation(score, target, explained, left_out, files, notes)
+    said = {"method": settings.method} | rules
+    said |= {"target": settings.target, "normalization": settings.normalization, "checkpoint": name}
+    said |= {"detector": face.detector, "model": model.config.to_dict()}
+    files = _write(out, drawing, said, left_out, notes, advance)
+    return VideoExplanation(score, settings.target, explained, left_out, files, notes)
 
 
 def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
@@ -155,25 +150,6 @@ def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
         if len(chosen) < count and not any(np.isin(clip.frames, other.frames).any() for other in chosen):
             chosen.append(clip)
     return sorted(chosen, key=lambda clip: int(clip.frames[0]))
-
-
-def _check(target: str, normalization: str, clips_explained: int) -> None:
-    choices = {"target": (target, ("verdict", *TARGETS)), "normalization": (normalization, NORMALIZATIONS)}
-    for argument, (value, expected) in choices.items():
-        if value not in expected:
-            raise InputError(f"{argument} is {value!r}; expected one of {', '.join(expected)}")
-    if clips_explained < 1:
-        raise InputError(f"clips_explained is {clips_explained}; expected 1 or more")
-
-
-def _settings(method: str, stabilizer: float | str, clamp: str, order: str) -> dict[str, Any]:
-    """The method and the rules that it reads; any other that is not the default would change nothing."""
-    rules = vars(checked_settings(method, stabilizer, clamp, order))
-    for name, default in DEFAULT_RULES.items():
-        if name not in RULES[method] and rules[name] != default:
-            readers = " or ".join(reader for reader, read in RULES.items() if name in read)
-            raise InputError(f"{name} is {rules[name]!r}, but method {method} reads none; expected method {readers}")
-    return {"method": method} | {name: rules[name] for name in RULES[method]}
 
 
 def _loaded(checkpoint: str | Path | ISTVT, device: str) -> tuple[ISTVT, CheckpointInfo, str]:
@@ -193,10 +169,10 @@ class _Drawing:
         scored: ScoredClips,
         score: VideoScore,
         explained: Sequence[ExplainedClip],
-        target: str,
-        normalization: Normalization,
+        settings: ExplanationSettings,
     ) -> None:
-        self.video, self.face, self.score, self.explained, self.target = video, face, score, explained, target
+        self.video, self.face, self.score, self.explained = video, face, score, explained
+        self.target, normalization = settings.target, settings.normalization
         self.heat = [
             tuple(heatmap.normalize(maps, normalization) for maps in (clip.temporal, clip.spatial))
             for clip in explained

@@ -21,7 +21,7 @@ from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill
 from istvt.device import pick_device, resolve_precision, versions
 from istvt.evaluation.metrics import evaluate
 from istvt.evaluation.results import Evaluation
-from istvt.explain.faithfulness.deletion import Faithfulness, evaluate_explanations
+from istvt.explain.faithfulness.evaluate import Faithfulness, evaluate_explanations
 from istvt.explain.faithfulness.report import PLOT, read_faithfulness, write_faithfulness
 from istvt.inference.crop import crop_difference
 from istvt.inference.score import ScoredClips, score_clips
@@ -154,7 +154,7 @@ def evaluate_checkpoint_explanations(
     Args:
         checkpoint, data, split, device: as for `evaluate_checkpoint`.
         output: directory of what is written.
-        stabilizers, fill: of `istvt.explain.faithfulness.deletion.evaluate_explanations`.
+        stabilizers, fill: of `istvt.explain.faithfulness.evaluate.evaluate_explanations`.
         clips_per_video: as many as `data` has evaluated, if None.
         advance: called with (clips done, clips in all).
 

@@ -25,7 +25,7 @@ from istvt.report.html import render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence
 
 if TYPE_CHECKING:
-    from istvt.explain.faithfulness.deletion import Faithfulness
+    from istvt.explain.faithfulness.evaluate import Faithfulness
 
 _THUMBNAIL = 160
 _JPEG_QUALITY = 82
@@ -162,7 +162,7 @@ def add_explanations(path: Path, result: Faithfulness, plot: Path) -> None:
 
     Args:
         path: of the report.
-        result: from `istvt.explain.faithfulness.deletion.evaluate_explanations`.
+        result: from `istvt.explain.faithfulness.evaluate.evaluate_explanations`.
         plot: the SVG file of its deletion curves.
 
     Raises:

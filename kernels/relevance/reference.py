@@ -87,7 +87,7 @@ def _relevance(
         q_rows, u_rows = q[..., rows, :], u[..., rows, :]
         scores = q_rows @ k.transpose(-1, -2)
         attention = torch.softmax(scale * scores, -1)
-        relevance = attention * (u_rows @ v.transpose(-1, -2)) / 2
+        relevance = attention_relevance(attention, u_rows, v)
         magnitude = q_rows.abs() @ k.abs().transpose(-1, -2)
         weight = ratio(relevance, scores, magnitude, stabilizer)
         r_q[..., rows, :] = q_rows * (weight @ k) / 2
@@ -109,12 +109,23 @@ def _map_tiles(
     for rows in _query_rows(q, k):
         weighted = torch.softmax(scale * (q[..., rows, :] @ k.transpose(-1, -2)), -1)
         if u is not None:
-            weighted = weighted * (u[..., rows, :] @ v.transpose(-1, -2)) / 2
-        if grad_out is not None:
-            weighted = weighted * (grad_out[..., rows, :] @ v.transpose(-1, -2))
-        if clamp == "before_mean":
-            weighted = weighted.clamp(min=0)
-        yield rows, weighted.mean(-3).clamp(min=0)
+            weighted = attention_relevance(weighted, u[..., rows, :], v)
+        gradient = None if grad_out is None else grad_out[..., rows, :] @ v.transpose(-1, -2)
+        yield rows, head_mean(weighted, gradient, clamp)
+
+
+def attention_relevance(attention: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return `R = A * (u v^T) / 2` of an attention matrix `[..., N, Q, L]`, u `[..., N, Q, D]`, v `[..., N, L, D]`."""
+    return attention * (u @ v.transpose(-1, -2)) / 2
+
+
+def head_mean(weighted: torch.Tensor, gradient: torch.Tensor | None, clamp: str) -> torch.Tensor:
+    """Return `max(mean over heads of (R * gradient), 0)`: `[..., N, Q, L]` to `[..., Q, L]`; None counts as 1."""
+    if gradient is not None:
+        weighted = weighted * gradient
+    if clamp == "before_mean":
+        weighted = weighted.clamp(min=0)
+    return weighted.mean(-3).clamp(min=0)
 
 
 def _rollout(row: torch.Tensor, tiles: Iterator[tuple[slice, torch.Tensor]]) -> torch.Tensor:

@@ -20,8 +20,9 @@ from bench.experiments.faithfulness import (
     write_documents,
     write_section,
 )
+from dataloading.io import read_json
 from istvt.config import DataSettings
-from istvt.explain.faithfulness.deletion import Faithfulness
+from istvt.explain.faithfulness.evaluate import Faithfulness
 from istvt.report import evaluate_checkpoint as evaluation
 from istvt.report.evaluate_checkpoint import evaluate_checkpoint
 
@@ -39,8 +40,7 @@ def test_a_measurement_is_kept_and_not_made_again(results, synthetic_set, traine
     monkeypatch.setattr(evaluation, "evaluate_explanations", None)
     again = measure_explanations([trained_run] * 2, DataSettings(root=synthetic_set, workers=1), Console(quiet=True))
     assert again == results
-    stored = json.loads((trained_run / "explanations" / "faithfulness.json").read_text())
-    assert Faithfulness.from_dict(stored) == results["surroundings"][0]
+    assert read_json(trained_run / "explanations" / "faithfulness.json", Faithfulness) == results["surroundings"][0]
     assert results["gray"][0].settings["fill"] == "gray"
     assert results["surroundings"][0].settings["fill"] == "surroundings"
 

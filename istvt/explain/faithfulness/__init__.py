@@ -1,1 +1,1 @@
-"""Whether explanations are true of the model, measured."""
+"""Faithfulness of explanations: deletion curves, pointing game and mass in the mask, for each method and for chance."""

@@ -1,12 +1,14 @@
-"""What a faithfulness measurement is written as: JSON, a table in Markdown and a plot."""
+"""Faithfulness measurements as files: JSON, a table in Markdown and a plot."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 
-from dataloading.io import replacing, write_json
-from istvt.explain.faithfulness.deletion import Faithfulness, Localization
+from dataloading.errors import InputError
+from dataloading.io import read_json, replacing, write_json
+from istvt.explain.faithfulness.evaluate import Faithfulness
+from istvt.explain.faithfulness.localization import Localization
 
 DATA, TABLE, PLOT = "faithfulness.json", "faithfulness.md", "faithfulness.svg"
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
@@ -14,28 +16,28 @@ _MARKERS = "osD^vPX*"
 
 
 def write_faithfulness(result: Faithfulness, out: str | Path) -> dict[str, Path]:
-    """Write `DATA`, `TABLE` and `PLOT` to the directory `out`; gives their paths as data, table and plot."""
+    """Write `DATA`, `TABLE` and `PLOT` to the directory `out`; their paths are returned as data, table and plot."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     files = {"data": out / DATA, "table": out / TABLE, "plot": out / PLOT}
     with replacing(files["table"]) as temporary:
         temporary.write_text(faithfulness_table(result))
     write_plot(result, files["plot"])
-    # The last: who finds it takes the measurement as whole, and shows the plot.
-    write_json(files["data"], result.to_dict())
+    # The last: a measurement of which this file is there is whole.
+    write_json(files["data"], asdict(result))
     return files
 
 
 def read_faithfulness(out: str | Path) -> Faithfulness | None:
-    """What `write_faithfulness` wrote to a directory; None where there is nothing, or not a whole measurement."""
+    """Return what `write_faithfulness` wrote to a directory; None where there is nothing, or no whole measurement."""
     try:
-        return Faithfulness.from_dict(json.loads((Path(out) / DATA).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(Path(out) / DATA, Faithfulness)
+    except InputError:
         return None
 
 
 def faithfulness_table(result: Faithfulness) -> str:
-    """Markdown: one row an ordering, best (lowest area) first."""
+    """Return a table in Markdown: one row an ordering, best (lowest area) first."""
     removed = [f"{100 * fraction:g} %" for fraction in result.fractions]
     lines = [
         f"{result.videos} videos, {result.clips} clips. Accuracy of videos (%, mean over both classes) after the "
@@ -65,7 +67,7 @@ def faithfulness_table(result: Faithfulness) -> str:
 
 
 def write_plot(result: Faithfulness, path: Path) -> None:
-    """Both deletion curves as one SVG; lines differ in dash and marker as well as in color."""
+    """Write both deletion curves as one SVG; lines differ in dash and marker as well as in color."""
     from matplotlib import colormaps
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -14,7 +14,8 @@ from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
 from istvt.config import ATTENTIONS, CLAMPS
 from istvt.explain import METHODS, explain, explanation
-from istvt.explain_video.clips import verdicts
+from istvt.explain.explanation import logits_of
+from istvt.inference.video_score import probability_of, verdict_of
 from istvt.model.block import BlockCaptures
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
@@ -447,12 +448,21 @@ def test_the_verdict_on_a_half_precision_model_is_on_clips_in_its_own_precision(
         model.head.bias -= model(clips.bfloat16()).median()
     model.train().backbone.block2.eval()  # a frozen part must stay as it is
     modes = [module.training for module in model.modules()]
-    found = verdicts(model, clips)
+    found = [verdict_of(probability) for probability in probability_of(logits_of(model, clips))]
     assert [module.training for module in model.modules()] == modes
     assert set(found) == {"fake", "real"}
     with torch.no_grad():
         logits = model.eval()(clips.bfloat16())
     assert found == ["fake" if logit > 0 else "real" for logit in logits]
+
+
+def test_each_clip_of_a_batch_can_be_explained_for_a_side_of_its_own():
+    model, tokens = random_model(TINY).double(), random_tokens(TINY).double()
+    both = explain(model, tokens=tokens, target=["real", "fake"])
+    for index, target in enumerate(("real", "fake")):
+        alone = explain(model, tokens=tokens[index : index + 1], target=target)
+        for field in (*FIELDS, "token_relevance", "token_gradient"):
+            torch.testing.assert_close(getattr(both, field)[index], getattr(alone, field)[0], atol=1e-12, rtol=1e-9)
 
 
 def test_identical_frames_and_silent_tokens_give_finite_maps():
@@ -487,6 +497,8 @@ def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
     [
         ({"method": "shap"}, "method is 'shap'; expected one of lrp, gradient, rollout, raw, gradcam"),
         ({"target": 1}, "target is 1; expected one of fake, real"),
+        ({"target": ["fake", "verdict"]}, "target is 'verdict'; expected one of fake, real"),
+        ({"target": ["fake", "real"]}, "target holds 2 for 1 clips; expected one, or one for each clip"),
         ({"stabilizer": 0.0}, 'stabilizer is 0.0; expected "reference" or a number above 0'),
         ({"stabilizer": "default"}, "stabilizer is 'default'"),
         ({"stabilizer": None}, 'stabilizer is None; expected "reference" or a number above 0'),
@@ -506,5 +518,5 @@ def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
     ],
 )
 def test_a_wrong_argument_is_one_sentence(arguments, sentence):
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         explain(random_model(TINY), **({"tokens": torch.zeros(1, 4, 7, 24)} | arguments))

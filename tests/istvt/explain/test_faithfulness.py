@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from torch import nn
 from dataloading import FaceIndex, read_dataset
 from dataloading.clips.sampling import evaluation_clips
 from dataloading.errors import InputError
-from istvt.explain.faithfulness import deletion as faithfulness
-from istvt.explain.faithfulness.deletion import evaluate_explanations, mask_on_grid
+from istvt.explain.explanation import logits_of
+from istvt.explain.faithfulness import deletion
+from istvt.explain.faithfulness import evaluate as faithfulness
+from istvt.explain.faithfulness.evaluate import evaluate_explanations
+from istvt.explain.faithfulness.localization import mask_on_grid
 from istvt.explain.faithfulness.report import write_faithfulness
-from istvt.explain_video.clips import logits_of
 from istvt.inference.score import score_clips
 from istvt.model.checkpoint import load_model
 
@@ -85,22 +88,27 @@ def measure(synthetic_set, model, **arguments):
     return evaluate_explanations(model, dataset, index, **({"clips_per_video": 1, "workers": 1} | arguments))
 
 
+def heat_by(maps_of):
+    """In place of `explain`: the (temporal, spatial) heat [T, H, W] that `maps_of(target)` gives for each clip."""
+
+    def explain(_, pictures, *, target, method, stabilizer):
+        temporal, spatial = (torch.from_numpy(np.stack(maps)) for maps in zip(*map(maps_of, target), strict=True))
+        return SimpleNamespace(temporal=temporal, spatial=spatial)
+
+    return explain
+
+
 def flat_heat(model):
-    """In place of `explain_batch`: heat that says nothing."""
+    """In place of `explain`: heat that says nothing."""
     zeros = np.zeros((model.config.frames, *model.config.feature_grid), np.float32)
-    return lambda _, clips, targets, settings: ((0.0, target, zeros, zeros) for target in targets)
+    return heat_by(lambda _: (zeros, zeros))
 
 
 def known(monkeypatch, synthetic_set, trained_run, heat_of):
     """Measures `CornerDetector` with heatmaps made by `heat_of(shape)`, beside the random order."""
     model = CornerDetector(load_model(trained_run)[0])
-
-    def explain_batch(_, clips, targets, settings):
-        shape = (model.config.frames, *model.config.feature_grid)
-        for target in targets:
-            yield 0.0, target, heat_of(shape), np.zeros(shape, np.float32)
-
-    monkeypatch.setattr(faithfulness, "explain_batch", explain_batch)
+    shape = (model.config.frames, *model.config.feature_grid)
+    monkeypatch.setattr(faithfulness, "explain", heat_by(lambda _: (heat_of(shape), np.zeros(shape, np.float32))))
     return measure(synthetic_set, model, methods=("lrp",), fill="gray").orderings
 
 
@@ -111,7 +119,7 @@ def test_a_model_that_says_the_same_of_every_video_is_half_right_and_as_sure_wha
     labels = [video.label for video in read_dataset(synthetic_set).select("test").videos]
     assert np.mean(labels) != 0.5
     model = ConstantDetector(load_model(trained_run)[0], logit)
-    monkeypatch.setattr(faithfulness, "explain_batch", flat_heat(model))
+    monkeypatch.setattr(faithfulness, "explain", flat_heat(model))
     sure = 1 / (1 + np.exp(-2))
     for item in measure(synthetic_set, model, methods=("raw",)).orderings:
         assert item.accuracy == [0.5] * 5
@@ -185,11 +193,11 @@ def test_each_clip_is_explained_by_what_the_model_says_of_it(monkeypatch, synthe
         model.head.bias -= float(np.median(score_clips(model, clips, workers=1).logits))
     seen = []
 
-    def explain_batch(_, pictures, targets, settings):
-        seen.extend(zip(logits_of(model, pictures), targets, strict=True))
-        yield from flat_heat(model)(_, pictures, targets, settings)
+    def explain(_, pictures, *, target, **settings):
+        seen.extend(zip(logits_of(model, pictures), target, strict=True))
+        return flat_heat(model)(_, pictures, target=target, **settings)
 
-    monkeypatch.setattr(faithfulness, "explain_batch", explain_batch)
+    monkeypatch.setattr(faithfulness, "explain", explain)
     evaluate_explanations(model, dataset, index, methods=("lrp",), clips_per_video=1, workers=1)
     assert len(seen) == len(clips)
     assert {target for _, target in seen} == {"fake", "real"}
@@ -203,11 +211,7 @@ def test_a_fake_with_a_mask_is_explained_as_fake_to_find_the_mask_whatever_the_m
     inside, outside = in_every_mask(synthetic_set, trained_run), in_no_mask(synthetic_set, trained_run)
     model = ConstantDetector(load_model(trained_run)[0], logit)
     heat = {"fake": inside.astype(np.float32), "real": outside.astype(np.float32)}
-
-    def explain_batch(_, clips, targets, settings):
-        return ((0.0, target, heat[target], np.zeros_like(heat[target])) for target in targets)
-
-    monkeypatch.setattr(faithfulness, "explain_batch", explain_batch)
+    monkeypatch.setattr(faithfulness, "explain", heat_by(lambda target: (heat[target], np.zeros_like(heat[target]))))
     result, _ = measure(synthetic_set, model, methods=("lrp",)).orderings
     assert result.localization["temporal"].clips > 0
     assert result.localization["temporal"].pointing == 1
@@ -216,7 +220,7 @@ def test_a_fake_with_a_mask_is_explained_as_fake_to_find_the_mask_whatever_the_m
 def test_a_model_that_gives_no_number_is_refused_at_its_first_clip(monkeypatch, synthetic_set, trained_run):
     """It was measured to the end, and its NaN was no JSON."""
     model = ConstantDetector(load_model(trained_run)[0], float("nan"))
-    monkeypatch.setattr(faithfulness, "explain_batch", None)
+    monkeypatch.setattr(faithfulness, "explain", None)
     with pytest.raises(InputError, match=r"The model gave nan for a clip of .+: its weights or its training have"):
         measure(synthetic_set, model)
 
@@ -246,11 +250,9 @@ def test_a_quiet_map_does_not_count_as_much_as_a_loud_one(monkeypatch, synthetic
     loud, quiet = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     loud[:, 0, 0], loud[:, 1, 1], quiet[:, 2, 2] = 1.0, 0.5, 1e-3
     maps = (loud, quiet) if louder == "temporal" else (quiet, loud)
-    monkeypatch.setattr(
-        faithfulness, "explain_batch", lambda _, clips, targets, settings: ((0.0, t, *maps) for t in targets)
-    )
+    monkeypatch.setattr(faithfulness, "explain", heat_by(lambda _: maps))
     seen = []
-    monkeypatch.setattr(faithfulness, "remove", lambda clips, removed, fill: seen.append(removed) or clips)
+    monkeypatch.setattr(deletion, "remove", lambda clips, removed, fill: seen.append(removed) or clips)
     measure(synthetic_set, model, methods=("lrp",), fractions=(0, 0.05))
     height, width = seen[0].shape[-2:]
     removed = seen[0][0].float().mean(0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from istvt.explain.faithfulness.removal import remove
+from istvt.explain.faithfulness.deletion import remove
 
 
 def ramp(height: int, width: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import probe
+from istvt.config import ExplanationSettings
 from istvt.explain import explain, heatmap
 from istvt.explain_video import pictures
 from istvt.explain_video.video import explain_video
@@ -160,7 +161,8 @@ def test_a_strip_of_one_frame_is_wide_enough_for_what_is_written_below_it():
 
 
 def test_each_frame_has_a_scale_of_its_own_where_that_is_asked_for(video, trained_run, tmp_path):
-    result = explain_video(video, trained_run, tmp_path, detect=False, clips_scored=1, workers=1, normalization="frame")
+    settings = ExplanationSettings(normalization="frame")
+    result = explain_video(video, trained_run, tmp_path, settings, detect=False, clips_scored=1, workers=1)
     for maps in (result.clips[0].temporal, result.clips[0].spatial):
         assert not np.allclose(heatmap.normalize(maps, "frame"), heatmap.normalize(maps, "clip"), atol=0.1)
     assert_strip_shows(result.files["strips"][0], result.clips[0], video, "frame")
@@ -267,10 +269,10 @@ def test_the_page_holds_everything_and_asks_nobody(explained):
 def test_a_file_name_cannot_become_part_of_the_page(video, trained_run, tmp_path):
     hostile = tmp_path / "<img src=x onerror=alert(1)>.mp4"
     hostile.write_bytes(video.read_bytes())
+    settings = ExplanationSettings(target="real", method="rollout", normalization="frame")
     result = explain_video(
-        hostile, trained_run, tmp_path / "out", detect=False, clips_scored=1, clips_explained=1, workers=1,
-        target="real", method="rollout", normalization="frame",
-    )  # fmt: skip
+        hostile, trained_run, tmp_path / "out", settings, detect=False, clips_scored=1, clips_explained=1, workers=1
+    )
     text = result.files["page"].read_text()
     assert "<img src=x" not in text
     assert "from the coldest to the hottest cell of the frame, however near they are" in text
@@ -281,8 +283,9 @@ def test_rules_other_than_the_default_change_the_maps_and_are_said_in_the_json_a
     explained, video, trained_run, tmp_path
 ):
     rules = {"stabilizer": "reference", "clamp": "before_mean", "order": "literal"}
+    settings = ExplanationSettings(**rules)
     result = explain_video(
-        video, trained_run, tmp_path, detect=False, clips_scored=4, clips_explained=2, workers=1, **rules
+        video, trained_run, tmp_path, settings, detect=False, clips_scored=4, clips_explained=2, workers=1
     )
     assert not np.allclose(result.clips[0].temporal, explained.clips[0].temporal, rtol=1e-2)
     settings = json.loads(result.files["data"].read_text())["settings"]
@@ -297,7 +300,8 @@ def test_rules_other_than_the_default_change_the_maps_and_are_said_in_the_json_a
 )
 def test_a_rule_that_the_method_does_not_read_is_not_among_its_settings(video, trained_run, tmp_path, method, read):
     """It was written down as if it had been applied."""
-    result = explain_video(video, trained_run, tmp_path, detect=False, clips_scored=1, workers=1, method=method)
+    settings = ExplanationSettings(method=method)
+    result = explain_video(video, trained_run, tmp_path, settings, detect=False, clips_scored=1, workers=1)
     settings = json.loads(result.files["data"].read_text())["settings"]
     assert settings.keys() & {"stabilizer", "clamp", "order"} == read
 
@@ -344,7 +348,6 @@ def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_
         ({"target": "forged"}, "target is 'forged'; expected one of verdict, fake, real"),
         ({"method": "shap"}, "method is 'shap'"),
         ({"normalization": "video"}, "normalization is 'video'"),
-        ({"clips_explained": 0}, "clips_explained is 0"),
         ({"stabilizer": -1.0}, "stabilizer is -1.0"),
         ({"clamp": "never"}, "clamp is 'never'; expected one of after_mean, before_mean"),
         ({"method": "raw", "stabilizer": 0.3}, "stabilizer is 0.3, but method raw reads none; expected method lrp"),
@@ -356,8 +359,15 @@ def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_
     ],
 )
 def test_a_wrong_argument_is_one_sentence_and_nothing_is_written(video, trained_run, tmp_path, arguments, sentence):
-    with pytest.raises(InputError, match=sentence):
-        explain_video(video, trained_run, tmp_path / "out", detect=False, clips_scored=1, workers=1, **arguments)
+    with pytest.raises(ValueError, match=sentence):
+        settings = ExplanationSettings(**arguments)
+        explain_video(video, trained_run, tmp_path / "out", settings, detect=False, clips_scored=1, workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_clip_to_explain_is_one_sentence_and_nothing_is_written(video, trained_run, tmp_path):
+    with pytest.raises(InputError, match="clips_explained is 0; expected 1 or more"):
+        explain_video(video, trained_run, tmp_path / "out", detect=False, clips_explained=0)
     assert not (tmp_path / "out").exists()
 
 
