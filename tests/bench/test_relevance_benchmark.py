@@ -90,11 +90,11 @@ def test_the_command_writes_the_operations_at_both_head_dimensions(small, withou
     assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in relevance.KINDS for d in (64, 91)}
 
 
-@pytest.mark.parametrize("self_subtract", [True, False])
+@pytest.mark.parametrize("change", [{}, {"self_subtract": False}, {"head_norm": True, "layer_norm_eps": 0.1}], ids=str)
 @pytest.mark.parametrize("parameter_gradients", [True, False])
-def test_the_published_storage_gives_the_heatmaps_of_its_rules(self_subtract, parameter_gradients):
+def test_the_published_storage_gives_the_heatmaps_of_its_rules(change, parameter_gradients):
     """Theirs layer by layer under autograd, and this project's by written-out formulas."""
-    model = tiny_model(self_subtract=self_subtract).double()
+    model = tiny_model(**change).double()
     clip = 2 * torch.rand(1, 3, 3, 40, 40, dtype=torch.float64) - 1
     expected = explain(model, clip, stabilizer="reference", clamp="before_mean", keep_maps=True)
     found = published.explain(model, clip, parameter_gradients=parameter_gradients)

@@ -24,8 +24,11 @@ TINY = ISTVTConfig(
 )
 
 
+PUBLISHED = {"position_embedding": "frames", "layer_norm_eps": 1e-5, "head_norm": True}
+
+
 @pytest.mark.parametrize("attention", ["naive", "sdpa"])
-@pytest.mark.parametrize("change", [{}, {"self_subtract": False}, {"attention": "spatial_only"}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"self_subtract": False}, {"attention": "spatial_only"}, PUBLISHED], ids=str)
 def test_every_baseline_computes_the_function_and_the_gradients_of_the_model(attention, change):
     config = replace(TINY, **change)
     torch.manual_seed(0)
