@@ -171,3 +171,32 @@ def test_an_explanation_made_by_the_kernels_is_that_of_the_stored_version(attent
         found, expected = getattr(fused, name), getattr(stored, name)
         assert expected.any()
         assert (found - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("attention", ["temporal_first", "decomposed_blocks", "joint"])
+def test_stored_maps_of_the_kernels_own_emission_are_those_of_the_reference(attention, monkeypatch):
+    """Attention and gradient are what the kernels emit; neither is computed a second time."""
+    torch.manual_seed(0)
+    config = ISTVTConfig(frames=3, grid=(2, 3), dim=20, heads=2, head_dim=10, depth=2, mlp_dim=32, attention=attention)
+    model = ISTVT(config).eval().to(DEVICE)
+    tokens = torch.randn(2, config.frame_rows, config.positions, 20).to(DEVICE)
+    expected = explain(model.set_backend("reference"), tokens=tokens.double(), keep_maps=True).blocks
+
+    def forbidden(*_, **__):
+        raise AssertionError("the reference ran")
+
+    monkeypatch.setattr("istvt.explain.lrp.plain_temporal_attention", forbidden)
+    monkeypatch.setattr("istvt.model.attention.plain_temporal_attention", forbidden)
+    monkeypatch.setattr("istvt.model.attention.plain_spatial_attention", forbidden)
+    found = explain(model.set_backend("triton"), tokens=tokens, keep_maps=True).blocks
+    compared = 0
+    for block, exact in zip(found, expected, strict=True):
+        for kind in ("temporal", "spatial", "joint"):
+            maps, reference_maps = getattr(block, kind), getattr(exact, kind)
+            assert (maps is None) == (reference_maps is None)
+            for name, map_ in vars(maps).items() if maps else ():
+                assert map_.dtype == torch.float32
+                expected_map = getattr(reference_maps, name)
+                assert (map_ - expected_map).norm() <= 1e-4 * expected_map.norm()
+                compared += 1
+    assert compared >= 4 * config.depth
