@@ -1,10 +1,10 @@
-"""All that a run needs to go on, in checkpoints that are whole or not there at all.
+"""Checkpoints of a run: model, optimizer, loss scale, random state and record, written whole or not at all.
 
     checkpoints/epoch-0002-step-00000310/    *.distcp and .metadata of torch.distributed.checkpoint; run.json
 
 The name counts finished epochs and steps. A checkpoint is written under another name, every file is flushed to the
 disk, and only then is it renamed: a process that dies while writing leaves the one before. Tensors are stored under
-their public names and whole, whoever held which share of them, so that any number of processes can read them.
+their public names and read whole, however they were sharded, so that any number of processes can read them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,21 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from dataloading.errors import InputError, writing
+from dataloading.face_index import crop_name
+from dataloading.io import read_json
 from istvt.run_dir import TRAINING_STATES
 from istvt.training.distributed import Processes
 from istvt.training.step import TrainingStep
 
 KEEP = 2
+# A run may go on with other values of these: they do not decide what is learned.
+FREE_SETTINGS = {
+    "data": {"workers"},
+    "training": {"parallel", "execution", "activation_checkpointing", "backend", "log_steps"}
+    | {"checkpoint_steps", "checkpoint_minutes"},
+}
+# Of a run's record, which names every skipped video.
+MAX_RECORD_BYTES = 256 << 20
 _RECORD = "run.json"
 _PARTIAL = ".partial"
 
@@ -38,7 +48,7 @@ class RunRecord:
     """Where a run stands, apart from its tensors.
 
     Attributes:
-        settings: all settings, as JSON values.
+        settings: all settings as JSON values, by group: data, model, training.
         world_size: processes that wrote it.
         epoch: finished epochs.
         clips: clips of the current epoch that steps have used, over all processes.
@@ -47,10 +57,11 @@ class RunRecord:
         history: one dict a finished epoch.
         skipped: video name and reason of what could not be used.
         decoder: which decoder makes the clips.
-        detectors: who found the faces that they show.
+        detectors: face detectors of the index, by which the clips are cropped.
+        csv_size: bytes of steps.csv; None in checkpoints of earlier versions.
     """
 
-    settings: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
     world_size: int = 1
     epoch: int = 0
     clips: int = 0
@@ -60,6 +71,27 @@ class RunRecord:
     skipped: dict[str, str] = field(default_factory=dict)
     decoder: str = ""
     detectors: list[str] = field(default_factory=list)
+    csv_size: int | None = None
+
+    def require_same_run(self, now: RunRecord, output: Path) -> None:
+        """Refuse to go on with the run of this record as `now` describes it, unless what is learned stays the same.
+
+        Raises:
+            InputError: settings that decide what is learned, or the faces that clips are cropped to, have changed.
+        """
+        changed = [
+            f"{group}.{name} {old!r}, now {now.settings[group].get(name)!r}"
+            for group, values in self.settings.items()
+            for name, old in values.items()
+            if now.settings[group].get(name) != old and name not in FREE_SETTINGS.get(group, ())
+        ]
+        if changed:
+            raise InputError(f"{output} holds a run with other settings ({'; '.join(changed)}); choose another output")
+        if self.detectors and self.detectors != now.detectors:
+            raise InputError(
+                f"{output} holds a run on {crop_name(self.detectors)}, and the face index of "
+                f"{now.settings['data']['root']} now gives {crop_name(now.detectors)}; choose another output"
+            )
 
 
 def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, processes: Processes) -> None:
@@ -103,18 +135,21 @@ def _remove(checkpoint: Path) -> None:
 
 
 def newest_checkpoint(output: Path, processes: Processes) -> Path | None:
-    """The newest whole checkpoint of the run in `output`, the same for all processes; None for a fresh run."""
+    """Return the newest whole checkpoint of the run in `output`, the same in all processes; None for a fresh run."""
     found = _checkpoints(output)
     return processes.broadcast(found[-1] if found else None)
 
 
 def read_record(checkpoint: Path) -> RunRecord:
-    """Where the run stood at a checkpoint."""
-    path = checkpoint / _RECORD
+    """Return where the run stood at a checkpoint.
+
+    Raises:
+        InputError: the record cannot be read, or is none.
+    """
     try:
-        return RunRecord(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); delete {checkpoint} to go on from before it") from error
+        return read_json(checkpoint / _RECORD, RunRecord, max_bytes=MAX_RECORD_BYTES)
+    except InputError as error:
+        raise InputError(f"{error}; delete {checkpoint} to go on from before it") from error
 
 
 def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) -> None:
@@ -145,27 +180,27 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
 
 
 def _first_failure(error: BaseException) -> BaseException:
-    """Of those that DCP collected from all processes, if it did."""
+    """Return the first of the errors that DCP collected from all processes, where it did."""
     if isinstance(error, dcp.api.CheckpointException):
         error, _ = next(iter(error.failures.values()))
     return error
 
 
 def _raise_if_stopped(error: BaseException) -> None:
-    """DCP takes Ctrl-C and SIGTERM for failures of a checkpoint too: go on with what stopped it."""
+    """Raise Ctrl-C and SIGTERM again, which DCP takes for failures of a checkpoint."""
     stop = _first_failure(error)
     if isinstance(stop, KeyboardInterrupt):
         raise stop from error
 
 
 def _reason(error: BaseException) -> str:
-    """In a few words why a checkpoint cannot be read or written."""
+    """Return in a few words why a checkpoint cannot be read or written."""
     error = _first_failure(error)
     return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]).removesuffix(":")
 
 
 def _run_tensors(step: TrainingStep) -> dict[str, Any]:
-    """The tensors themselves, not copies: reading a checkpoint fills them."""
+    """Return the tensors themselves, not copies: reading a checkpoint fills them."""
     optimizer = {name: step.optimizer.state[p] for name, p in step.model.named_parameters()}
     groups = {
         "model": step.model.state_dict(),
@@ -184,14 +219,14 @@ def _random_state(device: torch.device, processes: Processes) -> dict[str, Tenso
 
 
 def _checkpoints(output: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Return the whole checkpoints, oldest first."""
     found = (output / TRAINING_STATES).glob("epoch-*-step-*")
     return sorted(path for path in found if not path.name.endswith(_PARTIAL))
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warning that one process is one process."""
+    """Silence DCP's warning that there is no process group, which one process has no need of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
@@ -206,7 +241,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _flush(directory: Path) -> None:
-    """Have the names in a directory on the disk."""
+    """Flush the names in a directory to the disk."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them: who this one is, what they tell each other, who holds the model.
+"""Process group, DDP and FSDP2: the processes that torchrun starts, their collectives, and the model among them.
 
 With `ddp` every process holds the model and gradients are averaged. With `fsdp` (FSDP2, `fully_shard`) each holds a
 share of every parameter, its gradient and its optimizer state, and the blocks are gathered one by one when they run.
@@ -21,7 +21,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dataloading.errors import InputError
@@ -30,11 +29,11 @@ from istvt.model.istvt import ISTVT
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together; one alone unless torchrun started several.
+    """The processes of a run; one unless torchrun started several.
 
     Attributes:
-        rank: which one this is, from 0.
-        world_size: how many there are.
+        rank: of this process, from 0.
+        world_size: number of processes.
     """
 
     rank: int = 0
@@ -42,22 +41,22 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that prints and logs."""
+        """Whether this is process 0, which prints and logs."""
         return self.rank == 0
 
     @property
     def is_distributed(self) -> bool:
-        """Whether there is anybody to talk to."""
+        """Whether there are several processes."""
         return self.world_size > 1
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place and without waiting for the device."""
+        """Sum a tensor over all processes, in place and asynchronously to the host."""
         if self.is_distributed:
             dist.all_reduce(tensor)
         return tensor
 
     def all_gather(self, value: Any) -> list[Any]:
-        """What each process gave, in the order of ranks."""
+        """Return the value of each process, in the order of ranks."""
         if not self.is_distributed:
             return [value]
         gathered: list[Any] = [None] * self.world_size
@@ -65,23 +64,23 @@ class Processes:
         return gathered
 
     def broadcast(self, value: Any) -> Any:
-        """What process 0 gave, on every process."""
+        """Return the value of process 0 in every process."""
         values = [value]
         if self.is_distributed:
             dist.broadcast_object_list(values, device=torch.device("cpu"))
         return values[0]
 
     def barrier(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has called this."""
         self.all_gather(None)
 
 
 @contextlib.contextmanager
 def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
-    """Join the processes that torchrun started, for as long as the context lasts; one process joins nobody.
+    """Join the process group of torchrun's processes for as long as the context lasts; there is none for one process.
 
     Args:
-        device: what was asked for; with several processes "cuda" becomes this process's own GPU.
+        device: as the settings name it; with several processes "cuda" becomes this process's own GPU.
 
     Raises:
         InputError: there are more processes than GPUs, or one GPU was named for all of them.
@@ -108,16 +107,16 @@ def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.de
         traceback.clear_frames(error.__traceback__)  # they hold the model
         raise
     finally:
-        # A model of DDP that outlives the group is its last owner. It would wait for the group's threads with the
-        # interpreter's lock in its hands, and one that still has a tensor to give back waits for that lock: for ever.
+        # A DDP model that outlives the group is its last owner: its destructor waits for the group's threads while it
+        # holds the GIL, and a thread that still has a tensor to release waits for the GIL: a deadlock.
         gc.collect()
         dist.destroy_process_group()
 
 
 def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.device) -> nn.Module:
-    """What to call instead of `model` in training, so that gradients are averaged over the processes.
+    """Return the module whose forward averages gradients over the processes: `model` itself, its DDP or its FSDP2.
 
-    Running statistics of batch normalization are not its business: `TrainingStep` averages them.
+    Running statistics of batch normalization are averaged by `TrainingStep`.
     """
     if not processes.is_distributed:
         return model
@@ -139,7 +138,7 @@ def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.
 
 @contextlib.contextmanager
 def no_grad_sync(module: nn.Module, stay: bool) -> Iterator[None]:
-    """Add gradients up in this process alone while `stay`: those of all but the last batch of a step."""
+    """Accumulate gradients without a reduction over processes while `stay`: for all but the last batch of a step."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(not stay)
         yield
@@ -148,11 +147,3 @@ def no_grad_sync(module: nn.Module, stay: bool) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state with every tensor whole, in every process; all of them must call it together."""
-    return {
-        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        for name, tensor in model.state_dict().items()
-    }

@@ -1,4 +1,4 @@
-"""What a run shows and writes down: a live line, a line an epoch, CSV files and TensorBoard. Process 0 alone does.
+"""Logging of a run: the lines on the console, a live progress line, CSV files and TensorBoard, by process 0.
 
 history.csv        one line an epoch
 steps.csv          one line every `log_steps` steps
@@ -9,32 +9,49 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dataloading.dataset import only_class
 from dataloading.errors import writing
+from dataloading.face_index import crop_name
 from dataloading.io import replacing
+from istvt.config import TrainingSettings
+from istvt.model.flops import total_cost
+from istvt.report.summary import skipped_line
+from istvt.training.distributed import Processes
 
-STEP_FIELDS = ("step", "epoch", "loss", "learning_rate", "clips_per_second", "skipped_steps")
+if TYPE_CHECKING:
+    from istvt.training.trainer import Trainer
+
+# A coarser feature grid than this leaves spatial attention, and its explanation, hardly a place to point at.
+LEAST_GRID = 3
 
 
 class RunLog:
-    """Open for as long as the run goes on.
+    """A run's progress, as long as the context lasts: live on the console, in steps.csv and in TensorBoard.
 
     Args:
         output: the run's directory.
         console: where the live line goes.
         active: whether this is the process that logs.
-        step: steps the run has made; lines of later ones, which a stopped run left, are dropped.
+        step: steps the run has made; what TensorBoard holds of later ones, which a stopped run left, is dropped.
         steps: steps of the whole run.
+        csv_size: bytes of steps.csv at that step; what follows them is dropped. None keeps all.
     """
 
-    def __init__(self, output: Path, console: Console, active: bool, step: int, steps: int) -> None:
+    def __init__(
+        self, output: Path, console: Console, active: bool, step: int, steps: int, csv_size: int | None
+    ) -> None:
         self.active = active
-        self._output = output
+        self._steps_file = output / "steps.csv"
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,7 +71,8 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(output / "tensorboard", purge_step=step + 1)
-            _keep_rows(output / "steps.csv", step)
+            if csv_size is not None and self.csv_size > csv_size:
+                os.truncate(self._steps_file, csv_size)
 
     def __enter__(self) -> RunLog:
         self._progress.start()
@@ -65,6 +83,11 @@ class RunLog:
         if self._writer:
             self._writer.close()
 
+    @property
+    def csv_size(self) -> int:
+        """Bytes of steps.csv."""
+        return self._steps_file.stat().st_size if self._steps_file.is_file() else 0
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Name the epoch (from 1) in the live line."""
         self._progress.update(self._steps, description=f"epoch {epoch}/{epochs}, step")
@@ -74,30 +97,33 @@ class RunLog:
         self._progress.update(self._steps, completed=step)
 
     def steps(self, row: dict[str, Any]) -> None:
-        """Show and write what was read from the device: `STEP_FIELDS`."""
+        """Show and write what was read from the device after a step: its number, epoch, loss, rate, speed, skips."""
         note = f"loss {row['loss']:.3f}  {row['clips_per_second']:.1f} clips/s"
         if row["skipped_steps"]:
             note += f"  {row['skipped_steps']} skipped"
         self._progress.update(self._steps, note=note)
         if not self.active:
             return
-        path = self._output / "steps.csv"
-        fresh = not path.is_file()
-        with writing(path), path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, STEP_FIELDS)
-            if fresh:
+        with writing(self._steps_file), self._steps_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if not file.tell():
                 writer.writeheader()
             writer.writerow(row)
         for name in ("loss", "learning_rate", "clips_per_second", "skipped_steps"):
             if math.isfinite(row[name]):
                 self._writer.add_scalar(f"step/{name}", row[name], row["step"])
 
-    def validation(self, done: int, total: int) -> None:
-        """Show the validation's own line until all is done."""
-        self._progress.update(self._validation, completed=done, total=total, visible=done < total)
+    def start_validation(self, clips: int) -> None:
+        """Show the validation's own line."""
+        self._progress.reset(self._validation, total=clips, visible=True)
+
+    def advance_validation(self, clips: int) -> None:
+        """Move the validation's line by so many clips."""
+        self._progress.advance(self._validation, clips)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Write an epoch's figures to TensorBoard."""
+        """Write an epoch's metrics to TensorBoard."""
+        self._progress.update(self._validation, visible=False)
         if not self.active:
             return
         for name, value in row.items():
@@ -107,8 +133,16 @@ class RunLog:
         self._writer.flush()
 
 
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """Write one line an epoch, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
 def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    """One epoch's figures for the console."""
+    """Return an epoch's metrics as the console shows them."""
     auc = "undefined" if row["val_auc"] is None else f"{row['val_auc']:.3f}"
     return (
         f"epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}  "
@@ -117,24 +151,64 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
     )
 
 
-def write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    """Write one line an epoch, whole or not at all."""
-    _write_rows(path, list(history[0]), history)
+def print_run(run: Trainer) -> None:
+    """Print model, cost, device, precision, attention backend, processes, data, crops and batch size, and warnings."""
+    config, training, videos, console = run.model.config, run.training, run.videos, run.console
+    cost = total_cost(config)
+    console.print(
+        f"[bold]{config.attention}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
+        f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "
+        f"{config.image_size} pixels, attention products not counted\n"
+        f"on {_where(run.step.device, training, run.processes)}, {_how(run.step.dtype, training)}, attention by "
+        f"{run.backend}\n"
+        f"{len(videos['train'])} training and {len(videos['val'])} validation videos of "
+        f"{escape(str(run.data.root))}, {escape(crop_name(run.record.detectors))}; "
+        f"{run.sampler.clips_in_all} clips an epoch in steps of {_step_size(training, run.processes)}, "
+        f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
+    )
+    height, width = config.feature_grid
+    warnings = []
+    if min(height, width) < LEAST_GRID:
+        warnings.append(
+            f"the feature grid is only {height}x{width}: a larger model.image_size would show where something is"
+        )
+    if training.parallel == "fsdp" and not run.processes.is_distributed:
+        warnings.append("training.parallel fsdp has no effect with one process; torchrun starts several")
+    if (only := only_class(videos["val"])) is not None:
+        warnings.append(
+            f"the validation split holds only {only} videos: AUC is undefined, the best epoch is chosen by loss"
+        )
+    for warning in warnings:
+        console.print(f"[yellow]{warning}[/]", soft_wrap=True)
 
 
-def _keep_rows(path: Path, last_step: int) -> None:
-    """Drop the lines of steps that will be made again."""
-    if not path.is_file():
-        return
-    with path.open(newline="") as file:
-        # A line that was being written when the run was killed is short of fields.
-        rows = [row for row in csv.reader(file) if len(row) == len(STEP_FIELDS) and row[0].isdigit()]
-    kept = [dict(zip(STEP_FIELDS, row, strict=True)) for row in rows if int(row[0]) <= last_step]
-    _write_rows(path, list(STEP_FIELDS), kept)
+def print_skipped(skipped: Mapping[str, str], title: str, console: Console) -> None:
+    """Print the videos that are not used, each with its reason; `{}` in the title is their number."""
+    if skipped:
+        console.print(f"[yellow]{title.format(f'{len(skipped)} video' + 's' * (len(skipped) != 1))}[/]")
+        for name, reason in sorted(skipped.items()):
+            console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
+        if any("; a clip needs " in reason for reason in skipped.values()):
+            console.print("  (--model.frames says how many frames a clip has)", highlight=False)
 
 
-def _write_rows(path: Path, fields: list[str], rows: list[dict[str, Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=fields)
-        writer.writeheader()
-        writer.writerows(rows)
+def _where(device: torch.device, training: TrainingSettings, processes: Processes) -> str:
+    name = f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return (
+        f"{processes.world_size} processes ({training.parallel}), each on {name}" if processes.is_distributed else name
+    )
+
+
+def _how(dtype: torch.dtype, training: TrainingSettings) -> str:
+    parts = [str(dtype).removeprefix("torch.") + (" with TF32" if training.tf32 else "")]
+    parts += [training.execution]
+    parts += ["activation checkpointing"] if training.activation_checkpointing else []
+    return ", ".join(parts)
+
+
+def _step_size(training: TrainingSettings, processes: Processes) -> str:
+    size = f"{training.batch_size} clips"
+    size += f" x {training.accumulation} batches" if training.accumulation > 1 else ""
+    return size + (f" x {processes.world_size} processes" if processes.is_distributed else "")

@@ -195,7 +195,7 @@ def test_a_run_of_one_process_goes_on_in_two_with_the_rest_of_the_data_and_learn
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_finish_epoch", die)
+    monkeypatch.setattr(training.Trainer, "validate", die)
     assert main(command(damaged_set[0], tmp_path / "one", "--training.checkpoint_steps=4")) == 130
     monkeypatch.undo()
     for newer in whole_checkpoints(tmp_path / "one")[1:]:

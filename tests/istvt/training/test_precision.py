@@ -86,9 +86,11 @@ def test_tf32_is_a_setting_and_off_unless_asked_for():
 
 def test_weights_and_optimizer_state_are_float32_in_every_precision(synthetic_set, tmp_path):
     from istvt.training.distributed import Processes
-    from istvt.training.trainer import _start
+    from istvt.training.trainer import Trainer
 
     training = TrainingSettings(precision="bfloat16")
-    run = _start(DataSettings(synthetic_set), CONFIG, training, tmp_path, Processes(), torch.device("cpu"))
+    run = Trainer(
+        DataSettings(synthetic_set), CONFIG, training, tmp_path, Processes(), torch.device("cpu"), Console(quiet=True)
+    )
     assert {p.dtype for p in run.model.parameters()} == {torch.float32}
     assert {t.dtype for p in run.model.parameters() for t in run.step.optimizer.state[p].values()} == {torch.float32}

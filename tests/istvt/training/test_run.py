@@ -42,7 +42,7 @@ def test_an_epoch_that_some_processes_have_finished_is_finished_for_any_other_nu
     run = SimpleNamespace(
         sampler=sampler, record=SimpleNamespace(clips=used), processes=SimpleNamespace(world_size=world_size)
     )
-    assert training._Run.clips_begun.fget(run) == begun
+    assert training.Trainer.clips_begun.fget(run) == begun
 
 
 class Killed(BaseException):
@@ -244,7 +244,7 @@ def test_all_processes_decode_alike_even_where_one_process_has_only_videos_that_
     answers = {}
 
     class Process(Processes):
-        def gather(self, value):
+        def all_gather(self, value):
             answers[self.rank] = value
             return list(answers.values())
 
