@@ -34,7 +34,7 @@ def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Cons
 
     A report of the run shows that of the default filling.
     """
-    from istvt.cli.progress import progress_bar
+    from istvt.cli.console import progress_bar
     from istvt.explain.faithfulness.report import PLOT, read_faithfulness
     from istvt.report.evaluate_checkpoint import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
     from istvt.report.report import add_explanations

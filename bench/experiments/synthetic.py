@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.common.table import format_table
 from bench.report.markdown import table
-from istvt.cli.synthetic_training import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
+from istvt.cli.demo import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
 from istvt.config import DataSettings, preset
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _draw(folder: Path) -> DataSettings:
 def _train(output: Path, data: DataSettings, attentions: Sequence[str], console: Console) -> dict[str, Any]:
     """Train and evaluate each model with each seed; return the content of RESULTS, which is written after each."""
     from dataloading.io import write_json
-    from istvt.cli.progress import progress_bar
+    from istvt.cli.console import progress_bar
     from istvt.device import versions
     from istvt.report.evaluate_checkpoint import evaluate_checkpoint
     from istvt.training.trainer import train

@@ -1,25 +1,53 @@
-"""What commands show while they work."""
+"""Console output that several commands share: a progress bar, warnings and counted nouns."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 
+# The first items of a run (decoders, memory) take longer than the rest, and no estimate should be made of them.
+SECONDS_TO_ESTIMATE = 20
+
 
 def starting(console: Console) -> contextlib.AbstractContextManager[Any]:
-    """Something to see while PyTorch is imported, which takes seconds."""
+    """Show a line on a terminal while PyTorch is imported, which takes seconds."""
     return console.status("starting") if console.is_terminal else contextlib.nullcontext()
 
 
 def print_warnings(sentences: Sequence[str], console: Console) -> None:
-    """What a person should know before relying on a verdict."""
+    """Print what makes a verdict doubtful."""
     for sentence in sentences:
         console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def counted(number: int, noun: str) -> str:
-    """1 video, 2 videos."""
+    """Return "1 video", "2 videos"."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, description: str) -> Iterator[Callable[..., None]]:
+    """Show a progress bar; the context gives a function of (done, total) and, where that changes, a description.
+
+    In a file, where no bar moves, one line says after some seconds how long it will take, if that is over a minute.
+    """
+    from rich.progress import Progress
+
+    started, announced = time.monotonic(), console.is_terminal
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=None)
+
+        def update(done: int, total: int, what: str = description) -> None:
+            nonlocal announced
+            progress.update(task, completed=done, total=total, description=what)
+            seconds = time.monotonic() - started
+            minutes = seconds / 60 * (total / done - 1) if done else 0
+            if not announced and seconds > SECONDS_TO_ESTIMATE and minutes > 1:
+                announced = True
+                console.print(f"{what}: {done} of {total} done, about {minutes:.0f} min more", style="dim")
+
+        yield update

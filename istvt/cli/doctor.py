@@ -1,23 +1,37 @@
-"""`istvt doctor`."""
+"""`istvt doctor`: what is installed and usable here, and what is not and why."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.markup import escape
 
+from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
 from istvt.config import ISTVTConfig
 
+State = Literal["ok", "missing", "unusable", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's list."""
+
+    part: str
+    state: State
+    detail: str
+
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """A command without options of its own."""
+    """Add no option: the command has none of its own."""
 
 
 def run(options: Namespace, console: Console) -> int:
     """Print what is installed and usable here, and warn where something is not what it seems."""
-    from istvt.cli.examine import examine
-
     signs = {"ok": "[green]ok[/]     ", "missing": "[dim]absent[/] ", "unusable": "[dim]no use[/] "}
     signs["warning"] = "[yellow]warning[/]"
     findings = examine()
@@ -26,3 +40,135 @@ def run(options: Namespace, console: Console) -> int:
             f"{signs[finding.state]}  {finding.part:<15} {escape(finding.detail)}", highlight=False, soft_wrap=True
         )
     return PROBLEM_FOUND if any(finding.state == "warning" for finding in findings) else 0
+
+
+def examine() -> list[Finding]:
+    """Try everything that the project uses, in the order in which it matters; what is called usable has been used."""
+    return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), *_detectors()]
+
+
+def _torch() -> Finding:
+    import torch
+
+    return Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", "missing", "no usable NVIDIA GPU: everything runs on the CPU")
+    major, minor = torch.cuda.get_device_capability()
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return Finding("GPU", "ok", f"{torch.cuda.get_device_name()}, sm_{major}{minor}, {memory:.0f} GiB")
+
+
+def _kernels() -> Finding:
+    try:
+        import kernels
+    except Exception as error:
+        return Finding(
+            "kernels", "warning", f"cannot be imported ({_first_line(error)}), and without them there is no model"
+        )
+    ours = Path(__file__).resolve().parents[2] / "kernels"
+    found = Path(kernels.__file__).resolve().parent
+    if found != ours:
+        return Finding(
+            "kernels",
+            "warning",
+            f"imported from {found}, which is not this project's ({ours}): another distribution uses that name; "
+            "uninstall it or put this project first on the path",
+        )
+    return Finding("kernels", "ok", str(found))
+
+
+def _triton() -> Finding:
+    from istvt.device import package_version
+
+    version = package_version("triton")
+    if version is None:
+        return Finding("Triton", "missing", "not installed; on a GPU it comes with torch, elsewhere pip install triton")
+    import torch
+
+    runs = "compiles for the GPU" if torch.cuda.is_available() else "interpreter and ahead-of-time compilation only"
+    return Finding("Triton", "ok", f"{version}, {runs}")
+
+
+def _xformers() -> Finding:
+    from istvt.device import package_version
+
+    version = package_version("xformers")
+    if version is None:
+        return Finding("xformers", "missing", "not installed; only a peer in benchmarks and an attention backend")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("xformers", "unusable", f"{version} is installed; it computes on an NVIDIA GPU only")
+    try:
+        import xformers.ops
+
+        tokens = torch.zeros(1, 16, 1, 16, dtype=torch.float16, device="cuda")
+        xformers.ops.memory_efficient_attention(tokens, tokens, tokens)
+    except Exception as error:  # a build for another torch or GPU raises anything
+        return Finding("xformers", "unusable", f"{version} is installed and cannot be used ({_first_line(error)})")
+    return Finding("xformers", "ok", f"{version}, usable")
+
+
+def _dali() -> list[Finding]:
+    from istvt.device import package_version
+
+    version = package_version("nvidia-dali")
+    if version is None:
+        return [Finding("DALI", "missing", "not installed; pip install nvidia-dali-cuda130: clips cannot be loaded")]
+    import torch
+
+    from dataloading.clips.pipeline import require_dali
+    from dataloading.video.decoder import has_nvdec
+
+    try:
+        require_dali()
+    except InputError as error:
+        return [Finding("DALI", "warning", f"{version} is installed, but {error}")]
+    if torch.cuda.is_available():
+        decoding = "DALI (NVDEC) for 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, PyAV for the rest"
+        if not has_nvdec():
+            decoding = "PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed here"
+        return [Finding("DALI", "ok", f"{version}, GPU graph"), Finding("video decoding", "ok", decoding)]
+    return [
+        Finding("DALI", "ok", f"{version}, CPU graph"),
+        Finding("video decoding", "ok", "PyAV; DALI itself decodes only VP8, VP9 and MJPEG on a CPU"),
+    ]
+
+
+def _pyav() -> Finding:
+    try:
+        import av
+    except (ImportError, OSError) as error:
+        return Finding("PyAV", "warning", f"cannot be imported ({_first_line(error)}): no video can be read")
+    wanted = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
+    encoders = [name for name, encoder in wanted.items() if encoder in av.codecs_available]
+    return Finding("PyAV", "ok", f"{av.__version__}, encodes {', '.join(encoders)}")
+
+
+def _detectors() -> list[Finding]:
+    from dataloading.faces import DETECTORS, installed_detectors, make_detector
+
+    installed = installed_detectors()
+    if not installed:
+        return [Finding("face detector", "missing", f"none of {', '.join(DETECTORS)}; only --no-detect works")]
+    findings, working = [], []
+    for name in installed:
+        try:
+            make_detector(name)
+            working.append(name)
+        except InputError as error:
+            findings.append(Finding("face detector", "warning", str(error)))
+    if working:
+        detail = f"{working[0]} is used" + f"; also {', '.join(working[1:])}" * (len(working) > 1)
+        findings.insert(0, Finding("face detector", "ok", detail))
+    return findings
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message, which may be a page."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

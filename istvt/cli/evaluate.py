@@ -10,9 +10,8 @@ from rich.console import Console
 
 from dataloading.dataset import SPLITS
 from dataloading.errors import InputError
-from istvt.cli.console import starting
+from istvt.cli.console import progress_bar, starting
 from istvt.cli.options import add_checkpoint, add_device, check_device_name, settings_of
-from istvt.cli.progress import progress_bar
 from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill, ISTVTConfig, Precision
 
 

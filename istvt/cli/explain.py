@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError, as_input_error
-from istvt.cli.console import print_warnings, starting
+from istvt.cli.console import print_warnings, progress_bar, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
-from istvt.cli.progress import progress_bar
 from istvt.config import ExplanationSettings, ISTVTConfig
 
 

@@ -1,7 +1,6 @@
-"""The `istvt` command: one subcommand an activity, typed options, one sentence for a mistake.
+"""The `istvt` command: subcommands with typed options, one sentence and an exit status for a mistake.
 
 Every option can also stand in a YAML file given with --config; --print_config prints one to start from.
-What a command is asked and does stands in its file of `commands`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from types import ModuleType
 
 from rich.console import Console
@@ -21,14 +20,15 @@ from rich.markup import escape
 
 from dataloading.errors import InputError, as_input_error
 from istvt.cli import convert, dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
-from istvt.cli.parser import OptionParser, read_settings_file
-from istvt.cli.say_once import another_has_said_why, say_once
+from istvt.cli.parser import OptionParser, UsageError, given, read_settings_file
 from istvt.config import PRESETS, ISTVTConfig, preset
 
 USAGE_ERROR = 2
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 # Commands that keep what they have finished and use it when they are called again.
 GO_ON = ("synthesize", "prepare", "train", "demo")
+# A process that fails beside others waits so long for torchrun to end it: longer than they need to meet the same.
+SECONDS_TO_BE_ENDED = 5.0
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "synthesize": (synthesize, "draw a demonstration set of real and forged videos"),
@@ -59,41 +59,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
     0 done, 1 something was wrong with some input, 2 could not be done, 130 or 143 stopped by Ctrl-C or SIGTERM.
+
+    Of several processes that torchrun started, process 0 prints why it ends; @record leaves the reason of each for
+    torchrun's own report, which ends the others. Another process that fails therefore waits to be ended, and prints
+    its mistake, with its number, only if nothing ends it: process 0 has not met the same one then.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    console, errors, name = Console(), Console(stderr=True), None
+    errors, rank = Console(stderr=True), int(os.environ.get("RANK", "0"))
+    work = _run
+    if under_torchrun := "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        work = record(_run)
+    try:
+        return work(arguments)
+    except InputError as error:
+        if rank:
+            time.sleep(SECONDS_TO_BE_ENDED)
+        _print_reason(errors, f"process {rank}: {error}" if rank else str(error))
+        return USAGE_ERROR
+    except KeyboardInterrupt as stop:
+        if not rank:
+            kept = "; what was finished is kept, and the same command goes on from there"
+            _print_reason(errors, f"stopped{kept if set(GO_ON).intersection(arguments[:1]) else ''}")
+        return TERMINATED if isinstance(stop, _Terminated) else STOPPED
+    except Exception:
+        if under_torchrun:  # most often it is the lost connection to a process that has failed
+            time.sleep(SECONDS_TO_BE_ENDED)
+        raise
+
+
+def _run(arguments: list[str]) -> int:
+    """Parse and run one command; what the user or the machine is to blame for is an InputError."""
     try:
         with _sigterm_stops():
-            parser = build_parser(_preset_of(arguments))
+            for argument in arguments:
+                _check_text(argument)
+            parser, commands = build_parser(_preset_of(arguments))
             if not arguments:
                 parser.print_help()
                 return USAGE_ERROR
-            for argument in arguments:
-                _check_text(argument)
+            [name, *_] = arguments
+            if name in commands:
+                commands[name].check_values(arguments)
+            elif not name.startswith("-"):
+                raise InputError(f"the command is {name!r}; expected one of {', '.join(commands)}")
             options = parser.parse_args(arguments)
-            parser.require_values(options)
-            name = options.subcommand
             command, _ = COMMANDS[name]
-            return command.run(options[name], console)
-    except InputError as error:
-        _say(errors, str(error))
-        return USAGE_ERROR
-    except KeyboardInterrupt as stop:
-        kept = "; what was finished is kept, and the same command goes on from there" if name in GO_ON else ""
-        _say(errors, f"stopped{kept}")
-        return TERMINATED if isinstance(stop, _Terminated) else STOPPED
+            return command.run(options[name], Console())
+    except UsageError as error:
+        command = " ".join(["istvt", *arguments[:1]]) if arguments[0] in COMMANDS else "istvt"
+        raise InputError(f"{error}; {command} --help lists the options") from error
+    except InputError:
+        raise
     except Exception as error:
-        if another_has_said_why():
-            return USAGE_ERROR
-        refusal = _refusal(error)
-        if refusal is None:
+        reason = _refusal(error)
+        if reason is None:
             raise
-        _say(errors, refusal)
-        return USAGE_ERROR
+        raise InputError(reason) from error
 
 
 def _check_text(argument: str) -> None:
-    """File names may be any bytes; the parser of options takes text alone, and says so in words of its own."""
+    """Refuse an argument that is no UTF-8, as the name of a file may be: the parser takes text alone."""
     try:
         argument.encode()
     except UnicodeEncodeError as error:
@@ -102,7 +129,7 @@ def _check_text(argument: str) -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, from whoever ends processes: a person, a scheduler, a machine that is shut down."""
+    """SIGTERM: from a scheduler, a terminal, or a machine that is shut down."""
 
 
 @contextlib.contextmanager
@@ -114,7 +141,7 @@ def _sigterm_stops() -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who asks twice does not want to wait
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -125,7 +152,7 @@ def _sigterm_stops() -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> str | None:
-    """The sentence for what the machine refuses: a file that cannot be read or written, a full disk, more memory."""
+    """Return why the machine refuses: a file that cannot be read or written, a full disk, too little memory."""
     from istvt.device import is_out_of_memory  # it imports PyTorch, which takes seconds that --help should not
 
     if is_out_of_memory(error):
@@ -141,37 +168,28 @@ def _refusal(error: Exception) -> str | None:
     return f"{error.filename}: cannot be read or written ({error.strerror})"
 
 
-def _say(console: Console, sentence: str) -> None:
-    def say(sentence: str) -> None:
-        console.print(f"[red]istvt:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
-
-    say_once(sentence, say)
+def _print_reason(errors: Console, reason: str) -> None:
+    errors.print(f"[red]istvt:[/] {escape(reason)}", soft_wrap=True, highlight=False)
 
 
-def build_parser(base: ISTVTConfig) -> OptionParser:
-    """The parser of all commands; `base` gives the defaults of the model's options."""
+def build_parser(base: ISTVTConfig) -> tuple[OptionParser, dict[str, OptionParser]]:
+    """Return the parser of all commands, and each command's; `base` gives the defaults of the model's options."""
     parser = OptionParser(prog="istvt", description=DESCRIPTION)
-    subcommands = parser.add_subcommands(required=True)
+    subcommands, commands = parser.add_subcommands(required=True), {}
     for name, (command, help_line) in COMMANDS.items():
-        sub = OptionParser(prog=f"istvt {name}", description=command.run.__doc__)
-        sub.add_argument("--config", action="config", help="YAML file with any of these options")
-        command.add(sub, base)
-        subcommands.add_subcommand(name, sub, help=help_line)
-    return parser
+        commands[name] = OptionParser(prog=f"istvt {name}", description=command.run.__doc__)
+        commands[name].add_argument("--config", action="config", help="YAML file with any of these options")
+        command.add(commands[name], base)
+        subcommands.add_subcommand(name, commands[name], help=help_line)
+    return parser, commands
 
 
 def _preset_of(arguments: Sequence[str]) -> ISTVTConfig:
-    """The preset that the command line or a settings file names: the defaults under which the options are read."""
-    in_files = [read_settings_file(path).get("preset") for path in _given(arguments, "--config")]
-    named = [name for name in in_files if name is not None] + _given(arguments, "--preset")
+    """Return the preset that the command line or a settings file names: it gives the defaults of the options."""
+    in_files = [read_settings_file(path).get("preset") for path in given(arguments, "--config")]
+    named = [name for name in in_files if name is not None] + given(arguments, "--preset")
     with as_input_error():
         return preset(str(named[-1])) if named else PRESETS["small"]
-
-
-def _given(arguments: Sequence[str], option: str) -> list[str]:
-    """The values that an option is given, in order."""
-    values = [argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}=")]
-    return values + [value for name, value in pairwise(arguments) if name == option]
 
 
 if __name__ == "__main__":

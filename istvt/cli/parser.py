@@ -1,30 +1,38 @@
-"""The parser of the command line's options: help that teaches, and a mistake as one sentence."""
+"""Option parser: jsonargparse's, with typed checks of options and settings files, and one sentence for a mistake."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from argparse import Action
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from dataloading.errors import InputError
+from dataloading.io import read_yaml
 
-SETTINGS_FILE = "a YAML file of options such as --print_config prints"
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list[str]": "a list such as [a,b]",
-    "list[float | str]": "a list such as [0.01,reference]",
-    "tuple[int, int]": "two whole numbers such as [19,19]",
-    "tuple": "four whole numbers such as [8,16,24,48]",  # where null is given
-    "tuple with 4 elements": "four whole numbers such as [8,16,24,48]",
+_EXPECTED = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    list[Path]: "a list of paths",
+    list[str]: "a list such as [a,b]",
+    list[float | str]: "a list such as [0.01,reference]",
+    tuple[int, int]: "two whole numbers such as [19,19]",
+    tuple[int, int, int, int]: "four whole numbers such as [8,16,24,48]",
 }
 _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
+
+
+class UsageError(InputError):
+    """A command line that is none of its command, or a settings file; the command's help says more."""
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -48,127 +56,120 @@ class HelpFormatter(DefaultHelpFormatter):
 
 
 class OptionParser(ArgumentParser):
-    """A parser whose errors are `InputError`s: one sentence that names the option and what was expected."""
+    """A parser whose errors are `UsageError`s: one sentence that names the option, or the file and its field."""
 
     def __init__(self, prog: str, description: str | None) -> None:
         # Options are looked for before they are parsed (`--preset`), which a shortened one would escape.
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
-    def require_values(self, given: Namespace) -> None:
-        """Refuse null, which a settings file may give, for options that cannot be without a value.
+    def check_values(self, arguments: Sequence[str]) -> None:
+        """Refuse values of options, on the command line and in its settings files, that are not of their types.
 
-        By itself jsonargparse takes it for any option.
+        Raises:
+            InputError: the first such value, an unknown option of a file, or a file that cannot be read.
         """
-        try:
-            self.validate(given, skip_unset=False)
-        except TypeError as error:
-            raise InputError(re.sub(r" is '?None'?;", " is null;", sentence(str(error)))) from error
+        for action in self._actions:
+            names = action.option_strings if _kind(action) and action.nargs != 0 else []
+            for option in (name for name in names if not name.endswith("+")):  # --list+ ITEM, by jsonargparse
+                for text in given(arguments, option):
+                    _check(option, action, text, _loaded(text))
+        for option, within in [("--config", ""), *((f"--{group}", f"{group}.") for group in self.groups)]:
+            for path in given(arguments, option):
+                inline = _loaded(path)  # a group may stand on the command line: --data '{workers: 3}'
+                values = inline if isinstance(inline, dict) else read_settings_file(path, option)
+                self._check_tree(values, f"{option} {path}", within)
 
-    def parse_string(self, content: str, path: str = "", *arguments: Any, **options: Any) -> Namespace:
-        """What a settings file gives; a group of which everything is commented out is as if it were not there."""
-        # jsonargparse takes a YAML text that is nothing but `training:` for a value, unless more stands around it.
-        given = super().parse_string(f"#\n{content}", path, *arguments, **options)
-        for group in self.groups:
-            value = given.get(group, Namespace())
-            if value is None:
-                del given[group]
-            elif not isinstance(value, Namespace):
+    def _check_tree(self, values: dict[str, Any], where: str, within: str = "") -> None:
+        actions = {action.dest: action for action in self._actions if _kind(action)}
+        for key, value in values.items():
+            name = f"{within}{key}"
+            if name in actions:
+                _check(f"{where}: {name}", actions[name], value)
+            elif name not in self.groups:
+                raise UsageError(f"{where}: {name} is no option of this command")
+            elif isinstance(value, dict):
+                self._check_tree(value, where, f"{name}.")
+            elif value is not None:
                 raise InputError(
-                    f"--config {path}: {group} is {value!r}; expected options of this group, each by its name"
+                    f"{where}: {name} is {_shown(value)}; expected options of this group, each by its name"
                 )
-        return given
+
+    def parse_string(self, content: str, *arguments: Any, **options: Any) -> Namespace:
+        """Parse what a settings file holds; a group of which everything is commented out is as if it were not there."""
+        import yaml
+
+        values = yaml.safe_load(content)
+        values = {name: value for name, value in values.items() if value is not None or name not in self.groups}
+        return super().parse_string(yaml.safe_dump(values), *arguments, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
-        if isinstance(ex, InputError):
-            raise ex
-        parser = getattr(ex, "subcommand_parser", None) or self
-        command = parser.prog.replace(" [options]", "")
-        # Of what a subcommand lacks the main parser complains, and names it `command.argument`.
-        if found := re.match(r"the following arguments are required: (\w+)\.", message):
-            command += f" {found.group(1)}"
-        raise InputError(f"{sentence(message)}; {command} --help lists the options") from ex
+        raise UsageError(" ".join(message.split()).rstrip(".")) from ex
 
 
-def read_settings_file(path: str) -> dict[str, Any]:
-    """The options that a settings file holds.
+def read_settings_file(path: str, option: str = "--config") -> dict[str, Any]:
+    """Return the options that a settings file holds, by group.
 
     Raises:
-        InputError: it cannot be read, it holds something else, or an option twice (YAML would take the second one).
+        InputError: it cannot be read, it holds something else, or an option twice.
     """
+    try:
+        return read_yaml(path, dict[str, Any])
+    except InputError as error:
+        raise InputError(f"{option} {error}") from error
+
+
+def given(arguments: Sequence[str], option: str) -> list[str]:
+    """Return the values that an option is given, in order."""
+    values = [argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}=")]
+    return values + [value for name, value in pairwise(arguments) if name == option]
+
+
+def _loaded(text: str) -> Any:
     import yaml
 
     try:
-        text = Path(path).read_text()
-        values, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise InputError(f"--config {path}: cannot be read ({reason}); expected {SETTINGS_FILE}") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"--config {path}: not YAML ({reason}); expected {SETTINGS_FILE}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"--config {path}: holds no options; expected {SETTINGS_FILE}")
-    for name, first, second in _repeated(tree):
-        raise InputError(f"--config {path}: gives {name} in line {first} and again in line {second}; expected it once")
-    return values
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
-def _repeated(tree: Any, within: str = "") -> Iterator[tuple[str, int, int]]:
-    """The keys that a mapping of a YAML tree holds more than once, each with two of its lines."""
-    lines: dict[str, int] = {}
-    for key, value in tree.value:
-        name, line = f"{within}{key.value}", key.start_mark.line + 1
-        if name in lines:
-            yield name, lines[name], line
-        lines[name] = line
-        if value.id == "mapping":
-            yield from _repeated(value, f"{name}.")
+def _check(where: str, action: Action, *readings: Any) -> None:
+    """Refuse a value of which no reading is of its option's type."""
+    if not any(_fits(value, _kind(action)) for value in readings):
+        raise InputError(f"{where} is {_shown(readings[0])}; expected {_expected(_kind(action))}")
 
 
-def sentence(message: str) -> str:
-    """A message of argparse or jsonargparse as one sentence, in the words of the options."""
-    message = " ".join(message.split())
-    if found := re.fullmatch(r"argument (\S+): invalid choice: (.+?) \(choose from (.+)\)", message):
-        name, value, choices = found.groups()
-        name = "the command" if name == "subcommand" else name
-        return f"{name} is {value}; expected one of {_plain(choices)}"
-    if found := re.fullmatch(r'Parser key "(.+?)": Expected an? (.+)\. Got value: ?(.*)', message):
-        name, kind, value = found.groups()
-        return f"--{name} is {value!r}; expected {_kind(kind)}"
-    if found := re.fullmatch(
-        r'Parser key "(.+?)": Does not .+ Subtypes: \[(.+)\] Errors: .+ Given value: ?(.*)', message
-    ):
-        name, kinds, value = found.groups()
-        kind, *_ = re.split(r", (?=<class)", kinds)
-        return f"--{name} is {value!r}; expected {_kind(kind)}"
-    if found := re.fullmatch(r'Parser key "(.+?)": Not of type Path: expected .+, not (\w+)', message):
-        name, kind = found.groups()
-        return f"--{name} is {'null' if kind == 'NoneType' else f'no text but {kind}'}; expected a path"
-    if found := re.fullmatch(r'Parser key "(?:\w+\.)?(\w+)": (.+) not among choices [\[(](.+)[\])]', message):
-        name, value, choices = found.groups()
-        return f"--{name} is {value}; expected one of {_plain(choices)}"
-    if found := re.fullmatch(r"the following arguments are required: (.+)", message):
-        missing = (name.rpartition(".")[2].upper() for name in found.group(1).split(", "))
-        return f"{' and '.join(missing)} is missing"
-    if found := re.fullmatch(r"argument (\S+): expected one argument", message):
-        return f"{found.group(1)} is given without a value"
-    if found := re.fullmatch(r"[Uu]nrecognized arguments: (.+)", message):
-        return f"{found.group(1)} is not known here"
-    if found := re.fullmatch(r"Subcommand '\w+' does not accept option '(.+)'", message):
-        return f"{found.group(1)} is no option of this command"
-    if found := re.match(r'Parser key "(.+?)": ?Unable to load config .(.+?). - ', message):
-        return f"--{found.group(1)} is {found.group(2)!r}; expected {SETTINGS_FILE}, for this group alone"
-    return re.sub(r'^Parser key "(.+?)":', r"--\1:", message).rstrip(". ")
+def _kind(action: Action) -> Any:
+    """Return the type of an option's value in a settings file; None for what is no setting, such as --help."""
+    if action.choices or action.const is True:
+        return Literal[tuple(action.choices)] if action.choices else bool
+    kind = getattr(action, "_typehint", None)
+    if action.option_strings or kind is None:
+        return kind
+    return (list[kind] if action.nargs == "+" else kind) | None  # a positional, which the command line gives
 
 
-def _kind(name: str) -> str:
-    """What values of a type look like."""
-    if found := re.fullmatch(r"typing\.Literal\[(.+)\]", name):
-        return f"one of {_plain(found.group(1))}"
-    name = _CLASS.sub(r"\1", name)
-    return _KINDS.get(name, name)
+def _fits(value: Any, kind: Any) -> bool:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
-def _plain(choices: str) -> str:
-    return choices.replace("'", "")
+def _expected(kind: Any) -> str:
+    """Return what values of a type look like."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return " or ".join(
+        f"one of {', '.join(get_args(each))}" if get_origin(each) is Literal else _EXPECTED[each]
+        for each in kinds
+        if each is not NoneType
+    )
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

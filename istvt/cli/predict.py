@@ -12,9 +12,8 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
-from istvt.cli.console import counted, print_warnings, starting
+from istvt.cli.console import counted, print_warnings, progress_bar, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
-from istvt.cli.progress import progress_bar
 from istvt.config import ISTVTConfig
 
 

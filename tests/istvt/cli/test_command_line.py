@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
-import istvt.cli.examine
 from dataloading.clips import loader
 from dataloading.errors import InputError, writing
 from dataloading.face_index import FaceEntry
@@ -492,13 +491,16 @@ def test_a_mistake_is_one_sentence_that_names_it(capsys, arguments, says):
         (["evaluate", "--stabilizers=x"], "--stabilizers is 'x'; expected a list such as [0.01,reference]"),
         (["evaluate", "--fill=black"], "--fill is 'black'; expected one of surroundings, gray"),
         (["evaluate", "--split=all"], "--split is 'all'; expected one of train, val, test"),
-        (["explain"], "VIDEO is missing; istvt explain --help lists the options"),
-        (["train", "--data.root"], "--data.root is given without a value; istvt train --help"),
-        (["dataset", "here", "there"], "there is not known here; istvt dataset --help"),
+        (["explain"], "arguments are required: explain.video; istvt explain --help lists the options"),
+        (["train", "--data.root"], "argument --data.root: expected one argument; istvt train --help"),
+        (["dataset", "here", "there"], "unrecognized arguments: there; istvt dataset --help"),
         (["trian"], "the command is 'trian'; expected one of synthesize, dataset, prepare, train,"),
-        (["model", "--pre=seed"], "--pre=seed is not known here"),
-        (["train", "--data=absent.yaml"], "--data is 'absent.yaml'; expected a YAML file of options"),
-        (["evaluate", "--data.train_clips=2"], "--data.train_clips=2 is not known here"),  # it did nothing
+        (["model", "--pre=seed"], "unrecognized arguments: --pre=seed"),
+        (
+            ["train", "--data=absent.yaml"],
+            "--data absent.yaml: cannot be read (No such file or directory); expected a file",
+        ),
+        (["evaluate", "--data.train_clips=2"], "unrecognized arguments: --data.train_clips=2"),  # it did nothing
     ],
 )
 def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys, arguments, says):
@@ -511,11 +513,11 @@ def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys
     [
         (None, "settings.yaml: cannot be read (No such file or directory)"),
         ("model: [", "settings.yaml: not YAML"),
-        ("3", "settings.yaml: holds no options"),
-        ("model:\n  depths: 3\n", "model.depths is no option of this command"),
-        ("model:\n  depth: three\n", "--model.depth is 'three'; expected a whole number"),
+        ("3", "settings.yaml: 3; expected an object"),
+        ("model:\n  depths: 3\n", "settings.yaml: model.depths is no option of this command; istvt model --help"),
+        ("model:\n  depth: three\n", "settings.yaml: model.depth is 'three'; expected a whole number"),
         ("preset: huge\n", "preset is 'huge'; expected one of seed, published, small"),
-        ("model:\n  depth: 2\n  depth: 3\n", "gives model.depth in line 2 and again in line 3; expected it once"),
+        ("model:\n  depth: 2\n  depth: 3\n", "model.depth: given in line 2 and again in line 3; expected it once"),
     ],
 )
 def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, content, says):
@@ -530,12 +532,12 @@ def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, conten
     [
         ("training: [1, 2]", "settings.yaml: training is [1, 2]; expected options of this group, each by its name"),
         ("data: 3", "settings.yaml: data is 3; expected options of this group, each by its name"),
-        ("data: {root: null}", "--data.root is null; expected a path"),
-        ("data: {workers: null}", "--data.workers is null; expected a whole number"),
-        ("model: {backbone_dims: null}", "--model.backbone_dims is null; expected four whole numbers"),
-        ("training: {precision: null}", "--training.precision is null; expected one of auto, float32"),
-        ("preset: null", "--preset is null; expected one of seed, published, small"),
-        ("device: null", "--device is null; expected text"),
+        ("data: {root: null}", "settings.yaml: data.root is null; expected a path"),
+        ("data: {workers: null}", "settings.yaml: data.workers is null; expected a whole number"),
+        ("model: {backbone_dims: null}", "settings.yaml: model.backbone_dims is null; expected four whole numbers"),
+        ("training: {precision: null}", "settings.yaml: training.precision is null; expected one of auto, float32"),
+        ("preset: null", "settings.yaml: preset is null; expected one of seed, published, small"),
+        ("device: null", "settings.yaml: device is null; expected text"),
     ],
 )
 def test_a_group_that_is_none_and_a_value_that_is_missing_are_one_sentence(tmp_path, capsys, content, says):
@@ -589,7 +591,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
     from istvt.training import trainer as training
 
     for module, work in (
-        (training, "_train_epoch"),
+        (training.Trainer, "train_epoch"),
         (evaluation, "score_clips"),
         (prediction, "score_video"),
         (video, "score_video"),
@@ -793,7 +795,7 @@ def test_the_command_works_as_a_process_and_doctor_lists_what_is_here():
 def test_doctor_warns_when_kernels_is_another_distributions(tmp_path):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("")
-    code = "import kernels; from istvt.cli.examine import _kernels; print(_kernels())"
+    code = "import kernels; from istvt.cli.doctor import _kernels; print(_kernels())"
     root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -833,9 +835,9 @@ def test_doctor_promises_on_a_gpu_only_what_works_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(decoder_choice, "has_nvdec", lambda: False)
     monkeypatch.setitem(sys.modules, "xformers", None)
-    [_, decoding] = istvt.cli.examine._dali()
+    [_, decoding] = doctor._dali()
     assert decoding.detail.startswith("PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed")
-    assert istvt.cli.examine._xformers().state in ("missing", "unusable")
+    assert doctor._xformers().state in ("missing", "unusable")
 
 
 def test_help_teaches_without_importing_torch():

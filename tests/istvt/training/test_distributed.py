@@ -135,16 +135,18 @@ def test_a_mistake_of_all_processes_is_said_once_and_torchrun_names_it_as_the_ca
     sentence = "/nowhere does not exist; expected the directory of a data set."
     said, output = refused(torchrun(["train", "--data.root=/nowhere", "--device=cpu"]))
     assert said == [f"istvt: {sentence}"]
-    assert f"traceback : {sentence}" in output.split("Root Cause")[1]
+    assert f"InputError: {sentence}" in output.split("Root Cause")[1]
 
 
-def test_a_mistake_that_one_process_meets_is_said_and_the_other_adds_no_traceback(synthetic_set, tmp_path):
+def test_a_mistake_that_another_process_meets_alone_names_the_process_and_the_first_adds_no_traceback(
+    synthetic_set, tmp_path
+):
     """The other one is in the middle of a collective when its peer is gone."""
     root = f"if [ $RANK = 1 ]; then root=/nowhere; else root={synthetic_set}; fi"
     script = f'{root}; exec {sys.executable} -m istvt "$@" --data.root=$root'
     arguments = command(synthetic_set, tmp_path / "run")
     said, output = refused(torchrun(arguments, start=("--no-python", "sh", "-c", script, "sh")))
-    assert said == ["istvt: /nowhere does not exist; expected the directory of a data set."]
+    assert said == ["istvt: process 1: /nowhere does not exist; expected the directory of a data set."]
     assert "[rank0]: Traceback" not in output
     assert "Connection closed" not in output
 
