@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from bench.common import timing
-from bench.common.device_needs import require_gpu
+from bench.common.environment import require_gpu
 from bench.common.record import Row, add_output, failure, output_folder, write_as_measured
 from bench.common.table import Column, row_table
 from istvt.device import allow_tf32

@@ -22,9 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.__main__ import load
-from bench.common.device_needs import require_gpu
-from bench.common.environment import nvidia_smi
-from bench.common.record import Row, add_output, output_folder, read_folder, write_table
+from bench.common.environment import nvidia_smi, require_gpu
+from bench.common.record import Row, add_output, output_folder, read_run, write_table
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SECONDS_BETWEEN_SAMPLES = 10.0  # of the clocks while a section runs
@@ -150,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sections; return 1 if one did not end well."""
     require_gpu("gpu")
     folder = output_folder(arguments.output, "visit", arguments.commit)
-    command = partial(command_of, commit=read_folder(folder).environment["commit"])
+    command = partial(command_of, commit=read_run(folder).environment["commit"])
     sections = [section for section in SECTIONS if not arguments.section or section.name in arguments.section]
     rows = run_sections(sections, folder, arguments.budget, command)
     print(folder)

@@ -17,7 +17,7 @@ import sys
 import time
 
 from bench.checks.cases import OPERATIONS, module
-from bench.common.device_needs import gpu_or_interpreter
+from bench.common.environment import gpu_or_interpreter
 from bench.common.process_pool import Outcome, run_tasks
 from bench.common.record import Row, add_output, output_folder, write_table
 from bench.common.table import Column, cells

@@ -1,4 +1,4 @@
-"""What a measurement depends on besides the program: device, clocks, versions, commit, date."""
+"""Device, clocks, versions and commit of a measurement; whether the machine has what a command needs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dataloading.errors import InputError
 from istvt.device import package_version
 
 # Whose version a measurement may depend on; what is not installed is left out.
@@ -18,11 +20,11 @@ _NVIDIA_SMI = (
     "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit,power.draw,temperature.gpu,"
     "persistence_mode,mig.mode.current"
 )
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def environment(commit: str | None = None) -> dict[str, Any]:
-    """Everything that should stand beside a number, as JSON values.
+    """Return everything that should stand beside a number, as JSON values.
 
     Args:
         commit: of the code that runs, where it runs from a copy without its repository.
@@ -55,15 +57,46 @@ def environment(commit: str | None = None) -> dict[str, Any]:
     return found
 
 
+def require_gpu(command: str) -> None:
+    """Refuse to run `command` where there is no GPU.
+
+    Raises:
+        InputError: there is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(f"{command} needs an NVIDIA GPU, and PyTorch finds none here.")
+
+
+def gpu_or_interpreter() -> str:
+    """Return the device of tensors that kernels take here: "cuda", or "cpu" in Triton's interpreter.
+
+    Without a GPU the whole command starts over in the interpreter: Triton decides when a kernel is defined.
+    """
+    import torch
+
+    from kernels.common.launch import interpreted
+
+    if interpreted():
+        return "cpu"
+    if not torch.cuda.is_available():
+        sys.stdout.flush()
+        os.execve(
+            sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], os.environ | {"TRITON_INTERPRET": "1"}
+        )
+    return "cuda"
+
+
 def device_name() -> str:
-    """The GPU where PyTorch sees one, else the processor: a measurement is never filed under another device."""
+    """Return the GPU's name where PyTorch sees one, else the processor's: no run is filed under another device."""
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else cpu_name()
 
 
 def cpu_name() -> str:
-    """The processor as the kernel names it."""
+    """Return the processor's name as the operating system gives it."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -72,31 +105,28 @@ def cpu_name() -> str:
 
 
 def nvidia_smi() -> dict[str, str]:
-    """Clocks, power, temperature and settings of the first GPU; empty where nvidia-smi is not to be had."""
-    try:
-        answer = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={_NVIDIA_SMI}", "--format=csv,noheader", "--id=0"],
-            capture_output=True, text=True, timeout=30, check=True,
-        ).stdout  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    values = [value.strip() for value in answer.strip().split(",")]
+    """Return clocks, power, temperature and settings of the first GPU; empty where nvidia-smi is not to be had."""
+    answer = _answer("nvidia-smi", f"--query-gpu={_NVIDIA_SMI}", "--format=csv,noheader", "--id=0")
+    values = [value.strip() for value in answer.split(",")] if answer else []
     return dict(zip(_NVIDIA_SMI.split(","), values, strict=False))
 
 
 def slug(text: str) -> str:
-    """A name for a folder or a file."""
+    """Return a name for a folder or a file."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _commit() -> str | None:
-    """Commit of the working tree, with a plus where tracked files differ from it; None outside a repository."""
+    """Return the commit of the working tree, with a plus where tracked files differ; None outside a repository."""
+    commit = _answer("git", "-C", _ROOT, "rev-parse", "--short=12", "HEAD")
+    changed = _answer("git", "-C", _ROOT, "status", "--porcelain", "-uno")
+    return commit and commit + ("+" if changed else "")
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
+def _answer(*command: str) -> str | None:
+    """Return what a program prints; None where it is missing, fails or hangs."""
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()

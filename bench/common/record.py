@@ -1,6 +1,6 @@
-"""Where measurements lie: a folder with `environment.json` and one CSV a table.
+"""Records of measurements: a run is a folder with `environment.json` and one CSV file a table.
 
-An empty cell is a number that was not measured; the row says why in its `note`. Files are written beside their place
+An empty cell is a number that was not measured; the record says why in its `note`. Files are written beside their place
 and renamed: a benchmark that is killed while it writes leaves the table as it was before.
 """
 
@@ -22,14 +22,14 @@ from dataloading.errors import InputError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 ENVIRONMENT = "environment.json"
-# How the note of a row begins that holds no measurement, and what a table shows in its place.
+# How the note of a record begins that holds no measurement, and what a table shows in its place.
 NOT_MEASURED = "not measured"
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Recording:
+class Run:
     """One folder of measurements as it was read: what they were made on, and the rows of each table by its name."""
 
     folder: Path
@@ -38,13 +38,13 @@ class Recording:
 
 
 def add_output(parser: argparse.ArgumentParser, default: str = "bench/results/<device>/...") -> None:
-    """The options of every command that measures: where to, and of which code."""
+    """Add the options of every command that measures: where to, and of which code."""
     parser.add_argument("--output", type=Path, help=f"folder to write into (default: {default})")
     parser.add_argument("--commit", help="of the code, where this is a copy without its repository")
 
 
 def output_folder(output: Path | None, name: str, commit: str | None = None) -> Path:
-    """The folder a command writes into, with its environment.json.
+    """Return the folder a command writes into, with its environment.json.
 
     Args:
         output: the folder; None for `bench/results/<device>/<date>-<name>`.
@@ -75,7 +75,7 @@ def output_folder(output: Path | None, name: str, commit: str | None = None) -> 
 
 
 def prepare_folder(folder: Path, found: dict[str, Any]) -> Path:
-    """Make a folder that holds what was measured in `found`."""
+    """Make a folder that holds what was measured in the environment `found`."""
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / ENVIRONMENT, json.dumps(found, indent=1) + "\n")
     return folder
@@ -84,14 +84,14 @@ def prepare_folder(folder: Path, found: dict[str, Any]) -> Path:
 def write_table(folder: Path, name: str, rows: Iterable[Row]) -> Path:
     """Write `<folder>/<name>.csv`; columns are the keys in the order in which they first appear."""
     rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    path = folder / f"{name}.csv"
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, dict.fromkeys(key for row in rows for key in row), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
-    _replace(path, text.getvalue())
-    return path
+    writer.writerows(
+        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    )
+    _replace(folder / f"{name}.csv", text.getvalue())
+    return folder / f"{name}.csv"
 
 
 def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row], columns: Sequence[Column] = ()) -> list[Row]:
@@ -114,20 +114,22 @@ def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row], colum
 
 
 def failure(error: Exception) -> str:
-    """The note of a row whose measurement failed, in one line."""
+    """Return the note, one line, of a record whose measurement failed."""
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, which need not be imported here
+        return f"{NOT_MEASURED}: more memory than this GPU has"
     said = str(error).strip().splitlines()
     return f"{NOT_MEASURED}: {type(error).__name__}: {said[0] if said else ''}"[:200]
 
 
-def read_folder(folder: Path, complain: Callable[[str], None] = print) -> Recording:
+def read_run(folder: Path, complain: Callable[[str], None] = print) -> Run:
     """Read what `write_table` left.
 
     Args:
-        folder: of one recording.
+        folder: of one run.
         complain: told in a sentence of each table, or part of one, that cannot be used and is left out.
 
     Raises:
-        InputError: environment.json is not there or broken: one would not know what was measured.
+        InputError: environment.json is not there or broken, so that what was measured is not known.
     """
     if not (folder / ENVIRONMENT).is_file():
         raise InputError(f"{folder} has no {ENVIRONMENT}; it is not a folder of measurements.")
@@ -141,22 +143,22 @@ def read_folder(folder: Path, complain: Callable[[str], None] = print) -> Record
             continue
         if cut:
             complain(f"{table}: {cut} incomplete rows are left out.")
-    return Recording(folder, found, tables)
+    return Run(folder, found, tables)
 
 
-def recordings(folders: Sequence[Path], complain: Callable[[str], None] = print) -> list[Recording]:
-    """Every folder of measurements in or below `folders`, the newest last; `complain` as in `read_folder`."""
-    found = {path.parent for folder in folders for path in [*folder.glob(ENVIRONMENT), *folder.rglob(ENVIRONMENT)]}
-    read = []
-    for folder in sorted(found):
+def read_runs(folders: Sequence[Path], complain: Callable[[str], None] = print) -> list[Run]:
+    """Read every run in or below `folders`, the newest last; `complain` as in `read_run`."""
+    runs = []
+    for path in sorted({path for folder in folders for path in folder.rglob(ENVIRONMENT)}):
         try:
-            read.append(read_folder(folder, complain))
+            runs.append(read_run(path.parent, complain))
         except InputError as error:
             complain(f"{error} It is left out.")
-    return sorted(read, key=lambda one: one.environment["date"])
+    return sorted(runs, key=lambda run: run.environment["date"])
 
 
 def _read_environment(path: Path) -> dict[str, Any]:
+    # By hand: a bare GPU machine has no validation library.
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -167,7 +169,7 @@ def _read_environment(path: Path) -> dict[str, Any]:
 
 
 def _read_table(path: Path) -> tuple[list[dict[str, str]], int]:
-    """The rows of a table, and how many of them are left out because a writer was killed in the middle of them."""
+    """Return the rows of a table, and how many are left out because a writer was killed in the middle of them."""
     text = path.read_text()
     header, *lines = csv.reader(io.StringIO(text)) if text else [[]]
     whole = [line for line in lines if len(line) == len(header)]
@@ -181,9 +183,3 @@ def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(text)
     os.replace(temporary, path)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

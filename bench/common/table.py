@@ -1,4 +1,4 @@
-"""Plain-text tables."""
+"""Tables of records as plain text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Column:
     unit: float = 1.0
 
     def cell(self, row: Mapping[str, Any]) -> str:
-        """A number in its form, anything else as it is, nothing where nothing was measured."""
+        """Return a number in its form, anything else as it is, nothing where nothing was measured."""
         value = row.get(self.key or self.title)
         if value is None:
             return ""
@@ -34,22 +34,23 @@ class Column:
 
 
 def cells(columns: Iterable[Column], row: Mapping[str, Any]) -> list[str]:
-    """One line."""
+    """Return the cells of one line."""
     return [column.cell(row) for column in columns]
 
 
 def row_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
-    """What `columns` show of `rows`."""
+    """Return what `columns` show of `rows`."""
     return format_table([column.title for column in columns], [cells(columns, row) for row in rows])
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns as wide as their widest cell, numbers to the right."""
+    """Return columns as wide as their widest cell, numbers to the right."""
     text = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [list(header), *text]) for i in range(len(header))]
-    right = [bool(text) and all(_is_number(row[i]) for row in text) for i in range(len(header))]
+    columns = list(zip(header, *text, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [bool(text) and all(map(_is_number, column[1:])) for column in columns]
     lines = []
-    for row in [list(header), ["-" * width for width in widths], *text]:
+    for row in [header, ["-" * width for width in widths], *text]:
         padded = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)

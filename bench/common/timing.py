@@ -1,25 +1,25 @@
-"""Time and memory of a call on a GPU, and what the machine can copy: every speed benchmark measures with these."""
+"""Time and peak memory of a call on a GPU with cold caches or on a CPU, and the bandwidth of GPU memory."""
 
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-# Large enough that no cache holds it, small enough for any GPU.
-COPY_BYTES = 1 << 30
-# What is read between two samples: more than any second-level cache holds.
-CACHE_BYTES = 1 << 28
-# No GPU counts faster; one that counts slower waits longer.
-CYCLES_A_SECOND = 2.5e9
+from bench.common.record import failure
+
+COPY_BYTES = 1 << 30  # more than any cache holds, and less than any GPU has
+CACHE_BYTES = 1 << 28  # read between two samples: more than any second-level cache holds
+CYCLES_A_SECOND = 2.5e9  # no GPU counts faster; one that counts slower waits longer
 WARM_UP_SECONDS = 0.02
-FEWEST_SAMPLES = 5
-# After a backward pass its thread lets go of the gradients a moment later than the call returns.
-SECONDS_TO_LET_GO = 0.02
+FEWEST_SAMPLES = {"cuda": 5, "cpu": 3}
+SECONDS_TO_RELEASE = 0.02  # the thread of a backward pass releases gradients a moment after the call has returned
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,30 @@ class Timing:
     high: float
 
 
-def time_call(function: Callable[[], object], *, milliseconds: int = 100) -> Timing:
-    """Time `function` on the GPU with cold caches, after a warm-up, for about `milliseconds`.
+def time_call(function: Callable[[], object], *, milliseconds: int = 100, device: str = "cuda") -> Timing:
+    """Time `function` after a warm-up, for about `milliseconds`.
 
-    Each call is queued behind a wait of the GPU that is longer than the host takes to queue it, so that the time is
-    that of the GPU alone. A call of a kernel takes the host longer than many a kernel takes the GPU, and most of that
-    is the way through PyTorch, which is not the same for everybody who is compared.
+    On a GPU caches are cold, and each call is queued behind a wait that is longer than the host takes to queue it: the
+    host takes longer to launch many a kernel than the GPU to run it, and the way through PyTorch differs between peers.
+    On a CPU it is the processor time of all threads: other processes spend most of the time on the clock.
     """
+    microseconds = (_times_on_gpu if device == "cuda" else _times_on_cpu)(function, 1e-3 * milliseconds)
+    wanted = torch.tensor([0.5, 0.2, 0.8], dtype=torch.float64)
+    return Timing(*torch.tensor(microseconds, dtype=torch.float64).quantile(wanted).tolist())
+
+
+def _times_on_cpu(function: Callable[[], object], seconds: float) -> Sequence[float]:
+    function()
+    microseconds: list[float] = []
+    began = time.perf_counter()
+    while len(microseconds) < FEWEST_SAMPLES["cpu"] or time.perf_counter() - began < seconds:
+        started = time.process_time()
+        function()
+        microseconds.append(1e6 * (time.process_time() - started))
+    return microseconds
+
+
+def _times_on_gpu(function: Callable[[], object], seconds: float) -> Sequence[float]:
     filling = torch.zeros(CACHE_BYTES // 4, device="cuda")
     function()  # compiles what has to be compiled
     torch.cuda.synchronize()
@@ -60,37 +77,55 @@ def time_call(function: Callable[[], object], *, milliseconds: int = 100) -> Tim
         return began, ended
 
     started = time.perf_counter()
-    samples = [sample() for _ in range(FEWEST_SAMPLES)]
+    samples = [sample() for _ in range(FEWEST_SAMPLES["cuda"])]
     torch.cuda.synchronize()
-    each = (time.perf_counter() - started) / FEWEST_SAMPLES
-    samples += [sample() for _ in range(int(1e-3 * milliseconds / each) - FEWEST_SAMPLES)]
+    each = (time.perf_counter() - started) / len(samples)
+    samples += [sample() for _ in range(int(seconds / each) - len(samples))]
     torch.cuda.synchronize()
-    return summary([1e3 * began.elapsed_time(ended) for began, ended in samples])
+    return [1e3 * began.elapsed_time(ended) for began, ended in samples]
 
 
-def summary(microseconds: Sequence[float]) -> Timing:
-    """Of the times of single calls."""
-    wanted = torch.tensor([0.5, 0.2, 0.8], dtype=torch.float64)
-    return Timing(*torch.tensor(microseconds, dtype=torch.float64).quantile(wanted).tolist())
+def peak_bytes(function: Callable[[], object], device: str = "cuda") -> int:
+    """Return the most memory that PyTorch held during `function` beyond what it held before, results included.
 
-
-def peak_bytes(function: Callable[[], object]) -> int:
-    """The most memory that PyTorch held during `function` beyond what it held before, results included."""
-    torch.cuda.synchronize()
-    gc.collect()
-    time.sleep(SECONDS_TO_LET_GO)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    result = function()
-    torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated() - before
+    On a CPU it is summed over every allocation and release that the allocator reports, also within an operator.
+    """
+    gc.collect()  # what earlier calls left in cycles, as Triton's interpreter does, would be released meanwhile
+    if device == "cuda":
+        torch.cuda.synchronize()
+        time.sleep(SECONDS_TO_RELEASE)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = function()
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated() - before
+        del result
+        return peak
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # two lines on stderr for every call otherwise
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = function()
     del result
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
     return peak
 
 
+def attempt(measure: Callable[[], Any]) -> tuple[Any, str]:
+    """Return what `measure` gives and an empty note, or None and the note of a row that was not measured."""
+    try:
+        return measure(), ""
+    except Exception as error:
+        return None, failure(error)
+    finally:
+        let_go()
+
+
 def let_go() -> bool:
-    """Give back what PyTorch keeps of what nobody holds any more; says whether the GPU still answers.
+    """Release the cached memory of tensors that are gone; return whether the GPU still answers.
 
     After some errors, such as a read beyond a tensor, every call in this process fails, this one included.
     """
@@ -106,13 +141,13 @@ def let_go() -> bool:
 
 
 def copy_bandwidth() -> float:
-    """Bytes a second, read and written together, of a device-to-device copy: what "byte floor" is relative to."""
+    """Return bytes a second, read and written together, of a device-to-device copy: what a byte floor divides by."""
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * COPY_BYTES / (1e-6 * time_call(lambda: target.copy_(source)).median)
 
 
 def write_bandwidth() -> float:
-    """Bytes a second of filling memory: the floor of emitting a matrix."""
+    """Return bytes a second of filling memory: the floor of emitting a matrix."""
     target = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
     return COPY_BYTES / (1e-6 * time_call(target.zero_).median)

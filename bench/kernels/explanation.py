@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from bench.common import cpu_timing as processor_timing
 from bench.common import timing
-from bench.common.record import NOT_MEASURED, Row, failure
+from bench.common.record import Row
 from bench.kernels import chefer_baseline
 from bench.training.steps import Case, Clips, random_clips, training_step
 from istvt.config import preset as preset_named
@@ -65,10 +64,9 @@ def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = 
 
 
 def _peak_bytes(device: torch.device, call: Callable[[], object]) -> int:
-    if device.type == "cpu":
-        return processor_timing.peak_bytes(call)
-    call()  # what stays after the first call, such as workspaces of libraries, is not the explanation's
-    return timing.peak_bytes(call)
+    if device.type == "cuda":
+        call()  # what stays after the first call, such as workspaces of libraries, is not the explanation's
+    return timing.peak_bytes(call, device.type)
 
 
 def measure_time(
@@ -133,14 +131,9 @@ def _milliseconds(call: Callable[[], object], milliseconds: int) -> float:
     return 1e3 * statistics.median(times[1:])
 
 
-def _measured(function: Callable[[], Any]) -> tuple[Any, str]:
-    """Return the result, or None and why there is none."""
+def _measured(measure: Callable[[], Any]) -> tuple[Any, str]:
+    """Return the result and an empty note, or None and why there is none."""
     try:
-        return function(), ""
-    except torch.OutOfMemoryError:
-        return None, f"{NOT_MEASURED}: out of memory"
-    except Exception as error:
-        return None, failure(error)
+        return timing.attempt(measure)
     finally:
         allow_tf32(False)
-        timing.let_go()

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from bench.common import cpu_timing as processor_timing
-from bench.common import timing
 from bench.common.record import Row, write_as_measured, write_table
 from bench.common.table import Column, row_table
+from bench.common.timing import peak_bytes
 from bench.scaling.exponent import fit_exponent
 from kernels import AttentionCapture, spatial_attention
 
@@ -72,7 +71,7 @@ def measure(sizes: Sizes, device: str) -> Iterator[Row]:
             yield {
                 "positions": positions, "capture": kind, "dtype": sizes.dtype, "clips": 1, "rows": sizes.rows,
                 "heads": sizes.heads, "head_dim": sizes.head_dim,
-                "peak_bytes": (timing if device == "cuda" else processor_timing).peak_bytes(call),
+                "peak_bytes": peak_bytes(call, device),
             }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from bench.common import timing
-from bench.common.device_needs import gpu_or_interpreter, require_gpu
+from bench.common.environment import gpu_or_interpreter, require_gpu
 from bench.common.record import Row, output_folder, write_as_measured, write_table
 from bench.common.table import Column, row_table
 from bench.kernels import memory, peers, tune

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.common import timing
-from bench.common.device_needs import require_gpu
+from bench.common.environment import require_gpu
 from bench.common.record import Row, output_folder, write_as_measured, write_table
 from bench.common.table import Column, row_table
 from bench.kernels import peers, tune

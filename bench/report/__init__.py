@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.common.record import RESULTS, Recording, recordings
+from bench.common.record import RESULTS, Run, read_runs
 from bench.report.markdown import replace_section
 from bench.report.pages import ROOT, all_tables, performance
 from dataloading.errors import InputError
@@ -22,7 +22,7 @@ WRITTEN = {
 }
 
 
-def write(found: Sequence[Recording], root: Path = ROOT, check: bool = False) -> list[Path]:
+def write(found: Sequence[Run], root: Path = ROOT, check: bool = False) -> list[Path]:
     """Write both files; returns those that changed (with `check`, that would change)."""
     changed = []
     for name, (marker, section) in WRITTEN.items():
@@ -36,7 +36,7 @@ def write(found: Sequence[Recording], root: Path = ROOT, check: bool = False) ->
     return changed
 
 
-def draw_pictures(found: Sequence[Recording]) -> list[Path]:
+def draw_pictures(found: Sequence[Run]) -> list[Path]:
     """Draw what each recording holds into its folder."""
     from bench.report import pictures
     from bench.scaling import picture as scaling_picture
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; expected one that a benchmark has written.")
-    found = recordings(folders)
+    found = read_runs(folders)
     if not found:
         print("No measurements there: no folder below holds an environment.json. Tables say what is not measured.")
     # Tables link to the pictures that are there.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.checks.numerics import NOT_RUN
-from bench.common.record import Recording
+from bench.common.record import Run
 
 Rows = list[dict[str, str]]  # as they were read
 
@@ -41,7 +41,7 @@ class Device:
 
     name: str
     kind: str
-    recordings: list[Recording]
+    recordings: list[Run]
 
     def rows(self, table: str) -> Rows:
         """All entries of a table, each from the newest recording that measured it; none where nobody did.
@@ -51,14 +51,14 @@ class Device:
         """
         return [row for _, row in self._chosen(table)]
 
-    def sources(self, table: str) -> list[tuple[Recording, int]]:
+    def sources(self, table: str) -> list[tuple[Run, int]]:
         """The recordings that these rows come from, the newest first, and how many measured rows of each."""
         chosen = [(one, row) for one, row in self._chosen(table) if _was_measured(row)]
         count = Counter(one.folder for one, _ in chosen)
         return [(one, count[one.folder]) for one in reversed(self.recordings) if count[one.folder]]
 
-    def _chosen(self, table: str) -> list[tuple[Recording, dict[str, str]]]:
-        entries: dict[tuple[str, ...], list[tuple[Recording, Rows]]] = {}
+    def _chosen(self, table: str) -> list[tuple[Run, dict[str, str]]]:
+        entries: dict[tuple[str, ...], list[tuple[Run, Rows]]] = {}
         for one in reversed(self.recordings):
             found: dict[tuple[str, ...], Rows] = {}
             for row in one.tables.get(table, []):
@@ -92,7 +92,7 @@ def _any_measured(rows: Rows) -> bool:
     return any(map(_was_measured, rows))
 
 
-def devices(recordings: Sequence[Recording]) -> list[Device]:
+def devices(recordings: Sequence[Run]) -> list[Device]:
     """By device, GPUs first."""
     names = dict.fromkeys((one.environment["device"], one.environment["kind"]) for one in recordings)
     found = [Device(*key, [r for r in recordings if r.environment["device"] == key[0]]) for key in names]

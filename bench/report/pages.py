@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.common.record import Recording
+from bench.common.record import Run
 from bench.report import tables
 from bench.report.devices import Device, devices
 from bench.report.markdown import provenance
@@ -22,7 +22,7 @@ _TITLES = {
 _IN_THE_INTERPRETER = "Memory of spatial attention: what the kernels have PyTorch allocate, in Triton's interpreter"
 
 
-def all_tables(found: Sequence[Recording], root: Path = ROOT) -> str:
+def all_tables(found: Sequence[Run], root: Path = ROOT) -> str:
     """The generated part of bench/README.md."""
     found_devices = devices(found)
     gpus = [device for device in found_devices if device.kind == "GPU"]
@@ -61,7 +61,7 @@ def all_tables(found: Sequence[Recording], root: Path = ROOT) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def performance(found: Sequence[Recording], root: Path = ROOT) -> str:
+def performance(found: Sequence[Run], root: Path = ROOT) -> str:
     """The generated part of README.md."""
     found_devices = devices(found)
     gpus = [device for device in found_devices if device.kind == "GPU"]
@@ -85,14 +85,14 @@ def _scaling(device: Device, root: Path) -> list[str]:
     return ["### Scaling\n", _provenance(sources, root), text, _pictures(sources, "scaling", root)]
 
 
-def _pictures(sources: Sequence[tuple[Recording, int]], table: str, root: Path) -> str:
+def _pictures(sources: Sequence[tuple[Run, int]], table: str, root: Path) -> str:
     """Links from bench/README.md to the pictures of a table, of those in the repository: one of each recording."""
     pictures = [one.folder / f"{table}.png" for one, _ in sources]
     there = [picture for picture in pictures if picture.is_file() and picture.is_relative_to(root / "bench")]
     return "".join(f"![{table}]({picture.relative_to(root / 'bench').as_posix()})\n" for picture in there)
 
 
-def _provenance(sources: Sequence[tuple[Recording, int]], root: Path) -> str:
+def _provenance(sources: Sequence[tuple[Run, int]], root: Path) -> str:
     """A line for each recording that a table is made of, with the number of its rows where there are several."""
     lines = []
     for one, rows in sources:

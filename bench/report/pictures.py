@@ -10,13 +10,13 @@ from bench.report.tables import at_paper_size
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bench.common.record import Recording
+    from bench.common.record import Run
 
 # Okabe and Ito: this project in blue, everybody else in gray tones and orange, and labels on every bar.
 OURS, OTHERS, FLOOR = "#0072B2", "#999999", "#D55E00"
 
 
-def draw(recording: Recording) -> list[Path]:
+def draw(recording: Run) -> list[Path]:
     """Draw every picture that there are measurements for; returns their paths."""
     drawn = []
     for table, title in (("temporal", "Temporal attention"), ("spatial", "Spatial attention")):
@@ -29,7 +29,7 @@ def draw(recording: Recording) -> list[Path]:
     return drawn
 
 
-def attention_bars(recording: Recording, table: str, title: str) -> Figure | None:
+def attention_bars(recording: Run, table: str, title: str) -> Figure | None:
     """Forward and backward together by method, one panel a head dimension, at 8 clips of 6 frames."""
     rows = [
         row
@@ -57,7 +57,7 @@ def attention_bars(recording: Recording, table: str, title: str) -> Figure | Non
     return figure
 
 
-def training_bars(recording: Recording) -> Figure | None:
+def training_bars(recording: Run) -> Figure | None:
     """Clips a second by method, one panel a model, in the first precision that was measured."""
     rows = [row for row in recording.tables.get("training", []) if row.get("clips_per_second")]
     if not rows:

@@ -142,15 +142,13 @@ def compile_kernels(sweep: Sweep, seconds: float) -> None:
 
 
 def _time_and_memory(attend, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int) -> Row:
-    from bench.common import cpu_timing as processor_timing
-    from bench.common import timing
+    from bench.common.timing import peak_bytes, time_call
 
     call = _call(attend, shape, dtype, device, which)
-    module = timing if device == "cuda" else processor_timing
-    timed = module.time_call(call, milliseconds=milliseconds)
+    timed = time_call(call, milliseconds=milliseconds, device=device)
     return {
         "time_us": timed.median,
         "time_us_p20": timed.low,
         "time_us_p80": timed.high,
-        "peak_bytes": module.peak_bytes(call),
+        "peak_bytes": peak_bytes(call, device),
     }

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from bench.common import timing
-from bench.common.device_needs import require_gpu
+from bench.common.environment import require_gpu
 from bench.common.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
 from bench.common.table import Column, row_table
 from bench.training import measurement

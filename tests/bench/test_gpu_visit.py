@@ -13,7 +13,7 @@ import torch
 
 from bench import run_all as gpu
 from bench.__main__ import COMMANDS
-from bench.common.record import prepare_folder, read_folder
+from bench.common.record import prepare_folder, read_run
 from bench.run_all import SECTIONS, Section, command_of, run_sections, seconds
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def on_a_bare_machine(program):
 def test_on_a_gpu_a_section_leaves_its_table_beside_the_device_and_the_commit(tmp_path):
     arguments = argparse.Namespace(budget=120.0, section=["ceilings"], commit="given", output=tmp_path / "visit")
     assert gpu.run(arguments) == 0
-    found = read_folder(tmp_path / "visit")
+    found = read_run(tmp_path / "visit")
     assert (found.environment["kind"], found.environment["commit"]) == ("GPU", "given")
     rates = {row["ceiling"]: float(row["value"]) for row in found.tables["ceilings"]}
     assert rates["matrix product, bfloat16"] > rates["matrix product, float32"] > 0
@@ -83,7 +83,7 @@ time.sleep(100)""",
         "never heard of": "not run: KeyError: 'never heard of'",
     }  # fmt: skip
     assert ends(int(grandchild.read_text())), "what a section started outlived it"
-    tables = read_folder(folder).tables
+    tables = read_run(folder).tables
     assert tables["writes"] == [{"a": "1"}]
     assert [row["outcome"] for row in tables["sections"]] == list(outcomes.values())
     assert (folder / "fails.log").read_text() == "half a table\n"

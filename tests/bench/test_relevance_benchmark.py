@@ -5,8 +5,8 @@ import torch
 
 from bench.__main__ import main
 from bench.common import ahead, timing
-from bench.common.cpu_timing import peak_bytes
-from bench.common.record import read_folder
+from bench.common.record import read_run
+from bench.common.timing import peak_bytes
 from bench.kernels import chefer_baseline as published
 from bench.kernels import explanation as explanation_cost
 from bench.kernels import peers, relevance
@@ -27,7 +27,7 @@ def small(monkeypatch):
 def without_a_gpu(monkeypatch):
     """Everything but the time and the memory of a call, which take a GPU, is real."""
     monkeypatch.setattr(timing, "time_call", lambda function, **_: timing.Timing(10.0, 9.0, 11.0))
-    monkeypatch.setattr(timing, "peak_bytes", lambda function: 1024)
+    monkeypatch.setattr(timing, "peak_bytes", lambda function, *_: 1024)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
 
 
@@ -112,7 +112,7 @@ def test_the_published_storage_is_what_their_code_keeps_of_a_block_and_not_more(
         torch.manual_seed(0)
         config = ISTVTConfig(frames=7, grid=(6, 6), dim=48, heads=4, depth=depth, mlp_dim=96)
         model, tokens = ISTVT(config).eval(), torch.randn(1, 8, 37, 48)
-        return peak_bytes(lambda: published.explain(model, tokens=tokens))
+        return peak_bytes(lambda: published.explain(model, tokens=tokens), "cpu")
 
     matrices = 5 * (8 * 4 * 37**2 + 37 * 4 * 8**2)
     # Three norms, the difference, two output projections, two sums, MLP out; q, k, v, their copies by head, the output
@@ -131,7 +131,7 @@ def test_the_published_storage_is_written_for_one_clip_and_one_order_of_attentio
 def test_on_a_cpu_the_command_weighs_an_explanation_and_times_nothing(tmp_path, capsys):
     assert main(["relevance", "--quick", "--preset", "small", "--output", str(tmp_path)]) == 0
     assert "what an explanation stores is measured, and no time" in capsys.readouterr().out
-    tables = read_folder(tmp_path).tables
+    tables = read_run(tmp_path).tables
     assert set(tables) == {"explanation_memory"}
     rows = {(row["from"], row["storage"]): row for row in tables["explanation_memory"]}
     assert {start for start, _ in rows} == {"clip", "tokens"}
@@ -148,7 +148,7 @@ def test_who_runs_out_of_memory_when_weighed_is_a_row_that_says_so(monkeypatch):
 
     monkeypatch.setitem(explanation_cost.STORAGES, explanation_cost.REFERENCE, greedy)
     rows = list(explanation_cost.measure_memory("small", CPU, explanation_cost.QUICK_STORAGES))
-    assert [row["note"] for row in rows] == ["", "not measured: out of memory"] * 2
+    assert [row["note"] for row in rows] == ["", "not measured: more memory than this GPU has"] * 2
     assert rows[1]["peak_bytes"] is None and rows[1]["over_light"] is None
 
 

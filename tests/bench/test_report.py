@@ -16,8 +16,8 @@ from bench.common.record import (
     RESULTS,
     output_folder,
     prepare_folder,
-    read_folder,
-    recordings,
+    read_run,
+    read_runs,
     write_table,
 )
 from bench.kernels.explanation import LIGHT, REFERENCE
@@ -83,7 +83,7 @@ def test_promises_are_judged_by_what_was_measured(root):
         for family, share in (("matrix product", 0.7), ("spatial attention", 0.2), ("temporal attention", 0.1))
     ]  # fmt: skip
     write_table(folder, "training_families", families)
-    tables, readme = written(root, recordings([root]))
+    tables, readme = written(root, read_runs([root]))
     for text in (tables, readme):
         assert "| model FLOP utilization | at least 55 % | 60.0 % | yes |" in text
         assert "| speed over naive eager | at least 3 | 4.00 | yes |" in text
@@ -102,7 +102,7 @@ def test_promises_are_judged_by_the_faster_of_this_projects_two_ways_to_run_a_st
     replayed = Case("seed", "full", "bfloat16", GRAPHS)
     rows.append(empty_row(replayed, 8) | {"step_ms": 80.0, "clips_per_second": 100.0, "utilization_data_sheet": 0.7})
     write_table(folder, "training", rows)
-    _, readme = written(root, recordings([root]))
+    _, readme = written(root, read_runs([root]))
     assert "| model FLOP utilization | at least 55 % | 70.0 % | yes |" in readme
     assert "| speed over naive eager | at least 3 | 5.00 | yes |" in readme
 
@@ -111,7 +111,7 @@ def test_a_measurement_of_a_cpu_is_named_after_it_and_fills_no_cell_of_a_gpu(roo
     folder = prepare_folder(root / "bench/results/cpu/a", environment("Example CPU", "CPU"))
     row = empty_row(Case("small", "full", "float32", "this project"), 2) | {"step_ms": 77.77, "clips_per_second": 25.7}
     write_table(folder, "training", [row])
-    tables, readme = written(root, recordings([root]))
+    tables, readme = written(root, read_runs([root]))
     gpu, cpu = tables.split("## Example CPU (a CPU)")
     assert "## GPU: not measured" in gpu and "77.77" not in gpu + readme
     assert "77.77" in cpu and "It says nothing of any GPU." in cpu
@@ -121,7 +121,7 @@ def test_the_newest_measurement_counts_but_one_that_measured_nothing_hides_none(
     for name, date, spent in (("a", "2020", 100.0), ("b", "2021", 50.0), ("c", "2022", None)):
         folder = prepare_folder(root / f"bench/results/gpu/{name}", environment(date=date))
         write_table(folder, "training", training_rows(full_this_project=spent))
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     assert "| seed | full | bfloat16 | this project | 8 | 160.00 | 50.00 |" in tables
     assert "Measured 2021" in tables and "2020" not in tables
 
@@ -139,7 +139,7 @@ def test_a_newer_run_that_was_cut_short_hides_no_row_of_an_older_one(root):
         part = {"family": f"in {name}", "us_per_step": 1, "share": 1}
         parts = [case | {"method": method} | part for method in methods]
         write_table(folder, "training_families", parts)
-    tables, readme = written(root, recordings([root]))
+    tables, readme = written(root, read_runs([root]))
     assert "| seed | full | bfloat16 | this project | 8 | 160.00 | 50.00 |" in tables
     assert "| seed | full | bfloat16 | naive eager | 8 | 20.00 | 400.00 |" in tables
     assert "| speed over naive eager | at least 3 | 8.00 | yes |" in readme
@@ -171,7 +171,7 @@ def test_exponents_are_fitted_from_what_a_killed_run_had_and_a_longer_line_count
     for name, date, sizes in (("a", "2020", (1, 3, 7, 15, 31, 63)), ("b", "2021", (1, 2, 3))):
         folder = prepare_folder(root / f"bench/results/gpu/{name}", environment(date=date))
         write_table(folder, "scaling", scaling_rows(sizes))
-    tables, readme = written(root, recordings([root]))
+    tables, readme = written(root, read_runs([root]))
     assert "| naive joint | forward | 2.00 | 2.00 [2.00, 2.00] |" in tables
     assert "that factorized attention grows more slowly holds" in readme
     assert "At T=63, HW=63 on Example GPU" in readme
@@ -183,16 +183,16 @@ def test_lines_of_a_scaling_run_that_had_only_begun_are_not_measured(root):
     folder = prepare_folder(root / "bench/results/gpu/a", environment())
     rows = [row for row in scaling_rows((1,)) if row["axis"] == "T"]
     write_table(folder, "scaling", rows)
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     assert f"| naive joint | forward | {' | '.join([NOT_MEASURED] * 6)} |" in tables
-    assert report.draw_pictures(recordings([root])) == [folder / "scaling.png"]
+    assert report.draw_pictures(read_runs([root])) == [folder / "scaling.png"]
 
 
 def test_promises_are_about_the_batch_that_they_were_made_for(root):
     folder = prepare_folder(root / "bench/results/gpu/a", environment())
     rows = training_rows(full_this_project=100.0)
     write_table(folder, "training", [*rows, *(row | {"batch": 32, "utilization_data_sheet": 0.9} for row in rows)])
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     assert "| model FLOP utilization | at least 55 % | 60.0 % | yes |" in tables
     assert "| seed | full | bfloat16 | this project | 32 | 80.00 | 100.00 | 90.0 % |" in tables
 
@@ -212,7 +212,7 @@ def test_an_operation_is_one_line_a_method_at_the_papers_size_with_the_refusals_
         {"contender": "ours", **spatial, "pass": "both", "microseconds": 200.0, "teraflops": 321.4},
         {"contender": "ours", **spatial, "attention": "joint", "pass": "both", "microseconds": 900.0},
     ])  # fmt: skip
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     assert "| ours | fused | bfloat16 | 91 | 30.0 (97 % of floor) | 55.0 (90 % of floor) |  |" in tables
     refused = (
         "| sdpa cudnn | fused | bfloat16 | 91 | not measured | not measured | head_dim should be a multiple of 8 |"
@@ -236,7 +236,7 @@ def test_a_comparison_that_could_not_be_made_failed_and_one_that_was_cut_off_is_
             case | {"dtype": "float32", "ratio": float("nan"), "verdict": "FAILS"},
         ],
     )  # fmt: skip
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     assert "| softmax | float16 | 2 | 1.20 | 1 | 1 |" in tables
     assert "| softmax | float32 | 2 | not a finite number | 1 |  |" in tables
     # Newer, and cut short: the case that it did not come to is the older one's; one that fails is not hidden by it.
@@ -249,7 +249,7 @@ def test_a_comparison_that_could_not_be_made_failed_and_one_that_was_cut_off_is_
             case | {"dtype": "float32", "ratio": 0.7, "verdict": "holds"},
         ],
     )  # fmt: skip
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     assert "| softmax | float16 | 2 | 1.20 | 2 |  |" in tables
     assert "| softmax | float32 | 1 | 0.70 | 0 |  |" in tables
 
@@ -263,7 +263,7 @@ def test_memory_that_was_counted_in_the_interpreter_stands_under_the_cpu_it_was_
         for capture, size in (("without a capture", 16 * positions), ("with a capture", positions**2))
     ]
     write_table(folder, "spatial_memory", rows)
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     gpu, cpu = tables.split("## Example CPU (a CPU)")
     assert f"| grows as S to the | {NOT_MEASURED} | {NOT_MEASURED} |" in gpu
     assert "in Triton's interpreter" in cpu and "float16" in cpu
@@ -286,7 +286,7 @@ def test_what_an_explanation_takes_is_judged_and_its_training_step_looked_up_whe
         {**at, "storage": REFERENCE, "peak_bytes": 2**31, "over_light": 16.0},
         {**at, "from": "tokens", "storage": REFERENCE, "peak_bytes": 2**32, "over_light": 32.0},
     ])  # fmt: skip
-    tables, _ = written(root, recordings([root]))
+    tables, _ = written(root, read_runs([root]))
     assert "| seed | 8 | float32 | bfloat16 | 100.0 | 20.0 | 5.00 | no |  |" in tables
     assert "| seed | 8 | float32 | float32 | 100.0 | 40.0 | 2.50 | yes |  |" in tables
     assert "| seed | 8 | tf32 | tf32 | 60.0 | not measured | not measured |  |  |" in tables
@@ -303,7 +303,7 @@ def test_pictures_are_drawn_of_what_was_measured(root):
         {"contender": name, **at, "head_dim": dim, "microseconds": time, "floor_microseconds": 70.0}
         for dim in (64, 91) for name, time in (("ours", 80.0), ("naive", 900.0))
     ])  # fmt: skip
-    drawn = report.draw_pictures(recordings([root]))
+    drawn = report.draw_pictures(read_runs([root]))
     assert [path.name for path in drawn] == ["temporal.png", "training.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
 
@@ -336,7 +336,7 @@ def test_a_file_without_its_markers_is_not_written_over(text):
 def test_a_folder_without_its_environment_is_no_measurement(tmp_path):
     write_table(tmp_path, "training", training_rows())
     with pytest.raises(InputError, match="not a folder of measurements"):
-        read_folder(tmp_path)
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", '{"device": "Exa', "[]", '{"device": "Example GPU"}'])
@@ -345,7 +345,7 @@ def test_a_folder_whose_environment_was_cut_off_is_left_out_in_a_sentence(root, 
     (root / "bench/results/gpu/b").mkdir()
     (root / "bench/results/gpu/b/environment.json").write_text(text)
     said = []
-    assert [one.folder.name for one in recordings([root], said.append)] == ["a"]
+    assert [one.folder.name for one in read_runs([root], said.append)] == ["a"]
     (sentence,) = said
     assert "gpu/b/environment.json: " in sentence and sentence.endswith(". It is left out.")
 
@@ -357,7 +357,7 @@ def test_rows_that_a_killed_writer_left_incomplete_are_left_out_in_a_sentence(tm
     (folder / "empty.csv").write_text("")
     (folder / "binary.csv").write_bytes(b"a,b\n\xff\xfe,2\n")
     said = []
-    found = read_folder(folder, said.append)
+    found = read_run(folder, said.append)
     assert found.tables == {"short": [{"a": "1", "b": "2"}], "cut": [{"a": "1", "b": "2"}], "empty": []}
     assert [sentence.split("/")[-1].split(" (")[0] for sentence in said] == [
         "binary.csv: cannot be read",
@@ -379,7 +379,7 @@ def test_a_benchmark_that_is_killed_while_it_writes_leaves_the_table_as_it_was(t
     for write in (lambda: write_table(folder, "table", [{"a": 1}, {"a": 2}]), lambda: prepare_folder(folder, {})):
         with pytest.raises(KeyboardInterrupt):
             write()
-    assert read_folder(folder, pytest.fail).tables == {"table": [{"a": "1"}]}
+    assert read_run(folder, pytest.fail).tables == {"table": [{"a": "1"}]}
 
 
 def test_a_command_that_is_told_where_to_write_says_what_it_measured_on(tmp_path, monkeypatch):
@@ -387,7 +387,7 @@ def test_a_command_that_is_told_where_to_write_says_what_it_measured_on(tmp_path
     found = environment() | {"commit": "abc"}
     monkeypatch.setattr(record, "environment", lambda commit: found | ({"commit": commit} if commit else {}))
     folder = output_folder(tmp_path / "visit", "spatial")
-    assert read_folder(folder).environment == found
+    assert read_run(folder).environment == found
     assert output_folder(folder, "temporal") == folder  # the next one of the same visit
     with pytest.raises(InputError, match=r"holds measurements with commit abc, and now it is def; .*or say --commit"):
         output_folder(folder, "temporal", "def")
@@ -405,5 +405,5 @@ def test_the_tables_in_the_repository_are_what_its_measurements_give():
         pytest.skip("not a repository")
     folders = {(ROOT / line).parent for line in listed.stdout.split() if line.endswith("environment.json")}
     assert all(RESULTS in folder.parents for folder in folders)
-    changed = report.write(recordings(sorted(folders)), check=True)
+    changed = report.write(read_runs(sorted(folders)), check=True)
     assert not changed, "run python -m bench report"

@@ -10,8 +10,8 @@ import torch
 
 import kernels
 from bench import scaling
-from bench.common import cpu_timing as processor_timing
-from bench.common.record import read_folder
+from bench.common.record import read_run
+from bench.common.timing import peak_bytes
 from bench.scaling.exponent import fit_exponent
 from bench.scaling.growth import exponents, verdicts
 from bench.scaling.methods import (
@@ -128,7 +128,7 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, mo
     found = {path.stem for path in tmp_path.iterdir()}
     assert found == {"environment", "scaling", "scaling_exponents", "scaling_verdicts"}
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
-    rows = read_folder(tmp_path).tables["scaling"]
+    rows = read_run(tmp_path).tables["scaling"]
     assert len(rows) == 4 * len(METHODS) * 2
     for row in rows:
         assert row["macs_counted"] == row["macs_formula"]
@@ -175,8 +175,8 @@ def test_a_formula_that_disagrees_with_the_counter_is_said_and_not_hidden():
 
 def test_peak_memory_on_a_cpu_is_what_the_call_allocates_at_most():
     x = torch.ones(1000)
-    assert processor_timing.peak_bytes(lambda: x + 1) == pytest.approx(4000, abs=256)
-    assert processor_timing.peak_bytes(lambda: (x + 1) + (x + 2)) == pytest.approx(12000, abs=512)
+    assert peak_bytes(lambda: x + 1, "cpu") == pytest.approx(4000, abs=256)
+    assert peak_bytes(lambda: (x + 1) + (x + 2), "cpu") == pytest.approx(12000, abs=512)
 
 
 def test_when_the_budget_is_used_up_sizes_are_counted_but_not_measured():

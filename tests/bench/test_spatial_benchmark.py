@@ -5,7 +5,7 @@ import torch
 
 from bench.__main__ import main
 from bench.common import ahead, record, timing
-from bench.common.record import read_folder
+from bench.common.record import read_run
 from bench.kernels import memory, peers, spatial, temporal, tune
 from kernels.spatial import configs
 from kernels.spatial.reference import spatial_attention
@@ -165,7 +165,7 @@ def test_the_command_writes_its_tables(a_gpu, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(memory, "measure", lambda sizes, device: weigh(sizes, "cpu"))
     arguments = ["spatial", "--quick", "--dtype", "float32", "--output", str(tmp_path)]
     assert main(arguments) == 0
-    tables = read_folder(tmp_path).tables
+    tables = read_run(tmp_path).tables
     assert {row["head_dim"] for row in tables["spatial"]} == {"64", "91", "128"}
     assert {row["pass"] for row in tables["spatial_capture"]} == {"forward", "backward"}
     assert {row["positions"] for row in tables["spatial_memory"]} == {"3", "5", "9", "17", "33"}
@@ -179,7 +179,7 @@ def test_the_command_of_temporal_attention_writes_its_tables(a_gpu, monkeypatch,
         monkeypatch.setattr(module, "POSITIONS", 5)
     monkeypatch.setattr(temporal, "QUICK_SHAPES", [(1, 2)])
     assert main(["temporal", "--quick", "--dtype", "float32", "--output", str(tmp_path)]) == 0
-    tables = read_folder(tmp_path).tables
+    tables = read_run(tmp_path).tables
     assert {row["mode"] for row in tables["temporal"]} == {"telescoped", "fused", "off"}
     ours = {row["pass"]: float(row["floor_microseconds"]) for row in tables["temporal"] if row["contender"] == "ours"}
     assert ours["backward"] / ours["forward"] == pytest.approx(7 / 4)

@@ -6,7 +6,6 @@ import time
 import pytest
 import torch
 
-from bench.common import cpu_timing as processor_timing
 from bench.common import timing
 
 
@@ -47,7 +46,7 @@ def test_peak_memory_on_a_cpu_leaves_out_what_earlier_calls_left_in_cycles():
 
     gc.disable()
     try:
-        processor_timing.peak_bytes(Keeps)
-        assert processor_timing.peak_bytes(allocates) == 1 << 18
+        timing.peak_bytes(Keeps, "cpu")
+        assert timing.peak_bytes(allocates, "cpu") == 1 << 18
     finally:
         gc.enable()

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import training
-from bench.common.record import read_folder
+from bench.common.record import read_run
 from bench.training import measurement, steps
 from bench.training.baseline_model import BaselineModel
 from bench.training.flops import needed_flops, useful_flops
@@ -96,7 +96,7 @@ def arguments(folder, **options):
 def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilization(tmp_path, method):
     options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
     assert training.run(arguments(tmp_path, **options)) == 0
-    (row,) = read_folder(tmp_path).tables["training"]
+    (row,) = read_run(tmp_path).tables["training"]
     assert int(row["reserved_bytes"]) >= int(row["peak_bytes"]) > 0
     assert 0 < float(row["utilization_measured_peak"]) < 1
     assert float(row["needed_measured_peak"]) < float(row["utilization_measured_peak"])
@@ -119,7 +119,7 @@ def no_gpu(monkeypatch):
 def test_a_small_model_runs_on_a_cpu_and_leaves_rows_families_and_a_trace(tmp_path, no_gpu, tiny, capsys):
     folder = tmp_path / "run"
     assert training.run(arguments(folder, trace=tmp_path / "traces")) == 0
-    tables = read_folder(folder).tables
+    tables = read_run(folder).tables
     assert [row["method"] for row in tables["training"]] == ["this project", "naive eager"]
     for row in tables["training"]:
         assert float(row["clips_per_second"]) == pytest.approx(1000 / float(row["step_ms"]), rel=1e-3)
@@ -147,7 +147,7 @@ def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, m
     monkeypatch.setattr(torch._dynamo, "reset", lambda: 1 / (not broken))
     chosen = ["this project", "naive eager", "eager SDPA"]
     assert training.run(arguments(tmp_path, method=chosen)) == 1
-    rows = read_folder(tmp_path).tables["training"]
+    rows = read_run(tmp_path).tables["training"]
     assert [row["note"] for row in rows] == [
         "not measured: more memory than this GPU has",
         "not measured: RuntimeError: Triton Error [CUDA]: an illegal memory access was encountered",
@@ -165,7 +165,7 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
     monkeypatch.setattr(measurement, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
         training.run(arguments(tmp_path))
-    rows = read_folder(tmp_path).tables["training"]
+    rows = read_run(tmp_path).tables["training"]
     assert [(row["method"], row["note"]) for row in rows] == [
         ("this project", ""), ("naive eager", "not measured: the run was stopped before")
     ]  # fmt: skip
@@ -174,7 +174,7 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
 def test_a_step_that_cannot_be_profiled_is_measured_all_the_same(tmp_path, no_gpu, tiny, monkeypatch):
     monkeypatch.setattr(measurement, "profile_steps", lambda *_, **__: 1 / 0)
     assert training.run(arguments(tmp_path, method=["naive eager"])) == 0
-    (row,) = read_folder(tmp_path).tables["training"]
+    (row,) = read_run(tmp_path).tables["training"]
     assert float(row["step_ms"]) > 0
     assert row["note"] == "no profile: ZeroDivisionError: division by zero"
 
@@ -186,7 +186,7 @@ def test_a_table_that_says_what_was_to_come_is_there_before_anything_is_measured
     monkeypatch.setattr(measurement, "peak_rates", killed)
     with pytest.raises(KeyboardInterrupt):
         training.run(arguments(tmp_path))
-    rows = read_folder(tmp_path).tables["training"]
+    rows = read_run(tmp_path).tables["training"]
     assert {row["note"] for row in rows} == {"not measured: the run was stopped before"}
 
 
@@ -194,14 +194,14 @@ def test_on_a_cpu_nothing_is_compiled_unless_asked_for(tmp_path, no_gpu, monkeyp
     """The compiled peer took minutes of a run that is there to show that all of it works."""
     monkeypatch.setattr(measurement, "measure", lambda case, batch, *_: empty_row(case, batch) | {"step_ms": 1.0})
     assert training.run(arguments(tmp_path, method=None)) == 0
-    methods = {row["method"] for row in read_folder(tmp_path).tables["training"]}
+    methods = {row["method"] for row in read_run(tmp_path).tables["training"]}
     assert methods == {"this project", "naive eager", "eager SDPA"}
 
 
 def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no_gpu, monkeypatch):
     monkeypatch.setattr(measurement, "measure", lambda *_: pytest.fail("nothing may start"))
     assert training.run(arguments(tmp_path, budget=1e-9)) == 1
-    notes = {row["note"] for row in read_folder(tmp_path).tables["training"]}
+    notes = {row["note"] for row in read_run(tmp_path).tables["training"]}
     assert notes == {"not measured: the time was used up"}
 
 

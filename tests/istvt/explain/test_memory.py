@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.common.cpu_timing import peak_bytes
+from bench.common.timing import peak_bytes
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain, explanation
 from kernels.relevance import reference
@@ -25,7 +25,7 @@ def model_and_tokens(depth: int, side: int) -> tuple[ISTVT, torch.Tensor]:
 def token_grids(depth: int, side: int, **options) -> float:
     """Peak memory of one explanation."""
     model, tokens = model_and_tokens(depth, side)
-    return peak_bytes(lambda: explain(model, tokens=tokens, **options)) / (4 * tokens.numel())
+    return peak_bytes(lambda: explain(model, tokens=tokens, **options), "cpu") / (4 * tokens.numel())
 
 
 def test_twelve_more_blocks_take_four_more_token_grids():
@@ -45,8 +45,8 @@ def test_stored_maps_are_held_once_and_not_twice_while_they_are_put_together():
     blocks = explain(model, tokens=tokens, keep_maps=True).blocks
     maps = [map_ for block in blocks for kind in (block.temporal, block.spatial) for map_ in vars(kind).values()]
     held = sum(map_.nbytes for map_ in maps)
-    peak = peak_bytes(lambda: explain(model, tokens=tokens, keep_maps=True))
-    light = peak_bytes(lambda: explain(model, tokens=tokens))
+    peak = peak_bytes(lambda: explain(model, tokens=tokens, keep_maps=True), "cpu")
+    light = peak_bytes(lambda: explain(model, tokens=tokens), "cpu")
     assert held < peak < 1.2 * held + light
 
 
@@ -56,8 +56,8 @@ def test_the_frames_of_a_clip_go_through_the_backbone_one_by_one_where_only_an_e
     config = ISTVTConfig(frames=6, image_size=64, dim=16, heads=2, depth=1, mlp_dim=16, backbone_dims=(8, 16, 16, 16))
     model, clip = ISTVT(config).eval(), torch.rand(1, 6, 3, 64, 64)
     with torch.no_grad():
-        together = peak_bytes(lambda: model.tokenize(clip))
-        one_by_one = peak_bytes(lambda: model.tokenize(clip, frames_at_once=1))
+        together = peak_bytes(lambda: model.tokenize(clip), "cpu")
+        one_by_one = peak_bytes(lambda: model.tokenize(clip, frames_at_once=1), "cpu")
         torch.testing.assert_close(model.tokenize(clip), model.tokenize(clip, frames_at_once=1))
     assert one_by_one < together / 3
-    assert peak_bytes(lambda: explain(model, clip)) < together / 2
+    assert peak_bytes(lambda: explain(model, clip), "cpu") < together / 2
