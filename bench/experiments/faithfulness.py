@@ -15,6 +15,7 @@ from statistics import fmean, mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from bench.report.markdown import replace_section, table
+from dataloading.errors import InputError
 from dataloading.io import parse_json
 from istvt.config import DEFAULT_STABILIZER, DataSettings
 
@@ -35,9 +36,9 @@ def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Cons
     A report of the run shows that of the default filling.
     """
     from istvt.cli.console import progress_bar
-    from istvt.explain.faithfulness.report import PLOT, read_faithfulness
-    from istvt.report.evaluate_checkpoint import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
-    from istvt.report.report import add_explanations
+    from istvt.explain.faithfulness.report import read_faithfulness
+    from istvt.report.evaluate_checkpoint import evaluate_checkpoint_explanations, render_report
+    from istvt.report.evaluation_files import EXPLANATIONS, METRICS
 
     results: dict[str, list[Faithfulness]] = {fill: [] for fill in FILLS}
     for run in runs:
@@ -52,9 +53,9 @@ def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Cons
                         run, data, folder, stabilizers=stabilizers, fill=fill, clips_per_video=1, advance=advance
                     )
             found.append(measured)
-        if (report := run / REPORT).is_file():
-            with suppress(ValueError):  # a report of an earlier version has no place for them
-                add_explanations(report, results[FILLS[0]][-1], run / EXPLANATIONS / PLOT)
+        if (run / METRICS).is_file():
+            with suppress(InputError):  # an evaluation of an earlier version holds too little for a report
+                render_report(run, data, run)
     return results
 
 

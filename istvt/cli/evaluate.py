@@ -50,7 +50,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Evaluate a checkpoint by video and write report.html, evaluation.json and scores.csv.
 
-    A video's score is the mean of its clips' probabilities; every figure has a 95 % interval."""
+    A video's score is the mean of its clips' probabilities; every metric has a 95 % interval."""
     from dataloading.layouts import require_directory
     from istvt.run_dir import model_file
 
@@ -64,9 +64,10 @@ def run(options: Namespace, console: Console) -> int:
     require_directory(data.root)
     model_file(options.checkpoint)
     with starting(console):
+        from istvt.evaluation.results import skipped_line
         from istvt.explain.faithfulness.evaluate import orderings_of
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint
-        from istvt.report.summary import skipped_line, summary
+        from istvt.report.summary import summary
     if options.stabilizers is not None:
         orderings_of(stabilizers=options.stabilizers)  # a mistake is said before the evaluation, not after it
     output = _evaluation_directory(options, data, console)
@@ -98,12 +99,7 @@ def run(options: Namespace, console: Console) -> int:
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
     """Where the evaluation goes; one of other videos is replaced only where the place was named."""
     from istvt.model.checkpoint import read_info
-    from istvt.report.evaluate_checkpoint import (
-        default_output,
-        evaluated_set,
-        foreign_explanations,
-        replaced_evaluation,
-    )
+    from istvt.report.evaluation_files import default_output, evaluated_set, foreign_explanations, replaced_evaluation
 
     info = read_info(options.checkpoint)
     output = options.output or default_output(options.checkpoint, info, data, options.split)
@@ -123,8 +119,8 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
 def _measure_explanations(options: Namespace, data: DataSettings, output: Path, console: Console) -> None:
     """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
     from istvt.explain.faithfulness.report import faithfulness_table
-    from istvt.report.evaluate_checkpoint import EXPLANATIONS, REPORT, evaluate_checkpoint_explanations
-    from istvt.report.report import add_explanations
+    from istvt.report.evaluate_checkpoint import evaluate_checkpoint_explanations, render_report
+    from istvt.report.evaluation_files import EXPLANATIONS
 
     console.print(
         "now the explanations: every clip is explained by each method and scored again with pixels removed, which "
@@ -143,6 +139,6 @@ def _measure_explanations(options: Namespace, data: DataSettings, output: Path, 
             fill=options.fill or "surroundings",
             advance=update,
         )
-    add_explanations(output / REPORT, measured, written["plot"])
+    render_report(options.checkpoint, data, output)
     console.print(faithfulness_table(measured), markup=False, highlight=False, soft_wrap=True)
     console.print(f"explanations: {', '.join(str(path) for path in written.values())}", markup=False, soft_wrap=True)

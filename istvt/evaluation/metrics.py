@@ -1,6 +1,6 @@
-"""From video scores to figures with intervals.
+"""Metrics of video scores: accuracy, precision, recall, F1, loss, AUC, average precision, equal error rate.
 
-Every figure counts videos unless it says clips. Labels are 0 for real and 1 for fake; fake is the positive class.
+Every metric counts videos unless it says clips. Labels are 0 for real and 1 for fake; fake is the positive class.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from istvt.evaluation.roc import Ranking, RankingCurve, without_collinear_points
 from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
 
 CONFIDENCE = 0.95
+_LIMITS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 _FEW_VIDEOS = 20
 _BAND_RATES = np.linspace(0, 1, 101)
 
 
 def epoch_metrics(scores: Sequence[VideoScore]) -> dict[str, float | None]:
-    """Figures by video without intervals, cheap enough for every epoch.
+    """Compute metrics by video without intervals, cheap enough for every epoch.
 
     Returns:
-        accuracy, precision, recall, f1, loss and auc; None where a figure is undefined (`evaluate` says why).
+        accuracy, precision, recall, f1, loss and auc; None where one is undefined (`compute_metrics` says why).
     """
-    samples = _video_samples(_checked(scores))
-    figures = _point_figures(samples, DEFAULT_THRESHOLD)
-    return {name: figures[name] for name in ("accuracy", "precision", "recall", "f1", "loss", "auc")}
+    values = _values(_video_samples(_checked(scores)), DEFAULT_THRESHOLD)
+    return {name: values[name] for name in ("accuracy", "precision", "recall", "f1", "loss", "auc")}
 
 
-def evaluate(
+def compute_metrics(
     scores: Sequence[VideoScore], threshold: float = DEFAULT_THRESHOLD, bootstrap: int = 2000, seed: int = 0
 ) -> Evaluation:
-    """Compute every figure by video, per manipulation and by clip, each with a 95 % interval.
+    """Compute every metric by video, per manipulation and by clip, each with a 95 % interval.
 
     Accuracy, precision and recall by video are proportions and have Wilson's interval; the others have the percentile
-    interval of a bootstrap that draws videos within each class. Where every resample gives the same figure, the
-    bootstrap says nothing: an AUC then has Newcombe's interval, any other figure has none and says so.
+    interval of a bootstrap that draws videos within each class. Where every resample gives the same value, the
+    bootstrap says nothing: an AUC then has Newcombe's interval, any other metric has none and says so.
 
     Args:
         scores: of labeled videos, each once.
@@ -57,10 +57,10 @@ def evaluate(
         raise InputError(f"bootstrap must be at least 1 resample, got {bootstrap}")
     scores = _checked(scores)
     reals = [score for score in scores if score.label == REAL]
-    manipulations: dict[str, list[VideoScore]] = {}
+    fakes: dict[str, list[VideoScore]] = {}
     for score in scores:
         if score.label == FAKE:
-            manipulations.setdefault(score.manipulation, []).append(score)
+            fakes.setdefault(score.manipulation, []).append(score)
 
     def measure(samples: _Samples, band: bool = False) -> Metrics:
         return _measure(samples, threshold, bootstrap, seed, band)
@@ -71,7 +71,7 @@ def evaluate(
         resamples=bootstrap,
         seed=seed,
         videos=measure(_video_samples(scores), band=True),
-        manipulations={name: measure(_video_samples(reals + manipulations[name])) for name in sorted(manipulations)},
+        manipulations={name: measure(_video_samples(reals + fakes[name])) for name in sorted(fakes)},
         clips=measure(_clip_samples(scores)),
     )
 
@@ -92,10 +92,6 @@ class _Samples:
         present = np.unique(self.labels)
         return CLASSES[int(present[0])] if len(present) == 1 else None
 
-    def undefined(self, figure: str) -> Estimate:
-        holds = f"{self.only_class} videos" if self.unit == "video" else f"clips of {self.only_class} videos"
-        return Estimate(None, reason=f"{figure} is undefined: the split holds only {holds}")
-
     @property
     def losses(self) -> np.ndarray:
         """Binary cross-entropy of each sample, with probabilities kept off 0 and 1 by float64's epsilon."""
@@ -108,14 +104,11 @@ def _checked(scores: Sequence[VideoScore]) -> list[VideoScore]:
         raise InputError("There is no video to evaluate: the list of scores is empty")
     seen = set()
     for score in scores:
+        refused = f"{score.name} cannot be evaluated: its"
         if score.label not in (REAL, FAKE):
-            raise InputError(
-                f"{score.name} cannot be evaluated: its label is {score.label}, expected 0 (real) or 1 (fake)"
-            )
+            raise InputError(f"{refused} label is {score.label}, expected 0 (real) or 1 (fake)")
         if not 0 <= score.probability <= 1:
-            raise InputError(
-                f"{score.name} cannot be evaluated: its probability is {score.probability}, expected 0 to 1"
-            )
+            raise InputError(f"{refused} probability is {score.probability}, expected 0 to 1")
         if (score.name, score.path) in seen:
             raise InputError(f"{score.name} is scored twice: each video counts once")
         seen.add((score.name, score.path))
@@ -135,19 +128,16 @@ def _clip_samples(scores: Sequence[VideoScore]) -> _Samples:
     return _Samples("clip", labels[video], probabilities, video, labels)
 
 
-def _point_figures(samples: _Samples, threshold: float) -> dict[str, float | None]:
-    """Every figure without an interval; None where it is undefined."""
-    verdicts = _Verdicts(samples, threshold)
-    resampled = verdicts.figures(np.ones((1, len(samples.labels))))
-    figures = {name: _finite(values[0]) for name, values in resampled.items()}
-    ranked = dict.fromkeys(("auc", "average_precision", "equal_error_rate"))
+def _values(samples: _Samples, threshold: float) -> dict[str, float | None]:
+    """Return every metric without an interval; None where it is undefined."""
+    once = np.ones((1, len(samples.labels)))
+    values = dict.fromkeys(METRIC_NAMES, (np.nan,)) | _Verdicts(samples, threshold).metrics(once)
     if samples.only_class is None:
-        curve = Ranking(samples.labels, samples.probabilities).curve()
-        ranked = {name: float(values[0]) for name, values in _ranked_figures(curve).items()}
-    return figures | ranked
+        values |= _ranking_metrics(Ranking(samples.labels, samples.probabilities).curve())
+    return {name: float(value) if np.isfinite(value) else None for name, [value] in values.items()}
 
 
-def _ranked_figures(curve: RankingCurve) -> dict[str, np.ndarray]:
+def _ranking_metrics(curve: RankingCurve) -> dict[str, np.ndarray]:
     return {
         "auc": curve.area(),
         "average_precision": curve.average_precision(),
@@ -155,12 +145,8 @@ def _ranked_figures(curve: RankingCurve) -> dict[str, np.ndarray]:
     }
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 class _Verdicts:
-    """Indicators of the four cells of the confusion matrix, and the figures made from their weighted sums."""
+    """Indicators of the four cells of the confusion matrix, and the metrics made from their weighted sums."""
 
     def __init__(self, samples: _Samples, threshold: float):
         called_fake = samples.probabilities > threshold
@@ -169,8 +155,8 @@ class _Verdicts:
         self._columns = np.stack([*cells, samples.losses], axis=1).astype(np.float64)
         self.confusion = ConfusionMatrix(*(int(cell.sum()) for cell in cells))
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures under each row of `weights [resamples, samples]`; NaN where a denominator is zero."""
+    def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return metrics under each row of `weights [resamples, samples]`; NaN where a denominator is zero."""
         negatives, false_alarms, misses, hits, loss = (weights @ self._columns).T
         total = negatives + false_alarms + misses + hits
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -187,10 +173,19 @@ def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, ban
     verdicts = _Verdicts(samples, threshold)
     ranking = Ranking(samples.labels, samples.probabilities) if samples.only_class is None else None
     resampled, bands = _bootstrap(samples, verdicts, ranking, bootstrap, seed, band)
-    figures = _point_figures(samples, threshold)
-    estimates = {name: _estimate(name, value, resampled.get(name), samples) for name, value in figures.items()}
+    values, counts = _values(samples, threshold), verdicts.confusion
+    estimates = {name: _estimate(name, value, resampled.get(name), samples) for name, value in values.items()}
     if samples.unit == "video":
-        estimates |= _proportions(verdicts.confusion, samples, figures)
+        # Each of these is a count of independent videos: (successes, trials).
+        found = counts.true_positives
+        proportions = {
+            "accuracy": (counts.true_negatives + found, len(samples.labels)),
+            "precision": (found, found + counts.false_positives),
+            "recall": (found, found + counts.false_negatives),
+        }
+        for name, proportion in proportions.items():
+            if values[name] is not None:
+                estimates[name] = Estimate(values[name], *wilson_interval(*proportion, CONFIDENCE), "wilson")
     report, rows = _classification_report(samples, threshold)
     real = int((samples.labels == REAL).sum())
     return Metrics(
@@ -199,7 +194,7 @@ def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, ban
         real=real,
         fake=len(samples.labels) - real,
         **estimates,
-        confusion=verdicts.confusion,
+        confusion=counts,
         roc=_roc(ranking, bands) if ranking else None,
         classification_report=report,
         classification_rows=rows,
@@ -210,58 +205,38 @@ def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, ban
 def _bootstrap(
     samples: _Samples, verdicts: _Verdicts, ranking: Ranking | None, resamples: int, seed: int, band: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Figures of every resample, each `[resamples]`, and true positive rates at `_BAND_RATES` where asked for."""
+    """Return the metrics of every resample, each `[resamples]`, and the band's true positive rates where asked for."""
     blocks: list[dict[str, np.ndarray]] = []
     bands: list[np.ndarray] = []
     for counts in resample_counts(samples.video_labels, resamples, seed):
         weights = counts if samples.unit == "video" else counts[:, samples.video]
-        figures = verdicts.figures(weights)
+        values = verdicts.metrics(weights)
         if ranking is not None:
             curve = ranking.curve(weights)
-            figures |= _ranked_figures(curve)
+            values |= _ranking_metrics(curve)
             if band:
                 rates = zip(curve.false_positive_rate, curve.true_positive_rate, strict=True)
                 bands.extend(np.interp(_BAND_RATES, x, y) for x, y in rates)
-        blocks.append(figures)
+        blocks.append(values)
     resampled = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     return resampled, np.array(bands) if bands else None
 
 
 def _estimate(name: str, value: float | None, resampled: np.ndarray | None, samples: _Samples) -> Estimate:
     if value is None:
-        return _missing(name, samples)
-    defined = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        if name == "precision" and samples.only_class != CLASSES[REAL]:
+            why = f"no {samples.unit} was called fake"
+        else:
+            videos = f"{samples.only_class} videos"
+            why = f"the split holds only {videos if samples.unit == 'video' else f'clips of {videos}'}"
+        return Estimate(None, reason=f"{METRIC_NAMES[name]} is undefined: {why}")
+    low, high = np.quantile(resampled[np.isfinite(resampled)], _LIMITS)
     if high - low > 1e-12:
         return Estimate(value, float(low), float(high), "bootstrap")
     if name == "auc" and samples.unit == "video":
         fake = int(samples.labels.sum())
         return Estimate(value, *area_interval(value, len(samples.labels) - fake, fake, CONFIDENCE), "newcombe")
-    return Estimate(value, reason="No interval: every bootstrap resample gives the same figure")
-
-
-def _missing(name: str, samples: _Samples) -> Estimate:
-    figure = METRIC_NAMES[name]
-    if name == "precision" and samples.only_class != CLASSES[REAL]:
-        return Estimate(None, reason=f"{figure} is undefined: no {samples.unit} was called fake")
-    return samples.undefined(figure)
-
-
-def _proportions(
-    confusion: ConfusionMatrix, samples: _Samples, figures: dict[str, float | None]
-) -> dict[str, Estimate]:
-    """Accuracy, precision and recall by video with Wilson's interval: each is a count of independent videos."""
-    right = confusion.true_negatives + confusion.true_positives
-    counts = {
-        "accuracy": (right, len(samples.labels)),
-        "precision": (confusion.true_positives, confusion.true_positives + confusion.false_positives),
-        "recall": (confusion.true_positives, confusion.true_positives + confusion.false_negatives),
-    }
-    return {
-        name: Estimate(figures[name], *wilson_interval(*counts[name], CONFIDENCE), "wilson")
-        for name in counts
-        if figures[name] is not None
-    }
+    return Estimate(value, reason="No interval: every bootstrap resample gives the same value")
 
 
 def _roc(ranking: Ranking, bands: np.ndarray | None) -> RocCurve:
@@ -269,7 +244,7 @@ def _roc(ranking: Ranking, bands: np.ndarray | None) -> RocCurve:
     x, y = without_collinear_points(curve.false_positive_rate[0], curve.true_positive_rate[0])
     if bands is None:
         return RocCurve(x.tolist(), y.tolist())
-    low, high = np.quantile(bands, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    low, high = np.quantile(bands, _LIMITS, axis=0)
     return RocCurve(x.tolist(), y.tolist(), _BAND_RATES.tolist(), low.tolist(), high.tolist())
 
 
@@ -281,21 +256,17 @@ def _classification_report(samples: _Samples, threshold: float) -> tuple[str, li
     arguments = {"labels": [REAL, FAKE], "target_names": names, "zero_division": 0}
     table = classification_report(samples.labels, called, output_dict=True, **arguments)
     rows = []
-    for label, name in enumerate(names):
-        figures, support, verdicts = table[name], int((samples.labels == label).sum()), int((called == label).sum())
-        rows.append(
-            ReportRow(
-                name,
-                precision=figures["precision"] if verdicts else None,
-                recall=figures["recall"] if support else None,
-                f1=figures["f1-score"] if support or verdicts else None,
-                support=support,
-            )
-        )
-    for name in ("macro avg", "weighted avg"):
-        figures = table[name]
-        rows.append(
-            ReportRow(name, figures["precision"], figures["recall"], figures["f1-score"], int(figures["support"]))
+    for name in (*names, "macro avg", "weighted avg"):
+        row = table[name]
+        rows.append(ReportRow(name, row["precision"], row["recall"], row["f1-score"], int(row["support"])))
+    for label in (REAL, FAKE):  # scikit-learn prints 0 where there is no value
+        row, verdicts = rows[label], (called == label).any()
+        rows[label] = ReportRow(
+            row.name,
+            precision=row.precision if verdicts else None,
+            recall=row.recall if row.support else None,
+            f1=row.f1 if row.support or verdicts else None,
+            support=row.support,
         )
     return classification_report(samples.labels, called, digits=3, **arguments), rows
 
@@ -308,5 +279,5 @@ def _notes(samples: _Samples, rows: list[ReportRow]) -> list[str]:
             noun = "video" if videos == 1 else "videos"
             notes.append(f"Only {videos} {name} {noun}: at this size the bootstrap's intervals are rather too narrow.")
     if any(value is None for row in rows for value in (row.precision, row.recall, row.f1)):
-        notes.append("scikit-learn's report prints 0 where a figure is undefined, and its averages count it as 0.")
+        notes.append("scikit-learn's report prints 0 where a metric is undefined, and its averages count it as 0.")
     return notes

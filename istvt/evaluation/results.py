@@ -1,7 +1,6 @@
-"""What an evaluation finds: every figure with its interval, by video, by manipulation and by clip.
+"""Results of an evaluation: every metric with its interval, by video, by manipulation and by clip.
 
-A figure that does not exist (AUC with one class only) is None and carries the sentence that says why: nothing here is
-ever NaN.
+A metric that does not exist (AUC with one class only) is None and carries the sentence that says why: no value is NaN.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ METRIC_NAMES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """One figure and its interval.
+    """Value of a metric and its interval.
 
     Attributes:
-        value: None where the figure is undefined.
+        value: None where the metric is undefined.
         low: lower limit of the interval, None where there is no interval.
         high: upper limit of the interval.
         method: of the interval: `"wilson"`, `"bootstrap"`, `"newcombe"`, or `"none"`.
@@ -74,7 +73,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One row of scikit-learn's classification report; a figure is None where it is undefined."""
+    """One row of scikit-learn's classification report; a value is None where it is undefined."""
 
     name: str
     precision: float | None
@@ -85,7 +84,7 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Every figure of one group of videos, or of their clips (`unit` says which)."""
+    """Every metric of one group of videos, or of their clips (`unit` says which)."""
 
     unit: str
     count: int
@@ -106,7 +105,7 @@ class Metrics:
     notes: list[str]
 
     def estimates(self) -> dict[str, Estimate]:
-        """The figures under the names they are printed with, in the order they are printed in."""
+        """Return the metrics by the names they are printed with, in the order they are printed in."""
         return {name: getattr(self, key) for key, name in METRIC_NAMES.items()}
 
 
@@ -119,7 +118,7 @@ class Evaluation:
         confidence: of every interval.
         resamples: of the bootstrap; each draws videos within each class, with replacement.
         seed: of the bootstrap.
-        videos: all figures by video. These are the result.
+        videos: all metrics by video. These are the result.
         manipulations: the same for each manipulation, against all the real videos.
         clips: the same by clip. Clips of one video are alike, so their intervals resample videos.
     """
@@ -133,5 +132,10 @@ class Evaluation:
     clips: Metrics
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers, fit for JSON."""
+        """Return plain dictionaries, lists and numbers, fit for JSON."""
         return asdict(self)
+
+
+def skipped_line(name: str, reason: str) -> str:
+    """Return why a video or clip is not used; most reasons name the file themselves."""
+    return reason if name in reason else f"{name}: {reason}"

@@ -1,6 +1,6 @@
-"""Ranking figures from weighted samples: ROC curve, its area, average precision and equal error rate.
+"""ROC curve of weighted samples, the area under it, average precision and equal error rate.
 
-Written over a matrix of weights, one row a bootstrap resample, so that two thousand resamples cost one sort.
+The weights are a matrix with one row a bootstrap resample, so that two thousand resamples cost one sort.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class RankingCurve:
         return self.false_positives / self.false_positives[:, -1:]
 
     def area(self) -> np.ndarray:
-        """Area under the ROC curve by the trapezoid rule, `[resamples]`: a tie between classes counts one half."""
+        """Return the area under the curve, `[resamples]`, by the trapezoid rule: a tie of classes counts half."""
         widths = np.diff(self.false_positives)
         heights = self.true_positives[:, 1:] + self.true_positives[:, :-1]
         return (widths * heights).sum(1) / (2 * self.true_positives[:, -1] * self.false_positives[:, -1])
 
     def average_precision(self) -> np.ndarray:
-        """Sum over thresholds of precision times the gain in recall, `[resamples]`: no interpolation."""
+        """Return the sum over thresholds of precision times the gain in recall, `[resamples]`: no interpolation."""
         called = self.true_positives + self.false_positives
         precision = np.divide(self.true_positives, called, out=np.zeros_like(called), where=called > 0)
         gain = np.diff(self.true_positives)
         return (precision[:, 1:] * gain).sum(1) / self.true_positives[:, -1]
 
     def equal_error_rate(self) -> np.ndarray:
-        """Rate at which false positives and false negatives are equally frequent, `[resamples]`.
+        """Return the rate at which false positives and false negatives are equally frequent, `[resamples]`.
 
         Read where the ROC curve, straight between its points, crosses `false negative rate = false positive rate`.
         """

@@ -1,200 +1,174 @@
-"""Figures of the report as inline SVG: drawn from numbers alone, colored by the page's style sheet, no script.
+"""Charts of the report: matplotlib figures, and a figure as inline SVG in the colors of the page.
 
-Lines differ in dash and marker as well as in color. Every figure carries a sentence that says what it shows.
+Lines differ in dash and marker as well as in color, so that a grayscale print is readable. The SVG holds no script, no
+address and no date: the same values give the same bytes.
 """
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, log10
+from math import floor
 
 import numpy as np
 from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from istvt.evaluation.results import RocCurve
 
+# Colors of the light page by their CSS variable, which takes their place in the SVG: a dark page has other ones.
+_COLORS = {
+    "ink": "#1a2027",
+    "soft": "#56616c",
+    "rule": "#dde2e6",
+    "sheet": "#fffffe",
+    "real": "#0a67a8",
+    "fake": "#bf4d06",
+    "third": "#00765a",
+}
+_LINES = (("real", "-", "o"), ("fake", "--", "s"), ("third", ":", "^"))  # color, dash and marker
+_DASHES = (0, (2, 2))
 _MARKERS_UP_TO = 40
-_UNITS_UP_TO = 9
+_BLOCKS_UP_TO = 9
+_BINS = 40
+_in_page_style = rc_context(
+    {
+        **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _COLORS["soft"]),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "axes.labelsize", "legend.fontsize"), 12),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.left", "axes.spines.right", "legend.frameon"), False),
+        **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 1),
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "grid.color": _COLORS["rule"],
+        "legend.labelcolor": _COLORS["soft"],
+        "legend.handlelength": 2.6,
+        "lines.linewidth": 2,
+        "ytick.major.size": 0,
+        "svg.fonttype": "none",
+    }
+)
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart; a value is None where there is none, and the line has a gap there.
-
-    `style` 1, 2 or 3 picks color, dash and marker.
-    """
+    """One line of a chart; a value is None where it is undefined, and the line has a gap there."""
 
     name: str
     values: Sequence[float | None]
-    style: int
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """Maps data to the drawing's units, and draws grid lines, tick labels and axis titles."""
-
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-    width: int = 460
-    height: int = 250
-    left: int = 58
-    right: int = 14
-    top: int = 12
-    bottom: int = 46
-
-    def x(self, value: float) -> float:
-        low, high = self.x_range
-        return self.left + (value - low) / (high - low) * (self.width - self.left - self.right)
-
-    def y(self, value: float) -> float:
-        low, high = self.y_range
-        return self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom)
-
-    def frame(self, x_ticks: Sequence[float], y_ticks: Sequence[float], x_title: str, y_title: str) -> str:
-        end = self.width - self.right
-        floor_y = self.height - self.bottom
-        parts = [
-            f'<path class="grid" d="M{self.left} {self.y(tick):.1f}H{end}"/>'
-            f'<text class="tick end" x="{self.left - 8}" y="{self.y(tick):.1f}" dy=".35em">{tick:g}</text>'
-            for tick in y_ticks
-        ]
-        parts += [
-            f'<path class="grid" d="M{self.x(tick):.1f} {floor_y}v5"/>'
-            f'<text class="tick" x="{self.x(tick):.1f}" y="{floor_y + 9}" dy=".8em">{tick:g}</text>'
-            for tick in x_ticks
-        ]
-        middle = (self.left + end) / 2
-        center = (self.top + floor_y) / 2
-        parts.append(f'<path class="axis" d="M{self.left} {floor_y}H{end}"/>')
-        parts.append(f'<text class="title" x="{middle}" y="{self.height - 5}">{escape(x_title)}</text>')
-        if y_title:
-            turn = f"translate(13 {center}) rotate(-90)"
-            parts.append(f'<text class="title" transform="{turn}">{escape(y_title)}</text>')
-        return "".join(parts)
-
-    def points(self, x: Sequence[float], y: Sequence[float]) -> list[str]:
-        """Points in drawing units to a tenth, without repeats: a curve of 100,000 points stays as small as it looks."""
-        drawn: list[str] = []
-        for x_value, y_value in zip(x, y, strict=True):
-            point = f"{self.x(x_value):.1f} {self.y(y_value):.1f}"
-            if not drawn or drawn[-1] != point:
-                drawn.append(point)
-        return drawn
-
-    def svg(self, description: str, body: str) -> Markup:
-        return Markup(
-            f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" '
-            f'aria-label="{escape(description)}">{body}</svg>'
-        )
-
-
+@_in_page_style
 def epoch_chart(
     epochs: Sequence[int], series: Sequence[Series], *, share: bool = False, marked_epoch: int | None = None
-) -> Markup:
-    """Lines over epochs.
+) -> Figure:
+    """Draw lines over epochs.
 
     Args:
         epochs: of every value, rising.
-        series: at least one, each with one value an epoch.
+        series: one to three, each with one value an epoch; one without any value is left out.
         share: the values are shares, so the axis ends at 1; otherwise it starts at 0 and ends above the largest value.
         marked_epoch: gets an upright line.
     """
-    values = [value for line in series for value in line.values if value is not None]
-    low, high = _share_range(values) if share else (0.0, (max(values, default=0.0) or 1.0) * 1.05)
+    figure, axes = _axes(460, 250)
+    known = [value for line in series for value in line.values if value is not None]
+    for line, (color, dash, marker) in zip(series, _LINES, strict=False):
+        values = np.array([np.nan if value is None else value for value in line.values], dtype=np.float64)
+        count = np.isfinite(values).sum()
+        if count:
+            shape = marker if count <= _MARKERS_UP_TO else ""
+            axes.plot(epochs, values, dash, color=_COLORS[color], marker=shape, label=line.name, zorder=3)
+    if len(axes.lines) > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(axes.lines))
     first, last = epochs[0], epochs[-1]
-    axes = _Axes((first - 0.5, first + 0.5) if first == last else (first, last), (low, high))
-    body = axes.frame(_whole_ticks(first, last), _ticks(low, high, 5), "epoch", "")
+    axes.set_xlim(*((first - 0.5, first + 0.5) if first == last else (first, last)))
+    lowest = min(0.5, floor(min(known, default=0.5) * 10) / 10)
+    axes.set_ylim(*((lowest, 1) if share else (0, 1.05 * (max(known, default=0.0) or 1))))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(8, steps=(1, 2, 5, 10), integer=True) if last > first else FixedLocator([last])
+    )
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("epoch")
     if marked_epoch is not None and first <= marked_epoch <= last:
-        body += f'<path class="mark" d="M{axes.x(marked_epoch):.1f} {axes.top}V{axes.height - axes.bottom}"/>'
-    body += "".join(_line(axes, epochs, line) for line in series)
-    return axes.svg(_describe(epochs, series), body)
+        axes.axvline(marked_epoch, color=_COLORS["ink"], linestyle=_DASHES, linewidth=1.5)
+    return figure
 
 
-def roc_chart(roc: RocCurve, operating_point: tuple[float, float], description: str) -> Markup:
-    """ROC curve with its band, the diagonal of chance, and the point at the threshold in use."""
-    axes = _Axes((0, 1), (0, 1), width=400, height=384)
-    ticks = (0, 0.2, 0.4, 0.6, 0.8, 1)
-    body = axes.frame(ticks, ticks, "real videos called fake", "fakes found")
+@_in_page_style
+def roc_chart(roc: RocCurve, operating_point: tuple[float, float]) -> Figure:
+    """Draw a ROC curve with its band, the diagonal of chance, and the point (x, y) of the threshold in use."""
+    figure, axes = _axes(400, 384)
     if roc.band_rate:
-        there = axes.points(roc.band_rate, roc.band_high)
-        back = axes.points(roc.band_rate[::-1], roc.band_low[::-1])
-        body += f'<path class="band" d="M{"L".join(there + back)}Z"/>'
-    body += f'<path class="chance" d="M{axes.x(0)} {axes.y(0)}L{axes.x(1)} {axes.y(1)}"/>'
-    curve = axes.points(roc.false_positive_rate, roc.true_positive_rate)
-    body += f'<path class="line s1" d="M{"L".join(curve)}"/>'
-    body += f'<circle class="point" cx="{axes.x(operating_point[0]):.1f}" cy="{axes.y(operating_point[1]):.1f}" r="5"/>'
-    return axes.svg(description, body)
+        around = roc.band_rate + roc.band_rate[::-1], roc.band_high + roc.band_low[::-1]
+        axes.fill(*around, color=_COLORS["real"], alpha=0.18, linewidth=0)
+    axes.plot([0, 1], [0, 1], linestyle=(0, (2, 4)), color=_COLORS["soft"], linewidth=1)
+    axes.plot(roc.false_positive_rate, roc.true_positive_rate, color=_COLORS["real"], zorder=3)
+    axes.plot(*operating_point, "o", color=_COLORS["sheet"], markersize=9, mec=_COLORS["ink"], mew=2, zorder=4)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="real videos called fake", ylabel="fakes found")
+    return figure
 
 
-def probability_bars(probabilities: Sequence[float], threshold: float, kind: str, description: str) -> Markup:
-    """Histogram of one group's probabilities over [0, 1], meant to be stretched to the width it is given.
+@_in_page_style
+def probability_bars(probabilities: Sequence[float], threshold: float, label: str) -> Figure:
+    """Draw a histogram of one group's probabilities over [0, 1] without axes, to be stretched to the page's width.
 
     Where no bin holds more than a few videos, each video is a block of its own.
 
     Args:
         probabilities: of the group's videos.
         threshold: gets an upright line.
-        kind: `"real"` or `"fake"`: the color.
-        description: what a reader who does not see the figure is told.
+        label: `"real"` or `"fake"`: the color.
     """
-    bins, height = 40, 60
-    counts, _ = np.histogram(probabilities, bins=bins, range=(0, 1))
+    figure, axes = _axes(10 * _BINS, 60)
+    figure.set_layout_engine("none")
+    axes.set_position((0, 0, 1, 1))
+    axes.set_axis_off()
+    counts, edges = np.histogram(probabilities, bins=_BINS, range=(0, 1))
     most = max(int(counts.max()), 1)
-    body = ""
-    for position, count in enumerate(counts.tolist()):
-        left = position * 10 + 0.6
-        if most <= _UNITS_UP_TO:
-            unit = min(height / most, 12)
-            body += "".join(
-                f'<rect x="{left}" y="{height - (block + 1) * unit:.1f}" width="8.8" height="{unit - 1.2:.1f}"/>'
-                for block in range(count)
-            )
-        elif count:
-            bar = max(2.5, count / most * height)
-            body += f'<rect x="{left}" y="{height - bar:.1f}" width="8.8" height="{bar:.1f}"/>'
-    line = f'<path class="mark" d="M{threshold * 10 * bins:.1f} 0V{height}"/>'
-    return Markup(
-        f'<svg class="bars {escape(kind)}" viewBox="0 0 {bins * 10} {height}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(description)}">{body}{line}</svg>'
-    )
+    as_blocks = most <= _BLOCKS_UP_TO
+    for level in range(most if as_blocks else 1):
+        reached = counts > level
+        heights = 0.9 if as_blocks else np.maximum(counts[reached], 0.04 * most)
+        axes.bar(edges[:-1][reached] + 0.0015, heights, 0.022, level, align="edge", color=_COLORS[label])
+    axes.axvline(threshold, color=_COLORS["ink"], linestyle=_DASHES, linewidth=1.5)
+    axes.set(xlim=(0, 1), ylim=(0, max(most, 5)))
+    return figure
 
 
-def _line(axes: _Axes, epochs: Sequence[int], line: Series) -> str:
-    runs: list[list[tuple[int, float]]] = [[]]
-    for epoch, value in zip(epochs, line.values, strict=True):
-        if value is None:
-            runs.append([])
-        else:
-            runs[-1].append((epoch, value))
-    body = ""
-    for run in filter(None, runs):
-        points = axes.points(*zip(*run, strict=True))
-        body += f'<path class="line s{line.style}" d="M{"L".join(points)}"/>'
-    known = [point for run in runs for point in run]
-    if len(known) <= _MARKERS_UP_TO:
-        body += "".join(_marker(axes.x(epoch), axes.y(value), line.style) for epoch, value in known)
-    return body
+@_in_page_style
+def inline_svg(figure: Figure, description: str, kind: str = "chart") -> Markup:
+    """Return a figure as one `<svg>` element for a page whose style sheet holds the colors as CSS variables.
+
+    Args:
+        figure: in the colors of this module.
+        description: what a reader who does not see the figure is told.
+        kind: CSS class; `"bars"` is stretched to the place that the page gives it.
+    """
+    file = io.StringIO()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    # With this salt the names of markers are the same in every run, and others in each figure of a page.
+    with rc_context({"svg.hashsalt": description}):
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+    # What only a file of its own needs is left out: namespaces, style, names, clip paths and the font.
+    body = file.getvalue().partition("<svg")[2].partition(">")[2].replace("xlink:href", "href")
+    body = re.sub(r"<defs>\s*<(style|clipPath).*?</defs>", "", body, flags=re.DOTALL)
+    body = re.sub(r' id="[\w.]+_\d+"| clip-path="[^"]*"| font-family: [^;]*;', "", body)
+    for name, color in _COLORS.items():
+        body = body.replace(color, f"var(--{name})")
+    width, height = (round(72 * inches) for inches in figure.get_size_inches())
+    stretch = ' preserveAspectRatio="none"' if kind == "bars" else ""
+    attributes = f'class="{kind}" viewBox="0 0 {width} {height}"{stretch} role="img"'
+    return Markup(f'<svg {attributes} aria-label="{escape(description)}">{body}')
 
 
-def _marker(x: float, y: float, style: int) -> str:
-    shapes = {
-        1: f'<circle class="dot s1" cx="{x:.1f}" cy="{y:.1f}" r="3"/>',
-        2: f'<rect class="dot s2" x="{x - 2.8:.1f}" y="{y - 2.8:.1f}" width="5.6" height="5.6"/>',
-        3: f'<path class="dot s3" d="M{x:.1f} {y - 3.8:.1f}l3.6 6.4h-7.2z"/>',
-    }
-    return shapes[style]
-
-
-def legend_key(style: int) -> Markup:
-    """The sample of line and marker that a legend shows beside a name."""
-    return Markup(
-        '<svg class="key" viewBox="0 0 30 12" aria-hidden="true">'
-        f'<path class="line s{style}" d="M1 6H29"/>{_marker(15, 6, style)}</svg>'
-    )
-
-
-def _describe(epochs: Sequence[int], series: Sequence[Series]) -> str:
+def describe(epochs: Sequence[int], series: Sequence[Series]) -> str:
+    """Return the first and last value of each line in words."""
     sentences = []
     for line in series:
         known = [(epoch, value) for epoch, value in zip(epochs, line.values, strict=True) if value is not None]
@@ -204,24 +178,8 @@ def _describe(epochs: Sequence[int], series: Sequence[Series]) -> str:
     return " ".join(sentences)
 
 
-def _share_range(values: Sequence[float]) -> tuple[float, float]:
-    return min(0.5, floor(min(values, default=0.5) * 10) / 10), 1.0
-
-
-def _ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers from low to high, at most about as many as asked for."""
-    rough = (high - low) / about
-    power = 10.0 ** floor(log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = int(np.ceil(low / step - 1e-9))
-    last = int(np.floor(high / step + 1e-9))
-    return [round(position * step, 12) for position in range(first, last + 1)]
-
-
-def _whole_ticks(first: int, last: int) -> list[int]:
-    """At most about eight whole numbers from first to last."""
-    return (
-        sorted({round(tick) for tick in _ticks(first, last, 8)} & set(range(first, last + 1)))
-        if last > first
-        else [first]
-    )
+def _axes(width: int, height: int) -> tuple[Figure, Axes]:
+    """Return a figure of `width` x `height` units of SVG, and its axes."""
+    figure = Figure((width / 72, height / 72), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # inches: the ring of the ROC curve ends beyond the axes
+    return figure, figure.subplots()

@@ -1,56 +1,47 @@
-"""Evaluation of a checkpoint on one split of a data set: figures by video, the scores themselves, and a report."""
+"""Evaluation of a checkpoint on one split of a data set, written as metrics, scores and an HTML report."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dataloading.clips.loader import ClipLoader
-from dataloading.clips.sampling import Clip, evaluation_clips
-from dataloading.dataset import SYNTHETIC_NOTE, Dataset
+from dataloading.clips.sampling import Clip
+from dataloading.dataset import Dataset
 from dataloading.errors import InputError
-from dataloading.io import replacing, write_json
+from dataloading.face_index import FaceIndex
 from dataloading.layouts import open_dataset
 from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill
 from istvt.device import pick_device, resolve_precision, versions
-from istvt.evaluation.metrics import evaluate
-from istvt.evaluation.results import Evaluation
+from istvt.evaluation.evaluate import SplitEvaluation, evaluate_split
 from istvt.explain.faithfulness.evaluate import Faithfulness, evaluate_explanations
 from istvt.explain.faithfulness.report import PLOT, read_faithfulness, write_faithfulness
-from istvt.inference.crop import crop_difference
-from istvt.inference.score import ScoredClips, score_clips
 from istvt.inference.video_score import VideoScore
-from istvt.model.checkpoint import CheckpointInfo, load_model
-from istvt.report.report import Example, add_explanations, choose_examples, say_of_explanations, write_report
-from istvt.run_dir import MODEL_FILE, model_file, output_directory
-
-FIGURES, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
-EXPLANATIONS = "explanations"  # the directory beside them
+from istvt.model.checkpoint import load_model, read_info
+from istvt.report.evaluation_files import (
+    EXPLANATIONS,
+    METRICS,
+    REPORT,
+    StoredEvaluation,
+    evaluated_set,
+    foreign_explanations,
+    read_evaluation,
+    read_history,
+    write_evaluation,
+)
+from istvt.report.report import Example, choose_examples, write_report
+from istvt.run_dir import model_file, output_directory
 
 
 @dataclass
-class EvaluationResult:
-    """What an evaluation found and where it is written.
+class EvaluationResult(SplitEvaluation):
+    """What an evaluation found and its report, an HTML file."""
 
-    Attributes:
-        evaluation: every figure with its interval.
-        scores: every video's score.
-        skipped: (video name, reason) of every video or clip that could not be scored.
-        report: the HTML file.
-        notes: what a reader should know, such as that training used another decoder.
-    """
-
-    evaluation: Evaluation
-    scores: list[VideoScore]
-    skipped: list[tuple[str, str]]
     report: Path
-    notes: list[str]
 
 
 def evaluate_checkpoint(
@@ -86,55 +77,96 @@ def evaluate_checkpoint(
     chosen = pick_device(device)
     model, info = load_model(checkpoint, chosen)
     dataset, index = open_dataset(**data.source)
-    clips = evaluation_clips(dataset.split_videos(split), index, model.config.frames, data.evaluation_clips)
-    output, done = output_directory(output), 0
-
-    def count(scored: int) -> None:
-        nonlocal done
-        done += scored
-        if advance:
-            advance(done, len(clips))
-
-    scored = score_clips(
+    output = output_directory(output)
+    found = evaluate_split(
         model,
-        clips,
+        info,
+        dataset,
+        index,
+        data,
+        split=split,
         batch_size=batch_size,
-        decoder=data.decoder,
-        workers=data.workers,
         dtype=resolve_precision(precision, chosen),
-        advance=count,
+        bootstrap=bootstrap,
+        advance=advance,
     )
-    skipped = [(item.video.name, item.reason) for item in clips.skipped]
-    skipped += [(clip.video.name, reason) for clip, reason in scored.skipped]
-    if not scored.clips:
-        _, first = skipped[0]
-        raise InputError(f"{data.root}: no video of the {split} split could be scored; the first reason: {first}")
-    scores = scored.videos()
-    evaluation = evaluate(scores, bootstrap=bootstrap)
-    notes = _notes(info, scored, dataset, index.detectors({clip.video.name for clip in scored.clips}))
-    evaluated = evaluated_set(info, data, split)
-    said = {"checkpoint": str(model_file(checkpoint).resolve()), "evaluated": evaluated}
-    said |= {"skipped": skipped, "notes": notes}
-    write_json(output / FIGURES, {**evaluation.to_dict(), **said})
-    write_scores(output / SCORES, scores)
-    report = write_report(
+    used = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(data).items()}
+    del used["train_clips"]
+    stored = StoredEvaluation(
+        **vars(found.evaluation),
+        checkpoint=str(model_file(checkpoint).resolve()),
+        evaluated=evaluated_set(info, data, split),
+        title=f"ISTVT on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {split} split",
+        settings={"checkpoint": str(checkpoint), "split": split, **used},
+        versions=versions(),
+        skipped=found.skipped,
+        notes=found.notes,
+    )
+    write_evaluation(output, stored, found.scores)
+    return EvaluationResult(**vars(found), report=_render(checkpoint, output, stored, found.scores, dataset, index))
+
+
+def render_report(checkpoint: str | Path, data: DataSettings, output: str | Path) -> Path:
+    """Write the report of the evaluation in `output` again, with the explanations that were measured since.
+
+    Args:
+        checkpoint: that was evaluated.
+        data: its videos, whose frames are examples.
+        output: with `evaluation.json` and `scores.csv`.
+
+    Raises:
+        InputError: a file is not that of an evaluation, or the checkpoint or the data cannot be used.
+    """
+    output = Path(output)
+    stored, scores = read_evaluation(output)
+    if stored.evaluated is None or not stored.title:
+        raise InputError(f"{output / METRICS}: title: missing, as an earlier version wrote it; evaluate again")
+    return _render(checkpoint, output, stored, scores, *open_dataset(**data.source))
+
+
+def _render(
+    checkpoint: str | Path,
+    output: Path,
+    stored: StoredEvaluation,
+    scores: Sequence[VideoScore],
+    dataset: Dataset,
+    index: FaceIndex,
+) -> Path:
+    info, measured = read_info(checkpoint), read_faithfulness(output / EXPLANATIONS)
+    foreign = foreign_explanations(output, stored.evaluated)
+    return write_report(
         output / REPORT,
-        evaluation=evaluation,
+        evaluation=stored,
         scores=scores,
         history=read_history(checkpoint),
-        settings={**info.settings, "evaluation": {"checkpoint": str(checkpoint), "split": split, **_used(data)}},
-        versions=versions(),
-        examples=_examples(scored, scores, model.config.image_size),
-        skipped=skipped,
-        title=f"ISTVT on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {split} split",
-        notes=notes,
+        settings={**info.settings, "evaluation": stored.settings},
+        versions=stored.versions,
+        examples=_examples(scores, dataset, index, info.config.image_size),
+        skipped=stored.skipped,
+        title=stored.title,
+        notes=stored.notes,
         best_epoch=info.metrics.get("epoch"),
+        explanations=f"{foreign}." if foreign else measured,
+        deletion_curves=output / EXPLANATIONS / PLOT if measured and not foreign else None,
     )
-    if foreign := foreign_explanations(output, evaluated):
-        say_of_explanations(report, f"{foreign}.")
-    elif measured := read_faithfulness(output / EXPLANATIONS):
-        add_explanations(report, measured, output / EXPLANATIONS / PLOT)
-    return EvaluationResult(evaluation, scores, skipped, report, notes)
+
+
+def _examples(scores: Sequence[VideoScore], dataset: Dataset, index: FaceIndex, image_size: int) -> list[Example]:
+    """Return the frames, as the model saw them, of the clip that speaks most for the verdict of each video to show."""
+    videos = {video.name: video for video in dataset.videos}
+    chosen = [score for score in choose_examples(scores) if score.name in videos]
+    clips = []
+    for score in chosen:
+        pick = max if score.verdict == "fake" else min
+        _, frames = pick(zip(score.clip_probabilities, score.clip_frames, strict=True), key=itemgetter(0))
+        box = index.box(score.name, frames)
+        clips.append(Clip(videos[score.name], np.array(frames), box, score.label, len(clips)))
+    examples = []
+    for batch in ClipLoader(clips, 1, image_size, decoder="pyav"):
+        place = int(batch.indices[0])
+        frames = batch.clips[0].permute(0, 2, 3, 1).add(1).mul(127.5).round().clamp(0, 255).numpy().astype(np.uint8)
+        examples.append(Example(chosen[place], frames, clips[place].frames.tolist()))
+    return examples
 
 
 def evaluate_checkpoint_explanations(
@@ -178,116 +210,5 @@ def evaluate_checkpoint_explanations(
         workers=data.workers,
         advance=advance,
     )
-    measured.evaluated = evaluated_set(info, data, split)
+    measured.evaluated = asdict(evaluated_set(info, data, split))
     return measured, write_faithfulness(measured, output)
-
-
-def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> dict[str, Any]:
-    """What tells one evaluation from another: which model judges (if its file has a checksum), and which videos."""
-    videos = {"root": str(Path(data.root).resolve()), "compression": data.compression}
-    return {"checksum": info.checksum} | videos | {"manipulations": data.manipulations, "split": split}
-
-
-def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, split: str) -> Path:
-    """Where an evaluation goes that is not told: `evaluation` in the run for the test split of the run's own data.
-
-    The name says in what another one differs: `evaluation-Celeb-DF-v2`, `evaluation-val`, and `evaluation-other` for
-    `other.safetensors`.
-    """
-    trained, here = info.settings.get("data", {}), evaluated_set(info, data, split)
-    root = Path(here["root"])
-    differs = [checkpoint.stem] if not checkpoint.is_dir() and checkpoint.name != MODEL_FILE else []
-    differs += [root.name] if Path(trained.get("root", root)).resolve() != root else []
-    differs += [data.compression] if trained.get("compression", data.compression) != data.compression else []
-    if trained.get("manipulations", data.manipulations) != data.manipulations:
-        differs += data.manipulations or ["all"]
-    differs += [split] if split != "test" else []
-    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "-".join(["evaluation", *differs])
-
-
-def replaced_evaluation(output: Path, evaluated: dict[str, Any]) -> tuple[str, bool] | None:
-    """What `output` holds an evaluation of, if not of what is evaluated; None where nothing is lost.
-
-    In words, and whether it is of the same videos, so by another model alone.
-    """
-    try:
-        held = json.loads((output / FIGURES).read_text())
-        # An earlier version did not say with which model.
-        before = {"checksum": evaluated["checksum"], **held["evaluated"]}
-        if before == evaluated:
-            return None
-        only = f" ({', '.join(before['manipulations'])})" if before["manipulations"] else ""
-        by = f" by {held['checkpoint']} as it was then" if before["checksum"] != evaluated["checksum"] else ""
-        words = f"{before['root']}{only}, {before['compression']}, {before['split']} split{by}"
-        return words, before | {"checksum": evaluated["checksum"]} == evaluated
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # there is none, or an earlier version wrote it and did not say
-
-
-def foreign_explanations(output: Path, evaluated: dict[str, Any]) -> str | None:
-    """The sentence that says that the explanations in `output` are not of what is evaluated; None where they are."""
-    if not (output / EXPLANATIONS).exists():
-        return None
-    measured = read_faithfulness(output / EXPLANATIONS)
-    if measured and measured.evaluated == evaluated:
-        return None
-    return f"{output / EXPLANATIONS} holds explanations that are not known to be of this model and these videos"
-
-
-def write_scores(path: Path, scores: Sequence[VideoScore]) -> None:
-    """Write one line a video: name, label, manipulation, probability, verdict, clip probabilities."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["video", "label", "manipulation", "probability_fake", "verdict", "clip_probabilities"])
-        for score in scores:
-            clips = " ".join(f"{p:.6f}" for p in score.clip_probabilities)
-            label = "" if score.label is None else score.label
-            writer.writerow([score.name, label, score.manipulation, f"{score.probability:.6f}", score.verdict, clips])
-
-
-def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
-    """The epochs of the run that a checkpoint belongs to, from `history.csv` beside it; empty where there is none."""
-    path = Path(checkpoint)
-    path = (path if path.is_dir() else path.parent) / "history.csv"
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: is not the history of a run ({error}); move it away to go without") from error
-
-
-def _notes(info: CheckpointInfo, scored: ScoredClips, dataset: Dataset, detectors: Sequence[str]) -> list[str]:
-    notes = list(dataset.notes)
-    if (crops := crop_difference(info.detectors, detectors)) is not None:
-        notes.append(crops)
-    if info.decoder and scored.decoder and info.decoder != scored.decoder:
-        notes.append(
-            f"Training decoded with {info.decoder} and this evaluation with {scored.decoder}; "
-            "the two differ by a few gray levels."
-        )
-    return notes + ([SYNTHETIC_NOTE] if dataset.synthetic else info.caveats)
-
-
-def _used(data: DataSettings) -> dict[str, Any]:
-    """The data settings that an evaluation uses."""
-    return {name: value for name, value in asdict(data).items() if name != "train_clips"}
-
-
-def _examples(scored: ScoredClips, scores: Sequence[VideoScore], image_size: int) -> list[Example]:
-    """The frames, as the model saw them, of the videos worth showing: each one's most telling clip."""
-    probability = {id(clip): logit for clip, logit in zip(scored.clips, scored.logits, strict=True)}
-    chosen: list[tuple[VideoScore, Clip]] = []
-    for score in choose_examples(scores):
-        clips = [clip for clip in scored.clips if clip.video.name == score.name]
-        telling = max if score.verdict == "fake" else min
-        chosen.append((score, telling(clips, key=lambda clip: probability[id(clip)])))
-    examples = []
-    loader = ClipLoader([replace(clip, index=i) for i, (_, clip) in enumerate(chosen)], 1, image_size, decoder="pyav")
-    for batch in loader:
-        score, clip = chosen[int(batch.indices[0])]
-        frames = batch.clips[0].permute(0, 2, 3, 1).add(1).mul(127.5).round().clamp(0, 255).numpy().astype(np.uint8)
-        examples.append(Example(score, frames, clip.frames.tolist()))
-    return examples

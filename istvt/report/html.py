@@ -1,4 +1,4 @@
-"""Pages that open from disk: HTML made of the templates in `templates/`, without script, network or server."""
+"""HTML pages made of the templates in `templates/`: one file each, without script, network or server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEPARATORS = re.compile(r"([/_,])")
 
 
 def render(template: str, **values: Any) -> str:
-    """The HTML that a template of `templates/` gives with these values, which are escaped unless they are `Markup`."""
+    """Return the HTML of a template of `templates/` with these values, which are escaped unless they are `Markup`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -47,5 +47,5 @@ def write_page(path: str | os.PathLike[str], html: str) -> None:
 
 
 def _breakable(text: str) -> Markup:
-    """The escaped text with a place to break the line after each slash, underscore and comma."""
+    """Return the escaped text with a place to break the line after each slash, underscore and comma."""
     return Markup(_SEPARATORS.sub(r"\1<wbr>", str(escape(text))))

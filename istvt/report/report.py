@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens from disk, holds its pictures and needs no network and no script."""
+"""HTML report of an evaluation: one file that opens from disk, with its pictures, without network and script."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from bench.report.markdown import replace_section
 from dataloading.dataset import CLASSES, ORIGINAL
 from dataloading.errors import InputError
 from istvt.evaluation.results import METRIC_NAMES, Evaluation
 from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
-from istvt.report import charts as plots
+from istvt.report import charts
 from istvt.report.html import render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence
 
@@ -38,16 +37,16 @@ _HEADLINE = {
     "equal_error_rate": "error rate where both errors are equally frequent",
 }
 _CURVES = (
-    ("Loss", (("train_loss", "training"), ("val_loss", "validation")), False),
-    ("Validation AUC and accuracy", (("val_auc", "AUC"), ("val_accuracy", "accuracy")), True),
+    ("Loss", {"train_loss": "training", "val_loss": "validation"}, False),
+    ("Validation AUC and accuracy", {"val_auc": "AUC", "val_accuracy": "accuracy"}, True),
     (
         "Validation precision, recall and F1",
-        (("val_precision", "precision"), ("val_recall", "recall"), ("val_f1", "F1")),
+        {"val_precision": "precision", "val_recall": "recall", "val_f1": "F1"},
         True,
     ),
-    ("Learning rate", (("learning_rate", "learning rate"),), False),
+    ("Learning rate", {"learning_rate": "learning rate"}, False),
 )
-# Why a figure of an epoch is undefined, where that has one reason only.
+# Why a metric of an epoch is undefined, where that has one reason only.
 _WHY_UNDEFINED = {
     "precision": "no video was called fake",
     "AUC": "the validation split holds videos of one class only",
@@ -59,7 +58,7 @@ class Example:
     """A video to show with its verdict.
 
     Attributes:
-        score: what the detector says about it.
+        score: of the video.
         frames: as the model saw them, RGB uint8 `[n, height, width, 3]`.
         frame_numbers: of `frames` in the video, n of them; None where they are not known.
     """
@@ -101,12 +100,14 @@ def write_report(
     title: str = "ISTVT evaluation",
     notes: Sequence[str] = (),
     best_epoch: int | None = None,
+    explanations: Faithfulness | str | None = None,
+    deletion_curves: Path | None = None,
 ) -> Path:
     """Write an evaluation as one self-contained HTML file.
 
     Args:
         path: of the file to write; its directory is made where it does not exist.
-        evaluation: from `metrics.evaluate` on `scores`.
+        evaluation: from `compute_metrics` on `scores`.
         scores: every video's score.
         history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_accuracy`,
             `val_precision`, `val_recall`, `val_f1`, `val_auc`, `learning_rate`, `seconds`; a value may be
@@ -118,6 +119,8 @@ def write_report(
         title: of the page.
         notes: sentences shown under the result, such as what the data set is and is not.
         best_epoch: whose weights were evaluated; None marks the first with the highest validation AUC instead.
+        explanations: their measured faithfulness, or the sentence that says why it is not shown.
+        deletion_curves: the SVG file with the curves of `explanations`.
 
     Returns:
         The path of the file.
@@ -134,7 +137,7 @@ def write_report(
         intervals=interval_sentence(evaluation),
         notes=list(notes) + evaluation.videos.notes,
         headline=[(METRIC_NAMES[key], getattr(evaluation.videos, key), what) for key, what in _HEADLINE.items()],
-        roc=_roc_figure(evaluation),
+        roc=_roc_chart(evaluation),
         distribution=_distribution(scores, evaluation.threshold),
         scale=_scale(evaluation),
         no_interval=any(
@@ -148,54 +151,23 @@ def write_report(
         best_epoch=_best_epoch(history, best_epoch),
         weights_known=best_epoch is not None,
         skipped=list(skipped),
+        classes=CLASSES,
         listed=_listed(scores, evaluation.threshold),
         video_count=len(scores),
         settings=_grouped(settings or {}),
         versions=_flat(versions or {}),
+        explanations=explanations,
+        deletion_curves=_data_address(deletion_curves.read_bytes(), "svg+xml") if deletion_curves else None,
     )
     write_page(path, page)
     return Path(path)
-
-
-def add_explanations(path: Path, result: Faithfulness, plot: Path) -> None:
-    """Put a measurement of the explanations into a report that `write_report` has written, in place of any before.
-
-    Args:
-        path: of the report.
-        result: from `istvt.explain.faithfulness.evaluate.evaluate_explanations`.
-        plot: the SVG file of its deletion curves.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    picture = base64.b64encode(plot.read_bytes()).decode("ascii")
-    part = render(
-        "report_explanations.html.j2",
-        result=result,
-        orderings=sorted(result.orderings, key=lambda item: item.accuracy_area),
-        plot=f"data:image/svg+xml;base64,{picture}",
-        folder=plot.parent.name,
-    )
-    _put_explanations(path, part)
-
-
-def say_of_explanations(path: Path, sentence: str) -> None:
-    """Put a sentence into a report in place of a measurement of the explanations; raises as `add_explanations`."""
-    section = '<section id="explanations" aria-labelledby="explanations-title">'
-    section += '<h2 id="explanations-title">Whether the explanations are true</h2><p class="lead">{}</p></section>'
-    _put_explanations(path, Markup(section).format(sentence))
-
-
-def _put_explanations(path: Path, part: str) -> None:
-    page = replace_section(path.read_text(encoding="utf-8"), "explanations", part)
-    write_page(path, replace_section(page, "link to explanations", '<li><a href="#explanations">Explanations</a></li>'))
 
 
 def _in_turn(groups: Iterable[Sequence[VideoScore]]) -> list[VideoScore]:
     return [score for turn in zip_longest(*groups) for score in turn if score is not None]
 
 
-def _roc_figure(evaluation: Evaluation) -> Any:
+def _roc_chart(evaluation: Evaluation) -> Markup | None:
     videos = evaluation.videos
     if videos.roc is None:
         return None
@@ -205,11 +177,11 @@ def _roc_figure(evaluation: Evaluation) -> Any:
         f"ROC curve by video. AUC {videos.auc}. At the threshold {evaluation.threshold:g}, {point[1]:.1%} of the fakes "
         f"are found and {point[0]:.1%} of the real videos are called fake."
     )
-    return plots.roc_chart(videos.roc, point, description)
+    return charts.inline_svg(charts.roc_chart(videos.roc, point), description)
 
 
 def _distribution(scores: Sequence[VideoScore], threshold: float) -> list[dict[str, Any]]:
-    """One row a group: real videos first, then each manipulation."""
+    """Return one row a group: real videos first, then each manipulation."""
     groups: dict[tuple[int, str], list[float]] = {}
     for score in scores:
         groups.setdefault((int(score.label), score.manipulation), []).append(score.probability)
@@ -222,31 +194,23 @@ def _distribution(scores: Sequence[VideoScore], threshold: float) -> list[dict[s
             f"{manipulation}: {len(probabilities)} {kind} videos, median probability {np.median(probabilities):.3f}, "
             f"{above} above the threshold {threshold:g}."
         )
-        chart = plots.probability_bars(probabilities, threshold, kind, description)
+        chart = charts.inline_svg(charts.probability_bars(probabilities, threshold, kind), description, "bars")
         rows.append({"name": manipulation, "kind": kind, "count": len(probabilities), "wrong": wrong, "chart": chart})
     return rows
 
 
 def _scale(evaluation: Evaluation) -> float:
-    """Where the axis of the AUC marks by manipulation starts: at chance, or lower where an interval reaches lower."""
+    """Return the start of the axis of AUC marks by manipulation: chance, or lower where an interval reaches lower."""
     limits = [metrics.auc.low for metrics in evaluation.manipulations.values() if metrics.auc.low is not None]
     return math.floor(min([0.5, *limits]) * 10) / 10
 
 
-def _example_groups(examples: Sequence[Example], threshold: float) -> list[dict[str, Any]]:
-    shown: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+def _example_groups(examples: Sequence[Example], threshold: float) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {"Wrong verdicts": [], "Right verdicts": []}
     for example in examples:
-        score = example.score
-        shown[score.is_right(threshold)].append(
-            {
-                "score": score,
-                "kind": CLASSES[int(score.label)],
-                "verdict": score.verdict_at(threshold),
-                "frames": _encoded_frames(example),
-            }
-        )
-    titles = {False: "Wrong verdicts", True: "Right verdicts"}
-    return [{"title": titles[right], "right": right, "examples": group} for right, group in shown.items() if group]
+        title = "Right verdicts" if example.score.is_right(threshold) else "Wrong verdicts"
+        groups[title].append({"score": example.score, "frames": _encoded_frames(example)})
+    return {title: group for title, group in groups.items() if group}
 
 
 def _encoded_frames(example: Example) -> list[dict[str, str]]:
@@ -270,9 +234,13 @@ def _encoded_frames(example: Example) -> list[dict[str, str]]:
             ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         )
         number = f"frame {numbers[position]}" if numbers is not None else f"frame {position + 1} of {len(frames)} shown"
-        source = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+        source = _data_address(data.tobytes(), "jpeg")
         encoded.append({"source": source, "number": number, "width": str(size[0]), "height": str(size[1])})
     return encoded
+
+
+def _data_address(picture: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def _number(row: Mapping[str, Any], key: str) -> float | None:
@@ -288,25 +256,24 @@ def _best_epoch(history: Sequence[Mapping[str, Any]], best_epoch: int | None) ->
 
 
 def _curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> list[dict[str, Any]]:
-    figures = []
+    curves = []
     epochs = [int(row["epoch"]) for row in history]
     for title, keys, share in _CURVES:
-        lines = [
-            plots.Series(name, [_number(row, key) for row in history], style)
-            for style, (key, name) in enumerate(keys, start=1)
+        lines = [charts.Series(name, [_number(row, key) for row in history]) for key, name in keys.items()]
+        notes = [
+            _undefined_in(line, epochs)
+            for key, line in zip(keys, lines, strict=True)
+            if any(key in row for row in history)
         ]
-        known = [key for key, _ in keys if any(key in row for row in history)]
-        notes = [_undefined_in(line, epochs) for (key, _), line in zip(keys, lines, strict=True) if key in known]
-        lines = [line for line in lines if any(value is not None for value in line.values)]
-        if lines:
-            chart = plots.epoch_chart(epochs, lines, share=share, marked_epoch=_best_epoch(history, best_epoch))
-            legend = [(plots.legend_key(line.style), line.name) for line in lines] if len(lines) > 1 else []
-            figures.append({"title": title, "chart": chart, "legend": legend, "notes": list(filter(None, notes))})
-    return figures
+        if any(value is not None for line in lines for value in line.values):
+            chart = charts.epoch_chart(epochs, lines, share=share, marked_epoch=_best_epoch(history, best_epoch))
+            described = charts.inline_svg(chart, charts.describe(epochs, lines))
+            curves.append({"title": title, "chart": described, "notes": list(filter(None, notes))})
+    return curves
 
 
-def _undefined_in(line: plots.Series, epochs: Sequence[int]) -> str:
-    """The sentence on the gaps of a line, or on a line that is not there at all."""
+def _undefined_in(line: charts.Series, epochs: Sequence[int]) -> str:
+    """Return the sentence on the gaps of a line, or on a line that is not there at all; "" where it is whole."""
     missing = [epoch for epoch, value in zip(epochs, line.values, strict=True) if value is None]
     if not missing:
         return ""
@@ -317,7 +284,7 @@ def _undefined_in(line: plots.Series, epochs: Sequence[int]) -> str:
 
 
 def _history_table(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Every number of every epoch: the curves for those who would rather read, or cannot see them."""
+    """Return every number of every epoch, which is what the curves show."""
     names = list(dict.fromkeys(key for row in history for key in row))
     cells = [[_brief(row[name]) if name in row else "" for name in names] for row in history]
     return {"names": [name.replace("_", " ").replace("val ", "validation ") for name in names], "rows": cells}
@@ -329,26 +296,17 @@ def _brief(value: Any) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "undefined"
 
 
-def _listed(scores: Sequence[VideoScore], threshold: float) -> list[dict[str, Any]]:
-    """The table of videos: the worst first, and no more than a page can hold."""
+def _listed(scores: Sequence[VideoScore], threshold: float) -> list[VideoScore]:
+    """Return the most wrong videos, the worst first, no more than a page can hold."""
 
     def distance_on_wrong_side(score: VideoScore) -> float:
         return (threshold - score.probability) * (1 if score.label else -1)
 
-    ordered = sorted(scores, key=lambda score: (-distance_on_wrong_side(score), score.name))
-    return [
-        {
-            "score": score,
-            "kind": CLASSES[int(score.label)],
-            "verdict": score.verdict_at(threshold),
-            "right": score.is_right(threshold),
-        }
-        for score in ordered[:_LISTED_VIDEOS]
-    ]
+    return sorted(scores, key=lambda score: (-distance_on_wrong_side(score), score.name))[:_LISTED_VIDEOS]
 
 
 def _grouped(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Settings by their outermost name; those that are not nested come first, under "general"."""
+    """Return settings by their outermost name; those that are not nested come first, under "general"."""
     groups = {"general": {key: value for key, value in settings.items() if not isinstance(value, Mapping)}}
     groups |= {key: value for key, value in settings.items() if isinstance(value, Mapping)}
     return {name: _flat(group) for name, group in groups.items() if group}

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-# What the columns of the table by manipulation hold; the figures that rank come first, as no threshold enters them.
+# What the columns of the table by manipulation hold; those that rank come first, as no threshold enters them.
 _MANIPULATION_COLUMNS = {"AUC": "auc", "Found": "recall", "Accuracy": "accuracy", "EER": "equal_error_rate"}
 
 
 def summary(evaluation: Evaluation) -> Group:
-    """Everything a person needs from an evaluation, for `rich.print`: by video first, by clip last."""
+    """Return an evaluation for `rich.print`: by video first, by clip last."""
     from rich.console import Group
     from rich.text import Text
 
@@ -23,7 +23,7 @@ def summary(evaluation: Evaluation) -> Group:
     parts = [
         Text(verdict_sentence(videos)),
         Text(),
-        _figures_table(f"By video: {_counts(videos)}", videos),
+        _metrics_table(f"By video: {_counts(videos)}", videos),
         _confusion_table(videos.confusion),
     ]
     if evaluation.manipulations:
@@ -31,7 +31,7 @@ def summary(evaluation: Evaluation) -> Group:
     parts += [
         Text("Classification report (by video)", style="bold"),
         Text(videos.classification_report),
-        _figures_table(f"By clip, not by video: {_counts(evaluation.clips)}", evaluation.clips),
+        _metrics_table(f"By clip, not by video: {_counts(evaluation.clips)}", evaluation.clips),
         Text(interval_sentence(evaluation), style="dim"),
         *(Text(note, style="dim") for note in videos.notes),
     ]
@@ -39,7 +39,7 @@ def summary(evaluation: Evaluation) -> Group:
 
 
 def verdict_sentence(metrics: Metrics) -> str:
-    """The result in one sentence: how many videos were judged right, and which way the others went."""
+    """Return the result in one sentence: how many videos were judged right, and which way the others went."""
     counts = metrics.confusion
     right = counts.true_negatives + counts.true_positives
     sentence = f"{right} of {_number(metrics.count, metrics.unit)} judged right"
@@ -51,13 +51,8 @@ def verdict_sentence(metrics: Metrics) -> str:
     return f"{sentence}: {' and '.join(parts)}."
 
 
-def skipped_line(name: str, reason: str) -> str:
-    """Why a video or clip is not used; most reasons name the file themselves."""
-    return reason if name in reason else f"{name}: {reason}"
-
-
 def interval_sentence(evaluation: Evaluation) -> str:
-    """How the intervals were made."""
+    """Return the sentence that says how the intervals were made."""
     sentence = (
         f"{evaluation.confidence:.0%} intervals: Wilson's for accuracy, precision and recall by video; for the others "
         f"a bootstrap of {evaluation.resamples:,} resamples of videos within each class (seed {evaluation.seed})."
@@ -75,9 +70,9 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _figures_table(title: str, metrics: Metrics) -> Table:
+def _metrics_table(title: str, metrics: Metrics) -> Table:
     table = _table(title)
-    table.add_column("Figure")
+    table.add_column("Metric")
     table.add_column("Value", justify="right", no_wrap=True)
     table.add_column("95% interval", overflow="fold")
     for name, estimate in metrics.estimates().items():
@@ -103,8 +98,8 @@ def _manipulations_table(manipulations: dict[str, Metrics]) -> Table:
     for name in _MANIPULATION_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for name, metrics in manipulations.items():
-        figures = [getattr(metrics, key) for key in _MANIPULATION_COLUMNS.values()]
-        table.add_row(escape(name), str(metrics.fake), *(_short(figure) for figure in figures))
+        estimates = [getattr(metrics, key) for key in _MANIPULATION_COLUMNS.values()]
+        table.add_row(escape(name), str(metrics.fake), *map(_short, estimates))
     return table
 
 

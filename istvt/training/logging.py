@@ -24,8 +24,8 @@ from dataloading.errors import writing
 from dataloading.face_index import crop_name
 from dataloading.io import replacing
 from istvt.config import TrainingSettings
+from istvt.evaluation.results import skipped_line
 from istvt.model.flops import total_cost
-from istvt.report.summary import skipped_line
 from istvt.training.distributed import Processes
 
 if TYPE_CHECKING:

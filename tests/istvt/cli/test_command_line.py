@@ -585,9 +585,9 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
     trained_run, synthetic_set, tmp_path, capsys, monkeypatch, train_arguments, command
 ):
     """What was computed for hours used to be lost with a traceback when it was to be written."""
+    from istvt.evaluation import evaluate as evaluation
     from istvt.explain_video import video
     from istvt.inference import predict as prediction
-    from istvt.report import evaluate_checkpoint as evaluation
     from istvt.training import trainer as training
 
     for module, work in (
@@ -631,7 +631,7 @@ def test_a_history_that_is_none_is_one_sentence(trained_run, synthetic_set, tmp_
     shutil.copy(trained_run / "best.safetensors", run)
     (run / "history.csv").write_text("epoch,train_loss\n1,low\n")
     command = ["evaluate", f"--checkpoint={run}", f"--data.root={synthetic_set}", "--bootstrap=10"]
-    assert "history.csv: is not the history of a run" in refused(capsys, command)
+    assert "history.csv: line 2: train_loss: 'low'; expected a number" in refused(capsys, command)
 
 
 def test_what_explanations_are_measured_with_is_looked_at_before_the_evaluation_and_not_ignored_without_explain(

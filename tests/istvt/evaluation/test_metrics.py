@@ -15,7 +15,7 @@ from dataloading.clips.sampling import Clip
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from istvt.evaluation.intervals import area_interval, resample_counts, wilson_interval
-from istvt.evaluation.metrics import epoch_metrics, evaluate
+from istvt.evaluation.metrics import compute_metrics, epoch_metrics
 from istvt.evaluation.roc import Ranking, without_collinear_points
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.report.summary import summary
@@ -62,7 +62,7 @@ def clip_of(folder, start, label=0):
 
 
 def test_the_figures_of_the_seed_come_out_of_its_confusion_matrix():
-    result = evaluate(seed_scores(), bootstrap=50).videos
+    result = compute_metrics(seed_scores(), bootstrap=50).videos
     real, fake = result.classification_rows[:2]
 
     assert [round(value, 3) for value in (real.precision, real.recall, real.f1)] == [0.848, 0.975, 0.907]
@@ -88,7 +88,7 @@ def test_every_figure_agrees_with_scikit_learn():
     labels = np.array([score.label for score in scores])
     probabilities = np.array([score.probability for score in scores])
     called = (probabilities > 0.5).astype(int)
-    result = evaluate(scores, bootstrap=20).videos
+    result = compute_metrics(scores, bootstrap=20).videos
 
     assert result.accuracy.value == pytest.approx(sklearn_metrics.accuracy_score(labels, called))
     assert result.precision.value == pytest.approx(sklearn_metrics.precision_score(labels, called))
@@ -156,7 +156,7 @@ def test_bootstrap_intervals_are_percentiles_of_figures_of_resampled_videos():
             areas.append(sklearn_metrics.roc_auc_score(np.repeat(labels, row), np.repeat(probabilities, row)))
             errors.append(sklearn_metrics.f1_score(np.repeat(labels, row), np.repeat(probabilities > 0.5, row)))
     assert len(areas) == 400
-    result = evaluate(scores, bootstrap=400, seed=7).videos
+    result = compute_metrics(scores, bootstrap=400, seed=7).videos
     assert [result.auc.low, result.auc.high] == pytest.approx(np.quantile(areas, [0.025, 0.975]).tolist())
     assert [result.f1.low, result.f1.high] == pytest.approx(np.quantile(errors, [0.025, 0.975]).tolist())
     assert result.auc.method == result.f1.method == "bootstrap"
@@ -199,7 +199,7 @@ def test_the_limits_of_an_area_solve_the_score_equation(area, negatives, positiv
 
 def test_a_perfect_score_on_few_videos_is_not_called_certain():
     scores = [video_score(f"r{i}", 0, 0.1) for i in range(12)] + [video_score(f"f{i}", 1, 0.9) for i in range(8)]
-    result = evaluate(scores, bootstrap=100).videos
+    result = compute_metrics(scores, bootstrap=100).videos
     assert result.auc.value == 1
     assert result.auc.method == "newcombe"
     assert result.auc.low < 0.85
@@ -212,7 +212,7 @@ def test_a_perfect_score_on_few_videos_is_not_called_certain():
 @pytest.mark.parametrize(("label", "name", "probability"), [(0, "real", 0.2), (1, "fake", 0.8), (0, "real", 0.8)])
 def test_a_split_of_one_class_says_what_is_undefined_and_never_nan(label, name, probability):
     scores = [video_score(f"v{i}", label, probability, clips=[probability, probability]) for i in range(5)]
-    evaluation = evaluate(scores, bootstrap=100)
+    evaluation = compute_metrics(scores, bootstrap=100)
     result = evaluation.videos
 
     assert result.auc.value is None
@@ -231,7 +231,7 @@ def test_a_split_of_one_class_says_what_is_undefined_and_never_nan(label, name, 
 
 def test_precision_is_undefined_when_nothing_is_called_fake():
     scores = [video_score(f"{label}-{i}", label, 0.1 + 0.01 * i) for label in (0, 1) for i in range(6)]
-    result = evaluate(scores, bootstrap=50).videos
+    result = compute_metrics(scores, bootstrap=50).videos
     assert str(result.precision) == "Precision is undefined: no video was called fake"
     assert (result.recall.value, result.f1.value) == (0.0, 0.0)
     assert result.classification_rows[1].precision is None
@@ -239,7 +239,7 @@ def test_precision_is_undefined_when_nothing_is_called_fake():
 
 
 def test_an_evaluation_survives_json():
-    evaluation = evaluate(random_scores(20, 40, manipulations=("a", "b")), bootstrap=50)
+    evaluation = compute_metrics(random_scores(20, 40, manipulations=("a", "b")), bootstrap=50)
     read = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert read["videos"]["auc"]["value"] == evaluation.videos.auc.value
     assert sorted(read["manipulations"]) == ["a", "b"]
@@ -248,7 +248,7 @@ def test_an_evaluation_survives_json():
 
 def test_each_manipulation_stands_against_all_real_videos():
     scores = random_scores(30, 60, manipulations=("Deepfakes", "Face2Face", "FaceSwap"))
-    evaluation = evaluate(scores, bootstrap=50)
+    evaluation = compute_metrics(scores, bootstrap=50)
     assert list(evaluation.manipulations) == ["Deepfakes", "Face2Face", "FaceSwap"]
     for name, result in evaluation.manipulations.items():
         chosen = [score for score in scores if score.label == 0 or score.manipulation == name]
@@ -295,7 +295,7 @@ def test_clip_figures_count_clips_and_draw_whole_videos():
         VideoScore(s.name, s.path, s.label, s.manipulation, s.probability, [s.probability] * 3, [[0], [6], [12]])
         for s in random_scores(25, 35, seed=5)
     ]
-    evaluation = evaluate(scores, bootstrap=200)
+    evaluation = compute_metrics(scores, bootstrap=200)
     assert (evaluation.clips.unit, evaluation.clips.count) == ("clip", 180)
     # Three equal clips a video hold no more knowledge than one: the intervals must not be narrower than by video.
     for name in ("auc", "average_precision", "equal_error_rate", "f1", "loss"):
@@ -305,7 +305,7 @@ def test_clip_figures_count_clips_and_draw_whole_videos():
 
 
 def test_the_band_holds_the_roc_curve_and_ends_where_it_ends():
-    roc = evaluate(random_scores(40, 60), bootstrap=300).videos.roc
+    roc = compute_metrics(random_scores(40, 60), bootstrap=300).videos.roc
     curve = np.interp(roc.band_rate, roc.false_positive_rate, roc.true_positive_rate)
     low, high = np.array(roc.band_low), np.array(roc.band_high)
     assert (low <= high).all()
@@ -320,7 +320,7 @@ def test_points_on_a_straight_line_are_dropped_from_a_curve():
 
 def test_the_threshold_moves_verdicts_and_leaves_the_ranking():
     scores = random_scores(30, 30)
-    half, high = evaluate(scores, bootstrap=20), evaluate(scores, threshold=0.9, bootstrap=20)
+    half, high = compute_metrics(scores, bootstrap=20), compute_metrics(scores, threshold=0.9, bootstrap=20)
     assert high.videos.recall.value < half.videos.recall.value
     assert high.videos.auc.value == half.videos.auc.value
     assert "above a probability of 0.9" in " ".join(printed(high).split())
@@ -329,12 +329,15 @@ def test_the_threshold_moves_verdicts_and_leaves_the_ranking():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: evaluate([]), "There is no video to evaluate"),
-        (lambda: evaluate([video_score("a/b", None, 0.5)]), "a/b cannot be evaluated: its label is None"),
-        (lambda: evaluate([video_score("a/b", 1, float("nan"))]), "a/b cannot be evaluated: its probability is nan"),
-        (lambda: evaluate([video_score("a/b", 1, 0.5)] * 2), "a/b is scored twice"),
-        (lambda: evaluate(seed_scores(), threshold=1.5), "threshold must lie between 0 and 1, got 1.5"),
-        (lambda: evaluate(seed_scores(), bootstrap=0), "bootstrap must be at least 1 resample, got 0"),
+        (lambda: compute_metrics([]), "There is no video to evaluate"),
+        (lambda: compute_metrics([video_score("a/b", None, 0.5)]), "a/b cannot be evaluated: its label is None"),
+        (
+            lambda: compute_metrics([video_score("a/b", 1, float("nan"))]),
+            "a/b cannot be evaluated: its probability is nan",
+        ),
+        (lambda: compute_metrics([video_score("a/b", 1, 0.5)] * 2), "a/b is scored twice"),
+        (lambda: compute_metrics(seed_scores(), threshold=1.5), "threshold must lie between 0 and 1, got 1.5"),
+        (lambda: compute_metrics(seed_scores(), bootstrap=0), "bootstrap must be at least 1 resample, got 0"),
         (lambda: score_videos([clip_of("a", 0)], [1.0, 2.0]), "one number for each of the 1 clips"),
         (lambda: score_videos([clip_of("a", 0)], [float("nan")]), "The model gave nan for a clip of a/000_001"),
     ],
@@ -348,7 +351,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(call, sentence):
 
 def test_the_terminal_shows_intervals_manipulations_and_clips_within_eighty_columns():
     scores = random_scores(40, 60, manipulations=("Deepfakes", "[b]NeuralT"))
-    evaluation = evaluate(scores, bootstrap=100)
+    evaluation = compute_metrics(scores, bootstrap=100)
     text = printed(evaluation, width=80)
     assert max(map(len, text.splitlines())) <= 80
     result = evaluation.videos

@@ -1,0 +1,105 @@
+"""Evaluation of a model on one split of a data set: clips are scored, gathered into videos, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dataloading.clips.sampling import evaluation_clips
+from dataloading.dataset import SYNTHETIC_NOTE, Dataset
+from dataloading.errors import InputError
+from dataloading.face_index import FaceIndex
+from istvt.config import DataSettings
+from istvt.evaluation.metrics import compute_metrics
+from istvt.evaluation.results import Evaluation
+from istvt.inference.crop import crop_difference
+from istvt.inference.score import score_clips
+from istvt.inference.video_score import VideoScore
+from istvt.model.checkpoint import CheckpointInfo
+from istvt.model.istvt import ISTVT
+
+
+@dataclass
+class SplitEvaluation:
+    """What the evaluation of a split finds.
+
+    Attributes:
+        evaluation: every metric with its interval.
+        scores: every video's score.
+        skipped: (video name, reason) of every video or clip that could not be scored.
+        notes: what a reader should know, such as that training used another decoder.
+    """
+
+    evaluation: Evaluation
+    scores: list[VideoScore]
+    skipped: list[tuple[str, str]]
+    notes: list[str]
+
+
+def evaluate_split(
+    model: ISTVT,
+    info: CheckpointInfo,
+    dataset: Dataset,
+    index: FaceIndex,
+    data: DataSettings,
+    *,
+    split: str = "test",
+    batch_size: int = 16,
+    dtype: torch.dtype = torch.float32,
+    bootstrap: int = 2000,
+    advance: Callable[[int, int], None] | None = None,
+) -> SplitEvaluation:
+    """Score the clips of a split and compute every metric by video.
+
+    Clips are taken evenly from the first 270 frames of each video, as the paper does.
+
+    Args:
+        model: on the device to use.
+        info: of the model's file.
+        dataset: whose videos are scored.
+        index: of their faces.
+        data: clips a video, decoder and workers.
+        split: train, val or test.
+        batch_size: clips a forward pass.
+        dtype: autocast to this dtype; float32 is plain.
+        bootstrap: resamples behind the intervals.
+        advance: called with (clips done, clips in all).
+
+    Raises:
+        InputError: not one video can be scored.
+    """
+    clips = evaluation_clips(dataset.split_videos(split), index, model.config.frames, data.evaluation_clips)
+    done = 0
+
+    def count(scored: int) -> None:
+        nonlocal done
+        done += scored
+        if advance:
+            advance(done, len(clips))
+
+    scored = score_clips(
+        model, clips, batch_size=batch_size, decoder=data.decoder, workers=data.workers, dtype=dtype, advance=count
+    )
+    skipped = [(item.video.name, item.reason) for item in clips.skipped]
+    skipped += [(clip.video.name, reason) for clip, reason in scored.skipped]
+    if not scored.clips:
+        _, first = skipped[0]
+        raise InputError(f"{data.root}: no video of the {split} split could be scored; the first reason: {first}")
+    scores = scored.videos()
+    detectors = index.detectors({score.name for score in scores})
+    notes = [*dataset.notes, *_differences_to_training(info, scored.decoder, detectors)]
+    notes += [SYNTHETIC_NOTE] if dataset.synthetic else info.caveats
+    return SplitEvaluation(compute_metrics(scores, bootstrap=bootstrap), scores, skipped, notes)
+
+
+def _differences_to_training(info: CheckpointInfo, decoder: str, detectors: Sequence[str]) -> list[str]:
+    crops = crop_difference(info.detectors, detectors)
+    notes = [] if crops is None else [crops]
+    if info.decoder and decoder and info.decoder != decoder:
+        notes.append(
+            f"Training decoded with {info.decoder} and this evaluation with {decoder}; "
+            "the two differ by a few gray levels."
+        )
+    return notes

@@ -1,0 +1,209 @@
+"""Files of an evaluation: evaluation.json and scores.csv written and read back, where they go, what they are of."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from dataloading.errors import InputError
+from dataloading.io import read_csv, read_json, replacing, write_json
+from istvt.config import DataSettings
+from istvt.evaluation.results import Evaluation
+from istvt.explain.faithfulness.report import read_faithfulness
+from istvt.inference.video_score import VideoScore
+from istvt.model.checkpoint import CheckpointInfo
+from istvt.run_dir import MODEL_FILE
+
+METRICS, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
+EXPLANATIONS = "explanations"  # the directory beside them
+_MAX_BYTES = 1 << 28  # two numbers and a line a video
+_LONGEST_CLIP = 1000
+
+
+@dataclass(frozen=True)
+class EvaluatedSet:
+    """What tells one evaluation from another: which model judges, and which videos.
+
+    `checksum` is that of the model's file: empty where it has none, None where the evaluation did not record it.
+    """
+
+    root: str
+    compression: str
+    manipulations: list[str] | None
+    split: str
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEvaluation(Evaluation):
+    """Content of evaluation.json. The fields with a default are missing in files of earlier versions.
+
+    Attributes:
+        checkpoint: the model's file.
+        evaluated: which model and which videos.
+        title, settings: of the report.
+        versions: of the packages that scored the clips.
+        skipped: (video name, reason) of every video or clip that could not be scored.
+        notes: what a reader should know.
+    """
+
+    checkpoint: str = ""
+    evaluated: EvaluatedSet | None = None
+    title: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    skipped: list[tuple[str, str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of scores.csv: clips are separated by a space, frames of a clip are `first-last`."""
+
+    video: str
+    label: int
+    manipulation: str
+    probability_fake: float
+    verdict: str
+    clip_probabilities: str
+    clip_frames: str
+    path: str
+
+    def __post_init__(self) -> None:
+        try:
+            self.score()
+        except ValueError:
+            raise ValueError(
+                f"clip_probabilities {self.clip_probabilities!r} with clip_frames {self.clip_frames!r}; "
+                "expected the same number of each, such as '0.25 0.5' and '0-5 6-11'"
+            ) from None
+
+    def score(self) -> VideoScore:
+        """Return the score that the line was written of."""
+        probabilities = [float(probability) for probability in self.clip_probabilities.split()]
+        clips = []
+        for _, frames in zip(probabilities, self.clip_frames.split(), strict=True):
+            first, last = map(int, frames.split("-"))
+            if not 0 <= last - first < _LONGEST_CLIP:
+                raise ValueError
+            clips.append([*range(first, last + 1)])
+        return VideoScore(
+            self.video, self.path, self.label, self.manipulation, self.probability_fake, probabilities, clips
+        )
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One line of a run's history.csv; a metric is None where it was undefined."""
+
+    epoch: int
+    learning_rate: float | None = None
+    train_loss: float | None = None
+    clips_per_second: float | None = None
+    skipped_steps: int | None = None
+    val_accuracy: float | None = None
+    val_precision: float | None = None
+    val_recall: float | None = None
+    val_f1: float | None = None
+    val_loss: float | None = None
+    val_auc: float | None = None
+    seconds: float | None = None
+
+
+def write_evaluation(output: Path, stored: StoredEvaluation, scores: Sequence[VideoScore]) -> None:
+    """Write evaluation.json and scores.csv, which has one line a video."""
+    write_json(output / METRICS, asdict(stored))
+    # File names need not be valid Unicode: what cannot be encoded is written as its escape.
+    with (
+        replacing(output / SCORES) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow([column.name for column in fields(ScoreRow)])
+        for score in scores:
+            probabilities = " ".join(map(str, score.clip_probabilities))
+            frames = " ".join(f"{clip[0]}-{clip[-1]}" for clip in score.clip_frames)
+            row = [score.name, score.label, score.manipulation, score.probability, score.verdict, probabilities, frames]
+            writer.writerow([*row, score.path])
+
+
+def read_evaluation(output: Path) -> tuple[StoredEvaluation, list[VideoScore]]:
+    """Read what `write_evaluation` wrote to a directory.
+
+    Raises:
+        InputError: a file is missing, or a field of it is not what it should be.
+    """
+    stored = read_json(output / METRICS, StoredEvaluation, max_bytes=_MAX_BYTES)
+    return stored, [row.score() for row in read_csv(output / SCORES, ScoreRow, max_bytes=_MAX_BYTES)]
+
+
+def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
+    """Return the epochs of the run that a checkpoint belongs to, from history.csv beside it; [] where there is none.
+
+    Raises:
+        InputError: the file is not the history of a run.
+    """
+    path = Path(checkpoint)
+    path = (path if path.is_dir() else path.parent) / "history.csv"
+    return [asdict(row) for row in read_csv(path, EpochRow)] if path.is_file() else []
+
+
+def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> EvaluatedSet:
+    """Return what the evaluation of a model on a split is of."""
+    return EvaluatedSet(str(Path(data.root).resolve()), data.compression, data.manipulations, split, info.checksum)
+
+
+def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, split: str) -> Path:
+    """Return where an evaluation goes by default: `evaluation` in the run for the test split of the run's own data.
+
+    The name says in what another one differs: `evaluation-Celeb-DF-v2`, `evaluation-val`, and `evaluation-other` for
+    `other.safetensors`.
+    """
+    trained, root = info.settings.get("data", {}), Path(data.root).resolve()
+    differs = [checkpoint.stem] if not checkpoint.is_dir() and checkpoint.name != MODEL_FILE else []
+    differs += [root.name] if Path(trained.get("root", root)).resolve() != root else []
+    differs += [data.compression] if trained.get("compression", data.compression) != data.compression else []
+    if trained.get("manipulations", data.manipulations) != data.manipulations:
+        differs += data.manipulations or ["all"]
+    differs += [split] if split != "test" else []
+    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "-".join(["evaluation", *differs])
+
+
+def replaced_evaluation(output: Path, evaluated: EvaluatedSet) -> tuple[str, bool] | None:
+    """Return what `output` holds an evaluation of, if not of what is evaluated; None where nothing is lost.
+
+    In words, and whether it is of the same videos, so by another model alone.
+
+    Raises:
+        InputError: its evaluation.json is not that of an evaluation.
+    """
+    if not (output / METRICS).exists():
+        return None
+    try:
+        held = read_json(output / METRICS, StoredEvaluation, max_bytes=_MAX_BYTES)
+    except InputError as error:
+        raise InputError(f"{error}; move it away, or choose another --output") from error
+    if held.evaluated is None:
+        return None
+    before = held.evaluated
+    if before.checksum is None:
+        before = replace(before, checksum=evaluated.checksum)
+    if before == evaluated:
+        return None
+    only = f" ({', '.join(before.manipulations)})" if before.manipulations else ""
+    by = f" by {held.checkpoint} as it was then" if before.checksum != evaluated.checksum else ""
+    words = f"{before.root}{only}, {before.compression}, {before.split} split{by}"
+    return words, replace(before, checksum=evaluated.checksum) == evaluated
+
+
+def foreign_explanations(output: Path, evaluated: EvaluatedSet) -> str | None:
+    """Return the sentence that the explanations in `output` are not of what is evaluated; None where they are."""
+    if not (output / EXPLANATIONS).exists():
+        return None
+    measured = read_faithfulness(output / EXPLANATIONS)
+    if measured and measured.evaluated == asdict(evaluated):
+        return None
+    return f"{output / EXPLANATIONS} holds explanations that are not known to be of this model and these videos"
