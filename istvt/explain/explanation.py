@@ -146,8 +146,13 @@ def _explanation(
         chunk = max(chunk, tokens.shape[:3].numel() // GPU_CHUNKS)
     with torch.autocast(tokens.device.type, enabled=False):
         logits, signal = LRPBackward(model, settings, sign, dtype, recorder, chunk).run(tokens.to(dtype))
-        maps = recorder.heatmaps()
-    return Explanation(logits, **vars(maps), token_relevance=signal.relevance, token_gradient=signal.gradient)
+        return Explanation(
+            logits,
+            **recorder.heatmaps(),
+            token_relevance=signal.relevance,
+            token_gradient=signal.gradient,
+            blocks=recorder.blocks,
+        )
 
 
 def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""From relevance on the feature grid to colors on a picture.
+"""Heatmaps on pictures: scale, size, colors, overlay, and the crop of a frame.
 
 The color map is inferno: its lightness rises evenly, so hot stays brighter than cold in grayscale and for every kind
 of color blindness. The picture under it is grayed and dimmed, so that a bright or red face is not taken for heat.
@@ -21,7 +21,7 @@ _DIM = 0.65  # of the grayed picture: less than the slope of the colors' lightne
 
 
 def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
-    """Heat scaled to 0..1, lowest to highest, however near they are: a nearly even map gets full contrast too.
+    """Scale heat to 0..1, lowest to highest, however near they are: a nearly even map gets full contrast too.
 
     Args:
         heat: [T, H, W], any scale.
@@ -46,17 +46,17 @@ def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
 
 
 def upscale(heat: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, cell centers to cell centers: [H, W] -> float32 [height, width]."""
+    """Bring [H, W] to float32 [height, width], bilinear between cell centers."""
     return cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def colorize(heat: np.ndarray) -> np.ndarray:
-    """Heat in 0..1 as colors: [...] -> uint8 [..., 3] RGB."""
+    """Turn heat [...] in 0..1 into colors uint8 [..., 3] RGB."""
     return _color_table()[np.clip(np.rint(np.asarray(heat) * 255), 0, 255).astype(np.uint8)]
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat over a picture.
+    """Lay heat over a picture.
 
     Args:
         picture: uint8 [h, w, 3] RGB.
@@ -74,7 +74,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
-    """Heat over the part of a whole frame that was cropped.
+    """Lay heat over the part of a whole frame that was cropped.
 
     Args:
         frame: uint8 [h, w, 3] RGB, not changed.
@@ -96,7 +96,7 @@ def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
 
 
 def crop(frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
-    """The `box` of a frame; beyond the frame its border is repeated, as for the model.
+    """Cut the `box` out of a frame; beyond the frame its border is repeated, as for the model.
 
     Args:
         frame: uint8 [h, w, 3] or [h, w].
@@ -118,7 +118,7 @@ def crop(frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int =
 
 @cache
 def _color_table() -> np.ndarray:
-    """uint8 [256, 3] RGB."""
+    """Return the color map, uint8 [256, 3] RGB."""
     import matplotlib
 
     return np.rint(matplotlib.colormaps[COLOR_MAP](np.arange(256))[:, :3] * 255).astype(np.uint8)

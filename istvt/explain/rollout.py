@@ -81,25 +81,16 @@ class BlockMaps:
     joint: AttentionMaps | None = None
 
 
-@dataclass
-class Heatmaps:
-    """What a recorder returns; the fields are those of `istvt.explain.Explanation`."""
-
-    temporal: Tensor
-    spatial: Tensor
-    class_row: Tensor
-    joint: Tensor | None = None
-    blocks: list[BlockMaps] | None = None
-
-
 class Recorder:
     """Receives the attentions of a model of `config` for `batch` clips; subclasses decide what is kept.
 
     Attributes:
         captures: whether attention matrices and their gradients are needed in full.
+        blocks: every map of every block, of `StoredMaps`.
     """
 
     captures = False
+    blocks: list[BlockMaps] | None = None
 
     def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
         self.config, self.batch, self.settings = config, batch, settings
@@ -110,8 +101,8 @@ class Recorder:
         """Keep what is needed of one slice."""
         raise NotImplementedError
 
-    def heatmaps(self) -> Heatmaps:
-        """Return the result, after the first block."""
+    def heatmaps(self) -> dict[str, Tensor | None]:
+        """Return temporal, spatial, class_row and joint of `istvt.explain.Explanation`, after the first block."""
         raise NotImplementedError
 
     def sizes(self, kind: Kind) -> tuple[int, int]:
@@ -132,7 +123,7 @@ class Recorder:
         temporal, spatial = cells.diagonal(dim1=-3, dim2=-1), cells.diagonal(dim1=-4, dim2=-2)
         return {"joint": matrix, "temporal": temporal.movedim(-1, 1), "spatial": spatial.movedim(-1, 1)}
 
-    def _heatmaps(self, rows: dict[Kind, Tensor]) -> Heatmaps:
+    def _heatmaps(self, rows: dict[Kind, Tensor]) -> dict[str, Tensor | None]:
         """Return rows of the class token by kind, [B, groups, L], as heatmaps; a kind that is not there is zero."""
         config = self.config
         like = next(iter(rows.values()))
@@ -142,11 +133,9 @@ class Recorder:
         joint = rows["joint"].reshape(nothing.shape) if "joint" in rows else None
         class_row = self._cells(spatial[:, 0]) if config.has_temporal_row else self._cells(nothing[:, 0])
         frames = slice(int(config.has_temporal_row), None)
-        return Heatmaps(
-            *(self._cells(x[:, frames]) for x in (temporal, spatial)),
-            class_row,
-            None if joint is None else self._cells(joint[:, frames]),
-        )
+        maps = {"temporal": temporal, "spatial": spatial, "joint": joint}
+        maps = {name: None if x is None else self._cells(x[:, frames]) for name, x in maps.items()}
+        return maps | {"class_row": class_row}
 
     def _cells(self, x: Tensor) -> Tensor:
         """Return [..., S] as a copy [..., H, W], without the class column."""
@@ -181,7 +170,7 @@ class RolloutRows(Recorder):
         row = self._row(kind, attention.q)
         row[:, groups] = self.identity_weight * step(row[:, groups], *tensors, **options)
 
-    def heatmaps(self) -> Heatmaps:
+    def heatmaps(self) -> dict[str, Tensor | None]:
         """Return the carried rows as heatmaps."""
         while self.kept:
             self._advance(*self.kept.pop())
@@ -227,7 +216,7 @@ class ClassRows(Recorder):
             rows = [None if x is None else x[..., 0, :].clone() for x in (matrix, gradients.get(part))]
             self.found.setdefault((part, block), []).append(tuple(rows))
 
-    def heatmaps(self) -> Heatmaps:
+    def heatmaps(self) -> dict[str, Tensor | None]:
         """Return the row of the block that decides, clip by clip."""
         return self._heatmaps({kind: self._row(kind) for kind in {kind for kind, _ in self.found}})
 
@@ -291,7 +280,7 @@ class StoredMaps(Recorder):
             if part is not None:
                 getattr(getattr(block, attention.kind), name)[:, attention.groups] = part
 
-    def heatmaps(self) -> Heatmaps:
+    def heatmaps(self) -> dict[str, Tensor | None]:
         """Return row 0 of the product of all rollout matrices, written out."""
         found = [
             (index, kind, getattr(block, kind))
@@ -303,18 +292,12 @@ class StoredMaps(Recorder):
             class_rows = ClassRows(self.config, self.batch, self.settings)
             for index, kind, maps in found:
                 class_rows.keep(kind, index, maps.attention, maps.gradient)
-            result = class_rows.heatmaps()
-        else:
-            products: dict[Kind, Tensor] = {}
-            for _, kind, maps in found:
-                for part, matrix in self._by_kind(kind, maps.weighted).items():
-                    left, right = matrix, products.get(part)
-                    if right is not None and self.settings.order == "literal":
-                        left, right = right, left
-                    products[part] = left if right is None else left @ right
-            result = self._heatmaps({kind: product[..., 0, :] for kind, product in products.items()})
-        result.blocks = self.blocks
-        return result
+            return class_rows.heatmaps()
+        products: dict[Kind, Tensor] = {}
+        for _, kind, maps in found if self.settings.order == "last_block_first" else reversed(found):
+            for part, matrix in self._by_kind(kind, maps.weighted).items():
+                products[part] = matrix @ products[part] if part in products else matrix
+        return self._heatmaps({kind: product[..., 0, :] for kind, product in products.items()})
 
 
 def _by_group(kind: Kind, x: Tensor) -> Tensor:

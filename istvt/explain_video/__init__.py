@@ -1,1 +1,1 @@
-"""The explanation of one video file: MP4, PNG strips, JSON and an HTML page."""
+"""Explanation of a video file: overlays, picture strips, JSON and a page."""

@@ -1,4 +1,4 @@
-"""One HTML file with everything an explanation holds; it needs no server, no network and no script."""
+"""HTML page of an explanation: one file with its pictures, videos and numbers, without script or network."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
 
 
 def timeline_chart(timeline: Timeline, explained: list[Mapping[str, Any]], fps: float) -> Markup:
-    """The probability of "fake" of every clip over the video as inline SVG; explained clips are shaded."""
+    """Draw the probability of "fake" of every clip over the video as inline SVG; explained clips are shaded."""
     left, right, top, bottom = 44, 906, 14, 150
 
     def x(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""What is drawn of an explanation: panels of one frame, strips of a clip, the score over time, and their MP4."""
+"""Pictures of an explanation: panels of one frame, strips of a clip, the score over time, PNG and MP4 files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
+import matplotlib
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from dataloading.errors import InputError
 from dataloading.io import replacing
 from istvt.explain import heatmap
-
-if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
 
 GROUND, INK, SOFT, RULE = (16, 20, 24), (231, 234, 237), (156, 168, 179), (45, 53, 60)
 MARGIN = 12
@@ -41,14 +39,14 @@ class Timeline:
 
 
 def panels(crop: np.ndarray, temporal: np.ndarray, spatial: np.ndarray) -> list[np.ndarray]:
-    """The three pictures of one frame: the crop uint8 [s, s, 3], and the two heats [H, W] in 0..1 over it."""
+    """Return three pictures of one frame: the crop uint8 [s, s, 3], and the two heats [H, W] in 0..1 over it."""
     return [crop, heatmap.overlay(crop, temporal), heatmap.overlay(crop, spatial)]
 
 
 def explanation_frame(
     pictures: Sequence[np.ndarray], caption: str, timeline: Timeline, at_seconds: float, scale_note: str
 ) -> np.ndarray:
-    """One frame of the MP4: three panels side by side, what they are, and the score over time below.
+    """Draw one frame of the MP4: three panels side by side, their titles, and the score over time below.
 
     Args:
         pictures: from `panels`, all of one size.
@@ -56,9 +54,10 @@ def explanation_frame(
         timeline: the score over time.
         at_seconds: where this frame lies in the video.
         scale_note: what the colors are relative to.
-    """
-    from PIL import Image, ImageDraw
 
+    Returns:
+        uint8 [h, w, 3] with even sides.
+    """
     size = pictures[0].shape[0]
     width = 3 * size + 4 * MARGIN
     top, chart_height, legend_height = 58, 120, 30
@@ -78,7 +77,7 @@ def explanation_frame(
 
 
 def strip(rows: Sequence[Sequence[np.ndarray]], frame_labels: Sequence[str], title: str, scale_note: str) -> np.ndarray:
-    """A picture of one clip: a column a frame, a row each for crop, temporal and spatial relevance.
+    """Draw one clip: a column a frame, a row each for crop, temporal and spatial relevance.
 
     Args:
         rows: three rows of T pictures of one size.
@@ -86,8 +85,6 @@ def strip(rows: Sequence[Sequence[np.ndarray]], frame_labels: Sequence[str], tit
         title: the line above.
         scale_note: what the colors are relative to.
     """
-    from PIL import Image, ImageDraw
-
     size, columns = rows[0][0].shape[0], len(rows[0])
     left, top, gap = 92, 58, 4
     width = left + max(columns * (size + gap), round(_font(15).getlength(title)), _legend_width(scale_note)) + MARGIN
@@ -107,15 +104,13 @@ def strip(rows: Sequence[Sequence[np.ndarray]], frame_labels: Sequence[str], tit
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
-    """uint8 [h, w, 3] RGB."""
-    from PIL import Image
-
+    """Write a picture, uint8 [h, w, 3] RGB."""
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, "PNG", optimize=True)
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
-    """H.264 in yuv420p, which every browser and player shows; returns the number of frames.
+    """Write H.264 in yuv420p, which every browser and player shows; the number of frames is returned.
 
     Args:
         path: of the file.
@@ -148,10 +143,8 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
     return count
 
 
-def _legend(canvas: object, draw: ImageDraw.ImageDraw, left: int, top: int, note: str) -> None:
-    """The colors from cold to hot."""
-    from PIL import Image
-
+def _legend(canvas: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, note: str) -> None:
+    """Draw the colors from cold to hot."""
     ramp = heatmap.colorize(np.tile(np.linspace(0, 1, 120), (10, 1)))
     draw.text((left, top), "low", SOFT, _font(12))
     canvas.paste(Image.fromarray(ramp), (left + 28, top + 3))
@@ -165,7 +158,7 @@ def _legend_width(note: str) -> int:
 def _draw_timeline(
     draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], timeline: Timeline, at_seconds: float
 ) -> None:
-    """Probability of "fake" of each clip over the length of the video, with a cursor."""
+    """Draw the probability of "fake" of each clip over the length of the video, with a cursor."""
     left, top, right, bottom = box[0] + 34, box[1] + 20, box[2] - 8, box[3] - 20
     draw.text((box[0], box[1] - 2), "probability of fake, by clip, over the video", SOFT, _font(13))
 
@@ -190,8 +183,5 @@ def _draw_timeline(
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: the pictures look the same everywhere."""
-    import matplotlib
-    from PIL import ImageFont
-
+    """Return DejaVu Sans, which matplotlib brings along: the pictures look the same everywhere."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)

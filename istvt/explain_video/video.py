@@ -1,4 +1,4 @@
-"""An explanation of one video file that a person can look at: MP4, PNG strips, JSON and a page that opens from disk."""
+"""Explanation of a video file: overlay videos (MP4), picture strips (PNG), JSON and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from dataloading.clips.sampling import Clip
@@ -23,7 +24,7 @@ from istvt.explain_video.clips import ExplainedClip, explain_clips
 from istvt.inference.crop import choose_crop, crop_difference
 from istvt.inference.predict import face_entry, rarely_seen
 from istvt.inference.score import ScoredClips, score_video
-from istvt.inference.video_score import VideoScore, probability_of
+from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo, load_model
 from istvt.model.istvt import ISTVT
 from istvt.run_dir import output_directory
@@ -36,7 +37,7 @@ LONGEST_SIDE = 960  # of the pasted-back frames
 
 @dataclass
 class VideoExplanation:
-    """What was found out about one video and where it is written.
+    """Score and explanation of one video, and the files that were written.
 
     Attributes:
         score: of the video, over all scored clips.
@@ -72,7 +73,7 @@ def explain_video(
     notes: Sequence[str] = (),
     advance: Callable[[str, int, int], None] | None = None,
 ) -> VideoExplanation:
-    """Score a video, explain the clips that carry the verdict, and write what a person looks at.
+    """Score a video, explain the clips on which the verdict rests, and write pictures, numbers and a page.
 
     Written to `out`: `explanation.mp4` (face crop, temporal and spatial relevance side by side, with the score over
     time), `in_frame.mp4` (both overlays pasted back into the original frames), `clip_1.png`... (a strip a clip),
@@ -132,17 +133,17 @@ def explain_video(
         advance("explaining clips", len(explained), len(chosen))
     if not explained:
         raise InputError(skipped[0][1])
-    drawing = _Drawing(video, face, scored, score, explained, settings)
     left_out = [(int(clip.frames[0]), reason) for clip, reason in (*scored.skipped, *skipped)]
     said = {"method": settings.method} | rules
     said |= {"target": settings.target, "normalization": settings.normalization, "checkpoint": name}
     said |= {"detector": face.detector, "model": model.config.to_dict()}
-    files = _write(out, drawing, said, left_out, notes, advance)
+    data = _summary(video, face, score, explained, left_out) | {"settings": said, "notes": notes}
+    files = _write(out, _Drawing(video, face, score, explained, settings), data, advance)
     return VideoExplanation(score, settings.target, explained, left_out, files, notes)
 
 
 def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
-    """The clips that speak most for `target`, by their logits, in the order of the video; none shares a frame."""
+    """Return the clips with the largest logits for `target`, in the order of the video; no two share a frame."""
     sign = 1 if target == CLASSES[FAKE] else -1
     chosen: list[Clip] = []
     for i in np.argsort(-sign * scored.logits, kind="stable"):
@@ -153,122 +154,95 @@ def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
 
 
 def _loaded(checkpoint: str | Path | ISTVT, device: str) -> tuple[ISTVT, CheckpointInfo, str]:
-    """The model, what is known about it, and what it is called."""
+    """Return the model, the information of its checkpoint, and its name."""
     if isinstance(checkpoint, ISTVT):
         return checkpoint, CheckpointInfo(checkpoint.config), "model"
     return *load_model(checkpoint, device), str(checkpoint)
 
 
 class _Drawing:
-    """Everything that is drawn of one video: normalized heat, original frames, captions."""
+    """Pictures of the explained clips of one video: normalized heat over crops and over original frames."""
 
     def __init__(
         self,
         video: Path,
         face: FaceEntry,
-        scored: ScoredClips,
         score: VideoScore,
         explained: Sequence[ExplainedClip],
         settings: ExplanationSettings,
     ) -> None:
-        self.video, self.face, self.score, self.explained = video, face, score, explained
-        self.target, normalization = settings.target, settings.normalization
-        self.heat = [
-            tuple(heatmap.normalize(maps, normalization) for maps in (clip.temporal, clip.spatial))
+        self.fps = face.fps or 25.0
+        self.title = f"{video.name}: {score.verdict}, probability of fake {score.probability:.3f}"
+        self.question = f"why {settings.target}?"
+        self.scale = f"from the coldest to the hottest cell of the {settings.normalization}, however near they are"
+        middles = [float(np.mean(frames) + 0.5) / self.fps for frames in score.clip_frames]
+        seconds = face.frames / self.fps
+        self.timeline = pictures.Timeline(middles, score.clip_probabilities, seconds, score.probability)
+        self.clips = [
+            (
+                clip,
+                decode_frames(video, clip.clip.frames),
+                *(heatmap.normalize(maps, settings.normalization) for maps in (clip.temporal, clip.spatial)),
+            )
             for clip in explained
         ]
-        self.frames = [decode_frames(video, clip.clip.frames) for clip in explained]
-        self.scale_note = f"from the coldest to the hottest cell of the {normalization}, however near they are"
-        self.fps = face.fps or 25.0
-        middles = [float(np.mean(clip.frames) + 0.5) / self.fps for clip in scored.clips]
-        probabilities = probability_of(scored.logits).tolist()
-        by_time = sorted(zip(middles, probabilities, strict=True))
-        self.timeline = pictures.Timeline(
-            [middle for middle, _ in by_time],
-            [probability for _, probability in by_time],
-            face.frames / self.fps,
-            score.probability,
-        )
 
     def panel_frames(self) -> Iterator[np.ndarray]:
-        """The frames of explanation.mp4, clip after clip."""
-        for clip, (temporal, spatial), frames in self._clips():
-            for t, number in enumerate(clip.clip.frames):
-                face = heatmap.crop(frames[t], clip.clip.box, PANEL)
-                yield pictures.explanation_frame(
-                    pictures.panels(face, temporal[t], spatial[t]),
-                    f"{self._headline()}   frame {number}, clip {clip.probability:.3f}   why {self.target}?",
-                    self.timeline,
-                    (number + 0.5) / self.fps,
-                    self.scale_note,
-                )
+        """Give the frames of explanation.mp4, clip after clip."""
+        for clip, *tensors in self.clips:
+            for number, frame, temporal, spatial in zip(clip.clip.frames, *tensors, strict=True):
+                panels = pictures.panels(heatmap.crop(frame, clip.clip.box, PANEL), temporal, spatial)
+                caption = f"{self.title}   frame {number}, clip {clip.probability:.3f}   {self.question}"
+                yield pictures.explanation_frame(panels, caption, self.timeline, (number + 0.5) / self.fps, self.scale)
 
     def pasted_frames(self) -> Iterator[np.ndarray]:
-        """The frames of in_frame.mp4: the original with the temporal overlay, and with the spatial one."""
-        for clip, (temporal, spatial), frames in self._clips():
-            for t, frame in enumerate(frames):
-                pair = [_fitted(heatmap.paste(frame, heat[t], clip.clip.box)) for heat in (temporal, spatial)]
+        """Give the frames of in_frame.mp4: the original with the temporal overlay, and with the spatial one."""
+        for clip, *tensors in self.clips:
+            for frame, *heat in zip(*tensors, strict=True):
+                pair = [_fitted(heatmap.paste(frame, one, clip.clip.box)) for one in heat]
                 yield np.concatenate(pair, axis=1 if frame.shape[0] >= frame.shape[1] else 0)
 
     def strips(self) -> Iterator[np.ndarray]:
-        """One picture a clip: frames x {crop, temporal, spatial}."""
-        for clip, (temporal, spatial), frames in self._clips():
+        """Give one picture a clip: frames x {crop, temporal, spatial}."""
+        for clip, frames, temporal, spatial in self.clips:
             faces = [heatmap.crop(frame, clip.clip.box, STRIP) for frame in frames]
             columns = [pictures.panels(*parts) for parts in zip(faces, temporal, spatial, strict=True)]
             labels = [f"frame {number}" for number in clip.clip.frames]
-            title = f"probability of fake {clip.probability:.3f}   why {self.target}?"
-            yield pictures.strip(list(zip(*columns, strict=True)), labels, title, self.scale_note)
-
-    def _clips(self) -> Iterator[tuple[ExplainedClip, tuple[np.ndarray, np.ndarray], np.ndarray]]:
-        return zip(self.explained, self.heat, self.frames, strict=True)
-
-    def _headline(self) -> str:
-        return f"{self.video.name}: {self.score.verdict}, probability of fake {self.score.probability:.3f}"
+            title = f"probability of fake {clip.probability:.3f}   {self.question}"
+            yield pictures.strip(list(zip(*columns, strict=True)), labels, title, self.scale)
 
 
 def _write(
-    out: Path,
-    drawing: _Drawing,
-    settings: dict[str, Any],
-    skipped: list[tuple[int, str]],
-    notes: Sequence[str],
-    advance: Callable[[str, int, int], None],
+    out: Path, drawing: _Drawing, data: dict[str, Any], advance: Callable[[str, int, int], None]
 ) -> dict[str, Path | list[Path]]:
-    earlier = _earlier_strips(out)
+    """Write everything and return the files; strips of an earlier explanation, which may have had more clips, go."""
+    names = {"panels": "explanation.mp4", "pasted": "in_frame.mp4", "data": "explanation.json"}
+    files: dict[str, Any] = {key: out / name for key, name in (names | {"page": "explanation.html"}).items()}
+    earlier = out.glob("clip_*.png") if files["data"].is_file() else ()
+    earlier = {path for path in earlier if path.stem.removeprefix("clip_").isdecimal()}
     advance("drawing", 0, 4)
-    files: dict[str, Any] = {"panels": out / "explanation.mp4", "pasted": out / "in_frame.mp4", "strips": []}
     pictures.write_mp4(files["panels"], drawing.panel_frames(), FRAMES_A_SECOND)
     advance("drawing", 1, 4)
     pictures.write_mp4(files["pasted"], drawing.pasted_frames(), FRAMES_A_SECOND)
     advance("drawing", 2, 4)
-    for number, picture in enumerate(drawing.strips(), start=1):
-        files["strips"].append(out / f"clip_{number}.png")
-        pictures.write_png(files["strips"][-1], picture)
-    for strip in earlier - set(files["strips"]):
-        strip.unlink()
+    files["strips"] = [out / f"clip_{number}.png" for number in range(1, len(drawing.clips) + 1)]
+    for path, picture in zip(files["strips"], drawing.strips(), strict=True):
+        pictures.write_png(path, picture)
+    for path in earlier - set(files["strips"]):
+        path.unlink()
     advance("drawing", 3, 4)
-    data = summary(drawing, settings, skipped) | {"notes": list(notes)}
-    files["data"] = out / "explanation.json"
     write_json(files["data"], data)
-    files["page"] = out / "explanation.html"
     page.write_page(files["page"], data, files, drawing.timeline)
     advance("drawing", 4, 4)
     return files
 
 
-def _earlier_strips(out: Path) -> set[Path]:
-    """The strips of the explanation that is in `out` already: it may have had more clips."""
-    if not (out / "explanation.json").is_file():
-        return set()
-    return {path for path in out.glob("clip_*.png") if path.stem.removeprefix("clip_").isdecimal()}
-
-
-def summary(drawing: _Drawing, settings: dict[str, Any], skipped: list[tuple[int, str]]) -> dict[str, Any]:
-    """What explanation.json holds."""
-    face, score = drawing.face, drawing.score
+def _summary(
+    video: Path, face: FaceEntry, score: VideoScore, explained: Sequence[ExplainedClip], skipped: list[tuple[int, str]]
+) -> dict[str, Any]:
+    """Return what explanation.json holds, but for settings and notes."""
     return {
-        "video": {"path": str(drawing.video), "frames": face.frames, "fps": face.fps}
-        | {"width": face.width, "height": face.height},
+        "video": {"path": str(video)} | {name: getattr(face, name) for name in ("frames", "fps", "width", "height")},
         "verdict": score.verdict,
         "probability_fake": score.probability,
         "scored_clips": [
@@ -276,14 +250,13 @@ def summary(drawing: _Drawing, settings: dict[str, Any], skipped: list[tuple[int
             for frames, probability in zip(score.clip_frames, score.clip_probabilities, strict=True)
         ],
         "frame_scores": _frame_scores(score),
-        "explained_clips": [_clip_summary(clip) for clip in drawing.explained],
+        "explained_clips": [_clip_summary(clip) for clip in explained],
         "skipped": [{"first_frame": first, "reason": reason} for first, reason in skipped],
-        "settings": settings,
     }
 
 
 def _frame_scores(score: VideoScore) -> list[dict[str, float | int]]:
-    """The mean probability of the clips that hold each frame."""
+    """Return the mean probability of the clips that hold each frame."""
     found: dict[int, list[float]] = {}
     for frames, probability in zip(score.clip_frames, score.clip_probabilities, strict=True):
         for frame in frames:
@@ -292,7 +265,7 @@ def _frame_scores(score: VideoScore) -> list[dict[str, float | int]]:
 
 
 def _clip_summary(clip: ExplainedClip) -> dict[str, Any]:
-    """Scores, box and heat of one clip; shares are of all the clip's heat of that kind."""
+    """Return scores, box and heat of one clip; shares are of all the clip's heat of that kind."""
     x0, y0, x1, y1 = (float(value) for value in clip.clip.box)
     heats = {}
     for kind in ("temporal", "spatial"):
@@ -316,9 +289,7 @@ def _clip_summary(clip: ExplainedClip) -> dict[str, Any]:
 
 
 def _fitted(frame: np.ndarray) -> np.ndarray:
-    """No side longer than `LONGEST_SIDE`, and both even."""
-    import cv2
-
+    """Shrink a frame so that no side is longer than `LONGEST_SIDE` and both are even."""
     height, width = frame.shape[:2]
     factor = min(1.0, LONGEST_SIDE / max(height, width))
     size = (max(2, round(width * factor) // 2 * 2), max(2, round(height * factor) // 2 * 2))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def evaluate_explanations(
     if not clips:
         reason = f": {clips.skipped[0].reason}" if clips.skipped else ""
         raise InputError(f"{dataset.root} has no usable video in the {split or 'whole'} set{reason}")
-    measurement = _Measurement(model, clips, orderings, fractions, fill, seed)
+    measurement = _Measurement(model, clips, orderings, list(fractions), fill, seed)
     loader = ClipLoader(
         clips,
         batch_size,
@@ -187,28 +188,25 @@ def evaluate_explanations(
     return measurement.result(skipped, settings)
 
 
+@dataclass
 class _Measurement:
     """Logits after deletion, and localization, collected batch by batch."""
 
-    def __init__(
-        self,
-        model: ISTVT,
-        clips: Sequence[Clip],
-        orderings: list[Ordering],
-        fractions: Sequence[float],
-        fill: Fill,
-        seed: int,
-    ) -> None:
-        self.model, self.clips, self.orderings = model, clips, orderings
-        self.fractions, self.fill = list(fractions), fill
+    model: ISTVT
+    clips: Sequence[Clip]
+    orderings: list[Ordering]
+    fractions: list[float]
+    fill: Fill
+    seed: int
+    judged: list[Clip] = field(default_factory=list)
+    logits: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    masked: list[MaskedClip] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
         # A stream each: what chance says of one ordering does not depend on which others are measured.
-        self.random = {
-            ordering.name: np.random.default_rng([seed, zlib.crc32(ordering.name.encode())]) for ordering in orderings
-        }
-        self.judged: list[Clip] = []
-        self.logits: dict[str, list[np.ndarray]] = {ordering.name: [] for ordering in orderings}
-        self.masked: list[MaskedClip] = []
-        self.skipped: list[tuple[str, str]] = []
+        names = [ordering.name for ordering in self.orderings]
+        self.random = {name: np.random.default_rng([self.seed, zlib.crc32(name.encode())]) for name in names}
 
     def add(self, pictures: Tensor, indices: list[int]) -> None:
         """Measure clips [B, T, 3, H_i, W_i] by their places in the list."""
