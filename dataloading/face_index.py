@@ -5,7 +5,7 @@ interpolated), or the whole picture (`boxes` is null), or the sentence that says
 
     {"video": "fake/a_b", "frames": 300, "fps": 25.0, "width": 640, "height": 480, "detector": "yuface",
      "boxes": {"frame": [0, 5], "x": [301.5, 302.0], "y": [210.2, 210.4], "size": [122.1, 122.5]},
-     "version": 1, "boxes_of": "real/a"}
+     "boxes_of": "real/a", "version": 1}
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 1}
 
 `x, y` is the nose tip (the center of the detected box where a detector has no landmarks) and `size` the larger of
@@ -97,9 +97,7 @@ class FaceEntry:
         if not self.whole_frame:
             x, y, size = (values.round(1).tolist() for values in (*self.centers.T, self.sizes))
             boxes = _Boxes(self.key_frames.tolist(), x, y, size)
-        line = _Line(
-            self.video, self.frames, fps, self.width, self.height, self.detector, boxes, boxes_of=self.boxes_of
-        )
+        line = _Line(self.video, self.frames, fps, self.width, self.height, self.detector, boxes, self.boxes_of)
         given = {name: value for name, value in asdict(line).items() if value is not None or name == "boxes"}
         return json.dumps(given, ensure_ascii=False)
 
@@ -144,8 +142,8 @@ class _Line:
     height: int
     detector: str
     boxes: _Boxes | None
-    version: Literal[1] = 1
     boxes_of: str | None = None
+    version: Literal[1] = 1
 
 
 @dataclass(frozen=True, slots=True)

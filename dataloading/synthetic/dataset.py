@@ -1,11 +1,10 @@
-"""The FaceForensics++-shaped tree: who is in which split, which files there are, and writing those that are missing."""
+"""The synthetic set's directory tree, in the layout of FaceForensics++: its splits, its files, and writing them."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
-from dataloading.io import locked, write_json
+from dataloading.io import locked, read_json, write_json
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
 from dataloading.video.processes import worker_processes
 
@@ -30,6 +29,21 @@ class SyntheticSummary:
     directory: Path
     written: int
     already_there: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What determines every file of a set, as `synthetic.json` holds it; see `synthesize`."""
+
+    generator: str = "istvt synthetic set"
+    version: int = GENERATOR_VERSION
+    identities: int
+    videos_per_identity: int
+    frames: int
+    size: int
+    fps: int
+    seed: int
+    splits: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -76,64 +90,60 @@ def synthesize(
             or one that another run is writing to.
     """
     root = Path(directory)
-    settings = {
-        "generator": "istvt synthetic set",
-        "version": GENERATOR_VERSION,
-        "identities": identities,
-        "videos_per_identity": videos_per_identity,
-        "frames": frames,
-        "size": size,
-        "fps": fps,
-        "seed": seed,
-        "splits": [float(share) for share in splits],
-    }
+    settings = _Settings(
+        identities=identities,
+        videos_per_identity=videos_per_identity,
+        frames=frames,
+        size=size,
+        fps=fps,
+        seed=seed,
+        splits=tuple(map(float, splits)),
+    )
     _check(settings, workers)
-    pairs = _pairs_by_split(identities, videos_per_identity, splits)
+    pairs = _pairs_by_split(settings)
     _check_place(root, settings)
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / LOCK, f"writing to {root}; wait for it, or choose another directory"):
-        _claim(root, settings)
+        _check_place(root, settings)  # again: another run may have been here since
+        if not (root / SYNTHETIC_SETTINGS).exists():
+            write_json(root / SYNTHETIC_SETTINGS, asdict(settings))
         (root / "splits").mkdir(exist_ok=True)
         for name, members in pairs.items():
             write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
         tasks = list(_tasks(root, pairs, settings))
         missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
         _write_all(missing, workers, progress)
-    return SyntheticSummary(
-        directory=root,
-        written=len(missing),
-        already_there=len(tasks) - len(missing),
-    )
+    return SyntheticSummary(root, written=len(missing), already_there=len(tasks) - len(missing))
 
 
-def _check(settings: dict, workers: int) -> None:
+def _check(settings: _Settings, workers: int) -> None:
     for name, least in (("identities", 2), ("videos_per_identity", 1), ("frames", 8), ("size", 32), ("fps", 1)):
-        if settings[name] < least:
-            raise InputError(f"{name} is {settings[name]}; the synthetic set needs at least {least}.")
+        if getattr(settings, name) < least:
+            raise InputError(f"{name} is {getattr(settings, name)}; the synthetic set needs at least {least}.")
     for name in ("identities", "size"):
-        if settings[name] % 2:
-            raise InputError(f"{name} is {settings[name]}; the synthetic set needs an even number.")
+        if getattr(settings, name) % 2:
+            raise InputError(f"{name} is {getattr(settings, name)}; the synthetic set needs an even number.")
     if workers < 1:
         raise InputError(f"workers is {workers}; at least 1 is needed.")
-    if settings["seed"] < 0:
-        raise InputError(f"seed is {settings['seed']}; it must not be negative.")
-    shares = settings["splits"]
+    if settings.seed < 0:
+        raise InputError(f"seed is {settings.seed}; it must not be negative.")
+    shares = settings.splits
     if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
-        raise InputError(f"splits is {shares}; three shares for train, val and test are needed, none of them negative.")
-    wanted = sum(share > 0 for share in shares)
-    if settings["identities"] < 2 * wanted:
         raise InputError(
-            f"identities is {settings['identities']}; {wanted} splits need at least {2 * wanted}, a pair for each."
+            f"splits is {list(shares)}; three shares for train, val and test are needed, none of them negative."
+        )
+    wanted = sum(share > 0 for share in shares)
+    if settings.identities < 2 * wanted:
+        raise InputError(
+            f"identities is {settings.identities}; {wanted} splits need at least {2 * wanted}, a pair for each."
         )
 
 
-def _pairs_by_split(
-    identities: int, videos_per_identity: int, splits: tuple[float, float, float]
-) -> dict[str, list[tuple[int, int]]]:
-    """Pairs of video numbers by split. Video `v` shows person `v // videos_per_identity`."""
-    people = identities // 2
-    exact = [share / sum(splits) * people for share in splits]
-    counts = [max(int(count), int(share > 0)) for count, share in zip(exact, splits, strict=True)]
+def _pairs_by_split(settings: _Settings) -> dict[str, list[tuple[int, int]]]:
+    """Return pairs of video numbers by split. Video `v` shows person `v // videos_per_identity`."""
+    people, each, total = settings.identities // 2, settings.videos_per_identity, sum(settings.splits)
+    exact = [share / total * people for share in settings.splits]
+    counts = [max(int(count), int(share > 0)) for count, share in zip(exact, settings.splits, strict=True)]
     while sum(counts) > people:
         counts[counts.index(max(counts))] -= 1
     while sum(counts) < people:
@@ -142,71 +152,47 @@ def _pairs_by_split(
     pairs, first = {}, 0
     for name, count in zip(SPLITS, counts, strict=True):
         pairs[name] = [
-            (2 * pair * videos_per_identity + take, (2 * pair + 1) * videos_per_identity + take)
+            (2 * pair * each + take, (2 * pair + 1) * each + take)
             for pair in range(first, first + count)
-            for take in range(videos_per_identity)
+            for take in range(each)
         ]
         first += count
     return pairs
 
 
-def _claim(root: Path, settings: dict) -> None:
-    """Make `root` the home of a set of these settings, or say why it cannot be.
-
-    It is looked at again under the lock: another run may have been here since.
-    """
-    _check_place(root, settings)
-    if not (root / SYNTHETIC_SETTINGS).exists():
-        write_json(root / SYNTHETIC_SETTINGS, settings)
-
-
-def _check_place(root: Path, settings: dict) -> None:
+def _check_place(root: Path, settings: _Settings) -> None:
+    """Raise InputError where `root` is no home of a set of these settings."""
     path = root / SYNTHETIC_SETTINGS
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file; a directory for the synthetic set is needed.")
     if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}); remove the directory or choose another.") from error
-        differing = [name for name in settings if found.get(name) != settings[name]]
+        found, now = asdict(read_json(path, _Settings)), asdict(settings)
+        differing = [f"{name} {found[name]} (now {now[name]})" for name in now if found[name] != now[name]]
         if differing:
-            told = ", ".join(f"{name} {found.get(name)} (now {settings[name]})" for name in differing)
-            raise InputError(f"{root} holds a synthetic set made with {told}; choose another directory or remove it.")
-        return
-    if root.exists() and any(not child.name.startswith(f".{SYNTHETIC_SETTINGS}.") for child in root.iterdir()):
+            raise InputError(
+                f"{root} holds a synthetic set made with {', '.join(differing)}; choose another directory or remove it."
+            )
+    elif root.exists() and any(not child.name.startswith(f".{SYNTHETIC_SETTINGS}.") for child in root.iterdir()):
         raise InputError(f"{root} holds files that are no synthetic set; choose an empty or a new directory.")
 
 
-def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: dict) -> Iterator[_Task]:
-    each = settings["videos_per_identity"]
+def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: _Settings) -> Iterator[_Task]:
+    each, fps = settings.videos_per_identity, settings.fps
 
     def plan(target: int, source: int, manipulation: str) -> VideoPlan:
+        people = target // each, source // each
         return VideoPlan(
-            seed=settings["seed"],
-            video=target,
-            person=target // each,
-            source_video=source,
-            source=source // each,
-            manipulation=manipulation,
-            frames=settings["frames"],
-            size=settings["size"],
+            settings.seed, target, people[0], source, people[1], manipulation, settings.frames, settings.size
         )
 
     originals = root / "original_sequences" / "youtube" / COMPRESSION / "videos"
-    for members in pairs.values():
-        for a, b in members:
-            for target, source in ((a, b), (b, a)):
-                yield _Task(plan(target, source, ORIGINAL), originals / f"{target:03d}.mp4", None, settings["fps"])
-                for manipulation in MANIPULATIONS:
-                    folder = root / "manipulated_sequences" / manipulation
-                    name = f"{target:03d}_{source:03d}.mp4"
-                    yield _Task(
-                        plan(target, source, manipulation),
-                        folder / COMPRESSION / "videos" / name,
-                        folder / "masks" / "videos" / name,
-                        settings["fps"],
-                    )
+    for pair in (pair for members in pairs.values() for pair in members):
+        for target, source in (pair, pair[::-1]):
+            yield _Task(plan(target, source, ORIGINAL), originals / f"{target:03d}.mp4", None, fps)
+            for manipulation in MANIPULATIONS:
+                folder, name = root / "manipulated_sequences" / manipulation, f"{target:03d}_{source:03d}.mp4"
+                path, mask = folder / COMPRESSION / "videos" / name, folder / "masks" / "videos" / name
+                yield _Task(plan(target, source, manipulation), path, mask, fps)
 
 
 def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
