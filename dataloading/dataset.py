@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program: a list of labeled videos, and what was left out of it and why."""
+"""`Dataset`: the labeled videos of a directory, their splits, and what was left out of it and why."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -82,7 +82,7 @@ class Dataset:
         layout: The layout it was read as.
         videos: Its videos, sorted by name.
         left_out: Everything that was seen and is not used, with the reason.
-        notes: Sentences that a person should know, such as how a split was made where there is no official one.
+        notes: Sentences for the user, such as how a split was made where there is no official one.
     """
 
     root: Path
@@ -102,7 +102,7 @@ class Dataset:
     def select(
         self, split: str | Collection[str] | None = None, manipulation: str | Collection[str] | None = None
     ) -> "Dataset":
-        """The part of the set in one of the given splits and made by one of the given manipulations; None means any.
+        """Return the part of the set in one of the splits and made by one of the manipulations; None means any.
 
         Real videos are the manipulation `"original"`: `select("test", ("original", "FaceSwap"))` is the FaceSwap
         test set with its real videos.
@@ -117,7 +117,7 @@ class Dataset:
         return Dataset(self.root, self.layout, videos, list(self.left_out), list(self.notes))
 
     def split_videos(self, split: str) -> list[Video]:
-        """The videos of one split.
+        """Return the videos of one split.
 
         Raises:
             InputError: The split is empty (the sentence says which splits are not).
@@ -129,7 +129,7 @@ class Dataset:
         return videos
 
     def summary(self) -> Summary:
-        """Counts by class, split and manipulation, and of what was left out by reason."""
+        """Count by class, split and manipulation, and of what was left out by reason."""
         table: dict[str, dict[str, int]] = {}
         for video in self.videos:
             row = table.setdefault(video.manipulation, {})
@@ -150,7 +150,7 @@ class Dataset:
 
 
 def only_class(videos: Sequence[Video]) -> str | None:
-    """The class that all of `videos` have, or None where there are both."""
+    """Return the class that all of `videos` have, or None where there are both."""
     labels = {video.label for video in videos}
     return CLASSES[labels.pop()] if len(labels) == 1 else None
 

@@ -1,4 +1,4 @@
-"""What goes wrong by no fault of the program, and how it is said."""
+"""`InputError`, a user's mistake in one sentence, and what turns other errors into such sentences."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The index of face boxes: one JSON line a video, in a small file beside the data set.
+"""`FaceIndex`: the face boxes of a data set's videos, one JSON line a video in a file beside the set.
 
 A line is either where the face is on some frames of the video (every fifth, usually; between them it is
 interpolated), or the whole picture (`boxes` is null), or the sentence that says why the video cannot be used::
@@ -44,7 +44,7 @@ class FaceEntry:
         frames: Number of frames of the video; 0 where there is an error.
         fps: Average frame rate.
         width, height: Size of the upright picture in pixels.
-        detector: Who found the face; `WHOLE_FRAME` or `BOXES_FILE` where no detector did.
+        detector: The face detector that found them; `WHOLE_FRAME` or `BOXES_FILE` where no detector did.
         key_frames: int64 [K], ascending: the frames for which the face is recorded; empty for the whole picture.
         centers: float64 [K, 2]: x, y of the nose tip in pixels.
         sizes: float64 [K]: the larger of the face's height and width in pixels.
@@ -80,7 +80,7 @@ class FaceEntry:
         return int(self.key_frames[0]), int(self.key_frames[-1])
 
     def box(self, frames: Sequence[int] | np.ndarray) -> Box:
-        """One box for a whole clip; see `FaceIndex.box`."""
+        """Return one box for a whole clip; see `FaceIndex.box`."""
         if self.whole_frame:
             return 0.0, 0.0, float(self.width), float(self.height)
         at = np.asarray(frames, np.float64)
@@ -156,7 +156,7 @@ class _UnusableLine:
 
 
 def crop_name(detectors: Iterable[str]) -> str:
-    """What the crops are that these detectors give, in words: `"faces found by yuface"`."""
+    """Return in words what crops these detectors give: `"faces found by yuface"`."""
     names = {WHOLE_FRAME: "whole pictures", BOXES_FILE: "faces of a boxes file"}
     return " and ".join(names.get(detector, f"faces found by {detector}") for detector in sorted(set(detectors)))
 
@@ -222,7 +222,7 @@ class FaceIndex:
         return iter(self.entries.values())
 
     def detectors(self, videos: Iterable[str]) -> list[str]:
-        """Who found the faces of these videos (`Video.name`), each once: what `crop_name` puts into words."""
+        """Return the detectors that found the faces of these videos (`Video.name`), each once, for `crop_name`."""
         entries = (self.entries[name] for name in videos if name in self.entries)
         return sorted({entry.detector for entry in entries if entry.error is None})
 
@@ -232,7 +232,7 @@ class FaceIndex:
         return {entry.video: entry.error for entry in self if entry.error is not None}
 
     def entry(self, video_name: str) -> FaceEntry:
-        """The entry of one video; InputError where the index has none."""
+        """Return the entry of one video; InputError where the index has none."""
         try:
             return self.entries[video_name]
         except KeyError:
@@ -240,7 +240,7 @@ class FaceIndex:
             raise InputError(f"{video_name} is not in {where}: run `istvt prepare` on its data set again.") from None
 
     def box(self, video_name: str, frames: Sequence[int] | np.ndarray) -> Box:
-        """One square box for a whole clip: x0, y0, x1, y1 in pixels of the upright picture.
+        """Return one square box for a whole clip: x0, y0, x1, y1 in pixels of the upright picture.
 
         Its side is 1.25 times the largest face size (the larger of height and width) over the clip, its center the
         median position of the nose tip over the clip, both interpolated between the recorded frames; paper, section

@@ -1,1 +1,1 @@
-"""Clips: which frames of which videos, how they are read, the DALI graph, batches."""
+"""Clips of a video: their sampling and reading, the DALI graph that crops and augments them, and the loader."""

@@ -1,4 +1,4 @@
-"""From a list of clips to batches for the model."""
+"""`ClipLoader`: batches of clips for the model, decoded and augmented in background threads."""
 
 import queue
 import threading
@@ -63,7 +63,7 @@ class ClipLoader:
         seed: int = 0,
         workers: int = 2,
     ):
-        """Checks its arguments; nothing is decoded yet.
+        """Check the arguments; nothing is decoded yet.
 
         Args:
             clips: What to load, in this order; all with the same number of frames.
@@ -106,7 +106,7 @@ class ClipLoader:
         return _in_background(self._batches(self._passes, self.skipped), AHEAD)
 
     def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
-        """The work of one epoch."""
+        """Yield the batches of one epoch."""
         graph = _RestartingGraph(self._build_graph)
         groups = _same_video(self.clips, self.batch_size)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="clip") as threads:
@@ -124,7 +124,7 @@ class ClipLoader:
         return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
 
     def _load(self, positions: range, epoch: int) -> list[Loaded]:
-        """Reads neighboring clips of one video; in a worker thread. What cannot be read gives the reason instead."""
+        """Read neighboring clips of one video, in a worker thread; what cannot be read gives the reason instead."""
         clips = [self.clips[i] for i in positions]
         draws = [self._draw(clip, epoch) for clip in clips]
         if self.decoder == "dali":
@@ -140,7 +140,7 @@ class ClipLoader:
         return self.augmentation.draw(np.random.default_rng([self.seed, epoch, clip.index, name]))
 
     def _finish(self, loaded: list[Loaded], graph: "_RestartingGraph", skipped: list[tuple[Clip, str]]) -> Batch | None:
-        """Runs the graph on what could be read, notes what could not."""
+        """Run the graph on what could be read, and list what could not."""
         skipped.extend((self.clips[i], outcome) for i, outcome in loaded if isinstance(outcome, str))
         good = [(i, outcome) for i, outcome in loaded if isinstance(outcome, Sample)]
         if not good:
@@ -156,7 +156,7 @@ class ClipLoader:
             return None
         labels = torch.tensor([float(self.clips[i].label) for i in indices])
         if self.device.type == "cuda":
-            labels = labels.pin_memory()  # so that nobody waits for their way to the GPU
+            labels = labels.pin_memory()  # asynchronous host-to-device copy
         return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
 
 
@@ -166,7 +166,7 @@ def _existing_device(device: str | torch.device) -> torch.device:
         return device
     if not torch.cuda.is_available():
         raise InputError(f"device is {str(device)!r}, but torch sees no NVIDIA GPU here; expected 'cpu'.")
-    # With its index: what the current device is depends on the thread that asks.
+    # With its index: what the current device is depends on the thread.
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
@@ -178,7 +178,7 @@ class _RestartingGraph:
         self._graph: ClipGraph | None = None
 
     def run(self, samples: list[Sample]) -> tuple[torch.Tensor | None, dict[int, str]]:
-        """The output for the samples that work, and by place in the list what DALI said of those that do not."""
+        """Return the output for the samples that work, and by place in the list DALI's message for the others."""
         output = self._attempt(samples)
         if isinstance(output, torch.Tensor):
             return output, {}
@@ -189,7 +189,7 @@ class _RestartingGraph:
         return (torch.cat(good) if good else None), failures
 
     def _attempt(self, samples: list[Sample]) -> torch.Tensor | str:
-        """The output, or what DALI said instead."""
+        """Return the output, or DALI's message where there is none."""
         graph, self._graph = self._graph or self._build(), None
         try:
             output = graph.run(samples)
@@ -209,7 +209,7 @@ def _first_line(error: RuntimeError) -> str:
 
 
 def _same_video(clips: Sequence[Clip], largest: int) -> Iterator[range]:
-    """Positions of the clips, in groups of neighbors from one video: its frames are decoded only once for them."""
+    """Yield positions of the clips, in groups of neighbors from one video, whose frames are then decoded only once."""
     start = 0
     for _, group in groupby(clips, key=lambda clip: clip.video.path):
         stop = start + sum(1 for _ in group)
@@ -221,7 +221,7 @@ def _same_video(clips: Sequence[Clip], largest: int) -> Iterator[range]:
 def _run_ahead(
     threads: ThreadPoolExecutor, load: Callable[[range], list[Loaded]], groups: Iterable[range], ahead: int
 ) -> Iterator[Loaded]:
-    """What `load` gives for each clip, in order; while one is used, about `ahead` more are being worked on."""
+    """Yield what `load` gives for each clip, in order; while one is used, about `ahead` more are being loaded."""
     pending: deque[tuple[int, Future[list[Loaded]]]] = deque()
     for group in groups:
         pending.append((len(group), threads.submit(load, group)))
@@ -232,7 +232,7 @@ def _run_ahead(
 
 
 def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
-    """The same items, made in a thread that runs up to `ahead` items in front; its errors are raised here."""
+    """Yield the same items, made in a thread that runs up to `ahead` items in front; its errors are raised here."""
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
@@ -261,7 +261,7 @@ def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
 
 
 def _offer(ready: queue.Queue, entry: object, stop: threading.Event) -> bool:
-    """Puts an entry into the queue unless the consumer has left meanwhile."""
+    """Put an entry into the queue unless the consumer has left meanwhile."""
     while not stop.is_set():
         try:
             ready.put(entry, timeout=0.1)

@@ -1,4 +1,4 @@
-"""The one DALI graph between a clip's frames and the model's input, the same on CPU and GPU.
+"""DALI graph that crops, resizes, augments and normalizes clips, the same on CPU and GPU.
 
 Decoded frames (or, where DALI decodes, an encoded file and frame numbers) go in with a box; they are cropped, resized
 with antialiasing, augmented, and scaled from [0, 255] to [-1, 1]. Whatever is random is drawn outside, one draw a clip,
@@ -33,7 +33,7 @@ class Augmentation:
     lowest_quality: int = 60
 
     def draw(self, random: np.random.Generator) -> "Draw":
-        """The changes for one clip."""
+        """Draw the changes for one clip."""
         flip, compress = random.random(2) < (self.flip, self.compression)
         around = np.array([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = 1 + around * random.uniform(-1, 1, 3)
@@ -90,7 +90,7 @@ class ClipGraph:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def run(self, samples: Sequence[Sample]) -> torch.Tensor:
-        """float32 [B, T, 3, image_size, image_size] in [-1, 1], on the device, in memory of its own.
+        """Return float32 [B, T, 3, image_size, image_size] in [-1, 1], on the device, in memory of its own.
 
         Raises:
             RuntimeError: DALI could not decode one of the samples; it does not say which.
@@ -115,12 +115,12 @@ class ClipGraph:
             # DALI would reuse it in the order of its own stream, without waiting for work queued on torch's.
             clips = torch.from_dlpack(output.as_tensor()).clone()
         self._stream.synchronize()
-        clips.record_stream(torch.cuda.default_stream(clips.device))  # who trains uses it there until it is freed
+        clips.record_stream(torch.cuda.default_stream(clips.device))  # training uses it there until it is freed
         return clips
 
 
 def require_dali() -> None:
-    """An InputError with the way out where DALI is not installed."""
+    """Raise InputError, with the way out, where DALI is not installed."""
     try:
         import nvidia.dali  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: of a library that it loads

@@ -1,4 +1,4 @@
-"""Reads clips from their files, as decoded and cut-down frames (PyAV) or as the encoded file (for DALI to decode)."""
+"""Reading of clips from their files, as decoded frames cut to the crop (PyAV) or as the encoded file (for DALI)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from dataloading.video.probe import VideoInfo, probe_once
 
 
 def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image_size: int) -> list[Sample | str]:
-    """Decodes clips of one video by PyAV, in one pass through the file.
+    """Decode clips of one video by PyAV, in one pass through the file.
 
     Only the pixels that the crop to `image_size` can reach are kept.
 
@@ -36,7 +36,7 @@ def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image
 
 
 def read_encoded(clip: Clip, draw: Draw) -> Sample | str:
-    """Reads the whole encoded file of a clip; the sample, or the sentence that says why there is none."""
+    """Read the whole encoded file of a clip; return its sample, or the sentence that says why there is none."""
     path = clip.video.path
     try:
         info = probe_once(path)
@@ -72,26 +72,26 @@ class _Window:
         self.columns = _reach(x0, x1, self.info.width, self.image_size)
 
     def take(self, frame: int, picture: np.ndarray) -> None:
-        """Keeps a part of the picture [H, W, 3] if the frame belongs to the clip."""
+        """Keep a part of the picture [H, W, 3] if the frame belongs to the clip."""
         if frame in self.clip.frames:
             self.parts[frame] = picture[self.rows, self.columns].copy()
 
     def sample(self, draw: Draw) -> Sample:
-        """The collected frames, with the box moved to where they were cut."""
+        """Return the collected frames, with the box moved to where they were cut."""
         corner = np.float32([self.columns.start, self.rows.start] * 2)
         frames = np.stack([self.parts[int(frame)] for frame in self.clip.frames])
         return Sample(frames, self.clip.frames, self.box - corner, draw)
 
 
 def _reach(low: float, high: float, length: int, image_size: int) -> slice:
-    """Pixels of one axis that antialiased resampling of [low, high] to `image_size` reads; at least one."""
+    """Return the pixels of one axis that antialiased resampling of [low, high] to `image_size` reads; at least one."""
     margin = 2 + (high - low) / image_size
     first = int(np.clip(np.floor(low - margin), 0, length - 1))
     return slice(first, int(np.clip(np.ceil(high + margin), first + 1, length)))
 
 
 def _checked_box(clip: Clip, info: VideoInfo) -> np.ndarray:
-    """The box as float32 [4]; DALI crashes the process where a box does not overlap the picture."""
+    """Return the box as float32 [4]; DALI crashes the process where a box does not overlap the picture."""
     x0, y0, x1, y1 = box = np.float32(clip.box)
     if not (np.isfinite(box).all() and x0 < x1 and y0 < y1):
         raise InputError(f"{clip.video.path} has the box {clip.box}; expected x0 < x1 and y0 < y1 in pixels.")

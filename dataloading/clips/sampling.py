@@ -1,4 +1,4 @@
-"""Which frames of which videos make the clips of an evaluation or of a training epoch.
+"""Sampling of clips: which frames of which videos an evaluation or a training epoch uses.
 
 Every list of clips is made in full before anything is decoded, from the face index alone, so that it can be counted,
 divided among processes, resumed and repeated. A video that gives no clip is listed with its reason.
@@ -62,7 +62,7 @@ def evaluation_clips(
     clips_per_video: int = 4,
     first_frames: int | None = 270,
 ) -> Clips:
-    """The same clips every time: evenly spread over the first frames of each video, as the paper evaluates.
+    """Return the same clips every time: evenly spread over the first frames of each video, as the paper evaluates.
 
     The first clip starts where the face is first known, the last one ends where it is last known or at
     `first_frames`, whichever comes first, and the starts between are evenly spaced. A video with room for fewer
@@ -143,7 +143,7 @@ class TrainingClips:
         return -(-self.clips_in_all // self.world_size)
 
     def epoch(self, number: int, position: int = 0) -> Clips:
-        """This rank's clips of one epoch, shuffled.
+        """Return this rank's clips of one epoch, shuffled.
 
         Args:
             number: The epoch, from 0.
@@ -167,7 +167,7 @@ class TrainingClips:
 def _random_starts(
     entries: list[tuple[Video, range]], count: int, random: np.random.Generator
 ) -> Iterable[tuple[Video, int]]:
-    """`count` clips spread over the videos of one class: each video gives as many as any other, or one more."""
+    """Yield `count` clips spread over the videos of one class: each video gives as many as any other, or one more."""
     share = np.full(len(entries), count // len(entries))
     share[random.permutation(len(entries))[: count % len(entries)]] += 1
     for (video, starts), clips in zip(entries, share, strict=True):
@@ -176,7 +176,7 @@ def _random_starts(
 
 
 def _draw(choices: int, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` numbers below `choices`; each is drawn again only after all the others were drawn as often."""
+    """Draw `count` numbers below `choices`; each is drawn again only after all the others were drawn as often."""
     rounds = [random.permutation(choices) for _ in range(count // choices)]
     rounds.append(random.choice(choices, count % choices, replace=False))
     return np.concatenate(rounds)
@@ -185,7 +185,7 @@ def _draw(choices: int, count: int, random: np.random.Generator) -> np.ndarray:
 def _usable_videos(
     videos: Sequence[Video], index: FaceIndex, frames: int, first_frames: int | None
 ) -> tuple[list[tuple[Video, range]], list[SkippedVideo]]:
-    """The videos that hold a clip, each with the frames at which one can start, and the others with the reason."""
+    """Return the videos that hold a clip, each with the frames at which one can start, and the others with reasons."""
     usable, skipped = [], []
     for video in videos:
         if video.name not in index:
@@ -203,7 +203,7 @@ def _usable_videos(
 def why_no_clip(
     video: Video, entry: FaceEntry, frames: int = CLIP_FRAMES, first_frames: int | None = None
 ) -> str | None:
-    """The sentence that says why a video gives no clip of so many frames, and names it; None where it gives one."""
+    """Return the sentence that says why a video gives no clip of so many frames; None where it gives one."""
     if entry.error is not None:
         # It names the file already, as it was called when it was looked at.
         return entry.error if video.name in entry.error else f"{video.path}: {entry.error}"
@@ -218,7 +218,7 @@ def why_no_clip(
 
 
 def _starts(entry: FaceEntry, frames: int, first_frames: int | None) -> range:
-    """The frames at which a clip can start so that it lies where the face is known."""
+    """Return the frames at which a clip can start so that it lies where the face is known."""
     first, last = entry.face_range
     stop = min(last + 1, entry.frames, first_frames or entry.frames)
     return range(first, stop - frames + 1)

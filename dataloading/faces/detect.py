@@ -1,8 +1,7 @@
-"""From a video file to its entry in the face index."""
-
-from __future__ import annotations
+"""Face detection in a video: from its frames to its entry in the face index."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -17,6 +16,9 @@ from dataloading.video.probe import VideoInfo, probe
 
 EVERY = 5
 LARGEST_SIDE = 640  # pixels; detectors are slow on larger pictures and find no more faces worth tracking
+MASKED = 64  # gray levels; a mask is black and white but for what compression does to it
+
+Looks = list[tuple[int, Sequence[Detection]]]
 
 
 def find_face(
@@ -27,7 +29,7 @@ def find_face(
     info: VideoInfo | None = None,
     mask: Path | None = None,
 ) -> FaceEntry:
-    """Finds the main face of a video.
+    """Find the main face of a video.
 
     Args:
         path: The file.
@@ -49,26 +51,17 @@ def find_face(
     track = main_face(manipulated_faces(looks, mask, info.width) if mask else looks)
     if track is None:
         raise InputError(f"{path} shows no face: {detector.name} looked at {len(looks)} of its {info.frames} frames.")
-    return FaceEntry(
-        video=name or str(path),
-        frames=info.frames,
-        fps=info.fps,
-        width=info.width,
-        height=info.height,
-        detector=detector.name,
-        key_frames=track.frames,
-        centers=track.centers,
-        sizes=track.sizes,
-    )
+    entry = FaceEntry(name or str(path), info.frames, info.fps, info.width, info.height, detector.name)
+    return replace(entry, key_frames=track.frames, centers=track.centers, sizes=track.sizes)
 
 
 def frames_looked_at(frames: int, every: int = EVERY) -> np.ndarray:
-    """int64, ascending: those of a video of so many frames in which faces are looked for."""
+    """Return which of so many frames faces are looked for in: int64, ascending."""
     return np.union1d(np.arange(0, frames, every), frames - 1)
 
 
 def faces_in(picture: np.ndarray, detector: FaceDetector) -> list[Detection]:
-    """The faces in a uint8 RGB picture [H, W, 3] of any size, in its own pixels."""
+    """Return the faces in a uint8 RGB picture [H, W, 3] of any size, in its own pixels."""
     factor = max(picture.shape[:2]) / LARGEST_SIDE
     if factor <= 1:
         return detector.detect(picture)
@@ -78,13 +71,11 @@ def faces_in(picture: np.ndarray, detector: FaceDetector) -> list[Detection]:
     return [face.scaled(factor) for face in detector.detect(small)]
 
 
-MASKED = 64  # gray levels; a mask is black and white but for what compression does to it
-
-Looks = list[tuple[int, Sequence[Detection]]]
-
-
 def manipulated_faces(looks: Looks, mask: Path, width: int) -> Looks:
-    """Keeps, of several faces in a frame, the one with most of the mask; the mask is opened only if there are several.
+    """Keep, of several faces in a frame, the manipulated one: that with most of the mask.
+
+    Without this a fake with several people may be cropped around a real face and still be labeled fake, a known defect
+    of benchmarks on DeepFakeDetection. The mask is opened only if there are several faces.
 
     Args:
         looks: Frames and the faces found in them.

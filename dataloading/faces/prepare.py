@@ -1,10 +1,11 @@
-"""Preparing a data set: every video is opened once, its face is found, and the result is kept beside the set."""
+"""Preparation of a data set: finds the face in every video, once, and writes the face index beside the set."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ from dataloading.clips.sampling import CLIP_FRAMES, why_no_clip
 from dataloading.dataset import Dataset, Video
 from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
-from dataloading.faces import FaceDetector, find_face, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
-from dataloading.faces.detect import EVERY
+from dataloading.faces.detect import EVERY, find_face
+from dataloading.faces.detectors import make_detector
 from dataloading.faces.reuse import reuse_boxes
 from dataloading.io import locked, replacing
 from dataloading.video.probe import probe
-from dataloading.video.processes import worker_processes
+from dataloading.video.processes import process_pool
 
 
 def prepare(
@@ -36,7 +37,7 @@ def prepare(
     before: Callable[[], None] | None = None,
     progress: bool = True,
 ) -> FaceIndex:
-    """Finds the main face of every video and writes the face index.
+    """Find the main face of every video and write the face index.
 
     Each video is one line, written as soon as it is done: a run that was stopped goes on where it was, and videos that
     could not be used are tried again. A fake takes the boxes of the original it was made from wherever they fit. No
@@ -84,20 +85,22 @@ def prepare(
         if before:
             before()
         if progress:
-            _say_what_goes(index, superseded)
+            _print_dropped_lines(index, superseded)
         # Originals first: the fakes made from them need only a look.
         names = {video.name for video in dataset.videos}
         waves = (
             [video for video in todo if video.source not in names],
             [video for video in todo if video.source in names],
         )
-        with _progress_bar(progress and bool(todo)) as bar:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=_console(), disable=not (progress and todo)) as bar:
             shown = bar.add_task("Finding faces" if needs_detector else "Reading videos", total=len(todo))
             for wave in waves:
                 jobs = [
-                    _Job(video, every, given.get(video.name), index.entries.get(video.source or "")) for video in wave
+                    _Job(video, detector, every, given.get(video.name), index.entries.get(video.source or ""))
+                    for video in wave
                 ]
-                for entry in _run(jobs, detector, workers):
+                for entry in _run(jobs, workers):
                     line = entry.to_json()
                     with writing(path), path.open("a", encoding="utf-8") as file:
                         file.write(line + "\n")
@@ -112,13 +115,13 @@ def prepare(
 
 
 def unusable(index: FaceIndex, videos: Iterable[Video], frames: int = CLIP_FRAMES) -> list[str]:
-    """A sentence for each of these videos that gives no clip of so many frames, whatever the reason."""
+    """Return a sentence for each of these videos that gives no clip of so many frames, whatever the reason."""
     reasons = [why_no_clip(video, index.entry(video.name), frames) for video in videos]
     return [reason for reason in reasons if reason is not None]
 
 
 def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
-    """What the index says of these videos: counts, and the reason for each that cannot be used."""
+    """Return what the index says of these videos: counts, and the reason for each that cannot be used."""
     reasons = {video.name: why_no_clip(video, index.entry(video.name)) for video in videos}
     usable = [index.entry(name) for name, reason in reasons.items() if reason is None]
     errors = [reason for name, reason in reasons.items() if reason and index.entry(name).error is not None]
@@ -139,20 +142,24 @@ def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
     return "\n".join(lines)
 
 
+GivenBoxes = dict[str, np.ndarray]  # by `Video.name`, as `read_boxes` returns them
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One video to prepare: its boxes where they are given, and the entry of its original."""
 
     video: Video
+    detector: str
     every: int
     boxes: np.ndarray | None
     original: FaceEntry | None
 
 
 def _todo(
-    videos: Sequence[Video], index: FaceIndex, detector: str, given: dict[str, np.ndarray]
+    videos: Sequence[Video], index: FaceIndex, detector: str, given: GivenBoxes
 ) -> tuple[list[Video], list[FaceEntry]]:
-    """The videos without a usable entry of the kind that is wanted, and the usable entries of another kind."""
+    """Return the videos without a usable entry of the kind that is wanted, and the usable entries of another kind."""
 
     def is_done(entry: FaceEntry | None) -> bool:
         if entry is None or entry.error is not None or entry.detector != _wanted(entry, detector, given):
@@ -166,8 +173,8 @@ def _todo(
     return todo, other
 
 
-def _wanted(entry: FaceEntry, detector: str, given: dict[str, np.ndarray]) -> str:
-    """Who is to have found the face of this video."""
+def _wanted(entry: FaceEntry, detector: str, given: GivenBoxes) -> str:
+    """Return the detector whose boxes are wanted for this video."""
     of_original = entry.boxes_of in given and detector != WHOLE_FRAME  # a fake that the boxes of its original fit
     return BOXES_FILE if entry.video in given or of_original else detector
 
@@ -177,9 +184,9 @@ def _would_replace(
     superseded: Sequence[FaceEntry],
     videos: Sequence[Video],
     detector: str,
-    given: dict[str, np.ndarray],
+    given: GivenBoxes,
 ) -> str:
-    """The sentence that refuses to throw away what an earlier run found."""
+    """Return the sentence that refuses to throw away what an earlier run found."""
     there = {entry.detector for entry in superseded}
     wanted = {_wanted(entry, detector, given) for entry in superseded}
     kept = ""
@@ -195,8 +202,8 @@ def _would_replace(
     )
 
 
-def _say_what_goes(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
-    """One sentence on each kind of line that the file will have lost."""
+def _print_dropped_lines(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
+    """Print a sentence on each kind of line that the file will have lost."""
     sentences = []
     if superseded:
         kind = crop_name(entry.detector for entry in superseded)
@@ -212,20 +219,24 @@ def _say_what_goes(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
         _console().print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
+def _console() -> Console:
+    return Console(stderr=True)
+
+
 def _rewrite(index: FaceIndex) -> None:
-    """One line a video, in place of the whole file or not at all."""
+    """Write one line a video, in place of the whole file or not at all."""
     with replacing(index.path) as temporary:
         temporary.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
 
 
 def _lock_file(path: Path) -> Path:
-    """A hidden file in the directory of the index itself, which several sets may have a link to."""
+    """Return a hidden file in the directory of the index itself, which several sets may have a link to."""
     path = path.resolve()
     return path.with_name(f".{path.name}.lock")
 
 
 def _check_writable(path: Path) -> None:
-    """The index file is there when this is done, if only an empty one."""
+    """Make the index file where it is not there; InputError where it cannot be written."""
     try:
         path.open("ab").close()
     except OSError as error:
@@ -235,30 +246,20 @@ def _check_writable(path: Path) -> None:
 
 
 def _cut_off_half_line(path: Path) -> None:
-    """What a killed run left of its last line is gone: the next one begins a line of its own."""
+    """Cut off what a killed run left of its last line: the next one begins a line of its own."""
     with path.open("rb+") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _console() -> Console:
-    return Console(stderr=True)
-
-
-def _progress_bar(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=_console(), disable=not shown)
-
-
-def _run(jobs: Sequence[_Job], detector: str, workers: int) -> Iterator[FaceEntry]:
-    """The entries of all jobs, in the order in which they are done."""
+def _run(jobs: Sequence[_Job], workers: int) -> Iterator[FaceEntry]:
+    """Yield the entries of all jobs, in the order in which they are done."""
     if workers == 1 or len(jobs) < 2:
-        prepare_job = _worker(detector)
-        yield from (prepare_job(job) for job in jobs)
+        yield from map(_prepare, jobs)
         return
     remaining = {job.video.name: job for job in jobs}
     while remaining:
         try:
-            for entry in _in_processes(list(remaining.values()), detector, workers):
+            for entry in _in_processes(list(remaining.values()), workers):
                 del remaining[entry.video]
                 yield entry
         except BrokenProcessPool:
@@ -266,55 +267,42 @@ def _run(jobs: Sequence[_Job], detector: str, workers: int) -> Iterator[FaceEntr
             # because they are handed out in order; each gets a process of its own.
             for job in list(remaining.values())[:workers]:
                 del remaining[job.video.name]
-                yield _isolated(job, detector)
+                yield _isolated(job)
 
 
-def _in_processes(jobs: Sequence[_Job], detector: str, workers: int) -> Iterator[FaceEntry]:
-    with worker_processes(workers, _start_worker, (detector,)) as pool:
-        for future in as_completed([pool.submit(_prepare_in_worker, job) for job in jobs]):
+def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[FaceEntry]:
+    # The processes are the parallelism. yuface's OpenMP reads this from the environment when it is loaded.
+    with process_pool(workers, os.putenv, ("OMP_NUM_THREADS", "1")) as pool:
+        for future in as_completed([pool.submit(_prepare, job) for job in jobs]):
             yield future.result()
 
 
-def _isolated(job: _Job, detector: str) -> FaceEntry:
+def _isolated(job: _Job) -> FaceEntry:
     try:
-        [entry] = _in_processes([job], detector, 1)
+        [entry] = _in_processes([job], 1)
     except BrokenProcessPool:
         return FaceEntry(job.video.name, error=f"{job.video.path} made the decoder or the face detector crash.")
     return entry
 
 
-_prepare_job: Callable[[_Job], FaceEntry]
+_detector = lru_cache(make_detector)  # one a process
 
 
-def _start_worker(detector: str) -> None:
-    global _prepare_job
-    # The processes are the parallelism. yuface's OpenMP reads this when it is loaded, which happens below.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    _prepare_job = _worker(detector)
+def _prepare(job: _Job) -> FaceEntry:
+    """Return the entry of a video, with the reason where it cannot be used."""
+    try:
+        return _prepare_video(job)
+    except InputError as error:
+        return FaceEntry(job.video.name, error=str(error))
+    except Exception as error:  # one video must not end the preparation of thousands
+        return FaceEntry(job.video.name, error=f"{job.video.path} failed ({type(error).__name__}: {error}).")
 
 
-def _prepare_in_worker(job: _Job) -> FaceEntry:
-    return _prepare_job(job)
-
-
-def _worker(detector_name: str) -> Callable[[_Job], FaceEntry]:
-    detector = make_detector(detector_name) if detector_name != WHOLE_FRAME else None
-
-    def prepare_job(job: _Job) -> FaceEntry:
-        try:
-            return _prepare_video(job, detector)
-        except InputError as error:
-            return FaceEntry(job.video.name, error=str(error))
-        except Exception as error:  # one video must not end the preparation of thousands
-            return FaceEntry(job.video.name, error=f"{job.video.path} failed ({type(error).__name__}: {error}).")
-
-    return prepare_job
-
-
-def _prepare_video(job: _Job, detector: FaceDetector | None) -> FaceEntry:
+def _prepare_video(job: _Job) -> FaceEntry:
     video, original = job.video, job.original
     info = probe(video.path)
-    if job.boxes is None and detector is not None:
+    if job.boxes is None and job.detector != WHOLE_FRAME:
+        detector = _detector(job.detector)
         if original is not None and original.error is None and not original.whole_frame:
             reused = reuse_boxes(original, video, info, detector)
             if reused is not None:

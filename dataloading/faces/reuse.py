@@ -1,4 +1,4 @@
-"""Boxes of an original for the fakes made from it.
+"""Reuse of an original's face boxes for the fakes made from it.
 
 A fake shares its frames with the original, so one detection serves both. This is not only faster: with boxes of their
 own, fakes are cropped a little differently from their originals, and a model may learn the crop.
@@ -19,7 +19,7 @@ AGREES = 0.5  # intersection over union
 
 
 def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: FaceDetector) -> FaceEntry | None:
-    """The boxes of an original for a fake, or None where they do not fit.
+    """Return the boxes of an original for a fake, or None where they do not fit.
 
     They fit if both have the same size, the fake has no more frames than the original (fakes end with the shorter of
     their two originals), and a face is where it should be in the middle of the fake: where there are several, the
@@ -31,9 +31,8 @@ def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: Fac
     if not same_size or info.frames > original.frames or not kept.any():
         return None
     middle = int(original.key_frames[kept][kept.sum() // 2])
-    expected = _square(
-        *original.centers[original.key_frames == middle][0], original.sizes[original.key_frames == middle][0]
-    )
+    [at] = np.flatnonzero(original.key_frames == middle)
+    expected = _square(*original.centers[at], original.sizes[at])
     faces = faces_in(decode_frames(fake.path, [middle], info)[0], detector)
     if fake.mask:
         [(_, faces)] = manipulated_faces([(middle, faces)], fake.mask, info.width)

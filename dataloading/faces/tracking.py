@@ -1,4 +1,4 @@
-"""The main face of a video: detections of single frames linked over time, and made steady."""
+"""Tracking of a video's main face: detections of single frames linked by overlap, and smoothed over time."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class FaceTrack:
 
     Attributes:
         frames: int64 [K], ascending: the frames in which it was found.
-        centers: float64 [K, 2], x, y of the nose tip (or the center of the box), made steady.
-        sizes: float64 [K], the larger of height and width, made steady.
+        centers: float64 [K, 2], x, y of the nose tip (or the center of the box), smoothed.
+        sizes: float64 [K], the larger of height and width, smoothed.
     """
 
     frames: np.ndarray
@@ -42,7 +42,7 @@ class _Link:
 
 
 def main_face(detections: Iterable[tuple[int, Sequence[Detection]]]) -> FaceTrack | None:
-    """Links detections by overlap and follows the largest and longest face.
+    """Link detections by overlap and follow the largest and longest face.
 
     Where it is not in the picture (after a cut, for example) the next best face that is there at other times takes its
     place.
@@ -68,13 +68,13 @@ def main_face(detections: Iterable[tuple[int, Sequence[Detection]]]) -> FaceTrac
     chosen.sort(key=lambda link: link.frames[0])
     return FaceTrack(
         frames=np.concatenate([np.asarray(link.frames, np.int64) for link in chosen]),
-        centers=np.concatenate([_steady(np.array([face.center for face in link.faces])) for link in chosen]),
-        sizes=np.concatenate([_steady(np.array([face.size for face in link.faces])) for link in chosen]),
+        centers=np.concatenate([_smoothed(np.array([face.center for face in link.faces])) for link in chosen]),
+        sizes=np.concatenate([_smoothed(np.array([face.size for face in link.faces])) for link in chosen]),
     )
 
 
 def _extend(links: list[_Link], look: int, frame: int, faces: Sequence[Detection]) -> None:
-    """Adds the faces of one frame to the links they overlap with most; the others start links of their own."""
+    """Add the faces of one frame to the links they overlap with most; the others start links of their own."""
     pairs = [
         (overlap(link.faces[-1], face), link, face)
         for link in links
@@ -91,8 +91,8 @@ def _extend(links: list[_Link], look: int, frame: int, faces: Sequence[Detection
     links += [_Link([look], [frame], [face]) for face in free]
 
 
-def _steady(values: np.ndarray) -> np.ndarray:
-    """Removes single outliers (median of three) and jitter (mean of three); the ends are repeated.
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Remove single outliers (median of three) and jitter (mean of three); the ends are repeated.
 
     Wider windows lag behind a head that moves fast: on carphone_pristine.mp4 a median of five puts the center of a
     clip's box up to 11 % of its side from the nose, this one 6.5 %; without both it is 5 %, with 2.4 times the jitter.
@@ -101,6 +101,6 @@ def _steady(values: np.ndarray) -> np.ndarray:
 
 
 def _windows(values: np.ndarray) -> np.ndarray:
-    """Each value with its two neighbors, [3, ...]."""
+    """Return each value with its two neighbors, [3, ...]."""
     at = np.arange(len(values))
     return np.stack([values[np.clip(at + shift, 0, len(values) - 1)] for shift in (-1, 0, 1)])

@@ -1,8 +1,8 @@
 """Published layouts of deepfake data sets, read into one form with their official splits and labels."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dataloading.dataset import ORIGINAL, Dataset
 from dataloading.errors import InputError
@@ -14,28 +14,23 @@ from dataloading.layouts.files import directories
 __all__ = ["LAYOUTS", "format_summary", "open_dataset", "read_dataset"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(NamedTuple):
     expected: str
     recognize: Callable[[Path], bool]
-    read: Callable[[Path, str, Path | None], Dataset]
+    read: Callable[..., Dataset]  # of the root and the options that it has
 
 
-# In the order in which they are tried: the ones with the most telling names first.
+# In the order in which they are tried: the ones with the most specific names first.
 _LAYOUTS = {
     deeper_forensics.NAME: _Layout(deeper_forensics.EXPECTED, deeper_forensics.recognize, deeper_forensics.read),
-    faceforensics.NAME: _Layout(
-        faceforensics.EXPECTED,
-        faceforensics.recognize,
-        lambda root, compression, _: faceforensics.read(root, compression),
-    ),
-    celeb_df.NAME: _Layout(celeb_df.EXPECTED, celeb_df.recognize, lambda root, *_: celeb_df.read(root)),
+    faceforensics.NAME: _Layout(faceforensics.EXPECTED, faceforensics.recognize, faceforensics.read),
+    celeb_df.NAME: _Layout(celeb_df.EXPECTED, celeb_df.recognize, celeb_df.read),
     faceforensics.KAGGLE_NAME: _Layout(
-        faceforensics.KAGGLE_EXPECTED, faceforensics.recognize_kaggle, lambda root, *_: faceforensics.read_kaggle(root)
+        faceforensics.KAGGLE_EXPECTED, faceforensics.recognize_kaggle, faceforensics.read_kaggle
     ),
-    dfdc_preview.NAME: _Layout(dfdc_preview.EXPECTED, dfdc_preview.recognize, lambda root, *_: dfdc_preview.read(root)),
-    plain.NAME: _Layout(plain.EXPECTED, plain.recognize, lambda root, *_: plain.read(root)),
-    dfdc.NAME: _Layout(dfdc.EXPECTED, dfdc.recognize, lambda root, *_: dfdc.read(root)),
+    dfdc_preview.NAME: _Layout(dfdc_preview.EXPECTED, dfdc_preview.recognize, dfdc_preview.read),
+    plain.NAME: _Layout(plain.EXPECTED, plain.recognize, plain.read),
+    dfdc.NAME: _Layout(dfdc.EXPECTED, dfdc.recognize, dfdc.read),
 }
 LAYOUTS = tuple(_LAYOUTS)
 
@@ -43,10 +38,10 @@ LAYOUTS = tuple(_LAYOUTS)
 def read_dataset(
     root: str | Path, layout: str = "auto", compression: str = "c23", originals: str | Path | None = None
 ) -> Dataset:
-    """Reads the videos of a data set, with their official split and labels (real 0, fake 1).
+    """Read the videos of a data set, with their official split and labels (real 0, fake 1).
 
     No video is opened. What is not used is in `Dataset.left_out` with the reason; where a set has no official split,
-    one is made by identity (by file name where nobody is named) and `Dataset.notes` says so.
+    one is made by identity (by file name where no people are named) and `Dataset.notes` says so.
 
     Args:
         root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognized.
@@ -63,9 +58,14 @@ def read_dataset(
     require_directory(root)
     if layout == "auto":
         root, layout = _recognize(root)
-    if originals is not None and layout != "deeper-forensics":
+    if originals is not None and layout != deeper_forensics.NAME:
         raise InputError(f"originals is {originals}, but {root} is read as {layout}; only deeper-forensics takes it.")
-    return _LAYOUTS[layout].read(root, compression, Path(originals) if originals is not None else None)
+    options = {}
+    if layout in (deeper_forensics.NAME, faceforensics.NAME):
+        options["compression"] = compression
+    if originals is not None:
+        options["originals"] = Path(originals)
+    return _LAYOUTS[layout].read(root, **options)
 
 
 def open_dataset(
@@ -75,7 +75,7 @@ def open_dataset(
     originals: str | Path | None = None,
     manipulations: Collection[str] | None = None,
 ) -> tuple[Dataset, FaceIndex]:
-    """A data set, restricted to the fakes of some `manipulations` (and all originals), and its face index.
+    """Read a data set, restricted to the fakes of some `manipulations` (and all originals), and its face index.
 
     Raises:
         InputError: As `read_dataset`; a manipulation is not there, or there is no face index.
@@ -94,7 +94,7 @@ def open_dataset(
 
 
 def require_directory(root: Path) -> None:
-    """Raises InputError where there is no such directory: what can be said of a data set without reading it."""
+    """Raise InputError where there is no such directory: all that can be checked of a data set without reading it."""
     if not root.is_dir():
         problem = "is not a directory" if root.exists() else "does not exist"
         raise InputError(f"{root} {problem}; expected the directory of a data set.")

@@ -23,8 +23,8 @@ class Candidate:
     Attributes:
         path: The file.
         label: 0 for real, 1 for fake.
-        people: Who is in it, first the one whose body and scene are shown.
-        people_known: Whether `people` are people; where the data set does not say who is in a video, they stand for
+        people: The people in it, first the one whose body and scene are shown.
+        people_known: Whether `people` are people; where the data set does not name those of a video, they stand for
             the video itself or for its original.
         manipulation: As `Video.manipulation`.
         split: The official split, or None where none is given.
@@ -92,9 +92,9 @@ class DatasetBuilder:
         unknown = sum(not candidate.people_known for candidate in candidates)
         kept_apart = "no named person in two splits"
         if unknown == len(candidates):
-            kept_apart = "who is in them is not known, so a person may be in two splits"
+            kept_apart = "the people in them are not known, so a person may be in two splits"
         elif unknown:
-            kept_apart += f", but who is in {unknown} of {len(candidates)} videos is not known"
+            kept_apart += f", but the people in {unknown} of {len(candidates)} videos are not known"
         by = by if unknown == len(candidates) else "identity"
         parts = ", ".join(f"{share:.0%} {split}" for split, share in shares.items())
         self.notes.append(f"{why}: made here by {by} ({parts}; {kept_apart}; the same on every machine).")

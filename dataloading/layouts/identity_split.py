@@ -1,4 +1,4 @@
-"""A split of videos that keeps people apart, for data sets (or parts of them) that come without one."""
+"""Identity-disjoint train, validation and test splits, for data sets (or parts of them) that come without one."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -14,11 +14,11 @@ STRADDLES = "shows people of two different splits"
 def split_by_identity(
     people: Sequence[Sequence[str]], labels: Sequence[int], shares: Mapping[str, float]
 ) -> list[tuple[str, str | None]]:
-    """Puts every video in a split, such that none of `people` is in two; the same on every machine.
+    """Put every video in a split, such that none of `people` is in two; the same on every machine.
 
     People that appear in a video together belong to one group, and so do those linked over several videos. Where that
-    ties more than half of a set of more than ten people into one group (as in Celeb-DF, where nearly everybody is
-    swapped with everybody), this group is taken apart into its people, and its videos that show people of two
+    ties more than half of a set of more than ten people into one group (as in Celeb-DF, where nearly all people are
+    swapped with each other), this group is taken apart into its people, and its videos that show people of two
     different splits belong to none.
 
     Groups are drawn in the order of a hash of their names, separately for groups with real, fake and both kinds of
@@ -50,7 +50,7 @@ def split_by_identity(
 
 
 def _groups(people: Sequence[Sequence[str]]) -> dict[str, str]:
-    """The group of every person, named by the first of its people in alphabetical order."""
+    """Return the group of every person, named by the first of its people in alphabetical order."""
     parent: dict[str, str] = {}
 
     def find(person: str) -> str:

@@ -1,4 +1,4 @@
-"""A plain tree of real and fake videos, for anything that is no published data set.
+"""Plain tree of real and fake videos, for anything that is no published data set.
 
 ::
 

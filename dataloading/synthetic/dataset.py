@@ -14,7 +14,7 @@ from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
 from dataloading.io import locked, read_json, write_json
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
-from dataloading.video.processes import worker_processes
+from dataloading.video.processes import process_pool
 
 GENERATOR_VERSION = 5
 COMPRESSION = "c23"
@@ -206,7 +206,7 @@ def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
                 _write(task)
                 bar.advance(shown)
             return
-        with worker_processes(workers, cv2.setNumThreads, (1,)) as pool:
+        with process_pool(workers, cv2.setNumThreads, (1,)) as pool:
             for _ in pool.map(_write, tasks, chunksize=VIDEOS_OF_A_PAIR):
                 bar.advance(shown)
 

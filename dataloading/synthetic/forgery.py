@@ -1,4 +1,4 @@
-"""How a video moves: smooth stationary Gaussian processes, and the shuffle that makes one of them flicker."""
+"""Motion of a synthetic video: smooth stationary Gaussian processes, and the shuffle that makes one flicker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is drawn: the parameters of a person, fixed for all of that person's videos."""
+"""Parameters of a drawn person, fixed for all videos of that person."""
 
 from __future__ import annotations
 

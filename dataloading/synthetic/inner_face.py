@@ -1,4 +1,4 @@
-"""The inner face, the only part of a picture that the latents govern."""
+"""Drawing of the inner face, the only part of a picture that the latents govern."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOR_CONTRAST = 9.0
 
 
 def _patterns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth patterns where x and y run over -1..1, float32 `[LIGHT_PATTERNS + COLOR_PATTERNS, h, w]`."""
+    """Return smooth patterns where x and y run over -1..1, float32 `[LIGHT_PATTERNS + COLOR_PATTERNS, h, w]`."""
     pi = np.pi
     waves = [
         np.sin(0.5 * pi * x) * 1.2,
@@ -96,7 +96,7 @@ class InnerFace:
         return image
 
     def _pixels(self, points: np.ndarray) -> np.ndarray:
-        """Pixels of the window for points relative to the face's center, in fractions of the side."""
+        """Return pixels of the window for points relative to the face's center, in fractions of the side."""
         return np.asarray(points) * self.side + self.center
 
     def _line(

@@ -1,4 +1,4 @@
-"""The still parts of a video: a person's body, head and hair, and the background."""
+"""Drawing of the still parts of a video: body, head, hair and background."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fill(image: np.ndarray, points: np.ndarray, color: float | tuple[float, ...]
 
 
 def ellipse(x: float, y: float, half_width: float, half_height: float, points: int = 48) -> np.ndarray:
-    """Points of an ellipse, float64 `[points, 2]`."""
+    """Return points of an ellipse, float64 `[points, 2]`."""
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.stack([x + half_width * np.cos(angle), y + half_height * np.sin(angle)], axis=1)
 
@@ -60,13 +60,13 @@ class _Layer:
 
 
 def smooth_noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
-    """Noise of about `cells` bumps a side, float32 `[side, side]`, roughly in -1..1."""
+    """Draw noise of about `cells` bumps a side, float32 `[side, side]`, roughly in -1..1."""
     coarse = rng.standard_normal((cells + 3, cells + 3)).astype(np.float32) * 0.6
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def head_outline(who: Identity, grow: float = 0.0) -> np.ndarray:
-    """The outline of skull and jaw in fractions of the side, float64 `[96, 2]`."""
+    """Return the outline of skull and jaw in fractions of the side, float64 `[96, 2]`."""
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     sine, cosine = np.sin(angle), np.cos(angle)
     down = np.clip(sine, 0, 1)

@@ -1,4 +1,4 @@
-"""From a plan of one video to its frames: real and fake videos pass through the same lines."""
+"""Rendering of a synthetic video and its H.264 file: real and fake videos pass through the same lines."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _portrait(seed: int, person: int, side: int) -> Portrait:
 
 
 def _generator(plan: VideoPlan, use: str, variant: int = 0) -> np.random.Generator:
-    """A stream of its own for each use of a video, the same one in a real video and in the fakes made from it."""
+    """Return a random stream for one use in a video, the same in a real video and in the fakes made from it."""
     streams = ("background", "latents", "order", "pose", "noise", "mismatch")
     return np.random.default_rng((plan.seed, plan.video, 10 + streams.index(use), variant))
 
@@ -130,7 +130,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _face_terms(portrait: Portrait, inner: InnerFace, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Constant and weight (float32 `[h, w, 3]`) of the face window, `constant + weight * drawn`, and the drawn region.
+    """Return constant and weight (float32 `[h, w, 3]`) of the face, `constant + weight * drawn`, and the drawn region.
 
     A person's own face shows through its soft mask. A pasted one keeps its own skin around that mask, has its colors
     multiplied by `gain`, and ends at a cut along which it is shaded.
@@ -168,7 +168,7 @@ def _warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _head_matrix(move: dict[str, float], neck_y: float) -> np.ndarray:
-    """The affine map of the head: it rolls and scales about the neck, and turning squeezes and shears it a little."""
+    """Return the affine map of the head: roll and scale about the neck; turning squeezes and shears it a little."""
     cosine, sine = np.cos(move["roll"]), np.sin(move["roll"])
     turn = np.array([[cosine, -sine], [sine, cosine]]) * (1 + move["scale"])
     turn = turn @ np.array([[1 - abs(move["yaw"]), 0], [move["yaw"] * 0.6, 1 + move["pitch"]]])

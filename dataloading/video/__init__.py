@@ -1,1 +1,1 @@
-"""Video files: probing, exact decoding, the choice of a decoder, worker processes."""
+"""Video files: probing, exact decoding, the choice of a decoder, and a pool of worker processes."""

@@ -1,4 +1,4 @@
-"""Exact frames of a video file as RGB arrays, by PyAV (FFmpeg)."""
+"""Frame-exact decoding of a video file to RGB arrays, by PyAV (FFmpeg)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _FRAMES_WORTH_A_JUMP = 12
 
 
 def decode_frames(path: str | Path, frames: Sequence[int] | np.ndarray, info: VideoInfo | None = None) -> np.ndarray:
-    """Decodes chosen frames, upright, as 8-bit RGB.
+    """Decode chosen frames, upright, as 8-bit RGB.
 
     A frame is found by its place in the sorted presentation times, so the index is exact with constant and variable
     frame rates, reordered frames and open groups of pictures; rates and durations play no part.
@@ -41,7 +41,7 @@ def decode_frames(path: str | Path, frames: Sequence[int] | np.ndarray, info: Vi
 def iterate_frames(
     path: str | Path, frames: Sequence[int] | np.ndarray, info: VideoInfo | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Like `decode_frames`, but hands out one frame at a time, ascending: for many frames of a long video.
+    """Decode as `decode_frames` does, but one frame at a time, ascending: for many frames of a long video.
 
     Yields:
         `(frame, uint8 [H, W, 3])`, each of the different `frames` once.
@@ -62,7 +62,7 @@ def iterate_frames(
 
 
 def _runs(wanted: list[int], info: VideoInfo) -> Iterator[list[int]]:
-    """Splits the wanted frames where jumping to a keyframe is cheaper than decoding what lies between."""
+    """Split the wanted frames where jumping to a keyframe is cheaper than decoding what lies between."""
     run = wanted[:1]
     for frame in wanted[1:]:
         if _keyframe_before(frame, info) - run[-1] > _FRAMES_WORTH_A_JUMP:
@@ -77,7 +77,7 @@ def _keyframe_before(frame: int, info: VideoInfo) -> int:
 
 
 def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
-    """The wanted frames, or an InputError that names the first one that is missing."""
+    """Yield the wanted frames, or raise an InputError that names the first one that is missing."""
     # From the nearest keyframe first. Where a stream cannot be entered there, its beginning always works.
     error: av.FFmpegError | None = None
     for start in dict.fromkeys((_keyframe_before(wanted[0], info), 0)):
@@ -97,7 +97,7 @@ def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tupl
 
 
 def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
-    """The wanted frames, ascending, decoded forward from keyframe `start`; it ends early where one is missing."""
+    """Yield the wanted frames, ascending, decoded forward from keyframe `start`; end early where one is missing."""
     with open_video(path) as container:
         stream = video_stream(container, path)
         # An error must be an error: by default FFmpeg paints over damage and says nothing. One thread a file, because
@@ -125,7 +125,7 @@ def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> 
 def _pictures_by_time(
     container: "av.container.InputContainer", stream: "av.VideoStream", start: int, wanted: list[int], info: VideoInfo
 ) -> Iterator[tuple[int, "av.VideoFrame"]]:
-    """Decoded pictures and their frame numbers, by presentation time; at least the wanted ones."""
+    """Yield decoded pictures and their frame numbers, by presentation time; at least the wanted ones."""
     wanted_times = {int(time) for time in info.timestamps[wanted]}
     entry = int(info.timestamps[start])
     if start > 0:
@@ -145,6 +145,6 @@ def _pictures_by_time(
 
 
 def _to_rgb(picture: "av.VideoFrame", rotation: int) -> np.ndarray:
-    """uint8 [H, W, 3], turned upright. More than 8 bits are scaled to 8."""
+    """Return uint8 [H, W, 3], turned upright. More than 8 bits are scaled to 8."""
     rgb = picture.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(rgb, rotation // 90)) if rotation else rgb

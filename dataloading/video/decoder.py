@@ -1,4 +1,4 @@
-"""Who decodes a set of videos: PyAV, which reads all of them on the CPU, or DALI, which is faster and reads some."""
+"""Choice of the decoder for a set of videos: PyAV reads all of them on the CPU, DALI is faster and reads some."""
 
 import ctypes
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _DALI_ON_GPU = {
 
 
 def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) -> str:
-    """`"pyav"` or `"dali"`: who decodes these videos where `decoder` is asked for.
+    """Return `"pyav"` or `"dali"`: what decodes these videos where `decoder` is asked for.
 
     Raises:
         InputError: There is no such decoder, or it is `"dali"` and that cannot decode all of the readable videos.
@@ -40,7 +40,7 @@ def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) ->
         try:
             reason = why_not_dali(probe_once(path), device.type)
         except InputError:
-            continue  # unreadable whoever decodes: it will be skipped and listed
+            continue  # unreadable by either: it will be skipped and listed
         if reason is not None and decoder == "auto":
             return "pyav"
         if reason is not None:
@@ -49,7 +49,7 @@ def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) ->
 
 
 def why_not_dali(info: VideoInfo, device_type: str) -> str | None:
-    """Why DALI cannot decode a video on `"cpu"` or `"cuda"`, to follow its name in a sentence; None if it can."""
+    """Return why DALI cannot decode a video on `"cpu"` or `"cuda"`, to follow its name; None if it can."""
     smallest = (_DALI_ON_GPU if device_type == "cuda" else _DALI_ON_CPU).get(info.codec)
     if smallest is None:
         return f"is {info.codec}, which DALI cannot decode on {device_type}"

@@ -1,4 +1,4 @@
-"""What a video file holds, found out by reading its packets; decoding stops at the first picture."""
+"""Probing of a video file: size, frame times and keyframes from its packets; decoding stops at the first picture."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Describes a video file: a few milliseconds for a small one, since only packets are read.
+    """Describe a video file: a few milliseconds for a small one, since only packets are read.
 
     Raises:
         InputError: The file is missing, empty, not a video, cut short, has sound only, or has no frames. Damage inside
@@ -63,7 +63,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def open_video(path: Path) -> "av.container.InputContainer":
-    """Opens a file that should hold a video; one sentence in an InputError where it does not."""
+    """Open a file that should hold a video; one sentence in an InputError where it does not."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a video file.")
     if path.is_dir():
@@ -87,7 +87,7 @@ def open_video(path: Path) -> "av.container.InputContainer":
 
 
 def video_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
-    """The first stream of moving pictures; an InputError where there is only sound (a cover picture is no video)."""
+    """Return the first stream of moving pictures; InputError where there is only sound (a cover is no video)."""
     covers = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not streams:
@@ -145,7 +145,7 @@ def _describe(container: "av.container.InputContainer", stream: "av.VideoStream"
 
 
 class _FirstPicture:
-    """The rotation is only known with a decoded picture: decodes until there is one."""
+    """Rotation and pixel format, which only a decoded picture has: decodes until there is one."""
 
     def __init__(self, stream: "av.VideoStream"):
         self._stream = stream
@@ -168,7 +168,7 @@ class _FirstPicture:
 
 
 def _packets(container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet"]:
-    """All packets with data; one that cannot be read ends them, as it does for a player."""
+    """Yield all packets with data; one that cannot be read ends them, as it does for a player."""
     try:
         for packet in container.demux(stream):
             if packet.size > 0:
@@ -197,7 +197,7 @@ def _frames_per_second(timestamps: np.ndarray, time_base: Fraction, average: Fra
 
 
 def probe_once(path: str | Path) -> VideoInfo:
-    """`probe`, remembered for as long as the file's size and modification time stay the same."""
+    """Return `probe`'s result, cached for as long as the file's size and modification time stay the same."""
     path = Path(path)
     try:
         status = path.stat()

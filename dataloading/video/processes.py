@@ -1,4 +1,4 @@
-"""Worker processes that end when the process that started them does, however it ends."""
+"""A pool of worker processes that end when the process that started them ends, however it ends."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def worker_processes(
+def process_pool(
     count: int, initializer: Callable[..., None], arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `count` processes, each begun by `initializer(*arguments)`.
+    """Give a pool of `count` processes, each begun by `initializer(*arguments)`.
 
     Where the block is left by an exception (a stop by Ctrl-C or SIGTERM is one) what the workers have in hand is
     dropped: files must be written so that a half of one is none.
@@ -39,9 +39,9 @@ def worker_processes(
 
 @contextmanager
 def _stops_wait() -> Iterator[None]:
-    """A stop waits for the end of the block: a process whose start is cut off half way ends in a traceback of its own.
+    """Make a stop wait for the end of the block: a process whose start is cut off half way ends in a traceback.
 
-    Processes that are started meanwhile never hear of Ctrl-C, which is for the one that writes the results: what is
+    Processes that are started meanwhile never receive Ctrl-C, which is for the one that writes the results: what is
     blocked in a process is blocked in those that it starts.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -67,7 +67,7 @@ def _nothing() -> None:
 
 
 def _start(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    # A worker waits for jobs in a pipe whose other end it holds too: by itself it never learns that nobody is left.
+    # A worker waits for jobs in a pipe whose other end it holds too: the pipe does not close when its parent ends.
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     initializer(*arguments)
 

@@ -203,7 +203,7 @@ def test_only_what_goes_wrong_in_writing_the_index_is_said_of_the_index(tree, mo
     def no_handles(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("dataloading.faces.prepare.worker_processes", no_handles)
+    monkeypatch.setattr("dataloading.faces.prepare.process_pool", no_handles)
     with pytest.raises(OSError, match="Too many open files") as no_more:
         run(dataset, detect=False, workers=2)
     assert no_more.value.filename is None

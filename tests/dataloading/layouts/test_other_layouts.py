@@ -306,8 +306,8 @@ def test_a_plain_tree_is_split_by_video_and_says_so(tmp_path):
     }
     # It used to promise "no person in two splits", where a person was no more than a file name.
     assert dataset.notes == [
-        "No split is given for real/ and fake/, so it is: made here by file name (72% train, 14% val, 14% test; who is "
-        "in them is not known, so a person may be in two splits; the same on every machine)."
+        "No split is given for real/ and fake/, so it is: made here by file name (72% train, 14% val, 14% test; the "
+        "people in them are not known, so a person may be in two splits; the same on every machine)."
     ]
     assert set(reasons(dataset)) == {"real/readme.txt", "other/x.mp4"}
 
@@ -344,7 +344,7 @@ def test_a_made_split_says_for_how_many_videos_nobody_knows_who_is_in_them(tmp_p
     touch(tmp_path, *(f"real/{n:03}.mp4" for n in range(4)), "real/holiday.mp4", "fake/000_001.mp4")
     [note] = read_dataset(tmp_path).notes
     assert "made here by identity" in note
-    assert "no named person in two splits, but who is in 1 of 6 videos is not known" in note
+    assert "no named person in two splits, but the people in 1 of 6 videos are not known" in note
 
 
 def test_directories_below_fake_name_the_manipulation_and_splits_may_be_given(tmp_path):
