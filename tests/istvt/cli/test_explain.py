@@ -1,0 +1,81 @@
+"""`istvt explain`: the files it writes, what it says of left-out clips, its options."""
+
+import json
+
+import numpy as np
+from commands import refused
+from video_fixtures import write_numbered
+
+from dataloading.clips import loader
+from dataloading.face_index import FaceEntry
+from dataloading.video.probe import probe
+from istvt.cli.main import main
+
+
+def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_explain(
+    trained_run, tmp_path, capsys, monkeypatch
+):
+    """A script that read the JSON got verdicts as if they were sure, and `explain` never said that a face is rare."""
+    video, output = write_numbered(tmp_path, "numbered", frames=31), tmp_path / "scores.json"
+    seen = {"key_frames": np.array([0, 30]), "centers": np.full((2, 2), 40.0), "sizes": np.full(2, 30.0)}
+    info = probe(video)
+    face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", **seen)
+    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder: face)
+    remark = "a face was found in 2 of the 7 frames that were looked at"
+    crop = "This model was trained on whole pictures, and here it is shown faces found by"
+    caveat = "has only ever seen drawn faces"
+
+    assert main(["predict", f"--checkpoint={trained_run}", str(video), "--detect", f"--json={output}"]) == 0
+    [row] = json.loads(output.read_text())
+    assert row["remark"] == remark
+    assert [caveat in row["notes"][0], crop in row["notes"][1]] == [True, True]
+    shown = capsys.readouterr().out
+    assert [shown.count(sentence) for sentence in (remark, crop, caveat)] == [1, 1, 1]
+
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", "--detect", f"--out={tmp_path}/why"]) == 0
+    shown, page = capsys.readouterr().out, (tmp_path / "why" / "explanation.html").read_text()
+    notes = " ".join(json.loads((tmp_path / "why" / "explanation.json").read_text())["notes"])
+    for sentence in (remark, crop, caveat):
+        assert [text.count(sentence) for text in (shown, page, notes)] == [1, 1, 1]
+
+
+def test_explain_writes_videos_strips_json_and_a_page_that_opens_from_disk(trained_run, synthetic_set, tmp_path):
+    video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", f"--output={tmp_path}"]) == 0
+    assert json.loads((tmp_path / "explanation.json").read_text())["settings"]["detector"] == "none"  # as in training
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"explanation.html", "explanation.json", "explanation.mp4", "in_frame.mp4", "clip_1.png"} <= written
+    assert "has only ever seen drawn faces" in (tmp_path / "explanation.html").read_text()
+
+
+def test_explain_says_which_clips_were_left_out_and_that_there_are_fewer_than_asked_for(
+    trained_run, synthetic_set, tmp_path, capsys, monkeypatch
+):
+    """Only the page knew it."""
+
+    def read(path, clips, *arguments):
+        samples = zip(clips, whole(path, clips, *arguments), strict=True)
+        return ["it is damaged" if clip.frames[0] == 3 else sample for clip, sample in samples]
+
+    whole = loader.read_decoded
+    monkeypatch.setattr(loader, "read_decoded", read)
+    video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    capsys.readouterr()
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}"]) == 0
+    fewer, heading, skipped, opened = capsys.readouterr().out.splitlines()[-4:]
+    assert fewer.startswith("clips explained: 1 of 3 asked for; the 4 that were scored hold no more")
+    assert heading == "clips that could not be decoded: 1"
+    assert skipped == "  from frame 3: it is damaged"
+    assert opened.startswith("open ")
+
+
+def test_explain_takes_the_rules_of_the_method_and_refuses_a_wrong_one(trained_run, synthetic_set, tmp_path, capsys):
+    video = sorted((synthetic_set / "manipulated_sequences").rglob("*/videos/*.mp4"))[0]
+    command = ["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}", "--clips=1"]
+    assert main([*command, "--stabilizer=0.1", "--clamp=before_mean", "--order=literal"]) == 0
+    settings = json.loads((tmp_path / "explanation.json").read_text())["settings"]
+    assert (settings["stabilizer"], settings["clamp"], settings["order"]) == (0.1, "before_mean", "literal")
+    sentence = "stabilizer is 'small'; expected \"reference\" or a number above 0, such as 0.01"
+    assert sentence in refused(capsys, [*command, "--stabilizer=small"])
+    sentence = "stabilizer is 0.3, but method rollout reads none; expected method lrp"
+    assert sentence in refused(capsys, [*command, "--method=rollout", "--stabilizer=0.3"])

@@ -1,0 +1,126 @@
+"""Options, settings files and help of every command; each mistake is one sentence."""
+
+import subprocess
+import sys
+
+import pytest
+from commands import refused
+
+from istvt.cli.main import COMMANDS, main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["explain", "a.mp4", "--method=shap"], "--method is 'shap'; expected one of lrp, gradient, rollout, raw"),
+        (["train", "--training.epochs=many"], "--training.epochs is 'many'; expected a whole number"),
+        (["train", "--training.precision=int8"], "--training.precision is 'int8'; expected one of auto, float32"),
+        (["model", "--model.grid=3"], "--model.grid is '3'; expected two whole numbers such as [19,19]"),
+        (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
+        (["evaluate", "--stabilizers=x"], "--stabilizers is 'x'; expected a list such as [0.01,reference]"),
+        (["evaluate", "--fill=black"], "--fill is 'black'; expected one of surroundings, gray"),
+        (["evaluate", "--split=all"], "--split is 'all'; expected one of train, val, test"),
+        (["explain"], "arguments are required: explain.video; istvt explain --help lists the options"),
+        (["train", "--data.root"], "argument --data.root: expected one argument; istvt train --help"),
+        (["dataset", "here", "there"], "unrecognized arguments: there; istvt dataset --help"),
+        (["trian"], "the command is 'trian'; expected one of synthesize, dataset, prepare, train,"),
+        (["model", "--pre=seed"], "unrecognized arguments: --pre=seed"),
+        (
+            ["train", "--data=absent.yaml"],
+            "--data absent.yaml: cannot be read (No such file or directory); expected a file",
+        ),
+        (["evaluate", "--data.train_clips=2"], "unrecognized arguments: --data.train_clips=2"),  # it did nothing
+    ],
+)
+def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys, arguments, says):
+    """It used to be the whole usage, then a line that spoke of Python's types."""
+    assert says in refused(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "settings.yaml: cannot be read (No such file or directory)"),
+        ("model: [", "settings.yaml: not YAML"),
+        ("3", "settings.yaml: 3; expected an object"),
+        ("model:\n  depths: 3\n", "settings.yaml: model.depths is no option of this command; istvt model --help"),
+        ("model:\n  depth: three\n", "settings.yaml: model.depth is 'three'; expected a whole number"),
+        ("preset: huge\n", "preset is 'huge'; expected one of seed, published, small"),
+        ("model:\n  depth: 2\n  depth: 3\n", "model.depth: given in line 2 and again in line 3; expected it once"),
+    ],
+)
+def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, content, says):
+    path = tmp_path / "settings.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert says in refused(capsys, ["model", f"--config={path}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("training: [1, 2]", "settings.yaml: training is [1, 2]; expected options of this group, each by its name"),
+        ("data: 3", "settings.yaml: data is 3; expected options of this group, each by its name"),
+        ("data: {root: null}", "settings.yaml: data.root is null; expected a path"),
+        ("data: {workers: null}", "settings.yaml: data.workers is null; expected a whole number"),
+        ("model: {backbone_dims: null}", "settings.yaml: model.backbone_dims is null; expected four whole numbers"),
+        ("training: {precision: null}", "settings.yaml: training.precision is null; expected one of auto, float32"),
+        ("preset: null", "settings.yaml: preset is null; expected one of seed, published, small"),
+        ("device: null", "settings.yaml: device is null; expected text"),
+    ],
+)
+def test_a_group_that_is_none_and_a_value_that_is_missing_are_one_sentence(tmp_path, capsys, content, says):
+    """Each was a traceback."""
+    (tmp_path / "settings.yaml").write_text(f"output: run\n{content}\n")
+    assert says in refused(capsys, ["train", f"--config={tmp_path}/settings.yaml"])
+
+
+@pytest.mark.parametrize("content", ["model:\n  # depth: 3\n", "model:", "model: null\npreset: small\n", "model: {}\n"])
+def test_a_group_of_which_everything_is_commented_out_is_as_if_it_were_not_there(tmp_path, capsys, content):
+    """It was a traceback."""
+    (tmp_path / "settings.yaml").write_text(content)
+    for arguments, depth in (([], 2), (["--model.depth=5"], 5)):
+        assert main(["model", *arguments, f"--config={tmp_path}/settings.yaml"]) == 0
+        assert f"M={depth}" in capsys.readouterr().out
+
+
+def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tmp_path, capsys):
+    """The file's preset was recorded, and the model was another."""
+    (tmp_path / "settings.yaml").write_text("preset: seed\nmodel:\n  depth: 3\n")
+    assert main(["model", "--config", str(tmp_path / "settings.yaml")]) == 0
+    assert "C=728, N=8, D=91, M=3" in capsys.readouterr().out
+    assert main(["model", "--config", str(tmp_path / "settings.yaml"), "--preset=small"]) == 0
+    assert "C=64, N=4, D=16, M=3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--videos-per-identity", "--videos_per_identity"])
+def test_options_of_a_command_have_dashes_and_may_have_underscores(tmp_path, capsys, option):
+    assert "videos_per_identity is 0" in refused(capsys, ["synthesize", str(tmp_path / "set"), f"{option}=0"])
+
+
+def test_every_command_explains_itself_in_its_help(capsys):
+    for name, (command, _) in COMMANDS.items():
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        usage, _, rest = capsys.readouterr().out.partition("\n\n")
+        assert usage.startswith(f"usage: istvt {name}")
+        assert "\n" not in usage
+        assert rest.startswith(command.run.__doc__.splitlines()[0])
+        assert "<class" not in rest
+
+
+def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path, capsys):
+    (tmp_path / "settings.yaml").write_text("model:\n  depth: 4\n  dim: 96\n")
+    assert main(["model", "--config", str(tmp_path / "settings.yaml"), "--model.depth", "6"]) == 0
+    text = capsys.readouterr().out
+    assert "C=96" in text
+    assert "M=6" in text
+
+
+def test_help_teaches_without_importing_torch():
+    code = "import sys; from istvt.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--training.learning_rate" in done.stdout
+    assert "warm-up" in done.stdout
