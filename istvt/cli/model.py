@@ -32,7 +32,8 @@ def run(options: Namespace, console: Console) -> int:
     console.print(
         f"{config.attention}, {config.frames} frames of {config.image_size} pixels: {config.frame_rows} frame rows x "
         f"{config.positions} positions ({height}x{width} grid), C={config.dim}, N={config.heads}, "
-        f"D={config.resolved_head_dim}, M={config.depth}",
+        f"D={config.resolved_head_dim}, M={config.depth}; LayerNorm eps {config.layer_norm_eps:g}"
+        f"{', a second one in the head' * config.head_norm}; position embedding of {config.embedded_rows} rows",
         highlight=False,
         soft_wrap=True,
     )

@@ -5,9 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.device import pick_device
 from istvt.inference import score as scoring
 
 
@@ -57,11 +55,3 @@ def test_scoring_leaves_every_part_of_the_model_in_its_own_mode_whatever_happens
         scoring.score_clips(model, [])
     assert [name for name, part in model.named_children() if not part.training] == ["backbone"]
     assert model.training
-
-
-def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(InputError, match="device is 'cuda:2', but there are 2 GPUs here, counted from 0"):
-        pick_device("cuda:2")
