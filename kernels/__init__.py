@@ -7,6 +7,7 @@ dimension, `C` channels.
 
 from kernels.common.capture import AttentionCapture
 from kernels.common.launch import interpreted
+from kernels.frame_difference import self_subtract
 from kernels.layer_norm import layer_norm_difference
 from kernels.relevance import (
     spatial_relevance,
@@ -16,7 +17,6 @@ from kernels.relevance import (
     temporal_relevance_map,
     temporal_rollout_step,
 )
-from kernels.self_subtract import self_subtract
 from kernels.spatial import spatial_attention, spatial_attention_packed
 from kernels.temporal import temporal_attention, temporal_attention_packed
 

@@ -47,21 +47,3 @@ def integrate_rows(x: torch.Tensor, dim: int) -> torch.Tensor:
     if rows <= 2:
         return x
     return torch.cat((x.narrow(dim, 0, 1), x.narrow(dim, 1, rows - 1).cumsum(dim)), dim)
-
-
-def difference_rows_adjoint(gradient: torch.Tensor, dim: int) -> torch.Tensor:
-    """The adjoint of `difference_rows`: `g_t - g_{t+1}` for every row t >= 1 that has a next one."""
-    rows = gradient.shape[dim]
-    if rows <= 2:
-        return gradient
-    inner = gradient.narrow(dim, 1, rows - 2) - gradient.narrow(dim, 2, rows - 2)
-    return torch.cat((gradient.narrow(dim, 0, 1), inner, gradient.narrow(dim, rows - 1, 1)), dim)
-
-
-def integrate_rows_adjoint(gradient: torch.Tensor, dim: int) -> torch.Tensor:
-    """The adjoint of `integrate_rows`: `g_t + ... + g_T` for `t >= 1`; row 0 stays as it is."""
-    rows = gradient.shape[dim]
-    if rows <= 2:
-        return gradient
-    later = gradient.narrow(dim, 1, rows - 1).flip(dim).cumsum(dim).flip(dim)
-    return torch.cat((gradient.narrow(dim, 0, 1), later), dim)

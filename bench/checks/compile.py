@@ -1,4 +1,4 @@
-"""Compile every kernel and launch setting ahead of time and print what the machine code uses.
+"""Compile every kernel and launch config ahead of time and print what the machine code uses.
 
 No GPU is needed. For each architecture: registers, spilled bytes, shared memory, the width of loads and stores,
 tensor-core instructions, and for kernels without loops the bytes that the load and store instructions of a program
@@ -16,11 +16,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from triton import Config
+
 from bench.checks.cases import ARCHITECTURES, OPERATIONS, CompileCase, module
 from bench.checks.sass import SHARED_MEMORY, Resources, compile_launch
 from bench.common.process_pool import Outcome, run_tasks
 from bench.common.table import format_table
-from kernels.common.launch import Launch, Setting, recorded
+from kernels.common.launch import Launch, recorded
 
 SECONDS_A_CASE = 300.0
 
@@ -37,7 +39,7 @@ class Report:
     case: str
     architecture: int
     kernel: str = "-"
-    setting: Setting | None = None
+    config: Config | None = None
     resources: Resources | None = None
     traffic: tuple[float, float] | None = None
     faults: list[str] = field(default_factory=list)
@@ -97,7 +99,7 @@ def judge(case: CompileCase, launch: Launch, architecture: int) -> Report:
         faults.append("no tensor-core instruction")
     if traffic and max(traffic) > 1:
         faults.append(f"moves its tile {max(traffic):.2f} times")
-    return Report(case.name, architecture, launch.kernel.fn.__name__, launch.setting, resources, traffic, faults)
+    return Report(case.name, architecture, launch.kernel.fn.__name__, launch.config, resources, traffic, faults)
 
 
 def _faults(resources: Resources, allowed_spill: int, narrowest_load: int) -> list[str]:
@@ -121,16 +123,16 @@ HEADER = (
 def row(report: Report) -> tuple[object, ...]:
     """One line of the table."""
     verdict = "; ".join(report.faults) or "ok"
-    resources, setting = report.resources, report.setting
-    if resources is None or setting is None:
+    resources, config = report.resources, report.config
+    if resources is None or config is None:
         return (report.kernel, report.case, report.architecture, *["-"] * (len(HEADER) - 4), verdict)
     traffic = ["-", "-"] if report.traffic is None else [f"{x:.2f}" for x in report.traffic]
     return (
         report.kernel,
         report.case,
         report.architecture,
-        setting.rows,
-        setting.num_warps,
+        config.kwargs.get("BLOCK_M", 1),
+        config.num_warps,
         resources.registers,
         resources.spilled_bytes,
         resources.shared_bytes,

@@ -71,9 +71,9 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
     Raises:
         Exception: whatever Triton or ptxas say when it does not compile.
     """
-    options = launch_options(launch.setting)
+    options = launch_options(launch.config)
     compiled = triton.compile(_source(launch), target=GPUTarget("cuda", architecture, 32), options=options)
-    return _read(compiled.asm["cubin"], architecture, compiled.metadata.shared, 32 * launch.setting.num_warps)
+    return _read(compiled.asm["cubin"], architecture, compiled.metadata.shared, 32 * launch.config.num_warps)
 
 
 def _source(launch: Launch) -> ASTSource:

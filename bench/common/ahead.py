@@ -51,11 +51,11 @@ def _key(launch: Launch) -> Hashable:
         (name, (value.dtype, value.is_meta) if isinstance(value, torch.Tensor) else value)
         for name, value in launch.arguments.items()
     )
-    return launch.kernel, launch.setting, arguments
+    return launch.kernel, launch.config, arguments
 
 
 def _compile(deadline: float, launch: Launch) -> None:
     if time.monotonic() > deadline:
         return
     with contextlib.suppress(Exception):
-        launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.setting))
+        launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.config))

@@ -45,9 +45,8 @@ def _packed_backward_flops(axis: int, qkv: torch.Size, *_: Any, out_shape: Any =
 
 for _axis, _kind in ((1, "temporal"), (2, "spatial")):
     for _suffix, _products in (("", FORWARD), ("_backward", BACKWARD)):
-        for _with in ("", "_with_attention"):
-            _operator = getattr(torch.ops.istvt, f"{_kind}_attention{_suffix}{_with}")
-            register_flop_formula(_operator)(partial(_attention_flops, _products, _axis))
+        _operator = getattr(torch.ops.istvt, f"{_kind}_attention{_suffix}")
+        register_flop_formula(_operator)(partial(_attention_flops, _products, _axis))
     _operator = getattr(torch.ops.istvt, f"{_kind}_attention_packed_backward")
     register_flop_formula(_operator)(partial(_packed_backward_flops, _axis))
 

@@ -18,7 +18,7 @@ FAMILIES = (
     # What torch.compile fused is named after the operators in it; its templates are products.
     ("compiled batch normalization and pooling", r"^triton_(?!tem_)\w*(batch_norm|max_pool)"),
     ("compiled pointwise and reduction", r"^triton_(?!tem_)"),
-    ("temporal attention", r"\b(exact|matrix)_(forward|backward)"),
+    ("temporal attention", r"\b(fp32|tensor_core)_(forward|backward)"),
     ("spatial attention", r"spatial_(forward|backward)"),
     ("LayerNorm and difference", r"layer_norm_difference"),
     ("fused attention of PyTorch", r"flash|fmha|sdpa|efficient_attention|scaled_dot_product|mha_"),

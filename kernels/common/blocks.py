@@ -1,4 +1,8 @@
-"""Triton building blocks that the kernels share: where a program is, tiles of rows split in powers of two, products."""
+"""Triton building blocks that the kernels share: place of a program, tiles of rows in two blocks of columns, products.
+
+A head of `HEAD_DIM` columns lies in two blocks of `BLOCK_D0` and `BLOCK_D1` columns, powers of two (96 = 64 + 32):
+`x0` and `x1` below. `BLOCK_D1` may be 0; then `x1` stands for nothing and is never read.
+"""
 
 import triton
 import triton.language as tl
@@ -8,7 +12,7 @@ IEEE = tl.constexpr("ieee")  # Triton 3.6 takes no plain text as the default of 
 
 @triton.jit
 def locate(program, tiles, heads, frames):
-    """Tile, head, frame row and clip of a program; tiles run fastest, so that they share keys and values in cache.
+    """Return tile, head, frame row and clip of a program; tiles run fastest, so that they share keys in cache.
 
     Head, frame row and clip are 64-bit: multiplied by a stride, they may leave the 32-bit range.
     """
@@ -18,64 +22,77 @@ def locate(program, tiles, heads, frames):
 
 
 @triton.jit
-def tile_rows(first, COUNT: tl.constexpr, WIDE: tl.constexpr):
-    """Positions `first .. first + COUNT`: [COUNT], 64-bit where WIDE."""
-    rows = first + tl.arange(0, COUNT)
-    if WIDE:
+def tile_rows(first, BLOCK: tl.constexpr, INT64_OFFSETS: tl.constexpr):
+    """Return the positions `first .. first + BLOCK`: [BLOCK]."""
+    rows = first + tl.arange(0, BLOCK)
+    if INT64_OFFSETS:
         rows = rows.to(tl.int64)
     return rows
 
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr = IEEE):
-    """`a @ b` accumulated in float32; 16-bit operands use tensor cores."""
+    """Return `a b`, accumulated in float32; 16-bit operands use tensor cores."""
     return tl.dot(a, b, input_precision=PRECISION)
 
 
 @triton.jit
-def halves(x):
-    """`x` (float32) as a sum of two bfloat16 tiles: 16 bits of mantissa, the exponent range of float32."""
-    high = x.to(tl.bfloat16)
-    low = (x - high.to(tl.float32)).to(tl.bfloat16)
-    return high, low
+def product_transposed(a0, a1, b0, b1, BLOCK_D1: tl.constexpr, PRECISION: tl.constexpr = IEEE):
+    """Return `a b^T`: [M, D] and [N, D] -> [M, N]."""
+    c = product(a0, tl.trans(b0), PRECISION)
+    if BLOCK_D1 > 0:
+        c += product(a1, tl.trans(b1), PRECISION)
+    return c
 
 
 @triton.jit
-def load_columns(pointer, rows, valid, FIRST: tl.constexpr, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Columns `FIRST .. FIRST + COLUMNS` of the rows at offsets `rows`; zero where not `valid`."""
-    columns = FIRST + tl.arange(0, COLUMNS)
+def add_product(acc0, acc1, a, b0, b1, BLOCK_D1: tl.constexpr, PRECISION: tl.constexpr = IEEE):
+    """Return `acc + a b`: [M, N] and [N, D] -> [M, D]."""
+    acc0 += product(a, b0, PRECISION)
+    if BLOCK_D1 > 0:
+        acc1 += product(a, b1, PRECISION)
+    return acc0, acc1
+
+
+@triton.jit
+def zeros(BLOCK_M: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr):
+    """Return [BLOCK_M, D] zeros."""
+    return tl.zeros([BLOCK_M, BLOCK_D0], tl.float32), tl.zeros([BLOCK_M, BLOCK_D1 if BLOCK_D1 > 0 else 16], tl.float32)
+
+
+@triton.jit
+def load_columns(pointer, rows, valid, FIRST: tl.constexpr, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Return columns `FIRST .. FIRST + BLOCK` of the rows at offsets `rows`; zero where not `valid`."""
+    columns = FIRST + tl.arange(0, BLOCK)
     mask = tl.expand_dims(valid, -1)
-    if FIRST + COLUMNS > HEAD_DIM:
+    if FIRST + BLOCK > HEAD_DIM:
         mask = mask & (columns < HEAD_DIM)
     return tl.load(pointer + (tl.expand_dims(rows, -1) + columns), mask=mask, other=0.0)
 
 
 @triton.jit
-def load_rows(pointer, rows, valid, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """The rows at offsets `rows` as two tiles of `LEFT` and `RIGHT` columns.
-
-    `RIGHT` may be 0: then the second tile repeats the first and nobody reads it.
-    """
-    left = load_columns(pointer, rows, valid, 0, LEFT, HEAD_DIM)
-    right = left
-    if RIGHT > 0:
-        right = load_columns(pointer, rows, valid, LEFT, RIGHT, HEAD_DIM)
-    return left, right
+def load_rows(pointer, rows, valid, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Return the rows at offsets `rows`; zero where not `valid`."""
+    x0 = load_columns(pointer, rows, valid, 0, BLOCK_D0, HEAD_DIM)
+    x1 = x0
+    if BLOCK_D1 > 0:
+        x1 = load_columns(pointer, rows, valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    return x0, x1
 
 
 @triton.jit
-def store_columns(pointer, rows, valid, tile, FIRST: tl.constexpr, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Write `tile` to columns `FIRST .. FIRST + COLUMNS` of the `valid` rows, rounded once."""
-    columns = FIRST + tl.arange(0, COLUMNS)
+def store_columns(pointer, rows, valid, x, FIRST: tl.constexpr, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Write `x` to columns `FIRST .. FIRST + BLOCK` of the `valid` rows, rounded once."""
+    columns = FIRST + tl.arange(0, BLOCK)
     mask = tl.expand_dims(valid, -1)
-    if FIRST + COLUMNS > HEAD_DIM:
+    if FIRST + BLOCK > HEAD_DIM:
         mask = mask & (columns < HEAD_DIM)
-    tl.store(pointer + (tl.expand_dims(rows, -1) + columns), tile.to(pointer.dtype.element_ty), mask=mask)
+    tl.store(pointer + (tl.expand_dims(rows, -1) + columns), x.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def store_rows(pointer, rows, valid, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Write the two tiles of `load_rows`."""
-    store_columns(pointer, rows, valid, left, 0, LEFT, HEAD_DIM)
-    if RIGHT > 0:
-        store_columns(pointer, rows, valid, right, LEFT, RIGHT, HEAD_DIM)
+def store_rows(pointer, rows, valid, x0, x1, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Write `x` to the `valid` rows at offsets `rows`, rounded once."""
+    store_columns(pointer, rows, valid, x0, 0, BLOCK_D0, HEAD_DIM)
+    if BLOCK_D1 > 0:
+        store_columns(pointer, rows, valid, x1, BLOCK_D0, BLOCK_D1, HEAD_DIM)

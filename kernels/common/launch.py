@@ -9,50 +9,28 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
+from triton import Config
 
 # Offsets are computed in 32 bits as long as every element of every operand is reachable with them.
 LARGEST_32_BIT_OFFSET = 2**31 - 1
 
-# What a table of launch settings is keyed by when no row of it names the architecture.
+# The key of a table of configs for architectures that have no rows of their own.
 ANY = "any"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How one kernel is launched: rows of a tile (kernels define what a row is), warps, software pipeline stages.
-
-    `max_registers` of a thread, where given, lets one more program run on a processor at the same time.
-    """
-
-    rows: int
-    num_warps: int
-    num_stages: int = 1
-    max_registers: int | None = field(default=None, kw_only=True)
-
-
-@dataclass(frozen=True)
-class TileSetting(Setting):
-    """A tile of `rows` by `columns`."""
-
-    columns: int = 64
-
-
-@dataclass(frozen=True)
 class Launch:
-    """One kernel start: what is started, how often, with which arguments."""
+    """One kernel start: the kernel, its grid, its arguments (those of `config` among them)."""
 
     kernel: Any
     programs: int
     arguments: dict[str, Any]
-    setting: Setting
-
-
-SomeSetting = TypeVar("SomeSetting", bound=Setting)
+    config: Config
 
 
 @dataclass
@@ -103,40 +81,37 @@ def recorded(architecture: int) -> Iterator[list[Launch]]:
         _recording = previous
 
 
-def launch(kernel: Any, programs: int, setting: Setting, device: torch.device, /, **arguments: Any) -> None:
+def launch(kernel: Any, programs: int, config: Config, device: torch.device, /, **arguments: Any) -> None:
     """Start `programs` instances of `kernel` on grid axis 0 (the others stop at 65,535); none is fine."""
+    arguments |= config.kwargs
     if _recording is not None:
-        _recording.launches.append(Launch(kernel, programs, arguments, setting))
+        _recording.launches.append(Launch(kernel, programs, arguments, config))
         return
     if programs == 0:
         return
     # Backward runs on a thread of its own, whose current device may be another (pytorch#124565).
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     with torch.cuda.device(device) if elsewhere else contextlib.nullcontext():
-        kernel[(programs,)](**arguments, **launch_options(setting))
+        kernel[(programs,)](**arguments, **launch_options(config))
 
 
-def launch_options(setting: Setting) -> dict[str, Any]:
-    """What Triton is given beside the arguments: the one place for what is launched and what is compiled ahead."""
+def launch_options(config: Config) -> dict[str, Any]:
+    """Compiler options of a launch: the same for what runs and for what is compiled ahead of time."""
     return {
-        "num_warps": setting.num_warps,
-        "num_stages": setting.num_stages,
-        "maxnreg": setting.max_registers,
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+        "maxnreg": config.maxnreg,
         "enable_fp_fusion": True,
     }
 
 
-def wide_offsets(*tensors: torch.Tensor) -> bool:
-    """Whether an element of one of `tensors` is too far from its first for a 32-bit offset."""
+def needs_int64_offsets(*tensors: torch.Tensor | None) -> bool:
+    """Return whether an element of one of `tensors` is too far from its first for a 32-bit offset."""
     furthest = 0
     for x in tensors:
-        furthest = max(furthest, sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)))
+        if x is not None:
+            furthest = max(furthest, sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True)))
     return furthest > LARGEST_32_BIT_OFFSET
-
-
-def next_power_of_two(n: int) -> int:
-    """The smallest power of two that is at least `n`."""
-    return 1 << max(n - 1, 0).bit_length()
 
 
 def padded_head_dim(head_dim: int) -> int:
@@ -150,14 +125,20 @@ def split_head_dim(head_dim: int) -> tuple[int, int]:
     Padding 96 to 128 would waste a third of every product and register.
     """
     covered = padded_head_dim(head_dim)
-    left = 1 << (covered.bit_length() - 1)
-    return left, 0 if left == covered else next_power_of_two(covered - left)
+    first = 1 << (covered.bit_length() - 1)
+    return first, triton.next_power_of_2(covered - first)
 
 
-# Settings by architecture (or ANY), each row of a table a bound on the size of the problem and what to launch up to it.
-Table = Mapping[int | str, Sequence[tuple[int, SomeSetting]]]
+def tile(block_m: int, block_n: int, num_warps: int, num_stages: int, maxnreg: int | None = None) -> Config:
+    """Return the `triton.Config` of a kernel with tiles of `BLOCK_M` by `BLOCK_N`."""
+    blocks = {"BLOCK_M": block_m, "BLOCK_N": block_n}
+    return Config(blocks, num_warps=num_warps, num_stages=num_stages, maxnreg=maxnreg)
 
 
-def choose(table: Table[SomeSetting], architecture: int, size: int) -> SomeSetting | None:
-    """The first setting of the architecture's row whose bound is at least `size`; None where the row ends below."""
-    return next((setting for bound, setting in table.get(architecture, table[ANY]) if size <= bound), None)
+# Configs by architecture (or ANY). Each row: the largest size of the problem that it is for, and the config.
+Table = Mapping[int | str, Sequence[tuple[int, Config]]]
+
+
+def choose(table: Table, architecture: int, size: int) -> Config | None:
+    """Return the first config of the architecture whose bound is at least `size`; None where all are smaller."""
+    return next((config for bound, config in table.get(architecture, table[ANY]) if size <= bound), None)

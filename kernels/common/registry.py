@@ -1,4 +1,4 @@
-"""Registering operators with PyTorch, so that they survive `torch.compile`, checkpointing and FSDP2."""
+"""Register operators with PyTorch, so that they survive `torch.compile`, checkpointing and FSDP2."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ NAMESPACE = "istvt"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
-def register(
-    signature: str, *, kernel: Callable[..., Any], reference: Callable[..., Any], fake: Callable[..., Any]
-) -> Any:
+def register(signature: str, *, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
     """Define an operator and return it: `signature` is a schema such as `"twice(Tensor x) -> Tensor"`.
+
+    CPU tensors are for Triton's interpreter alone: elsewhere the public functions give them to the references.
 
     Args:
         signature: name, arguments and results as `torch.library` writes them. A fixed number of each.
         kernel: runs on CUDA tensors, and on CPU tensors in Triton's interpreter.
-        reference: runs on CPU tensors otherwise.
         fake: shapes and dtypes of the results, for tracing.
     """
     name = signature.split("(", 1)[0]
     LIBRARY.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, kernel, "CUDA")
-    LIBRARY.impl(name, kernel if interpreted() else reference, "CPU")
+    for device in ("CUDA", "CPU") if interpreted() else ("CUDA",):
+        LIBRARY.impl(name, kernel, device)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
     return getattr(getattr(torch.ops, NAMESPACE), name).default

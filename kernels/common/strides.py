@@ -1,4 +1,4 @@
-"""What the attention kernels have in common before a launch: strides, widths of offsets, precision, empty results."""
+"""Operands of a launch: strides, width of offsets, precision of products, empty results."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ NARROW_HEAD = 64
 
 
 def strides(**tensors: torch.Tensor | None) -> dict[str, int]:
-    """The strides of tensors `[B, F, S, N, D]` as arguments of a kernel; zeros for one that is not there."""
-    found = {}
-    for name, x in tensors.items():
-        clip, frame, position, head = (0, 0, 0, 0) if x is None else x.stride()[:4]
-        found |= {f"{name}_clip": clip, f"{name}_frame": frame, f"{name}_position": position, f"{name}_head": head}
-    return found
+    """Return the strides of tensors `[B, F, S, N, D]` as arguments of a kernel: `stride_qb` and so on; 0 of None."""
+    return {
+        f"stride_{name}{axis}": 0 if x is None else x.stride(dim)
+        for name, x in tensors.items()
+        for dim, axis in enumerate("bfsh")
+    }
 
 
-def wide_positions(matrix: int, *tensors: torch.Tensor) -> bool:
-    """Whether a position is too far from the first of its own frame row for a 32-bit offset.
+def needs_int64_positions(matrix: torch.Tensor | None, *tensors: torch.Tensor) -> bool:
+    """Return whether a position is too far from the first of its own frame row for a 32-bit offset.
 
     Clips, frames and heads are always reached by 64-bit offsets; only positions stay 32-bit where they can. `matrix`
-    is the number of queries times keys where a matrix of them is written, and 0 otherwise.
+    is `[..., S_q, S]` where one is written.
     """
     furthest = max((x.shape[2] - 1) * x.stride(2) + (x.shape[4] - 1) * x.stride(4) for x in tensors)
-    return max(furthest, matrix) > kernels.common.launch.LARGEST_32_BIT_OFFSET
+    if matrix is not None:
+        furthest = max(furthest, matrix.shape[-1] * matrix.shape[-2])
+    return furthest > kernels.common.launch.LARGEST_32_BIT_OFFSET
 
 
 def float32_precision(x: torch.Tensor) -> str:
-    """How products of `x`, whose last dimension is a head, are computed.
+    """Return how products of `x`, whose last dimension is a head, are computed.
 
     `"tf32"` only where torch allows it. `"tf32x3"` is float32 on tensor cores; each product of a sum is off by a
     little more than float32's own rounding, and sums over few columns do not hide that: heads narrower than
@@ -49,11 +51,11 @@ def float32_precision(x: torch.Tensor) -> str:
     return "tf32x3" if x.shape[-1] >= NARROW_HEAD else "ieee"
 
 
-def empty_out(q: torch.Tensor) -> torch.Tensor:
-    """An uninitialized output of the shape of q, contiguous: the layout the output projection reads."""
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
+def empty_like_contiguous(x: torch.Tensor) -> torch.Tensor:
+    """Return an uninitialized contiguous tensor of the shape of `x`: the layout the output projection reads."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-def empty_gradients(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Uninitialized gradients of q, k and v, contiguous."""
-    return empty_out(q), empty_out(k), empty_out(k)
+def contiguous_rows(grad_out: torch.Tensor) -> torch.Tensor:
+    """Return `grad_out` with a contiguous last dimension: the gradient of a sum arrives expanded."""
+    return grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()

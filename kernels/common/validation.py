@@ -11,6 +11,19 @@ LARGEST_HEAD_DIM = 128
 LARGEST_FRAMES = 128
 
 
+def to_autocast_dtype(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Cast floating-point tensors (but float64) to autocast's dtype where it is on, as PyTorch's own attention does."""
+    return tuple(
+        x.to(torch.get_autocast_dtype(x.device.type))
+        if isinstance(x, torch.Tensor)
+        and x.dtype in KERNEL_DTYPES
+        and x.device.type in ("cpu", "cuda")
+        and torch.is_autocast_enabled(x.device.type)
+        else x
+        for x in tensors
+    )
+
+
 def check_tensor(name: str, x: torch.Tensor, shape: str) -> None:
     """`x` is a floating-point tensor with the dimensions that `shape` names (`"[B, F, S, N, D]"`)."""
     if not isinstance(x, torch.Tensor):

@@ -1,8 +1,13 @@
-"""Forward kernel of LayerNorm and self-subtract: each element is read once and written once.
+"""LayerNorm and self-subtract in one pass: Triton forward and backward kernels.
 
-n_t = (x_t - mean_t) / sqrt(var_t + eps) * weight + bias        over the channels of one position, float32
-out_t = n_t             for t = 0 (class row) and t = 1
-out_t = n_t - n_{t-1}   for t >= 2; n_{t-1} stays in registers, one rounding at the end
+    h_t   = (x_t - mean_t) r_t,  r_t = 1 / sqrt(var_t + eps)             over the channels of one position, float32
+    out_t = n_t - n_{t-1} for t >= 2, n_t otherwise;  n_t = w h_t + b    n_{t-1} stays in registers, one rounding
+    g_t   = do_t - do_{t+1} for 1 <= t < F - 1, do_t otherwise           adjoint of the difference
+    dx_t  = r_t (w g_t - mean(w g_t) - h_t mean(w g_t h_t))              h_t recomputed
+    dw    = sum g_t h_t,  db = sum g_t                                   partial sums of a program, then their sum
+
+Forward reads and writes each element once; backward reads x and do and writes dx once. No atomics, and a number of
+programs that does not depend on the device: bitwise repeatable.
 """
 
 import triton
@@ -11,46 +16,93 @@ import triton.language as tl
 
 @triton.jit
 def normalize(x, inside, CHANNELS: tl.constexpr, eps):
-    """`(x - mean) / sqrt(var + eps)`, zero outside, and `1 / sqrt(var + eps)`: [COLUMNS] and a scalar."""
+    """Return `(x - mean) / sqrt(var + eps)`, zero outside, and `1 / sqrt(var + eps)`: [BLOCK_N] and a scalar."""
     mean = tl.sum(x, 0) / CHANNELS
     x = tl.where(inside, x - mean, 0.0)
-    scale = 1.0 / tl.sqrt(tl.sum(x * x, 0) / CHANNELS + eps)
-    return x * scale, scale
+    r = 1.0 / tl.sqrt(tl.sum(x * x, 0) / CHANNELS + eps)
+    return x * r, r
 
 
 @triton.jit
 def layer_norm_difference_forward(
-    x, weight, bias, out, eps, positions, x_clip, x_frame, x_position,
-    FRAMES: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
+    x, weight, bias, out, eps, positions, stride_xb, stride_xf, stride_xs,
+    FRAMES: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_N: tl.constexpr, UNIT: tl.constexpr,
+    INT64_OFFSETS: tl.constexpr,
 ):  # fmt: skip
-    """One program: all frames of one position of one clip. `out` is contiguous; strides of x count `UNIT` elements.
+    """Run one program: all frames of one position of one clip. `out` is contiguous; strides of x count `UNIT` elements.
 
     Triton sees that an address is aligned only where a stride is a multiple of 16 elements. 728 is one of 8: the unit
     says so, and a row is read 16 bytes at a time.
     """
     program = tl.program_id(0)
     origin = tl.program_id(0) * 0
-    if WIDE:
+    if INT64_OFFSETS:
         program = program.to(tl.int64)
         origin = origin.to(tl.int64)
     clip = program // positions
     position = program % positions
-    column = tl.arange(0, COLUMNS)
-    inside = column < CHANNELS
-    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    offset = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
-    x_row = x + (clip * x_clip + position * x_position) * UNIT
+    # channel, w, b, x_t, h_t, n_t: [BLOCK_N]
+    channel = tl.arange(0, BLOCK_N)
+    inside = channel < CHANNELS
+    w = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    x_row = x + (clip * stride_xb + position * stride_xs) * UNIT
     out_row = out + (clip * FRAMES * positions + position) * CHANNELS
-    before = tl.zeros([COLUMNS], tl.float32)
-    row = tl.load(x_row + column, mask=inside, other=0.0)
+    before = tl.zeros([BLOCK_N], tl.float32)
+    x_t = tl.load(x_row + channel, mask=inside, other=0.0)
     for t in range(FRAMES):
         following = tl.load(
-            x_row + (origin + t + 1) * x_frame * UNIT + column, mask=inside & (t + 1 < FRAMES), other=0.0
+            x_row + (origin + t + 1) * stride_xf * UNIT + channel, mask=inside & (t + 1 < FRAMES), other=0.0
         )
-        normalized, _ = normalize(row.to(tl.float32), inside, CHANNELS, eps)
-        normalized = normalized * gain + offset
-        difference = normalized - tl.where(t >= 2, before, 0.0)
-        target = out_row + (origin + t) * positions * CHANNELS + column
+        h_t, _ = normalize(x_t.to(tl.float32), inside, CHANNELS, eps)
+        n_t = h_t * w + b
+        difference = n_t - tl.where(t >= 2, before, 0.0)
+        target = out_row + (origin + t) * positions * CHANNELS + channel
         tl.store(target, difference.to(out.dtype.element_ty), mask=inside)
-        before = normalized
-        row = following
+        before = n_t
+        x_t = following
+
+
+@triton.jit
+def layer_norm_difference_backward(
+    x, weight, do, dx, partial_weight, partial_bias,
+    eps, rows, positions, programs,
+    stride_xb, stride_xf, stride_xs, stride_dob, stride_dof, stride_dos,
+    FRAMES: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_N: tl.constexpr, UNIT: tl.constexpr,
+    INT64_OFFSETS: tl.constexpr,
+):  # fmt: skip
+    """Run one program: every `programs`-th of the `rows` (clip, position) pairs. `dx` is contiguous."""
+    program = tl.program_id(0)
+    origin = tl.program_id(0) * 0
+    if INT64_OFFSETS:
+        origin = origin.to(tl.int64)
+    # channel, w, x_t, h_t, g, dx_t: [BLOCK_N]
+    channel = tl.arange(0, BLOCK_N)
+    inside = channel < CHANNELS
+    w = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    sum_weight = tl.zeros([BLOCK_N], tl.float32)
+    sum_bias = tl.zeros([BLOCK_N], tl.float32)
+    for pair in range(program, rows, programs):
+        clip = (origin + pair) // positions
+        position = (origin + pair) % positions
+        x_row = x + (clip * stride_xb + position * stride_xs) * UNIT
+        do_row = do + (clip * stride_dob + position * stride_dos) * UNIT
+        dx_row = dx + (clip * FRAMES * positions + position) * CHANNELS
+        later = tl.zeros([BLOCK_N], tl.float32)
+        for i in range(FRAMES):
+            t = FRAMES - 1 - i
+            x_t = tl.load(x_row + (origin + t) * stride_xf * UNIT + channel, mask=inside, other=0.0).to(tl.float32)
+            do_t = tl.load(do_row + (origin + t) * stride_dof * UNIT + channel, mask=inside, other=0.0).to(tl.float32)
+            g = do_t - tl.where(t >= 1, later, 0.0)
+            later = do_t
+            h_t, r_t = normalize(x_t, inside, CHANNELS, eps)
+            sum_weight += g * h_t
+            sum_bias += g
+            g *= w
+            mean = tl.sum(g, 0) / CHANNELS
+            projection = tl.sum(g * h_t, 0) / CHANNELS
+            dx_t = (g - mean - h_t * projection) * r_t
+            target = dx_row + (origin + t) * positions * CHANNELS + channel
+            tl.store(target, dx_t.to(dx.dtype.element_ty), mask=inside)
+    tl.store(partial_weight + program * CHANNELS + channel, sum_weight, mask=inside)
+    tl.store(partial_bias + program * CHANNELS + channel, sum_bias, mask=inside)

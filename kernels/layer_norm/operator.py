@@ -1,4 +1,4 @@
-"""LayerNorm and self-subtract as a PyTorch operator: what is launched, and how gradients flow."""
+"""LayerNorm and self-subtract as a PyTorch operator: kernel launches, registration, autograd."""
 
 from __future__ import annotations
 
@@ -6,120 +6,130 @@ import math
 from typing import Any
 
 import torch
+import triton
 from torch.autograd.function import once_differentiable
+from triton import Config
 
-from kernels.common.launch import ANY, Setting, Table, architecture, choose, launch, next_power_of_two, wide_offsets
+from kernels.common.launch import ANY, Table, architecture, choose, launch, needs_int64_offsets
 from kernels.common.registry import register
-from kernels.layer_norm.backward import layer_norm_difference_backward
-from kernels.layer_norm.forward import layer_norm_difference_forward
-from kernels.layer_norm.reference import layer_norm_difference as reference
-from kernels.layer_norm.reference import layer_norm_difference_backward as reference_backward
+from kernels.common.strides import contiguous_rows, empty_like_contiguous
+from kernels.layer_norm.kernels import layer_norm_difference_backward, layer_norm_difference_forward
 
 Tensor = torch.Tensor
 
 LARGEST_CHANNELS = 8192
-# Sums of dweight and dbias are kept apart in as many programs, whatever the device, and added up in a fixed order.
+# Sums of dw and db are kept apart in as many programs, whatever the device, and added up in a fixed order.
 PARTIAL_SUMS = 1024
 
 # Not measured; one row of channels to a program, enough warps that a row stays in registers. Bound: padded channels.
-FORWARD = {ANY: [(1024, Setting(rows=1, num_warps=1)), (2048, Setting(1, 4)), (LARGEST_CHANNELS, Setting(1, 8))]}
-BACKWARD = {ANY: [(1024, Setting(rows=1, num_warps=2)), (2048, Setting(1, 8)), (LARGEST_CHANNELS, Setting(1, 16))]}
+FORWARD: Table = {
+    ANY: [
+        (1024, Config({}, num_warps=1, num_stages=1)),
+        (2048, Config({}, num_warps=4, num_stages=1)),
+        (LARGEST_CHANNELS, Config({}, num_warps=8, num_stages=1)),
+    ]
+}
+BACKWARD: Table = {
+    ANY: [
+        (1024, Config({}, num_warps=2, num_stages=1)),
+        (2048, Config({}, num_warps=8, num_stages=1)),
+        (LARGEST_CHANNELS, Config({}, num_warps=16, num_stages=1)),
+    ]
+}
 
 
-def _setting(table: Table[Setting], x: Tensor) -> Setting:
-    return choose(table, architecture(x), next_power_of_two(x.shape[-1]))
+def _config(table: Table, x: Tensor) -> Config:
+    return choose(table, architecture(x), triton.next_power_of_2(x.shape[-1]))
 
 
 def _layout(**tensors: Tensor) -> dict[str, int]:
-    """Shape of `x`, and the strides of all `tensors` in units that divide them."""
+    """Return the shape of `x`, and the strides of all `tensors` in units that divide them."""
     unit = math.gcd(16, *(stride for tensor in tensors.values() for stride in tensor.stride()[:-1]))
+    _, frames, positions, channels = tensors["x"].shape
     layout = {
-        "FRAMES": tensors["x"].shape[1],
-        "CHANNELS": tensors["x"].shape[3],
-        "COLUMNS": next_power_of_two(tensors["x"].shape[3]),
+        "positions": positions,
+        "FRAMES": frames,
+        "CHANNELS": channels,
+        "BLOCK_N": triton.next_power_of_2(channels),
         "UNIT": unit,
     }
     for name, tensor in tensors.items():
-        for axis, stride in zip(("clip", "frame", "position"), tensor.stride()[:-1], strict=True):
-            layout[f"{name}_{axis}"] = stride // unit
+        for axis, stride in zip("bfs", tensor.stride()[:-1], strict=True):
+            layout[f"stride_{name}{axis}"] = stride // unit
     return layout
 
 
 def launch_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out: Tensor) -> None:
     """Write `out`, contiguous, in its dtype."""
-    clips, _, positions, _ = x.shape
     launch(
         layer_norm_difference_forward,
-        clips * positions,
-        _setting(FORWARD, x),
+        x.shape[0] * x.shape[2],
+        _config(FORWARD, x),
         x.device,
         x=x,
         weight=weight,
         bias=bias,
         out=out,
         eps=eps,
-        positions=positions,
         **_layout(x=x),
-        WIDE=wide_offsets(x, out),
+        INT64_OFFSETS=needs_int64_offsets(x, out),
     )
 
 
 def launch_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float, grad_x: Tensor) -> Tensor:
     """Write `grad_x`, contiguous; return partial sums of the gradients of weight and bias, `[2, programs, C]`."""
-    clips, _, positions, channels = x.shape
-    if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
-        grad_out = grad_out.contiguous()
-    rows = clips * positions
+    grad_out = contiguous_rows(grad_out)
+    rows = x.shape[0] * x.shape[2]
     programs = min(rows, PARTIAL_SUMS)
-    partial = torch.empty((2, programs, channels), dtype=torch.float32, device=x.device)
+    partial = torch.empty((2, programs, x.shape[-1]), dtype=torch.float32, device=x.device)
     launch(
         layer_norm_difference_backward,
         programs,
-        _setting(BACKWARD, x),
+        _config(BACKWARD, x),
         x.device,
         x=x,
         weight=weight,
-        grad_out=grad_out,
-        grad_x=grad_x,
+        do=grad_out,
+        dx=grad_x,
         partial_weight=partial[0],
         partial_bias=partial[1],
         eps=eps,
         rows=rows,
-        positions=positions,
         programs=programs,
-        **_layout(x=x, grad_out=grad_out),
-        WIDE=wide_offsets(x, grad_out, grad_x),
+        **_layout(x=x, do=grad_out),
+        INT64_OFFSETS=needs_int64_offsets(x, grad_out, grad_x),
     )
     return partial
 
 
+def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
+    return torch.empty(x.shape, dtype=out_dtype, device=x.device)
+
+
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
-    out = torch.empty(x.shape, dtype=out_dtype, device=x.device)
+    out = _fake_forward(x, weight, bias, eps, out_dtype)
     launch_forward(x, weight, bias, eps, out)
     return out
 
 
+def _fake_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_like_contiguous(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
 def _backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    grad_x = empty_like_contiguous(x)
     partial = launch_backward(x, weight, grad_out, eps, grad_x)
     return grad_x, partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(weight.dtype)
-
-
-def _fake_backward(x: Tensor, weight: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    return grad_x, torch.empty_like(weight), torch.empty_like(weight)
 
 
 forward = register(
     "layer_norm_difference(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType out_dtype) -> Tensor",
     kernel=_forward,
-    reference=lambda x, weight, bias, eps, out_dtype: reference(x, weight, bias, eps, out_dtype).contiguous(),
-    fake=lambda x, weight, bias, eps, out_dtype: torch.empty(x.shape, dtype=out_dtype, device=x.device),
+    fake=_fake_forward,
 )
 backward = register(
     "layer_norm_difference_backward(Tensor x, Tensor weight, Tensor grad_out, float eps) -> (Tensor, Tensor, Tensor)",
     kernel=_backward,
-    reference=reference_backward,
     fake=_fake_backward,
 )
 
@@ -137,6 +147,6 @@ class LayerNormDifference(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """All three gradients at once."""
+        """Return all three gradients."""
         x, weight = ctx.saved_tensors
         return *backward(x, weight, grad_out, ctx.eps), None, None

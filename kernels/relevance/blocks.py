@@ -1,22 +1,22 @@
 """Triton building blocks of the relevance kernels: the ratio rule, and `a b^T` of rows never held in a tile whole.
 
 A float32 product on tensor cores holds each operand as three tf32 tiles. Three or four such products of whole rows at a
-time do not fit into registers, so rows are read `CHUNK` columns at a time (again from cache for each product).
+time do not fit into registers, so rows are read `BLOCK_K` columns at a time (again from cache for each product).
 """
 
 import triton
 import triton.language as tl
 
 from kernels.common.blocks import product
-from kernels.relevance import stabilizer
+from kernels.relevance import reference
 
-NOTHING = tl.constexpr(stabilizer.NOTHING)
-CHUNK = tl.constexpr(32)
+NOTHING = tl.constexpr(reference.NOTHING)
+BLOCK_K = tl.constexpr(32)
 
 
 @triton.jit
 def ratio(relevance, total, magnitude, eps):
-    """`relevance / (total + eps * sign(total) * magnitude)`; 0 where that is nothing (see `stabilizer.py`)."""
+    """Return `relevance / (total + eps * sign(total) * magnitude)`, as `kernels.relevance.ratio` does."""
     signed = tl.where(total > 0, magnitude, tl.where(total < 0, -magnitude, 0.0))
     denominator = total + eps * signed
     something = tl.abs(denominator) > NOTHING
@@ -24,38 +24,26 @@ def ratio(relevance, total, magnitude, eps):
 
 
 @triton.jit
-def load_chunk(pointer, rows, valid, first, HEAD_DIM: tl.constexpr):
-    """Columns `first .. first + CHUNK` of the rows at offsets `rows`; zero where not `valid`."""
-    columns = first + tl.arange(0, CHUNK)
+def load_block(pointer, rows, valid, first, HEAD_DIM: tl.constexpr):
+    """Return columns `first .. first + BLOCK_K` of the rows at offsets `rows`; zero where not `valid`."""
+    columns = first + tl.arange(0, BLOCK_K)
     mask = valid[:, None] & (columns < HEAD_DIM)[None, :]
     return tl.load(pointer + (rows[:, None] + columns[None, :]), mask=mask, other=0.0)
 
 
 @triton.jit
-def outer(
+def row_products(
     a, a_rows, a_valid, b, b_rows, b_valid,
-    A: tl.constexpr, B: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    MAGNITUDE: tl.constexpr,
 ):  # fmt: skip
-    """`a b^T` of `A` rows and `B` rows in memory: [A, B]."""
-    c = tl.zeros([A, B], tl.float32)
-    for first in range(0, HEAD_DIM, CHUNK):
-        a_part = load_chunk(a, a_rows, a_valid, first, HEAD_DIM)
-        b_part = load_chunk(b, b_rows, b_valid, first, HEAD_DIM)
-        c += product(a_part, tl.trans(b_part), PRECISION)
-    return c
-
-
-@triton.jit
-def outer_with_magnitudes(
-    a, a_rows, a_valid, b, b_rows, b_valid,
-    A: tl.constexpr, B: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """`a b^T` and `|a| |b|^T`: [A, B] each."""
-    c = tl.zeros([A, B], tl.float32)
-    magnitude = tl.zeros([A, B], tl.float32)
-    for first in range(0, HEAD_DIM, CHUNK):
-        a_part = load_chunk(a, a_rows, a_valid, first, HEAD_DIM)
-        b_part = load_chunk(b, b_rows, b_valid, first, HEAD_DIM)
-        c += product(a_part, tl.trans(b_part), PRECISION)
-        magnitude += product(tl.abs(a_part), tl.trans(tl.abs(b_part)), PRECISION)
+    """Return `a b^T` of rows in memory, and where `MAGNITUDE` `|a| |b|^T` (else zeros): [BLOCK_M, BLOCK_N] each."""
+    c = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    magnitude = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for first in range(0, HEAD_DIM, BLOCK_K):
+        a_block = load_block(a, a_rows, a_valid, first, HEAD_DIM)  # [BLOCK_M, BLOCK_K]
+        b_block = load_block(b, b_rows, b_valid, first, HEAD_DIM)  # [BLOCK_N, BLOCK_K]
+        c += product(a_block, tl.trans(b_block), PRECISION)
+        if MAGNITUDE:
+            magnitude += product(tl.abs(a_block), tl.trans(tl.abs(b_block)), PRECISION)
     return c, magnitude

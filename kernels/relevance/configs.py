@@ -1,4 +1,4 @@
-"""Launch settings of the relevance kernels, by architecture and head dimension; all of them are float32.
+"""Launch configs of the relevance kernels, by architecture and head dimension; all of them are float32.
 
 Not measured: no row has been timed on a GPU yet. Each is the largest tile whose resource report (`python -m bench
 compile --operation relevance`) shows no spilled registers on any architecture that the row is for, but for tensors
@@ -8,28 +8,31 @@ again (on sm_90, where 32 rows had 8 warps, the map took 7.8 times the instructi
 
 from __future__ import annotations
 
-from kernels.common.launch import ANY, Setting, TileSetting
+from triton import Config
 
-NORMALIZER = {ANY: [(128, TileSetting(64, 4, 2, 64))]}
-QUERIES = {
-    90: [(128, TileSetting(128, 8, 1, 32))],
-    100: [(96, TileSetting(128, 8, 1, 32)), (128, TileSetting(64, 4, 1, 32))],
-    ANY: [(64, TileSetting(128, 8, 1, 32)), (96, TileSetting(128, 8, 1, 16)), (128, TileSetting(64, 4, 1, 16))],
+from kernels.common.launch import ANY, Table, tile
+
+ROW_STATS: Table = {ANY: [(128, tile(64, 64, 4, 2))]}
+RELEVANCE: Table = {
+    90: [(128, tile(128, 32, 8, 1))],
+    100: [(96, tile(128, 32, 8, 1)), (128, tile(64, 32, 4, 1))],
+    ANY: [(64, tile(128, 32, 8, 1)), (96, tile(128, 16, 8, 1)), (128, tile(64, 16, 4, 1))],
 }
-KEYS = {
-    90: [(128, TileSetting(128, 8, 1, 32))],
-    100: [(96, TileSetting(128, 8, 1, 32)), (128, TileSetting(64, 4, 1, 32))],
-    ANY: [(64, TileSetting(128, 8, 1, 32)), (96, TileSetting(128, 8, 1, 16)), (128, TileSetting(64, 4, 1, 16))],
-}
-VALUES = {ANY: [(128, TileSetting(128, 8, 1, 32))]}
-MAP = {
-    90: [(128, TileSetting(64, 4, 1, 64))],
-    100: [(128, TileSetting(64, 4, 1, 64))],
-    ANY: [(64, TileSetting(64, 4, 1, 16)), (128, TileSetting(64, 4, 1, 32))],
+RELEVANCE_OF_VALUES: Table = {ANY: [(128, tile(128, 32, 8, 1))]}
+MAP: Table = {
+    90: [(128, tile(64, 64, 4, 1))],
+    100: [(128, tile(64, 64, 4, 1))],
+    ANY: [(64, tile(64, 16, 4, 1)), (128, tile(64, 32, 4, 1))],
 }
 
 # Bound: frames padded to a power of two; rows are positions times padded frames. Beyond the last bound: the reference.
 # 64 rows spill on the first two.
-_FEW_FRAMES = [(16, Setting(16, 1)), (32, Setting(32, 2))]
-TEMPORAL_RELEVANCE = {80: _FEW_FRAMES, 89: _FEW_FRAMES, ANY: [*_FEW_FRAMES, (64, Setting(64, 4))]}
-TEMPORAL_MAP = TEMPORAL_RELEVANCE
+_FEW_FRAMES = [
+    (16, Config({"BLOCK_M": 16}, num_warps=1, num_stages=1)),
+    (32, Config({"BLOCK_M": 32}, num_warps=2, num_stages=1)),
+]
+TEMPORAL: Table = {
+    80: _FEW_FRAMES,
+    89: _FEW_FRAMES,
+    ANY: [*_FEW_FRAMES, (64, Config({"BLOCK_M": 64}, num_warps=4, num_stages=1))],
+}

@@ -1,6 +1,6 @@
-"""Relevance through attention as PyTorch operators: what is launched for CUDA tensors of float32.
+"""Relevance through attention as PyTorch operators: kernel launches and registration, for float32.
 
-They are not differentiable: an explanation is an end, and its own gradient is nobody's loss.
+They are not differentiable: nothing is trained on an explanation.
 """
 
 from __future__ import annotations
@@ -8,164 +8,126 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import triton
 
-from kernels.common.launch import (
-    Setting,
-    Table,
-    TileSetting,
-    architecture,
-    choose,
-    launch,
-    next_power_of_two,
-    split_head_dim,
-    wide_offsets,
-)
+from kernels.common.launch import Table, architecture, choose, launch, needs_int64_offsets, split_head_dim
 from kernels.common.registry import register
-from kernels.common.strides import LOG2_E, float32_precision, strides, wide_positions
-from kernels.relevance import configs as settings
-from kernels.relevance import reference
-from kernels.relevance.spatial_kernels import (
-    spatial_map,
-    spatial_normalizer,
-    spatial_relevance_keys,
-    spatial_relevance_queries,
-    spatial_relevance_values,
-)
-from kernels.relevance.temporal_kernels import temporal_map, temporal_relevance_rows
+from kernels.common.strides import LOG2_E, empty_like_contiguous, float32_precision, needs_int64_positions, strides
+from kernels.relevance import configs, spatial_kernels, temporal_kernels
 
 Tensor = torch.Tensor
 
-CLAMPS = ("after_mean", "before_mean")
 
+def _launch_spatial(
+    kernel: Any, table: Table, operands: dict[str, Tensor | None], *, over_heads: bool = False,
+    matrix: Tensor | None = None, **arguments: Any,
+) -> None:  # fmt: skip
+    """Launch a spatial kernel: a program for each tile of rows of each head, or for each tile of the map.
 
-def _sizes(k: Tensor) -> dict[str, Any]:
-    return {
-        "heads": k.shape[3],
-        "positions": k.shape[2],
-        "HEAD_DIM": k.shape[-1],
-        "PRECISION": float32_precision(k),
-    }
-
-
-def _halves(k: Tensor) -> dict[str, int]:
-    left, right = split_head_dim(k.shape[-1])
-    return {"LEFT": left, "RIGHT": right}
-
-
-def _spatial(
-    kernel: Any, table: Table[TileSetting], q: Tensor, k: Tensor, programs_of: Any, matrix: int = 0, **arguments: Any
-) -> None:
-    """Launch a spatial kernel with the setting of its table; `arguments` are its own besides q, k and sizes."""
-    setting = choose(table, architecture(q), k.shape[-1])
-    tensors = [x for x in (q, k, *arguments.values()) if isinstance(x, Tensor) and x.ndim == 5]
+    Args:
+        kernel: the kernel.
+        table: its configs.
+        operands: tensors `[B, F, S, N, D]` that it reads, with their strides; the first is not None.
+        over_heads: a program loops over the heads.
+        matrix: `[..., S, S]`, where one is written.
+        arguments: what else it takes.
+    """
+    x = next(iter(operands.values()))
+    clips, frames, positions, heads, head_dim = x.shape
+    config = choose(table, architecture(x), head_dim)
+    rows, columns = (triton.cdiv(positions, config.kwargs[name]) for name in ("BLOCK_M", "BLOCK_N"))
+    tensors = [x for x in (*operands.values(), *arguments.values()) if isinstance(x, Tensor) and x.ndim == 5]
     launch(
         kernel,
-        programs_of(setting),
-        setting,
-        q.device,
-        q=q,
-        k=k,
-        frames=k.shape[1],
-        ROWS=setting.rows,
-        COLUMNS=setting.columns,
-        WIDE=wide_positions(matrix, *tensors),
-        **_sizes(k),
+        clips * frames * rows * (columns if over_heads else heads),
+        config,
+        x.device,
+        positions=positions,
+        heads=heads,
+        frames=frames,
+        HEAD_DIM=head_dim,
+        PRECISION=float32_precision(x),
+        INT64_OFFSETS=needs_int64_positions(matrix, *tensors),
+        **operands,
+        **strides(**operands),
         **arguments,
     )
 
 
-def _tiles(length: int, size: int) -> int:
-    return -(-length // size)
-
-
-def launch_normalizer(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
-    """The largest score of each softmax row and the row's sum, `[B, F, N, S]` each, as arguments of the others."""
-    clips, frames, positions, heads, _ = k.shape
-    shape = (clips, frames, heads, positions)
-    found = {name: torch.empty(shape, device=k.device) for name in ("largest_score", "row_sum")}
-    _spatial(
-        spatial_normalizer,
-        settings.NORMALIZER,
-        q,
-        k,
-        lambda setting: clips * frames * heads * _tiles(positions, setting.rows),
-        scale_log2=scale * LOG2_E,
-        **found,
-        **strides(q=q, k=k),
-    )
-    return found
+def launch_row_stats(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
+    """Return the largest score of each softmax row and the row's sum, `[B, F, N, S]` each, as kernel arguments."""
+    clips, frames, positions, heads, _ = q.shape
+    stats = {name: torch.empty((clips, frames, heads, positions), device=q.device) for name in ("row_max", "row_sum")}
+    kernel = spatial_kernels.spatial_row_stats
+    _launch_spatial(kernel, configs.ROW_STATS, {"q": q, "k": k}, scale_log2=scale * LOG2_E, **stats)
+    return stats
 
 
 def launch_spatial_relevance(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor, scale: float, stabilizer: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """R_q, R_k and R_v, contiguous."""
-    clips, frames, positions, heads, _ = k.shape
-    r_q, r_k, r_v = (torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in range(3))
-    shared = {"v": v, "u": u, "scale_log2": scale * LOG2_E}
-    shared |= launch_normalizer(q, k, scale) | strides(q=q, k=k, v=v, u=u) | _halves(k)
-
-    def programs_of(setting: TileSetting) -> int:
-        return clips * frames * heads * _tiles(positions, setting.rows)
-
-    queries, keys, values = spatial_relevance_queries, spatial_relevance_keys, spatial_relevance_values
-    _spatial(queries, settings.QUERIES, q, k, programs_of, relevance_q=r_q, eps=stabilizer, **shared)
-    _spatial(keys, settings.KEYS, q, k, programs_of, relevance_k=r_k, eps=stabilizer, **shared)
-    _spatial(values, settings.VALUES, q, k, programs_of, relevance_v=r_v, **shared)
-    return r_q, r_k, r_v
+    """Return R_q, R_k and R_v, contiguous."""
+    found = _empty_relevance(q, k, v)
+    block_d0, block_d1 = split_head_dim(q.shape[-1])
+    shared = {"scale_log2": scale * LOG2_E, "eps": stabilizer, "BLOCK_D0": block_d0, "BLOCK_D1": block_d1}
+    shared |= launch_row_stats(q, k, scale)
+    for of, table, (a, b, c, d), result in zip(
+        "qkv",
+        (configs.RELEVANCE, configs.RELEVANCE, configs.RELEVANCE_OF_VALUES),
+        ((q, k, u, v), (k, q, v, u), (k, q, v, u)),
+        found,
+        strict=True,
+    ):
+        operands = {"a": a, "b": b, "c": c, "d": d}
+        _launch_spatial(spatial_kernels.spatial_relevance, table, operands, relevance=result, OF=of, **shared)
+    return found
 
 
 def launch_spatial_map(
     row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
     clamp_each: bool,
 ) -> Tensor:  # fmt: skip
-    """The map `[B, F, S, S]`, or with a row `[B, F, S]` that row times `I + map`."""
-    clips, frames, positions, _, _ = k.shape
-    rows = choose(settings.MAP, architecture(q), k.shape[-1]).rows
-    shape = (clips, frames, positions if row is None else _tiles(positions, rows), positions)
-    result = torch.empty(shape, dtype=torch.float32, device=k.device)
-    _spatial(
-        spatial_map,
-        settings.MAP,
-        q,
-        k,
-        lambda setting: clips * frames * _tiles(positions, setting.rows) * _tiles(positions, setting.columns),
-        matrix=positions * positions if row is None else 0,
-        v=v,
-        u=u,
-        grad_out=grad_out,
-        row=row,
+    """Return the map `[B, F, S, S]`, or with a row `[B, F, S]` that row times `I + map`."""
+    clips, frames, positions, _, head_dim = q.shape
+    tiles = triton.cdiv(positions, choose(configs.MAP, architecture(q), head_dim).kwargs["BLOCK_M"])
+    shape = (clips, frames, positions if row is None else tiles, positions)
+    result = torch.empty(shape, dtype=torch.float32, device=q.device)
+    _launch_spatial(
+        spatial_kernels.spatial_map,
+        configs.MAP,
+        {"q": q, "k": k, "v": v, "u": u, "do": grad_out},
+        over_heads=True,
+        matrix=result if row is None else None,
+        row=None if row is None else row.contiguous(),
         result=result,
         scale_log2=scale * LOG2_E,
-        HAS_U=u is not None,
-        HAS_GRAD_OUT=grad_out is not None,
         CLAMP_EACH=clamp_each,
-        ROLL_OUT=row is not None,
-        **launch_normalizer(q, k, scale),
-        **strides(q=q, k=k, v=v, u=u, grad_out=grad_out),
+        **launch_row_stats(q, k, scale),
     )
     return result if row is None else row + result.sum(2)
 
 
-def _temporal(
-    kernel: Any, table: Table[Setting], q: Tensor, k: Tensor, programs_a_tile: int, wide: list[Tensor], **arguments: Any
-) -> None:
-    """Launch a temporal kernel with the setting of its table."""
-    padded = next_power_of_two(k.shape[1])
-    setting = choose(table, architecture(q), padded)
-    clips, frames, positions, _, _ = k.shape
+def _launch_temporal(kernel: Any, operands: dict[str, Tensor | None], *, over_heads: bool, **arguments: Any) -> None:
+    """Launch a temporal kernel: a program for each tile of positions, of each head or over the heads."""
+    x = next(iter(operands.values()))
+    clips, frames, positions, heads, head_dim = x.shape
+    padded = triton.next_power_of_2(frames)
+    config = choose(configs.TEMPORAL, architecture(x), padded)
+    tensors = [x for x in (*operands.values(), *arguments.values()) if isinstance(x, Tensor)]
     launch(
         kernel,
-        clips * _tiles(positions, setting.rows // padded) * programs_a_tile,
-        setting,
-        q.device,
-        q=q,
-        k=k,
+        clips * triton.cdiv(positions, config.kwargs["BLOCK_M"] // padded) * (1 if over_heads else heads),
+        config,
+        x.device,
+        positions=positions,
+        heads=heads,
         FRAMES=frames,
         PADDED_FRAMES=padded,
-        ROWS=setting.rows,
-        WIDE=wide_offsets(q, k, *wide),
-        **_sizes(k),
+        HEAD_DIM=head_dim,
+        PRECISION=float32_precision(x),
+        INT64_OFFSETS=needs_int64_offsets(*tensors),
+        **operands,
+        **strides(**operands),
         **arguments,
     )
 
@@ -173,103 +135,53 @@ def _temporal(
 def launch_temporal_relevance(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor, scale: float, stabilizer: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """R_q, R_k and R_v, contiguous."""
-    r_q, r_k, r_v = (torch.empty(k.shape, dtype=torch.float32, device=k.device) for _ in range(3))
-    _temporal(
-        temporal_relevance_rows,
-        settings.TEMPORAL_RELEVANCE,
-        q,
-        k,
-        k.shape[3],
-        [v, u, r_q],
-        v=v,
-        u=u,
-        relevance_q=r_q,
-        relevance_k=r_k,
-        relevance_v=r_v,
+    """Return R_q, R_k and R_v, contiguous."""
+    found = _empty_relevance(q, k, v)
+    _launch_temporal(
+        temporal_kernels.temporal_relevance,
+        {"q": q, "k": k, "v": v, "u": u},
+        over_heads=False,
+        relevance_q=found[0],
+        relevance_k=found[1],
+        relevance_v=found[2],
         scale_log2=scale * LOG2_E,
         eps=stabilizer,
-        **strides(q=q, k=k, v=v, u=u),
     )
-    return r_q, r_k, r_v
+    return found
 
 
 def launch_temporal_map(
     row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
     clamp_each: bool,
 ) -> Tensor:  # fmt: skip
-    """The map `[B, S, F, F]`, or with a row `[B, S, F]` that row times `I + map`."""
-    clips, frames, positions, _, _ = k.shape
+    """Return the map `[B, S, F, F]`, or with a row `[B, S, F]` that row times `I + map`."""
+    clips, frames, positions, _, _ = q.shape
     shape = (clips, positions, frames, frames) if row is None else (clips, positions, frames)
-    result = torch.empty(shape, dtype=torch.float32, device=k.device)
-    _temporal(
-        temporal_map,
-        settings.TEMPORAL_MAP,
-        q,
-        k,
-        1,
-        [x for x in (v, u, grad_out, result) if x is not None],
-        v=v,
-        u=u,
-        grad_out=grad_out,
-        row=row,
+    result = torch.empty(shape, dtype=torch.float32, device=q.device)
+    _launch_temporal(
+        temporal_kernels.temporal_map,
+        {"q": q, "k": k, "v": v, "u": u, "do": grad_out},
+        over_heads=True,
+        row=None if row is None else row.contiguous(),
         result=result,
         scale_log2=scale * LOG2_E,
-        HAS_U=u is not None,
-        HAS_GRAD_OUT=grad_out is not None,
         CLAMP_EACH=clamp_each,
-        ROLL_OUT=row is not None,
-        **strides(q=q, k=k, v=v, u=u, grad_out=grad_out),
     )
     return result
 
 
-def _map_kernel(launcher: Any) -> Any:
-    def kernel(
-        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
-        clamp_each: bool,
-    ) -> Tensor:  # fmt: skip
-        return launcher(None if row is None else row.contiguous(), q, k, v, u, grad_out, scale, clamp_each)
-
-    return kernel
+def _empty_relevance(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_like_contiguous(q), empty_like_contiguous(k), empty_like_contiguous(v)
 
 
-def _map_reference(map_of: Any, step_of: Any) -> Any:
-    def function(
-        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
-        clamp_each: bool,
-    ) -> Tensor:  # fmt: skip
-        options = {"scale": scale, "clamp": CLAMPS[clamp_each]}
-        if row is None:
-            return map_of(q, k, v, u, grad_out, **options).contiguous()
-        return step_of(row, q, k, v, u, grad_out, **options).contiguous()
+def _fake_map(groups: int) -> Any:
+    """Return the fake of a map or row: `groups` is the dimension of q that stays, the other of F and S is attended."""
 
-    return function
-
-
-def _relevance_reference(function: Any) -> Any:
-    def of(q: Tensor, k: Tensor, v: Tensor, u: Tensor, scale: float, stabilizer: float) -> tuple[Tensor, ...]:
-        return tuple(x.contiguous() for x in function(q, k, v, u, scale=scale, stabilizer=stabilizer))
-
-    return of
-
-
-def _three_like(k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    made = [torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(3)]
-    return made[0], made[1], made[2]
-
-
-def _fake_map(groups_first: int) -> Any:
-    """Shape of a map or row: groups are dimension `groups_first` of k, and the other of F and S is the length."""
-
-    def fake(
-        row: Tensor | None, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, scale: float,
-        clamp_each: bool,
-    ) -> Tensor:  # fmt: skip
+    def fake(row: Tensor | None, q: Tensor, *_: Any) -> Tensor:
         if row is not None:
-            return torch.empty(row.shape, dtype=row.dtype, device=row.device)
-        groups, length = k.shape[groups_first], k.shape[3 - groups_first]
-        return torch.empty((k.shape[0], groups, length, length), dtype=k.dtype, device=k.device)
+            return empty_like_contiguous(row)
+        length = q.shape[3 - groups]
+        return torch.empty((q.shape[0], q.shape[groups], length, length), dtype=q.dtype, device=q.device)
 
     return fake
 
@@ -279,27 +191,9 @@ _MAP = (
     "(Tensor? row, Tensor q, Tensor k, Tensor v, Tensor? u, Tensor? grad_out, float scale, bool clamp_each) -> Tensor"
 )
 
-spatial_relevance = register(
-    f"spatial_relevance{_RELEVANCE}",
-    kernel=launch_spatial_relevance,
-    reference=_relevance_reference(reference.spatial_relevance),
-    fake=lambda q, k, v, u, scale, stabilizer: _three_like(k),
-)
+spatial_relevance = register(f"spatial_relevance{_RELEVANCE}", kernel=launch_spatial_relevance, fake=_empty_relevance)
 temporal_relevance = register(
-    f"temporal_relevance{_RELEVANCE}",
-    kernel=launch_temporal_relevance,
-    reference=_relevance_reference(reference.temporal_relevance),
-    fake=lambda q, k, v, u, scale, stabilizer: _three_like(k),
+    f"temporal_relevance{_RELEVANCE}", kernel=launch_temporal_relevance, fake=_empty_relevance
 )
-spatial_relevance_map = register(
-    f"spatial_relevance_map{_MAP}",
-    kernel=_map_kernel(launch_spatial_map),
-    reference=_map_reference(reference.spatial_relevance_map, reference.spatial_rollout_step),
-    fake=_fake_map(1),
-)
-temporal_relevance_map = register(
-    f"temporal_relevance_map{_MAP}",
-    kernel=_map_kernel(launch_temporal_map),
-    reference=_map_reference(reference.temporal_relevance_map, reference.temporal_rollout_step),
-    fake=_fake_map(2),
-)
+spatial_relevance_map = register(f"spatial_relevance_map{_MAP}", kernel=launch_spatial_map, fake=_fake_map(1))
+temporal_relevance_map = register(f"temporal_relevance_map{_MAP}", kernel=launch_temporal_map, fake=_fake_map(2))

@@ -1,4 +1,4 @@
-"""Relevance through attention in plain PyTorch: the specification of the kernels, and what CPU tensors use.
+"""Relevance through attention in plain PyTorch: the specification of the kernels, and the path of CPU tensors.
 
 For one head, with `z = q k^T`, `A = softmax(scale z)`, `out = A v`, `u = R_out / stabilized(out)` and `dO`
 the gradient of the explained logit with respect to `out` (ratio rule, half of the relevance to each operand of a
@@ -22,7 +22,15 @@ from collections.abc import Iterator
 
 import torch
 
-from kernels.relevance.stabilizer import Stabilizer, ratio
+#: A float `eps`: the denominator grows by `eps` times the sum of the absolute contributions. `"reference"`: by
+#: 1e-9, as in Chefer's code; only meaningful in float64.
+Stabilizer = float | str
+
+REFERENCE = "reference"
+REFERENCE_EPS = 1e-9
+
+# Below this a sum of absolute contributions is nothing: its quotient would overflow float32.
+NOTHING = 1e-30
 
 # Elements of one tile [groups, heads, queries, keys]; a few tiles are alive at a time.
 TILE_ELEMENTS = 1 << 19
@@ -156,3 +164,40 @@ def _by_position_back(x: torch.Tensor) -> torch.Tensor:
 def _by_frame(x: torch.Tensor | None) -> torch.Tensor | None:
     """[B, F, S, N, D] <-> [B, F, N, S, D]."""
     return None if x is None else x.transpose(2, 3)
+
+
+def check_stabilizer(stabilizer: Stabilizer) -> None:
+    """Raise ValueError unless `stabilizer` is `"reference"` or a number above 0."""
+    if stabilizer == REFERENCE or (not isinstance(stabilizer, str) and 0 < stabilizer < float("inf")):
+        return
+    raise ValueError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01.')
+
+
+def ratio(
+    relevance: torch.Tensor, total: torch.Tensor, magnitude: torch.Tensor, stabilizer: Stabilizer
+) -> torch.Tensor:
+    """`relevance / stabilized(total)`, the common factor of all contributions to `total`.
+
+    With `total = sum_j z_j` and `magnitude = sum_j |z_j|` the relevance of contribution j is `z_j` times this:
+
+    - `stabilizer = eps`: `R / (z + eps * sign(z) * sum_j |z_j|)`. No step amplifies by more than `1 / eps`.
+    - `stabilizer = "reference"`: `R / (z + 1e-9)` (0 where z is 0), Chefer's `safe_divide`.
+
+    Args:
+        relevance: any shape.
+        total: same shape.
+        magnitude: same shape; not read for `"reference"`.
+        stabilizer: as above.
+    """
+    if stabilizer == REFERENCE:
+        return safe_divide(relevance, total)
+    denominator = total + stabilizer * torch.sign(total) * magnitude
+    something = denominator.abs() > NOTHING
+    return torch.where(something, relevance / torch.where(something, denominator, 1.0), 0.0)
+
+
+def safe_divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
+    """`numerator / (denominator + 1e-9)`, and 0 where the denominator is 0 (Chefer's rule, sign and all)."""
+    shifted = denominator + REFERENCE_EPS
+    shifted = torch.where(shifted == 0, REFERENCE_EPS, shifted)
+    return torch.where(denominator == 0, 0.0, numerator / shifted)

@@ -1,10 +1,10 @@
-"""Kernels of relevance through spatial attention, all float32; the formulas are those of `reference.py`.
+"""Relevance through spatial attention: Triton kernels, all float32; the formulas are those of `reference.py`.
 
-    spatial_normalizer          (a tile of queries, over all keys)       largest score and sum of each softmax row
-    spatial_relevance_queries   (a tile of queries, over all keys)       R_q
-    spatial_relevance_keys      (a tile of keys, over all queries)       R_k
-    spatial_relevance_values    (a tile of keys, over all queries)       R_v
-    spatial_map                 (a tile of queries and keys, over heads) the head-mean positive map, or row times it
+    spatial_row_stats    (a tile of queries, over all keys)      row_max = max(scale z), row_sum = sum(exp(. - row_max))
+    spatial_relevance    R_q (a tile of queries, over all keys)  R_q = q * (W k) / 2,    W = (P * u v^T / 2) / stab(z)
+                         R_k (a tile of keys, over all queries)  R_k = k * (W^T q) / 2
+                         R_v (a tile of keys, over all queries)  R_v = v * (P^T u) / 2
+    spatial_map          (a tile of both, over heads)            max(mean_h(P * u v^T / 2 * do v^T), 0), or row times it
 
 Every number is written by one program, so results repeat bit for bit. Columns past the last key are not masked: their
 score is 0, which may be far above the largest of the row, and their attention infinite; but values there are zeros, so
@@ -15,242 +15,177 @@ as a rollout step the program multiplies its tile with the carried row and write
 import triton
 import triton.language as tl
 
-from kernels.common.blocks import load_rows, locate, product, store_rows, tile_rows
-from kernels.relevance.blocks import outer, outer_with_magnitudes, ratio
+from kernels.common.blocks import add_product, load_rows, locate, store_rows, tile_rows, zeros
+from kernels.relevance.blocks import ratio, row_products
 
 
 @triton.jit
-def spatial_normalizer(
-    q, k, largest_score, row_sum,
+def spatial_row_stats(
+    q, k, row_max, row_sum,
     scale_log2, positions, heads, frames,
-    q_clip, q_frame, q_position, q_head,
-    k_clip, k_frame, k_position, k_head,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    stride_qb, stride_qf, stride_qs, stride_qh,
+    stride_kb, stride_kf, stride_ks, stride_kh,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr,
 ):  # fmt: skip
-    """`exp2(scale_log2 q k^T - largest_score) / row_sum` is attention; both are [B, F, N, S].
+    """Write the stats of each softmax row, [B, F, N, S] each: P is `exp2(scale_log2 q k^T - row_max) / row_sum`.
 
     Two numbers a row and not one logarithm: a logarithm rounds, and every entry of its row would be off by as much.
     """
-    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
-    query = tile_rows(tile * ROWS, ROWS, WIDE)
+    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, BLOCK_M), heads, frames)
+    query = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
     query_valid = query < positions
-    q += clip * q_clip + frame * q_frame + head * q_head
-    k += clip * k_clip + frame * k_frame + head * k_head
-    largest = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    for start in range(0, positions, COLUMNS):
-        key = tile_rows(start, COLUMNS, WIDE)
-        valid = key < positions
-        z = outer(q, query * q_position, query_valid, k, key * k_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION)
-        s = tl.where(valid[None, :], z * scale_log2, float("-inf"))
-        larger = tl.maximum(largest, tl.max(s, 1))
-        total = total * tl.exp2(largest - larger) + tl.sum(tl.exp2(s - larger[:, None]), 1)
-        largest = larger
-    row = ((clip * frames + frame) * heads + head) * positions + query
-    tl.store(largest_score + row, largest, mask=query_valid)
-    tl.store(row_sum + row, total, mask=query_valid)
+    q += clip * stride_qb + frame * stride_qf + head * stride_qh
+    k += clip * stride_kb + frame * stride_kf + head * stride_kh
+    m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    l_i = tl.zeros([BLOCK_M], tl.float32)
+    for start in range(0, positions, BLOCK_N):
+        key = tile_rows(start, BLOCK_N, INT64_OFFSETS)
+        key_valid = key < positions
+        z, _ = row_products(
+            q, query * stride_qs, query_valid, k, key * stride_ks, key_valid,
+            BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,
+        )  # fmt: skip
+        s = tl.where(key_valid[None, :], z * scale_log2, float("-inf"))
+        m_new = tl.maximum(m_i, tl.max(s, 1))
+        l_i = l_i * tl.exp2(m_i - m_new) + tl.sum(tl.exp2(s - m_new[:, None]), 1)
+        m_i = m_new
+    rows = ((clip * frames + frame) * heads + head) * positions + query
+    tl.store(row_max + rows, m_i, mask=query_valid)
+    tl.store(row_sum + rows, l_i, mask=query_valid)
 
 
 @triton.jit
-def spatial_relevance_queries(
-    q, k, v, u, largest_score, row_sum, relevance_q,
+def load_stats(row_max, row_sum, first, query, valid):
+    """Return row_max and row_sum of queries `first + query`: [BLOCK] each."""
+    m_i = tl.load(row_max + first + query, mask=valid, other=0.0)
+    return m_i, tl.load(row_sum + first + query, mask=valid, other=1.0)
+
+
+@triton.jit
+def spatial_relevance(
+    a, b, c, d, row_max, row_sum, relevance,
     scale_log2, eps, positions, heads, frames,
-    q_clip, q_frame, q_position, q_head,
-    k_clip, k_frame, k_position, k_head,
-    v_clip, v_frame, v_position, v_head,
-    u_clip, u_frame, u_position, u_head,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    stride_ab, stride_af, stride_as, stride_ah,
+    stride_bb, stride_bf, stride_bs, stride_bh,
+    stride_cb, stride_cf, stride_cs, stride_ch,
+    stride_db, stride_df, stride_ds, stride_dh,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr,
+    PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr, OF: tl.constexpr,
 ):  # fmt: skip
-    """`R_q = q * (W k) / 2`, contiguous. Rows past the last key are zeros and have no relevance."""
-    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
-    query = tile_rows(tile * ROWS, ROWS, WIDE)
-    query_valid = query < positions
-    q += clip * q_clip + frame * q_frame + head * q_head
-    k += clip * k_clip + frame * k_frame + head * k_head
-    v += clip * v_clip + frame * v_frame + head * v_head
-    u += clip * u_clip + frame * u_frame + head * u_head
-    group = (clip * frames + frame) * heads + head
-    largest = tl.load(largest_score + group * positions + query, mask=query_valid, other=0.0)
-    total = tl.load(row_sum + group * positions + query, mask=query_valid, other=1.0)
-    left = tl.zeros([ROWS, LEFT], tl.float32)
-    right = tl.zeros([ROWS, RIGHT if RIGHT > 0 else 16], tl.float32)
-    for start in range(0, positions, COLUMNS):
-        key = tile_rows(start, COLUMNS, WIDE)
-        valid = key < positions
-        z, magnitude = outer_with_magnitudes(
-            q, query * q_position, query_valid, k, key * k_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION
-        )
-        uv = outer(u, query * u_position, query_valid, v, key * v_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION)
-        a = tl.exp2(z * scale_log2 - largest[:, None]) / total[:, None]
-        w = ratio(a * uv * 0.5, z, magnitude, eps)
-        k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
-        left += product(w, k_left, PRECISION)
-        if RIGHT > 0:
-            right += product(w, k_right, PRECISION)
-    q_left, q_right = load_rows(q, query * q_position, query_valid, LEFT, RIGHT, HEAD_DIM)
-    left = left * q_left * 0.5
-    if RIGHT > 0:
-        right = right * q_right * 0.5
-    relevance_q += (clip * frames + frame) * positions * heads * HEAD_DIM + head * HEAD_DIM
-    store_rows(relevance_q, query * (heads * HEAD_DIM), query_valid, left, right, LEFT, RIGHT, HEAD_DIM)
+    """Write R_q, R_k or R_v (`OF` is "q", "k" or "v"), contiguous, of `BLOCK_M` rows of one head of one frame row.
 
-
-@triton.jit
-def spatial_relevance_keys(
-    q, k, v, u, largest_score, row_sum, relevance_k,
-    scale_log2, eps, positions, heads, frames,
-    q_clip, q_frame, q_position, q_head,
-    k_clip, k_frame, k_position, k_head,
-    v_clip, v_frame, v_position, v_head,
-    u_clip, u_frame, u_position, u_head,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    PRECISION: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """`R_k = k * (W^T q) / 2`, contiguous: tiles are [keys, queries] here."""
-    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
-    key = tile_rows(tile * ROWS, ROWS, WIDE)
-    key_valid = key < positions
-    q += clip * q_clip + frame * q_frame + head * q_head
-    k += clip * k_clip + frame * k_frame + head * k_head
-    v += clip * v_clip + frame * v_frame + head * v_head
-    u += clip * u_clip + frame * u_frame + head * u_head
-    group = (clip * frames + frame) * heads + head
-    largest_score += group * positions
-    row_sum += group * positions
-    left = tl.zeros([ROWS, LEFT], tl.float32)
-    right = tl.zeros([ROWS, RIGHT if RIGHT > 0 else 16], tl.float32)
-    for start in range(0, positions, COLUMNS):
-        query = tile_rows(start, COLUMNS, WIDE)
-        valid = query < positions
-        largest = tl.load(largest_score + query, mask=valid, other=0.0)
-        total = tl.load(row_sum + query, mask=valid, other=1.0)
-        z, magnitude = outer_with_magnitudes(
-            k, key * k_position, key_valid, q, query * q_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION
-        )
-        uv = outer(v, key * v_position, key_valid, u, query * u_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION)
-        a = tl.exp2(z * scale_log2 - largest[None, :]) / total[None, :]
-        w = ratio(a * uv * 0.5, z, magnitude, eps)
-        q_left, q_right = load_rows(q, query * q_position, valid, LEFT, RIGHT, HEAD_DIM)
-        left += product(w, q_left, PRECISION)
-        if RIGHT > 0:
-            right += product(w, q_right, PRECISION)
-    k_left, k_right = load_rows(k, key * k_position, key_valid, LEFT, RIGHT, HEAD_DIM)
-    left = left * k_left * 0.5
-    if RIGHT > 0:
-        right = right * k_right * 0.5
-    relevance_k += (clip * frames + frame) * positions * heads * HEAD_DIM + head * HEAD_DIM
-    store_rows(relevance_k, key * (heads * HEAD_DIM), key_valid, left, right, LEFT, RIGHT, HEAD_DIM)
-
-
-@triton.jit
-def spatial_relevance_values(
-    q, k, v, u, largest_score, row_sum, relevance_v,
-    scale_log2, positions, heads, frames,
-    q_clip, q_frame, q_position, q_head,
-    k_clip, k_frame, k_position, k_head,
-    v_clip, v_frame, v_position, v_head,
-    u_clip, u_frame, u_position, u_head,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    PRECISION: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """`R_v = v * (A^T u) / 2`, contiguous. Apart from R_k: both sums at once do not fit into registers."""
-    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, ROWS), heads, frames)
-    key = tile_rows(tile * ROWS, ROWS, WIDE)
-    key_valid = key < positions
-    q += clip * q_clip + frame * q_frame + head * q_head
-    k += clip * k_clip + frame * k_frame + head * k_head
-    v += clip * v_clip + frame * v_frame + head * v_head
-    u += clip * u_clip + frame * u_frame + head * u_head
-    group = (clip * frames + frame) * heads + head
-    largest_score += group * positions
-    row_sum += group * positions
-    left = tl.zeros([ROWS, LEFT], tl.float32)
-    right = tl.zeros([ROWS, RIGHT if RIGHT > 0 else 16], tl.float32)
-    for start in range(0, positions, COLUMNS):
-        query = tile_rows(start, COLUMNS, WIDE)
-        valid = query < positions
-        largest = tl.load(largest_score + query, mask=valid, other=0.0)
-        total = tl.load(row_sum + query, mask=valid, other=1.0)
-        z = outer(k, key * k_position, key_valid, q, query * q_position, valid, ROWS, COLUMNS, HEAD_DIM, PRECISION)
-        a = tl.exp2(z * scale_log2 - largest[None, :]) / total[None, :]
-        u_left, u_right = load_rows(u, query * u_position, valid, LEFT, RIGHT, HEAD_DIM)
-        left += product(a, u_left, PRECISION)
-        if RIGHT > 0:
-            right += product(a, u_right, PRECISION)
-    v_left, v_right = load_rows(v, key * v_position, key_valid, LEFT, RIGHT, HEAD_DIM)
-    left = left * v_left * 0.5
-    if RIGHT > 0:
-        right = right * v_right * 0.5
-    relevance_v += (clip * frames + frame) * positions * heads * HEAD_DIM + head * HEAD_DIM
-    store_rows(relevance_v, key * (heads * HEAD_DIM), key_valid, left, right, LEFT, RIGHT, HEAD_DIM)
+    The program owns rows of a and c and loops over all rows of b and d: `z = a b^T` and `u v^T = c d^T`, where
+    (a, b, c, d) are (q, k, u, v) for R_q, and (k, q, v, u), which transposes both, for R_k and R_v. Rows past the last
+    position are zeros and have no relevance. R_k and R_v are apart: both sums at once do not fit into registers.
+    """
+    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, BLOCK_M), heads, frames)
+    own = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
+    own_valid = own < positions
+    a += clip * stride_ab + frame * stride_af + head * stride_ah
+    b += clip * stride_bb + frame * stride_bf + head * stride_bh
+    c += clip * stride_cb + frame * stride_cf + head * stride_ch
+    d += clip * stride_db + frame * stride_df + head * stride_dh
+    first = ((clip * frames + frame) * heads + head) * positions
+    if OF == "q":
+        m_i, l_i = load_stats(row_max, row_sum, first, own, own_valid)  # [BLOCK_M]
+    acc0, acc1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)  # [BLOCK_M, D]
+    for start in range(0, positions, BLOCK_N):
+        # z, magnitude, p, uv, w: [BLOCK_M, BLOCK_N]; y: [BLOCK_N, D]
+        other = tile_rows(start, BLOCK_N, INT64_OFFSETS)
+        valid = other < positions
+        z, magnitude = row_products(
+            a, own * stride_as, own_valid, b, other * stride_bs, valid,
+            BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, OF != "v",
+        )  # fmt: skip
+        if OF == "q":
+            p = tl.exp2(z * scale_log2 - m_i[:, None]) / l_i[:, None]
+        else:
+            m_j, l_j = load_stats(row_max, row_sum, first, other, valid)  # [BLOCK_N]
+            p = tl.exp2(z * scale_log2 - m_j[None, :]) / l_j[None, :]
+        if OF == "v":
+            w = p
+            y0, y1 = load_rows(d, other * stride_ds, valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        else:
+            uv, _ = row_products(
+                c, own * stride_cs, own_valid, d, other * stride_ds, valid,
+                BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,
+            )  # fmt: skip
+            w = ratio(p * uv * 0.5, z, magnitude, eps)
+            y0, y1 = load_rows(b, other * stride_bs, valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        acc0, acc1 = add_product(acc0, acc1, w, y0, y1, BLOCK_D1, PRECISION)
+    if OF == "v":
+        x0, x1 = load_rows(c, own * stride_cs, own_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    else:
+        x0, x1 = load_rows(a, own * stride_as, own_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    acc0 = acc0 * x0 * 0.5
+    if BLOCK_D1 > 0:
+        acc1 = acc1 * x1 * 0.5
+    relevance += (clip * frames + frame) * positions * heads * HEAD_DIM + head * HEAD_DIM
+    store_rows(relevance, own * (heads * HEAD_DIM), own_valid, acc0, acc1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
 
 
 @triton.jit
 def spatial_map(
-    q, k, v, u, grad_out, largest_score, row_sum, row, result,
+    q, k, v, u, do, row_max, row_sum, row, result,
     scale_log2, positions, heads, frames,
-    q_clip, q_frame, q_position, q_head,
-    k_clip, k_frame, k_position, k_head,
-    v_clip, v_frame, v_position, v_head,
-    u_clip, u_frame, u_position, u_head,
-    grad_out_clip, grad_out_frame, grad_out_position, grad_out_head,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    HAS_U: tl.constexpr, HAS_GRAD_OUT: tl.constexpr, CLAMP_EACH: tl.constexpr, ROLL_OUT: tl.constexpr,
+    stride_qb, stride_qf, stride_qs, stride_qh,
+    stride_kb, stride_kf, stride_ks, stride_kh,
+    stride_vb, stride_vf, stride_vs, stride_vh,
+    stride_ub, stride_uf, stride_us, stride_uh,
+    stride_dob, stride_dof, stride_dos, stride_doh,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr, CLAMP_EACH: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the map, summed over heads.
+    """Write one tile of the map, summed over heads; without u or do these factors are 1.
 
-    `ROLL_OUT`: result [B, F, query tiles, S] holds `row` [B, F, S] of this tile's queries times the map; otherwise
+    With `row` [B, F, S] result [B, F, query tiles, S] holds the row of this tile's queries times the map; without it
     result [B, F, S, S] is the map.
     """
-    query_tiles = tl.cdiv(positions, ROWS)
-    tile, key_tile, frame, clip = locate(tl.program_id(0), query_tiles, tl.cdiv(positions, COLUMNS), frames)
-    query = tile_rows(tile * ROWS, ROWS, WIDE)
-    key = tile_rows(key_tile.to(tl.int32) * COLUMNS, COLUMNS, WIDE)
+    query_tiles = tl.cdiv(positions, BLOCK_M)
+    tile, key_tile, frame, clip = locate(tl.program_id(0), query_tiles, tl.cdiv(positions, BLOCK_N), frames)
+    query = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
+    key = tile_rows(key_tile.to(tl.int32) * BLOCK_N, BLOCK_N, INT64_OFFSETS)
     query_valid = query < positions
     key_valid = key < positions
-    q += clip * q_clip + frame * q_frame
-    k += clip * k_clip + frame * k_frame
-    v += clip * v_clip + frame * v_frame
+    q += clip * stride_qb + frame * stride_qf
+    k += clip * stride_kb + frame * stride_kf
+    v += clip * stride_vb + frame * stride_vf
     group = clip * frames + frame
-    largest_score += group * heads * positions
-    row_sum += group * heads * positions
-    if HAS_U:
-        u += clip * u_clip + frame * u_frame
-    if HAS_GRAD_OUT:
-        grad_out += clip * grad_out_clip + frame * grad_out_frame
-    heads_sum = tl.zeros([ROWS, COLUMNS], tl.float32)
+    if u is not None:
+        u += clip * stride_ub + frame * stride_uf
+    if do is not None:
+        do += clip * stride_dob + frame * stride_dof
+    heads_sum = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for head in range(heads):
-        largest = tl.load(largest_score + head * positions + query, mask=query_valid, other=0.0)
-        total = tl.load(row_sum + head * positions + query, mask=query_valid, other=1.0)
-        z = outer(
-            q + head * q_head, query * q_position, query_valid, k + head * k_head, key * k_position, key_valid,
-            ROWS, COLUMNS, HEAD_DIM, PRECISION,
+        # z, weighted, uv, dp: [BLOCK_M, BLOCK_N]
+        m_i, l_i = load_stats(row_max + group * heads * positions, row_sum + group * heads * positions,
+                              head * positions, query, query_valid)  # fmt: skip
+        z, _ = row_products(
+            q + head * stride_qh, query * stride_qs, query_valid, k + head * stride_kh, key * stride_ks, key_valid,
+            BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,
         )  # fmt: skip
-        weighted = tl.exp2(z * scale_log2 - largest[:, None]) / total[:, None]
-        if HAS_U:
-            weighted *= 0.5 * outer(
-                u + head * u_head, query * u_position, query_valid, v + head * v_head, key * v_position, key_valid,
-                ROWS, COLUMNS, HEAD_DIM, PRECISION,
+        weighted = tl.exp2(z * scale_log2 - m_i[:, None]) / l_i[:, None]
+        if u is not None:
+            uv, _ = row_products(
+                u + head * stride_uh, query * stride_us, query_valid, v + head * stride_vh, key * stride_vs, key_valid,
+                BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,
             )  # fmt: skip
-        if HAS_GRAD_OUT:
-            weighted *= outer(
-                grad_out + head * grad_out_head, query * grad_out_position, query_valid,
-                v + head * v_head, key * v_position, key_valid,
-                ROWS, COLUMNS, HEAD_DIM, PRECISION,
+            weighted *= 0.5 * uv
+        if do is not None:
+            dp, _ = row_products(
+                do + head * stride_doh, query * stride_dos, query_valid, v + head * stride_vh, key * stride_vs,
+                key_valid, BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,
             )  # fmt: skip
+            weighted *= dp
         if CLAMP_EACH:
             weighted = tl.maximum(weighted, 0.0)
         heads_sum += weighted
     mean = tl.maximum(heads_sum / heads, 0.0)
-    if ROLL_OUT:
-        carried = tl.load(row + group * positions + query, mask=query_valid, other=0.0)
-        partial = tl.sum(carried[:, None] * mean, 0)
+    if row is not None:
+        carried = tl.load(row + group * positions + query, mask=query_valid, other=0.0)  # [BLOCK_M]
+        partial = tl.sum(carried[:, None] * mean, 0)  # [BLOCK_N]
         tl.store(result + (group * query_tiles + tile) * positions + key, partial, mask=key_valid)
     else:
         result += group * positions * positions

@@ -6,7 +6,6 @@ import math
 
 import torch
 
-from kernels.common.autocast import to_autocast_dtype
 from kernels.common.capture import AttentionCapture
 from kernels.common.launch import runs_kernels
 from kernels.common.validation import (
@@ -15,6 +14,7 @@ from kernels.common.validation import (
     check_kernel_attention,
     check_last_dimension,
     check_tensor,
+    to_autocast_dtype,
 )
 from kernels.spatial import reference
 from kernels.spatial.operator import PackedSpatialAttention, SpatialAttention

@@ -1,6 +1,6 @@
-"""Launch settings of the spatial attention kernels, by width of the dtype, architecture and head dimension.
+"""Launch configs of the spatial attention kernels, by width of the dtype, architecture and head dimension.
 
-A tile is `rows` (what a program owns: queries, or keys in `BACKWARD_KEYS`) by `columns` (what it walks over).
+A tile is `BLOCK_M` (what a program owns: queries, or keys in `BACKWARD_KEYS`) by `BLOCK_N` (what it loops over).
 128 rows halve how often keys and values are read from the second-level cache, which 64 rows would saturate.
 
 No row has been measured yet. Each is the largest tile tried whose resource report (`python -m bench compile`) shows
@@ -10,93 +10,95 @@ fits the 99 KiB of sm_89. `python -m bench spatial --tune` measures the candidat
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+from triton import Config
 
-from kernels.common.launch import ANY, Table, TileSetting, choose
+from kernels.common.launch import ANY, Table, choose, tile
 
-# Bound: head dimension. TileSetting(rows, num_warps, num_stages, columns).
-FORWARD_16 = {
-    ANY: [(128, TileSetting(128, 8, 3, 64))],  # not measured, from the resource report
-    89: [(96, TileSetting(128, 8, 3, 64)), (128, TileSetting(128, 8, 2, 64))],  # not measured, resource report
+# Bound: head dimension. tile(BLOCK_M, BLOCK_N, num_warps, num_stages).
+FORWARD_16: Table = {
+    ANY: [(128, tile(128, 64, 8, 3))],  # not measured, from the resource report
+    89: [(96, tile(128, 64, 8, 3)), (128, tile(128, 64, 8, 2))],  # not measured, resource report
     90: [  # not measured, from the resource report: at 128 registers two programs share a processor
-        (64, TileSetting(128, 8, 3, 64)),
-        (96, TileSetting(128, 8, 3, 64, max_registers=128)),
-        (128, TileSetting(128, 8, 3, 64)),
+        (64, tile(128, 64, 8, 3)),
+        (96, tile(128, 64, 8, 3, maxnreg=128)),
+        (128, tile(128, 64, 8, 3)),
     ],
     100: [  # not measured, from the resource report
-        (64, TileSetting(128, 4, 3, 64)),
-        (96, TileSetting(128, 8, 2, 64)),
-        (128, TileSetting(128, 8, 3, 64)),
+        (64, tile(128, 64, 4, 3)),
+        (96, tile(128, 64, 8, 2)),
+        (128, tile(128, 64, 8, 3)),
     ],
 }
-FORWARD_32 = {
-    ANY: [(64, TileSetting(128, 8, 2, 32)), (128, TileSetting(64, 8, 2, 16))],  # not measured, resource report
-    90: [(128, TileSetting(128, 8, 2, 32))],  # not measured, from the resource report
+FORWARD_32: Table = {
+    ANY: [(64, tile(128, 32, 8, 2)), (128, tile(64, 16, 8, 2))],  # not measured, resource report
+    90: [(128, tile(128, 32, 8, 2))],  # not measured, from the resource report
 }
 _AMPERE_QUERIES = [  # not measured, from the resource report
-    (64, TileSetting(128, 8, 2, 64)),
-    (96, TileSetting(128, 8, 3, 32)),
-    (128, TileSetting(64, 4, 3, 32)),
+    (64, tile(128, 64, 8, 2)),
+    (96, tile(128, 32, 8, 3)),
+    (128, tile(64, 32, 4, 3)),
 ]
-BACKWARD_QUERIES_16 = {
+BACKWARD_QUERIES_16: Table = {
     80: _AMPERE_QUERIES,
     89: _AMPERE_QUERIES,
-    ANY: [(64, TileSetting(128, 8, 2, 64)), (128, TileSetting(128, 8, 3, 32))],  # not measured, resource report
+    ANY: [(64, tile(128, 64, 8, 2)), (128, tile(128, 32, 8, 3))],  # not measured, resource report
 }
-BACKWARD_QUERIES_32 = {
-    ANY: [(64, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
-    80: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
+BACKWARD_QUERIES_32: Table = {
+    ANY: [(64, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured, resource report
+    80: [(96, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured, resource report
     90: [  # not measured, from the resource report; narrower than 64 without tensor cores
-        (63, TileSetting(128, 8, 2, 16)),
-        (64, TileSetting(128, 8, 2, 32)),
-        (96, TileSetting(128, 8, 2, 16)),
-        (128, TileSetting(64, 8, 2, 16)),
+        (63, tile(128, 16, 8, 2)),
+        (64, tile(128, 32, 8, 2)),
+        (96, tile(128, 16, 8, 2)),
+        (128, tile(64, 16, 8, 2)),
     ],
-    100: [(96, TileSetting(64, 8, 2, 16)), (128, TileSetting(32, 8, 2, 16))],  # not measured, resource report
+    100: [(96, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured, resource report
 }
-BACKWARD_KEYS_16 = {
-    ANY: [(96, TileSetting(128, 8, 3, 32)), (128, TileSetting(64, 8, 3, 32))],  # not measured, resource report
-    90: [(128, TileSetting(128, 8, 3, 32))],  # not measured, from the resource report
+BACKWARD_KEYS_16: Table = {
+    ANY: [(96, tile(128, 32, 8, 3)), (128, tile(64, 32, 8, 3))],  # not measured, resource report
+    90: [(128, tile(128, 32, 8, 3))],  # not measured, from the resource report
 }
-BACKWARD_KEYS_32 = {
+BACKWARD_KEYS_32: Table = {
     ANY: [  # not measured, from the resource report
-        (64, TileSetting(32, 4, 2, 16)),
-        (96, TileSetting(32, 8, 1, 16)),
-        (128, TileSetting(32, 8, 2, 32)),
+        (64, tile(32, 16, 4, 2)),
+        (96, tile(32, 16, 8, 1)),
+        (128, tile(32, 32, 8, 2)),
     ],
     90: [  # not measured, from the resource report; narrower than 64 without tensor cores
-        (63, TileSetting(128, 8, 2, 16)),
-        (64, TileSetting(128, 8, 2, 32)),
-        (96, TileSetting(128, 8, 2, 16)),
-        (128, TileSetting(64, 8, 2, 16)),
+        (63, tile(128, 16, 8, 2)),
+        (64, tile(128, 32, 8, 2)),
+        (96, tile(128, 16, 8, 2)),
+        (128, tile(64, 16, 8, 2)),
     ],
-    100: [(64, TileSetting(64, 8, 2, 32)), (128, TileSetting(32, 8, 1, 16))],  # not measured, resource report
+    100: [(64, tile(64, 32, 8, 2)), (128, tile(32, 16, 8, 1))],  # not measured, resource report
 }
 
 # The last block asks for the class token alone: one tile of 16 queries, bound by reading keys and values once.
 FEW_QUERIES = 16
-FEW_FORWARD = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
-FEW_BACKWARD_QUERIES = {ANY: [(128, TileSetting(16, 4, 2, 32))]}  # not measured, from the resource report
-FEW_BACKWARD_KEYS = {ANY: [(128, TileSetting(32, 4, 1, 16))]}  # not measured, from the resource report
+FEW_FORWARD: Table = {ANY: [(128, tile(16, 32, 4, 2))]}  # not measured, from the resource report
+FEW_BACKWARD_QUERIES: Table = {ANY: [(128, tile(16, 32, 4, 2))]}  # not measured, from the resource report
+FEW_BACKWARD_KEYS: Table = {ANY: [(128, tile(32, 16, 4, 1))]}  # not measured, from the resource report
 
 
-def _chooser(
-    narrow: Table[TileSetting], wide: Table[TileSetting], few: Table[TileSetting]
-) -> Callable[[torch.Tensor, torch.Tensor, int], TileSetting]:
-    """What picks the setting for queries, keys and an architecture among the tables for 16 bits, 32 bits and few."""
-
-    def choose_setting(q: torch.Tensor, k: torch.Tensor, architecture: int) -> TileSetting:
-        table = few if q.shape[2] <= FEW_QUERIES else wide if q.element_size() == 4 else narrow
-        return choose(table, architecture, k.shape[-1])
-
-    return choose_setting
+def forward(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
+    """Return the config of the forward kernel."""
+    return _choose(FORWARD_16, FORWARD_32, FEW_FORWARD, q, k, architecture)
 
 
-forward = _chooser(FORWARD_16, FORWARD_32, FEW_FORWARD)
-backward_queries = _chooser(BACKWARD_QUERIES_16, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES)
-backward_keys = _chooser(BACKWARD_KEYS_16, BACKWARD_KEYS_32, FEW_BACKWARD_KEYS)
+def backward_queries(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
+    """Return the config of the kernel that gives dq."""
+    return _choose(BACKWARD_QUERIES_16, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES, q, k, architecture)
+
+
+def backward_keys(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
+    """Return the config of the kernel that gives dk and dv."""
+    return _choose(BACKWARD_KEYS_16, BACKWARD_KEYS_32, FEW_BACKWARD_KEYS, q, k, architecture)
+
+
+def _choose(half: Table, single: Table, few: Table, q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
+    table = few if q.shape[2] <= FEW_QUERIES else single if q.element_size() == 4 else half
+    return choose(table, architecture, k.shape[-1])
 
 
 def splits_keys(k: torch.Tensor) -> bool:

@@ -1,112 +1,239 @@
-"""Forward kernel of spatial attention: softmax over the positions of a frame row, a tile of keys at a time.
+"""Spatial flash attention: Triton forward and backward kernels, over the positions of each frame row.
 
-    s = q k^T                          [ROWS, COLUMNS], of one head of one frame row
-    m, l, o <- online softmax          o = sum_u exp2(scale_log2 s_u - m) v_u / l
-    A = exp2(scale_log2 s - offset) * factor      of a row, all that backward needs of the softmax
+    S  = q k^T                                            tiles [BLOCK_M, BLOCK_N] of one head of one frame row
+    m, l, acc <- online softmax over tiles of keys        o = sum_u exp2(scale_log2 S_tu - m_t) v_u / l_t
+    P  = exp2(scale_log2 S - lse)                         recomputed backward; lse = m + log2(l), base 2
+    dP = do v^T,  dS = P * (dP - delta)                   delta = rowsum(do * o) = rowsum(P * dP)
+    dq = scale dS k,  dk = scale dS^T q,  dv = P^T do     dq in one kernel, dk and dv in another
 
-In 16 bits the offset is the log-sum-exp, m + log2(l), and the factor 1. In float32 they are m and 1 / l: a logarithm is
-rounded to float32, which puts every entry of its row off alike, and the whole of it twice as far as eager PyTorch is.
-With `EMIT_ATTENTION` a second pass over the keys writes `exp2(scale_log2 s - m) / l`.
+Two backward kernels, so that every number is written by one program and repeats bit for bit: seven products where five
+would do with atomic additions. In float32 row_max = m and inv_row_sum = 1 / l stand for lse: a logarithm is rounded to
+float32, which puts every entry of its row off alike, and the whole of it twice as far as eager PyTorch is. Where an
+attention matrix (or its gradient) is asked for, a second pass over the keys (or the loop of dq) writes it.
 The scale is not negative here: the caller moves a negative one into q.
 """
 
 import triton
 import triton.language as tl
 
-from kernels.common.blocks import load_rows, locate, product, store_rows, tile_rows
+from kernels.common.blocks import add_product, load_rows, locate, product_transposed, store_rows, tile_rows, zeros
 
 
 @triton.jit
-def scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
-    """`q k^T`, unscaled: [ROWS, COLUMNS], in a `ragged` tile -inf in the columns of keys that are not `valid`."""
-    s = product(q_left, tl.trans(k_left), PRECISION)
-    if RIGHT > 0:
-        s += product(q_right, tl.trans(k_right), PRECISION)
+def scores(q0, q1, k0, k1, valid, ragged, BLOCK_D1: tl.constexpr, PRECISION: tl.constexpr):
+    """Return `q k^T`, unscaled: [BLOCK_M, BLOCK_N]; in a `ragged` tile -inf for keys that are not `valid`."""
+    s = product_transposed(q0, q1, k0, k1, BLOCK_D1, PRECISION)
     if ragged:  # the last tile alone: elsewhere a tenth of a program's instructions would change nothing
         s = tl.where(valid[None, :], s, float("-inf"))
     return s
 
 
 @triton.jit
-def load_normalizer(offset, factor, query, valid, dtype: tl.constexpr):
-    """Offset and factor of softmax rows, [ROWS] each; nobody reads the factor of 16-bit dtypes."""
-    offset_of = tl.load(offset + query, mask=valid, other=0.0)
-    factor_of = offset_of
-    if dtype == tl.float32:
-        factor_of = tl.load(factor + query, mask=valid, other=0.0)
-    return offset_of, factor_of
+def load_row_stats(lse, row_max, inv_row_sum, first, query, valid):
+    """Return lse twice, or row_max and inv_row_sum where there is no lse, of queries `first + query`: [BLOCK]."""
+    if lse is not None:
+        shift = tl.load(lse + first + query, mask=valid, other=0.0)
+        factor = shift
+    else:
+        shift = tl.load(row_max + first + query, mask=valid, other=0.0)
+        factor = tl.load(inv_row_sum + first + query, mask=valid, other=0.0)
+    return shift, factor
 
 
 @triton.jit
-def attention_of(s, scale_log2, offset, factor, dtype: tl.constexpr):
-    """Attention of scores `s`, offset and factor spread over the keys."""
-    a = tl.exp2(s * scale_log2 - offset)
-    if dtype == tl.float32:
-        a = a * factor
-    return a
+def probabilities(s, scale_log2, shift, factor, lse):
+    """Return P of scores `s`, with the row stats spread over the keys."""
+    p = tl.exp2(s * scale_log2 - shift)
+    if lse is None:
+        p = p * factor
+    return p
+
+
+@triton.jit
+def row_sum_of_product(a0, a1, b0, b1, BLOCK_D1: tl.constexpr):
+    """Return the sum of `a * b` over the columns, in float32: [BLOCK_M]."""
+    total = tl.sum(a0.to(tl.float32) * b0.to(tl.float32), 1)
+    if BLOCK_D1 > 0:
+        total += tl.sum(a1.to(tl.float32) * b1.to(tl.float32), 1)
+    return total
 
 
 @triton.jit
 def spatial_forward(
-    q, k, v, out, offset, factor, attention,
+    q, k, v, o, lse, row_max, inv_row_sum, attention,
     scale_log2, queries, positions, heads, frames,
-    q_clip, q_frame, q_position, q_head,
-    k_clip, k_frame, k_position, k_head,
-    v_clip, v_frame, v_position, v_head,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    PRECISION: tl.constexpr, WIDE: tl.constexpr, EMIT_ATTENTION: tl.constexpr,
+    stride_qb, stride_qf, stride_qs, stride_qh,
+    stride_kb, stride_kf, stride_ks, stride_kh,
+    stride_vb, stride_vf, stride_vs, stride_vh,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr,
+    PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr,
 ):  # fmt: skip
-    """One program: `ROWS` queries of one head of one frame row, against all its keys."""
-    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(queries, ROWS), heads, frames)
-    query = tile_rows(tile * ROWS, ROWS, WIDE)  # [ROWS]
+    """Run one program: `BLOCK_M` queries of one head of one frame row, against all its keys."""
+    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(queries, BLOCK_M), heads, frames)
+    query = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
     query_valid = query < queries
-    q += clip * q_clip + frame * q_frame + head * q_head
-    k += clip * k_clip + frame * k_frame + head * k_head
-    v += clip * v_clip + frame * v_frame + head * v_head
-    q_left, q_right = load_rows(q, query * q_position, query_valid, LEFT, RIGHT, HEAD_DIM)
+    q += clip * stride_qb + frame * stride_qf + head * stride_qh
+    k += clip * stride_kb + frame * stride_kf + head * stride_kh
+    v += clip * stride_vb + frame * stride_vf + head * stride_vh
+    q0, q1 = load_rows(q, query * stride_qs, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)  # [BLOCK_M, D]
 
-    largest = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    o_left = tl.zeros([ROWS, LEFT], tl.float32)
-    o_right = tl.zeros([ROWS, RIGHT if RIGHT > 0 else 16], tl.float32)
-    for start in range(0, positions, COLUMNS):
-        key = tile_rows(start, COLUMNS, WIDE)
-        valid = key < positions
-        k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
-        ragged = start + COLUMNS > positions
-        s = scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT, PRECISION)  # [ROWS, COLUMNS]
-        larger = tl.maximum(largest, tl.max(s, 1) * scale_log2)
-        a = tl.exp2(s * scale_log2 - larger[:, None])
-        shrink = tl.exp2(largest - larger)
-        largest = larger
-        total = total * shrink + tl.sum(a, 1)
-        v_left, v_right = load_rows(v, key * v_position, valid, LEFT, RIGHT, HEAD_DIM)
-        a = a.to(v_left.dtype)
-        o_left = o_left * shrink[:, None] + product(a, v_left, PRECISION)
-        if RIGHT > 0:
-            o_right = o_right * shrink[:, None] + product(a, v_right, PRECISION)
+    m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    l_i = tl.zeros([BLOCK_M], tl.float32)
+    acc0, acc1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)  # [BLOCK_M, D]
+    for start in range(0, positions, BLOCK_N):
+        key = tile_rows(start, BLOCK_N, INT64_OFFSETS)
+        key_valid = key < positions
+        # k, v: [BLOCK_N, D]; s, p: [BLOCK_M, BLOCK_N]
+        k0, k1 = load_rows(k, key * stride_ks, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        s = scores(q0, q1, k0, k1, key_valid, start + BLOCK_N > positions, BLOCK_D1, PRECISION)
+        m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
+        p = tl.exp2(s * scale_log2 - m_new[:, None])
+        alpha = tl.exp2(m_i - m_new)
+        m_i = m_new
+        l_i = l_i * alpha + tl.sum(p, 1)
+        v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        acc0 = acc0 * alpha[:, None]
+        if BLOCK_D1 > 0:
+            acc1 = acc1 * alpha[:, None]
+        acc0, acc1 = add_product(acc0, acc1, p.to(v0.dtype), v0, v1, BLOCK_D1, PRECISION)
 
+    # lse, row_max, inv_row_sum: [B, F, N, S_q]; o: [B, F, S_q, N, D]
     group = (clip * frames + frame) * heads + head
-    factor_of = 1.0 / total
-    if q.dtype.element_ty == tl.float32:
-        tl.store(offset + group * queries + query, largest, mask=query_valid)
-        tl.store(factor + group * queries + query, factor_of, mask=query_valid)
+    factor = 1.0 / l_i
+    if lse is not None:
+        tl.store(lse + group * queries + query, m_i + tl.log2(l_i), mask=query_valid)
     else:
-        tl.store(offset + group * queries + query, largest + tl.log2(total), mask=query_valid)
-    out += (clip * frames + frame) * queries * heads * HEAD_DIM + head * HEAD_DIM
-    o_left = o_left * factor_of[:, None]
-    o_right = o_right * factor_of[:, None]
-    store_rows(out, query * (heads * HEAD_DIM), query_valid, o_left, o_right, LEFT, RIGHT, HEAD_DIM)
+        tl.store(row_max + group * queries + query, m_i, mask=query_valid)
+        tl.store(inv_row_sum + group * queries + query, factor, mask=query_valid)
+    o += (clip * frames + frame) * queries * heads * HEAD_DIM + head * HEAD_DIM
+    acc0 = acc0 * factor[:, None]
+    acc1 = acc1 * factor[:, None]
+    store_rows(o, query * (heads * HEAD_DIM), query_valid, acc0, acc1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
 
-    if EMIT_ATTENTION:
+    if attention is not None:  # [B, F, N, S_q, S]
         attention += group * queries * positions
-        for start in range(0, positions, COLUMNS):
-            key = tile_rows(start, COLUMNS, WIDE)
-            valid = key < positions
-            k_left, k_right = load_rows(k, key * k_position, valid, LEFT, RIGHT, HEAD_DIM)
-            ragged = start + COLUMNS > positions
-            s = scores(q_left, q_right, k_left, k_right, valid, ragged, RIGHT, PRECISION)
-            a = tl.exp2(s * scale_log2 - largest[:, None]) * factor_of[:, None]
-            written = query_valid[:, None] & valid[None, :]
-            tl.store(attention + (query * positions)[:, None] + key[None, :], a, mask=written)
+        for start in range(0, positions, BLOCK_N):
+            key = tile_rows(start, BLOCK_N, INT64_OFFSETS)
+            key_valid = key < positions
+            k0, k1 = load_rows(k, key * stride_ks, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+            s = scores(q0, q1, k0, k1, key_valid, start + BLOCK_N > positions, BLOCK_D1, PRECISION)
+            p = tl.exp2(s * scale_log2 - m_i[:, None]) * factor[:, None]
+            written = query_valid[:, None] & key_valid[None, :]
+            tl.store(attention + (query * positions)[:, None] + key[None, :], p, mask=written)
+
+
+@triton.jit
+def spatial_backward_queries(
+    q, k, v, o, lse, row_max, inv_row_sum, do, delta, dq, grad_attention,
+    scale, scale_log2, queries, positions, heads, frames,
+    stride_qb, stride_qf, stride_qs, stride_qh,
+    stride_kb, stride_kf, stride_ks, stride_kh,
+    stride_vb, stride_vf, stride_vs, stride_vh,
+    stride_ob, stride_of, stride_os, stride_oh,
+    stride_dob, stride_dof, stride_dos, stride_doh,
+    stride_dqb, stride_dqf, stride_dqs, stride_dqh,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr,
+    PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr,
+):  # fmt: skip
+    """Run one program: dq and delta of `BLOCK_M` queries of one head of one frame row, against all its keys."""
+    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(queries, BLOCK_M), heads, frames)
+    query = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
+    query_valid = query < queries
+    q += clip * stride_qb + frame * stride_qf + head * stride_qh
+    k += clip * stride_kb + frame * stride_kf + head * stride_kh
+    v += clip * stride_vb + frame * stride_vf + head * stride_vh
+    o += clip * stride_ob + frame * stride_of + head * stride_oh
+    do += clip * stride_dob + frame * stride_dof + head * stride_doh
+    group = (clip * frames + frame) * heads + head
+
+    # do, o, q: [BLOCK_M, D]; delta, shift, factor: [BLOCK_M]
+    do0, do1 = load_rows(do, query * stride_dos, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    o0, o1 = load_rows(o, query * stride_os, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    delta_i = row_sum_of_product(do0, do1, o0, o1, BLOCK_D1)
+    tl.store(delta + group * queries + query, delta_i, mask=query_valid)
+    shift, factor = load_row_stats(lse, row_max, inv_row_sum, group * queries, query, query_valid)
+    q0, q1 = load_rows(q, query * stride_qs, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+
+    dq0, dq1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)
+    if grad_attention is not None:  # [B, F, N, S_q, S]
+        grad_attention += group * queries * positions
+    for start in range(0, positions, BLOCK_N):
+        key = tile_rows(start, BLOCK_N, INT64_OFFSETS)
+        key_valid = key < positions
+        # k, v: [BLOCK_N, D]; s, p, dp, ds: [BLOCK_M, BLOCK_N]
+        k0, k1 = load_rows(k, key * stride_ks, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        s = scores(q0, q1, k0, k1, key_valid, start + BLOCK_N > positions, BLOCK_D1, PRECISION)
+        p = probabilities(s, scale_log2, shift[:, None], factor[:, None], lse)
+        dp = product_transposed(do0, do1, v0, v1, BLOCK_D1, PRECISION)
+        if grad_attention is not None:
+            written = query_valid[:, None] & key_valid[None, :]
+            tl.store(grad_attention + (query * positions)[:, None] + key[None, :], dp, mask=written)
+        ds = (p * (dp - delta_i[:, None])).to(k0.dtype)
+        dq0, dq1 = add_product(dq0, dq1, ds, k0, k1, BLOCK_D1, PRECISION)
+
+    dq += clip * stride_dqb + frame * stride_dqf + head * stride_dqh
+    dq0 = dq0 * scale
+    dq1 = dq1 * scale
+    store_rows(dq, query * stride_dqs, query_valid, dq0, dq1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+
+
+@triton.jit
+def spatial_backward_keys(
+    q, k, v, lse, row_max, inv_row_sum, do, delta, dk, dv,
+    scale, scale_log2, queries, positions, heads, frames,
+    stride_qb, stride_qf, stride_qs, stride_qh,
+    stride_kb, stride_kf, stride_ks, stride_kh,
+    stride_vb, stride_vf, stride_vs, stride_vh,
+    stride_dob, stride_dof, stride_dos, stride_doh,
+    stride_dkb, stride_dkf, stride_dks, stride_dkh,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr,
+    PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr,
+):  # fmt: skip
+    """Run one program: dk, dv or both of `BLOCK_M` keys of one head of one frame row, against all its queries.
+
+    `dk` and `dv` have the same strides; one of them may be None (see `kernels.spatial.configs.splits_keys`).
+    Nothing is masked in the loop. Rows past the last query hold zeros of q and do and add nothing; rows past the last
+    key are never stored.
+    """
+    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, BLOCK_M), heads, frames)
+    key = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
+    key_valid = key < positions
+    q += clip * stride_qb + frame * stride_qf + head * stride_qh
+    k += clip * stride_kb + frame * stride_kf + head * stride_kh
+    v += clip * stride_vb + frame * stride_vf + head * stride_vh
+    do += clip * stride_dob + frame * stride_dof + head * stride_doh
+    group = (clip * frames + frame) * heads + head
+    k0, k1 = load_rows(k, key * stride_ks, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)  # [BLOCK_M, D]
+    v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+
+    dk0, dk1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)
+    dv0, dv1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)
+    for start in range(0, queries, BLOCK_N):
+        query = tile_rows(start, BLOCK_N, INT64_OFFSETS)
+        query_valid = query < queries
+        # q, do: [BLOCK_N, D]; shift, factor, delta: [BLOCK_N]; s, p, dp, ds (transposed): [BLOCK_M, BLOCK_N]
+        q0, q1 = load_rows(q, query * stride_qs, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        shift, factor = load_row_stats(lse, row_max, inv_row_sum, group * queries, query, query_valid)
+        s = product_transposed(k0, k1, q0, q1, BLOCK_D1, PRECISION)
+        p = probabilities(s, scale_log2, shift[None, :], factor[None, :], lse)
+        do0, do1 = load_rows(do, query * stride_dos, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        if dv is not None:
+            dv0, dv1 = add_product(dv0, dv1, p.to(do0.dtype), do0, do1, BLOCK_D1, PRECISION)
+        if dk is not None:
+            delta_i = tl.load(delta + group * queries + query, mask=query_valid, other=0.0)
+            dp = product_transposed(v0, v1, do0, do1, BLOCK_D1, PRECISION)
+            ds = (p * (dp - delta_i[None, :])).to(q0.dtype)
+            dk0, dk1 = add_product(dk0, dk1, ds, q0, q1, BLOCK_D1, PRECISION)
+
+    offset = clip * stride_dkb + frame * stride_dkf + head * stride_dkh
+    rows = key * stride_dks
+    if dk is not None:
+        dk0 = dk0 * scale
+        dk1 = dk1 * scale
+        store_rows(dk + offset, rows, key_valid, dk0, dk1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    if dv is not None:
+        store_rows(dv + offset, rows, key_valid, dv0, dv1, BLOCK_D0, BLOCK_D1, HEAD_DIM)

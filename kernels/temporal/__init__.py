@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from kernels.common.autocast import to_autocast_dtype
 from kernels.common.capture import AttentionCapture
 from kernels.common.launch import runs_kernels
 from kernels.common.validation import (
@@ -14,6 +13,7 @@ from kernels.common.validation import (
     check_kernel_attention,
     check_last_dimension,
     check_tensor,
+    to_autocast_dtype,
 )
 from kernels.temporal import reference
 from kernels.temporal.operator import PackedTemporalAttention, TemporalAttention

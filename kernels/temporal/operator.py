@@ -1,96 +1,80 @@
-"""Temporal attention as PyTorch operators: what is launched, and how gradients flow."""
+"""Temporal attention as PyTorch operators: kernel launches, registration, autograd."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import triton
 from torch.autograd.function import once_differentiable
 
 from kernels.common.capture import AttentionCapture
-from kernels.common.launch import (
-    Setting,
-    Table,
-    architecture,
-    choose,
-    launch,
-    next_power_of_two,
-    split_head_dim,
-    wide_offsets,
-)
+from kernels.common.launch import Table, architecture, choose, launch, needs_int64_offsets, split_head_dim
 from kernels.common.registry import register
-from kernels.common.strides import LOG2_E, empty_gradients, empty_out, strides
-from kernels.temporal import configs as settings
-from kernels.temporal.fp32_backward import exact_backward
-from kernels.temporal.fp32_kernels import exact_forward
-from kernels.temporal.reference import temporal_attention as reference
-from kernels.temporal.reference import temporal_attention_backward as reference_backward
-from kernels.temporal.tensor_core_backward import matrix_backward
-from kernels.temporal.tensor_core_kernels import matrix_forward
+from kernels.common.strides import LOG2_E, contiguous_rows, empty_like_contiguous, strides
+from kernels.temporal import configs
+from kernels.temporal.fp32_kernels import fp32_backward, fp32_forward
+from kernels.temporal.tensor_core_kernels import tensor_core_backward, tensor_core_forward
 
 Tensor = torch.Tensor
 
 
-class _Choice(NamedTuple):
-    """Which kernel runs: the matrix kernel pads all frames to `padded_frames`, the exact one those of the queries."""
+def _launch(
+    tensor_core: tuple[Any, Table], fp32: tuple[Any, Table], q: Tensor, k: Tensor, self_subtract: str, **arguments: Any
+) -> None:
+    """Launch one of two kernels, each given with its configs; `arguments` are its own besides q, k and sizes.
 
-    setting: Setting
-    exact: bool
-    padded_frames: int
-
-
-def _choose(q: Tensor, k: Tensor, matrix: Table[Setting], exact: Table[Setting]) -> _Choice:
-    frames = next_power_of_two(k.shape[1])
-    setting = None if q.dtype == torch.float32 else choose(matrix, architecture(q), frames)
-    if setting is not None:
-        return _Choice(setting, False, frames)
-    queries = next_power_of_two(q.shape[1])
-    return _Choice(choose(exact, architecture(q), queries), True, queries)
-
-
-def _shape(q: Tensor, k: Tensor, choice: _Choice) -> dict[str, int]:
-    left, right = split_head_dim(k.shape[-1])
-    setting, exact, padded_frames = choice
-    own = {"PADDED_QUERIES": padded_frames, "STAGES": setting.num_stages} if exact else {"PADDED_FRAMES": padded_frames}
-    return {
-        **own,
-        "positions": k.shape[2],
-        "heads": k.shape[3],
-        "QUERY_FRAMES": q.shape[1],
-        "FRAMES": k.shape[1],
-        "ROWS": setting.rows,
-        "HEAD_DIM": k.shape[-1],
-        "LEFT": left,
-        "RIGHT": right,
-    }
-
-
-def _programs(k: Tensor, choice: _Choice) -> int:
-    clips, _, positions, heads, _ = k.shape
-    return clips * -(-positions // (choice.setting.rows // choice.padded_frames)) * heads
+    The tensor-core kernel pads all frames to a power of two, and serves 16-bit types in the modes "off" and
+    "telescoped", as the models use them. The float32 kernel pads those of the queries, and serves the rest: float32,
+    "fused" in 16 bits, and more frames than an architecture has a tensor-core tile for.
+    """
+    clips, frames, positions, heads, head_dim = k.shape
+    padded = triton.next_power_of_2(frames)
+    on_tensor_cores = q.dtype != torch.float32 and self_subtract != "fused"
+    (kernel, table), sizes = tensor_core, {"PADDED_FRAMES": padded}
+    config = choose(table, architecture(q), padded) if on_tensor_cores else None
+    if config is None:
+        kernel, table = fp32
+        padded = triton.next_power_of_2(max(q.shape[1], 1))
+        config = choose(table, architecture(q), padded)
+        sizes = {"PADDED_QUERIES": padded, "STAGES": config.num_stages}
+    block_d0, block_d1 = split_head_dim(head_dim)
+    launch(
+        kernel,
+        clips * triton.cdiv(positions, config.kwargs["BLOCK_M"] // padded) * heads,
+        config,
+        q.device,
+        q=q,
+        k=k,
+        positions=positions,
+        heads=heads,
+        QUERY_FRAMES=q.shape[1],
+        FRAMES=frames,
+        HEAD_DIM=head_dim,
+        BLOCK_D0=block_d0,
+        BLOCK_D1=block_d1,
+        SELF_SUBTRACT=self_subtract,
+        INT64_OFFSETS=needs_int64_offsets(q, k, *(x for x in arguments.values() if isinstance(x, Tensor))),
+        **sizes,
+        **arguments,
+    )
 
 
 def launch_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, out: Tensor, attention: Tensor | None
 ) -> None:
     """Write `out` (and `attention` where given), both contiguous."""
-    choice = _choose(q, k, settings.MATRIX_FORWARD, settings.EXACT_FORWARD)
-    launch(
-        exact_forward if choice.exact else matrix_forward,
-        _programs(k, choice),
-        choice.setting,
-        q.device,
-        q=q,
-        k=k,
+    _launch(
+        (tensor_core_forward, configs.TENSOR_CORE_FORWARD),
+        (fp32_forward, configs.FP32_FORWARD),
+        q,
+        k,
+        self_subtract,
         v=v,
-        out=out,
+        o=out,
         attention=attention,
         scale_log2=scale * LOG2_E,
         **strides(q=q, k=k, v=v),
-        **_shape(q, k, choice),
-        SELF_SUBTRACT=self_subtract,
-        WIDE=wide_offsets(q, k, v, out, *([] if attention is None else [attention])),
-        EMIT_ATTENTION=attention is not None,
     )
 
 
@@ -99,128 +83,81 @@ def launch_backward(
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
 ) -> None:  # fmt: skip
     """Write the three gradients (any strides, those of `grad_k` and `grad_v` equal), and d loss / d attention."""
-    choice = _choose(q, k, settings.MATRIX_BACKWARD, settings.EXACT_BACKWARD)
-    if grad_out.stride(-1) != 1:  # the gradient of a sum arrives expanded
-        grad_out = grad_out.contiguous()
-    written = [grad_q, grad_k, grad_v] + ([] if grad_attention is None else [grad_attention])
-    launch(
-        exact_backward if choice.exact else matrix_backward,
-        _programs(k, choice),
-        choice.setting,
-        q.device,
-        q=q,
-        k=k,
+    grad_out = contiguous_rows(grad_out)
+    _launch(
+        (tensor_core_backward, configs.TENSOR_CORE_BACKWARD),
+        (fp32_backward, configs.FP32_BACKWARD),
+        q,
+        k,
+        self_subtract,
         v=v,
-        grad_out=grad_out,
-        grad_q=grad_q,
-        grad_k=grad_k,
-        grad_v=grad_v,
+        do=grad_out,
+        dq=grad_q,
+        dk=grad_k,
+        dv=grad_v,
         grad_attention=grad_attention,
         scale=scale,
         scale_log2=scale * LOG2_E,
-        **strides(q=q, k=k, v=v, grad_out=grad_out, grad_q=grad_q, grad_k=grad_k),
-        **_shape(q, k, choice),
-        SELF_SUBTRACT=self_subtract,
-        WIDE=wide_offsets(q, k, v, grad_out, *written),
-        EMIT_GRADIENT=grad_attention is not None,
+        **strides(q=q, k=k, v=v, do=grad_out, dq=grad_q, dk=grad_k),
     )
 
 
-def empty_attention(q: Tensor, k: Tensor) -> Tensor:
-    """An uninitialized attention matrix `[B, S, N, F_q, F]`."""
+def empty_attention(q: Tensor, k: Tensor, capture: bool = True) -> Tensor:
+    """Return an uninitialized attention matrix `[B, S, N, F_q, F]`, float32; `[0]` without a capture."""
     clips, frames, positions, heads, _ = k.shape
-    return torch.empty((clips, positions, heads, q.shape[1], frames), dtype=torch.float32, device=q.device)
+    shape = (clips, positions, heads, q.shape[1], frames) if capture else (0,)
+    return torch.empty(shape, dtype=torch.float32, device=q.device)
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str) -> Tensor:
-    out = empty_out(q)
-    launch_forward(q, k, v, scale, self_subtract, out, None)
-    return out
+def _fake_forward(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, capture: bool
+) -> tuple[Tensor, Tensor]:
+    return empty_like_contiguous(q), empty_attention(q, k, capture)
 
 
-def _forward_with_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str) -> tuple[Tensor, Tensor]:
-    out, attention = empty_out(q), empty_attention(q, k)
-    launch_forward(q, k, v, scale, self_subtract, out, attention)
+def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, capture: bool) -> tuple[Tensor, Tensor]:
+    out, attention = _fake_forward(q, k, v, scale, self_subtract, capture)
+    launch_forward(q, k, v, scale, self_subtract, out, attention if capture else None)
     return out, attention
 
 
-def _backward(
-    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    gradients = empty_gradients(q, k)
-    launch_backward(q, k, v, grad_out, scale, self_subtract, *gradients, None)
-    return gradients
-
-
-def _backward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
+def _fake_backward(
+    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str, capture: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gradients, grad_attention = empty_gradients(q, k), empty_attention(q, k)
-    launch_backward(q, k, v, grad_out, scale, self_subtract, *gradients, grad_attention)
+    return *(empty_like_contiguous(x) for x in (q, k, v)), empty_attention(q, k, capture)
+
+
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str, capture: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *gradients, grad_attention = _fake_backward(q, k, v, grad_out, scale, self_subtract, capture)
+    launch_backward(q, k, v, grad_out, scale, self_subtract, *gradients, grad_attention if capture else None)
     return *gradients, grad_attention
 
 
 def _packed_backward(qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str) -> Tensor:
-    gradient = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
+    gradient = empty_like_contiguous(qkv)
     launch_backward(*qkv.unbind(3), grad_out, scale, self_subtract, *gradient.unbind(3), None)
     return gradient
 
 
-def _reference_forward(q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str) -> Tensor:
-    return reference(q, k, v, scale=scale, self_subtract=self_subtract).contiguous()
-
-
-def _reference_forward_with_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str
-) -> tuple[Tensor, Tensor]:
-    capture = AttentionCapture()
-    out = reference(q, k, v, scale=scale, self_subtract=self_subtract, capture=capture)
-    return out.contiguous(), capture.attention
-
-
-def _reference_backward(
-    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, scale: float, self_subtract: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    return reference_backward(q, k, v, grad_out, scale, self_subtract)[:3]
-
-
-def _reference_packed_backward(qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str) -> Tensor:
-    return torch.stack(_reference_backward(*qkv.unbind(3), grad_out, scale, self_subtract), 3)
-
-
 forward = register(
-    "temporal_attention(Tensor q, Tensor k, Tensor v, float scale, str self_subtract) -> Tensor",
-    kernel=_forward,
-    reference=_reference_forward,
-    fake=lambda q, k, v, scale, self_subtract: empty_out(q),
-)
-forward_with_attention = register(
-    "temporal_attention_with_attention(Tensor q, Tensor k, Tensor v, float scale, str self_subtract)"
+    "temporal_attention(Tensor q, Tensor k, Tensor v, float scale, str self_subtract, bool capture)"
     " -> (Tensor, Tensor)",
-    kernel=_forward_with_attention,
-    reference=_reference_forward_with_attention,
-    fake=lambda q, k, v, scale, self_subtract: (empty_out(q), empty_attention(q, k)),
+    kernel=_forward,
+    fake=_fake_forward,
 )
 backward = register(
-    "temporal_attention_backward(Tensor q, Tensor k, Tensor v, Tensor grad_out, float scale, str self_subtract)"
-    " -> (Tensor, Tensor, Tensor)",
-    kernel=_backward,
-    reference=_reference_backward,
-    fake=lambda q, k, v, grad_out, scale, self_subtract: empty_gradients(q, k),
-)
-backward_with_attention = register(
-    "temporal_attention_backward_with_attention"
-    "(Tensor q, Tensor k, Tensor v, Tensor grad_out, float scale, str self_subtract)"
+    "temporal_attention_backward"
+    "(Tensor q, Tensor k, Tensor v, Tensor grad_out, float scale, str self_subtract, bool capture)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
-    kernel=_backward_with_attention,
-    reference=reference_backward,
-    fake=lambda q, k, v, grad_out, scale, self_subtract: (*empty_gradients(q, k), empty_attention(q, k)),
+    kernel=_backward,
+    fake=_fake_backward,
 )
 packed_backward = register(
     "temporal_attention_packed_backward(Tensor qkv, Tensor grad_out, float scale, str self_subtract) -> Tensor",
     kernel=_packed_backward,
-    reference=_reference_packed_backward,
-    fake=lambda qkv, grad_out, scale, self_subtract: torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device),
+    fake=lambda qkv, *_: empty_like_contiguous(qkv),
 )
 
 
@@ -232,23 +169,20 @@ class TemporalAttention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, capture: AttentionCapture | None
     ) -> Tensor:
         """Keep q, k and v; fill the capture's attention."""
+        out, attention = forward(q, k, v, scale, self_subtract, capture is not None)
+        if capture is not None:
+            capture.record(attention)
         ctx.save_for_backward(q, k, v)
-        ctx.settings = scale, self_subtract
-        ctx.capture = capture
-        if capture is None:
-            return forward(q, k, v, scale, self_subtract)
-        out, attention = forward_with_attention(q, k, v, scale, self_subtract)
-        capture.record(attention)
+        ctx.options, ctx.capture = (scale, self_subtract), capture
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """All three gradients at once; fill the capture's gradient."""
-        q, k, v = ctx.saved_tensors
-        if ctx.capture is None:
-            return *backward(q, k, v, grad_out, *ctx.settings), None, None, None
-        *gradients, ctx.capture.gradient = backward_with_attention(q, k, v, grad_out, *ctx.settings)
+        """Return all three gradients; fill the capture's gradient."""
+        *gradients, grad_attention = backward(*ctx.saved_tensors, grad_out, *ctx.options, ctx.capture is not None)
+        if ctx.capture is not None:
+            ctx.capture.gradient = grad_attention
         return *gradients, None, None, None
 
 
@@ -259,12 +193,12 @@ class PackedTemporalAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, scale: float, self_subtract: str) -> Tensor:
         """Keep the packed product."""
         ctx.save_for_backward(qkv)
-        ctx.settings = scale, self_subtract
-        return forward(*qkv.unbind(3), scale, self_subtract)
+        ctx.options = scale, self_subtract
+        return forward(*qkv.unbind(3), scale, self_subtract, False)[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of the packed product."""
+        """Return the gradient of the packed product."""
         (qkv,) = ctx.saved_tensors
-        return packed_backward(qkv, grad_out, *ctx.settings), None, None
+        return packed_backward(qkv, grad_out, *ctx.options), None, None

@@ -1,4 +1,4 @@
-"""Every kernel and setting compiles for four GPU generations, and the machine code is what it should be."""
+"""Every kernel and config compiles for four GPU generations, and the machine code is what it should be."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from bench.checks.cases import ARCHITECTURES, OPERATIONS, module
 from bench.checks.sass import compile_launch
 from bench.common.process_pool import Outcome
 from bench.common.table import format_table
-from kernels.common.launch import Launch, Setting
+from kernels.common.launch import Launch
 from kernels.layer_norm import operator as layer_norm_difference
 from kernels.relevance import configs as relevance
 from kernels.spatial import configs as spatial
@@ -26,7 +26,7 @@ OF_THE_MODEL = {
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_each_kernel_with_each_setting_compiles_without_spills_or_narrow_loads_within_the_chip(operation, architecture):
+def test_each_kernel_with_each_config_compiles_without_spills_or_narrow_loads_within_the_chip(operation, architecture):
     """And all that the published model launches; `python -m bench compile` has every case, in some minutes."""
     launches, seen = [], set()
     cases = module(operation).compiled()
@@ -34,14 +34,14 @@ def test_each_kernel_with_each_setting_compiles_without_spills_or_narrow_loads_w
         if architecture not in cases[index].architectures:
             continue
         for launch in command.launches_of(cases[index], architecture):
-            setting = launch.kernel.fn.__name__, launch.setting
-            if setting not in seen or (index in OF_THE_MODEL[operation] and architecture != 80):  # as on sm_89
+            config = launch.kernel.fn.__name__, launch.config
+            if config not in seen or (index in OF_THE_MODEL[operation] and architecture != 80):  # as on sm_89
                 launches.append((cases[index], launch))
-            seen.add(setting)
+            seen.add(config)
     reports = [command.judge(case, launch, architecture) for case, launch in launches]
     faulty = [command.row(report) for report in reports if report.faults]
     assert not faulty, "\n" + format_table(command.HEADER, faulty)
-    assert {(report.kernel, report.setting) for report in reports} == seen
+    assert {(report.kernel, report.config) for report in reports} == seen
 
 
 def test_a_compiler_that_crashes_or_hangs_is_a_row_that_says_so(monkeypatch):
@@ -66,8 +66,9 @@ TABLES = {
         "layer_norm_difference_backward": (layer_norm_difference.BACKWARD,),
     },
     "temporal_attention": {
-        "matrix_forward": (temporal.MATRIX_FORWARD,), "matrix_backward": (temporal.MATRIX_BACKWARD,),
-        "exact_forward": (temporal.EXACT_FORWARD,), "exact_backward": (temporal.EXACT_BACKWARD,),
+        "tensor_core_forward": (temporal.TENSOR_CORE_FORWARD,),
+        "tensor_core_backward": (temporal.TENSOR_CORE_BACKWARD,),
+        "fp32_forward": (temporal.FP32_FORWARD,), "fp32_backward": (temporal.FP32_BACKWARD,),
     },
     "spatial_attention": {
         "spatial_forward": (spatial.FORWARD_16, spatial.FORWARD_32, spatial.FEW_FORWARD),
@@ -77,32 +78,31 @@ TABLES = {
         "spatial_backward_keys": (spatial.BACKWARD_KEYS_16, spatial.BACKWARD_KEYS_32, spatial.FEW_BACKWARD_KEYS),
     },
     "relevance": {
-        "spatial_normalizer": (relevance.NORMALIZER,), "spatial_relevance_queries": (relevance.QUERIES,),
-        "spatial_relevance_keys": (relevance.KEYS,), "spatial_relevance_values": (relevance.VALUES,),
-        "spatial_map": (relevance.MAP,), "temporal_relevance_rows": (relevance.TEMPORAL_RELEVANCE,),
-        "temporal_map": (relevance.TEMPORAL_MAP,),
+        "spatial_row_stats": (relevance.ROW_STATS,), "spatial_map": (relevance.MAP,),
+        "spatial_relevance": (relevance.RELEVANCE, relevance.RELEVANCE_OF_VALUES),
+        "temporal_relevance": (relevance.TEMPORAL,), "temporal_map": (relevance.TEMPORAL,),
     },
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_row_of_every_table_of_settings_is_compiled(operation):
-    """A setting that nobody compiles would be found to spill, or not to fit, on somebody's GPU.
+def test_every_row_of_every_table_of_configs_is_compiled(operation):
+    """A config that is never compiled would be found to spill, or not to fit, on a GPU.
 
-    Relevance of heads wider than 96 did spill on sm_89, where nobody had compiled it.
+    Relevance of heads wider than 96 did spill on sm_89, for which it had not been compiled.
     """
     compiled = set()
     for case in module(operation).compiled():
         for architecture in case.architectures:
             with command.recorded(architecture) as launches:
                 case.start()
-            compiled |= {(launch.kernel.fn.__name__, architecture, launch.setting) for launch in launches}
+            compiled |= {(launch.kernel.fn.__name__, architecture, launch.config) for launch in launches}
     missing = {
-        (kernel, architecture, setting)
+        (kernel, architecture, config)
         for kernel, tables in TABLES[operation].items()
         for table in tables
         for architecture in ARCHITECTURES
-        for _, setting in table.get(architecture, table["any"])
+        for _, config in table.get(architecture, table["any"])
     } - compiled
     assert not missing
 
@@ -111,8 +111,8 @@ def test_every_row_of_every_table_of_settings_is_compiled(operation):
 def test_every_warp_of_a_relevance_kernel_has_16_rows_of_its_own(name):
     """32 rows had 8 warps, and six of them computed what the other two did: the map took 7.8 times the instructions."""
     for table in TABLES["relevance"][name]:
-        for settings in table.values():
-            assert all(setting.rows >= 16 * setting.num_warps for _, setting in settings)
+        for configs in table.values():
+            assert all(config.kwargs["BLOCK_M"] >= 16 * config.num_warps for _, config in configs)
 
 
 def test_everything_leaves_out_what_an_architecture_computes_another_way():
@@ -136,7 +136,8 @@ def test_a_kernel_that_loads_two_bytes_at_a_time_is_caught_and_so_is_one_that_sp
     """The gate itself, on head dimension 91 read as it lies."""
     x = torch.empty(64, 91, dtype=torch.bfloat16, device="meta")
     out = torch.empty(64, 64, device="meta")
-    launch = Launch(careless, 1, {"x": x, "out": out, "stride": 91, "N": 64}, Setting(rows=64, num_warps=1))
+    config = triton.Config({}, num_warps=1, num_stages=1)
+    launch = Launch(careless, 1, {"x": x, "out": out, "stride": 91, "N": 64}, config)
     resources = compile_launch(launch, 89)
     assert command._faults(resources, 0, narrowest_load=16) == []
     assert command._faults(resources, 0, narrowest_load=32) == ["loads 16 bits at a time"]

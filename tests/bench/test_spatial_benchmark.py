@@ -7,6 +7,7 @@ from bench.__main__ import main
 from bench.common import ahead, record, timing
 from bench.common.record import read_run
 from bench.kernels import memory, peers, spatial, temporal, tune
+from kernels.common.launch import tile
 from kernels.spatial import configs
 from kernels.spatial.reference import spatial_attention
 
@@ -190,17 +191,17 @@ def test_the_command_of_temporal_attention_writes_its_tables(a_gpu, monkeypatch,
 def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_gpu, monkeypatch):
     """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
     before = {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")}
-    tried = [configs.TileSetting(rows, 4, 1, 16) for rows in (64, 32, 16, 128)]
+    tried = [tile(block_m, 16, 4, 1) for block_m in (64, 32, 16, 128)]
     monkeypatch.setattr(tune, "spatial_candidates", lambda bits: tried)
 
     def launches(qkv, grad_out):
         result = torch.ones(3, 64)
 
         def call():
-            rows = configs.FORWARD_32.get(0, [(128, configs.TileSetting(1, 1))])[0][1].rows
-            if rows == 32:
+            block_m = configs.FORWARD_32.get(0, [(128, tile(1, 1, 1, 1))])[0][1].kwargs["BLOCK_M"]
+            if block_m == 32:
                 raise RuntimeError("out of resource: shared memory")
-            result.fill_(2.0 if rows == 16 else 1.0)
+            result.fill_(2.0 if block_m == 16 else 1.0)
 
         return {"FORWARD_32": (call, result)}
 
@@ -209,12 +210,9 @@ def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_g
     monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
     *timed, refused, wrong, row = tune.tune_spatial(torch.float32, [64], 1)
     assert [note.split(": ")[1] for note in timed] == ["20.0 us", "30.0 us"]
-    assert "rows=32" in refused
+    assert "tile(32, 16, 4, 1)" in refused
     assert refused.endswith("left out: RuntimeError: out of resource: shared memory")
-    assert "rows=16" in wrong
+    assert "tile(16, 16, 4, 1)" in wrong
     assert wrong.endswith("left out: other numbers than those of the present config")
-    assert row.startswith(
-        "FORWARD_32:\n    0: [(64, TileSetting(rows=128, num_warps=4, num_stages=1, max_registers=None"
-    )
-    assert "  # measured on a GPU, torch" in row
+    assert row.startswith("FORWARD_32:\n    0: [(64, tile(128, 16, 4, 1))],  # measured on a GPU, torch")
     assert {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")} == before

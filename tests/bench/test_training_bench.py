@@ -218,8 +218,8 @@ def test_the_promised_comparison_is_measured_first():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("matrix_forward", "temporal attention"),
-        ("exact_backward", "temporal attention"),
+        ("tensor_core_forward", "temporal attention"),
+        ("fp32_backward", "temporal attention"),
         ("spatial_backward_keys", "spatial attention"),
         ("layer_norm_difference_forward", "LayerNorm and difference"),
         ("nvjet_tst_192x192_64x4_1x2_h_bz_coopB_TNT", "matrix product"),

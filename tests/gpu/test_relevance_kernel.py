@@ -9,7 +9,7 @@ import kernels.common.launch
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
 from kernels.common.launch import interpreted
-from kernels.relevance import interface, operator, reference
+from kernels.relevance import operator, reference
 
 DEVICE = torch.device("cpu" if interpreted() else "cuda")
 KINDS = ("temporal", "spatial")
@@ -31,10 +31,10 @@ def row_for(kind, q, seed=2):
 
 def everything(kind, q, k, v, u, gradient, row, scale, clamp="after_mean", stabilizer=0.01):
     """All that the public functions give; in float64 they are the reference."""
-    parts = getattr(interface, f"{kind}_relevance")(q, k, v, u, scale=scale, stabilizer=stabilizer)
+    parts = getattr(kernels, f"{kind}_relevance")(q, k, v, u, scale=scale, stabilizer=stabilizer)
     tensors = (q, k, v, u, gradient)
-    found = getattr(interface, f"{kind}_relevance_map")(*tensors, scale=scale, clamp=clamp)
-    step = getattr(interface, f"{kind}_rollout_step")(row, *tensors, scale=scale, clamp=clamp)
+    found = getattr(kernels, f"{kind}_relevance_map")(*tensors, scale=scale, clamp=clamp)
+    step = getattr(kernels, f"{kind}_rollout_step")(row, *tensors, scale=scale, clamp=clamp)
     return [*parts, found, step]
 
 
@@ -105,7 +105,7 @@ def test_without_relevance_or_gradient_the_attention_itself_is_rolled_out(kind, 
     q, k, v, u, gradient = inputs(1, 4, 6, 2, 16)
     tensors = (q, k, v, u if with_u else None, gradient if with_gradient else None)
     row = row_for(kind, q)
-    step, found = (getattr(interface, f"{kind}_{name}") for name in ("rollout_step", "relevance_map"))
+    step, found = (getattr(kernels, f"{kind}_{name}") for name in ("rollout_step", "relevance_map"))
     exact = [None if x is None else x.double() for x in tensors]
     assert_near([found(*tensors), step(row, *tensors)], [found(*exact), step(row.double(), *exact)])
     if not with_u and not with_gradient:
@@ -145,7 +145,7 @@ def test_offsets_beyond_32_bits_take_the_wide_path(kind, monkeypatch):
     with kernels.common.launch.recorded(90) as launches:
         everything(kind, *tensors, row, 0.25)
     assert launches
-    assert all(launch.arguments["WIDE"] for launch in launches)
+    assert all(launch.arguments["INT64_OFFSETS"] for launch in launches)
     wide = everything(kind, *tensors, row, 0.25)
     assert all(torch.equal(x, y) for x, y in zip(narrow, wide, strict=True))
 

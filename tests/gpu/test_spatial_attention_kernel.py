@@ -1,5 +1,7 @@
 """What must hold of the spatial attention kernels for any shape, memory layout and dtype."""
 
+import math
+
 import pytest
 import torch
 from attention_checks import DEVICE, DTYPES, Allocations, everything, gradient_like, packed, surrounded_by_nan
@@ -11,7 +13,6 @@ from bench.kernels import memory as spatial_memory
 from kernels import AttentionCapture, spatial_attention, spatial_attention_packed
 from kernels.common.launch import interpreted
 from kernels.spatial import operator
-from kernels.spatial.reference import normalizer
 from kernels.spatial.reference import spatial_attention as reference
 
 # The error of a result rounded to the dtype, with room for rounded probabilities.
@@ -118,9 +119,16 @@ def test_without_a_capture_the_largest_buffer_grows_as_the_positions_and_with_on
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_kept_for_backward_is_one_number_a_softmax_row_and_two_in_float32(dtype, poisoned):
     q, k, v = packed(1, 2, 35, 2, 24, dtype).unbind(3)
-    out, kept = operator.forward(q, k, v, 0.7)
+    out, kept, _ = operator.forward(q, k, v, 0.7, False)
+    q_rows, k_rows = (x.double().transpose(2, 3) for x in (q, k))
+    scores = (q_rows * (0.7 / math.log(2))) @ k_rows.mT
+    if dtype == torch.float32:
+        row_max = scores.amax(-1)
+        exact = torch.stack([row_max, 1 / torch.exp2(scores - row_max[..., None]).sum(-1)])
+    else:
+        exact = torch.logsumexp(scores * math.log(2), -1)[None] / math.log(2)
     assert len(kept) == (2 if dtype == torch.float32 else 1)
-    assert_near(kept, normalizer(q, k, scale=0.7), torch.float32)
+    assert_near(kept, exact, torch.float32)
     assert_near(out, reference(q.double(), k.double(), v.double(), scale=0.7), dtype)
 
 

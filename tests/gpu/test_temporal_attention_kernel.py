@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import kernels.common.launch
 from kernels import AttentionCapture, temporal_attention, temporal_attention_packed
 from kernels.common.launch import interpreted
-from kernels.temporal import SELF_SUBTRACT, operator
+from kernels.temporal import SELF_SUBTRACT
 from kernels.temporal.reference import temporal_attention as reference
 
 # The error of a result rounded to the dtype, with room for rounded probabilities and differenced queries.
@@ -181,13 +181,3 @@ def test_what_a_kernel_cannot_take_is_named_before_any_launch(change, sentence):
     with kernels.common.launch.recorded(90) as launches, pytest.raises(ValueError, match=sentence):
         temporal_attention(*change(*packed(1, 3, 2, 2, 8, torch.float32).unbind(3)))
     assert launches == []
-
-
-@pytest.mark.parametrize("dtype", DTYPES[:2])
-def test_the_kernels_themselves_pass_opcheck(dtype):
-    qkv = packed(1, 3, 2, 1, 8, dtype)
-    q, k, v = qkv.unbind(3)
-    grad_out = torch.ones_like(q)
-    torch.library.opcheck(operator.forward, (q, k, v, 0.3, "fused"))
-    torch.library.opcheck(operator.packed_backward, (qkv, grad_out, 0.3, "telescoped"))
-    torch.library.opcheck(operator.backward_with_attention, (q[:, :1], k, v, grad_out[:, :1], 0.3, "off"))

@@ -10,9 +10,9 @@ import torch
 from bench.checks.cases import CompileCase
 from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
 from kernels import layer_norm_difference
+from kernels.frame_difference import difference_rows
 from kernels.layer_norm import operator
 from kernels.layer_norm.reference import layer_norm_difference as reference
-from kernels.self_subtract import difference_rows
 
 Tensor = torch.Tensor
 
@@ -55,7 +55,7 @@ def _case(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype) -> N
 
 
 def compiled() -> list[CompileCase]:
-    """Both kernels for every row of their tables of settings."""
+    """Both kernels for every row of their tables of configs."""
     cases = [_compiled(torch.bfloat16, channels) for channels in (728, 2048, 8192)]
     wide = _compiled(torch.bfloat16, 728, clips=1200)  # offsets beyond 32 bits
     return [*cases, *(replace(case, architectures=(90,)) for case in (_compiled(torch.float32, 728), wide))]

@@ -111,4 +111,4 @@ def _compiled(
 
 def _allowed_spill(launch: Launch, architecture: int) -> int:
     """Wide offsets take twice the registers of narrow ones: 24 of them may go to the first cache."""
-    return 96 if launch.arguments["WIDE"] else 0
+    return 96 if launch.arguments["INT64_OFFSETS"] else 0

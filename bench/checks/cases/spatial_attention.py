@@ -12,6 +12,7 @@ from bench.checks.cases import CompileCase
 from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
 from kernels import AttentionCapture, spatial_attention
 from kernels.common.launch import Launch
+from kernels.common.strides import empty_like_contiguous
 from kernels.spatial import operator
 from kernels.spatial.reference import spatial_attention as reference
 
@@ -104,13 +105,13 @@ def _compiled(
         qkv = torch.empty(8, frames, positions, 3, 8, head_dim, dtype=dtype, device="meta")
         q, k, v = qkv.unbind(3)
         q = q[:, :, :queries]
-        out, normalizer = operator.empty_out(q), operator.empty_normalizer(q)
+        out, row_stats = empty_like_contiguous(q), operator.empty_row_stats(q)
         attention = operator.empty_attention(q, k) if capture else None
         scale = head_dim**-0.5
-        operator.launch_forward(q, k, v, scale, out, normalizer, attention)
-        gradients = operator.empty_gradients(q, k) if queries else torch.empty_like(qkv).unbind(3)
+        operator.launch_forward(q, k, v, scale, out, row_stats, attention)
+        gradients = map(empty_like_contiguous, (q, k, v)) if queries else torch.empty_like(qkv).unbind(3)
         grad_out = torch.empty_like(out)
-        operator.launch_backward(q, k, v, out, normalizer, grad_out, scale, *gradients, attention)
+        operator.launch_backward(q, k, v, out, row_stats, grad_out, scale, *gradients, attention)
 
     name = f"{str(dtype)[6:]} S={positions} D={head_dim}"
     name += (f" queries={queries}" if queries else "") + (" capture" if capture else "")
@@ -126,9 +127,9 @@ def _needs_tensor_cores(launch: Launch) -> bool:
 def _allowed_spill(launch: Launch, architecture: int) -> int:
     """Bytes that are worth it, to the first cache.
 
-    Wide float32 heads, whose operands are two tf32 parts each, may spill 16 registers; a setting that caps registers
+    Wide float32 heads, whose operands are two tf32 parts each, may spill 16 registers; a config that caps registers
     so that two programs share a processor may spill 4.
     """
     if launch.arguments["PRECISION"] == "tf32x3" and launch.arguments["HEAD_DIM"] > 64:
         return 64
-    return 16 if launch.setting.max_registers else 0
+    return 16 if launch.config.maxnreg else 0

@@ -11,7 +11,8 @@ from bench.checks.cases import CompileCase
 from bench.checks.error_bound import DTYPES, NumericsCase, Results, with_gradients
 from kernels import AttentionCapture, temporal_attention
 from kernels.common.launch import Launch
-from kernels.self_subtract import difference_rows, integrate_rows
+from kernels.common.strides import empty_like_contiguous
+from kernels.frame_difference import difference_rows, integrate_rows
 from kernels.temporal import SELF_SUBTRACT, operator
 from kernels.temporal.reference import temporal_attention as reference
 
@@ -122,8 +123,8 @@ def _compiled(
         q = q[:, :queries]
         grad_out = torch.empty(q.shape, dtype=dtype, device="meta")
         attention = operator.empty_attention(q, k) if capture else None
-        operator.launch_forward(q, k, v, head_dim**-0.5, mode, operator.empty_out(q), attention)
-        gradients = operator.empty_gradients(q, k) if queries else torch.empty_like(qkv).unbind(3)
+        operator.launch_forward(q, k, v, head_dim**-0.5, mode, empty_like_contiguous(q), attention)
+        gradients = map(empty_like_contiguous, (q, k, v)) if queries else torch.empty_like(qkv).unbind(3)
         operator.launch_backward(q, k, v, grad_out, head_dim**-0.5, mode, *gradients, attention)
 
     name = f"{str(dtype).removeprefix('torch.')} {mode} F={frames} D={head_dim}"
@@ -131,30 +132,30 @@ def _compiled(
     name += " capture" if capture else ""
     return CompileCase(
         "temporal_attention", name, start,
-        needs_tensor_cores=_is_matrix,
+        needs_tensor_cores=_on_tensor_cores,
         tile_bytes=lambda launch: None if capture else _tile_bytes(launch),
         allowed_spill=_allowed_spill,
     )  # fmt: skip
 
 
-def _is_matrix(launch: Launch) -> bool:
+def _on_tensor_cores(launch: Launch) -> bool:
     return "PADDED_FRAMES" in launch.arguments
 
 
 def _tile_bytes(launch: Launch) -> tuple[int, int] | None:
-    if not _is_matrix(launch):
+    if not _on_tensor_cores(launch):
         return None  # loops over key frames
-    tensor = launch.setting.rows * launch.arguments["HEAD_DIM"] * launch.arguments["q"].element_size()
-    return (4 * tensor, 3 * tensor) if "grad_out" in launch.arguments else (3 * tensor, tensor)
+    tensor = launch.config.kwargs["BLOCK_M"] * launch.arguments["HEAD_DIM"] * launch.arguments["q"].element_size()
+    return (4 * tensor, 3 * tensor) if "do" in launch.arguments else (3 * tensor, tensor)
 
 
 def _allowed_spill(launch: Launch, architecture: int) -> int:
     """Beyond 64 frames a backward tile (two 128 x 128 matrices, or 128 rows of q, dO and dq) does not quite fit.
 
-    Two registers are allowed to the exact backward kernel: Triton 3.9 spills them in mode "off", 3.6 and 3.7 do not.
+    Two registers are allowed to the float32 backward kernel: Triton 3.9 spills them in mode "off", 3.6 and 3.7 do not.
     """
-    if "grad_out" not in launch.arguments:
+    if "do" not in launch.arguments:
         return 0
-    if launch.setting.rows == 128:
+    if launch.config.kwargs["BLOCK_M"] == 128:
         return 1024
-    return 0 if _is_matrix(launch) else 8
+    return 0 if _on_tensor_cores(launch) else 8

@@ -489,7 +489,7 @@ def test_an_empty_batch_is_explained_by_nothing():
 
 
 def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
-    assert kernels.relevance.interface.CLAMPS == CLAMPS
+    assert kernels.relevance.CLAMPS == CLAMPS
 
 
 @pytest.mark.parametrize(
