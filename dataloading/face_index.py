@@ -8,14 +8,13 @@ interpolated), or the whole picture (`boxes` is null), or the sentence that says
      "boxes_of": "real/a", "version": 1}
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 1}
 
-`x, y` is the nose tip (the center of the detected box where a detector has no landmarks) and `size` the larger of
-the face's height and width, in pixels of the upright picture; `boxes_of` is the video that they were found in, where
-that is another one. A later line replaces an earlier one of the same video.
+`boxes_of` is the video whose boxes these are, where that is another one. A later line replaces an earlier one of the
+same video.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -35,93 +34,20 @@ BOXES_FILE = "boxes file"
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FaceEntry:
-    """What the index knows about one video.
+@dataclass(frozen=True, slots=True)
+class FaceTrack:
+    """Where one face is on K frames of a video, in pixels of the upright picture.
 
     Attributes:
-        video: `Video.name`.
-        frames: Number of frames of the video; 0 where there is an error.
-        fps: Average frame rate.
-        width, height: Size of the upright picture in pixels.
-        detector: The face detector that found them; `WHOLE_FRAME` or `BOXES_FILE` where no detector did.
-        key_frames: int64 [K], ascending: the frames for which the face is recorded; empty for the whole picture.
-        centers: float64 [K, 2]: x, y of the nose tip in pixels.
-        sizes: float64 [K]: the larger of the face's height and width in pixels.
-        boxes_of: `Video.name` of the original whose boxes these are, where they were reused.
-        error: Why the video cannot be used, or None.
+        frame: The frames, ascending.
+        x, y: The nose tip (or the center of the detected box) on each.
+        size: The larger of the face's height and width on each.
     """
 
-    video: str
-    frames: int = 0
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
-    detector: str = WHOLE_FRAME
-    key_frames: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    centers: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
-    sizes: np.ndarray = field(default_factory=lambda: np.empty(0))
-    boxes_of: str | None = None
-    error: str | None = None
-
-    @property
-    def whole_frame(self) -> bool:
-        """Whether the box is the whole picture (the videos are face crops already)."""
-        return self.error is None and len(self.key_frames) == 0
-
-    @property
-    def face_range(self) -> tuple[int, int]:
-        """First and last frame (inclusive) between which the face is known; the whole video for the whole picture.
-
-        Outside it the nearest known box is held, which may show no face: clips are better taken inside.
-        """
-        if self.whole_frame:
-            return 0, self.frames - 1
-        return int(self.key_frames[0]), int(self.key_frames[-1])
-
-    def box(self, frames: Sequence[int] | np.ndarray) -> Box:
-        """Return one box for a whole clip; see `FaceIndex.box`."""
-        if self.whole_frame:
-            return 0.0, 0.0, float(self.width), float(self.height)
-        at = np.asarray(frames, np.float64)
-        center_x = float(np.median(np.interp(at, self.key_frames, self.centers[:, 0])))
-        center_y = float(np.median(np.interp(at, self.key_frames, self.centers[:, 1])))
-        half = MARGIN * float(np.interp(at, self.key_frames, self.sizes).max()) / 2
-        return center_x - half, center_y - half, center_x + half, center_y + half
-
-    def to_json(self) -> str:
-        """Return the line of the index file, without the line break."""
-        if self.error is not None:
-            return json.dumps(asdict(_UnusableLine(self.video, self.error)), ensure_ascii=False)
-        boxes, fps = None, round(self.fps, 4)
-        if not self.whole_frame:
-            x, y, size = (values.round(1).tolist() for values in (*self.centers.T, self.sizes))
-            boxes = _Boxes(self.key_frames.tolist(), x, y, size)
-        line = _Line(self.video, self.frames, fps, self.width, self.height, self.detector, boxes, self.boxes_of)
-        given = {name: value for name, value in asdict(line).items() if value is not None or name == "boxes"}
-        return json.dumps(given, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str | bytes, where: str = "a face index") -> "FaceEntry":
-        """Read a line of the index file; InputError where it is not one, after `where`."""
-        data = text if isinstance(text, bytes) else text.encode()
-        line = parse_json(data, _Line | _UnusableLine, where)
-        if isinstance(line, _UnusableLine):
-            return cls(line.video, error=line.error)
-        entry = cls(line.video, line.frames, line.fps, line.width, line.height, line.detector, boxes_of=line.boxes_of)
-        if line.boxes is None:
-            return entry
-        boxes = line.boxes
-        key_frames, sizes = np.asarray(boxes.frame, np.int64), np.asarray(boxes.size, np.float64)
-        return replace(entry, key_frames=key_frames, centers=np.stack([boxes.x, boxes.y], axis=1), sizes=sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Boxes:
-    frame: list[int]
-    x: list[float]
-    y: list[float]
-    size: list[float]
+    frame: tuple[int, ...]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    size: tuple[float, ...]
 
     def __post_init__(self) -> None:
         counts = [len(values) for values in (self.frame, self.x, self.y, self.size)]
@@ -130,29 +56,94 @@ class _Boxes:
         if any(after <= before for before, after in pairwise(self.frame)):
             raise ValueError("frames that do not ascend; expected each one once, in order")
 
+    @classmethod
+    def of(cls, table: np.ndarray) -> "FaceTrack":
+        """Return the track of a table with the columns frame, x, y and size, [K, 4]."""
+        frame, x, y, size = table.T.tolist()
+        return cls(tuple(map(int, frame)), tuple(x), tuple(y), tuple(size))
+
+    @property
+    def table(self) -> np.ndarray:
+        """The columns frame, x, y and size, float64 [K, 4]."""
+        return np.column_stack([self.frame, self.x, self.y, self.size])
+
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """A line of the file, for a video that can be used."""
+class FaceEntry:
+    """What the index knows about one video: a line of the file.
+
+    Attributes:
+        video: `Video.name`.
+        frames: Number of frames of the video; 0 where there is an error.
+        fps: Average frame rate.
+        width, height: Size of the upright picture in pixels.
+        detector: The face detector that found them; `WHOLE_FRAME` or `BOXES_FILE` where no detector did.
+        boxes: The face; None for the whole picture, and where there is an error.
+        boxes_of: `Video.name` of the original whose boxes these are, where they were reused.
+        error: Why the video cannot be used, or None.
+        version: Of the format of a line.
+    """
 
     video: str
-    frames: int
-    fps: float
-    width: int
-    height: int
-    detector: str
-    boxes: _Boxes | None
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    detector: str = WHOLE_FRAME
+    boxes: FaceTrack | None = None
     boxes_of: str | None = None
+    error: str | None = None
     version: Literal[1] = 1
 
+    def __post_init__(self) -> None:
+        if self.error is None and min(self.frames, self.width, self.height) < 1:
+            size = f"{self.width}x{self.height}"
+            raise ValueError(f"{self.frames} frames of {size} pixels; expected frames, width and height, or an error")
 
-@dataclass(frozen=True, slots=True)
-class _UnusableLine:
-    """A line of the file, for a video that cannot be used."""
+    @property
+    def whole_frame(self) -> bool:
+        """Whether the box is the whole picture (the videos are face crops already)."""
+        return self.error is None and self.boxes is None
 
-    video: str
-    error: str
-    version: Literal[1] = 1
+    @property
+    def key_frames(self) -> tuple[int, ...]:
+        """The frames for which the face is recorded, ascending; none for the whole picture."""
+        return self.boxes.frame if self.boxes else ()
+
+    @property
+    def face_range(self) -> tuple[int, int]:
+        """First and last frame (inclusive) between which the face is known; the whole video for the whole picture.
+
+        Outside it the nearest known box is held, which may show no face: clips are better taken inside.
+        """
+        return (self.boxes.frame[0], self.boxes.frame[-1]) if self.boxes else (0, self.frames - 1)
+
+    def box(self, frames: Sequence[int] | np.ndarray) -> Box:
+        """Return one box for a whole clip; see `FaceIndex.box`."""
+        if self.boxes is None:
+            return 0.0, 0.0, float(self.width), float(self.height)
+        at, boxes = np.asarray(frames, np.float64), self.boxes
+        x, y = (float(np.median(np.interp(at, boxes.frame, axis))) for axis in (boxes.x, boxes.y))
+        half = MARGIN * float(np.interp(at, boxes.frame, boxes.size).max()) / 2
+        return x - half, y - half, x + half, y + half
+
+    def to_json(self) -> str:
+        """Return the line of the index file, without the line break; pixels are rounded to tenths."""
+        if self.error is not None:
+            line = {"video": self.video, "error": self.error, "version": self.version}
+        else:
+            line = asdict(self) | {"fps": round(self.fps, 4)}
+            del line["error"]
+            if self.boxes_of is None:
+                del line["boxes_of"]
+            for name in ("x", "y", "size") if self.boxes else ():
+                line["boxes"][name] = [round(value, 1) for value in line["boxes"][name]]
+        return json.dumps(line, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str | bytes, where: str = "a line of the face index") -> "FaceEntry":
+        """Return the entry of a line of the index file; InputError, which begins with `where`, if it is none."""
+        return parse_json(line if isinstance(line, bytes) else line.encode(), cls, where)
 
 
 def crop_name(detectors: Iterable[str]) -> str:

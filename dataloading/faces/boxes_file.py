@@ -7,7 +7,7 @@ import numpy as np
 
 from dataloading.dataset import Dataset
 from dataloading.errors import InputError
-from dataloading.face_index import BOXES_FILE, FaceEntry
+from dataloading.face_index import BOXES_FILE, FaceEntry, FaceTrack
 from dataloading.io import read_json
 
 MAX_BYTES = 4 << 30
@@ -52,9 +52,9 @@ def with_boxes(entry: FaceEntry, rows: np.ndarray) -> FaceEntry:
     """
     if rows[-1, 0] >= entry.frames:
         raise InputError(f"{entry.video} has {entry.frames} frames, but its boxes file has frame {rows[-1, 0]:.0f}.")
-    key_frames, near, far = rows[:, 0].astype(np.int64), rows[:, 1:3], rows[:, 3:]
-    sizes = (far - near).max(axis=1)
-    return replace(entry, detector=BOXES_FILE, key_frames=key_frames, centers=(near + far) / 2, sizes=sizes)
+    frames, near, far = rows[:, 0], rows[:, 1:3], rows[:, 3:]
+    table = np.column_stack([frames, (near + far) / 2, (far - near).max(axis=1)])
+    return replace(entry, detector=BOXES_FILE, boxes=FaceTrack.of(table))
 
 
 def _table(rows: Rows, where: str) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Face detection in a video: from its frames to its entry in the face index."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -51,8 +50,7 @@ def find_face(
     track = main_face(manipulated_faces(looks, mask, info.width) if mask else looks)
     if track is None:
         raise InputError(f"{path} shows no face: {detector.name} looked at {len(looks)} of its {info.frames} frames.")
-    entry = FaceEntry(name or str(path), info.frames, info.fps, info.width, info.height, detector.name)
-    return replace(entry, key_frames=track.frames, centers=track.centers, sizes=track.sizes)
+    return FaceEntry(name or str(path), info.frames, info.fps, info.width, info.height, detector.name, track)
 
 
 def frames_looked_at(frames: int, every: int = EVERY) -> np.ndarray:

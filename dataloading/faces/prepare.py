@@ -303,7 +303,7 @@ def _prepare_video(job: _Job) -> FaceEntry:
     info = probe(video.path)
     if job.boxes is None and job.detector != WHOLE_FRAME:
         detector = _detector(job.detector)
-        if original is not None and original.error is None and not original.whole_frame:
+        if original is not None and original.boxes is not None:
             reused = reuse_boxes(original, video, info, detector)
             if reused is not None:
                 return reused

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataloading.dataset import Video
-from dataloading.face_index import FaceEntry
+from dataloading.face_index import FaceEntry, FaceTrack
 from dataloading.faces.detect import faces_in, manipulated_faces
 from dataloading.faces.detectors import Detection, FaceDetector, overlap
 from dataloading.video.decode import decode_frames
@@ -25,30 +25,20 @@ def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: Fac
     their two originals), and a face is where it should be in the middle of the fake: where there are several, the
     manipulated one.
     """
-    last = min(info.frames, original.frames) - 1
-    kept = original.key_frames <= last
+    table = original.boxes.table[np.array(original.key_frames) < info.frames]
     same_size = (info.width, info.height) == (original.width, original.height)
-    if not same_size or info.frames > original.frames or not kept.any():
+    if not same_size or info.frames > original.frames or not len(table):
         return None
-    middle = int(original.key_frames[kept][kept.sum() // 2])
-    [at] = np.flatnonzero(original.key_frames == middle)
-    expected = _square(*original.centers[at], original.sizes[at])
-    faces = faces_in(decode_frames(fake.path, [middle], info)[0], detector)
+    middle, *place = table[len(table) // 2]
+    expected = _square(*place)
+    faces = faces_in(decode_frames(fake.path, [int(middle)], info)[0], detector)
     if fake.mask:
-        [(_, faces)] = manipulated_faces([(middle, faces)], fake.mask, info.width)
+        [(_, faces)] = manipulated_faces([(int(middle), faces)], fake.mask, info.width)
     if not any(overlap(_square(*face.center, face.size), expected) >= AGREES for face in faces):
         return None
-    return replace(
-        original,
-        video=fake.name,
-        frames=info.frames,
-        fps=info.fps,
-        key_frames=original.key_frames[kept],
-        centers=original.centers[kept],
-        sizes=original.sizes[kept],
-        boxes_of=original.video,
-    )
+    boxes, boxes_of = FaceTrack.of(table), original.video
+    return replace(original, video=fake.name, frames=info.frames, fps=info.fps, boxes=boxes, boxes_of=boxes_of)
 
 
-def _square(x: np.floating | float, y: np.floating | float, size: np.floating | float) -> Detection:
+def _square(x: float, y: float, size: float) -> Detection:
     return Detection(x - size / 2, y - size / 2, x + size / 2, y + size / 2, confidence=1.0)

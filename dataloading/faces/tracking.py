@@ -5,26 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dataloading.face_index import FaceTrack
 from dataloading.faces.detectors import Detection, overlap
 
 LINKED = 0.2  # intersection over union of the same face in two neighboring frames that were looked at
 LONGEST_GAP = 10  # frames that were looked at without finding the face before it counts as gone
 LEAST_SHARE = 0.1  # of the frames looked at; a face found less often is taken for a false one
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FaceTrack:
-    """Where the main face is.
-
-    Attributes:
-        frames: int64 [K], ascending: the frames in which it was found.
-        centers: float64 [K, 2], x, y of the nose tip (or the center of the box), smoothed.
-        sizes: float64 [K], the larger of height and width, smoothed.
-    """
-
-    frames: np.ndarray
-    centers: np.ndarray
-    sizes: np.ndarray
 
 
 @dataclass(slots=True)
@@ -39,6 +25,11 @@ class _Link:
     def weight(self) -> float:
         """Area times time: the main face is large and always there."""
         return sum(face.size**2 for face in self.faces)
+
+    @property
+    def table(self) -> np.ndarray:
+        """The columns of `FaceTrack.table`, not yet smoothed."""
+        return np.array([[frame, *face.center, face.size] for frame, face in zip(self.frames, self.faces, strict=True)])
 
 
 def main_face(detections: Iterable[tuple[int, Sequence[Detection]]]) -> FaceTrack | None:
@@ -66,11 +57,7 @@ def main_face(detections: Iterable[tuple[int, Sequence[Detection]]]) -> FaceTrac
     if not chosen:
         return None
     chosen.sort(key=lambda link: link.frames[0])
-    return FaceTrack(
-        frames=np.concatenate([np.asarray(link.frames, np.int64) for link in chosen]),
-        centers=np.concatenate([_smoothed(np.array([face.center for face in link.faces])) for link in chosen]),
-        sizes=np.concatenate([_smoothed(np.array([face.size for face in link.faces])) for link in chosen]),
-    )
+    return FaceTrack.of(np.concatenate([_smoothed(link.table) for link in chosen]))
 
 
 def _extend(links: list[_Link], look: int, frame: int, faces: Sequence[Detection]) -> None:
@@ -91,13 +78,15 @@ def _extend(links: list[_Link], look: int, frame: int, faces: Sequence[Detection
     links += [_Link([look], [frame], [face]) for face in free]
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Remove single outliers (median of three) and jitter (mean of three); the ends are repeated.
+def _smoothed(table: np.ndarray) -> np.ndarray:
+    """Remove single outliers (median of three) and jitter (mean of three) from all columns but the first, the frame.
 
-    Wider windows lag behind a head that moves fast: on carphone_pristine.mp4 a median of five puts the center of a
-    clip's box up to 11 % of its side from the nose, this one 6.5 %; without both it is 5 %, with 2.4 times the jitter.
+    The ends are repeated. Wider windows lag behind a head that moves fast: on carphone_pristine.mp4 a median of five
+    puts the center of a clip's box up to 11 % of its side from the nose, this one 6.5 %; without both it is 5 %, with
+    2.4 times the jitter.
     """
-    return _windows(np.median(_windows(values), axis=0)).mean(axis=0)
+    frames, values = table[:, :1], table[:, 1:]
+    return np.hstack([frames, _windows(np.median(_windows(values), axis=0)).mean(axis=0)])
 
 
 def _windows(values: np.ndarray) -> np.ndarray:

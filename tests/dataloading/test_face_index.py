@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry, FaceIndex
+from dataloading.face_index import FaceEntry, FaceIndex, FaceTrack
 
 
 def entry(video: str = "a", **changes) -> FaceEntry:
@@ -16,9 +16,7 @@ def entry(video: str = "a", **changes) -> FaceEntry:
         "width": 640,
         "height": 480,
         "detector": "yuface",
-        "key_frames": np.array([0, 10, 20]),
-        "centers": np.array([(100.0, 200.0), (110.0, 200.0), (120.0, 230.0)]),
-        "sizes": np.array([80.0, 100.0, 60.0]),
+        "boxes": FaceTrack((0, 10, 20), (100.0, 110.0, 120.0), (200.0, 200.0, 230.0), (80.0, 100.0, 60.0)),
     }
     return FaceEntry(video, **(values | changes))
 
@@ -34,7 +32,7 @@ def test_one_square_of_one_and_a_quarter_of_the_largest_face_around_the_median_n
 
 
 def test_a_box_may_reach_beyond_the_picture():
-    x0, y0, x1, y1 = entry(centers=np.zeros((3, 2))).box([0])
+    x0, y0, x1, y1 = entry(boxes=FaceTrack((0,), (0.0,), (0.0,), (80.0,))).box([0])
     assert (x0, y0, x1, y1) == pytest.approx((-50, -50, 50, 50))
 
 
@@ -56,10 +54,9 @@ def test_the_whole_picture_is_the_box_where_nothing_was_detected():
 )
 @settings(max_examples=200, deadline=None)
 def test_a_line_of_the_file_gives_the_same_boxes_back_to_a_tenth_of_a_pixel(faces, frames):
-    table = np.array(faces)
-    before = entry(key_frames=np.arange(len(faces)) * 5, centers=table[:, :2], sizes=table[:, 2])
+    before = entry(boxes=FaceTrack(tuple(range(0, 5 * len(faces), 5)), *zip(*faces, strict=True)))
     after = FaceEntry.from_json(before.to_json())
-    assert after.key_frames.tolist() == before.key_frames.tolist()
+    assert after.key_frames == before.key_frames
     assert np.allclose(after.box(frames), before.box(frames), atol=0.15)
     assert FaceEntry.from_json(after.to_json()).to_json() == after.to_json()
     x0, y0, x1, y1 = after.box(frames)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dataloading.clips.sampling import TrainingClips, evaluation_clips
 from dataloading.dataset import Video
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry, FaceIndex
+from dataloading.face_index import FaceEntry, FaceIndex, FaceTrack
 
 
 def _video(name, label):
@@ -31,10 +31,9 @@ def _set_of(lengths, labels):
 def _face_between(first, last, frames=100):
     """One video whose face is known from one frame to another."""
     video = _video("face", 0)
-    keys = np.arange(first, last + 1)
-    entry = FaceEntry(
-        video.name, frames, 25.0, 640, 480, "yuface", keys, np.full((len(keys), 2), 200.0), np.full(len(keys), 80.0)
-    )
+    keys = tuple(range(first, last + 1))
+    boxes = FaceTrack(keys, (200.0,) * len(keys), (200.0,) * len(keys), (80.0,) * len(keys))
+    entry = FaceEntry(video.name, frames, 25.0, 640, 480, "yuface", boxes)
     return [video], FaceIndex({video.name: entry})
 
 

@@ -43,8 +43,8 @@ def test_a_real_talking_face_is_found_and_its_box_is_steady(name, least):
     assert (entry.frames, entry.width, entry.height, entry.detector) == (120, 176, 144, name)
     assert len(entry.key_frames) >= least
     # The man's nose and face size, measured by eye: around (88, 70) and 60 pixels, moving by less than a face.
-    assert np.abs(np.median(entry.centers, axis=0) - (88, 68)).max() < 12
-    assert 48 < entry.sizes.min() <= entry.sizes.max() < 75
+    assert np.abs(np.median(entry.boxes.table[:, 1:3], axis=0) - (88, 68)).max() < 12
+    assert 48 < min(entry.boxes.size) <= max(entry.boxes.size) < 75
     # Steady: the clip's box changes from one frame to the next by less than 4 % of its side.
     boxes = np.array([entry.box(range(start, start + 6)) for start in range(*entry.face_range)])
     side = boxes[:, 2] - boxes[:, 0]
@@ -81,7 +81,7 @@ def test_a_large_picture_is_looked_at_small_and_its_boxes_are_in_its_own_pixels(
 
 def test_the_last_frame_is_looked_at_whatever_the_step():
     entry = find_face(talking_face(), detector_or_skip("yuface"), every=50)
-    assert entry.key_frames.tolist() == [0, 50, 100, 119]
+    assert entry.key_frames == (0, 50, 100, 119)
     assert entry.face_range == (0, 119)
 
 
@@ -149,23 +149,23 @@ def test_the_large_and_lasting_face_is_followed_and_not_a_passer_by_or_a_false_o
             faces.insert(0, square(200, 200, 150, confidence=9.0))  # huge, once
         looks.append((5 * look, faces))
     track = main_face(looks)
-    assert track.frames.tolist() == list(range(0, 200, 5))
-    assert np.abs(track.centers - [(100 + look, 80) for look in range(40)]).max() < 2
-    assert np.allclose(track.sizes, 60)
+    assert track.frame == tuple(range(0, 200, 5))
+    assert np.abs(track.table[:, 1:3] - [(100 + look, 80) for look in range(40)]).max() < 2
+    assert np.allclose(track.size, 60)
 
 
 def test_a_face_that_is_missed_for_a_while_is_still_the_same():
     looks = [(5 * look, [] if 10 <= look < 18 else [square(100, 80, 60)]) for look in range(30)]
     track = main_face(looks)
-    assert track.frames.tolist() == [5 * look for look in range(30) if not 10 <= look < 18]
+    assert track.frame == tuple(5 * look for look in range(30) if not 10 <= look < 18)
 
 
 def test_after_a_cut_the_next_face_takes_over_and_nothing_is_blended_between_them():
     looks = [(5 * look, [square(100, 80, 60) if look < 12 else square(400, 200, 90)]) for look in range(30)]
     track = main_face(looks)
-    assert track.frames.tolist() == [5 * look for look in range(30)]
-    assert np.allclose(track.centers[:12], (100, 80))
-    assert np.allclose(track.centers[12:], (400, 200))
+    assert track.frame == tuple(range(0, 150, 5))
+    assert np.allclose(track.table[:, 1:3][:12], (100, 80))
+    assert np.allclose(track.table[:, 1:3][12:], (400, 200))
 
 
 def test_a_single_false_detection_is_not_a_face():
@@ -176,8 +176,8 @@ def test_a_single_false_detection_is_not_a_face():
 def test_one_wild_detection_does_not_move_the_box():
     looks = [(5 * look, [square(100 + (15 if look == 10 else 0), 80, 80 if look == 10 else 60)]) for look in range(20)]
     track = main_face(looks)
-    assert np.allclose(track.centers, (100, 80))
-    assert np.allclose(track.sizes, 60)
+    assert np.allclose(track.table[:, 1:3], (100, 80))
+    assert np.allclose(track.size, 60)
 
 
 coordinate = st.floats(0, 500)
@@ -192,9 +192,8 @@ def test_whatever_is_detected_a_track_is_ascending_and_stays_among_the_detection
     if track is None:
         assert all(not found for found in looks[:1]) or len(looks) > 1
         return
-    assert (np.diff(track.frames) > 0).all()
-    assert len(track.frames) == len(track.centers) == len(track.sizes)
+    assert (np.diff(track.frame) > 0).all()
     centers = np.array([face.center for found in looks for face in found])
-    assert (track.centers >= centers.min(axis=0) - 1e-9).all()
-    assert (track.centers <= centers.max(axis=0) + 1e-9).all()
-    assert set(track.frames.tolist()) <= {frame for frame, found in detections if found}
+    assert (track.table[:, 1:3] >= centers.min(axis=0) - 1e-9).all()
+    assert (track.table[:, 1:3] <= centers.max(axis=0) + 1e-9).all()
+    assert set(track.frame) <= {frame for frame, found in detections if found}

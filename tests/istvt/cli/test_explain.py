@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 from commands import refused
 from video_fixtures import write_numbered
 
 from dataloading.clips import loader
-from dataloading.face_index import FaceEntry
+from dataloading.face_index import FaceEntry, FaceTrack
 from dataloading.video.probe import probe
 from istvt.cli.main import main
 
@@ -17,9 +16,9 @@ def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_expl
 ):
     """A script that read the JSON got verdicts as if they were sure, and `explain` never said that a face is rare."""
     video, output = write_numbered(tmp_path, "numbered", frames=31), tmp_path / "scores.json"
-    seen = {"key_frames": np.array([0, 30]), "centers": np.full((2, 2), 40.0), "sizes": np.full(2, 30.0)}
+    seen = FaceTrack((0, 30), (40.0, 40.0), (40.0, 40.0), (30.0, 30.0))
     info = probe(video)
-    face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", **seen)
+    face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", seen)
     monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder: face)
     remark = "a face was found in 2 of the 7 frames that were looked at"
     crop = "This model was trained on whole pictures, and here it is shown faces found by"

@@ -14,7 +14,7 @@ from video_fixtures import write_numbered
 from dataloading.clips import loader
 from dataloading.clips.loader import ClipLoader
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry
+from dataloading.face_index import FaceEntry, FaceTrack
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import probe
 from istvt.config import ExplanationSettings
@@ -81,8 +81,8 @@ def test_a_video_is_cropped_as_those_of_training_and_what_is_doubtful_is_said_fr
 def test_a_face_that_is_given_and_is_no_crop_of_training_or_hardly_ever_there_is_doubtful(trained_run, tmp_path):
     video = write_numbered(tmp_path, "numbered", frames=31)
     info = probe(video)
-    seen = {"key_frames": np.array([0, 30]), "centers": np.full((2, 2), 40.0), "sizes": np.full(2, 30.0)}
-    face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", **seen)
+    seen = FaceTrack((0, 30), (40.0, 40.0), (40.0, 40.0), (30.0, 30.0))
+    face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", seen)
     result = explain_video(video, trained_run, tmp_path, face=face, clips_scored=1, workers=1)
     assert "trained on whole pictures, and here it is shown faces found by yuface" in result.notes[-2]
     assert result.notes[-1] == "a face was found in 2 of the 7 frames that were looked at"
