@@ -13,139 +13,107 @@ import argparse
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
-from triton import Config
-
-from bench.checks.cases import ARCHITECTURES, OPERATIONS, CompileCase, module
+from bench.checks.cases import ARCHITECTURES, OPERATIONS, CompileCase, compiled
 from bench.checks.sass import SHARED_MEMORY, Resources, compile_launch
-from bench.common.process_pool import Outcome, run_tasks
-from bench.common.table import format_table
+from bench.common.process_pool import run_tasks
+from bench.common.record import Row
+from bench.common.table import Column, row_table
 from kernels.common.launch import Launch, recorded
 
 SECONDS_A_CASE = 300.0
+NARROWEST_LOAD = 32  # bits
+OK = "ok"
+COLUMNS = tuple(
+    Column(title, form=".2f")
+    for title in (
+        "kernel", "case", "sm", "rows", "warps", "registers", "spill B", "shared B", "loads bits:n", "stores bits:n",
+        "tensor core", "load/tile", "store/tile", "verdict",
+    )
+)  # fmt: skip
 
 Task = tuple[str, int, int]  # operation, number of its case, architecture
-
-
-@dataclass(frozen=True)
-class Report:
-    """One launch compiled for one architecture, and what is wrong with it (nothing, one hopes).
-
-    Of a case that was not compiled there is one without a kernel, and why.
-    """
-
-    case: str
-    architecture: int
-    kernel: str = "-"
-    config: Config | None = None
-    resources: Resources | None = None
-    traffic: tuple[float, float] | None = None
-    faults: list[str] = field(default_factory=list)
 
 
 def tasks(
     operations: Iterable[str] = OPERATIONS, architectures: Iterable[int] = ARCHITECTURES, everything: bool = False
 ) -> list[Task]:
-    """The cases of `operations`, each for those of `architectures` that it names.
-
-    `everything` takes each case for all `architectures`.
-    """
+    """Return the cases of `operations`, each for those of `architectures` that it names, or for all (`everything`)."""
     return [
         (operation, index, architecture)
         for operation in operations
-        for index, case in enumerate(module(operation).compiled())
+        for index, case in enumerate(compiled(operation))
         for architecture in architectures
         if architecture in case.architectures or (everything and architecture not in case.beyond)
     ]
 
 
-def compile_all(
-    tasks: list[Task], processes: int | None = None, seconds_each: float = SECONDS_A_CASE
-) -> Iterator[tuple[Task, list[Report]]]:
-    """Compile in `processes` processes (one a core, at most 8); yields each task as it ends, with its launches."""
+def compile_all(tasks: list[Task], processes: int | None = None) -> Iterator[tuple[Task, list[Row]]]:
+    """Compile in `processes` processes (one a core, at most 8); yield each task as it ends, with a record a launch."""
     processes = processes or min(os.cpu_count() or 1, 8)
-    for outcome in run_tasks(compile_case, tasks, processes, seconds_each, math.inf):
-        yield outcome.task, outcome.result or [_not_compiled(outcome)]
+    for outcome in run_tasks(compile_case, tasks, processes, SECONDS_A_CASE, math.inf):
+        operation, index, architecture = outcome.task
+        failed = {"kernel": "-", "case": compiled(operation)[index].name, "sm": architecture}
+        yield outcome.task, outcome.result or [failed | {"verdict": outcome.failure}]
 
 
-def _not_compiled(outcome: Outcome) -> Report:
-    operation, index, architecture = outcome.task
-    return Report(module(operation).compiled()[index].name, architecture, faults=[outcome.failure])
-
-
-def compile_case(task: Task) -> list[Report]:
-    """Every launch of one case, compiled and judged."""
+def compile_case(task: Task) -> list[Row]:
+    """Compile and judge every launch of one case."""
     operation, index, architecture = task
-    case = module(operation).compiled()[index]
+    case = compiled(operation)[index]
     return [judge(case, launch, architecture) for launch in launches_of(case, architecture)]
 
 
 def launches_of(case: CompileCase, architecture: int) -> list[Launch]:
-    """What the case starts on that architecture."""
+    """Return what the case starts on that architecture."""
     with recorded(architecture) as launches:
         case.start()
     return launches
 
 
-def judge(case: CompileCase, launch: Launch, architecture: int) -> Report:
-    """One launch of the case, compiled and judged."""
+def judge(case: CompileCase, launch: Launch, architecture: int) -> Row:
+    """Compile one launch of the case; return what its machine code uses, and the verdict."""
     resources = compile_launch(launch, architecture)
-    tile = case.tile_bytes(launch)
-    traffic = tile and (resources.loaded_bytes / tile[0], resources.stored_bytes / tile[1])
-    faults = _faults(resources, case.allowed_spill(launch, architecture), case.narrowest_load)
-    if case.needs_tensor_cores(launch) and not resources.matrix_instructions:
-        faults.append("no tensor-core instruction")
-    if traffic and max(traffic) > 1:
-        faults.append(f"moves its tile {max(traffic):.2f} times")
-    return Report(case.name, architecture, launch.kernel.fn.__name__, launch.config, resources, traffic, faults)
+    expected = case.expected(launch)
+    verdict = faults(resources, expected.spill)
+    if expected.tensor_cores and not resources.matrix_instructions:
+        verdict.append("no tensor-core instruction")
+    loaded, stored = None, None
+    if tile := expected.tile_bytes:
+        loaded, stored = resources.loaded_bytes / tile[0], resources.stored_bytes / tile[1]
+        if max(loaded, stored) > 1:
+            verdict.append(f"moves its tile {max(loaded, stored):.2f} times")
+    return {
+        "kernel": launch.kernel.fn.__name__, "case": case.name, "sm": architecture,
+        "rows": launch.config.kwargs.get("BLOCK_M", 1), "warps": launch.config.num_warps,
+        "registers": resources.registers, "spill B": resources.spilled_bytes, "shared B": resources.shared_bytes,
+        "loads bits:n": _counts(resources.loads), "stores bits:n": _counts(resources.stores),
+        "tensor core": resources.matrix_instructions,
+        "load/tile": loaded, "store/tile": stored, "verdict": "; ".join(verdict) or OK,
+    }  # fmt: skip
 
 
-def _faults(resources: Resources, allowed_spill: int, narrowest_load: int) -> list[str]:
-    faults = []
+def _counts(instructions: Counter[int]) -> str:
+    return " ".join(f"{bits}:{count}" for bits, count in sorted(instructions.items()))
+
+
+def faults(resources: Resources, allowed_spill: int, narrowest_load: int = NARROWEST_LOAD) -> list[str]:
+    """Return what is wrong with compiled code on its chip, in words."""
+    found = []
     if resources.spilled_bytes > allowed_spill:
-        faults.append(f"spills {resources.spilled_bytes} bytes, {allowed_spill} allowed")
-    if resources.narrowest_load < narrowest_load:
-        faults.append(f"loads {resources.narrowest_load} bits at a time")
+        found.append(f"spills {resources.spilled_bytes} bytes, {allowed_spill} allowed")
+    if min(resources.loads, default=0) < narrowest_load:
+        found.append(f"loads {min(resources.loads, default=0)} bits at a time")
     limit = SHARED_MEMORY[resources.architecture]
     if resources.shared_bytes > limit:
-        faults.append(f"asks for {resources.shared_bytes} bytes of shared memory, the chip has {limit}")
-    return faults
-
-
-HEADER = (
-    "kernel", "case", "sm", "rows", "warps", "registers", "spill B", "shared B", "loads bits:n", "stores bits:n",
-    "tensor core", "load/tile", "store/tile", "verdict",
-)  # fmt: skip
-
-
-def row(report: Report) -> tuple[object, ...]:
-    """One line of the table."""
-    verdict = "; ".join(report.faults) or "ok"
-    resources, config = report.resources, report.config
-    if resources is None or config is None:
-        return (report.kernel, report.case, report.architecture, *["-"] * (len(HEADER) - 4), verdict)
-    traffic = ["-", "-"] if report.traffic is None else [f"{x:.2f}" for x in report.traffic]
-    return (
-        report.kernel,
-        report.case,
-        report.architecture,
-        config.kwargs.get("BLOCK_M", 1),
-        config.num_warps,
-        resources.registers,
-        resources.spilled_bytes,
-        resources.shared_bytes,
-        " ".join(f"{bits}:{count}" for bits, count in sorted(resources.loads.items())),
-        " ".join(f"{bits}:{count}" for bits, count in sorted(resources.stores.items())),
-        resources.matrix_instructions,
-        *traffic,
-        verdict,
-    )
+        found.append(f"asks for {resources.shared_bytes} bytes of shared memory, the chip has {limit}")
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which operations, for which chips."""
+    """Add which operations, for which chips."""
     parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
     parser.add_argument(
         "--sm", action="append", type=int, choices=ARCHITECTURES, help="only this architecture (repeatable)"
@@ -155,14 +123,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table; 1 if a report has a fault."""
+    """Print the table; 1 if a launch has a fault."""
     wanted = tasks(arguments.operation or OPERATIONS, arguments.sm or ARCHITECTURES, arguments.everything)
-    done: dict[Task, list[Report]] = {}
-    for task, reports in compile_all(wanted, arguments.workers):
-        done[task] = reports
+    done: dict[Task, list[Row]] = {}
+    for task, rows in compile_all(wanted, arguments.workers):
+        done[task] = rows
         print(f"{len(done)}/{len(wanted)} cases", file=sys.stderr, flush=True)
-    found = [report for task in wanted for report in done[task]]
-    print(format_table(HEADER, [row(report) for report in found]))
-    faulty = sum(bool(report.faults) for report in found)
-    print(f"\n{len(found)} compiled launches, {faulty} with a fault.")
+    rows = [row for task in wanted for row in done[task]]
+    print(row_table(COLUMNS, rows))
+    faulty = sum(row["verdict"] != OK for row in rows)
+    print(f"\n{len(rows)} compiled launches, {faulty} with a fault.")
     return 1 if faulty else 0

@@ -3,7 +3,7 @@
 In float32, float16 and bfloat16, on a GPU where there is one (real shapes) and in Triton's interpreter otherwise (tiny
 shapes; its products are exact, so tf32 is not seen there). A kernel holds when its relative Frobenius error against
 float64 is at most 1.5 times that of eager PyTorch, forward and every gradient. Nearly all of the time is compilation,
-so cases run in several processes; rows are printed and written as they come, those of the shapes that matter most
+so cases run in several processes; records are printed and written as they come, those of the shapes that matter most
 first. Exit status 1 if a comparison does not hold or a case could not run. Needs torch, triton and numpy.
 """
 
@@ -15,24 +15,30 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 
-from bench.checks.cases import OPERATIONS, module
+import torch
+
+from bench.checks import cases
+from bench.checks.cases import OPERATIONS
+from bench.checks.error_bound import FAILS, HOLDS, NumericsCase, compare
 from bench.common.environment import gpu_or_interpreter
 from bench.common.process_pool import Outcome, run_tasks
-from bench.common.record import Row, add_output, output_folder, write_table
+from bench.common.record import Row, add_output, output_folder, write_as_measured
 from bench.common.table import Column, cells
+from kernels.common import launch
 
 COLUMNS = (
     *map(Column, ("kernel", "mode", "dtype", "shape", "quantity")),
     Column("error", form=".1e"), Column("eager", form=".1e"), Column("ratio"), Column("verdict"),
 )  # fmt: skip
 _LINE = "{:<21}  {:<18}  {:<8}  {:<32}  {:<14}  {:>7}  {:>7}  {:>6}  {}"
-HOLDS, FAILS, NOT_RUN = "holds", "FAILS", "not run"
+NOT_RUN = "not run"
 SECONDS_A_CASE = 120.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which operations, for how long."""
+    """Add which operations, for how long."""
     parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
     parser.add_argument(
         "--budget", type=float, default=math.inf, help="seconds after which nothing is begun or waited for"
@@ -42,69 +48,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print and write the rows; 1 if a comparison does not hold or a case did not run."""
-    import torch
-
+    """Print and write the records; 1 if a comparison does not hold or a case did not run."""
     where = torch.cuda.get_device_name() if gpu_or_interpreter() == "cuda" else "Triton's interpreter"
-    tasks = _tasks(arguments.operation or OPERATIONS)
-    processes = arguments.processes or min(os.cpu_count() or 1, 12)
     if arguments.output:
         output_folder(arguments.output, "numerics", arguments.commit)
-    rows: list[Row] = []
-    started = time.monotonic()
     print(_LINE.format(*(column.title for column in COLUMNS)), flush=True)
-    outcomes = run_tasks(compare_case, tasks, processes, SECONDS_A_CASE, arguments.budget)
-    for number, outcome in enumerate(outcomes, 1):
-        found = _rows(outcome)
-        rows += found
-        for row in found:
-            print(_LINE.format(*cells(COLUMNS, row)), row.get("note", ""), flush=True)
-        if arguments.output:
-            write_table(arguments.output, "numerics", rows)  # what is compared is kept if the run is cut short
-        spent = time.monotonic() - started
-        left = spent / number * (len(tasks) - number)
-        print(f"{number}/{len(tasks)} cases, {spent:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
+    rows = write_as_measured(arguments.output, "numerics", _measure(arguments))
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_RUN)}
     omitted = f", {count[NOT_RUN]} cases not run" if count[NOT_RUN] else ""
     print(f"\n{count[HOLDS] + count[FAILS]} comparisons on {where}, {count[FAILS]} failed{omitted}.")
     return 0 if count[HOLDS] == len(rows) else 1
 
 
+def _measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Print and yield the records of all cases as they end."""
+    tasks = _tasks(arguments.operation or OPERATIONS)
+    processes = arguments.processes or min(os.cpu_count() or 1, 12)
+    started = time.monotonic()
+    outcomes = run_tasks(compare_case, tasks, processes, SECONDS_A_CASE, arguments.budget)
+    for number, outcome in enumerate(outcomes, 1):
+        for row in _rows(outcome):
+            print(_LINE.format(*cells(COLUMNS, row)), row.get("note", ""), flush=True)
+            yield row
+        spent = time.monotonic() - started
+        left = spent / number * (len(tasks) - number)
+        print(f"{number}/{len(tasks)} cases, {spent:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+
 def _tasks(operations: list[str]) -> list[tuple[str, int]]:
-    """(operation, number of its case): the first case of every operation, then the second of every one, and so on."""
-    counts = [len(_cases(operation)) for operation in operations]
-    columns = [[(operation, i) for i in range(n)] for operation, n in zip(operations, counts, strict=True)]
+    """Return (operation, number of its case): the first case of every operation, then every second one, and so on."""
+    columns = [[(operation, index) for index in range(len(_cases(operation)))] for operation in operations]
     return [task for line in itertools.zip_longest(*columns) for task in line if task is not None]
 
 
-def _cases(operation: str) -> list:
-    import torch
-
-    from kernels.common.launch import interpreted
-
-    return module(operation).numerics(torch.device("cpu" if interpreted() else "cuda"), interpreted())
+def _cases(operation: str) -> list[NumericsCase]:
+    small = launch.interpreted()
+    return cases.numerics(operation, torch.device("cpu" if small else "cuda"), small)
 
 
 def _described(task: tuple[str, int]) -> Row:
-    case = _cases(task[0])[task[1]]
-    return {
-        "kernel": task[0], "mode": case.mode, "dtype": str(case.dtype).removeprefix("torch."), "shape": case.shape,
-    }  # fmt: skip
+    operation, number = task
+    case = _cases(operation)[number]
+    dtype = str(case.dtype).removeprefix("torch.")
+    return {"kernel": operation, "mode": case.mode, "dtype": dtype, "shape": case.shape}
 
 
 def compare_case(task: tuple[str, int]) -> list[Row]:
-    """The rows of one case."""
-    from bench.checks.error_bound import compare
-
+    """Return the records of one case."""
     operation, number = task
-    return [
-        _described(task)
-        | {
-            "quantity": done.quantity, "error": done.error, "eager": done.eager_error, "ratio": done.ratio,
-            "verdict": HOLDS if done.holds else FAILS,
-        }
-        for done in compare(_cases(operation)[number])
-    ]  # fmt: skip
+    return [_described(task) | row for row in compare(_cases(operation)[number])]
 
 
 def _rows(outcome: Outcome) -> list[Row]:

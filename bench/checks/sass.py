@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of recorded launches, and what the machine code says about them. No GPU needed."""
+"""Ahead-of-time compilation of recorded launches, and the resources that their machine code takes. No GPU needed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,13 @@ from kernels.common.launch import Launch, launch_options
 # The largest shared memory one program may ask for, in bytes (CUDA C programming guide, compute capabilities).
 SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
+_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 _TYPES = {
-    torch.float32: "*fp32",
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-}
+    torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64",
+}  # fmt: skip
 _MATRIX_INSTRUCTION = re.compile(r"\b(?:HMMA|HGMMA|UTCHMMA|UTCQMMA|UTCMMA)\b")
 _MEMORY_INSTRUCTION = re.compile(r"\b(LDG|LDGSTS|STG)\.E((?:\.\w+)*)")
+_BITS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}  # by modifier; 32 without one
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Resources:
     shared_bytes: int
     matrix_instructions: int
     threads: int
-    loads: Counter[int] = field(default_factory=Counter)
-    stores: Counter[int] = field(default_factory=Counter)
+    loads: Counter[int]
+    stores: Counter[int]
 
     @property
     def loaded_bytes(self) -> int:
@@ -59,11 +56,6 @@ class Resources:
         """Bytes written to global memory by one program."""
         return self.threads * sum(bits // 8 * count for bits, count in self.stores.items())
 
-    @property
-    def narrowest_load(self) -> int:
-        """Width in bits of the narrowest load."""
-        return min(self.loads, default=0)
-
 
 def compile_launch(launch: Launch, architecture: int) -> Resources:
     """Compile the kernel of `launch` as the GPU would, arguments specialized alike, and read its machine code.
@@ -73,11 +65,32 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
     """
     options = launch_options(launch.config)
     compiled = triton.compile(_source(launch), target=GPUTarget("cuda", architecture, 32), options=options)
-    return _read(compiled.asm["cubin"], architecture, compiled.metadata.shared, 32 * launch.config.num_warps)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [str(_CUOBJDUMP), "-res-usage", "-sass", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
+    if usage is None:
+        raise RuntimeError(f"cuobjdump printed no resource usage:\n{report[:2000]}")
+    loads, stores = Counter(), Counter()
+    for name, modifiers in _MEMORY_INSTRUCTION.findall(report):
+        bits = next((_BITS[modifier] for modifier in modifiers.split(".") if modifier in _BITS), 32)
+        (stores if name == "STG" else loads)[bits] += 1
+    return Resources(
+        architecture=architecture,
+        registers=int(usage[1]),
+        spilled_bytes=int(usage[2]) + int(usage[3]),
+        shared_bytes=compiled.metadata.shared,
+        matrix_instructions=len(_MATRIX_INSTRUCTION.findall(report)),
+        threads=32 * launch.config.num_warps,
+        loads=loads,
+        stores=stores,
+    )
 
 
 def _source(launch: Launch) -> ASTSource:
-    """Signature, constants and divisibility of the arguments, by the rules of Triton's own launcher."""
+    """Return signature, constants and divisibility of the arguments, by the rules of Triton's own launcher."""
     signature: dict[str, str] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -98,45 +111,3 @@ def _source(launch: Launch) -> ASTSource:
         if divisible:
             attributes[(index,)] = [["tt.divisibility", 16]]
     return ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
-
-
-@cache
-def _tool(name: str) -> str:
-    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
-
-
-def _read(cubin: bytes, architecture: int, shared_bytes: int, threads: int) -> Resources:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        report = subprocess.run(
-            [_tool("cuobjdump"), "-res-usage", "-sass", file.name], capture_output=True, text=True, check=True
-        ).stdout
-    usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
-    if usage is None:
-        raise RuntimeError(f"cuobjdump printed no resource usage:\n{report[:2000]}")
-    loads: Counter[int] = Counter()
-    stores: Counter[int] = Counter()
-    for name, modifiers in _MEMORY_INSTRUCTION.findall(report):
-        (stores if name == "STG" else loads)[_width(modifiers)] += 1
-    return Resources(
-        architecture=architecture,
-        registers=int(usage[1]),
-        spilled_bytes=int(usage[2]) + int(usage[3]),
-        shared_bytes=shared_bytes,
-        matrix_instructions=len(_MATRIX_INSTRUCTION.findall(report)),
-        threads=threads,
-        loads=loads,
-        stores=stores,
-    )
-
-
-def _width(modifiers: str) -> int:
-    for part in modifiers.split("."):
-        if part in ("U8", "S8"):
-            return 8
-        if part in ("U16", "S16"):
-            return 16
-        if part in ("64", "128", "256"):
-            return int(part)
-    return 32

@@ -7,8 +7,6 @@ which keeps the autograd graph of the whole forward pass, keeps that of the back
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
@@ -18,7 +16,8 @@ import torch
 from bench.common import timing
 from bench.common.record import Row
 from bench.kernels import chefer_baseline
-from bench.training.steps import Case, Clips, random_clips, training_step
+from bench.training.measurement import seconds_a_call
+from bench.training.steps import Case, random_clips, training_step
 from istvt.config import preset as preset_named
 from istvt.device import allow_tf32
 from istvt.explain import explain
@@ -54,7 +53,7 @@ def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = 
     for start, given in (("clip", {"clips": clip}), ("tokens", {"tokens": tokens})):
         light = None
         for name in storages:
-            peak, note = _measured(partial(_peak_bytes, device, partial(STORAGES[name], model, **given)))
+            peak, note = timing.attempt(partial(_peak_bytes, device, partial(STORAGES[name], model, **given)))
             light = peak if name == LIGHT else light
             yield {
                 "preset": preset, "storage": name, "from": start, "clips": 1, "dtype": "float32",
@@ -83,15 +82,22 @@ def measure_time(
     """
     batch = random_clips(preset_named(preset), clips, device)
 
+    def milliseconds_a_call(call: Callable[[], object]) -> float:
+        for _ in range(2):
+            call()
+        return 1e3 * seconds_a_call(call, 1e-3 * milliseconds)
+
     @cache
     def explained(arithmetic: str) -> tuple[float | None, str]:
-        return _measured(lambda: _explanation(preset, arithmetic, batch, milliseconds))
+        allow_tf32(arithmetic == "tf32")
+        return timing.attempt(lambda: milliseconds_a_call(partial(explain, _model(preset, device), batch.clips)))
 
     @cache
     def trained(precision: str) -> tuple[float | None, str]:
         if not execution:
             return None, "the training step is timed by bench training"
-        return _measured(lambda: _training_step(preset, precision, batch, execution, milliseconds))
+        case = Case(preset, "full", precision, "this project")
+        return timing.attempt(lambda: milliseconds_a_call(training_step(case, batch, execution)))
 
     for arithmetic, precision in PAIRS:
         (spent, refused), (step, no_step) = explained(arithmetic), trained(precision)
@@ -99,41 +105,9 @@ def measure_time(
             "preset": preset, "clips": clips, "arithmetic": arithmetic, "training": precision, "explain_ms": spent,
             "training_ms": step, "ratio": spent / step if spent and step else None, "note": refused or no_step,
         }  # fmt: skip
+    allow_tf32(False)
 
 
 def _model(preset: str, device: torch.device) -> ISTVT:
     torch.manual_seed(0)
     return ISTVT(preset_named(preset)).to(device).eval()
-
-
-def _explanation(preset: str, arithmetic: str, batch: Clips, milliseconds: int) -> float:
-    model = _model(preset, batch.clips.device)
-    allow_tf32(arithmetic == "tf32")
-    return _milliseconds(lambda: explain(model, batch.clips), milliseconds)
-
-
-def _training_step(preset: str, precision: str, batch: Clips, execution: str, milliseconds: int) -> float:
-    step = training_step(Case(preset, "full", precision, "this project"), batch, execution)
-    for _ in range(2):
-        step()
-    return _milliseconds(step, milliseconds)
-
-
-def _milliseconds(call: Callable[[], object], milliseconds: int) -> float:
-    """Time from the first launch to the last result: an explanation launches thousands of small kernels."""
-    times: list[float] = []
-    while len(times) < 4 or 1e3 * sum(times[1:]) < milliseconds:  # the first one warms up
-        started = time.perf_counter()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(times[1:])
-
-
-def _measured(measure: Callable[[], Any]) -> tuple[Any, str]:
-    """Return the result and an empty note, or None and why there is none."""
-    try:
-        return timing.attempt(measure)
-    finally:
-        allow_tf32(False)

@@ -134,13 +134,10 @@ class Task:
 
     @property
     def rank(self) -> int:
-        """Ours, then peers, of which one may break the GPU's context, then what compiles for each shape."""
-        return 0 if self.contender.name.startswith(OURS) else 2 if self.contender.name == FLEX else 1
-
-    @property
-    def is_left_out(self) -> bool:
-        """Whether the shape is not worth its compilation."""
-        return self.rank == 2 and not self.at_paper
+        """Order: 0 ours, 1 peers, of which one may break the GPU's context, 2 compiled a shape, 3 not worth that."""
+        if self.contender.name == FLEX:
+            return 2 if self.at_paper else 3
+        return 0 if self.contender.name.startswith(OURS) else 1
 
     def calls(self) -> Calls:
         """Return a call a pass, on random tensors of the device."""
@@ -148,11 +145,6 @@ class Task:
         qkv = torch.randn(*self.size, 3, HEADS, self.contender.width, device=DEVICE).to(self.dtype).requires_grad_()
         function = partial(self.contender.function, scale=self.head_dim**-0.5)
         return passes(function, (qkv,), torch.randn_like(qkv[:, :, :, 0]))
-
-
-def in_order(tasks: Iterable[Task]) -> list[Task]:
-    """Sort tasks by rank, what is left out last."""
-    return sorted(tasks, key=lambda task: (task.rank, task.is_left_out))
 
 
 def passes(function: Callable[..., Tensor], leaves: Sequence[Tensor], grad_out: Tensor) -> Calls:
@@ -200,24 +192,21 @@ def measure(
 
 
 def measure_tasks(
-    tasks: Sequence[Task], measure_task: Callable[[Task], Iterator[Row]], after_ours: Callable[[], None]
+    tasks: Iterable[Task], measure_task: Callable[[Task], Iterator[Row]], after_ours: Callable[[], None]
 ) -> Iterator[Row]:
-    """Compile this project's kernels, then yield the records of `tasks`; `after_ours` runs before the first peer."""
+    """Compile this project's kernels, then yield the records of `tasks` by rank; `after_ours` runs before the peers."""
+    tasks = sorted(tasks, key=lambda task: task.rank)
     started = time.perf_counter()
-    count = ahead.compile_ahead(partial(_forward_and_backward, task) for task in tasks if task.rank == 0)
+    count = ahead.compile_ahead(lambda task=task: task.calls()["both"]() for task in tasks if task.rank == 0)
     print(f"{count} kernels compiled in {time.perf_counter() - started:.0f} s", flush=True)
     for rank, group in itertools.groupby(tasks, key=lambda task: task.rank):
         for task in group:
-            if task.is_left_out:
+            if rank == 3:
                 yield task.columns | {"pass": "all", "note": COMPILED_FOR_A_SHAPE}
             else:
                 yield from measure_task(task)
         if rank == 0:
             after_ours()
-
-
-def _forward_and_backward(task: Task) -> object:
-    return task.calls()["both"]()
 
 
 def reason(function: Callable[[], object]) -> str | None:

@@ -97,10 +97,10 @@ def contenders(head_dim: int) -> list[Contender]:
 
 
 def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
-    """Return all contenders at `shapes`, in their order; at the paper's in float32 too, without tensor cores."""
+    """Return all contenders at `shapes`; at the paper's in float32 too, which peers compute without tensor cores."""
     cases = list(itertools.product(shapes, HEAD_DIMS, (dtype,)))
     cases[len(HEAD_DIMS) : len(HEAD_DIMS)] = [(PAPER, head_dim, torch.float32) for head_dim in (64, 91)]
-    return peers.in_order(
+    return [
         Task(
             one, shape[1:], head_dim, working,
             columns(shape, head_dim, working) | {"contender": one.name, "width": one.width},
@@ -108,7 +108,7 @@ def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
         )
         for shape, head_dim, working in dict.fromkeys(cases)
         for one in contenders(head_dim)
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def measure(task: Task, milliseconds: int) -> Iterator[Row]:

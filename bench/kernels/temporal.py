@@ -64,8 +64,8 @@ def contenders(head_dim: int, mode: str) -> list[Contender]:
 
 
 def tasks(shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Task]:
-    """Return all contenders at `shapes` of (clips, frames), in their order."""
-    return peers.in_order(
+    """Return all contenders at `shapes` of (clips, frames)."""
+    return [
         Task(
             one, (clips, frames + 1, POSITIONS), head_dim, dtype,
             {
@@ -76,7 +76,7 @@ def tasks(shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Task]:
         )
         for (clips, frames), head_dim, mode in itertools.product(shapes, HEAD_DIMS, ("telescoped", "fused", "off"))
         for one in contenders(head_dim, mode)
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def measure(task: Task, bandwidth: float, milliseconds: int) -> Iterator[Row]:

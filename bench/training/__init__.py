@@ -20,17 +20,18 @@ import contextlib
 import sys
 import time
 from dataclasses import asdict, astuple
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from bench.common import timing
 from bench.common.environment import require_gpu
-from bench.common.record import NOT_MEASURED, Row, add_output, failure, output_folder, write_table
+from bench.common.record import NOT_MEASURED, Row, add_output, output_folder, write_table
 from bench.common.table import Column, row_table
 from bench.training import measurement
 from bench.training.measurement import empty_row
-from bench.training.steps import ATTENTIONS, BATCH, METHODS, PRECISIONS, Case, ordered_cases
+from bench.training.steps import ATTENTIONS, BATCH, METHODS, PRECISIONS, ordered_cases
 from istvt.config import PRESETS
 
 # What runs on a CPU unless asked for otherwise: compiling for one takes minutes and says nothing of a GPU.
@@ -58,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", action="append", choices=METHODS, help="only this one (repeatable)")
     parser.add_argument("--batch", type=int, default=None, help=f"clips a step (default {BATCH}; 2 on a CPU)")
     parser.add_argument("--execution", choices=("eager", "compile", "cuda_graphs"), help="of this project")
-    parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of each row (default 2)")
-    parser.add_argument("--budget", type=float, help="seconds after which no further row is begun")
-    parser.add_argument("--trace", type=Path, help="folder for a chrome trace of each row's steps")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of each record (default 2)")
+    parser.add_argument("--budget", type=float, help="seconds after which no further record is begun")
+    parser.add_argument("--trace", type=Path, help="folder for a chrome trace of each record's steps")
     add_output(parser)
 
 
@@ -82,14 +83,20 @@ def run(arguments: argparse.Namespace) -> int:
     families: list[Row] = []
     write_table(folder, "training", rows)
     peaks = measurement.peak_rates()
-    broken = ""
+    stop = ""
     for number, case in enumerate(chosen, 1):
-        if broken or (arguments.budget and time.perf_counter() - started > arguments.budget):
-            rows[number - 1] = empty_row(case, batch, broken or f"{NOT_MEASURED}: the time was used up")
-        else:
-            row, broken = _measure_safely(case, batch, execution, arguments, peaks)
-            families += [asdict(case) | {"batch": batch} | part for part in row.pop("families", [])]
-            rows[number - 1] = row
+        if arguments.budget and time.perf_counter() - started > arguments.budget:
+            stop = stop or f"{NOT_MEASURED}: the time was used up"
+        row, note = None, stop
+        if not stop:
+            trace = arguments.trace and arguments.trace / f"{'-'.join(astuple(case)).replace(' ', '_')}.json"
+            given = case, batch, execution, arguments.seconds, peaks, trace
+            row, note = timing.attempt(partial(measurement.measure, *given))
+            with contextlib.suppress(Exception):  # it asks the GPU, which may have been broken
+                torch._dynamo.reset()
+            stop = "" if timing.let_go() else BROKEN
+        rows[number - 1] = row or empty_row(case, batch, note)
+        families += [asdict(case) | {"batch": batch} | part for part in rows[number - 1].pop("families", [])]
         write_table(folder, "training", rows)
         write_table(folder, "training_families", families)
         print(f"{number}/{len(chosen)} {case} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
@@ -97,22 +104,3 @@ def run(arguments: argparse.Namespace) -> int:
     print(row_table(FAMILY_COLUMNS, families))
     print(f"\n{folder}")
     return 0 if any(row["step_ms"] for row in rows) else 1
-
-
-def _measure_safely(
-    case: Case, batch: int, execution: str, arguments: argparse.Namespace, peaks: Row
-) -> tuple[Row, str]:
-    """Return the record, and why no further one can be measured in this process; "" where it can."""
-    trace = None
-    if arguments.trace:
-        name = "-".join(astuple(case)).replace(" ", "_")
-        trace = arguments.trace / f"{name}.json"
-    try:
-        row = measurement.measure(case, batch, execution, arguments.seconds, peaks, trace)
-    except torch.OutOfMemoryError:
-        row = empty_row(case, batch, f"{NOT_MEASURED}: more memory than this GPU has")
-    except Exception as error:
-        row = empty_row(case, batch, failure(error))
-    with contextlib.suppress(Exception):  # it asks the GPU, which may have been broken
-        torch._dynamo.reset()
-    return row, "" if timing.let_go() else BROKEN

@@ -30,10 +30,9 @@ def measure(case: Case, batch_size: int, execution: str, seconds: float, peaks: 
     allocates nothing, so that what they use shows only when they are recorded.
     """
     on_gpu = torch.cuda.is_available()
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
     row = empty_row(case, batch_size)
     if on_gpu:
-        wait()
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
@@ -42,9 +41,9 @@ def measure(case: Case, batch_size: int, execution: str, seconds: float, peaks: 
     step = training_step(case, batch, execution)
     for _ in range(3):
         step()
-    wait()
+    _wait()
     row["first_steps_s"] = time.perf_counter() - started
-    per_step = _seconds_a_step(step, wait, seconds)
+    per_step = seconds_a_call(step, seconds)
     if on_gpu:  # reserved: tensors, the pools that recorded graphs keep, and gaps between them
         row["peak_bytes"] = torch.cuda.max_memory_allocated() - before[0]
         row["reserved_bytes"] = torch.cuda.max_memory_reserved() - before[1]
@@ -71,15 +70,20 @@ def empty_row(case: Case, batch_size: int, note: str = "") -> Row:
     return asdict(case) | {"batch": batch_size} | dict.fromkeys(empty) | flops | {"first_steps_s": None, "note": note}
 
 
-def _seconds_a_step(step: Callable[[], object], wait: Callable[[], None], seconds: float) -> float:
-    """Time rounds of steps that are enqueued as in training, and waited for only at the end of a round."""
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds_a_call(call: Callable[[], object], seconds: float) -> float:
+    """Time a round of calls of at least `seconds`: enqueued one after another, as in training, and waited for once."""
     count = 2
     while True:
-        wait()
+        _wait()
         started = time.perf_counter()
         for _ in range(count):
-            step()
-        wait()
+            call()
+        _wait()
         spent = time.perf_counter() - started
         if spent >= seconds:
             return spent / count

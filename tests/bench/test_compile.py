@@ -8,10 +8,10 @@ import triton
 import triton.language as tl
 
 from bench.checks import compile as command
-from bench.checks.cases import ARCHITECTURES, OPERATIONS, module
+from bench.checks.cases import ARCHITECTURES, OPERATIONS, compiled
 from bench.checks.sass import compile_launch
 from bench.common.process_pool import Outcome
-from bench.common.table import format_table
+from bench.common.table import row_table
 from kernels.common.launch import Launch
 from kernels.layer_norm import operator as layer_norm_difference
 from kernels.relevance import configs as relevance
@@ -29,7 +29,7 @@ OF_THE_MODEL = {
 def test_each_kernel_with_each_config_compiles_without_spills_or_narrow_loads_within_the_chip(operation, architecture):
     """And all that the published model launches; `python -m bench compile` has every case, in some minutes."""
     launches, seen = [], set()
-    cases = module(operation).compiled()
+    cases = compiled(operation)
     for index in sorted(range(len(cases)), key=lambda index: index not in OF_THE_MODEL[operation]):
         if architecture not in cases[index].architectures:
             continue
@@ -38,10 +38,10 @@ def test_each_kernel_with_each_config_compiles_without_spills_or_narrow_loads_wi
             if config not in seen or (index in OF_THE_MODEL[operation] and architecture != 80):  # as on sm_89
                 launches.append((cases[index], launch))
             seen.add(config)
-    reports = [command.judge(case, launch, architecture) for case, launch in launches]
-    faulty = [command.row(report) for report in reports if report.faults]
-    assert not faulty, "\n" + format_table(command.HEADER, faulty)
-    assert {(report.kernel, report.config) for report in reports} == seen
+    rows = [command.judge(case, launch, architecture) for case, launch in launches]
+    faulty = [row for row in rows if row["verdict"] != "ok"]
+    assert not faulty, "\n" + row_table(command.COLUMNS, faulty)
+    assert {row["kernel"] for row in rows} == {kernel for kernel, _ in seen}
 
 
 def test_a_compiler_that_crashes_or_hangs_is_a_row_that_says_so(monkeypatch):
@@ -54,10 +54,10 @@ def test_a_compiler_that_crashes_or_hangs_is_a_row_that_says_so(monkeypatch):
         yield from (Outcome(task, failure=failure) for task, failure in zip(given, failures, strict=False))
 
     monkeypatch.setattr(command, "run_tasks", run_tasks)
-    reports = [report for _, found in command.compile_all(tasks) for report in found]
-    assert [report.faults for report in reports] == [[failure] for failure in failures]
-    assert command.row(reports[0])[1:3] == ("bfloat16 B=8 C=728", 80)
-    assert len(command.row(reports[0])) == len(command.HEADER)
+    rows = [row for _, found in command.compile_all(tasks) for row in found]
+    assert [row["verdict"] for row in rows] == failures
+    assert (rows[0]["case"], rows[0]["sm"]) == ("bfloat16 B=8 C=728", 80)
+    assert failures[0] in row_table(command.COLUMNS, rows)
 
 
 TABLES = {
@@ -91,19 +91,19 @@ def test_every_row_of_every_table_of_configs_is_compiled(operation):
 
     Relevance of heads wider than 96 did spill on sm_89, for which it had not been compiled.
     """
-    compiled = set()
-    for case in module(operation).compiled():
+    found = set()
+    for case in compiled(operation):
         for architecture in case.architectures:
             with command.recorded(architecture) as launches:
                 case.start()
-            compiled |= {(launch.kernel.fn.__name__, architecture, launch.config) for launch in launches}
+            found |= {(launch.kernel.fn.__name__, architecture, launch.config) for launch in launches}
     missing = {
         (kernel, architecture, config)
         for kernel, tables in TABLES[operation].items()
         for table in tables
         for architecture in ARCHITECTURES
         for _, config in table.get(architecture, table["any"])
-    } - compiled
+    } - found
     assert not missing
 
 
@@ -118,7 +118,7 @@ def test_every_warp_of_a_relevance_kernel_has_16_rows_of_its_own(name):
 def test_everything_leaves_out_what_an_architecture_computes_another_way():
     """`bench compile --everything` asked for a tile of 33 frames where sm_89 has none, and ended in a traceback."""
     for operation in OPERATIONS:
-        for case in module(operation).compiled():
+        for case in compiled(operation):
             for architecture in set(ARCHITECTURES) - set(case.beyond):
                 with command.recorded(architecture) as launches:
                     case.start()
@@ -139,8 +139,8 @@ def test_a_kernel_that_loads_two_bytes_at_a_time_is_caught_and_so_is_one_that_sp
     config = triton.Config({}, num_warps=1, num_stages=1)
     launch = Launch(careless, 1, {"x": x, "out": out, "stride": 91, "N": 64}, config)
     resources = compile_launch(launch, 89)
-    assert command._faults(resources, 0, narrowest_load=16) == []
-    assert command._faults(resources, 0, narrowest_load=32) == ["loads 16 bits at a time"]
-    assert command._faults(replace(resources, spilled_bytes=8), 0, 16) == ["spills 8 bytes, 0 allowed"]
-    (fault,) = command._faults(replace(resources, shared_bytes=100 * 1024), 0, 16)
+    assert command.faults(resources, 0, narrowest_load=16) == []
+    assert command.faults(resources, 0, narrowest_load=32) == ["loads 16 bits at a time"]
+    assert command.faults(replace(resources, spilled_bytes=8), 0, 16) == ["spills 8 bytes, 0 allowed"]
+    (fault,) = command.faults(replace(resources, shared_bytes=100 * 1024), 0, 16)
     assert fault == "asks for 102400 bytes of shared memory, the chip has 101376"

@@ -161,17 +161,16 @@ def test_a_gpu_that_an_error_broke_costs_rows_and_not_the_table(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, broken)
-    assert explanation_cost._measured(lambda: 1) == (1, "")
-    assert explanation_cost._measured(broken)[1].startswith("not measured: RuntimeError: CUDA error: an illegal")
+    assert timing.attempt(lambda: 1) == (1, "")
+    assert timing.attempt(broken)[1].startswith("not measured: RuntimeError: CUDA error: an illegal")
 
 
 def test_each_time_is_there_before_the_next_is_taken(monkeypatch):
     """Killed at its limit the command left no time at all: all were taken before the first row."""
     taken = []
-    monkeypatch.setattr(explanation_cost, "_explanation", lambda *given: taken.append(given[1]) or 1.0)
-    monkeypatch.setattr(explanation_cost, "_training_step", lambda *given: taken.append(given[1]) or 1.0)
-    next(explanation_cost.measure_time("small", 1, CPU, 1))
-    assert taken == ["float32", "float32"]
+    monkeypatch.setattr(explanation_cost, "seconds_a_call", lambda *given: taken.append(given) or 1.0)
+    next(explanation_cost.measure_time("small", 1, CPU, 1, execution="eager"))
+    assert len(taken) == 2
 
 
 def test_explaining_is_timed_against_training_steps_in_each_precision(monkeypatch):

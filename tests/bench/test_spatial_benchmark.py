@@ -124,18 +124,19 @@ def test_a_peer_that_cannot_run_backward_twice_costs_its_row_and_not_the_table(w
 def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last(without_a_gpu, monkeypatch):
     monkeypatch.setitem(peers.PEERS, "flex compiled", peers.naive_attention)
     tasks = spatial.tasks(spatial.SHAPES, torch.bfloat16)
-    ours = [task.contender.name.startswith("ours") for task in tasks]
-    assert ours == sorted(ours, reverse=True)
+    events = []
+    for task in peers.measure_tasks(tasks, lambda task: [task], lambda: events.append("after ours")):
+        events.append(task)
+    ours = events[: events.index("after ours")]
+    assert {task.contender.name for task in ours} == {"ours", "ours, unpadded"}
     flex = [task for task in tasks if task.contender.name == "flex compiled"]
-    assert flex == tasks[-len(flex) :]
-    measured = [task for task in flex if not task.is_left_out]
-    assert measured == flex[:3]
-    assert {(task.size, task.dtype) for task in measured} == {(spatial.PAPER[1:], torch.bfloat16)}
-    [row] = peers.measure_tasks(flex[-1:], None, None)
-    assert row["note"] == "not measured: compiled for each shape anew; measured at the paper's"
-    temporal_names = [task.contender.name for task in temporal.tasks(temporal.SHAPES, torch.bfloat16)]
-    ranks = [{"ours": 0, "flex compiled": 2}.get(name, 1) for name in temporal_names]
-    assert ranks == sorted(ranks) and set(ranks) == {0, 1, 2}
+    measured = events[-len(flex) :][:3]
+    assert {(task.contender.name, task.size, task.dtype) for task in measured} == {
+        ("flex compiled", spatial.PAPER[1:], torch.bfloat16)
+    }
+    notes = {row["note"] for row in events[-len(flex) :][3:]}
+    assert notes == {"not measured: compiled for each shape anew; measured at the paper's"}
+    assert {task.rank for task in temporal.tasks(temporal.SHAPES, torch.bfloat16)} == {0, 1, 2, 3}
 
 
 def test_the_capture_rows_hold_time_and_floor(without_a_gpu):

@@ -1,12 +1,9 @@
-"""What is checked and compiled, one module an operation.
+"""Cases of the numerics and compile checks, by operation.
 
-A module `bench/checks/cases/<operation>.py` has two functions:
-
-- `numerics(device, small) -> list[NumericsCase]`: comparisons against float64 (`bench numerics` and the tests);
-  `small` asks for shapes that the interpreter can afford (a program costs 15 to 35 ms there).
-- `compiled() -> list[CompileCase]`: launches to compile ahead of time (`bench compile` and the tests).
-
-Add the module's name to `OPERATIONS` and both commands and both tests know it.
+Each operation has a module here with two functions that take the operation's name first: `numerics(operation, device,
+small)`, comparisons against float64, where `small` asks for shapes that the interpreter can afford (a program costs 15
+to 35 ms there); and `compiled(operation)`, launches to compile ahead of time. An operation with a line in `OPERATIONS`
+is known to both commands and both tests.
 """
 
 from __future__ import annotations
@@ -15,11 +12,36 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
+import torch
+
+from bench.checks.error_bound import NumericsCase
 from kernels.common.launch import Launch
 
 ARCHITECTURES = (80, 89, 90, 100)
-OPERATIONS = ("layer_norm_difference", "temporal_attention", "spatial_attention", "relevance")
+# Operation and its module.
+OPERATIONS = {
+    "layer_norm_difference": "layer_norm_difference",
+    "temporal_attention": "attention",
+    "spatial_attention": "attention",
+    "relevance": "relevance",
+}
+
+
+class Expected(NamedTuple):
+    """What is expected of the machine code of a launch.
+
+    Attributes:
+        tensor_cores: whether it must use them.
+        spill: bytes of registers that it may spill.
+        tile_bytes: bytes (loaded, stored) of one program if each element of its tile moves once, for kernels without
+            loops; None where there is no such number.
+    """
+
+    tensor_cores: bool = False
+    spill: int = 0
+    tile_bytes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -27,29 +49,29 @@ class CompileCase:
     """Launches of one operation, and what is expected of their machine code.
 
     Attributes:
-        operation: a name of `OPERATIONS`.
         name: dtype, mode and shape, for the table.
         start: starts the launches on meta tensors; runs inside `kernels.common.launch.recorded`.
+        expected: of a launch.
         architectures: compute capabilities to compile for: all for what the models launch, one for a variant.
         beyond: compute capabilities on which the operation takes another way, so that there is nothing to compile.
-        needs_tensor_cores: whether a launch's machine code must use tensor cores.
-        tile_bytes: bytes (loaded, stored) of one program if each element of its tile moves once, for kernels without
-            loops; None where there is no such number.
-        allowed_spill: bytes of registers a launch may spill on an architecture.
-        narrowest_load: bits of the narrowest load allowed.
     """
 
-    operation: str
     name: str
     start: Callable[[], None]
+    expected: Callable[[Launch], Expected] = lambda launch: Expected()
     architectures: tuple[int, ...] = ARCHITECTURES
     beyond: tuple[int, ...] = ()
-    needs_tensor_cores: Callable[[Launch], bool] = lambda launch: False
-    tile_bytes: Callable[[Launch], tuple[int, int] | None] = lambda launch: None
-    allowed_spill: Callable[[Launch, int], int] = lambda launch, architecture: 0
-    narrowest_load: int = 32
 
 
-def module(operation: str) -> ModuleType:
-    """The module of an operation."""
-    return importlib.import_module(f"bench.checks.cases.{operation}")
+def numerics(operation: str, device: torch.device, small: bool) -> list[NumericsCase]:
+    """Return the comparisons of an operation, the shapes that matter most first."""
+    return _module(operation).numerics(operation, device, small)
+
+
+def compiled(operation: str) -> list[CompileCase]:
+    """Return the launches of an operation that are compiled."""
+    return _module(operation).compiled(operation)
+
+
+def _module(operation: str) -> ModuleType:
+    return importlib.import_module(f"bench.checks.cases.{OPERATIONS[operation]}")
