@@ -15,7 +15,7 @@ _LOCK_FILE = "run.lock"
 
 
 def model_file(checkpoint: str | Path) -> Path:
-    """The model file that is meant: the file itself, or that of the run whose directory it is.
+    """Return the model file of a path: the file itself, or that of the run whose directory it is.
 
     Raises:
         InputError: there is no such file, or it is one of those from which training goes on.
@@ -36,7 +36,7 @@ def model_file(checkpoint: str | Path) -> Path:
 
 
 def output_directory(path: str | Path) -> Path:
-    """The directory, made where it is not there.
+    """Return the directory, made where it is not there.
 
     Raises:
         InputError: it cannot be made, or nothing can be written in it.

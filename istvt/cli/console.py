@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -18,10 +18,10 @@ def starting(console: Console) -> contextlib.AbstractContextManager[Any]:
     return console.status("starting") if console.is_terminal else contextlib.nullcontext()
 
 
-def print_warnings(sentences: Sequence[str], console: Console) -> None:
-    """Print what makes a verdict doubtful."""
-    for sentence in sentences:
-        console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+def print_lines(console: Console, *lines: str, style: str | None = None) -> None:
+    """Print lines as they are: paths in them may hold brackets, and are not broken where the terminal ends."""
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def counted(number: int, noun: str) -> str:

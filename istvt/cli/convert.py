@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from dataloading.errors import InputError
-from istvt.cli.console import starting
+from istvt.cli.console import print_lines, starting
 from istvt.config import ISTVTConfig
 
 
@@ -57,5 +57,5 @@ def run(options: Namespace, console: Console) -> int:
         save_model(output, model, CheckpointInfo(model.config, versions=versions()))
         said = f"a checkpoint; {len(ignored)} tensors of Xception beyond the entry flow were ignored"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"{output}: {parameters:,} parameters as {said}", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, f"{output}: {parameters:,} parameters as {said}")
     return 0

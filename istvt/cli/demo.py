@@ -39,9 +39,7 @@ def run(options: Namespace, console: Console) -> int:
 
 def demo(output: Path, console: Console) -> int:
     """Run the demo in `output`, with what an earlier run left there; returns the exit status."""
-    from rich.markup import escape
-
-    from istvt.cli.console import progress_bar, starting
+    from istvt.cli.console import print_lines, progress_bar, starting
 
     with starting(console):
         from dataloading import read_dataset
@@ -60,7 +58,7 @@ def demo(output: Path, console: Console) -> int:
 
     console.rule("[bold]1  Drawing H.264 videos of faces, and forging them three ways")
     summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
-    console.print(f"{summary.written} videos drawn, {summary.already_there} were there already: {data}", markup=False)
+    print_lines(console, f"{summary.written} videos drawn, {summary.already_there} were there already: {data}")
     # A person and a forger that no training ever sees, drawn from another seed.
     synthesize(fresh, identities=6, frames=VIDEO_FRAMES, size=VIDEO_SIZE, seed=FRESH_SEED, progress=False)
 
@@ -82,14 +80,8 @@ def demo(output: Path, console: Console) -> int:
     for video, prediction in zip(shown, predict(model, [v.path for v in shown], detect=False), strict=True):
         score = prediction.score
         truth = "real" if video.label == 0 else f"fake ({video.manipulation})"
-        console.print(
-            f"  {score.verdict:<4}  probability of fake {score.probability:6.1%}; in truth {truth:<15} "
-            f"[dim]{escape(str(video.path))}[/]"
-            if score
-            else f"  not scored: {escape(prediction.error)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        verdict = f"{score.verdict:<4}  probability of fake {score.probability:6.1%}" if score else prediction.error
+        print_lines(console, f"  {verdict}; in truth {truth:<15} {video.path}")
 
     console.rule("[bold]6  Why: relevance in time and in space")
     suspect = next(video for video in shown if video.manipulation == "flicker")
@@ -102,29 +94,19 @@ def demo(output: Path, console: Console) -> int:
             notes=info.caveats,
             advance=lambda what, done, total: update(done, total, what),
         )
-    console.print(
-        f"[dim]{escape(str(suspect.path))}[/] is explained in "
-        f"{escape(str(output / 'explanation' / 'explanation.html'))}",
-        soft_wrap=True,
-    )
+    print_lines(console, f"{suspect.path} is explained in {output / 'explanation' / 'explanation.html'}")
 
     console.rule("[bold]Done")
-    evaluation = result.evaluation
-    console.print(f"held-out people: {verdict_sentence(evaluation.videos)}")
-    console.print(f"accuracy {evaluation.videos.accuracy}, AUC {evaluation.videos.auc}", highlight=False)
-    for name, metrics in evaluation.manipulations.items():
-        console.print(f"  {name:<8} AUC {metrics.auc}", highlight=False)
-    if result.skipped:
-        console.print(f"{len(result.skipped)} videos or clips were skipped; the report lists them")
-    console.print(
-        f"{time.perf_counter() - started:.0f} s in all; open [bold]{escape(str(result.report))}[/]", soft_wrap=True
-    )
-    command = f".venv/bin/istvt predict {fresh} --checkpoint {run}"
-    console.print(f"judge all fresh drawn videos: {command}", markup=False, soft_wrap=True)
-    console.print(
+    videos, manipulations = result.evaluation.videos, result.evaluation.manipulations
+    print_lines(
+        console,
+        f"held-out people: {verdict_sentence(videos)}",
+        f"accuracy {videos.accuracy}, AUC {videos.auc}",
+        *(f"  {name:<8} AUC {metrics.auc}" for name, metrics in manipulations.items()),
+        *([f"{len(result.skipped)} videos or clips were skipped; the report lists them"] if result.skipped else []),
+        f"{time.perf_counter() - started:.0f} s in all; open {result.report}",
+        f"judge all fresh drawn videos: .venv/bin/istvt predict {fresh} --checkpoint {run}",
         "This model has only ever seen drawn faces: on a real video its verdict would mean nothing. For real ones: "
         ".venv/bin/istvt prepare DATA, then train --data.root DATA, with FaceForensics++ or another set of the README.",
-        soft_wrap=True,
-        highlight=False,
     )
     return 0

@@ -10,13 +10,13 @@ from rich.console import Console
 
 from dataloading.dataset import SPLITS
 from dataloading.errors import InputError
-from istvt.cli.console import progress_bar, starting
+from istvt.cli.console import print_lines, progress_bar, starting
 from istvt.cli.options import add_checkpoint, add_device, check_device_name, settings_of
 from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill, ISTVTConfig, Precision
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """The options."""
+    """Add the options."""
     add_checkpoint(parser)
     parser.add_argument(
         "--output",
@@ -69,7 +69,7 @@ def run(options: Namespace, console: Console) -> int:
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint
         from istvt.report.summary import summary
     if options.stabilizers is not None:
-        orderings_of(stabilizers=options.stabilizers)  # a mistake is said before the evaluation, not after it
+        orderings_of(stabilizers=options.stabilizers)  # a mistake is refused before the evaluation, not after it
     output = _evaluation_directory(options, data, console)
     with progress_bar(console, "scoring clips") as update:
         result = evaluate_checkpoint(
@@ -84,20 +84,18 @@ def run(options: Namespace, console: Console) -> int:
             advance=update,
         )
     console.print(summary(result.evaluation))
-    for note in result.notes:
-        console.print(note, style="dim", markup=False, soft_wrap=True)
+    print_lines(console, *result.notes, style="dim")
     if result.skipped:
-        console.print(f"{len(result.skipped)} videos or clips could not be scored:")
-        for name, reason in result.skipped:
-            console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\nreport: {result.report}", markup=False, soft_wrap=True)
+        print_lines(console, f"{len(result.skipped)} videos or clips could not be scored:")
+        print_lines(console, *(f"  {skipped_line(name, reason)}" for name, reason in result.skipped))
+    print_lines(console, f"\nreport: {result.report}")
     if options.explain:
         _measure_explanations(options, data, output, console)
     return 0
 
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
-    """Where the evaluation goes; one of other videos is replaced only where the place was named."""
+    """Return where the evaluation goes; one of other videos is replaced only where the place was named."""
     from istvt.model.checkpoint import read_info
     from istvt.report.evaluation_files import default_output, evaluated_set, foreign_explanations, replaced_evaluation
 
@@ -112,22 +110,18 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     if foreign and not options.explain:
         raise InputError(f"{foreign}; measure them again with --explain, or choose another --output")
     if replaced:
-        console.print(f"{output} held an evaluation of {held}, which this one replaces", markup=False, soft_wrap=True)
+        print_lines(console, f"{output} held an evaluation of {held}, which this one replaces")
     return output
 
 
 def _measure_explanations(options: Namespace, data: DataSettings, output: Path, console: Console) -> None:
-    """Deletion curves, pointing game and mass inside the mask, for every method and for random order."""
+    """Measure deletion curves, pointing game and mass inside the mask, for every method and for random order."""
     from istvt.explain.faithfulness.report import faithfulness_table
     from istvt.report.evaluate_checkpoint import evaluate_checkpoint_explanations, render_report
     from istvt.report.evaluation_files import EXPLANATIONS
 
-    console.print(
-        "now the explanations: every clip is explained by each method and scored again with pixels removed, which "
-        "takes many times as long",
-        style="dim",
-        soft_wrap=True,
-    )
+    slow = "every clip is explained by each method and scored again with pixels removed, which takes many times as long"
+    print_lines(console, f"now the explanations: {slow}", style="dim")
     with progress_bar(console, "explaining clips") as update:
         measured, written = evaluate_checkpoint_explanations(
             options.checkpoint,
@@ -140,5 +134,4 @@ def _measure_explanations(options: Namespace, data: DataSettings, output: Path, 
             advance=update,
         )
     render_report(options.checkpoint, data, output)
-    console.print(faithfulness_table(measured), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"explanations: {', '.join(str(path) for path in written.values())}", markup=False, soft_wrap=True)
+    print_lines(console, faithfulness_table(measured), f"explanations: {', '.join(map(str, written.values()))}")

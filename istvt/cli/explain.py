@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError, as_input_error
-from istvt.cli.console import print_warnings, progress_bar, starting
+from istvt.cli.console import print_lines, progress_bar, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 from istvt.config import ExplanationSettings, ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("video", type=Path, help="the video to explain")
     add_checkpoint(parser)
     parser.add_argument(
@@ -60,20 +60,14 @@ def run(options: Namespace, console: Console) -> int:
             advance=lambda what, done, total: update(done, total, what),
         )
     score = explanation.score
-    verdict = f"{score.verdict}, probability of fake {score.probability:.1%}: {options.video}"
-    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
-    print_warnings(explanation.notes, console)
+    print_lines(console, f"{score.verdict}, probability of fake {score.probability:.1%}: {options.video}")
+    print_lines(console, *explanation.notes, style="yellow")
     explained, scored = len(explanation.clips), len(score.clip_probabilities)
     if explained < options.clips:
-        console.print(
-            f"clips explained: {explained} of {options.clips} asked for; the {scored} that were scored hold no more "
-            "without a frame in common",
-            highlight=False,
-            soft_wrap=True,
-        )
+        fewer = f"the {scored} that were scored hold no more without a frame in common"
+        print_lines(console, f"clips explained: {explained} of {options.clips} asked for; {fewer}")
     if explanation.skipped:
-        console.print(f"clips that could not be decoded: {len(explanation.skipped)}")
-        for first, reason in explanation.skipped:
-            console.print(f"  from frame {first}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, f"clips that could not be decoded: {len(explanation.skipped)}")
+        print_lines(console, *(f"  from frame {first}: {reason}" for first, reason in explanation.skipped))
     console.print(f"open [bold]{escape(str(options.out / 'explanation.html'))}[/]", soft_wrap=True)
     return 0

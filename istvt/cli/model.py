@@ -7,12 +7,13 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from istvt.cli.console import print_lines
 from istvt.cli.options import add_model, settings_of
 from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """The options."""
+    """Add the options."""
     add_model(parser, base)
     parser.add_argument(
         "--backbone-weights", type=Path | None, default=None, help="check that this Xception file fits the backbone"
@@ -29,13 +30,12 @@ def run(options: Namespace, console: Console) -> int:
 
     config = settings_of(ISTVTConfig, options.model)
     height, width = config.feature_grid
-    console.print(
+    print_lines(
+        console,
         f"{config.attention}, {config.frames} frames of {config.image_size} pixels: {config.frame_rows} frame rows x "
         f"{config.positions} positions ({height}x{width} grid), C={config.dim}, N={config.heads}, "
         f"D={config.resolved_head_dim}, M={config.depth}; LayerNorm eps {config.layer_norm_eps:g}"
         f"{', a second one in the head' * config.head_norm}; position embedding of {config.embedded_rows} rows",
-        highlight=False,
-        soft_wrap=True,
     )
     table = Table("part", "parameters", "layers, G MAC", "attention products, G MAC", box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -49,6 +49,6 @@ def run(options: Namespace, console: Console) -> int:
         from istvt.model.xception import XceptionEntryFlow
 
         ignored = load_backbone_weights(XceptionEntryFlow(config.backbone_dims, config.dim), options.backbone_weights)
-        fits = f"{options.backbone_weights} fits the backbone"
-        console.print(f"{fits}; {len(ignored)} tensors beyond it are ignored", markup=False)
+        beyond = f"{len(ignored)} tensors beyond it are ignored"
+        print_lines(console, f"{options.backbone_weights} fits the backbone; {beyond}")
     return 0

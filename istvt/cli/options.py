@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share, and the settings that they build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Settings = TypeVar("Settings", ISTVTConfig, DataSettings, TrainingSettings)
 
 
 def add_dataset(parser: ArgumentParser) -> None:
-    """A data set as it lies on the disk."""
+    """Add the options that name a data set on the disk."""
     parser.add_argument("dataset", type=Path, help="root of the data set")
     parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognizes it")
     parser.add_argument("--compression", type=str, default="c23", help="FaceForensics++ compression: raw, c23, c40")
@@ -26,7 +26,7 @@ def add_dataset(parser: ArgumentParser) -> None:
 
 
 def add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """A preset and everything that it sets."""
+    """Add a preset and every field that it sets."""
     parser.add_argument("--preset", choices=list(PRESETS), default="small", help="where the model's options start from")
     parser.add_class_arguments(ISTVTConfig, "model")
     parser.set_defaults({f"model.{name}": value for name, value in asdict(base).items()})
@@ -43,18 +43,18 @@ def settings_of(kind: type[Settings], options: Namespace) -> Settings:
 
 
 def add_device(parser: ArgumentParser) -> None:
-    """Where it is computed."""
+    """Add the device."""
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def check_device_name(device: str) -> None:
-    """Refuse what can be no device, before PyTorch is there to ask."""
+    """Refuse the name of no device, before PyTorch, which knows them, is imported."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise InputError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N")
 
 
 def add_checkpoint(parser: ArgumentParser) -> None:
-    """Which model it is."""
+    """Add the model file or run."""
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -64,7 +64,7 @@ def add_checkpoint(parser: ArgumentParser) -> None:
 
 
 def add_finding(parser: ArgumentParser) -> None:
-    """How faces are found in videos that nobody has prepared."""
+    """Add how faces are found in videos that are not of a prepared set."""
     parser.add_argument(
         "--detector",
         type=str,
@@ -81,7 +81,7 @@ def add_finding(parser: ArgumentParser) -> None:
 
 
 def detect_of(options: Namespace) -> bool | None:
-    """Whether faces are to be looked for; None where that is not said."""
+    """Return whether faces are looked for; None leaves it to how the model was trained."""
     other = "--detect" if options.detect else f"--detector {options.detector}" if options.detector != "auto" else None
     if options.no_detect and other:
         raise InputError(f"{other} and --no-detect are given together; expected one of them")

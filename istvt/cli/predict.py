@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
-from istvt.cli.console import counted, print_warnings, progress_bar, starting
+from istvt.cli.console import counted, print_lines, progress_bar, starting
 from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
 from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """The options."""
+    """Add the options."""
     add_checkpoint(parser)
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
     add_finding(parser)
@@ -28,7 +29,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 
 def run(options: Namespace, console: Console) -> int:
-    """Say of any video whether its face is forged.
+    """Score any video: real or fake, and how probably fake.
 
     A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
     """
@@ -55,16 +56,14 @@ def run(options: Namespace, console: Console) -> int:
         output_directory(options.json.parent)  # it can be written in
     model, info = load_model(options.checkpoint, pick_device(options.device))
     for reason, count in Counter(item.reason for item in left_out).items():
-        console.print(f"{counted(count, 'video')} left out: {reason}", style="dim", markup=False, soft_wrap=True)
-    done = 0
+        print_lines(console, f"{counted(count, 'video')} left out: {reason}", style="dim")
+    done = itertools.count()
     with progress_bar(console, "scoring videos") as update:
 
         def advance(prediction: Any) -> None:
-            nonlocal done
-            if not done:  # what makes every verdict doubtful is said before hours of them, not after
-                print_warnings(prediction.notes, console)
-            done += 1
-            update(done, len(files))
+            if not (before := next(done)):  # what makes all verdicts doubtful stands before hours of them, not after
+                print_lines(console, *prediction.notes, style="yellow")
+            update(before + 1, len(files))
 
         predictions = predict(
             model,
@@ -103,9 +102,8 @@ def run(options: Namespace, console: Console) -> int:
                 highlight=False,
             )
             if prediction.remark:
-                print_warnings([f"      {prediction.remark}"], console)
-    for prediction in failed:
-        console.print(f"not scored  {prediction.error}", markup=False, highlight=False, soft_wrap=True)
+                print_lines(console, f"      {prediction.remark}", style="yellow")
+    print_lines(console, *(f"not scored  {prediction.error}" for prediction in failed))
     if len(predictions) > 1:
-        console.print(f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
+        print_lines(console, f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
     return PROBLEM_FOUND if failed else 0

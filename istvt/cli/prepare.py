@@ -8,12 +8,13 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from istvt.cli import PROBLEM_FOUND
+from istvt.cli.console import print_lines
 from istvt.cli.options import add_dataset
 from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """The options."""
+    """Add the options."""
     add_dataset(parser)
     parser.add_argument(
         "--detector", type=str, default="auto", help="yuface, dlib, opencv; auto takes the best installed"
@@ -46,6 +47,6 @@ def run(options: Namespace, console: Console) -> int:
         every=options.every,
         workers=options.workers,
         replace=options.replace,
-        before=lambda: console.print(format_summary(dataset.summary()), markup=False, highlight=False),
+        before=lambda: print_lines(console, format_summary(dataset.summary())),
     )
     return PROBLEM_FOUND if unusable(index, dataset.videos) else 0

@@ -7,11 +7,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from istvt.cli.console import print_lines
 from istvt.config import ISTVTConfig
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("directory", type=Path, help="root of the set; videos that are there already are kept")
     parser.add_argument("--identities", type=int, default=48, help="people, an even number")
     parser.add_argument(
@@ -35,5 +36,5 @@ def run(options: Namespace, console: Console) -> int:
     directory = values.pop("directory")
     values.pop("config", None)
     done = synthesize(directory, **values)
-    console.print(f"{directory}: {done.written} videos drawn, {done.already_there} were there already", markup=False)
+    print_lines(console, f"{directory}: {done.written} videos drawn, {done.already_there} were there already")
     return 0

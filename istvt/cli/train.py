@@ -7,13 +7,13 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from istvt.cli.console import starting
+from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_device, add_model, check_device_name, settings_of
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("--output", "--out", type=Path, default=Path("runs/latest"), help="directory of the run")
     add_device(parser)
     parser.add_class_arguments(DataSettings, "data")
@@ -40,5 +40,5 @@ def run(options: Namespace, console: Console) -> int:
     with starting(console):
         from istvt.training.trainer import train
     result = train(data, model, training, options.output, device=options.device, console=console)
-    console.print(f"best epoch {result.best_epoch}: {result.checkpoint}", markup=False, soft_wrap=True)
+    print_lines(console, f"best epoch {result.best_epoch}: {result.checkpoint}")
     return 0

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from typing_extensions import TypedDict  # before Python 3.12 pydantic takes no other
 
 from dataloading.errors import InputError, writing
 from dataloading.face_index import crop_name
@@ -43,6 +44,23 @@ _RECORD = "run.json"
 _PARTIAL = ".partial"
 
 
+class EpochRow(TypedDict):
+    """Metrics of a finished epoch, by the names of history.csv; None where one is undefined."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    clips_per_second: float
+    skipped_steps: int
+    val_accuracy: float
+    val_precision: float | None
+    val_recall: float | None
+    val_f1: float | None
+    val_loss: float
+    val_auc: float | None
+    seconds: float
+
+
 @dataclass
 class RunRecord:
     """Where a run stands, apart from its tensors.
@@ -54,7 +72,7 @@ class RunRecord:
         clips: clips of the current epoch that steps have used, over all processes.
         step: steps so far.
         seconds: time spent in the current epoch.
-        history: one dict a finished epoch.
+        history: a row a finished epoch.
         skipped: video name and reason of what could not be used.
         decoder: which decoder makes the clips.
         detectors: face detectors of the index, by which the clips are cropped.
@@ -67,11 +85,16 @@ class RunRecord:
     clips: int = 0
     step: int = 0
     seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[EpochRow] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     decoder: str = ""
     detectors: list[str] = field(default_factory=list)
     csv_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in {"world_size": 1, "epoch": 0, "clips": 0, "step": 0, "seconds": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
     def require_same_run(self, now: RunRecord, output: Path) -> None:
         """Refuse to go on with the run of this record as `now` describes it, unless what is learned stays the same.
@@ -80,10 +103,10 @@ class RunRecord:
             InputError: settings that decide what is learned, or the faces that clips are cropped to, have changed.
         """
         changed = [
-            f"{group}.{name} {old!r}, now {now.settings[group].get(name)!r}"
+            f"{group}.{name} {old!r}, now {now.settings.get(group, {}).get(name)!r}"
             for group, values in self.settings.items()
             for name, old in values.items()
-            if now.settings[group].get(name) != old and name not in FREE_SETTINGS.get(group, ())
+            if now.settings.get(group, {}).get(name) != old and name not in FREE_SETTINGS.get(group, ())
         ]
         if changed:
             raise InputError(f"{output} holds a run with other settings ({'; '.join(changed)}); choose another output")
@@ -108,14 +131,8 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
         partial.mkdir(parents=True)
     processes.barrier()
     tensors = _run_tensors(step) | _random_state(step.device, processes)
-    try:
-        with _quietly():
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.is_distributed)
-    except (Exception, dcp.api.CheckpointException) as error:
-        _raise_if_stopped(error)
-        if not isinstance(_first_failure(error), OSError):
-            raise
-        raise InputError(f"checkpoint {final}: cannot be written ({_reason(error)}); those before are kept") from error
+    with _one_sentence(OSError, f"checkpoint {final}: cannot be written", "those before are kept"):
+        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.is_distributed)
     if processes.is_main:
         _write(partial / _RECORD, json.dumps(asdict(record), indent=1))
         if final.exists():  # of a run that went on from an older checkpoint
@@ -128,7 +145,7 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
 
 
 def _remove(checkpoint: Path) -> None:
-    """Delete a checkpoint under another name: killed meanwhile, half of it must not look like a whole one."""
+    """Delete a checkpoint under another name, so that half of it never looks like a whole one."""
     outdated = checkpoint.with_name(checkpoint.name + ".outdated" + _PARTIAL)
     os.replace(checkpoint, outdated)
     shutil.rmtree(outdated)
@@ -160,18 +177,12 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
     """
     tensors = _run_tensors(step)
     random = _random_state(step.device, processes)
-    try:
+    with _one_sentence(Exception, f"checkpoint {checkpoint}: cannot be read", "delete it to go on from before it"):
         reader = dcp.FileSystemReader(checkpoint)
         # Fewer processes may have written it: then this one keeps the random state of its seed.
         stored = reader.read_metadata().state_dict_metadata
         random = {name: tensor for name, tensor in random.items() if name in stored}
-        with _quietly():
-            dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.is_distributed)
-    except (Exception, dcp.api.CheckpointException) as error:
-        _raise_if_stopped(error)
-        raise InputError(
-            f"checkpoint {checkpoint}: cannot be read ({_reason(error)}); delete it to go on from before it"
-        ) from error
+        dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.is_distributed)
     for name, state in random.items():
         if name.startswith("random.cuda"):
             torch.cuda.set_rng_state(state, step.device)
@@ -179,24 +190,23 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
             torch.set_rng_state(state)
 
 
-def _first_failure(error: BaseException) -> BaseException:
-    """Return the first of the errors that DCP collected from all processes, where it did."""
-    if isinstance(error, dcp.api.CheckpointException):
-        error, _ = next(iter(error.failures.values()))
-    return error
-
-
-def _raise_if_stopped(error: BaseException) -> None:
-    """Raise Ctrl-C and SIGTERM again, which DCP takes for failures of a checkpoint."""
-    stop = _first_failure(error)
-    if isinstance(stop, KeyboardInterrupt):
-        raise stop from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return in a few words why a checkpoint cannot be read or written."""
-    error = _first_failure(error)
-    return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]).removesuffix(":")
+@contextlib.contextmanager
+def _one_sentence(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
+    """Within it an error of a kind, also one that DCP collected from all processes, is an InputError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process has no group
+            yield
+    except (Exception, dcp.api.CheckpointException) as error:
+        cause: BaseException = error
+        if isinstance(error, dcp.api.CheckpointException):
+            cause, _ = next(iter(error.failures.values()))
+        if isinstance(cause, KeyboardInterrupt):  # Ctrl-C and SIGTERM are failures of a checkpoint to DCP
+            raise cause from error
+        if not isinstance(cause, kind):
+            raise
+        reason = " ".join([f"{type(cause).__name__}:", *str(cause).splitlines()[:1]]).removesuffix(":")
+        raise InputError(f"{what} ({reason}); {advice}") from error
 
 
 def _run_tensors(step: TrainingStep) -> dict[str, Any]:
@@ -222,14 +232,6 @@ def _checkpoints(output: Path) -> list[Path]:
     """Return the whole checkpoints, oldest first."""
     found = (output / TRAINING_STATES).glob("epoch-*-step-*")
     return sorted(path for path in found if not path.name.endswith(_PARTIAL))
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence DCP's warning that there is no process group, which one process has no need of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
 
 
 def _write(path: Path, text: str) -> None:

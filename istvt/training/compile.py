@@ -1,4 +1,4 @@
-"""What makes a step faster or smaller and leaves what it computes alone: memory layout, compilation, recomputation."""
+"""torch.compile, channels_last and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from istvt.model.istvt import ISTVT
 
 
 def resolve_execution(training: TrainingSettings, device: torch.device) -> str:
-    """The execution that runs for `training` on `device`: "auto" is compile where attention is by the kernels there."""
+    """Return the execution of `training` on `device`: "auto" is compile where attention is by the kernels there."""
     if training.execution != "auto":
         return training.execution
     kernels = device.type == "cuda" and resolve_backend(training.backend, device) == "triton"
     return "compile" if kernels else "eager"
 
 
-def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = False, backend: str = "inductor") -> None:
+def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, backend: str = "inductor") -> None:
     """Set the model up for training, in place; parameter names stay as they are.
 
     Args:
         model: on its device already.
         training: `execution`, resolved, and `activation_checkpointing`.
-        shared_out: FSDP will share out its parameters, and it takes contiguous ones only.
-        backend: torch.compile's, where something is compiled.
+        sharded: FSDP will shard its parameters, and it takes contiguous ones only.
+        backend: of torch.compile.
 
     Raises:
-        InputError: graphs of parameters that are shared out.
+        InputError: CUDA graphs of sharded parameters.
     """
-    if shared_out and training.execution == "cuda_graphs":
+    if sharded and training.execution == "cuda_graphs":
         raise InputError(
             "training.execution is 'cuda_graphs' and training.parallel 'fsdp', but graphs are replayed on the memory "
-            "that they were recorded on, and FSDP gathers parameters into other memory; use compile, or ddp"
+            "of their capture, and FSDP gathers parameters into other memory; use compile, or ddp"
         )
-    # Every batch has the same shape: the fastest algorithm of each convolution is worth looking for.
+    # Every batch has the same shape, so that cuDNN tries its algorithms for a convolution once.
     torch.backends.cudnn.benchmark = True
-    if shared_out:
+    if sharded:
         model.backbone.register_forward_pre_hook(_channels_last_input)
     else:
         model.to(memory_format=torch.channels_last)
@@ -55,12 +55,12 @@ def accelerate(model: ISTVT, training: TrainingSettings, shared_out: bool = Fals
 
 
 def eager_for_now() -> contextlib.AbstractContextManager:
-    """Run compiled parts as they are written: for validation, whose shapes and modes are not worth compiling for."""
+    """Run compiled parts eagerly: validation has other shapes and another mode, and would compile them again."""
     return torch.compiler.set_stance("force_eager")
 
 
 def _recomputed(forward: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """Call `forward`, keep its inputs only, and call it again in the backward pass."""
+    """Call `forward`, keep its inputs alone, and call it again in the backward pass."""
     # Nothing in a block draws random numbers, so that their state need not be kept.
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
 
@@ -71,10 +71,10 @@ def _channels_last_input(backbone: torch.nn.Module, inputs: tuple[Tensor]) -> tu
 
 
 def _compile(model: ISTVT, backend: str, graphs: bool) -> None:
-    """Compile the backbone and every block by itself: equal blocks are compiled once, and a break is an error."""
+    """Compile the backbone and every block by itself: equal blocks compile once, and a graph break is an error."""
     how = {"fullgraph": True, "dynamic": False, "backend": backend}
     if backend == "inductor":
-        # Tokens with padded strides are no matrix: each linear layer that reads some would copy them first.
+        # Tokens with padded strides are no matrix: every linear layer would copy its input first.
         how["options"] = {"comprehensive_padding": False, "triton.cudagraphs": graphs}
     model.backbone.compile(**how)
     for block in model.blocks:

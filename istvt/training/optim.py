@@ -1,4 +1,4 @@
-"""The optimizer, its schedule and the scale of the loss."""
+"""Fused optimizer with its state, warm-up and cosine schedule, loss scale without synchronization."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STEPS_TO_GROW = 2000
 
 
 def build_optimizer(model: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
-    """The fused optimizer of `training`, its state already made, so that a checkpoint can be read into it.
+    """Return the fused optimizer of `training`, its state already made, so that a checkpoint can be read into it.
 
     Raises:
-        InputError: PyTorch has no such optimizer for parameters that are shared out.
+        InputError: PyTorch has no such optimizer for sharded parameters.
     """
     if training.optimizer == "sgd" and any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise InputError(
-            "training.optimizer is 'sgd' and training.parallel 'fsdp', but PyTorch's fused SGD takes no shared-out "
+            "training.optimizer is 'sgd' and training.parallel 'fsdp', but PyTorch's fused SGD takes no sharded "
             "parameters; use ddp, or adamw"
         )
     # Biases, norms and tokens are not decayed: decay is for the matrices that multiply features.
@@ -50,17 +50,17 @@ def build_optimizer(model: nn.Module, training: TrainingSettings) -> torch.optim
 
 
 def warmup_cosine(step: float, warmup: float, total: float) -> float:
-    """Share of the peak learning rate at `step`: linear over `warmup` steps, then a cosine to zero at `total`."""
+    """Return the share of the peak learning rate at `step`: linear over `warmup`, then a cosine to zero at `total`."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
 
 
 class LossScale:
-    """What the loss is multiplied by, so that float16 gradients neither vanish nor overflow; 1 in other precisions.
+    """Factor of the loss, so that float16 gradients neither vanish nor overflow; 1 in other precisions.
 
     Halved after a step that is not finite, doubled after many that are. It lives on the device: adjusting it does
-    not make the host wait (torch.amp.GradScaler, which is not used, decides each process for itself).
+    not synchronize with the host (torch.amp.GradScaler does, and each process would decide for itself).
 
     Attributes:
         value: float32 scalar.
@@ -82,5 +82,5 @@ class LossScale:
         self.value.mul_(change)
 
     def state(self) -> dict[str, Tensor]:
-        """Its tensors, to be saved or read into."""
+        """Return the tensors themselves, to be saved or read into."""
         return {"value": self.value, "finite_steps": self.finite_steps}

@@ -1,9 +1,9 @@
-"""One training step: forward, backward, one optimizer step. Nothing in it makes the host wait for the device.
+"""Training step: forward, backward and optimizer step without synchronizing host and device.
 
     gradient = sum over all clips of all processes of d loss / d weights, divided by their number
     a gradient that is not finite changes nothing: not the weights, not the optimizer, not the running statistics
 
-What a step finds is added to counters on the device; whoever wants to show them reads them, every so many steps.
+Loss, clips and skipped steps are added to counters on the device, which the log reads every so many steps.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Counts:
 
 
 class TrainingStep:
-    """Called with batches, it changes the model by one step.
+    """A callable that changes the model by one step.
 
     Args:
         model: the model.
-        forward: what is called in its place (`distribute`).
-        optimizer: a fused one: it divides gradients and skips steps by what it reads on the device.
-        dtype: what forward autocasts to.
+        forward: the module that is called in its place (`distribute`).
+        optimizer: a fused one, which divides gradients and skips steps by tensors on the device.
+        dtype: autocast of the forward pass.
         training: batch size, accumulation, clipping.
-        processes: who trains along.
+        processes: the processes of the run, which make the step together.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TrainingStep:
         self._nothing = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=self.device)
 
     def __call__(self, batches: Iterator[Batch | None], count: int, learning_rate: float) -> None:
-        """One step from the next `count` batches, in all processes together."""
+        """Make one step from the next `count` batches, in all processes together."""
         before = self._flat_statistics()
         self._found.zero_()
         for number in range(count):
@@ -95,8 +95,8 @@ class TrainingStep:
     def _backward(self, batch: Batch | None) -> None:
         """Add the gradients of one batch.
 
-        A process that has no clip left of its batch takes part with clips of weight zero: the others wait for its
-        gradients, and without it they would wait forever. Running statistics are left as if there had been none.
+        A process whose batch has no clip takes part with clips of weight zero, as the reduction of gradients waits for
+        every process. Running statistics are left as if there had been none.
         """
         clips, labels, weights = self._inputs(batch)
         before = self._flat_statistics() if batch is None else None
@@ -113,7 +113,7 @@ class TrainingStep:
             self._set_statistics(before)
 
     def _inputs(self, batch: Batch | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Clips [B, T, 3, H, W], labels [B] and weights [B], all on the device.
+        """Return clips [B, T, 3, H, W], labels [B] and weights [B], all on the device.
 
         A short batch, the last of an epoch or one with clips that could not be decoded, is filled by repeating its
         clips with weight zero: what is compiled is compiled for one shape. They count in the batch's own statistics,
@@ -135,7 +135,7 @@ class TrainingStep:
         return self.training.batch_size * self.training.accumulation
 
     def _apply(self, before: Tensor, learning_rate: float) -> None:
-        """The optimizer's step, unless the gradient is not finite or there was not one clip."""
+        """Make the optimizer's step, unless the gradient is not finite or there was not one clip."""
         here = self._found[1]
         after = torch.cat([self._found, self._flat_statistics() * here])
         after = self.processes.all_reduce(after)
@@ -157,11 +157,11 @@ class TrainingStep:
         self._count(loss_sum, clips, finite)
 
     def _flat_statistics(self) -> Tensor:
-        """The running statistics of batch normalization as one float64 vector."""
+        """Return the running statistics of batch normalization as one float64 vector."""
         return torch.cat([buffer.flatten() for buffer in self._statistics]).double()
 
     def _set_statistics(self, flat: Tensor) -> None:
-        """Every process goes on with the same statistics, the mean weighted by clips: any of them can be saved."""
+        """Set the running statistics, in every process to the same: their mean weighted by clips."""
         parts = flat.float().split([buffer.numel() for buffer in self._statistics])
         torch._foreach_copy_(self._statistics, [p.view_as(b) for p, b in zip(parts, self._statistics, strict=True)])
 
@@ -181,7 +181,7 @@ class TrainingStep:
         )
 
     def counts(self) -> Counts:
-        """Read the counters: here the host waits for the device."""
+        """Return the counters; the host waits for the device."""
         loss_sum, clips, skipped, _, most = self.counters.tolist()
         return Counts(loss_sum, int(clips), int(skipped), int(most))
 
@@ -191,16 +191,15 @@ class TrainingStep:
 
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:
-    """L2 norm of all gradients together, over all shares of them: a scalar on the device."""
+    """Return the L2 norm of all gradients together, also of sharded ones: a scalar on the device."""
     norm = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def every_batch(loader: ClipLoader, count: int) -> Iterator[Batch | None]:
-    """`count` batches: what a loader gives, with None where it gives none.
+    """Iterate over `count` batches of a loader, with None where it has none.
 
-    That is in the place of a batch of which no clip could be decoded, and at the end where other processes have a clip
-    more.
+    None stands for a batch of which no clip could be decoded, and at the end where other processes have a clip more.
     """
     given = 0
     for batch in loader:

@@ -151,7 +151,7 @@ class Trainer:
         if training.backbone_weights:
             load_backbone_weights(self.model.backbone, training.backbone_weights)
         self.model.to(device).train()
-        accelerate(self.model, training, shared_out=processes.is_distributed and training.parallel == "fsdp")
+        accelerate(self.model, training, sharded=processes.is_distributed and training.parallel == "fsdp")
         forward = distribute(self.model, training.parallel, processes, device)
         optimizer, dtype = build_optimizer(self.model, training), resolve_precision(training.precision, device)
         self.step = TrainingStep(self.model, forward, optimizer, dtype, training, processes)

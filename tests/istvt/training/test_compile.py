@@ -72,7 +72,7 @@ def test_graphs_of_parameters_that_are_shared_out_are_refused_in_one_sentence():
     with pytest.raises(
         InputError, match=r"execution is 'cuda_graphs' and training\.parallel 'fsdp'.*use compile, or ddp"
     ):
-        accelerate(ISTVT(CONFIG), training, shared_out=True)
+        accelerate(ISTVT(CONFIG), training, sharded=True)
 
 
 @pytest.mark.gpu

@@ -373,3 +373,23 @@ def test_the_record_of_a_checkpoint_says_where_the_run_stands(straight):
     assert (record["epoch"], record["step"], record["clips"], record["world_size"]) == (1, 12, 24, 1)
     assert record["settings"]["training"]["batch_size"] == 4
     assert len(record["history"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epoch": "2"}, "epoch: '2'; expected a whole number"),
+        ({"step": -1}, "step is -1; expected at least 0"),
+        ({"history": [{"epoch": 1}]}, r"history\[0\].learning_rate: missing"),
+        ({"pace": 3}, "pace: unknown field with the value 3"),
+        ({"settings": None}, "settings: None; expected an object"),
+    ],
+)
+def test_a_record_that_is_none_is_one_sentence_that_names_file_and_field(
+    straight, synthetic_set, tmp_path, change, says
+):
+    run = shutil.copytree(straight, tmp_path / "run")
+    [*_, newest] = sorted((run / "checkpoints").glob("*/run.json"))
+    newest.write_text(json.dumps(json.loads(newest.read_text()) | change))
+    with pytest.raises(InputError, match=rf"00000012/run.json: {says}.*; delete .* to go on from before it"):
+        train(synthetic_set, run)
