@@ -308,7 +308,7 @@ def test_spatial_only_explains_each_frame_by_itself_where_frames_do_not_share_re
     assert difference(again.spatial[:, 1:], result.spatial[:, 1:]) > 1e-2
 
 
-AGREE = 1e-3  # what is demanded of the default rule at full depth: nobody sees a thousandth of a map
+AGREE = 1e-3  # what is demanded of the default rule at full depth: a thousandth of a map cannot be seen
 DEEP = ISTVTConfig(frames=6, grid=(5, 5), dim=64, heads=4, depth=12, mlp_dim=128)
 
 
@@ -375,7 +375,7 @@ def assert_heatmaps_do_not_depend_on_rounding_but_by_the_reference_rule(model, t
         rounded = explain(model, tokens=tokens, stabilizer="reference")
     # By how much is itself decided by rounding, from a percent to several times the map: never as little as above.
     assert max(difference(getattr(rounded, name), getattr(exact, name)) for name in ("temporal", "spatial")) > 5e-3
-    # Absolute relevance is a multiple of what arrives (1): parts that cancel decide what a person sees.
+    # Absolute relevance is a multiple of what arrives (1): parts that cancel decide the map.
     assert exact.token_relevance.abs().sum() > 1.2 * double.token_relevance.abs().sum()
 
 

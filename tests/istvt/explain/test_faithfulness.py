@@ -1,4 +1,4 @@
-"""Faithfulness is measured rightly: where the answer is known, the figures give it."""
+"""Faithfulness is measured rightly: where the answer is known, the metrics give it."""
 
 import json
 from dataclasses import replace

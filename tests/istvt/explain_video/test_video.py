@@ -1,4 +1,4 @@
-"""What a person gets who asks why: files that open anywhere, with heat where the face is and numbers that agree."""
+"""Explanation of a video: files that open anywhere, with heat where the face is and numbers that agree."""
 
 import json
 import re
@@ -67,11 +67,11 @@ def test_a_video_is_cropped_as_those_of_training_and_what_is_doubtful_is_said_fr
     video, trained_run, tmp_path
 ):
     """A model of whole pictures was shown face boxes unless the command line chose, and nothing said it."""
-    result = explain_video(video, trained_run, tmp_path, clips_scored=1, workers=1, notes=["Asked for by a friend."])
+    result = explain_video(video, trained_run, tmp_path, clips_scored=1, workers=1, notes=["The file came without its source."])
     data, page = json.loads(result.files["data"].read_text()), result.files["page"].read_text()
     assert data["settings"]["detector"] == "none"
     mine, caveat, crop = data["notes"]
-    assert mine == "Asked for by a friend."
+    assert mine == "The file came without its source."
     assert "has only ever seen drawn faces" in caveat
     assert crop == "whole pictures, as this model was trained on them (--detect looks for faces)"
     assert result.notes == data["notes"]
@@ -254,7 +254,7 @@ class Addresses(HTMLParser):
         self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "poster", "data")]
 
 
-def test_the_page_holds_everything_and_asks_nobody(explained):
+def test_the_page_holds_everything_and_loads_nothing(explained):
     text = explained.files["page"].read_text()
     page = Addresses()
     page.feed(text)
@@ -309,7 +309,7 @@ def test_a_rule_that_the_method_does_not_read_is_not_among_its_settings(video, t
 def test_strips_of_an_explanation_with_more_clips_do_not_stay_and_nothing_else_goes(video, trained_run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "clip_4.png").write_text("of somebody else: there is no explanation here yet")
+    (out / "clip_4.png").write_text("not of an explanation: there is no explanation here yet")
     options = {"detect": False, "clips_scored": 4, "workers": 1}
     model = load_model(trained_run)[0]
     first = explain_video(video, model, out, clips_explained=1, **options)
