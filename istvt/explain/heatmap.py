@@ -13,6 +13,7 @@ import numpy as np
 
 from dataloading.errors import InputError
 from istvt.config import NORMALIZATIONS, Normalization
+from istvt.model.xception import XceptionEntryFlow
 
 Box = tuple[float, float, float, float]
 
@@ -46,8 +47,33 @@ def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
 
 
 def upscale(heat: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring [H, W] to float32 [height, width], bilinear between cell centers."""
-    return cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    """Bring heat on the feature grid to the pixels that the model sees, each cell to the middle of its receptive field.
+
+    Cell j of the entry flow looks at pixel `16 j + 3` and not at the middle of an even division of the picture, because
+    its first convolutions have no padding. Between cells heat is bilinear; beyond the outermost ones it falls to 0
+    within the distance of two cells. A picture of another size takes the result resized (`overlay` and `paste` do it).
+
+    Args:
+        heat: [..., H, W].
+        height, width: of the model's input.
+
+    Returns:
+        float32 [..., height, width].
+    """
+    *_, rows, columns = np.shape(heat)
+    return _weights(height, rows) @ np.asarray(heat, np.float32) @ _weights(width, columns).T
+
+
+def _weights(pixels: int, cells: int) -> np.ndarray:
+    """Return the share of each cell in each pixel of one axis, float32 [pixels, cells]."""
+    first, step = _cell_centers()
+    distance = np.abs(np.arange(pixels)[:, None] - (first + step * np.arange(cells)))
+    return np.maximum(1 - distance / step, 0).astype(np.float32)
+
+
+@cache
+def _cell_centers() -> tuple[float, int]:
+    return XceptionEntryFlow((1, 1, 1, 1), 1).cell_centers()
 
 
 def colorize(heat: np.ndarray) -> np.ndarray:
@@ -60,15 +86,13 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Args:
         picture: uint8 [h, w, 3] RGB.
-        heat: [h, w] in 0..1, or a grid [H, W], which is scaled up.
+        heat: [h', w'] in 0..1 over the same picture, from `upscale`.
 
     Returns:
         uint8 [h, w, 3].
     """
     height, width = picture.shape[:2]
-    if heat.shape != (height, width):
-        heat = upscale(heat, height, width)
-    heat = np.clip(heat, 0, 1)
+    heat = np.clip(_resized(heat, height, width), 0, 1)
     gray = _DIM * (1 - heat) * cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     return np.clip(np.rint(gray[..., None] + colorize(heat)), 0, 255).astype(np.uint8)
 
@@ -78,7 +102,7 @@ def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
 
     Args:
         frame: uint8 [h, w, 3] RGB, not changed.
-        heat: [H, W] in 0..1, over `box`.
+        heat: [h', w'] in 0..1 over `box`, from `upscale`.
         box: x0, y0, x1, y1 in pixels; it may reach beyond the frame.
 
     Returns:
@@ -89,7 +113,7 @@ def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
     inside = slice(max(y0, 0), max(min(y1, height), 0)), slice(max(x0, 0), max(min(x1, width), 0))
     result = frame.copy()
     if result[inside].size:
-        large = upscale(heat, max(y1 - y0, 1), max(x1 - x0, 1))
+        large = _resized(heat, max(y1 - y0, 1), max(x1 - x0, 1))
         part = large[inside[0].start - y0 : inside[0].stop - y0, inside[1].start - x0 : inside[1].stop - x0]
         result[inside] = overlay(frame[inside], part)
     return result
@@ -114,6 +138,11 @@ def crop(frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int =
     matrix = np.array([[scale_x, 0, x0 + scale_x / 2 - 0.5], [0, scale_y, y0 + scale_y / 2 - 0.5]], np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(blurred, matrix, (width, height), flags=flags, borderMode=border)
+
+
+def _resized(heat: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a picture of heat in another size, bilinear between the middles of pixels."""
+    return cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 @cache

@@ -137,8 +137,9 @@ def explain_video(
     said = {"method": settings.method} | rules
     said |= {"target": settings.target, "normalization": settings.normalization, "checkpoint": name}
     said |= {"detector": face.detector, "model": model.config.to_dict()}
-    data = _summary(video, face, score, explained, left_out) | {"settings": said, "notes": notes}
-    files = _write(out, _Drawing(video, face, score, explained, settings), data, advance)
+    size = model.config.image_size
+    data = _summary(video, face, score, explained, left_out, size) | {"settings": said, "notes": notes}
+    files = _write(out, _Drawing(video, face, score, explained, settings, size), data, advance)
     return VideoExplanation(score, settings.target, explained, left_out, files, notes)
 
 
@@ -170,6 +171,7 @@ class _Drawing:
         score: VideoScore,
         explained: Sequence[ExplainedClip],
         settings: ExplanationSettings,
+        image_size: int,
     ) -> None:
         self.fps = face.fps or 25.0
         self.title = f"{video.name}: {score.verdict}, probability of fake {score.probability:.3f}"
@@ -182,7 +184,10 @@ class _Drawing:
             (
                 clip,
                 decode_frames(video, clip.clip.frames),
-                *(heatmap.normalize(maps, settings.normalization) for maps in (clip.temporal, clip.spatial)),
+                *(
+                    heatmap.upscale(heatmap.normalize(maps, settings.normalization), image_size, image_size)
+                    for maps in (clip.temporal, clip.spatial)
+                ),
             )
             for clip in explained
         ]
@@ -238,7 +243,12 @@ def _write(
 
 
 def _summary(
-    video: Path, face: FaceEntry, score: VideoScore, explained: Sequence[ExplainedClip], skipped: list[tuple[int, str]]
+    video: Path,
+    face: FaceEntry,
+    score: VideoScore,
+    explained: Sequence[ExplainedClip],
+    skipped: list[tuple[int, str]],
+    image_size: int,
 ) -> dict[str, Any]:
     """Return what explanation.json holds, but for settings and notes."""
     return {
@@ -250,7 +260,7 @@ def _summary(
             for frames, probability in zip(score.clip_frames, score.clip_probabilities, strict=True)
         ],
         "frame_scores": _frame_scores(score),
-        "explained_clips": [_clip_summary(clip) for clip in explained],
+        "explained_clips": [_clip_summary(clip, image_size) for clip in explained],
         "skipped": [{"first_frame": first, "reason": reason} for first, reason in skipped],
     }
 
@@ -264,19 +274,21 @@ def _frame_scores(score: VideoScore) -> list[dict[str, float | int]]:
     return [{"frame": frame, "probability_fake": float(np.mean(found[frame]))} for frame in sorted(found)]
 
 
-def _clip_summary(clip: ExplainedClip) -> dict[str, Any]:
+def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
     """Return scores, box and heat of one clip; shares are of all the clip's heat of that kind."""
     x0, y0, x1, y1 = (float(value) for value in clip.clip.box)
     heats = {}
     for kind in ("temporal", "spatial"):
         heat = np.asarray(getattr(clip, kind), np.float64)
+        pixels = heatmap.upscale(heat, image_size, image_size)
         total, rows, columns = heat.sum(), *heat.shape[1:]
         frames = []
-        for number, grid in zip(clip.clip.frames, heat, strict=True):
+        for number, grid, picture in zip(clip.clip.frames, heat, pixels, strict=True):
             row, column = np.unravel_index(int(grid.argmax()), grid.shape)
-            center = [x0 + (column + 0.5) / columns * (x1 - x0), y0 + (row + 0.5) / rows * (y1 - y0)]
+            y, x = (np.array(np.unravel_index(int(picture.argmax()), picture.shape)) + 0.5) / image_size
+            place = {"row": int(row), "column": int(column), "x": x0 + x * (x1 - x0), "y": y0 + y * (y1 - y0)}
             share = float(grid.sum() / total) if total > 0 else 0.0
-            hottest = {"row": int(row), "column": int(column), "x": center[0], "y": center[1]} if grid.any() else None
+            hottest = place if grid.any() else None
             frames.append({"frame": int(number), "share_of_heat": share, "hottest_cell": hottest})
         heats[kind] = {"total": float(total), "highest": float(heat.max()), "grid": [rows, columns], "frames": frames}
     return {

@@ -59,6 +59,20 @@ class XceptionEntryFlow(nn.Module):
         self.block2 = XceptionBlock(third, fourth)
         self.block3 = XceptionBlock(fourth, dim)
 
+    def cell_centers(self) -> tuple[float, int]:
+        """Return (first, step): the receptive field of feature cell j has its middle at pixel `first + step * j`.
+
+        Computed from kernel sizes, strides and paddings; the skip convolutions lie beside layers of the same stride.
+        """
+        first, step = 0.0, 1
+        for name, layer in self.named_modules():
+            if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and not name.endswith(".skip"):
+                sizes = (layer.kernel_size, layer.stride, layer.padding)
+                kernel, stride, padding = (size if isinstance(size, int) else size[0] for size in sizes)
+                first += ((kernel - 1) / 2 - padding) * step
+                step *= stride
+        return first, step
+
     def forward(self, frames: Tensor) -> Tensor:
         """Compute the features: [n, 3, h, w] -> [n, dim, H, W]."""
         x = self.bn1(self.conv1(frames)).relu_()

@@ -17,25 +17,26 @@ from torch.nn import functional
 
 from dataloading.clips.sampling import Clip
 from istvt.config import Fill
+from istvt.explain import heatmap
 from istvt.inference.video_score import DEFAULT_THRESHOLD, probability_of
 
 _NOTHING = 1e-12
 
 
 def delete(
-    clips: Tensor, heat: Tensor, fractions: Sequence[float], fill: Fill, random: np.random.Generator
+    clips: Tensor, heat: np.ndarray, fractions: Sequence[float], fill: Fill, random: np.random.Generator
 ) -> Iterator[Tensor]:
     """Give the clips without their hottest pixels, for each fraction.
 
     Args:
         clips: [B, T, 3, H_i, W_i] in [-1, 1].
-        heat: float32 [B, T, H, W], brought to the size of the picture bilinearly.
+        heat: [B, T, H, W].
         fractions: of all pixels of a clip.
         fill: see `remove`.
         random: ranks pixels of equal heat.
     """
     batch, frames, _, height, width = clips.shape
-    heat = functional.interpolate(heat, (height, width), mode="bilinear", align_corners=False).flatten(1)
+    heat = torch.from_numpy(heatmap.upscale(heat, height, width)).to(clips.device).flatten(1)
     chance = torch.from_numpy(random.random(heat.shape, np.float32)).to(heat.device)
     # Chance decides between equal heat and nothing else: far below a gray level of the color scale.
     largest = heat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)

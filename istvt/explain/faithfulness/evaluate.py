@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dataloading.clips.loader import ClipLoader
@@ -20,7 +19,7 @@ from dataloading.face_index import FaceIndex
 from istvt.config import DEFAULT_STABILIZER, FILLS, METHODS, Fill, checked_stabilizer
 from istvt.explain.explanation import explain, logits_of
 from istvt.explain.faithfulness.deletion import curves, delete, mean_height
-from istvt.explain.faithfulness.localization import IN_MASK, Localization, MaskedClip, localizations, mask_on_grid
+from istvt.explain.faithfulness.localization import Localization, MaskedClip, localizations, mask_of
 from istvt.inference.video_score import check_finite, probability_of, verdict_of
 from istvt.model.istvt import ISTVT
 
@@ -68,7 +67,7 @@ class Faithfulness:
         fractions: of the pixels of a clip that were removed.
         orderings: each one's results.
         videos, clips: how many were judged.
-        masked_cells: mean share of cells in the mask, over clips with one: what pointing at random would score.
+        mask_share: mean share of pixels in the mask, over clips with one: what pointing at random would score.
         skipped: (video name, reason) of every clip or mask that could not be used.
         settings: how it was measured.
         evaluated: with which model and on which videos (`evaluated_set`), where that is recorded.
@@ -78,7 +77,7 @@ class Faithfulness:
     orderings: list[OrderingResult]
     videos: int
     clips: int
-    masked_cells: float | None
+    mask_share: float | None
     skipped: list[tuple[str, str]]
     settings: dict[str, Any]
     evaluated: dict[str, Any] | None = None
@@ -132,8 +131,8 @@ def evaluate_explanations(
 ) -> Faithfulness:
     """Measure how faithful each method is on the videos of a data set.
 
-    Pixels are ranked by the sum of temporal and spatial heat, brought to the size of the picture bilinearly; equal heat
-    is ranked by chance. The two are summed as they are, for their unit is the same: stretched to the same range, the
+    Pixels are ranked by the sum of temporal and spatial heat (`istvt.explain.heatmap.upscale`); equal heat is ranked by
+    chance. The two are summed as they are, for their unit is the same: stretched to the same range, the
     map that says little would count as much as the one that says nearly everything. For the deletion curve every clip
     is explained by what the model says of it, for the localization fakes are explained as fake.
 
@@ -211,7 +210,10 @@ class _Measurement:
     def add(self, pictures: Tensor, indices: list[int]) -> None:
         """Measure clips [B, T, 3, H_i, W_i] by their places in the list."""
         clips = [self.clips[index] for index in indices]
-        masked = {place: found for place, clip in enumerate(clips) if (found := self._masked(clip))}
+        masks = {place: mask for place, clip in enumerate(clips) if (mask := self._mask(clip)) is not None}
+        masked = {
+            place: MaskedClip(clips[place].video.manipulation, float(mask.mean())) for place, mask in masks.items()
+        }
         whole = self._logits(pictures, clips)
         verdicts = [verdict_of(probability) for probability in probability_of(whole)]
         for ordering in self.orderings:
@@ -220,13 +222,13 @@ class _Measurement:
             logits = [whole, *(self._logits(part, clips) for part in remaining)]
             self.logits[ordering.name].append(np.stack(logits, axis=1))
             for place, pair in as_fake.items():
-                masked[place].locate(ordering.name, *pair)
+                masked[place].locate(ordering.name, *pair, masks[place])
         self.judged += clips
         self.masked += masked.values()
 
     def _heat(
         self, ordering: Ordering, pictures: Tensor, verdicts: list[str], masked: list[int]
-    ) -> tuple[Tensor, dict[int, tuple[np.ndarray, np.ndarray]]]:
+    ) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
         """Return heat to rank pixels by, [B, T, H, W], and (temporal, spatial) of masked clips explained as fake."""
         shape = (self.model.config.frames, *self.model.config.feature_grid)
         if ordering.method == RANDOM:
@@ -240,7 +242,7 @@ class _Measurement:
             if missed := [place for place in masked if verdicts[place] != CLASSES[FAKE]]:
                 again = self._maps(ordering, pictures[missed], [CLASSES[FAKE]] * len(missed))
                 as_fake |= zip(missed, zip(*again, strict=True), strict=True)
-        return torch.from_numpy(heat).to(pictures.device, torch.float32), as_fake
+        return heat, as_fake
 
     def _maps(self, ordering: Ordering, pictures: Tensor, targets: list[str]) -> tuple[np.ndarray, np.ndarray]:
         result = explain(self.model, pictures, target=targets, method=ordering.method, stabilizer=ordering.stabilizer)
@@ -251,17 +253,17 @@ class _Measurement:
         check_finite(clips, logits)
         return logits
 
-    def _masked(self, clip: Clip) -> MaskedClip | None:
-        """Return the clip with its mask; None where it has none or nothing in it."""
+    def _mask(self, clip: Clip) -> np.ndarray | None:
+        """Return the mask of a clip; None where it has none or nothing in it."""
         video = clip.video
         if video.label != FAKE or video.mask is None:
             return None
         try:
-            mask = mask_on_grid(clip, self.model.config.feature_grid)
+            mask = mask_of(clip, self.model.config.image_size)
         except InputError as error:
             self.skipped.append((video.name, str(error)))
             return None
-        return MaskedClip(video.manipulation, mask) if (mask >= IN_MASK).any() else None
+        return mask if mask.any() else None
 
     def result(self, skipped: list[tuple[str, str]], settings: dict[str, Any]) -> Faithfulness:
         """Return everything that was collected, as metrics."""
@@ -282,13 +284,13 @@ class _Measurement:
                     {name: localizations(clips, ordering.name) for name, clips in of_manipulation.items()},
                 )
             )
-        shares = [(clip.mask >= IN_MASK).mean() for clip in self.masked]
+        shares = [clip.mask_share for clip in self.masked]
         return Faithfulness(
             fractions=self.fractions,
             orderings=results,
             videos=len({clip.video.name for clip in self.judged}),
             clips=len(self.judged),
-            masked_cells=float(np.mean(shares)) if shares else None,
+            mask_share=float(np.mean(shares)) if shares else None,
             skipped=skipped,
             settings=settings,
         )

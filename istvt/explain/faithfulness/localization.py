@@ -1,6 +1,6 @@
 """Localization: pointing game and mass in the mask, where a fake has a mask of what was manipulated.
 
-Pointing game: how often the hottest cell lies in the mask. Mass: how much of the heat does.
+Pointing game: how often the hottest pixel lies in the mask. Mass: how much of the heat does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from istvt.evaluation.intervals import wilson_interval
 from istvt.explain import heatmap
 
 KINDS = ("temporal", "spatial", "both")
-IN_MASK = 0.5  # a cell counts as forged where at least half of it is
-_FINE = 8  # pixels a cell in which masks are sampled before they are averaged
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Localization:
 
     Attributes:
         clips: how many.
-        pointing: share of clips whose hottest cell lies in the mask; a clip without heat has missed. None of no clip.
+        pointing: share of clips whose hottest pixel lies in the mask; a clip without heat has missed. None of no clip.
         low, high: its 95 % Wilson interval.
         mass: mean share of the heat that lies in the mask, over the clips with heat; None where there is none.
     """
@@ -42,25 +40,25 @@ class Localization:
 
 @dataclass
 class MaskedClip:
-    """The mask of one clip, and where heat lay: by (ordering, kind) whether the hottest cell is in it, and the share.
+    """Where heat lay in one clip: by (ordering, kind) whether the hottest pixel is in the mask, and the share in it.
 
     Attributes:
         manipulation: of the video.
-        mask: share of each cell that was manipulated, [T, H, W].
+        mask_share: of the clip's pixels that were manipulated.
     """
 
     manipulation: str
-    mask: np.ndarray
+    mask_share: float
     hit: dict[tuple[str, str], bool] = field(default_factory=dict)
     mass: dict[tuple[str, str], float | None] = field(default_factory=dict)
 
-    def locate(self, ordering: str, temporal: np.ndarray, spatial: np.ndarray) -> None:
-        """Note where the heat of an ordering lies, [T, H, W] each."""
+    def locate(self, ordering: str, temporal: np.ndarray, spatial: np.ndarray, mask: np.ndarray) -> None:
+        """Note where the heat of an ordering, [T, H, W] each, lies beside the mask, bool [T, H_i, W_i]."""
         for kind, heat in zip(KINDS, (temporal, spatial, temporal + spatial), strict=True):
-            heat = np.maximum(heat, 0).astype(np.float64)
-            total = heat.sum()
-            self.hit[ordering, kind] = bool(total > 0 and self.mask.flat[int(heat.argmax())] >= IN_MASK)
-            self.mass[ordering, kind] = float((heat * self.mask).sum() / total) if total > 0 else None
+            heat = heatmap.upscale(np.maximum(heat, 0), *mask.shape[1:])
+            total = float(heat.sum(dtype=np.float64))
+            self.hit[ordering, kind] = total > 0 and bool(mask.flat[int(heat.argmax())])
+            self.mass[ordering, kind] = float(heat[mask].sum(dtype=np.float64)) / total if total > 0 else None
 
 
 def localizations(clips: Sequence[MaskedClip], ordering: str) -> dict[str, Localization]:
@@ -75,8 +73,8 @@ def localizations(clips: Sequence[MaskedClip], ordering: str) -> dict[str, Local
     return result
 
 
-def mask_on_grid(clip: Clip, grid: tuple[int, int]) -> np.ndarray:
-    """Return the share of each cell of a clip's box that its mask video calls manipulated: float32 [T, H, W] in 0..1.
+def mask_of(clip: Clip, size: int) -> np.ndarray:
+    """Return which pixels of a clip, as the model sees it, its mask video calls manipulated: bool [T, size, size].
 
     Raises:
         InputError: the mask cannot be read, or lacks a frame.
@@ -85,9 +83,5 @@ def mask_on_grid(clip: Clip, grid: tuple[int, int]) -> np.ndarray:
     scale_x, scale_y = mask.width / video.width, mask.height / video.height
     x0, y0, x1, y1 = clip.box
     box = (x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y)
-    height, width = grid
-    cells = []
-    for frame in decode_frames(clip.video.mask, clip.frames, mask):
-        fine = heatmap.crop(frame.max(2), box, (height * _FINE, width * _FINE), cv2.BORDER_CONSTANT)
-        cells.append((fine >= 128).reshape(height, _FINE, width, _FINE).mean((1, 3)))
-    return np.stack(cells).astype(np.float32)
+    frames = decode_frames(clip.video.mask, clip.frames, mask)
+    return np.stack([heatmap.crop(frame.max(2), box, size, cv2.BORDER_CONSTANT) >= 128 for frame in frames])

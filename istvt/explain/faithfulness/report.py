@@ -42,7 +42,7 @@ def faithfulness_table(result: Faithfulness) -> str:
     lines = [
         f"{result.videos} videos, {result.clips} clips. Accuracy of videos (%, mean over both classes) after the "
         "hottest pixels were removed, the mean height of that curve and of the confidence in the first verdict (lower "
-        "is better), the share of clips of fakes whose hottest cell lies in the manipulation mask, and the share of "
+        "is better), the share of clips of fakes whose hottest pixel lies in the manipulation mask, and the share of "
         "heat in it (higher is better; temporal / spatial / both).",
         "",
         "| order | " + " | ".join(removed) + " | area | confidence | pointing game | mass in mask |",
@@ -54,11 +54,11 @@ def faithfulness_table(result: Faithfulness) -> str:
         kinds = [item.localization[kind] for kind in ("temporal", "spatial", "both")]
         pointing, mass = _shares(kinds, "pointing"), _shares(kinds, "mass")
         lines.append(f"| {item.ordering.name} | " + " | ".join(values) + f" | {pointing} | {mass} |")
-    if result.masked_cells is not None:
+    if result.mask_share is not None:
         clips = result.orderings[0].localization["both"].clips
         lines += [
             "",
-            f"{clips} clips have a mask; it covers {100 * result.masked_cells:.1f} % of their cells on average.",
+            f"{clips} clips have a mask; it covers {100 * result.mask_share:.1f} % of their pixels on average.",
         ]
     if result.skipped:
         lines += ["", f"{len(result.skipped)} clips or masks could not be used:", ""]

@@ -17,7 +17,7 @@ from istvt.explain.explanation import logits_of
 from istvt.explain.faithfulness import deletion
 from istvt.explain.faithfulness import evaluate as faithfulness
 from istvt.explain.faithfulness.evaluate import evaluate_explanations
-from istvt.explain.faithfulness.localization import mask_on_grid
+from istvt.explain.faithfulness.localization import MaskedClip, mask_of
 from istvt.explain.faithfulness.report import write_faithfulness
 from istvt.inference.score import score_clips
 from istvt.model.checkpoint import load_model
@@ -151,23 +151,23 @@ def test_removing_what_the_model_used_hurts_more_than_chance_and_removing_the_re
 
 
 def masks_of_fakes(synthetic_set, trained_run) -> list[np.ndarray]:
-    """Of one clip of each fake of the test set, on the model's grid."""
+    """Of one clip of each fake of the test set, where the cells of the model's grid look."""
     dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
     fakes = [video for video in dataset.select("test").videos if video.label == 1]
-    grid = load_model(trained_run)[0].config.feature_grid
-    return [mask_on_grid(clip, grid) for clip in evaluation_clips(fakes, index, 6, 1)]
+    size = load_model(trained_run)[0].config.image_size
+    return [mask_of(clip, size)[:, 3::16, 3::16] for clip in evaluation_clips(fakes, index, 6, 1)]
 
 
 def in_every_mask(synthetic_set, trained_run) -> np.ndarray:
     """Cells that are forged in every clip: bool [T, H, W]."""
-    cells = np.min(masks_of_fakes(synthetic_set, trained_run), axis=0) >= 0.5
+    cells = np.all(masks_of_fakes(synthetic_set, trained_run), axis=0)
     assert cells.any()
     return cells
 
 
 def in_no_mask(synthetic_set, trained_run) -> np.ndarray:
     """Cells that are forged in no clip: bool [T, H, W]."""
-    cells = np.max(masks_of_fakes(synthetic_set, trained_run), axis=0) == 0
+    cells = ~np.any(masks_of_fakes(synthetic_set, trained_run), axis=0)
     assert cells.any()
     return cells
 
@@ -178,10 +178,30 @@ def test_heat_on_the_mask_scores_one_and_heat_beside_it_scores_nothing(monkeypat
     outside, _ = known(monkeypatch, synthetic_set, trained_run, lambda _: nowhere.astype(np.float32))
     assert inside.localization["temporal"].pointing == 1
     assert inside.localization["temporal"].mass > 0.5
-    assert outside.localization["temporal"].pointing == outside.localization["temporal"].mass == 0
+    assert outside.localization["temporal"].pointing == 0
+    assert outside.localization["temporal"].mass < 0.2  # between two cells heat reaches from the one to the other
     # No heat at all points nowhere, which is a miss, and has no mass to be anywhere.
     assert inside.localization["spatial"].pointing == 0
     assert inside.localization["spatial"].mass is None
+
+
+def test_heat_is_compared_with_the_mask_pixel_by_pixel_where_its_cell_looks():
+    """By an even division of the picture cell (1, 1), which looks at pixel (19, 19), was at (23.5, 23.5)."""
+    heat, nothing = np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.float32)
+    heat[0, 1, 1] = 1
+    for where, pointing, mass in (
+        (np.s_[:, :20, :20], True, (17 / 32) ** 2),  # a quarter of the tent and the peak
+        (np.s_[:, 20:, :], False, 0.5 - 1 / 32),
+        (np.s_[:, 35:, 35:], False, 0),
+        (np.s_[:, 4:35, 4:35], True, 1),
+    ):
+        mask = np.zeros((1, 64, 64), bool)
+        mask[where] = True
+        clip = MaskedClip("blend", float(mask.mean()))
+        clip.locate("lrp", heat, nothing, mask)
+        assert clip.hit["lrp", "temporal"] == clip.hit["lrp", "both"] == pointing
+        assert clip.mass["lrp", "temporal"] == pytest.approx(mass, abs=1e-6)
+        assert (clip.hit["lrp", "spatial"], clip.mass["lrp", "spatial"]) == (False, None)
 
 
 def test_each_clip_is_explained_by_what_the_model_says_of_it(monkeypatch, synthetic_set, trained_run):
@@ -236,10 +256,11 @@ def test_what_chance_says_of_one_ordering_does_not_depend_on_the_others(measured
 def test_masks_lie_over_the_middle_of_the_face(synthetic_set):
     dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
     fake = next(video for video in dataset.videos if video.label == 1)
-    mask = mask_on_grid(evaluation_clips([fake], index, 6, 1)[0], (9, 9))
-    assert mask.shape == (6, 9, 9)
-    assert mask[:, 4, 4].mean() > 0.9
-    assert mask[:, 0].max() == mask[:, :, 0].max() == 0
+    mask = mask_of(evaluation_clips([fake], index, 6, 1)[0], 64)
+    assert mask.shape == (6, 64, 64)
+    assert mask[:, 28:36, 28:36].mean() > 0.9
+    assert not mask[:, :7].any()
+    assert not mask[:, :, :7].any()
 
 
 @pytest.mark.parametrize("louder", ["temporal", "spatial"])

@@ -3,12 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataloading.errors import InputError
 from istvt.config import NORMALIZATIONS
 from istvt.explain import heatmap
+from istvt.model.xception import XceptionEntryFlow
 
 
 def test_a_map_of_zeros_or_of_one_value_is_no_heat_and_not_nan():
@@ -47,9 +49,40 @@ def test_more_heat_is_never_darker_in_grayscale_on_any_face():
     assert (shown[-1] - shown[0] > 70).all()
 
 
-def test_upscaling_is_bilinear_between_cell_centers():
-    large = heatmap.upscale(np.array([[0.0, 1.0]]), 1, 8)[0]
-    np.testing.assert_allclose(large, [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1], atol=1e-6)
+@pytest.mark.parametrize("size", [64, 96, 300])
+def test_a_cell_is_drawn_where_the_backbone_looks_for_it(size):
+    """The middle of its gradient with respect to the input: evenly divided, the first cell was 4 pixels off."""
+    torch.manual_seed(0)
+    backbone, frames = XceptionEntryFlow((8, 16, 16, 24), 32).eval(), torch.randn(4, 3, size, size, requires_grad=True)
+    features = backbone(frames)
+    cells = features.shape[-1]
+    for cell in {0, 1, cells // 2, cells - 2, cells - 1}:
+        energy = torch.zeros(size, size)
+        for _ in range(6):
+            output = (features[..., cell, cells - 1 - cell] * torch.randn(4, 32)).sum()
+            energy += torch.autograd.grad(output, frames, retain_graph=True)[0].square().sum((0, 1))
+        heat = np.zeros((cells, cells))
+        heat[cell, cells - 1 - cell] = 1
+        drawn = heatmap.upscale(heat, size, size)
+        peak = np.unravel_index(drawn.argmax(), drawn.shape)
+        for axis, place in enumerate(peak):
+            along = energy.sum(1 - axis)
+            middle = float((along * torch.arange(size)).sum() / along.sum())
+            assert abs(place - middle) < 0.5
+        assert drawn[peak] == 1
+
+
+def test_between_cells_heat_is_bilinear_and_the_last_one_is_not_smeared_to_the_edge():
+    across = heatmap.upscale(np.array([[0.0, 1.0]]), 7, 64)[3]
+    np.testing.assert_allclose(across[[3, 7, 11, 19, 27, 35]], [0, 0.25, 0.5, 1, 0.5, 0], atol=1e-6)
+    assert not across[35:].any()
+
+
+def test_maps_of_any_number_of_clips_and_frames_are_brought_to_pixels_together():
+    heat = np.random.default_rng(0).random((2, 3, 4, 5))
+    together = heatmap.upscale(heat, 64, 80)
+    assert together.shape == (2, 3, 64, 80)
+    np.testing.assert_array_equal(together[1, 2], heatmap.upscale(heat[1, 2], 64, 80))
 
 
 def test_without_heat_a_picture_is_only_grayed():

@@ -24,6 +24,8 @@ from istvt.explain_video.video import explain_video
 from istvt.inference.score import score_video
 from istvt.model.checkpoint import load_model
 
+IMAGE_SIZE = 40  # of the model of `trained_run`
+
 
 @pytest.fixture(scope="module")
 def video(synthetic_set):
@@ -54,6 +56,12 @@ def pictures_of(path):
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
 
+def heat_of(clip, normalization="clip"):
+    """Temporal and spatial heat as it lies over the model's input of `IMAGE_SIZE` pixels."""
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    return [heatmap.upscale(heatmap.normalize(maps, normalization), *size) for maps in (clip.temporal, clip.spatial)]
+
+
 def test_the_score_is_the_one_that_predict_gives(explained, video, trained_run):
     info = probe(video)
     model, _ = load_model(trained_run)
@@ -67,11 +75,11 @@ def test_a_video_is_cropped_as_those_of_training_and_what_is_doubtful_is_said_fr
     video, trained_run, tmp_path
 ):
     """A model of whole pictures was shown face boxes unless the command line chose, and nothing said it."""
-    result = explain_video(video, trained_run, tmp_path, clips_scored=1, workers=1, notes=["The file came without its source."])
+    result = explain_video(video, trained_run, tmp_path, clips_scored=1, workers=1, notes=["Found online."])
     data, page = json.loads(result.files["data"].read_text()), result.files["page"].read_text()
     assert data["settings"]["detector"] == "none"
     mine, caveat, crop = data["notes"]
-    assert mine == "The file came without its source."
+    assert mine == "Found online."
     assert "has only ever seen drawn faces" in caveat
     assert crop == "whole pictures, as this model was trained on them (--detect looks for faces)"
     assert result.notes == data["notes"]
@@ -118,7 +126,7 @@ def test_the_panels_show_the_crop_and_both_overlays_in_their_colors(explained, v
     shown = pictures_of(explained.files["panels"])[0].astype(int)
     frame = decode_frames(video, clip.clip.frames[:1])[0]
     face = heatmap.crop(frame, clip.clip.box, 288)
-    expected = [face] + [heatmap.overlay(face, heatmap.normalize(maps)[0]) for maps in (clip.temporal, clip.spatial)]
+    expected = [face, *(heatmap.overlay(face, heat[0]) for heat in heat_of(clip))]
     for column, picture in enumerate(expected):
         left = 12 + column * 300
         difference = np.abs(shown[58 : 58 + 288, left : left + 288] - picture)
@@ -129,7 +137,7 @@ def test_the_panels_show_the_crop_and_both_overlays_in_their_colors(explained, v
 def test_the_original_frames_are_shown_with_temporal_relevance_and_beside_it_with_spatial(explained, video):
     shown = iter(pictures_of(explained.files["pasted"]))
     for clip in explained.clips:
-        temporal, spatial = (heatmap.normalize(maps) for maps in (clip.temporal, clip.spatial))
+        temporal, spatial = heat_of(clip)
         for t, frame in enumerate(decode_frames(video, clip.clip.frames)):
             pair = [heatmap.paste(frame, heat[t], clip.clip.box).astype(int) for heat in (temporal, spatial)]
             picture = next(shown)
@@ -140,7 +148,7 @@ def test_the_original_frames_are_shown_with_temporal_relevance_and_beside_it_wit
 def assert_strip_shows(path, clip, video, normalization):
     """A picture a frame of the crop, below it of temporal and below that of spatial relevance, and no other ones."""
     strip = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-    maps = [heatmap.normalize(maps, normalization) for maps in (clip.temporal, clip.spatial)]
+    maps = heat_of(clip, normalization)
     for t, frame in enumerate(decode_frames(video, clip.clip.frames)):
         face = heatmap.crop(frame, clip.clip.box, 150)
         for row, picture in enumerate([face, *(heatmap.overlay(face, heat[t]) for heat in maps)]):
@@ -239,7 +247,10 @@ def test_the_json_agrees_with_what_was_computed(explained, video):
                 assert (hottest is not None) == grid.any()
                 if hottest is not None:
                     assert grid[hottest["row"], hottest["column"]] == grid.max()
-                    assert clip.clip.box[0] <= hottest["x"] <= clip.clip.box[2]
+                    x0, y0, x1, y1 = clip.clip.box
+                    # The middle of pixel 16 j + 3 of those that the model sees.
+                    assert hottest["x"] == pytest.approx(x0 + (16 * hottest["column"] + 3.5) / IMAGE_SIZE * (x1 - x0))
+                    assert hottest["y"] == pytest.approx(y0 + (16 * hottest["row"] + 3.5) / IMAGE_SIZE * (y1 - y0))
 
 
 class Addresses(HTMLParser):
