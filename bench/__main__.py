@@ -25,7 +25,7 @@ COMMANDS = {
     "training": ("training", "clips per second, FLOP utilization and memory of a training step against its peers"),
     "loader": ("loader", "clips per second of the loader, by decoder and number of workers"),
     "gpu": ("run_all", "all of these within a time budget, most valuable first, into one folder"),
-    "report": ("report", "tables and plots of such folders, written into bench/README.md and README.md"),
+    "report": ("report.pages", "tables and plots of such folders, written into bench/README.md and README.md"),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 

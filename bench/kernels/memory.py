@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from bench.common.exponent import fit_exponent, interval
 from bench.common.record import Row, write_as_measured, write_table
 from bench.common.table import Column, row_table
 from bench.common.timing import peak_bytes
-from bench.scaling.exponent import fit_exponent
 from kernels import AttentionCapture, spatial_attention
 
 WITHOUT, WITH = "without a capture", "with a capture"
@@ -50,7 +50,7 @@ def write(folder: Path, device: str) -> None:
     write_table(folder, "spatial_memory_exponents", fitted)
     print(row_table(COLUMNS, rows))
     for row in fitted:
-        print(f"{row['capture']}: grows as S to the {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
+        print(f"{row['capture']}: grows as S to the {interval(row)}")
 
 
 def measure(sizes: Sizes, device: str) -> Iterator[Row]:
@@ -82,10 +82,5 @@ def exponents(rows: list[Row]) -> list[Row]:
         points = [row for row in rows if row["capture"] == capture]
         points = points[(len(points) - 1) // 2 :]
         fit = fit_exponent([row["positions"] for row in points], [row["peak_bytes"] for row in points])
-        fitted.append(
-            {
-                "capture": capture, "exponent": fit and fit.value, "low": fit and fit.low, "high": fit and fit.high,
-                "sizes": " ".join(str(row["positions"]) for row in points),
-            }
-        )  # fmt: skip
+        fitted.append({"capture": capture} | fit)
     return fitted

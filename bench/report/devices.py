@@ -1,4 +1,4 @@
-"""Which rows a report is made of: the newest of each entry, of all recordings of a device."""
+"""Which rows a report is made of: of each entry of a table the newest measurement, over all runs of a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.common.record import Run
 
 Rows = list[dict[str, str]]  # as they were read
 
-# What names an entry of a table: a row, or rows that mean something together only, and so are of one recording.
+# What names an entry of a table: a row, or rows that mean something together only, and so are of one run.
 _SHAPE = ("dtype", "clips", "frames", "rows", "positions", "heads", "head_dim", "channels", "pass")
 CASE = ("preset", "attention", "precision", "method", "batch")
 _NAMED_BY = {
@@ -37,46 +37,46 @@ _LINES_OF_SIZES = ("scaling", "spatial_memory")
 
 @dataclass(frozen=True)
 class Device:
-    """What was measured of one device, in all of its recordings, the newest last."""
+    """What was measured of one device, in all of its runs, the newest last; no name and no run where nothing was."""
 
-    name: str
-    kind: str
-    recordings: list[Run]
+    name: str = ""
+    kind: str = "GPU"
+    runs: Sequence[Run] = ()
 
     def rows(self, table: str) -> Rows:
-        """All entries of a table, each from the newest recording that measured it; none where nobody did.
+        """Return all entries of a table, each from the newest run that measured it.
 
-        Of a line of sizes it is the recording that measured most of them. The families of a step come from the
-        recording that its time comes from.
+        Of a line of sizes it is the run that measured most of them. The families of a step come from the run that its
+        time comes from.
         """
         return [row for _, row in self._chosen(table)]
 
     def sources(self, table: str) -> list[tuple[Run, int]]:
-        """The recordings that these rows come from, the newest first, and how many measured rows of each."""
-        chosen = [(one, row) for one, row in self._chosen(table) if _was_measured(row)]
-        count = Counter(one.folder for one, _ in chosen)
-        return [(one, count[one.folder]) for one in reversed(self.recordings) if count[one.folder]]
+        """Return the runs that these rows come from, the newest first, and how many measured rows of each."""
+        count = Counter(run.folder for run, row in self._chosen(table) if _was_measured(row))
+        return [(run, count[run.folder]) for run in reversed(self.runs) if count[run.folder]]
 
     def _chosen(self, table: str) -> list[tuple[Run, dict[str, str]]]:
-        entries: dict[tuple[str, ...], list[tuple[Run, Rows]]] = {}
-        for one in reversed(self.recordings):
-            found: dict[tuple[str, ...], Rows] = {}
-            for row in one.tables.get(table, []):
-                found.setdefault(entry_name(table, row), []).append(row)
-            for name, rows in found.items():
-                entries.setdefault(name, []).append((one, rows))
+        entries: dict[tuple[str, ...], dict[int, Rows]] = {}  # rows by entry and run, the newest run first
+        for number in reversed(range(len(self.runs))):
+            for row in self.runs[number].tables.get(table, []):
+                entries.setdefault(entry_name(table, row), {}).setdefault(number, []).append(row)
         if table == "training_families":
-            timed = {entry_name(table, row): one for one, row in self._chosen("training")}
-            entries = {name: [pair for pair in of if pair[0] is timed.get(name)] for name, of in entries.items()}
-        weigh = _count_measured if table in _LINES_OF_SIZES else _any_measured
-        best = [max(of, key=lambda pair: weigh(pair[1])) for of in entries.values() if of]  # the first of equals
-        if not any(_any_measured(rows) for _, rows in best):
+            timed = {entry_name(table, row): self.runs.index(run) for run, row in self._chosen("training")}
+            entries = {
+                name: {n: rows for n, rows in of.items() if n == timed.get(name)} for name, of in entries.items()
+            }
+        limit = None if table in _LINES_OF_SIZES else 1
+        best = [
+            max(of.items(), key=lambda pair: _count(pair[1], limit)) for of in entries.values() if of
+        ]  # first of equals
+        if not any(_count(rows) for _, rows in best):
             return []
-        return [(one, row) for one, rows in best for row in rows]
+        return [(self.runs[number], row) for number, rows in best for row in rows]
 
 
 def entry_name(table: str, row: dict[str, str]) -> tuple[str, ...]:
-    """What tells an entry of a table from the others."""
+    """Return what tells an entry of a table from the others."""
     return tuple(row.get(column, "") for column in _NAMED_BY[table])
 
 
@@ -84,16 +84,13 @@ def _was_measured(row: dict[str, str]) -> bool:
     return any(row.get(column) for column in _RESULTS) and row.get("verdict") != NOT_RUN
 
 
-def _count_measured(rows: Rows) -> int:
-    return sum(map(_was_measured, rows))
+def _count(rows: Rows, limit: int | None = None) -> int:
+    """Return how many rows were measured, at most `limit`."""
+    return min(sum(map(_was_measured, rows)), limit or len(rows))
 
 
-def _any_measured(rows: Rows) -> bool:
-    return any(map(_was_measured, rows))
-
-
-def devices(recordings: Sequence[Run]) -> list[Device]:
-    """By device, GPUs first."""
-    names = dict.fromkeys((one.environment["device"], one.environment["kind"]) for one in recordings)
-    found = [Device(*key, [r for r in recordings if r.environment["device"] == key[0]]) for key in names]
+def devices(runs: Sequence[Run]) -> list[Device]:
+    """Return the runs by device, GPUs first."""
+    names = dict.fromkeys((run.environment["device"], run.environment["kind"]) for run in runs)
+    found = [Device(*key, [run for run in runs if run.environment["device"] == key[0]]) for key in names]
     return sorted(found, key=lambda device: (device.kind != "GPU", device.name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from bench.common.record import NOT_MEASURED
 
@@ -33,15 +32,3 @@ def replace_section(text: str, section: str, body: str) -> str:
     if text.count(begin) != 1 or text.count(end) != 1 or not re.search(pattern, text, re.DOTALL):
         raise ValueError(f"expected the markers {begin} and {end} once each, in this order.")
     return re.sub(pattern, lambda _: f"{begin}\n{body.strip()}\n{end}", text, flags=re.DOTALL)
-
-
-def provenance(found: dict[str, Any]) -> str:
-    """Return one line of an environment.json: when, which code, which versions, which clocks."""
-    versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
-    parts = [found["date"], f"commit {found.get('commit') or 'unknown'}", f"Python {found.get('python')}", versions]
-    if smi := found.get("nvidia_smi"):
-        parts.append(f"driver {smi.get('driver_version')}, SM clock up to {smi.get('clocks.max.sm')}")
-    if found["kind"] == "CPU":
-        cores, load = f"{found.get('threads')} of {found.get('cores')} cores", found.get("load")
-        parts.append(f"{cores}, load {load} when it began")
-    return "; ".join(parts)

@@ -1,103 +1,156 @@
-"""The generated sections of bench/README.md and README.md."""
+"""Tables and plots from folders of measurements.
+
+Writes the tables of bench/README.md and the performance section of README.md between their marker comments, and draws
+plots into the folders. Numbers come from the CSV files alone; what was not measured says so.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bench.common.record import Run
-from bench.report import tables
+from bench.common.record import RESULTS, Run, read_runs
+from bench.report import plots
 from bench.report.devices import Device, devices
-from bench.report.markdown import provenance
+from bench.report.markdown import replace_section
 from bench.report.promises import promises
+from bench.report.tables import TABLES, scaling_verdicts
 from bench.scaling.sweep import PASSES
+from dataloading.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-_TITLES = {
+# Title of each table by its CSV file, in the order of the page.
+_ON_GPU = {
+    "ceilings": "Ceilings",
+    "numerics": "Numerics",
     "temporal": "Temporal attention",
     "layer_norm_difference": "LayerNorm and difference",
     "spatial": "Spatial attention",
     "relevance": "Relevance",
+    "spatial_capture": "What a capture of spatial attention costs",
+    "spatial_memory": "Memory of spatial attention",
+    "explanation_memory": "Memory of explaining one clip",
+    "explanation_time": "Time of explaining a batch",
+    "training": "A training step",
+    "training_families": "Where its time goes",
+    "loader": "Loader",
+    "scaling": "Scaling",
 }
-_IN_THE_INTERPRETER = "Memory of spatial attention: what the kernels have PyTorch allocate, in Triton's interpreter"
+_ON_CPU = {
+    "scaling": "Scaling",
+    "spatial_memory": "Memory of spatial attention: what the kernels have PyTorch allocate, in Triton's interpreter",
+    "explanation_memory": "Memory of explaining one clip",
+    "training": "A training step of the preset small",
+    "loader": "Loader",
+}
 
 
-def all_tables(found: Sequence[Run], root: Path = ROOT) -> str:
-    """The generated part of bench/README.md."""
-    found_devices = devices(found)
-    gpus = [device for device in found_devices if device.kind == "GPU"]
+def all_tables(runs: Sequence[Run], root: Path = ROOT) -> str:
+    """Return the generated part of bench/README.md."""
+    gpus, cpus = _by_kind(runs)
     parts = []
-    for gpu in gpus or [None]:
-        parts.append(f"## {gpu.name}\n" if gpu else "## GPU: not measured\n")
-        operations = ("temporal", "layer_norm_difference", "spatial", "relevance")
-        for title, table, text in (
-            ("Ceilings", "ceilings", tables.ceilings(gpu)),
-            ("Numerics", "numerics", tables.numerics(gpu)),
-            *((_TITLES[name], name, tables.attention(gpu, name)) for name in operations),
-            ("What a capture of spatial attention costs", "spatial_capture", tables.capture(gpu)),
-            ("Memory of spatial attention", "spatial_memory", tables.spatial_memory(gpu)),
-            ("Memory of explaining one clip", "explanation_memory", tables.explanation_memory(gpu)),
-            ("Time of explaining a batch", "explanation_time", tables.explanation_time(gpu)),
-            ("A training step", "training", tables.training(gpu)),
-            ("What was promised of it", "training", promises(gpu)),
-            ("Where its time goes", "training_families", tables.families(gpu)),
-            ("Loader", "loader", tables.loader(gpu)),
-        ):
-            sources = gpu.sources(table) if gpu else []
-            parts += [f"### {title}\n", _provenance(sources, root), text, _pictures(sources, table, root)]
-        parts += _scaling(gpu, root) if gpu else ["### Scaling\n", "not measured on a GPU\n"]
-    for cpu in (device for device in found_devices if device.kind == "CPU"):
-        parts.append(f"## {cpu.name} (a CPU)\n")
-        parts.append("Measured on this CPU. It says nothing of any GPU.\n")
-        parts += _scaling(cpu, root)
-        for title, table, text in (
-            (_IN_THE_INTERPRETER, "spatial_memory", tables.spatial_memory(cpu)),
-            ("Memory of explaining one clip", "explanation_memory", tables.explanation_memory(cpu)),
-            ("A training step of the preset small", "training", tables.training(cpu, ("small",))),
-            ("Loader", "loader", tables.loader(cpu)),
-        ):
-            if sources := cpu.sources(table):
-                parts += [f"### {title}\n", _provenance(sources, root), text]
+    for gpu in gpus:
+        parts.append(f"## {gpu.name}\n" if gpu.name else "## GPU: not measured\n")
+        for name, title in _ON_GPU.items():
+            text = "not measured on a GPU\n" if name == "scaling" and not gpu.rows(name) else TABLES[name](gpu)
+            parts += [f"### {title}\n", _provenance(gpu, name, root), text, _links(gpu, name, root)]
+            if name == "training":
+                parts += ["### What was promised of it\n", _provenance(gpu, name, root), promises(gpu)]
+    for cpu in cpus:
+        parts.append(f"## {cpu.name} (a CPU)\n\nMeasured on this CPU. It says nothing of any GPU.\n")
+        for name, title in _ON_CPU.items():
+            if cpu.rows(name):
+                parts += [f"### {title}\n", _provenance(cpu, name, root), TABLES[name](cpu), _links(cpu, name, root)]
     return "\n".join(part for part in parts if part)
 
 
-def performance(found: Sequence[Run], root: Path = ROOT) -> str:
-    """The generated part of README.md."""
-    found_devices = devices(found)
-    gpus = [device for device in found_devices if device.kind == "GPU"]
+def performance(runs: Sequence[Run], root: Path = ROOT) -> str:
+    """Return the generated part of README.md."""
+    gpus, cpus = _by_kind(runs)
     parts = []
-    for gpu in gpus or [None]:
-        parts.append(f"One training step on {gpu.name}:\n" if gpu else "One training step on a GPU:\n")
-        parts += [_provenance(gpu.sources("training") if gpu else [], root), promises(gpu)]
-    for device in found_devices:
-        if judged := tables.scaling_verdicts(device):
+    for gpu in gpus:
+        parts.append(f"One training step on {gpu.name or 'a GPU'}:\n")
+        parts += [_provenance(gpu, "training", root), promises(gpu)]
+    for device in (*gpus, *cpus):
+        if judged := scaling_verdicts(device):
             parts.append(f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n")
             parts.append("\n".join(f"- {row['verdict']}" for row in judged if row["pass"] != PASSES[0]) + "\n")
     parts.append("All tables, and how they were measured: [bench/README.md](bench/README.md).\n")
     return "\n".join(part for part in parts if part)
 
 
-def _scaling(device: Device, root: Path) -> list[str]:
-    sources = device.sources("scaling")
-    if not sources:
-        return []
-    text = tables.scaling(device)
-    return ["### Scaling\n", _provenance(sources, root), text, _pictures(sources, "scaling", root)]
+def _by_kind(runs: Sequence[Run]) -> tuple[list[Device], list[Device]]:
+    """Return the GPUs, or one without a name and a measurement, and the CPUs."""
+    found = devices(runs)
+    gpus = [device for device in found if device.kind == "GPU"]
+    return gpus or [Device()], [device for device in found if device.kind == "CPU"]
 
 
-def _pictures(sources: Sequence[tuple[Run, int]], table: str, root: Path) -> str:
-    """Links from bench/README.md to the pictures of a table, of those in the repository: one of each recording."""
-    pictures = [one.folder / f"{table}.png" for one, _ in sources]
-    there = [picture for picture in pictures if picture.is_file() and picture.is_relative_to(root / "bench")]
-    return "".join(f"![{table}]({picture.relative_to(root / 'bench').as_posix()})\n" for picture in there)
+def _links(device: Device, name: str, root: Path) -> str:
+    """Return links from bench/README.md to the plots of a table that are in the repository, one of each run."""
+    paths = [run.folder / f"{name}.png" for run, _ in device.sources(name)]
+    there = [path for path in paths if path.is_file() and path.is_relative_to(root / "bench")]
+    return "".join(f"![{name}]({path.relative_to(root / 'bench').as_posix()})\n" for path in there)
 
 
-def _provenance(sources: Sequence[tuple[Run, int]], root: Path) -> str:
-    """A line for each recording that a table is made of, with the number of its rows where there are several."""
+def _provenance(device: Device, name: str, root: Path) -> str:
+    """Return a line for each run that a table is made of, with the number of its rows where there are several."""
+    sources = device.sources(name)
     lines = []
-    for one, rows in sources:
-        inside = one.folder.is_relative_to(root)
-        where = f", {one.folder.relative_to(root).as_posix()}" if inside else f", {one.folder.name}"
-        share = f"{rows} row{'s' if rows > 1 else ''} measured" if len(sources) > 1 else "Measured"
-        lines.append(f"{share} {provenance(one.environment)}{where}.")
-    return "\n".join(f"- {line}" for line in lines) + "\n" if len(lines) > 1 else "".join(f"{x}\n" for x in lines)
+    for run, rows in sources:
+        where = run.folder.relative_to(root).as_posix() if run.folder.is_relative_to(root) else run.folder.name
+        share = f"- {rows} row{'s' if rows > 1 else ''} measured" if len(sources) > 1 else "Measured"
+        lines.append(f"{share} {_environment(run.environment)}, {where}.\n")
+    return "".join(lines)
+
+
+def _environment(found: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
+    parts = [found["date"], f"commit {found.get('commit') or 'unknown'}", f"Python {found.get('python')}", versions]
+    if smi := found.get("nvidia_smi"):
+        parts.append(f"driver {smi.get('driver_version')}, SM clock up to {smi.get('clocks.max.sm')}")
+    if found["kind"] == "CPU":
+        parts.append(f"{found.get('threads')} of {found.get('cores')} cores, load {found.get('load')} when it began")
+    return "; ".join(parts)
+
+
+def write(runs: Sequence[Run], root: Path = ROOT, check: bool = False) -> list[Path]:
+    """Write both files; return those that changed (with `check`, that would change)."""
+    changed = []
+    for name, marker, section in (("bench/README.md", "tables", all_tables), ("README.md", "performance", performance)):
+        path = root / name
+        before = path.read_text()
+        after = replace_section(before, marker, section(runs, root))
+        if after != before:
+            changed.append(path)
+            if not check:
+                path.write_text(after)
+    return changed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which folders."""
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of measurements (default: bench/results)")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the tables are not up to date")
+    parser.add_argument("--no-plots", action="store_true", help="tables only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write tables and plots; return 1 with --check if something is out of date."""
+    folders = [folder.resolve() for folder in arguments.folders] or [RESULTS]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; expected one that a benchmark has written.")
+    runs = read_runs(folders)
+    if not runs:
+        print("No measurements there: no folder below holds an environment.json. Tables say what is not measured.")
+    # Tables link to the plots that are there.
+    drawn = [] if arguments.no_plots or arguments.check else plots.draw(runs)
+    changed = write(runs, check=arguments.check)
+    if arguments.check:
+        print("\n".join(f"{path} is not what the measurements give" for path in changed) or "up to date")
+        return 1 if changed else 0
+    print("\n".join(map(str, [*changed, *drawn])) or "nothing has changed")
+    return 0

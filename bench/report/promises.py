@@ -2,63 +2,76 @@
 
 from __future__ import annotations
 
-from bench.report.bound import Bound
-from bench.report.devices import Device, entry_name
-from bench.report.markdown import table as markdown
+import operator
+from dataclasses import dataclass
 
-UTILIZATION = "model FLOP utilization"
-OVER_NAIVE = "speed over naive eager"
-OVER_COMPILED = "speed over compiled SDPA"
-OVER_SPATIAL_ONLY = "step time over spatial-only"
-ATTENTION_SHARE = "attention kernels in the step"
+from bench.report.devices import CASE, Device, entry_name
+from bench.report.markdown import number, table
+from bench.training.steps import BATCH, PROJECT
+
+_HOLDS = {"at least": operator.ge, "at most": operator.le, "under": operator.lt}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`direction` is "at least", "at most" or "under"; a `share` is written in percent."""
+
+    direction: str
+    limit: float
+    share: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.direction} {100 * self.limit:g} %" if self.share else f"{self.direction} {self.limit:g}"
+
+    def measured(self, value: float | None) -> str:
+        """Return the number that is judged."""
+        return number(value, 1, 100, " %") if self.share else number(value)
+
+    def judged(self, value: float | str | None) -> str:
+        """Return whether it holds; nothing where nothing was measured."""
+        if value in (None, ""):
+            return ""
+        return "yes" if _HOLDS[self.direction](float(value), self.limit) else "no"
+
+
 PROMISES = {
-    UTILIZATION: Bound("at least", 0.55, share=True),
-    OVER_NAIVE: Bound("at least", 3),
-    OVER_COMPILED: Bound("at least", 1.3),
-    OVER_SPATIAL_ONLY: Bound("at most", 1.5),
-    ATTENTION_SHARE: Bound("under", 0.2, share=True),
+    "model FLOP utilization": Bound("at least", 0.55, share=True),
+    "speed over naive eager": Bound("at least", 3),
+    "speed over compiled SDPA": Bound("at least", 1.3),
+    "step time over spatial-only": Bound("at most", 1.5),
+    "attention kernels in the step": Bound("under", 0.2, share=True),
 }
 
 
-def promises(device: Device | None) -> str:
-    """What was promised and what was measured."""
-    found = measured(device) if device else {}
+def promises(device: Device) -> str:
+    """Return the table of what was promised and what was measured."""
+    measured = _measured(device)
     body = [
-        [name, str(bound), bound.measured(found.get(name)), bound.judged(found.get(name))]
+        [name, str(bound), bound.measured(measured.get(name)), bound.judged(measured.get(name))]
         for name, bound in PROMISES.items()
     ]
-    return markdown(("bfloat16, preset seed, full model", "promised", "measured", "holds"), body)
+    return table(("bfloat16, preset seed, full model", "promised", "measured", "holds"), body)
 
 
-def measured(device: Device) -> dict[str, float | None]:
-    """By promise, of the batch that they were made for: the faster of this project's ways to run a step."""
-    from bench.training.steps import BATCH, PROJECT
+def _measured(device: Device) -> dict[str, float]:
+    """Return the promises that were measured, at their batch size and of the faster of this project's methods."""
+    rows = {entry_name("training", row): row for row in device.rows("training") if row["step_ms"]}
 
-    found = {entry_name("training", row): row for row in device.rows("training")}
+    def fastest(attention: str, *methods: str) -> dict[str, str]:
+        names = [("seed", attention, "bfloat16", method, str(BATCH)) for method in methods]
+        return min((rows[name] for name in names if name in rows), key=lambda row: float(row["step_ms"]), default={})
 
-    def step(attention: str, method: str) -> float | None:
-        text = found.get(("seed", attention, "bfloat16", method, str(BATCH)), {}).get("step_ms")
-        return float(text) if text else None
-
-    def over(numerator: float | None, denominator: float | None) -> float | None:
-        return None if numerator is None or denominator is None else numerator / denominator
-
-    def fastest(attention: str) -> str:
-        """The one that took least; the first where none was measured."""
-        return min(PROJECT, key=lambda method: step(attention, method) or float("inf"))
-
-    case = ("seed", "full", "bfloat16", fastest("full"), str(BATCH))
-    ours = step("full", fastest("full"))
-    use = found.get(case, {}).get("utilization_data_sheet")
-    shares = [
-        float(row["share"])
-        for row in device.rows("training_families")
-        if entry_name("training", row) == case and row["family"] in ("temporal attention", "spatial attention")
-    ]
-    return {
-        UTILIZATION: float(use) if use else None,
-        OVER_NAIVE: over(step("full", "naive eager"), ours),
-        OVER_COMPILED: over(step("full", "compiled SDPA"), ours),
-        OVER_SPATIAL_ONLY: over(ours, step("spatial_only", fastest("spatial_only"))),
-        ATTENTION_SHARE: sum(shares) if shares else None,
+    full = fastest("full", *PROJECT)
+    families = [row for row in device.rows("training_families") if full and all(row[key] == full[key] for key in CASE)]
+    attention = ("temporal attention", "spatial attention")
+    quotients = {
+        "speed over naive eager": (fastest("full", "naive eager"), full),
+        "speed over compiled SDPA": (fastest("full", "compiled SDPA"), full),
+        "step time over spatial-only": (full, fastest("spatial_only", *PROJECT)),
     }
+    found = {name: float(a["step_ms"]) / float(b["step_ms"]) for name, (a, b) in quotients.items() if a and b}
+    if full.get("utilization_data_sheet"):
+        found["model FLOP utilization"] = float(full["utilization_data_sheet"])
+    if families:
+        found["attention kernels in the step"] = sum(float(r["share"]) for r in families if r["family"] in attention)
+    return found

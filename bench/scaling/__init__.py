@@ -1,24 +1,24 @@
 """How attention grows with the number of frames T and of feature cells HW: work, time and memory.
 
 Compares attention over all (T+1)(HW+1) tokens at once with attention over frames and then over positions, naive and
-fused. Work is counted by torch's FLOP counter (bench/training/flops.py tells it what fused attention does)
-and by formula; exponents are fitted on log-log axes over the sizes of the sweep (time and memory over its larger half,
-where fixed costs weigh least), in T + 1 and HW + 1. Writes scaling.csv, from which a report fits again, and at the end
-scaling_exponents.csv, scaling_verdicts.csv and one picture. On a CPU the sizes are small and the run takes under 2
+fused. Work is counted by torch's FLOP counter (bench/training/flops.py tells it what fused attention does) and by
+formula; exponents are fitted on log-log axes over the sizes of the sweep (time and memory over its larger half, where
+fixed costs weigh least), in T + 1 and HW + 1. Writes scaling.csv, from which a report fits again, and at the end
+scaling_exponents.csv, scaling_verdicts.csv and scaling.png. On a CPU the sizes are small and the run takes under 2
 minutes; what it says is then about that CPU, and time is processor time.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
-import sys
 import time
 
-from bench.common.record import Row, add_output, output_folder, write_table
+from bench.common.environment import device_name
+from bench.common.record import add_output, output_folder, write_as_measured, write_table
 from bench.common.table import Column, row_table
 from bench.scaling import growth, sweep
+from bench.scaling.plot import draw
 
 COLUMNS = (
     *map(Column, ("T", "HW", "method", "pass")), Column("Mmac counted", "macs_counted", ".3f", 1e6),
@@ -32,41 +32,28 @@ EXPONENT_COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where to write, how long to measure."""
+    """Add where to write and how long to measure."""
     add_output(parser)
     parser.add_argument("--milliseconds", type=int, default=50, help="measuring time of each call (default 50)")
     parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which no size is measured")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, fit, judge, draw, write; 1 if counted and predicted work differ anywhere."""
+    """Measure, fit, judge, draw, write; return 1 if counted and predicted work differ anywhere."""
     import torch
 
-    from bench.common.environment import device_name
-    from bench.scaling.picture import draw
-
-    sizes = sweep.ON_GPU if torch.cuda.is_available() else sweep.ON_CPU
-    device = device_name()
-    count, started = len(list(sizes.sizes())), time.perf_counter()
-
+    started, on_gpu = time.perf_counter(), torch.cuda.is_available()
+    sizes, device = sweep.ON_GPU if on_gpu else sweep.ON_CPU, device_name()
     folder = output_folder(arguments.output, "scaling", arguments.commit)
-    done = itertools.count(1)
-
-    def progress(line: str, rows: list[Row]) -> None:
-        write_table(folder, "scaling", rows)  # what is measured is kept if the run is cut short
-        print(f"{next(done)}/{count} {line} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-
-    if torch.cuda.is_available():
+    if on_gpu:
         sweep.compile_kernels(sizes, arguments.budget / 2)
-    spent = time.perf_counter() - started
-    rows = sweep.measure(sizes, arguments.milliseconds, progress, arguments.budget - spent)
+    left = arguments.budget - (time.perf_counter() - started)
+    rows = write_as_measured(folder, "scaling", sweep.measure(sizes, arguments.milliseconds, left), COLUMNS)
     fitted = growth.exponents(rows)
     judged = growth.verdicts(rows, fitted, device)
     write_table(folder, "scaling_exponents", fitted)
     write_table(folder, "scaling_verdicts", judged)
     draw(rows, device, folder / "scaling.png")
-    print(row_table(COLUMNS, rows), end="\n\n")
-    print(row_table(EXPONENT_COLUMNS, fitted), end="\n\n")
-    print("\n".join(row["verdict"] for row in judged))
-    print(f"\n{folder}")
+    print(row_table(COLUMNS, rows), row_table(EXPONENT_COLUMNS, fitted), sep="\n\n", end="\n\n")
+    print(*(row["verdict"] for row in judged), "", folder, sep="\n")
     return 1 if any(map(growth.miscounted, rows)) else 0

@@ -1,4 +1,4 @@
-"""What the scaling benchmark compares: attention over all tokens at once, and over frames and then over positions.
+"""Joint attention over all tokens, and factorized attention over frames and then over positions.
 
 Each method takes q, k and v `[B, F, S, N, D]` and returns `[B, F, S, N, D]`. The factorized ones attend over
 frames first and give the result to attention over positions as its values, with the same queries and keys: the two
@@ -22,24 +22,19 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def joint_pairs(frames: int, cells: int) -> int:
-    """Query-key pairs of joint attention for T frames of HW cells: `((T + 1)(HW + 1))**2`."""
+    """Return the query-key pairs of joint attention for T frames of HW cells: `((T + 1)(HW + 1))**2`."""
     return ((frames + 1) * (cells + 1)) ** 2
 
 
 def factorized_pairs(frames: int, cells: int) -> int:
-    """Query-key pairs of both factorized attentions: `(HW + 1)(T + 1)**2 + (T + 1)(HW + 1)**2`."""
+    """Return the query-key pairs of both factorized attentions: `(HW + 1)(T + 1)**2 + (T + 1)(HW + 1)**2`."""
     return (cells + 1) * (frames + 1) ** 2 + (frames + 1) * (cells + 1) ** 2
 
 
-def multiply_accumulates(products: int, pairs: int, clips: int, heads: int, head_dim: int) -> int:
-    """Of so many products over `pairs` in each head of each clip."""
-    return products * pairs * clips * heads * head_dim
-
-
-def counted_multiply_accumulates(attend: Attend, shape: Sequence[int], dtype: str, device: str) -> tuple[int, int]:
-    """What torch's FLOP counter sees `attend` do with a tensor [B, F, S, 3, N, D]: forward, and with the way back."""
+def counted_multiply_accumulates(attend: Attend, shape: Sequence[int], dtype: str) -> tuple[int, int]:
+    """Return what torch's FLOP counter finds in `attend` of [B, F, S, 3, N, D]: forward, and forward and backward."""
     with counting() as counter:
-        qkv = torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=device, requires_grad=True)
+        qkv = torch.empty(tuple(shape), dtype=getattr(torch, dtype), requires_grad=True)
         out = attend(*qkv.unbind(3))
         forward = counter.get_total_flops() // 2
         torch.autograd.grad(out, qkv, torch.empty_like(out))
@@ -47,30 +42,30 @@ def counted_multiply_accumulates(attend: Attend, shape: Sequence[int], dtype: st
 
 
 def naive_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Vanilla attention over all F * S tokens."""
+    """Attend over all F * S tokens, every matrix stored."""
     return _jointly(naive_attention, q, k, v)
 
 
 def fused_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by PyTorch's fused attention: flash on a CPU, whichever it picks on a GPU."""
+    """Attend by PyTorch's fused attention: flash on a CPU, whichever it picks on a GPU."""
     return _jointly(scaled_dot_product_attention, q, k, v)
 
 
 def kernel_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by this project's flash kernel: one frame row that holds every token."""
+    """Attend by this project's flash kernel: one frame row that holds every token."""
     joined = (x.flatten(1, 2).unsqueeze(1) for x in (q, k, v))
     return kernels.spatial_attention(*joined).squeeze(1).unflatten(1, q.shape[1:3])
 
 
 def naive_factorized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Over frames, then over positions, every matrix stored."""
+    """Attend over frames, then over positions, every matrix stored."""
     by_position = [x.permute(0, 2, 3, 1, 4) for x in (q, k, v)]
     v = naive_attention(*by_position).permute(0, 3, 1, 2, 4)
     return naive_attention(*(x.transpose(2, 3) for x in (q, k, v))).transpose(2, 3)
 
 
 def kernel_factorized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by this project's kernels."""
+    """Attend over frames, then over positions by this project's kernels."""
     return kernels.spatial_attention(q, k, kernels.temporal_attention(q, k, v))
 
 
@@ -100,7 +95,7 @@ class Method:
     needs_gpu: bool = False
 
     def products(self, backward: bool) -> int:
-        """Products over all pairs: two there; two of each on the way back, and of fused ones the scores once more."""
+        """Return the products over all pairs: 2 forward, 4 backward, and of fused attention the scores once more."""
         return FORWARD + (BACKWARD if self.fused else 2 * FORWARD) * backward
 
 

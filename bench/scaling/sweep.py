@@ -1,4 +1,4 @@
-"""The sizes of a sweep over T and HW, and what each method takes at each of them."""
+"""Sizes of a sweep over T and HW, and the work, time and memory of each method at each of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from bench.common.record import NOT_MEASURED, Row, failure
+import torch
+
+from bench.common.ahead import compile_ahead
+from bench.common.record import NOT_MEASURED, Row
+from bench.common.timing import attempt, peak_bytes, time_call
+from bench.scaling.methods import METHODS, Method, counted_multiply_accumulates
 
 PASSES = ("forward", "forward and backward")
 
@@ -27,8 +32,12 @@ class Sweep:
     head_dim: int
     dtype: str
 
+    def shape(self, frames: int, cells: int) -> tuple[int, ...]:
+        """Return [B, F, S, 3, N, D] of queries, keys and values."""
+        return self.clips, frames + 1, cells + 1, 3, self.heads, self.head_dim
+
     def sizes(self) -> Iterator[tuple[str, int, int]]:
-        """(axis, T, HW), the largest of both axes last: they take longest, and say least if time runs out."""
+        """Yield (axis, T, HW), the largest of both axes last: they take longest, and say least if time runs out."""
         for frames, cells in itertools.zip_longest(self.frames, self.cells):
             if frames is not None:
                 yield "T", frames, self.fixed_cells
@@ -48,71 +57,45 @@ ON_GPU = Sweep(
 )  # fmt: skip
 
 
-def measure(
-    sweep: Sweep,
-    milliseconds: int = 50,
-    progress: Callable[[str, list[Row]], None] = lambda line, rows: None,
-    budget: float = math.inf,
-) -> list[Row]:
-    """One row for each size, method and pass; a method that cannot run leaves its measured cells empty and says why.
+def measure(sweep: Sweep, milliseconds: int = 50, budget: float = math.inf) -> Iterator[Row]:
+    """Yield a record for each size, method and pass; one that cannot run has empty cells and says why.
 
     Args:
         sweep: the sizes.
         milliseconds: measuring time of each call.
-        progress: told after each size, with all rows so far.
         budget: seconds after which sizes are counted but not measured.
     """
-    from bench.scaling.methods import METHODS
-
-    rows: list[Row] = []
     started = time.perf_counter()
     for axis, frames, cells in sweep.sizes():
         for method in METHODS:
             late = time.perf_counter() - started > budget
-            rows += _measure_method(sweep, method, axis, frames, cells, 0 if late else milliseconds)
-        progress(f"T={frames} HW={cells}", rows)
-    return rows
+            yield from _measure(sweep, method, axis, frames, cells, 0 if late else milliseconds)
 
 
-def _measure_method(sweep: Sweep, method, axis: str, frames: int, cells: int, milliseconds: int) -> list[Row]:
-    import torch
-
-    from bench.scaling.methods import counted_multiply_accumulates, multiply_accumulates
-
+def _measure(sweep: Sweep, method: Method, axis: str, frames: int, cells: int, milliseconds: int) -> Iterator[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    shape = (sweep.clips, frames + 1, cells + 1, 3, sweep.heads, sweep.head_dim)
-    counted, refused = (None, None), ""
-    try:
-        counted = counted_multiply_accumulates(method.attend, shape, sweep.dtype, device)
-    except Exception as error:  # a peer that refuses a size is a result; the sweep goes on
-        refused = f"not counted: {failure(error)}"
-    rows: list[Row] = []
-    for name, macs in zip(PASSES, counted, strict=True):
-        sizes = method.pairs(frames, cells), sweep.clips, sweep.heads, sweep.head_dim
+    shape = sweep.shape(frames, cells)
+    counted, refused = attempt(partial(counted_multiply_accumulates, method.attend, shape, sweep.dtype))
+    for which, macs in zip(PASSES, counted or (None, None), strict=True):
+        products = method.products(which != PASSES[0]) * method.pairs(frames, cells)
         row: Row = {
-            "axis": axis, "T": frames, "HW": cells, "method": method.name, "pass": name, "dtype": sweep.dtype,
-            "clips": sweep.clips, "heads": sweep.heads, "head_dim": sweep.head_dim,
-            "macs_counted": macs, "macs_formula": multiply_accumulates(method.products(name != PASSES[0]), *sizes),
-            "time_us": None, "time_us_p20": None, "time_us_p80": None, "peak_bytes": None, "note": refused,
+            "axis": axis, "T": frames, "HW": cells, "method": method.name, "pass": which, "dtype": sweep.dtype,
+            "clips": sweep.clips, "heads": sweep.heads, "head_dim": sweep.head_dim, "macs_counted": macs,
+            "macs_formula": products * sweep.clips * sweep.heads * sweep.head_dim,
+            "time_us": None, "time_us_p20": None, "time_us_p80": None, "peak_bytes": None,
+            "note": refused and f"not counted: {refused}",
         }  # fmt: skip
         if not milliseconds:
             row["note"] = f"{NOT_MEASURED}: the time was used up"
         elif method.needs_gpu and device == "cpu":
             row["note"] = f"{NOT_MEASURED}: Triton kernels need a GPU"
         else:
-            try:
-                row |= _time_and_memory(method.attend, shape, sweep.dtype, device, name, milliseconds)
-            except torch.OutOfMemoryError:
-                row["note"] = f"{NOT_MEASURED}: more memory than this GPU has"
-            except Exception as error:
-                row["note"] = failure(error)
-        rows.append(row)
-    return rows
+            found, note = attempt(partial(_time_and_memory, method, shape, sweep.dtype, device, which, milliseconds))
+            row |= found or {"note": note}
+        yield row
 
 
-def _call(attend, shape: tuple[int, ...], dtype: str, device: str, which: str) -> Callable[[], object]:
-    import torch
-
+def _call(method: Method, shape: tuple[int, ...], dtype: str, device: str, which: str) -> Callable[[], object]:
     generator = torch.Generator(device).manual_seed(0)
     qkv = torch.randn(shape, generator=generator, device=device).to(getattr(torch, dtype))
     grad_out = torch.ones_like(qkv[:, :, :, 0])
@@ -121,34 +104,27 @@ def _call(attend, shape: tuple[int, ...], dtype: str, device: str, which: str) -
 
     def call() -> object:
         with torch.set_grad_enabled(backward):
-            out = attend(*qkv.unbind(3))
+            out = method.attend(*qkv.unbind(3))
         return torch.autograd.grad(out, qkv, grad_out) if backward else out
 
     return call
 
 
+def _time_and_memory(
+    method: Method, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int
+) -> Row:
+    call = _call(method, shape, dtype, device, which)
+    timed = time_call(call, milliseconds=milliseconds, device=device)
+    times = {"time_us": timed.median, "time_us_p20": timed.low, "time_us_p80": timed.high}
+    return times | {"peak_bytes": peak_bytes(call, device)}
+
+
 def compile_kernels(sweep: Sweep, seconds: float) -> None:
     """Compile this project's kernels for every size of the sweep; frames are constants of a kernel."""
-    from bench.common.ahead import compile_ahead
-    from bench.scaling.methods import METHODS
-
-    def there_and_back(method, frames: int, cells: int) -> object:
-        shape = (sweep.clips, frames + 1, cells + 1, 3, sweep.heads, sweep.head_dim)
-        return _call(method.attend, shape, sweep.dtype, "cuda", PASSES[1])()
-
-    ours = [method for method in METHODS if method.needs_gpu]
-    calls = (partial(there_and_back, method, *size) for _, *size in sweep.sizes() for method in ours)
+    calls = (
+        lambda method=method, size=size: _call(method, sweep.shape(*size), sweep.dtype, "cuda", PASSES[1])()
+        for _, *size in sweep.sizes()
+        for method in METHODS
+        if method.needs_gpu
+    )
     compile_ahead(calls, seconds)
-
-
-def _time_and_memory(attend, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int) -> Row:
-    from bench.common.timing import peak_bytes, time_call
-
-    call = _call(attend, shape, dtype, device, which)
-    timed = time_call(call, milliseconds=milliseconds, device=device)
-    return {
-        "time_us": timed.median,
-        "time_us_p20": timed.low,
-        "time_us_p80": timed.high,
-        "peak_bytes": peak_bytes(call, device),
-    }

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
 from bench.__main__ import main
 from bench.common import record
 from bench.common.record import (
@@ -21,6 +20,8 @@ from bench.common.record import (
     write_table,
 )
 from bench.kernels.explanation import LIGHT, REFERENCE
+from bench.report import pages as report
+from bench.report import plots
 from bench.report.markdown import replace_section
 from bench.training.measurement import empty_row
 from bench.training.steps import GRAPHS, Case
@@ -185,7 +186,7 @@ def test_lines_of_a_scaling_run_that_had_only_begun_are_not_measured(root):
     write_table(folder, "scaling", rows)
     tables, _ = written(root, read_runs([root]))
     assert f"| naive joint | forward | {' | '.join([NOT_MEASURED] * 6)} |" in tables
-    assert report.draw_pictures(read_runs([root])) == [folder / "scaling.png"]
+    assert plots.draw(read_runs([root])) == [folder / "scaling.png"]
 
 
 def test_promises_are_about_the_batch_that_they_were_made_for(root):
@@ -295,7 +296,7 @@ def test_what_an_explanation_takes_is_judged_and_its_training_step_looked_up_whe
     assert f"| seed | tokens | {REFERENCE} | 4096 | 32.0 | yes |  |" in tables
 
 
-def test_pictures_are_drawn_of_what_was_measured(root):
+def test_plots_are_drawn_of_what_was_measured(root):
     folder = prepare_folder(root / "bench/results/gpu/a", environment())
     write_table(folder, "training", training_rows(full_this_project=100.0, full_naive_eager=300.0))
     at = {"mode": "off", "dtype": "bfloat16", "clips": 8, "frames": 6, "positions": 362, "pass": "both"}
@@ -303,14 +304,14 @@ def test_pictures_are_drawn_of_what_was_measured(root):
         {"contender": name, **at, "head_dim": dim, "microseconds": time, "floor_microseconds": 70.0}
         for dim in (64, 91) for name, time in (("ours", 80.0), ("naive", 900.0))
     ])  # fmt: skip
-    drawn = report.draw_pictures(read_runs([root]))
+    drawn = plots.draw(read_runs([root]))
     assert [path.name for path in drawn] == ["temporal.png", "training.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
 
 
 def test_check_writes_nothing_and_fails_where_tables_are_out_of_date(root, monkeypatch):
     monkeypatch.setattr(report, "write", lambda found, check, write=report.write: write(found, root, check))
-    arguments = argparse.Namespace(folders=[root / "bench"], check=True, no_pictures=True)
+    arguments = argparse.Namespace(folders=[root / "bench"], check=True, no_plots=True)
     assert report.run(arguments) == 1
     assert (root / "README.md").read_text() == README
     arguments.check = False
