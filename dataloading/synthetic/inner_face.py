@@ -34,6 +34,11 @@ def _patterns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.stack(waves).astype(np.float32)
 
 
+def _band(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Return the polygon between two curves over the same `x`, float64 `[2 N, 2]`."""
+    return np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]])
+
+
 EYE_T = np.linspace(-1, 1, 13)
 EYE_ARCH = 1 - np.abs(EYE_T) ** 2.2
 CIRCLE = ellipse(0, 0, 1, 1, 24)
@@ -119,13 +124,10 @@ class InnerFace:
             corner = who.eye_y - who.eye_slant * side * who.eye_width * EYE_T
             lower = corner + who.eye_height * 0.62 * EYE_ARCH
             upper = np.minimum(corner - raised, lower)
-            lid = np.stack([x, upper], 1)
-            rim = np.stack([x, lower], 1)
-            almond = self._pixels(np.concatenate([lid, rim[::-1]]))
-            (left, top), (right, bottom) = (
-                np.floor(almond.min(0)).astype(int) - 1,
-                np.ceil(almond.max(0)).astype(int) + 2,
-            )
+            lid, rim = np.stack([x, upper], 1), np.stack([x, lower], 1)
+            almond = self._pixels(_band(x, upper, lower))
+            left, top = np.floor(almond.min(0)).astype(int) - 1
+            right, bottom = np.ceil(almond.max(0)).astype(int) + 2
             patch = image[top:bottom, left:right]
             ball = np.full_like(patch, 235)
             cx, cy = side * who.eye_distance + 0.013 * np.tanh(gaze_x), who.eye_y - 0.003 + 0.007 * np.tanh(gaze_y)
@@ -154,15 +156,13 @@ class InnerFace:
             x = side * (who.eye_distance + 0.004) + side * t * who.eye_width * 1.2
             y = who.eye_y - who.brow_height - lift - who.brow_arch * (1 - (t - 0.25) ** 2) + 0.006 * t
             half = who.brow_thickness * (0.95 - 0.45 * np.clip(t, 0, 1)) * np.where(np.abs(t) == 1, 0.5, 1)
-            self._fill(image, np.concatenate([np.stack([x, y - half], 1), np.stack([x, y + half], 1)[::-1]]), color)
+            self._fill(image, _band(x, y - half, y + half), color)
 
     def _draw_nostrils(self, image: np.ndarray) -> None:
         who = self.who
         for side in (-1, 1):
-            nostril = ellipse(
-                side * who.nose_width * 0.48, who.eye_y + who.nose_length + 0.014, who.nose_width * 0.24, 0.0065, 16
-            )
-            self._fill(image, nostril, who.skin * 0.42)
+            x, y = side * who.nose_width * 0.48, who.eye_y + who.nose_length + 0.014
+            self._fill(image, ellipse(x, y, who.nose_width * 0.24, 0.0065, 16), who.skin * 0.42)
 
     def _draw_mouth(self, image: np.ndarray, opened: float, widened: float) -> None:
         who = self.who
@@ -177,19 +177,18 @@ class InnerFace:
         upper = y - gap * arch * 0.8
         lower = y + gap * arch * 1.3
         bottom = lower + who.lip_fullness * 1.05 * arch**0.8
-        self._fill(image, np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]]), who.lip)
-        self._fill(image, np.concatenate([np.stack([x, top], 1), np.stack([x, upper], 1)[::-1]]), who.lip * 0.86)
-        mouth = np.concatenate([np.stack([x * 0.96, upper], 1), np.stack([x * 0.96, lower], 1)[::-1]])
-        self._fill(image, mouth, np.array((62, 22, 26)))
+        self._fill(image, _band(x, top, bottom), who.lip)
+        self._fill(image, _band(x, top, upper), who.lip * 0.86)
+        self._fill(image, _band(x * 0.96, upper, lower), np.array((62, 22, 26)))
         if gap > 0.008:
-            teeth = np.minimum(upper + 0.010, lower)
             inside = np.abs(t) < 0.75
-            edge = np.stack([x, upper], 1)[inside], np.stack([x, teeth], 1)[inside][::-1]
-            self._fill(image, np.concatenate(edge), np.array((238, 234, 226)))
-        self._line(image, np.stack([x * 0.97, (upper + lower) / 2], 1)[[0, 1]], who.skin * 0.5, 0.003)
-        self._line(image, np.stack([x * 0.97, (upper + lower) / 2], 1)[[-2, -1]], who.skin * 0.5, 0.003)
+            teeth = _band(x[inside], upper[inside], np.minimum(upper + 0.010, lower)[inside])
+            self._fill(image, teeth, np.array((238, 234, 226)))
+        middle = np.stack([x * 0.97, (upper + lower) / 2], 1)
+        self._line(image, middle[:2], who.skin * 0.5, 0.003)
+        self._line(image, middle[-2:], who.skin * 0.5, 0.003)
         if gap <= 0.008:
-            self._line(image, np.stack([x * 0.97, (upper + lower) / 2], 1), who.lip * 0.45, 0.004)
+            self._line(image, middle, who.lip * 0.45, 0.004)
 
     def _draw_glasses(self, image: np.ndarray) -> None:
         who = self.who
@@ -197,10 +196,5 @@ class InnerFace:
         for side in (-1, 1):
             rim = ellipse(side * who.eye_distance, who.eye_y + 0.006, who.eye_width * 1.45, 0.062, 32)
             self._line(image, rim, color, 0.008, closed=True)
-        bridge = who.eye_distance - who.eye_width * 1.45
-        self._line(
-            image,
-            np.array([(-bridge, who.eye_y - 0.004), (0, who.eye_y - 0.012), (bridge, who.eye_y - 0.004)]),
-            color,
-            0.008,
-        )
+        bridge, y = who.eye_distance - who.eye_width * 1.45, who.eye_y - 0.004
+        self._line(image, np.array([(-bridge, y), (0, who.eye_y - 0.012), (bridge, y)]), color, 0.008)

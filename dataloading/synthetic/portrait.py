@@ -123,40 +123,23 @@ def _strands(who: Identity, side: int) -> np.ndarray:
 
 
 def _hair_behind(who: Identity, layer: _Layer) -> np.ndarray | None:
-    top = who.center_y - who.crown
-    if who.hair_style == "long":
-        return layer.coverage(
-            ellipse(0.5, top + 0.33, who.half_width + 0.075, 0.37),
-            np.array(
-                [
-                    (0.5 - s * (who.half_width + t), y)
-                    for s, t, y in ((1, 0.075, 0.45), (1, 0.09, 1.1), (-1, 0.09, 1.1), (-1, 0.075, 0.45))
-                ]
-            ),
-        )
-    if who.hair_style == "bob":
-        return layer.coverage(
-            ellipse(0.5, top + 0.33, who.half_width + 0.07, 0.37), ellipse(0.5, 0.66, who.half_width + 0.085, 0.17)
-        )
-    if who.hair_style == "curly":
-        angles = np.linspace(np.pi * 0.95, np.pi * 2.05, 17)
-        curls = [
-            ellipse(
-                0.5 + (who.half_width + 0.02) * np.cos(a),
-                who.center_y - 0.04 + (who.crown - 0.03) * np.sin(a),
-                0.075,
-                0.075,
-            )
-            for a in angles
-        ]
-        return layer.coverage(ellipse(0.5, top + 0.30, who.half_width + 0.05, 0.33), *curls)
-    if who.hair_style == "bun":
-        return layer.coverage(
-            ellipse(0.5, top + 0.005, 0.10, 0.085), ellipse(0.5, top + 0.30, who.half_width + 0.03, 0.33)
-        )
+    half, top = who.half_width, who.center_y - who.crown
     if who.hair_style == "bald":
         return None
-    return layer.coverage(ellipse(0.5, top + 0.27, who.half_width + 0.035, 0.31))
+    if who.hair_style == "long":
+        falls = ((1, 0.075, 0.45), (1, 0.09, 1.1), (-1, 0.09, 1.1), (-1, 0.075, 0.45))
+        sides = np.array([(0.5 - s * (half + t), y) for s, t, y in falls])
+        return layer.coverage(ellipse(0.5, top + 0.33, half + 0.075, 0.37), sides)
+    if who.hair_style == "bob":
+        return layer.coverage(ellipse(0.5, top + 0.33, half + 0.07, 0.37), ellipse(0.5, 0.66, half + 0.085, 0.17))
+    if who.hair_style == "curly":
+        angle = np.linspace(np.pi * 0.95, np.pi * 2.05, 17)
+        x, y = 0.5 + (half + 0.02) * np.cos(angle), who.center_y - 0.04 + (who.crown - 0.03) * np.sin(angle)
+        curls = [ellipse(*at, 0.075, 0.075) for at in zip(x, y, strict=True)]
+        return layer.coverage(ellipse(0.5, top + 0.30, half + 0.05, 0.33), *curls)
+    if who.hair_style == "bun":
+        return layer.coverage(ellipse(0.5, top + 0.005, 0.10, 0.085), ellipse(0.5, top + 0.30, half + 0.03, 0.33))
+    return layer.coverage(ellipse(0.5, top + 0.27, half + 0.035, 0.31))
 
 
 def _hair_in_front(who: Identity, layer: _Layer) -> np.ndarray | None:
@@ -231,11 +214,8 @@ def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
         if rng.random() < 0.5:
             fill(shapes, ellipse(cx, cy, w, w) * side, color)
         else:
-            fill(
-                shapes,
-                np.array([(cx - w, cy - h), (cx + w, cy - h), (cx + w, cy + h), (cx - w, cy + h)]) * side,
-                color,
-            )
+            corners = [(cx - w, cy - h), (cx + w, cy - h), (cx + w, cy + h), (cx - w, cy + h)]
+            fill(shapes, np.array(corners) * side, color)
     blurred = cv2.GaussianBlur(shapes, (0, 0), side * float(rng.uniform(0.008, 0.035)))
     textured = blurred + (3 * smooth_noise(rng, side, 40))[..., None]
     return np.rint(np.clip(textured, 0, 255)).astype(np.uint8)
@@ -244,11 +224,4 @@ def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
 def draw_portrait(who: Identity, side: int) -> Portrait:
     """Draw the still layers of `who` at `side` pixels."""
     skin, strands = _skin(who, side), _strands(who, side)
-    return Portrait(
-        identity=who,
-        side=side,
-        skin=skin,
-        head=_head(who, skin, strands),
-        hair=_hair(who, strands),
-        body=_body(who, side),
-    )
+    return Portrait(who, side, skin, head=_head(who, skin, strands), hair=_hair(who, strands), body=_body(who, side))
