@@ -54,26 +54,14 @@ _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _NAME = re.compile(r"\w[\w-]*")
 # pydantic's other messages say what they expect: "Input should be greater than 0".
 _EXPECTED = {
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "dataclass_type": "an object",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text",
     "missing": "a value",
-    "extra_forbidden": "no such field",
-    "unexpected_keyword_argument": "no such field",
 }
-_FOUND = {
-    "missing": "missing",
-    "extra_forbidden": "unknown field with the value {}",
-    "unexpected_keyword_argument": "unknown field with the value {}",
-}
+_EXPECTED |= dict.fromkeys(("list", "tuple"), "a list") | dict.fromkeys(("dict", "model", "dataclass"), "an object")
+_UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def read_json(path: str | Path, model: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_BYTES) -> T:
@@ -98,11 +86,11 @@ def parse_json(data: bytes, model: type[T], where: str, *, unknown: Unknown = "f
     try:
         value = _validator(model).validate_json(data, strict=True, extra=unknown)
     except ValidationError as error:
-        [first, *_] = error.errors(include_url=False)
-        if first["type"] == "json_invalid":
+        errors = error.errors(include_url=False)
+        if errors[0]["type"] == "json_invalid":
             _decoded(data, where)
-            raise InputError(f"{where}: not JSON ({first['ctx']['error']}); expected JSON") from None
-        raise InputError(_sentence(where, error.errors(include_url=False), from_json(data))) from None
+            raise InputError(f"{where}: not JSON ({errors[0]['ctx']['error']}); expected JSON") from None
+        raise InputError(_sentence(where, errors, from_json(data))) from None
     digits = data.translate(_DIGITS)
     if any(mark in digits for mark in _UNUSUAL_NUMBERS):
         _check_numbers(from_json(data), where)
@@ -325,18 +313,20 @@ def _check_numbers(tree: Any, where: str) -> None:
 def _sentence(where: str, errors: list[Any], tree: Any) -> str:
     """Return the sentence that says what is wrong with the innermost field that pydantic complains of."""
     first = max(errors, key=lambda error: len(_location(error, tree)))
-    loc = _location(first, tree)
-    if first["type"] in ("value_error", "assertion_error"):
+    loc, kind, found = _location(first, tree), first["type"], _shown(first["input"])
+    if kind in ("value_error", "assertion_error"):
         return f"{where}: {_field(loc)}{first['ctx']['error']}"
-    # A union complains once for each of its types.
-    expected = dict.fromkeys(_expected(error) for error in errors if _location(error, tree) == loc)
-    found = _FOUND.get(first["type"], "{}").format(_shown(first["input"]))
-    return f"{where}: {_field(loc)}{found}; expected {' or '.join(expected)}"
-
-
-def _expected(error: Any) -> str:
-    said = error["msg"].removeprefix("Input should ").removeprefix("be ")
-    return _EXPECTED.get(error["type"], said[:1].lower() + said[1:])
+    if kind in _UNKNOWN_FIELD:
+        return f"{where}: {_field(loc)}unknown field with the value {found}; expected no such field"
+    expected = {}  # an ordered set: a union complains once for each of its types
+    for error in errors:
+        if _location(error, tree) == loc:
+            name, said = (
+                error["type"].removesuffix("_type"),
+                error["msg"].removeprefix("Input should ").removeprefix("be "),
+            )
+            expected[_EXPECTED.get(name.removesuffix("_parsing"), said[:1].lower() + said[1:])] = True
+    return f"{where}: {_field(loc)}{'missing' if kind == 'missing' else found}; expected {' or '.join(expected)}"
 
 
 def _location(error: Any, tree: Any) -> tuple[str | int, ...]:

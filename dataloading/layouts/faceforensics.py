@@ -63,28 +63,28 @@ def read(root: Path, compression: str = "c23") -> Dataset:
         InputError: There are no videos of this compression, or a split file cannot be read.
     """
     builder = DatasetBuilder(root, NAME, EXPECTED)
-    found = originals(builder, compression)
-    original_of = {candidate.path.stem: candidate.path for candidate in found}
+    real = originals(builder, compression)
+    fakes: list[Candidate] = []
     masks: list[Path] = []
     for method in directories(root / "manipulated_sequences"):
-        mask_of = {mask.stem: mask for mask in _mask_files(method)}
-        masks += mask_of.values()
-        found += _fakes(builder, _of_compression(builder, method, compression), method.name, original_of, mask_of)
-    if not found:
+        of_method = _mask_files(method)
+        masks += of_method
+        fakes += _fakes(builder, _of_compression(builder, method, compression), method.name, real, of_method)
+    if not real and not fakes:
         _explain_other_compression(root, compression)
-    listed = root / "original_sequences" / "youtube" / _spelled(root, compression) / "videos"
-    return builder.finish(_with_split(builder, found, listed), known=masks)
+    listed = _videos_of(root / "original_sequences" / "youtube", compression)
+    return builder.finish(_with_split(builder, [*real, *fakes], listed), known=masks)
 
 
 def read_kaggle(root: Path) -> Dataset:
     """Read the Kaggle mirror; InputError where there is no video or a split file cannot be read."""
     builder = DatasetBuilder(root, KAGGLE_NAME, KAGGLE_EXPECTED)
-    found = [Candidate(path, REAL, _people(path.stem)) for path in builder.videos_in(root / "original")]
-    original_of = {candidate.path.stem: candidate.path for candidate in found}
+    real = [_real(path) for path in builder.videos_in(root / "original")]
+    fakes: list[Candidate] = []
     for method in directories(root):
         if method.name in METHODS:
-            found += _fakes(builder, builder.videos_in(method), method.name, original_of)
-    return builder.finish(_with_split(builder, found, root / "original"))
+            fakes += _fakes(builder, builder.videos_in(method), method.name, real)
+    return builder.finish(_with_split(builder, [*real, *fakes], root / "original"))
 
 
 def originals(builder: DatasetBuilder, compression: str) -> list[Candidate]:
@@ -92,7 +92,7 @@ def originals(builder: DatasetBuilder, compression: str) -> list[Candidate]:
     if compression not in COMPRESSIONS:
         raise InputError(f"compression is {compression!r}; expected one of {', '.join(COMPRESSIONS)}.")
     return [
-        Candidate(path, REAL, _people(path.stem))
+        _real(path)
         for sequence in directories(builder.root / "original_sequences")
         for path in _of_compression(builder, sequence, compression)
     ]
@@ -103,68 +103,60 @@ def shows_actor(candidate: Candidate) -> bool:
     return candidate.people[0].startswith("actor ")
 
 
-def _people(stem: str) -> tuple[str, ...]:
-    """Return the people that a file name names, the target first; numbers of YouTube and of actors are kept apart."""
+def is_name(stem: str) -> bool:
+    """Whether a file is named as in FaceForensics++."""
+    return re.fullmatch(r"\d{3}(_\d{3})?|\d{2}__.+|\d{2}_\d{2}__.+__[A-Z0-9]{8}", stem) is not None
+
+
+def parse_name(stem: str) -> tuple[tuple[str, ...], str | None]:
+    """Return the people that a file name names, the target first, and the name of the original of a fake.
+
+    Numbers of YouTube and of actors are kept apart. The original is None where the name is none of a fake.
+    """
     if actor := _ACTOR.fullmatch(stem):
-        return tuple(f"actor {number}" for number in (actor["target"], actor["source"]) if number)
+        people = tuple(f"actor {number}" for number in (actor["target"], actor["source"]) if number)
+        return people, f"{actor['target']}__{actor['scene']}" if actor["source"] else None
     if pair := _PAIR.fullmatch(stem):
-        return pair["target"], pair["source"]
-    return (stem,)
+        return (pair["target"], pair["source"]), pair["target"]
+    return (stem,), None
 
 
-def people_of_name(stem: str) -> tuple[str, ...] | None:
-    """Return the people named by a file that is named as in FaceForensics++; None for any other name."""
-    if re.fullmatch(r"\d{3}(_\d{3})?|\d{2}__.+|\d{2}_\d{2}__.+__[A-Z0-9]{8}", stem):
-        return _people(stem)
-    return None
-
-
-def original_of_name(stem: str) -> str | None:
-    """Return the name of the original that a fake of this name was made from; None where the name does not say."""
-    actor = _ACTOR.fullmatch(stem)
-    if actor and actor["source"]:
-        return f"{actor['target']}__{actor['scene']}"
-    pair = _PAIR.fullmatch(stem)
-    return pair["target"] if pair else None
+def _real(path: Path) -> Candidate:
+    people, _ = parse_name(path.stem)
+    return Candidate(path, REAL, people)
 
 
 def _fakes(
-    builder: DatasetBuilder,
-    paths: Sequence[Path],
-    method: str,
-    original_of: dict[str, Path],
-    mask_of: dict[str, Path] | None = None,
+    builder: DatasetBuilder, paths: Sequence[Path], method: str, real: Sequence[Candidate], masks: Sequence[Path] = ()
 ) -> list[Candidate]:
     fakes = []
+    path_of, mask_of = {candidate.path.stem: candidate.path for candidate in real}, {mask.stem: mask for mask in masks}
     for path in paths:
-        original, mask = original_of_name(path.stem), (mask_of or {}).get(path.stem)
+        people, original = parse_name(path.stem)
         if original is None:
             builder.leave_out(path, "a fake whose name does not say <target>_<source>")
         else:
-            people, source = _people(path.stem), original_of.get(original)
-            fakes.append(Candidate(path, FAKE, people, method, original=source, mask=mask))
+            mask = mask_of.get(path.stem)
+            fakes.append(Candidate(path, FAKE, people, method, original=path_of.get(original), mask=mask))
     return fakes
 
 
-def _spellings(compression: str) -> tuple[str, ...]:
-    return ("raw", "c0") if compression in ("raw", "c0") else (compression,)
-
-
-def _spelled(root: Path, compression: str) -> str:
-    """Return the name that the directory of this compression has here."""
-    youtube = root / "original_sequences" / "youtube"
-    return next((name for name in _spellings(compression) if (youtube / name).is_dir()), compression)
+def _videos_of(sequence: Path, compression: str) -> Path:
+    """Return the directory of one compression of `youtube`, `actors` or a method."""
+    names = ("raw", "c0") if compression in ("raw", "c0") else (compression,)
+    places = [sequence / name / "videos" for name in names]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def _of_compression(builder: DatasetBuilder, sequence: Path, compression: str) -> list[Path]:
-    """Return the videos of one compression of `youtube`, `actors` or a method; those of the others are left out."""
-    wanted = next((name for name in _spellings(compression) if (sequence / name / "videos").is_dir()), None)
+    """Return the videos of one compression; those of the others are left out."""
+    wanted = _videos_of(sequence, compression)
     for name in COMPRESSIONS:
         other = sequence / name / "videos"
-        if name != wanted and other.is_dir():
+        if other != wanted and other.is_dir():
             for path in filter(is_video, other.iterdir()):
                 builder.leave_out(path, f"of compression {name}, {compression} was asked for")
-    return builder.videos_in(sequence / wanted / "videos") if wanted else []
+    return builder.videos_in(wanted)
 
 
 def _mask_files(method: Path) -> list[Path]:
@@ -173,11 +165,9 @@ def _mask_files(method: Path) -> list[Path]:
 
 
 def _explain_other_compression(root: Path, compression: str) -> None:
-    there = sorted(
-        {path.parent.name for path in root.glob("*/*/*/videos") if path.parent.name in COMPRESSIONS} - {compression}
-    )
+    there = {path.parent.name for path in root.glob("*/*/*/videos")} & {*COMPRESSIONS} - {compression}
     if there:
-        raise InputError(f"{root} has no videos of compression {compression}; it has {', '.join(there)}.")
+        raise InputError(f"{root} has no videos of compression {compression}; it has {', '.join(sorted(there))}.")
 
 
 def _with_split(builder: DatasetBuilder, found: Sequence[Candidate], listed: Path) -> list[Candidate]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataloading.dataset import FAKE, ORIGINAL, REAL, SPLITS, Dataset
 from dataloading.layouts.builder import Candidate, DatasetBuilder
-from dataloading.layouts.faceforensics import original_of_name, people_of_name
+from dataloading.layouts.faceforensics import is_name, parse_name
 from dataloading.layouts.files import child_directory
 from dataloading.layouts.identity_split import THREE_WAY, VALIDATION_FROM_TRAINING
 
@@ -60,16 +60,16 @@ def _split_directories(root: Path) -> dict[str, Path]:
 def _read_classes(builder: DatasetBuilder, place: Path, split: str | None) -> list[Candidate]:
     real_directory, fake_directory = (child_directory(place, name) or place / name for name in ("real", "fake"))
     real = builder.videos_in(real_directory, recursive=True)
-    original_of = {path.stem: path for path in real}
-    candidates = [_candidate(path, REAL, ORIGINAL, split) for path in real]
+    candidates = [_candidate(path, REAL, ORIGINAL, split, {}) for path in real]
+    path_of = {path.stem: path for path in real}
     for path in builder.videos_in(fake_directory, recursive=True):
         method = path.relative_to(fake_directory).parts[0] if path.parent != fake_directory else "fake"
-        original = original_of.get(original_of_name(path.stem) or "") if people_of_name(path.stem) else None
-        candidates.append(_candidate(path, FAKE, method, split, original))
+        candidates.append(_candidate(path, FAKE, method, split, path_of))
     return candidates
 
 
-def _candidate(path: Path, label: int, manipulation: str, split: str | None, original: Path | None = None) -> Candidate:
-    people = people_of_name(path.stem)
-    known = people is not None
-    return Candidate(path, label, people or (path.stem,), manipulation, split, original=original, people_known=known)
+def _candidate(path: Path, label: int, manipulation: str, split: str | None, path_of: dict[str, Path]) -> Candidate:
+    known = is_name(path.stem)
+    people, original = parse_name(path.stem) if known else ((path.stem,), None)
+    original_path = path_of.get(original) if original else None
+    return Candidate(path, label, people, manipulation, split, original=original_path, people_known=known)
