@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,13 @@ class Launch:
 
 
 @dataclass
-class _Recording:
+class _Taker:
     architecture: int
-    launches: list[Launch]
+    take: Callable[[Launch], object]
+    executes: bool
 
 
-_recording: _Recording | None = None
+_taker: _Taker | None = None
 
 
 # Read once: Triton decides when a kernel is defined, and torch.compile cannot trace the look-up.
@@ -53,14 +54,14 @@ def interpreted() -> bool:
 
 def runs_kernels(x: torch.Tensor) -> bool:
     """Whether Triton kernels take `x`: CUDA tensors (CPU ones in the interpreter) of at most float32."""
-    device_runs = x.device.type == "cuda" or (x.device.type == "cpu" and interpreted())
+    device_runs = x.device.type == "cuda" or (x.device.type == "cpu" and (interpreted() or _executes()))
     return device_runs and x.dtype != torch.float64
 
 
 def architecture(x: torch.Tensor) -> int:
     """Compute capability as one number (90 for an H200) of the device of `x`; 0 in the interpreter."""
-    if _recording is not None:
-        return _recording.architecture
+    if _taker is not None:
+        return _taker.architecture
     return _architecture_of(x.device) if x.device.type == "cuda" else 0
 
 
@@ -70,22 +71,40 @@ def _architecture_of(device: torch.device) -> int:
     return 10 * major + minor
 
 
+def _executes() -> bool:
+    return _taker is not None and _taker.executes
+
+
 @contextlib.contextmanager
 def recorded(architecture: int) -> Iterator[list[Launch]]:
-    """Inside, launches are recorded and not run (tensors may be on the meta device), as if for `architecture`."""
-    global _recording
-    previous, _recording = _recording, _Recording(architecture, [])
+    """Record launches and run none inside (tensors may be on the meta device), as if for `architecture`."""
+    launches: list[Launch] = []
+    with _taken_by(_Taker(architecture, launches.append, executes=False)):
+        yield launches
+
+
+@contextlib.contextmanager
+def executed_by(execute: Callable[[Launch], object], architecture: int) -> Iterator[None]:
+    """Let kernels take CPU tensors inside, as if on `architecture`; `execute` gets each launch and runs it."""
+    with _taken_by(_Taker(architecture, execute, executes=True)):
+        yield
+
+
+@contextlib.contextmanager
+def _taken_by(taker: _Taker) -> Iterator[None]:
+    global _taker
+    previous, _taker = _taker, taker
     try:
-        yield _recording.launches
+        yield
     finally:
-        _recording = previous
+        _taker = previous
 
 
 def launch(kernel: Any, programs: int, config: Config, device: torch.device, /, **arguments: Any) -> None:
     """Start `programs` instances of `kernel` on grid axis 0 (the others stop at 65,535); none is fine."""
     arguments |= config.kwargs
-    if _recording is not None:
-        _recording.launches.append(Launch(kernel, programs, arguments, config))
+    if _taker is not None:
+        _taker.take(Launch(kernel, programs, arguments, config))
         return
     if programs == 0:
         return

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from kernels.common.launch import interpreted
-
 NAMESPACE = "istvt"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
@@ -16,16 +14,17 @@ LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 def register(signature: str, *, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
     """Define an operator and return it: `signature` is a schema such as `"twice(Tensor x) -> Tensor"`.
 
-    CPU tensors are for Triton's interpreter alone: elsewhere the public functions give them to the references.
+    CPU tensors are for Triton's interpreter and for an executor of compiled kernels alone: elsewhere the public
+    functions give them to the references.
 
     Args:
         signature: name, arguments and results as `torch.library` writes them. A fixed number of each.
-        kernel: runs on CUDA tensors, and on CPU tensors in Triton's interpreter.
+        kernel: runs on CUDA tensors, and on CPU tensors in Triton's interpreter or `launch.executed_by`.
         fake: shapes and dtypes of the results, for tracing.
     """
     name = signature.split("(", 1)[0]
     LIBRARY.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
-    for device in ("CUDA", "CPU") if interpreted() else ("CUDA",):
+    for device in ("CUDA", "CPU"):
         LIBRARY.impl(name, kernel, device)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
     return getattr(getattr(torch.ops, NAMESPACE), name).default
