@@ -97,13 +97,14 @@ def demo(output: Path, console: Console) -> int:
     print_lines(console, f"{suspect.path} is explained in {output / 'explanation' / 'explanation.html'}")
 
     console.rule("[bold]Done")
-    videos, manipulations = result.evaluation.videos, result.evaluation.manipulations
+    evaluation, videos = result.evaluation, result.evaluation.videos
+    skipped = f"{len(evaluation.skipped)} videos or clips were skipped; the report lists them"
     print_lines(
         console,
         f"held-out people: {verdict_sentence(videos)}",
         f"accuracy {videos.accuracy}, AUC {videos.auc}",
-        *(f"  {name:<8} AUC {metrics.auc}" for name, metrics in manipulations.items()),
-        *([f"{len(result.skipped)} videos or clips were skipped; the report lists them"] if result.skipped else []),
+        *(f"  {name:<8} AUC {metrics.auc}" for name, metrics in evaluation.manipulations.items()),
+        *([skipped] if evaluation.skipped else []),
         f"{time.perf_counter() - started:.0f} s in all; open {result.report}",
         f"judge all fresh drawn videos: .venv/bin/istvt predict {fresh} --checkpoint {run}",
         "This model has only ever seen drawn faces: on a real video its verdict would mean nothing. For real ones: "

@@ -84,10 +84,10 @@ def run(options: Namespace, console: Console) -> int:
             advance=update,
         )
     console.print(summary(result.evaluation))
-    print_lines(console, *result.notes, style="dim")
-    if result.skipped:
-        print_lines(console, f"{len(result.skipped)} videos or clips could not be scored:")
-        print_lines(console, *(f"  {skipped_line(name, reason)}" for name, reason in result.skipped))
+    print_lines(console, *result.evaluation.notes, style="dim")
+    if result.evaluation.skipped:
+        print_lines(console, f"{len(result.evaluation.skipped)} videos or clips could not be scored:")
+        print_lines(console, *(f"  {skipped_line(name, reason)}" for name, reason in result.evaluation.skipped))
     print_lines(console, f"\nreport: {result.report}")
     if options.explain:
         _measure_explanations(options, data, output, console)

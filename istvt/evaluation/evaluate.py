@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 
@@ -21,23 +21,6 @@ from istvt.model.checkpoint import CheckpointInfo
 from istvt.model.istvt import ISTVT
 
 
-@dataclass
-class SplitEvaluation:
-    """What the evaluation of a split finds.
-
-    Attributes:
-        evaluation: every metric with its interval.
-        scores: every video's score.
-        skipped: (video name, reason) of every video or clip that could not be scored.
-        notes: what a reader should know, such as that training used another decoder.
-    """
-
-    evaluation: Evaluation
-    scores: list[VideoScore]
-    skipped: list[tuple[str, str]]
-    notes: list[str]
-
-
 def evaluate_split(
     model: ISTVT,
     info: CheckpointInfo,
@@ -50,7 +33,7 @@ def evaluate_split(
     dtype: torch.dtype = torch.float32,
     bootstrap: int = 2000,
     advance: Callable[[int, int], None] | None = None,
-) -> SplitEvaluation:
+) -> tuple[Evaluation, list[VideoScore]]:
     """Score the clips of a split and compute every metric by video.
 
     Clips are taken evenly from the first 270 frames of each video, as the paper does.
@@ -66,6 +49,9 @@ def evaluate_split(
         dtype: autocast to this dtype; float32 is plain.
         bootstrap: resamples behind the intervals.
         advance: called with (clips done, clips in all).
+
+    Returns:
+        The evaluation, and every video's score.
 
     Raises:
         InputError: not one video can be scored.
@@ -91,7 +77,7 @@ def evaluate_split(
     detectors = index.detectors({score.name for score in scores})
     notes = [*dataset.notes, *_differences_to_training(info, scored.decoder, detectors)]
     notes += [SYNTHETIC_NOTE] if dataset.synthetic else info.caveats
-    return SplitEvaluation(compute_metrics(scores, bootstrap=bootstrap), scores, skipped, notes)
+    return replace(compute_metrics(scores, bootstrap=bootstrap), skipped=skipped, notes=notes), scores
 
 
 def _differences_to_training(info: CheckpointInfo, decoder: str, detectors: Sequence[str]) -> list[str]:

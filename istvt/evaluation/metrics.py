@@ -6,7 +6,6 @@ Every metric counts videos unless it says clips. Labels are 0 for real and 1 for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,7 +28,7 @@ def epoch_metrics(scores: Sequence[VideoScore]) -> dict[str, float | None]:
     Returns:
         accuracy, precision, recall, f1, loss and auc; None where one is undefined (`compute_metrics` says why).
     """
-    values = _values(_video_samples(_checked(scores)), DEFAULT_THRESHOLD)
+    values = _Samples("video", _checked(scores), DEFAULT_THRESHOLD).point_metrics()
     return {name: values[name] for name in ("accuracy", "precision", "recall", "f1", "loss", "auc")}
 
 
@@ -62,41 +61,70 @@ def compute_metrics(
         if score.label == FAKE:
             fakes.setdefault(score.manipulation, []).append(score)
 
-    def measure(samples: _Samples, band: bool = False) -> Metrics:
-        return _measure(samples, threshold, bootstrap, seed, band)
+    def measure(unit: str, of: Sequence[VideoScore], band: bool = False) -> Metrics:
+        return _measure(_Samples(unit, of, threshold), bootstrap, seed, band)
 
     return Evaluation(
         threshold=float(threshold),
         confidence=CONFIDENCE,
         resamples=bootstrap,
         seed=seed,
-        videos=measure(_video_samples(scores), band=True),
-        manipulations={name: measure(_video_samples(reals + fakes[name])) for name in sorted(fakes)},
-        clips=measure(_clip_samples(scores)),
+        videos=measure("video", scores, band=True),
+        manipulations={name: measure("video", reals + fakes[name]) for name in sorted(fakes)},
+        clips=measure("clip", scores),
     )
 
 
-@dataclass(frozen=True)
 class _Samples:
-    """What is counted: videos, or clips with the video each belongs to."""
+    """What is counted: videos, or clips of videos.
 
-    unit: str
-    labels: np.ndarray  # [samples]
-    probabilities: np.ndarray  # [samples]
-    video: np.ndarray  # [samples], position in video_labels
-    video_labels: np.ndarray  # [videos]
+    Args:
+        unit: `"video"` or `"clip"`.
+        scores: of the videos.
+        threshold: a sample is called fake where its probability is above this.
+    """
 
-    @property
-    def only_class(self) -> str | None:
-        """Name of the class when there is one only."""
+    def __init__(self, unit: str, scores: Sequence[VideoScore], threshold: float):
+        self.unit = unit
+        values = [score.clip_probabilities if unit == "clip" else [score.probability] for score in scores]
+        self.video_labels = np.array([score.label for score in scores])  # [videos]
+        self.video = np.repeat(np.arange(len(scores)), [len(of_video) for of_video in values])  # [samples]
+        self.labels = self.video_labels[self.video]  # [samples]
+        probabilities = np.concatenate(values).astype(np.float64)  # [samples]
+        self.called_fake, fake = probabilities > threshold, self.labels == FAKE
         present = np.unique(self.labels)
-        return CLASSES[int(present[0])] if len(present) == 1 else None
+        self.only_class = CLASSES[int(present[0])] if len(present) == 1 else None
+        self.ranking = Ranking(self.labels, probabilities) if self.only_class is None else None
+        cells = (~fake & ~self.called_fake, ~fake & self.called_fake, fake & ~self.called_fake, fake & self.called_fake)
+        self.confusion = ConfusionMatrix(*(int(cell.sum()) for cell in cells))
+        # Cross-entropy with probabilities kept off 0 by float64's epsilon.
+        of_label = np.where(fake, probabilities, 1 - probabilities)
+        losses = -np.log(np.clip(of_label, np.finfo(np.float64).eps, 1.0))
+        self._columns = np.stack([*cells, losses], axis=1).astype(np.float64)  # [samples, 5]
 
-    @property
-    def losses(self) -> np.ndarray:
-        """Binary cross-entropy of each sample, with probabilities kept off 0 and 1 by float64's epsilon."""
-        of_label = np.where(self.labels == FAKE, self.probabilities, 1 - self.probabilities)
-        return -np.log(np.clip(of_label, np.finfo(np.float64).eps, 1.0))
+    def metrics(self, weights: np.ndarray) -> tuple[dict[str, np.ndarray], RankingCurve | None]:
+        """Return metrics under each row of `weights [resamples, samples]`, NaN where undefined, and the ROC curves."""
+        negatives, false_alarms, misses, hits, loss = (weights @ self._columns).T
+        total = negatives + false_alarms + misses + hits
+        undefined = np.full(len(weights), np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = dict.fromkeys(METRIC_NAMES, undefined) | {
+                "accuracy": (negatives + hits) / total,
+                "precision": np.where(misses + hits > 0, hits / (hits + false_alarms), np.nan),
+                "recall": hits / (hits + misses),
+                "f1": np.where(misses + hits > 0, 2 * hits / (2 * hits + false_alarms + misses), np.nan),
+                "loss": loss / total,
+            }
+        curve = self.ranking.curve(weights) if self.ranking else None
+        if curve is not None:
+            values["auc"], values["average_precision"] = curve.area(), curve.average_precision()
+            values["equal_error_rate"] = curve.equal_error_rate()
+        return values, curve
+
+    def point_metrics(self) -> dict[str, float | None]:
+        """Return every metric without an interval; None where it is undefined."""
+        values, _ = self.metrics(np.ones((1, len(self.labels))))
+        return {name: float(value) if np.isfinite(value) else None for name, [value] in values.items()}
 
 
 def _checked(scores: Sequence[VideoScore]) -> list[VideoScore]:
@@ -115,66 +143,10 @@ def _checked(scores: Sequence[VideoScore]) -> list[VideoScore]:
     return list(scores)
 
 
-def _video_samples(scores: Sequence[VideoScore]) -> _Samples:
-    labels = np.array([score.label for score in scores])
-    probabilities = np.array([score.probability for score in scores], dtype=np.float64)
-    return _Samples("video", labels, probabilities, np.arange(len(scores)), labels)
-
-
-def _clip_samples(scores: Sequence[VideoScore]) -> _Samples:
-    labels = np.array([score.label for score in scores])
-    video = np.repeat(np.arange(len(scores)), [len(score.clip_probabilities) for score in scores])
-    probabilities = np.array([value for score in scores for value in score.clip_probabilities], dtype=np.float64)
-    return _Samples("clip", labels[video], probabilities, video, labels)
-
-
-def _values(samples: _Samples, threshold: float) -> dict[str, float | None]:
-    """Return every metric without an interval; None where it is undefined."""
-    once = np.ones((1, len(samples.labels)))
-    values = dict.fromkeys(METRIC_NAMES, (np.nan,)) | _Verdicts(samples, threshold).metrics(once)
-    if samples.only_class is None:
-        values |= _ranking_metrics(Ranking(samples.labels, samples.probabilities).curve())
-    return {name: float(value) if np.isfinite(value) else None for name, [value] in values.items()}
-
-
-def _ranking_metrics(curve: RankingCurve) -> dict[str, np.ndarray]:
-    return {
-        "auc": curve.area(),
-        "average_precision": curve.average_precision(),
-        "equal_error_rate": curve.equal_error_rate(),
-    }
-
-
-class _Verdicts:
-    """Indicators of the four cells of the confusion matrix, and the metrics made from their weighted sums."""
-
-    def __init__(self, samples: _Samples, threshold: float):
-        called_fake = samples.probabilities > threshold
-        fake = samples.labels == FAKE
-        cells = (~fake & ~called_fake, ~fake & called_fake, fake & ~called_fake, fake & called_fake)
-        self._columns = np.stack([*cells, samples.losses], axis=1).astype(np.float64)
-        self.confusion = ConfusionMatrix(*(int(cell.sum()) for cell in cells))
-
-    def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Return metrics under each row of `weights [resamples, samples]`; NaN where a denominator is zero."""
-        negatives, false_alarms, misses, hits, loss = (weights @ self._columns).T
-        total = negatives + false_alarms + misses + hits
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return {
-                "accuracy": (negatives + hits) / total,
-                "precision": np.where(misses + hits > 0, hits / (hits + false_alarms), np.nan),
-                "recall": hits / (hits + misses),
-                "f1": np.where(misses + hits > 0, 2 * hits / (2 * hits + false_alarms + misses), np.nan),
-                "loss": loss / total,
-            }
-
-
-def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, band: bool) -> Metrics:
-    verdicts = _Verdicts(samples, threshold)
-    ranking = Ranking(samples.labels, samples.probabilities) if samples.only_class is None else None
-    resampled, bands = _bootstrap(samples, verdicts, ranking, bootstrap, seed, band)
-    values, counts = _values(samples, threshold), verdicts.confusion
-    estimates = {name: _estimate(name, value, resampled.get(name), samples) for name, value in values.items()}
+def _measure(samples: _Samples, bootstrap: int, seed: int, band: bool) -> Metrics:
+    resampled, bands = _bootstrap(samples, bootstrap, seed, band)
+    values, counts = samples.point_metrics(), samples.confusion
+    estimates = {name: _estimate(name, value, resampled[name], samples) for name, value in values.items()}
     if samples.unit == "video":
         # Each of these is a count of independent videos: (successes, trials).
         found = counts.true_positives
@@ -186,7 +158,7 @@ def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, ban
         for name, proportion in proportions.items():
             if values[name] is not None:
                 estimates[name] = Estimate(values[name], *wilson_interval(*proportion, CONFIDENCE), "wilson")
-    report, rows = _classification_report(samples, threshold)
+    report, rows = _classification_report(samples)
     real = int((samples.labels == REAL).sum())
     return Metrics(
         unit=samples.unit,
@@ -195,7 +167,7 @@ def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, ban
         fake=len(samples.labels) - real,
         **estimates,
         confusion=counts,
-        roc=_roc(ranking, bands) if ranking else None,
+        roc=_roc(samples.ranking, bands) if samples.ranking else None,
         classification_report=report,
         classification_rows=rows,
         notes=_notes(samples, rows),
@@ -203,26 +175,22 @@ def _measure(samples: _Samples, threshold: float, bootstrap: int, seed: int, ban
 
 
 def _bootstrap(
-    samples: _Samples, verdicts: _Verdicts, ranking: Ranking | None, resamples: int, seed: int, band: bool
+    samples: _Samples, resamples: int, seed: int, band: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Return the metrics of every resample, each `[resamples]`, and the band's true positive rates where asked for."""
     blocks: list[dict[str, np.ndarray]] = []
     bands: list[np.ndarray] = []
     for counts in resample_counts(samples.video_labels, resamples, seed):
-        weights = counts if samples.unit == "video" else counts[:, samples.video]
-        values = verdicts.metrics(weights)
-        if ranking is not None:
-            curve = ranking.curve(weights)
-            values |= _ranking_metrics(curve)
-            if band:
-                rates = zip(curve.false_positive_rate, curve.true_positive_rate, strict=True)
-                bands.extend(np.interp(_BAND_RATES, x, y) for x, y in rates)
+        values, curve = samples.metrics(counts[:, samples.video])
         blocks.append(values)
+        if band and curve is not None:
+            rates = zip(curve.false_positive_rate, curve.true_positive_rate, strict=True)
+            bands.extend(np.interp(_BAND_RATES, x, y) for x, y in rates)
     resampled = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     return resampled, np.array(bands) if bands else None
 
 
-def _estimate(name: str, value: float | None, resampled: np.ndarray | None, samples: _Samples) -> Estimate:
+def _estimate(name: str, value: float | None, resampled: np.ndarray, samples: _Samples) -> Estimate:
     if value is None:
         if name == "precision" and samples.only_class != CLASSES[REAL]:
             why = f"no {samples.unit} was called fake"
@@ -248,11 +216,11 @@ def _roc(ranking: Ranking, bands: np.ndarray | None) -> RocCurve:
     return RocCurve(x.tolist(), y.tolist(), _BAND_RATES.tolist(), low.tolist(), high.tolist())
 
 
-def _classification_report(samples: _Samples, threshold: float) -> tuple[str, list[ReportRow]]:
+def _classification_report(samples: _Samples) -> tuple[str, list[ReportRow]]:
     from sklearn.metrics import classification_report
 
     names = [name.capitalize() for name in CLASSES]
-    called = (samples.probabilities > threshold).astype(int)
+    called = samples.called_fake.astype(int)
     arguments = {"labels": [REAL, FAKE], "target_names": names, "zero_division": 0}
     table = classification_report(samples.labels, called, output_dict=True, **arguments)
     rows = []

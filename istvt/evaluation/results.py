@@ -41,9 +41,7 @@ class Estimate:
     def __str__(self) -> str:
         if self.value is None:
             return self.reason
-        if self.low is None or self.high is None:
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f}" if self.low is None else f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,8 @@ class Evaluation:
         videos: all metrics by video. These are the result.
         manipulations: the same for each manipulation, against all the real videos.
         clips: the same by clip. Clips of one video are alike, so their intervals resample videos.
+        skipped: (video name, reason) of every video or clip that could not be scored.
+        notes: what a reader should know, such as that training used another decoder.
     """
 
     threshold: float
@@ -130,10 +130,26 @@ class Evaluation:
     videos: Metrics
     manipulations: dict[str, Metrics]
     clips: Metrics
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers, fit for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class EvaluatedSet:
+    """What tells one evaluation from another: which model judges, and which videos.
+
+    `checksum` is that of the model's file: empty where it has none, None where the evaluation did not record it.
+    """
+
+    root: str
+    compression: str
+    manipulations: list[str] | None
+    split: str
+    checksum: str | None = None
 
 
 def skipped_line(name: str, reason: str) -> str:

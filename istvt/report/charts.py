@@ -33,6 +33,7 @@ _COLORS = {
 }
 _LINES = (("real", "-", "o"), ("fake", "--", "s"), ("third", ":", "^"))  # color, dash and marker
 _DASHES = (0, (2, 2))
+_STEPS = (1, 2, 5, 10)  # between ticks
 _MARKERS_UP_TO = 40
 _BLOCKS_UP_TO = 9
 _BINS = 40
@@ -78,10 +79,9 @@ def epoch_chart(
     figure, axes = _axes(460, 250)
     known = [value for line in series for value in line.values if value is not None]
     for line, (color, dash, marker) in zip(series, _LINES, strict=False):
-        values = np.array([np.nan if value is None else value for value in line.values], dtype=np.float64)
-        count = np.isfinite(values).sum()
-        if count:
-            shape = marker if count <= _MARKERS_UP_TO else ""
+        if any(value is not None for value in line.values):
+            values = np.array(line.values, dtype=np.float64)  # NaN for None
+            shape = marker if np.isfinite(values).sum() <= _MARKERS_UP_TO else ""
             axes.plot(epochs, values, dash, color=_COLORS[color], marker=shape, label=line.name, zorder=3)
     if len(axes.lines) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(axes.lines))
@@ -89,10 +89,8 @@ def epoch_chart(
     axes.set_xlim(*((first - 0.5, first + 0.5) if first == last else (first, last)))
     lowest = min(0.5, floor(min(known, default=0.5) * 10) / 10)
     axes.set_ylim(*((lowest, 1) if share else (0, 1.05 * (max(known, default=0.0) or 1))))
-    axes.xaxis.set_major_locator(
-        MaxNLocator(8, steps=(1, 2, 5, 10), integer=True) if last > first else FixedLocator([last])
-    )
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True) if last > first else FixedLocator([last]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("epoch")
     if marked_epoch is not None and first <= marked_epoch <= last:

@@ -17,7 +17,7 @@ from dataloading.face_index import FaceIndex
 from dataloading.layouts import open_dataset
 from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill
 from istvt.device import pick_device, resolve_precision, versions
-from istvt.evaluation.evaluate import SplitEvaluation, evaluate_split
+from istvt.evaluation.evaluate import evaluate_split
 from istvt.explain.faithfulness.evaluate import Faithfulness, evaluate_explanations
 from istvt.explain.faithfulness.report import PLOT, read_faithfulness, write_faithfulness
 from istvt.inference.video_score import VideoScore
@@ -38,9 +38,11 @@ from istvt.run_dir import model_file, output_directory
 
 
 @dataclass
-class EvaluationResult(SplitEvaluation):
-    """What an evaluation found and its report, an HTML file."""
+class EvaluationResult:
+    """An evaluation, every video's score, and the report, an HTML file."""
 
+    evaluation: StoredEvaluation
+    scores: list[VideoScore]
     report: Path
 
 
@@ -78,7 +80,7 @@ def evaluate_checkpoint(
     model, info = load_model(checkpoint, chosen)
     dataset, index = open_dataset(**data.source)
     output = output_directory(output)
-    found = evaluate_split(
+    evaluation, scores = evaluate_split(
         model,
         info,
         dataset,
@@ -93,17 +95,15 @@ def evaluate_checkpoint(
     used = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(data).items()}
     del used["train_clips"]
     stored = StoredEvaluation(
-        **vars(found.evaluation),
+        **vars(evaluation),
         checkpoint=str(model_file(checkpoint).resolve()),
         evaluated=evaluated_set(info, data, split),
         title=f"ISTVT on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {split} split",
-        settings={"checkpoint": str(checkpoint), "split": split, **used},
+        settings={**info.settings, "evaluation": {"checkpoint": str(checkpoint), "split": split, **used}},
         versions=versions(),
-        skipped=found.skipped,
-        notes=found.notes,
     )
-    write_evaluation(output, stored, found.scores)
-    return EvaluationResult(**vars(found), report=_render(checkpoint, output, stored, found.scores, dataset, index))
+    write_evaluation(output, stored, scores)
+    return EvaluationResult(stored, scores, _render(checkpoint, output, stored, scores, dataset, index))
 
 
 def render_report(checkpoint: str | Path, data: DataSettings, output: str | Path) -> Path:
@@ -119,8 +119,8 @@ def render_report(checkpoint: str | Path, data: DataSettings, output: str | Path
     """
     output = Path(output)
     stored, scores = read_evaluation(output)
-    if stored.evaluated is None or not stored.title:
-        raise InputError(f"{output / METRICS}: title: missing, as an earlier version wrote it; evaluate again")
+    if stored.evaluated is None or not stored.settings:
+        raise InputError(f"{output / METRICS}: settings: missing, as an earlier version wrote it; evaluate again")
     return _render(checkpoint, output, stored, scores, *open_dataset(**data.source))
 
 
@@ -136,16 +136,11 @@ def _render(
     foreign = foreign_explanations(output, stored.evaluated)
     return write_report(
         output / REPORT,
-        evaluation=stored,
-        scores=scores,
+        stored,
+        scores,
         history=read_history(checkpoint),
-        settings={**info.settings, "evaluation": stored.settings},
-        versions=stored.versions,
-        examples=_examples(scores, dataset, index, info.config.image_size),
-        skipped=stored.skipped,
-        title=stored.title,
-        notes=stored.notes,
         best_epoch=info.metrics.get("epoch"),
+        examples=_examples(scores, dataset, index, info.config.image_size),
         explanations=f"{foreign}." if foreign else measured,
         deletion_curves=output / EXPLANATIONS / PLOT if measured and not foreign else None,
     )
@@ -210,5 +205,5 @@ def evaluate_checkpoint_explanations(
         workers=data.workers,
         advance=advance,
     )
-    measured.evaluated = asdict(evaluated_set(info, data, split))
+    measured.evaluated = evaluated_set(info, data, split)
     return measured, write_faithfulness(measured, output)

@@ -11,7 +11,7 @@ from typing import Any
 from dataloading.errors import InputError
 from dataloading.io import read_csv, read_json, replacing, write_json
 from istvt.config import DataSettings
-from istvt.evaluation.results import Evaluation
+from istvt.evaluation.results import EvaluatedSet, Evaluation
 from istvt.explain.faithfulness.report import read_faithfulness
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo
@@ -24,39 +24,22 @@ _LONGEST_CLIP = 1000
 
 
 @dataclass(frozen=True)
-class EvaluatedSet:
-    """What tells one evaluation from another: which model judges, and which videos.
-
-    `checksum` is that of the model's file: empty where it has none, None where the evaluation did not record it.
-    """
-
-    root: str
-    compression: str
-    manipulations: list[str] | None
-    split: str
-    checksum: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class StoredEvaluation(Evaluation):
-    """Content of evaluation.json. The fields with a default are missing in files of earlier versions.
+    """Content of evaluation.json. What has a default is missing in files of earlier versions.
 
     Attributes:
         checkpoint: the model's file.
         evaluated: which model and which videos.
-        title, settings: of the report.
+        title: of the report.
+        settings: of training and evaluation, nested as deep as need be.
         versions: of the packages that scored the clips.
-        skipped: (video name, reason) of every video or clip that could not be scored.
-        notes: what a reader should know.
     """
 
     checkpoint: str = ""
     evaluated: EvaluatedSet | None = None
-    title: str = ""
+    title: str = "ISTVT evaluation"
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    skipped: list[tuple[str, str]]
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class EpochRow:
+class HistoryRow:
     """One line of a run's history.csv; a metric is None where it was undefined."""
 
     epoch: int
@@ -148,7 +131,7 @@ def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(checkpoint)
     path = (path if path.is_dir() else path.parent) / "history.csv"
-    return [asdict(row) for row in read_csv(path, EpochRow)] if path.is_file() else []
+    return [asdict(row) for row in read_csv(path, HistoryRow)] if path.is_file() else []
 
 
 def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> EvaluatedSet:
@@ -204,6 +187,6 @@ def foreign_explanations(output: Path, evaluated: EvaluatedSet) -> str | None:
     if not (output / EXPLANATIONS).exists():
         return None
     measured = read_faithfulness(output / EXPLANATIONS)
-    if measured and measured.evaluated == asdict(evaluated):
+    if measured and measured.evaluated == evaluated:
         return None
     return f"{output / EXPLANATIONS} holds explanations that are not known to be of this model and these videos"

@@ -20,6 +20,7 @@ from dataloading.errors import InputError
 from istvt.evaluation.results import METRIC_NAMES, Evaluation
 from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
 from istvt.report import charts
+from istvt.report.evaluation_files import StoredEvaluation
 from istvt.report.html import render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence
 
@@ -89,17 +90,12 @@ def choose_examples(scores: Sequence[VideoScore]) -> list[VideoScore]:
 
 def write_report(
     path: str | os.PathLike[str],
-    *,
-    evaluation: Evaluation,
+    evaluation: StoredEvaluation,
     scores: Sequence[VideoScore],
+    *,
     history: Sequence[Mapping[str, Any]] = (),
-    settings: Mapping[str, Any] | None = None,
-    versions: Mapping[str, Any] | None = None,
-    examples: Sequence[Example] = (),
-    skipped: Sequence[tuple[str, str]] = (),
-    title: str = "ISTVT evaluation",
-    notes: Sequence[str] = (),
     best_epoch: int | None = None,
+    examples: Sequence[Example] = (),
     explanations: Faithfulness | str | None = None,
     deletion_curves: Path | None = None,
 ) -> Path:
@@ -107,18 +103,12 @@ def write_report(
 
     Args:
         path: of the file to write; its directory is made where it does not exist.
-        evaluation: from `compute_metrics` on `scores`.
+        evaluation: of `scores`.
         scores: every video's score.
-        history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_accuracy`,
-            `val_precision`, `val_recall`, `val_f1`, `val_auc`, `learning_rate`, `seconds`; a value may be
-            None. Empty where nothing was trained.
-        settings: of the run, nested as deep as need be.
-        versions: of the program and what it runs on.
-        examples: videos to show with their frames; `choose_examples` picks them.
-        skipped: name and reason of every video or clip that was not scored.
-        title: of the page.
-        notes: sentences shown under the result, such as what the data set is and is not.
+        history: one mapping an epoch, with `epoch` and any of the fields of `HistoryRow`; a value may be None. Empty
+            where nothing was trained.
         best_epoch: whose weights were evaluated; None marks the first with the highest validation AUC instead.
+        examples: videos to show with their frames; `choose_examples` picks them.
         explanations: their measured faithfulness, or the sentence that says why it is not shown.
         deletion_curves: the SVG file with the curves of `explanations`.
 
@@ -130,12 +120,10 @@ def write_report(
     """
     page = render(
         "report.html.j2",
-        title=title,
         created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
         evaluation=evaluation,
         verdict=verdict_sentence(evaluation.videos),
         intervals=interval_sentence(evaluation),
-        notes=list(notes) + evaluation.videos.notes,
         headline=[(METRIC_NAMES[key], getattr(evaluation.videos, key), what) for key, what in _HEADLINE.items()],
         roc=_roc_chart(evaluation),
         distribution=_distribution(scores, evaluation.threshold),
@@ -150,12 +138,10 @@ def write_report(
         history=_history_table(history),
         best_epoch=_best_epoch(history, best_epoch),
         weights_known=best_epoch is not None,
-        skipped=list(skipped),
         classes=CLASSES,
         listed=_listed(scores, evaluation.threshold),
         video_count=len(scores),
-        settings=_grouped(settings or {}),
-        versions=_flat(versions or {}),
+        settings=_grouped(evaluation.settings | ({"versions": evaluation.versions} if evaluation.versions else {})),
         explanations=explanations,
         deletion_curves=_data_address(deletion_curves.read_bytes(), "svg+xml") if deletion_curves else None,
     )

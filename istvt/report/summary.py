@@ -1,4 +1,4 @@
-"""An evaluation as a table for the terminal."""
+"""Tables and sentences of an evaluation for the terminal."""
 
 from __future__ import annotations
 
@@ -71,19 +71,16 @@ def _number(count: int, noun: str) -> str:
 
 
 def _metrics_table(title: str, metrics: Metrics) -> Table:
-    table = _table(title)
-    table.add_column("Metric")
-    table.add_column("Value", justify="right", no_wrap=True)
+    table = _table(title, "Metric", "Value")
     table.add_column("95% interval", overflow="fold")
     for name, estimate in metrics.estimates().items():
-        table.add_row(name, _value(estimate), _interval(estimate))
+        interval = estimate.reason if estimate.low is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+        table.add_row(name, _value(estimate), interval)
     return table
 
 
 def _confusion_table(confusion: ConfusionMatrix) -> Table:
-    table = _table("Confusion matrix (by video)")
-    for name in ("", "Called real", "Called fake"):
-        table.add_column(name, justify="right" if name else "left")
+    table = _table("Confusion matrix (by video)", "", "Called real", "Called fake")
     table.add_row("Real", str(confusion.true_negatives), str(confusion.false_positives))
     table.add_row("Fake", str(confusion.false_negatives), str(confusion.true_positives))
     return table
@@ -92,35 +89,25 @@ def _confusion_table(confusion: ConfusionMatrix) -> Table:
 def _manipulations_table(manipulations: dict[str, Metrics]) -> Table:
     from rich.markup import escape
 
-    table = _table("By manipulation: its fakes against all real videos")
-    table.add_column("Manipulation", overflow="fold")
-    table.add_column("Fakes", justify="right")
-    for name in _MANIPULATION_COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    title = "By manipulation: its fakes against all real videos"
+    table = _table(title, "Manipulation", "Fakes", *_MANIPULATION_COLUMNS)
     for name, metrics in manipulations.items():
-        estimates = [getattr(metrics, key) for key in _MANIPULATION_COLUMNS.values()]
-        table.add_row(escape(name), str(metrics.fake), *map(_short, estimates))
+        cells = []
+        for key in _MANIPULATION_COLUMNS.values():
+            estimate = getattr(metrics, key)
+            interval = "" if estimate.low is None else f"\n{estimate.low:.3f}-{estimate.high:.3f}"
+            cells.append(_value(estimate) + interval)
+        table.add_row(escape(name), str(metrics.fake), *cells)
     return table
 
 
-def _table(title: str) -> Table:
+def _table(title: str, first: str, *numbers: str) -> Table:
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    columns = [Column(first, overflow="fold"), *(Column(name, justify="right", no_wrap=True) for name in numbers)]
+    return Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _value(estimate: Estimate) -> str:
     return "undefined" if estimate.value is None else f"{estimate.value:.3f}"
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return estimate.reason
-    return f"{estimate.low:.3f} to {estimate.high:.3f}"
-
-
-def _short(estimate: Estimate) -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return _value(estimate)
-    return f"{estimate.value:.3f}\n{estimate.low:.3f}-{estimate.high:.3f}"

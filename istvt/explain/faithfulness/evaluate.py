@@ -17,6 +17,7 @@ from dataloading.dataset import CLASSES, FAKE, Dataset
 from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceIndex
 from istvt.config import DEFAULT_STABILIZER, FILLS, METHODS, Fill, checked_stabilizer
+from istvt.evaluation.results import EvaluatedSet
 from istvt.explain.explanation import explain, logits_of
 from istvt.explain.faithfulness.deletion import curves, delete, mean_height
 from istvt.explain.faithfulness.localization import Localization, MaskedClip, localizations, mask_of
@@ -70,7 +71,7 @@ class Faithfulness:
         mask_share: mean share of pixels in the mask, over clips with one: what pointing at random would score.
         skipped: (video name, reason) of every clip or mask that could not be used.
         settings: how it was measured.
-        evaluated: with which model and on which videos (`evaluated_set`), where that is recorded.
+        evaluated: with which model and on which videos, where that is recorded.
     """
 
     fractions: list[float]
@@ -80,7 +81,7 @@ class Faithfulness:
     mask_share: float | None
     skipped: list[tuple[str, str]]
     settings: dict[str, Any]
-    evaluated: dict[str, Any] | None = None
+    evaluated: EvaluatedSet | None = None
 
 
 def orderings_of(

@@ -1,15 +1,16 @@
 """evaluation.json, scores.csv and history.csv are read back as they were written, and anything else is one sentence."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dataloading.errors import InputError
 from istvt.evaluation.metrics import compute_metrics
+from istvt.evaluation.results import EvaluatedSet
 from istvt.inference.video_score import VideoScore
 from istvt.report.evaluation_files import (
-    EvaluatedSet,
     StoredEvaluation,
     read_evaluation,
     read_history,
@@ -32,14 +33,14 @@ def written(tmp_path):
         manipulation = "Deepfakes" if label else "original"
         scores.append(VideoScore(name, f"/set/{name}.mp4", label, manipulation, float(np.mean(clips)), clips, frames))
     stored = StoredEvaluation(
-        **vars(compute_metrics(scores, bootstrap=20)),
+        **vars(
+            replace(compute_metrics(scores, bootstrap=20), skipped=[("original/099", "has 3 frames")], notes=["Drawn."])
+        ),
         checkpoint="/run/best.safetensors",
         evaluated=EVALUATED,
         title="ISTVT on /set, test split",
         settings={"split": "test", "manipulations": None},
         versions={"torch": "2.13.0"},
-        skipped=[("original/099", "has 3 frames")],
-        notes=["Drawn, not filmed."],
     )
     write_evaluation(tmp_path, stored, scores)
     return tmp_path, stored, scores

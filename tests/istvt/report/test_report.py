@@ -11,10 +11,14 @@ import pytest
 
 from dataloading.errors import InputError
 from istvt.evaluation.metrics import compute_metrics
+from istvt.explain.faithfulness.evaluate import Faithfulness, Ordering, OrderingResult
+from istvt.explain.faithfulness.localization import Localization
 from istvt.inference.video_score import VideoScore
+from istvt.report.evaluation_files import StoredEvaluation
 from istvt.report.report import Example, choose_examples, write_report
 
 HOSTILE = """<script>alert("1")</script>/&'"><img src=http://example.org/x>"""
+STORED = {"settings", "versions", "skipped", "title", "notes"}
 VOID = {"meta", "link", "img", "br", "hr", "wbr", "input", "col"}
 
 
@@ -94,8 +98,9 @@ def history_of(epochs=4):
 
 def write(path, scores=None, **arguments):
     scores = scores_of() if scores is None else scores
-    evaluation = compute_metrics(scores, threshold=arguments.pop("threshold", 0.5), bootstrap=100)
-    return evaluation, Page(write_report(path, evaluation=evaluation, scores=scores, **arguments))
+    stored = {name: arguments.pop(name) for name in STORED & arguments.keys()}
+    evaluation = StoredEvaluation(**vars(compute_metrics(scores, bootstrap=100)) | stored)
+    return evaluation, Page(write_report(path, evaluation, scores, **arguments))
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +244,27 @@ def test_a_split_of_one_class_is_said_in_words_and_never_nan(tmp_path, label, na
     assert "There is no ROC curve" in page.words
     assert not re.search(r"\b(nan|None|inf)\b", page.words)
     assert not re.search(r"\bnan\b", page.source, re.IGNORECASE)
+
+
+def test_measured_explanations_are_a_section_and_a_sentence_takes_its_place(tmp_path):
+    def ordering(name, area):
+        kinds = dict.fromkeys(("temporal", "spatial", "both"), Localization(4, 0.5, 0.2, 0.8, None))
+        return OrderingResult(Ordering(name, name), [0.9, area], [0.8, 0.4], area, 0.6, kinds, {})
+
+    orderings = [ordering("random", 0.75), ordering("lrp", 0.25)]
+    measured = Faithfulness([0.0, 0.3], orderings, 8, 9, 0.125, [("a", "no mask")], {})
+    curves = tmp_path / "curves.svg"
+    curves.write_text("<svg/>")
+    _, page = write(tmp_path / "report.html", explanations=measured, deletion_curves=curves)
+    assert page.unmatched == []
+    assert "8 videos, 9 clips; the lowest mean accuracy first" in page.words
+    assert "lrp90.025.025.060.050.0none random90.075.075.060.050.0none" in page.words
+    assert "covers 12.5\u2009% of the pixels" in page.source.replace("&thinsp;", "\u2009")
+    assert "1 clip or mask could not be used" in page.words
+    assert [image["src"] for image in page.all("img")] == ["data:image/svg+xml;base64,PHN2Zy8+"]
+    _, page = write(tmp_path / "report.html", explanations="They are of another model.")
+    assert "Whether the explanations are true They are of another model." in page.words
+    assert page.all("img") == []
 
 
 def test_an_evaluation_without_training_has_no_training_section(tmp_path):
