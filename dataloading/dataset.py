@@ -10,6 +10,7 @@ from dataloading.errors import InputError
 REAL, FAKE = 0, 1
 CLASSES = ("real", "fake")
 SPLITS = ("train", "val", "test")
+NO_SPLIT = "no split"
 ORIGINAL = "original"
 SYNTHETIC_SETTINGS = "synthetic.json"  # in the root of a set that was drawn here
 SYNTHETIC_NOTE = (
@@ -67,7 +68,6 @@ class Summary:
     videos: int
     classes: dict[str, int]
     splits: dict[str, int]
-    manipulations: dict[str, int]
     table: dict[str, dict[str, int]]  # manipulation -> split -> videos
     left_out: dict[str, int]  # reason -> files
     notes: tuple[str, ...]
@@ -130,20 +130,17 @@ class Dataset:
 
     def summary(self) -> Summary:
         """Count by class, split and manipulation, and of what was left out by reason."""
-        table: dict[str, dict[str, int]] = {}
-        for video in self.videos:
-            row = table.setdefault(video.manipulation, {})
-            row[_split_name(video)] = row.get(_split_name(video), 0) + 1
-        order = sorted(table, key=lambda manipulation: (manipulation != ORIGINAL, manipulation))
-        splits = Counter(_split_name(video) for video in self.videos)
+        table: dict[str, Counter[str]] = {}
+        for video in sorted(self.videos, key=lambda video: (video.manipulation != ORIGINAL, video.manipulation)):
+            table.setdefault(video.manipulation, Counter())[video.split or NO_SPLIT] += 1
+        splits = sum(table.values(), Counter())
         return Summary(
             root=self.root,
             layout=self.layout,
             videos=len(self.videos),
             classes={name: sum(v.label == label for v in self.videos) for label, name in enumerate(CLASSES)},
             splits={name: splits[name] for name in (*SPLITS, NO_SPLIT) if splits[name]},
-            manipulations={name: sum(table[name].values()) for name in order},
-            table={name: table[name] for name in order},
+            table={name: dict(row) for name, row in table.items()},
             left_out=dict(Counter(item.reason for item in self.left_out).most_common()),
             notes=tuple(self.notes),
         )
@@ -153,13 +150,6 @@ def only_class(videos: Sequence[Video]) -> str | None:
     """Return the class that all of `videos` have, or None where there are both."""
     labels = {video.label for video in videos}
     return CLASSES[labels.pop()] if len(labels) == 1 else None
-
-
-NO_SPLIT = "no split"
-
-
-def _split_name(video: Video) -> str:
-    return video.split or NO_SPLIT
 
 
 def _as_set(choice: str | Collection[str] | None) -> frozenset[str] | None:

@@ -53,14 +53,9 @@ _UNUSUAL_NUMBERS = (b"0" * 19, b"e000", b"e+000", b"NaN", b"Infinity")
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _NAME = re.compile(r"\w[\w-]*")
 # pydantic's other messages say what they expect: "Input should be greater than 0".
-_EXPECTED = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "string": "text",
-    "missing": "a value",
-}
+_EXPECTED = {"bool": "true or false", "int": "a whole number", "float": "a number", "string": "text"}
 _EXPECTED |= dict.fromkeys(("list", "tuple"), "a list") | dict.fromkeys(("dict", "model", "dataclass"), "an object")
+_EXPECTED |= {"missing": "a value"}
 _UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -321,11 +316,9 @@ def _sentence(where: str, errors: list[Any], tree: Any) -> str:
     expected = {}  # an ordered set: a union complains once for each of its types
     for error in errors:
         if _location(error, tree) == loc:
-            name, said = (
-                error["type"].removesuffix("_type"),
-                error["msg"].removeprefix("Input should ").removeprefix("be "),
-            )
-            expected[_EXPECTED.get(name.removesuffix("_parsing"), said[:1].lower() + said[1:])] = True
+            said = error["msg"].removeprefix("Input should ").removeprefix("be ")
+            name = error["type"].removesuffix("_type").removesuffix("_parsing")
+            expected[_EXPECTED.get(name, said[:1].lower() + said[1:])] = True
     return f"{where}: {_field(loc)}{'missing' if kind == 'missing' else found}; expected {' or '.join(expected)}"
 
 
