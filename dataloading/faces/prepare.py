@@ -1,5 +1,6 @@
 """Preparation of a data set: finds the face in every video, once, and writes the face index beside the set."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -79,9 +80,10 @@ def prepare(
     with locked(_lock_file(path), f"writing {path}; wait for it"):
         _cut_off_half_line(path)
         index = FaceIndex.read(path, leave_out_broken=True)
-        todo, superseded = _todo(dataset.videos, index, detector, given)
+        plan = _Plan(dataset.videos, index, detector, given)
+        todo, superseded = plan.todo(), plan.superseded()
         if superseded and not replace:
-            raise InputError(_would_replace(index, superseded, dataset.videos, detector, given))
+            raise InputError(plan.refusal())
         if before:
             before()
         if progress:
@@ -142,9 +144,6 @@ def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
     return "\n".join(lines)
 
 
-GivenBoxes = dict[str, np.ndarray]  # by `Video.name`, as `read_boxes` returns them
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One video to prepare: its boxes where they are given, and the entry of its original."""
@@ -156,50 +155,56 @@ class _Job:
     original: FaceEntry | None
 
 
-def _todo(
-    videos: Sequence[Video], index: FaceIndex, detector: str, given: GivenBoxes
-) -> tuple[list[Video], list[FaceEntry]]:
-    """Return the videos without a usable entry of the kind that is wanted, and the usable entries of another kind."""
+@dataclass(frozen=True)
+class _Plan:
+    """What an index is to hold: the boxes that are given, and for the other videos those that `detector` finds."""
 
-    def is_done(entry: FaceEntry | None) -> bool:
-        if entry is None or entry.error is not None or entry.detector != _wanted(entry, detector, given):
-            return False
-        # A run that was stopped may have done the original again and not yet this fake, which takes its boxes.
-        return entry.boxes_of is None or entry.video in given or is_done(index.entries.get(entry.boxes_of))
+    videos: Sequence[Video]
+    index: FaceIndex
+    detector: str
+    given: dict[str, np.ndarray]
 
-    todo = [video for video in videos if not is_done(index.entries.get(video.name))]
-    found = [index.entries[video.name] for video in todo if video.name in index]
-    other = [entry for entry in found if entry.error is None and entry.detector != _wanted(entry, detector, given)]
-    return todo, other
+    def wanted(self, entry: FaceEntry) -> str:
+        """Return the detector whose boxes are wanted for this video."""
+        of_original = entry.boxes_of in self.given and self.detector != WHOLE_FRAME  # where those fit a fake
+        return BOXES_FILE if entry.video in self.given or of_original else self.detector
 
+    def is_wanted(self, name: str) -> bool:
+        """Whether the entry of a video is usable and of the kind that is wanted."""
+        entry = self.index.entries.get(name)
+        return entry is not None and entry.error is None and entry.detector == self.wanted(entry)
 
-def _wanted(entry: FaceEntry, detector: str, given: GivenBoxes) -> str:
-    """Return the detector whose boxes are wanted for this video."""
-    of_original = entry.boxes_of in given and detector != WHOLE_FRAME  # a fake that the boxes of its original fit
-    return BOXES_FILE if entry.video in given or of_original else detector
+    def todo(self) -> list[Video]:
+        """Return the videos without a usable entry of the kind that is wanted."""
 
+        def is_done(name: str) -> bool:
+            # A run that was stopped may have done the original again and not yet this fake, which takes its boxes.
+            original = self.index.entries[name].boxes_of if self.is_wanted(name) else None
+            return self.is_wanted(name) and (original is None or name in self.given or self.is_wanted(original))
 
-def _would_replace(
-    index: FaceIndex,
-    superseded: Sequence[FaceEntry],
-    videos: Sequence[Video],
-    detector: str,
-    given: GivenBoxes,
-) -> str:
-    """Return the sentence that refuses to throw away what an earlier run found."""
-    there = {entry.detector for entry in superseded}
-    wanted = {_wanted(entry, detector, given) for entry in superseded}
-    kept = ""
-    if len(there) == 1:
-        [kind] = there
-        option = {WHOLE_FRAME: "--no-detect", BOXES_FILE: "--boxes FILE"}.get(kind, f"--detector {kind}")
-        # A replacement that was stopped leaves two kinds, and the option of either would be refused for the other.
-        if kind == BOXES_FILE or not _todo(videos, index, kind, given)[1]:
-            kept = f", and {option} goes on with what is there"
-    return (
-        f"{index.path} has {crop_name(there)} for {len(superseded)} of {len(videos)} videos, and this run would have "
-        f"{crop_name(wanted)} in their place: --replace does that{kept}."
-    )
+        return [video for video in self.videos if not is_done(video.name)]
+
+    def superseded(self) -> list[FaceEntry]:
+        """Return the usable entries of another kind than is wanted."""
+        found = [self.index.entries[video.name] for video in self.videos if video.name in self.index]
+        return [entry for entry in found if entry.error is None and entry.detector != self.wanted(entry)]
+
+    def refusal(self) -> str:
+        """Return the sentence that refuses to throw away what an earlier run found."""
+        superseded = self.superseded()
+        there = {entry.detector for entry in superseded}
+        kept = ""
+        if len(there) == 1:
+            [kind] = there
+            option = {WHOLE_FRAME: "--no-detect", BOXES_FILE: "--boxes FILE"}.get(kind, f"--detector {kind}")
+            # A replacement that was stopped leaves two kinds, and the option of either would be refused for the other.
+            if kind == BOXES_FILE or not dataclasses.replace(self, detector=kind).superseded():
+                kept = f", and {option} goes on with what is there"
+        of = f"{len(superseded)} of {len(self.videos)}"
+        return (
+            f"{self.index.path} has {crop_name(there)} for {of} videos, and this run would have "
+            f"  {crop_name(map(self.wanted, superseded))} in their place: --replace does that{kept}."
+        )
 
 
 def _print_dropped_lines(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:

@@ -44,7 +44,7 @@ def test_the_official_pairs_put_originals_and_fakes_of_both_orders_in_their_spli
     summary = dataset.summary()
     assert summary.classes == {"real": 6, "fake": 30}
     assert summary.splits == {"train": 12, "val": 12, "test": 12}
-    assert summary.table == dict.fromkeys(["original", *METHODS], {"train": 2, "val": 2, "test": 2})
+    assert summary.table == {name: {"train": 2, "val": 2, "test": 2} for name in ("original", *METHODS)}
     assert list(summary.table) == ["original", *sorted(METHODS)]
     assert {video.path.stem for video in dataset.select("val", ("original", "Deepfakes")).videos} == {
         "012", "026", "012_026", "026_012",
