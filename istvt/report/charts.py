@@ -140,6 +140,30 @@ def probability_bars(probabilities: Sequence[float], threshold: float, label: st
 
 
 @_in_page_style
+def timeline_chart(
+    seconds: Sequence[float], probabilities: Sequence[float], length: float, shaded: Sequence[tuple[float, float]]
+) -> Figure:
+    """Draw the probability of "fake" of every clip over a video.
+
+    Args:
+        seconds: the middle of each clip, rising.
+        probabilities: of each clip.
+        length: of the video in seconds.
+        shaded: (start, end) in seconds of the clips that are explained.
+    """
+    figure, axes = _axes(920, 178)
+    for start, end in shaded:
+        axes.axvspan(start, end, color=_COLORS["fake"], alpha=0.16, linewidth=0)
+    axes.axhline(0.5, color=_COLORS["soft"], linestyle=_DASHES, linewidth=1)
+    axes.plot(seconds, probabilities, color=_COLORS["real"])
+    for time, probability in zip(seconds, probabilities, strict=True):
+        axes.plot(time, probability, "o", color=_COLORS["real"], gid=f"{time:.2f} s: {probability:.3f}")
+    axes.set(xlim=(0, max(length, 1e-9)), ylim=(0, 1), yticks=(0, 0.5, 1), yticklabels=("0", "0.5", "1"))
+    axes.set_xticks((0, length), ("0 s", f"{length:.1f} s"))
+    return figure
+
+
+@_in_page_style
 def inline_svg(figure: Figure, description: str, kind: str = "chart") -> Markup:
     """Return a figure as one `<svg>` element for a page whose style sheet holds the colors as CSS variables.
 
@@ -156,6 +180,7 @@ def inline_svg(figure: Figure, description: str, kind: str = "chart") -> Markup:
     # What only a file of its own needs is left out: namespaces, style, names, clip paths and the font.
     body = file.getvalue().partition("<svg")[2].partition(">")[2].replace("xlink:href", "href")
     body = re.sub(r"<defs>\s*<(style|clipPath).*?</defs>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="([^"]* [^"]*)">', r"<g><title>\1</title>", body)  # a name with a space is shown by a browser
     body = re.sub(r' id="[\w.]+_\d+"| clip-path="[^"]*"| font-family: [^;]*;', "", body)
     for name, color in _COLORS.items():
         body = body.replace(color, f"var(--{name})")

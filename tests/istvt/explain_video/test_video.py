@@ -272,7 +272,7 @@ def test_the_page_holds_everything_and_loads_nothing(explained):
     assert page.tags.count("video") == 2
     assert page.tags.count("img") == len(explained.clips)
     assert "script" not in page.tags
-    assert all(address.startswith("data:") for address in page.found)
+    assert all(address.startswith(("data:", "#")) for address in page.found)
     assert not re.search(r"https?://", re.sub(r"data:[^\"']*", "", text))
     assert f"{explained.score.probability:.3f}" in text
 
