@@ -203,7 +203,7 @@ class _Plan:
         of = f"{len(superseded)} of {len(self.videos)}"
         return (
             f"{self.index.path} has {crop_name(there)} for {of} videos, and this run would have "
-            f"  {crop_name(map(self.wanted, superseded))} in their place: --replace does that{kept}."
+            f"{crop_name(map(self.wanted, superseded))} in their place: --replace does that{kept}."
         )
 
 
