@@ -123,7 +123,7 @@ def read_evaluation(output: Path) -> tuple[StoredEvaluation, list[VideoScore]]:
     return stored, [row.score() for row in read_csv(output / SCORES, ScoreRow, max_bytes=_MAX_BYTES)]
 
 
-def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
+def read_history(checkpoint: str | Path) -> list[HistoryRow]:
     """Return the epochs of the run that a checkpoint belongs to, from history.csv beside it; [] where there is none.
 
     Raises:
@@ -131,7 +131,7 @@ def read_history(checkpoint: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(checkpoint)
     path = (path if path.is_dir() else path.parent) / "history.csv"
-    return [asdict(row) for row in read_csv(path, HistoryRow)] if path.is_file() else []
+    return read_csv(path, HistoryRow) if path.is_file() else []
 
 
 def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> EvaluatedSet:

@@ -6,7 +6,7 @@ import base64
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -20,7 +20,7 @@ from dataloading.errors import InputError
 from istvt.evaluation.results import METRIC_NAMES, Evaluation
 from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
 from istvt.report import charts
-from istvt.report.evaluation_files import StoredEvaluation
+from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
 from istvt.report.html import render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence
 
@@ -93,7 +93,7 @@ def write_report(
     evaluation: StoredEvaluation,
     scores: Sequence[VideoScore],
     *,
-    history: Sequence[Mapping[str, Any]] = (),
+    history: Sequence[HistoryRow] = (),
     best_epoch: int | None = None,
     examples: Sequence[Example] = (),
     explanations: Faithfulness | str | None = None,
@@ -105,8 +105,7 @@ def write_report(
         path: of the file to write; its directory is made where it does not exist.
         evaluation: of `scores`.
         scores: every video's score.
-        history: one mapping an epoch, with `epoch` and any of the fields of `HistoryRow`; a value may be None. Empty
-            where nothing was trained.
+        history: of the run; empty where nothing was trained.
         best_epoch: whose weights were evaluated; None marks the first with the highest validation AUC instead.
         examples: videos to show with their frames; `choose_examples` picks them.
         explanations: their measured faithfulness, or the sentence that says why it is not shown.
@@ -118,6 +117,7 @@ def write_report(
     Raises:
         InputError: an example's frames are not uint8 `[n, height, width, 3]`, or the file cannot be written.
     """
+    marked_epoch = _best_epoch(history) if best_epoch is None else best_epoch
     page = render(
         "report.html.j2",
         created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
@@ -134,9 +134,9 @@ def write_report(
             for estimate in metrics.estimates().values()
         ),
         examples=_example_groups(examples, evaluation.threshold),
-        curves=_curves(history, best_epoch),
+        curves=_curves(history, marked_epoch),
         history=_history_table(history),
-        best_epoch=_best_epoch(history, best_epoch),
+        best_epoch=marked_epoch,
         weights_known=best_epoch is not None,
         classes=CLASSES,
         listed=_listed(scores, evaluation.threshold),
@@ -229,32 +229,21 @@ def _data_address(picture: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
-def _number(row: Mapping[str, Any], key: str) -> float | None:
-    value = row.get(key)
-    return None if value is None or not math.isfinite(value) else float(value)
+def _best_epoch(history: Sequence[HistoryRow]) -> int | None:
+    known = [row for row in history if row.val_auc is not None]
+    return max(known, key=lambda row: row.val_auc).epoch if known else None
 
 
-def _best_epoch(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> int | None:
-    if best_epoch is not None:
-        return best_epoch
-    known = [row for row in history if _number(row, "val_auc") is not None]
-    return max(known, key=lambda row: row["val_auc"])["epoch"] if known else None
-
-
-def _curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> list[dict[str, Any]]:
+def _curves(history: Sequence[HistoryRow], marked_epoch: int | None) -> list[dict[str, Any]]:
     curves = []
-    epochs = [int(row["epoch"]) for row in history]
+    epochs = [row.epoch for row in history]
     for title, keys, share in _CURVES:
-        lines = [charts.Series(name, [_number(row, key) for row in history]) for key, name in keys.items()]
-        notes = [
-            _undefined_in(line, epochs)
-            for key, line in zip(keys, lines, strict=True)
-            if any(key in row for row in history)
-        ]
+        lines = [charts.Series(name, [getattr(row, key) for row in history]) for key, name in keys.items()]
         if any(value is not None for line in lines for value in line.values):
-            chart = charts.epoch_chart(epochs, lines, share=share, marked_epoch=_best_epoch(history, best_epoch))
+            chart = charts.epoch_chart(epochs, lines, share=share, marked_epoch=marked_epoch)
             described = charts.inline_svg(chart, charts.describe(epochs, lines))
-            curves.append({"title": title, "chart": described, "notes": list(filter(None, notes))})
+            notes = [note for line in lines if (note := _undefined_in(line, epochs))]
+            curves.append({"title": title, "chart": described, "notes": notes})
     return curves
 
 
@@ -269,17 +258,11 @@ def _undefined_in(line: charts.Series, epochs: Sequence[int]) -> str:
     return f"{line.name[0].upper()}{line.name[1:]} is undefined in {where}{why}."
 
 
-def _history_table(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _history_table(history: Sequence[HistoryRow]) -> dict[str, Any]:
     """Return every number of every epoch, which is what the curves show."""
-    names = list(dict.fromkeys(key for row in history for key in row))
-    cells = [[_brief(row[name]) if name in row else "" for name in names] for row in history]
-    return {"names": [name.replace("_", " ").replace("val ", "validation ") for name in names], "rows": cells}
-
-
-def _brief(value: Any) -> str:
-    if not isinstance(value, int | float):
-        return "undefined" if value is None else str(value)
-    return f"{value:.4g}" if math.isfinite(value) else "undefined"
+    names = [column.name.replace("_", " ").replace("val ", "validation ") for column in fields(HistoryRow)]
+    rows = [["undefined" if value is None else f"{value:.4g}" for value in astuple(row)] for row in history]
+    return {"names": names, "rows": rows}
 
 
 def _listed(scores: Sequence[VideoScore], threshold: float) -> list[VideoScore]:

@@ -111,7 +111,7 @@ def test_a_history_is_that_of_the_run_and_its_empty_cells_are_undefined(tmp_path
     assert read_history(tmp_path) == []
     (tmp_path / "history.csv").write_text("epoch,train_loss,val_auc,skipped_steps\n1,0.5,,0\n2,0.25,0.75,1\n")
     first, second = read_history(tmp_path / "best.safetensors")
-    assert (first["epoch"], first["train_loss"], first["val_auc"], second["skipped_steps"]) == (1, 0.5, None, 1)
+    assert (first.epoch, first.train_loss, first.val_auc, second.skipped_steps) == (1, 0.5, None, 1)
     (tmp_path / "history.csv").write_text("epoch,train_loss\n1,low\n")
     with pytest.raises(InputError, match=r"history\.csv: line 2: train_loss: 'low'; expected a number"):
         read_history(tmp_path)

@@ -3,6 +3,7 @@
 import base64
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import cv2
@@ -14,7 +15,7 @@ from istvt.evaluation.metrics import compute_metrics
 from istvt.explain.faithfulness.evaluate import Faithfulness, Ordering, OrderingResult
 from istvt.explain.faithfulness.localization import Localization
 from istvt.inference.video_score import VideoScore
-from istvt.report.evaluation_files import StoredEvaluation
+from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
 from istvt.report.report import Example, choose_examples, write_report
 
 HOSTILE = """<script>alert("1")</script>/&'"><img src=http://example.org/x>"""
@@ -90,10 +91,10 @@ def scores_of(real=20, fakes=("blend", "flicker"), each=10, seed=0, apart=1.0):
 
 def history_of(epochs=4):
     keys = ("train_loss", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "val_auc")
-    rows = [{"epoch": e, "learning_rate": 5e-4 / e, "seconds": 2.5} for e in range(1, epochs + 1)]
-    for row in rows:
-        row |= dict.fromkeys(keys, 0.5 + 0.09 * row["epoch"])
-    return rows
+    return [
+        HistoryRow(e, learning_rate=5e-4 / e, seconds=2.5, **dict.fromkeys(keys, 0.5 + 0.09 * e))
+        for e in range(1, epochs + 1)
+    ]
 
 
 def write(path, scores=None, **arguments):
@@ -220,7 +221,7 @@ def test_a_hostile_name_is_shown_and_not_obeyed(tmp_path):
         notes=[HOSTILE],
         settings={HOSTILE: HOSTILE, "group": {HOSTILE: [HOSTILE]}},
         versions={HOSTILE: HOSTILE},
-        history=[{"epoch": 1, "val_auc": 0.5, HOSTILE: 1.0}],
+        history=[HistoryRow(1, val_auc=0.5)],
     )
     assert page.unmatched == []
     assert page.all("script") == []
@@ -239,7 +240,7 @@ def test_a_name_that_is_not_valid_unicode_does_not_stop_the_report(tmp_path):
 @pytest.mark.parametrize(("label", "name"), [(0, "real"), (1, "fake")])
 def test_a_split_of_one_class_is_said_in_words_and_never_nan(tmp_path, label, name):
     scores = [score for score in scores_of() if score.label == label]
-    _, page = write(tmp_path / "report.html", scores, history=[{"epoch": 1, "val_auc": None, "val_loss": float("nan")}])
+    _, page = write(tmp_path / "report.html", scores, history=[HistoryRow(1)])
     assert f"AUC is undefined: the split holds only {name} videos" in page.words
     assert "There is no ROC curve" in page.words
     assert not re.search(r"\b(nan|None|inf)\b", page.words)
@@ -275,10 +276,8 @@ def test_an_evaluation_without_training_has_no_training_section(tmp_path):
 
 
 def test_an_undefined_metric_leaves_a_gap_in_its_curve(tmp_path):
-    history = history_of(5)
-    for row in history:
-        row.pop("val_accuracy")
-    history[2]["val_auc"] = None
+    history = [replace(row, val_accuracy=None) for row in history_of(5)]
+    history[2] = replace(history[2], val_auc=None)
     _, page = write(tmp_path / "report.html", history=history)
     assert pieces_and_markers(page, "AUC:", "real") == (2, 4)
     assert "undefined" in page.words
@@ -286,8 +285,7 @@ def test_an_undefined_metric_leaves_a_gap_in_its_curve(tmp_path):
 
 def test_a_metric_that_is_undefined_is_said_below_its_curve(tmp_path):
     """Precision was missing from the plot and from its legend, and nothing said why."""
-    figures = {"val_recall": 0.0, "val_f1": 0.0}
-    history = [{"epoch": epoch, "val_precision": None if epoch < 3 else 0.7, **figures} for epoch in (1, 2, 3)]
+    history = [HistoryRow(e, val_precision=None if e < 3 else 0.7, val_recall=0.0, val_f1=0.0) for e in (1, 2, 3)]
     _, page = write(tmp_path / "some.html", history=history)
     assert "Precision is undefined in epochs 1, 2: no video was called fake." in page.words
     _, page = write(tmp_path / "all.html", history=history[:2])
@@ -296,7 +294,7 @@ def test_a_metric_that_is_undefined_is_said_below_its_curve(tmp_path):
 
 def test_the_best_epoch_is_the_one_given_or_the_first_with_the_highest_auc(tmp_path):
     history = history_of(5)
-    history[1]["val_auc"] = history[3]["val_auc"] = 0.99
+    history[1], history[3] = replace(history[1], val_auc=0.99), replace(history[3], val_auc=0.99)
     _, page = write(tmp_path / "report.html", history=history)
     assert "The dashed line marks epoch 2, with the highest validation AUC." in page.words
     _, page = write(tmp_path / "report.html", history=history, best_epoch=4)
