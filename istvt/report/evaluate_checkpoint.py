@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-
-from dataloading.clips.loader import ClipLoader
-from dataloading.clips.sampling import Clip
 from dataloading.dataset import Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
@@ -33,7 +28,8 @@ from istvt.report.evaluation_files import (
     read_history,
     write_evaluation,
 )
-from istvt.report.report import Example, choose_examples, write_report
+from istvt.report.examples import load_examples
+from istvt.report.report import write_report
 from istvt.run_dir import model_file, output_directory
 
 
@@ -140,28 +136,10 @@ def _render(
         scores,
         history=read_history(checkpoint),
         best_epoch=info.metrics.get("epoch"),
-        examples=_examples(scores, dataset, index, info.config.image_size),
+        examples=load_examples(scores, dataset, index, info.config.image_size),
         explanations=f"{foreign}." if foreign else measured,
         deletion_curves=output / EXPLANATIONS / PLOT if measured and not foreign else None,
     )
-
-
-def _examples(scores: Sequence[VideoScore], dataset: Dataset, index: FaceIndex, image_size: int) -> list[Example]:
-    """Return the frames, as the model saw them, of the clip that speaks most for the verdict of each video to show."""
-    videos = {video.name: video for video in dataset.videos}
-    chosen = [score for score in choose_examples(scores) if score.name in videos]
-    clips = []
-    for score in chosen:
-        pick = max if score.verdict == "fake" else min
-        _, frames = pick(zip(score.clip_probabilities, score.clip_frames, strict=True), key=itemgetter(0))
-        box = index.box(score.name, frames)
-        clips.append(Clip(videos[score.name], np.array(frames), box, score.label, len(clips)))
-    examples = []
-    for batch in ClipLoader(clips, 1, image_size, decoder="pyav"):
-        place = int(batch.indices[0])
-        frames = batch.clips[0].permute(0, 2, 3, 1).add(1).mul(127.5).round().clamp(0, 255).numpy().astype(np.uint8)
-        examples.append(Example(chosen[place], frames, clips[place].frames.tolist()))
-    return examples
 
 
 def evaluate_checkpoint_explanations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from pathlib import Path
@@ -44,6 +45,11 @@ def write_page(path: str | os.PathLike[str], html: str) -> None:
             temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """Return the address that holds a file of the MIME type `kind` itself."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _breakable(text: str) -> Markup:

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
 from datetime import datetime
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
-from dataloading.dataset import CLASSES, ORIGINAL
-from dataloading.errors import InputError
+from dataloading.dataset import CLASSES
 from istvt.evaluation.results import METRIC_NAMES, Evaluation
-from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
+from istvt.inference.video_score import VideoScore
 from istvt.report import charts
 from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
-from istvt.report.html import render, write_page
+from istvt.report.examples import Example, encoded_frames
+from istvt.report.html import data_address, render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence
 
 if TYPE_CHECKING:
     from istvt.explain.faithfulness.evaluate import Faithfulness
 
-_THUMBNAIL = 160
-_JPEG_QUALITY = 82
 _LISTED_VIDEOS = 1000
-_EXAMPLES = 6
 _HEADLINE = {
     "accuracy": "share of videos judged right",
     "auc": "chance that a fake scores above a real video",
@@ -52,40 +47,6 @@ _WHY_UNDEFINED = {
     "precision": "no video was called fake",
     "AUC": "the validation split holds videos of one class only",
 }
-
-
-@dataclass(frozen=True)
-class Example:
-    """A video to show with its verdict.
-
-    Attributes:
-        score: of the video.
-        frames: as the model saw them, RGB uint8 `[n, height, width, 3]`.
-        frame_numbers: of `frames` in the video, n of them; None where they are not known.
-    """
-
-    score: VideoScore
-    frames: np.ndarray
-    frame_numbers: Sequence[int] | None = None
-
-
-def choose_examples(scores: Sequence[VideoScore]) -> list[VideoScore]:
-    """Pick the videos worth looking at: the surest of the wrong verdicts and ordinary right ones, `_EXAMPLES` of each.
-
-    Both are taken in turn from the real videos and from each manipulation, so that none crowds out the others. The
-    wrong ones come first.
-    """
-    groups: dict[str, list[VideoScore]] = {}
-    for score in scores:
-        groups.setdefault(score.manipulation, []).append(score)
-    mistakes, ordinary = [], []
-    for _, group in sorted(groups.items(), key=lambda item: (item[0] != ORIGINAL, item[0])):
-        missed = [score for score in group if not score.is_right()]
-        mistakes.append(sorted(missed, key=lambda score: (-abs(score.probability - DEFAULT_THRESHOLD), score.name)))
-        found = [score for score in group if score.is_right()]
-        middle = float(np.median([score.probability for score in found])) if found else 0.0
-        ordinary.append(sorted(found, key=lambda score, m=middle: (abs(score.probability - m), score.name)))
-    return _in_turn(mistakes)[:_EXAMPLES] + _in_turn(ordinary)[:_EXAMPLES]
 
 
 def write_report(
@@ -143,14 +104,10 @@ def write_report(
         video_count=len(scores),
         settings=_grouped(evaluation.settings | ({"versions": evaluation.versions} if evaluation.versions else {})),
         explanations=explanations,
-        deletion_curves=_data_address(deletion_curves.read_bytes(), "svg+xml") if deletion_curves else None,
+        deletion_curves=data_address(deletion_curves.read_bytes(), "image/svg+xml") if deletion_curves else None,
     )
     write_page(path, page)
     return Path(path)
-
-
-def _in_turn(groups: Iterable[Sequence[VideoScore]]) -> list[VideoScore]:
-    return [score for turn in zip_longest(*groups) for score in turn if score is not None]
 
 
 def _roc_chart(evaluation: Evaluation) -> Markup | None:
@@ -195,38 +152,8 @@ def _example_groups(examples: Sequence[Example], threshold: float) -> dict[str, 
     groups: dict[str, list[dict[str, Any]]] = {"Wrong verdicts": [], "Right verdicts": []}
     for example in examples:
         title = "Right verdicts" if example.score.is_right(threshold) else "Wrong verdicts"
-        groups[title].append({"score": example.score, "frames": _encoded_frames(example)})
+        groups[title].append({"score": example.score, "frames": encoded_frames(example)})
     return {title: group for title, group in groups.items() if group}
-
-
-def _encoded_frames(example: Example) -> list[dict[str, str]]:
-    import cv2
-
-    frames, name = np.asarray(example.frames), example.score.name
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise InputError(
-            f"The frames of {name} must be uint8 [frames, height, width, 3], got {frames.dtype} {list(frames.shape)}"
-        )
-    numbers = example.frame_numbers
-    if numbers is not None and len(numbers) != len(frames):
-        raise InputError(f"{name} has {len(frames)} frames to show but {len(numbers)} frame numbers")
-    height, width = frames.shape[1:3]
-    factor = min(1.0, _THUMBNAIL / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    encoded = []
-    for position, frame in enumerate(frames):
-        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if factor < 1 else frame
-        _, data = cv2.imencode(
-            ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        )
-        number = f"frame {numbers[position]}" if numbers is not None else f"frame {position + 1} of {len(frames)} shown"
-        source = _data_address(data.tobytes(), "jpeg")
-        encoded.append({"source": source, "number": number, "width": str(size[0]), "height": str(size[1])})
-    return encoded
-
-
-def _data_address(picture: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def _best_epoch(history: Sequence[HistoryRow]) -> int | None:

@@ -16,7 +16,8 @@ from istvt.explain.faithfulness.evaluate import Faithfulness, Ordering, Ordering
 from istvt.explain.faithfulness.localization import Localization
 from istvt.inference.video_score import VideoScore
 from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
-from istvt.report.report import Example, choose_examples, write_report
+from istvt.report.examples import Example, choose_examples
+from istvt.report.report import write_report
 
 HOSTILE = """<script>alert("1")</script>/&'"><img src=http://example.org/x>"""
 STORED = {"settings", "versions", "skipped", "title", "notes"}
