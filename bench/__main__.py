@@ -26,6 +26,7 @@ COMMANDS = {
     "loader": ("loader", "clips per second of the loader, by decoder and number of workers"),
     "gpu": ("run_all", "all of these within a time budget, most valuable first, into one folder"),
     "report": ("report.pages", "tables and plots of such folders, written into bench/README.md and README.md"),
+    "architecture": ("report.architecture", "draw the packages, their folders and imports as docs/architecture.svg"),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.common import ahead, timing
 from bench.common.record import Row, add_output
+from bench.training.baseline_model import naive_attention
 from kernels.common.launch import padded_head_dim
 
 Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -30,11 +31,6 @@ HEADS, POSITIONS = 8, 362
 OURS, FLEX = "ours", "flex compiled"
 COMPILED_FOR_A_SHAPE = "not measured: compiled for each shape anew; measured at the paper's"
 DEVICE = "cuda"  # of the tensors; the tests measure on a CPU
-
-
-def naive_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """Return `softmax(scale q k^T) v` with the matrix stored, as the authors' code does; `scale` None is D^-0.5."""
-    return torch.softmax(q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale), -1) @ v
 
 
 def _sdpa(backend: SDPBackend) -> Attention:

@@ -15,10 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.kernels.peers import naive_attention
 from istvt.config import ISTVTConfig
 from istvt.model.attention import Attention
 from istvt.model.istvt import ISTVT
+
+
+def naive_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """Return `softmax(scale q k^T) v` with the matrix stored, as the authors' code does; `scale` None is D^-0.5."""
+    return torch.softmax(q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale), -1) @ v
+
 
 ATTENTIONS = {"naive": naive_attention, "sdpa": functional.scaled_dot_product_attention}
 

@@ -1,0 +1,70 @@
+"""The house: which packages and folders import which, how many floors, rooms and files there are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.report.architecture import COLORS, ROOT, circles, draw, floors, imports, modules
+
+# What a package may import of the others.
+BELOW = {"kernels": set(), "dataloading": set(), "istvt": {"kernels", "dataloading"}, "bench": set(COLORS) - {"bench"}}
+# Folders with more than nine files, and why.
+LARGER = {"istvt/cli": "one file a command"}
+
+
+def test_imports_between_packages_go_down_only():
+    for module, others in modules().items():
+        package = module.partition(".")[0]
+        above = {other for other in others if other.partition(".")[0] not in BELOW[package] | {package}}
+        assert not above, f"{module} imports {above}"
+
+
+def test_no_folders_import_each_other():
+    assert circles() == []
+
+
+def test_istvt_has_at_most_eight_floors_and_twelve_rooms():
+    found = floors("istvt")
+    assert len(found) <= 8, found
+    assert sum(map(len, found)) <= 12, found
+
+
+@pytest.mark.parametrize("package", COLORS)
+def test_a_room_stands_above_all_that_it_imports(package):
+    found = floors(package)
+    height = {room: number for number, floor in enumerate(found) for room in floor}
+    for room, others in imports().items():
+        assert all(height[other] < height[room] for other in others if room in height and other in height)
+
+
+@pytest.mark.parametrize("package", COLORS)
+def test_a_folder_has_at_most_nine_files(package):
+    for folder in [ROOT / package, *(path for path in (ROOT / package).rglob("*") if path.is_dir())]:
+        files = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
+        if folder.relative_to(ROOT).as_posix() not in LARGER:
+            assert len(files) <= 9, f"{folder}: {len(files)} files"
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("istvt.evaluation", "istvt.explain"),
+        ("istvt.config", "dataloading"),
+        *((f"istvt.model.{name}", "dataloading") for name in ("istvt", "block", "attention", "xception", "flops")),
+    ],
+)
+def test_what_stands_apart_does_not_import(module, package):
+    """Networks and settings are usable without the reader of data sets."""
+    for name, others in modules().items():
+        if f"{name}.".startswith(f"{module}."):
+            assert not {other for other in others if f"{other}.".startswith(f"{package}.")}, name
+
+
+def test_the_plot_shows_every_room_and_is_the_same_for_the_same_source(tmp_path):
+    for name in ("a.svg", "b.svg"):
+        draw(tmp_path / name)
+    text = Path(tmp_path / "a.svg").read_text()
+    assert text == (tmp_path / "b.svg").read_text()
+    shown = set(re.findall(r">(\w+)<", text))
+    assert {room.partition(".")[2] for room in imports()} <= shown
