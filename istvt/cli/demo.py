@@ -59,7 +59,7 @@ def demo(output: Path, console: Console) -> int:
     console.rule("[bold]1  Drawing H.264 videos of faces, and forging them three ways")
     summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
     print_lines(console, f"{summary.written} videos drawn, {summary.already_there} were there already: {data}")
-    # A person and a forger that no training ever sees, drawn from another seed.
+    # Drawn from another seed: identities and forgeries that no training sees.
     synthesize(fresh, identities=6, frames=VIDEO_FRAMES, size=VIDEO_SIZE, seed=FRESH_SEED, progress=False)
 
     console.rule("[bold]2  Face index: face crops already, so the whole picture")

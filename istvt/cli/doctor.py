@@ -67,25 +67,17 @@ def _kernels() -> Finding:
     try:
         import kernels
     except Exception as error:
-        return Finding(
-            "kernels", "warning", f"cannot be imported ({_first_line(error)}), and without them there is no model"
-        )
+        return Finding("kernels", "warning", f"cannot be imported ({_first_line(error)}): without them no model runs")
     ours = Path(__file__).resolve().parents[2] / "kernels"
     found = Path(kernels.__file__).resolve().parent
     if found != ours:
-        return Finding(
-            "kernels",
-            "warning",
-            f"imported from {found}, which is not this project's ({ours}): another distribution uses that name; "
-            "uninstall it or put this project first on the path",
-        )
+        advice = "another distribution uses that name; uninstall it or put this project first on the path"
+        return Finding("kernels", "warning", f"imported from {found}, which is not this project's ({ours}): {advice}")
     return Finding("kernels", "ok", str(found))
 
 
 def _triton() -> Finding:
-    from istvt.device import package_version
-
-    version = package_version("triton")
+    version = _version("triton")
     if version is None:
         return Finding("Triton", "missing", "not installed; on a GPU it comes with torch, elsewhere pip install triton")
     import torch
@@ -95,9 +87,7 @@ def _triton() -> Finding:
 
 
 def _xformers() -> Finding:
-    from istvt.device import package_version
-
-    version = package_version("xformers")
+    version = _version("xformers")
     if version is None:
         return Finding("xformers", "missing", "not installed; only a peer in benchmarks and an attention backend")
     import torch
@@ -115,9 +105,7 @@ def _xformers() -> Finding:
 
 
 def _dali() -> list[Finding]:
-    from istvt.device import package_version
-
-    version = package_version("nvidia-dali")
+    version = _version("nvidia-dali")
     if version is None:
         return [Finding("DALI", "missing", "not installed; pip install nvidia-dali-cuda130: clips cannot be loaded")]
     import torch
@@ -129,15 +117,12 @@ def _dali() -> list[Finding]:
         require_dali()
     except InputError as error:
         return [Finding("DALI", "warning", f"{version} is installed, but {error}")]
+    graph, decoding = "CPU", "PyAV; DALI itself decodes only VP8, VP9 and MJPEG on a CPU"
     if torch.cuda.is_available():
-        decoding = "DALI (NVDEC) for 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, PyAV for the rest"
-        if not has_nvdec():
-            decoding = "PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed here"
-        return [Finding("DALI", "ok", f"{version}, GPU graph"), Finding("video decoding", "ok", decoding)]
-    return [
-        Finding("DALI", "ok", f"{version}, CPU graph"),
-        Finding("video decoding", "ok", "PyAV; DALI itself decodes only VP8, VP9 and MJPEG on a CPU"),
-    ]
+        graph, decoding = "GPU", "PyAV; NVIDIA's video decoder (libnvcuvid.so.1) is not installed here"
+        if has_nvdec():
+            decoding = "DALI (NVDEC) for 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, PyAV for the rest"
+    return [Finding("DALI", "ok", f"{version}, {graph} graph"), Finding("video decoding", "ok", decoding)]
 
 
 def _pyav() -> Finding:
@@ -167,6 +152,12 @@ def _detectors() -> list[Finding]:
         detail = f"{working[0]} is used" + f"; also {', '.join(working[1:])}" * (len(working) > 1)
         findings.insert(0, Finding("face detector", "ok", detail))
     return findings
+
+
+def _version(name: str) -> str | None:
+    from istvt.device import package_version  # it imports PyTorch, which takes seconds that --help should not
+
+    return package_version(name)
 
 
 def _first_line(error: Exception) -> str:

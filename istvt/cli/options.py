@@ -38,8 +38,10 @@ def settings_of(kind: type[Settings], options: Namespace) -> Settings:
     Raises:
         InputError: values that do not go together.
     """
+    values = options.as_dict()
+    values.pop("__path__", None)  # of a group in a file of its own, by jsonargparse
     with as_input_error():
-        return kind(**options.as_dict())
+        return kind(**values)
 
 
 def add_device(parser: ArgumentParser) -> None:

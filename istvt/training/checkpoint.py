@@ -151,20 +151,18 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(outdated)
 
 
-def newest_checkpoint(output: Path, processes: Processes) -> Path | None:
-    """Return the newest whole checkpoint of the run in `output`, the same in all processes; None for a fresh run."""
-    found = _checkpoints(output)
-    return processes.broadcast(found[-1] if found else None)
-
-
-def read_record(checkpoint: Path) -> RunRecord:
-    """Return where the run stood at a checkpoint.
+def newest_checkpoint(output: Path, processes: Processes) -> tuple[Path, RunRecord] | None:
+    """Return the newest whole checkpoint of the run in `output`, the same in all processes; None for a fresh run.
 
     Raises:
-        InputError: the record cannot be read, or is none.
+        InputError: its record cannot be read, or is none.
     """
+    found = _checkpoints(output)
+    checkpoint = processes.broadcast(found[-1] if found else None)
+    if checkpoint is None:
+        return None
     try:
-        return read_json(checkpoint / _RECORD, RunRecord, max_bytes=MAX_RECORD_BYTES)
+        return checkpoint, read_json(checkpoint / _RECORD, RunRecord, max_bytes=MAX_RECORD_BYTES)
     except InputError as error:
         raise InputError(f"{error}; delete {checkpoint} to go on from before it") from error
 

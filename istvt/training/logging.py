@@ -23,10 +23,8 @@ from dataloading.dataset import only_class
 from dataloading.errors import writing
 from dataloading.face_index import crop_name
 from dataloading.io import replacing
-from istvt.config import TrainingSettings
 from istvt.evaluation.results import skipped_line
 from istvt.model.flops import total_cost
-from istvt.training.distributed import Processes
 
 if TYPE_CHECKING:
     from istvt.training.trainer import Trainer
@@ -153,33 +151,37 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
 
 def print_run(run: Trainer) -> None:
     """Print model, cost, device, precision, attention backend, processes, data, crops and batch size, and warnings."""
-    config, training, videos, console = run.model.config, run.training, run.videos, run.console
-    cost = total_cost(config)
-    console.print(
+    config, training, processes, videos = run.model.config, run.training, run.processes, run.videos
+    cost, device = total_cost(config), run.step.device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    how = [str(run.step.dtype).removeprefix("torch.") + " with TF32" * training.tf32, training.execution]
+    how += ["activation checkpointing"] * training.activation_checkpointing + [f"attention by {run.backend}"]
+    step = f"{training.batch_size} clips" + f" x {training.accumulation} batches" * (training.accumulation > 1)
+    if processes.is_distributed:
+        where = f"{processes.world_size} processes ({training.parallel}), each on {where}"
+        step += f" x {processes.world_size} processes"
+    run.console.print(
         f"[bold]{config.attention}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
         f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "
         f"{config.image_size} pixels, attention products not counted\n"
-        f"on {_where(run.step.device, training, run.processes)}, {_how(run.step.dtype, training)}, attention by "
-        f"{run.backend}\n"
+        f"on {where}, {', '.join(how)}\n"
         f"{len(videos['train'])} training and {len(videos['val'])} validation videos of "
         f"{escape(str(run.data.root))}, {escape(crop_name(run.record.detectors))}; "
-        f"{run.sampler.clips_in_all} clips an epoch in steps of {_step_size(training, run.processes)}, "
+        f"{run.sampler.clips_in_all} clips an epoch in steps of {step}, "
         f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
     )
     height, width = config.feature_grid
     warnings = []
     if min(height, width) < LEAST_GRID:
-        warnings.append(
-            f"the feature grid is only {height}x{width}: a larger model.image_size would show where something is"
-        )
-    if training.parallel == "fsdp" and not run.processes.is_distributed:
+        larger = "a larger model.image_size would show where something is"
+        warnings.append(f"the feature grid is only {height}x{width}: {larger}")
+    if training.parallel == "fsdp" and not processes.is_distributed:
         warnings.append("training.parallel fsdp has no effect with one process; torchrun starts several")
     if (only := only_class(videos["val"])) is not None:
-        warnings.append(
-            f"the validation split holds only {only} videos: AUC is undefined, the best epoch is chosen by loss"
-        )
+        chosen = "AUC is undefined, the best epoch is chosen by loss"
+        warnings.append(f"the validation split holds only {only} videos: {chosen}")
     for warning in warnings:
-        console.print(f"[yellow]{warning}[/]", soft_wrap=True)
+        run.console.print(f"[yellow]{warning}[/]", soft_wrap=True)
 
 
 def print_skipped(skipped: Mapping[str, str], title: str, console: Console) -> None:
@@ -190,25 +192,3 @@ def print_skipped(skipped: Mapping[str, str], title: str, console: Console) -> N
             console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
         if any("; a clip needs " in reason for reason in skipped.values()):
             console.print("  (--model.frames says how many frames a clip has)", highlight=False)
-
-
-def _where(device: torch.device, training: TrainingSettings, processes: Processes) -> str:
-    name = f"CPU, {torch.get_num_threads()} threads"
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    return (
-        f"{processes.world_size} processes ({training.parallel}), each on {name}" if processes.is_distributed else name
-    )
-
-
-def _how(dtype: torch.dtype, training: TrainingSettings) -> str:
-    parts = [str(dtype).removeprefix("torch.") + (" with TF32" if training.tf32 else "")]
-    parts += [training.execution]
-    parts += ["activation checkpointing"] if training.activation_checkpointing else []
-    return ", ".join(parts)
-
-
-def _step_size(training: TrainingSettings, processes: Processes) -> str:
-    size = f"{training.batch_size} clips"
-    size += f" x {training.accumulation} batches" if training.accumulation > 1 else ""
-    return size + (f" x {processes.world_size} processes" if processes.is_distributed else "")

@@ -35,7 +35,7 @@ from istvt.model.attention import resolve_backend
 from istvt.model.checkpoint import CheckpointInfo, load_backbone_weights, save_model
 from istvt.model.istvt import ISTVT
 from istvt.run_dir import MODEL_FILE, only_run
-from istvt.training.checkpoint import RunRecord, load_checkpoint, newest_checkpoint, read_record, save_checkpoint
+from istvt.training.checkpoint import EpochRow, RunRecord, load_checkpoint, newest_checkpoint, save_checkpoint
 from istvt.training.compile import accelerate, resolve_execution
 from istvt.training.distributed import Processes, distribute, joined_processes
 from istvt.training.logging import RunLog, epoch_line, print_run, print_skipped, write_history
@@ -53,17 +53,13 @@ class TrainingResult:
 
     Attributes:
         checkpoint: the model file of the best epoch.
-        history: one dict an epoch: epoch, losses, validation metrics, learning rate, seconds, skipped steps.
         best_epoch: the epoch of the checkpoint, from 1.
-        skipped: (video name, reason) of every video or clip that could not be used.
-        decoder: which decoder made the clips.
+        history: a row an epoch: losses, validation metrics, learning rate, seconds, skipped steps.
     """
 
     checkpoint: Path
-    history: list[dict[str, Any]]
     best_epoch: int
-    skipped: list[tuple[str, str]]
-    decoder: str
+    history: list[EpochRow]
 
 
 def train(
@@ -119,20 +115,19 @@ class Trainer:
         if training.execution == "cuda_graphs" and device.type != "cuda":
             raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {device}")
         self.output, self.processes, self.console = output, processes, console
-        self.console.quiet = console.quiet or not processes.is_main
+        console.quiet = console.quiet or not processes.is_main
 
         dataset, index = open_dataset(**data.source)
         self.synthetic = dataset.synthetic
         self.videos = {split: dataset.split_videos(split) for split in ("train", "val")}
+        train_videos, val_videos = self.videos.values()
         share = (processes.rank, processes.world_size)
-        self.sampler = TrainingClips(
-            self.videos["train"], index, config.frames, data.train_clips, training.seed, *share
-        )
-        self.val_clips = evaluation_clips(self.videos["val"], index, config.frames, data.evaluation_clips)
+        self.sampler = TrainingClips(train_videos, index, config.frames, data.train_clips, training.seed, *share)
+        self.val_clips = evaluation_clips(val_videos, index, config.frames, data.evaluation_clips)
         if not self.val_clips:
-            raise InputError(f"{data.root}: none of the {len(self.videos['val'])} validation videos gives a clip")
+            raise InputError(f"{data.root}: none of the {len(val_videos)} validation videos gives a clip")
         skipped = {item.video.name: item.reason for item in (*self.sampler.skipped, *self.val_clips.skipped)}
-        usable = [video for both in self.videos.values() for video in both if video.name not in skipped]
+        usable = [video for video in (*train_videos, *val_videos) if video.name not in skipped]
         decoder = _one_decoder(data.decoder, usable, processes, device)
         detectors = index.detectors(video.name for video in usable)
         settings = {"data": asdict(data), "model": config.to_dict(), "training": asdict(training)}
@@ -158,10 +153,10 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on where the run in `output` stopped, if there is one with these settings, on any number of processes."""
-        checkpoint = newest_checkpoint(self.output, self.processes)
-        if checkpoint is None:
+        newest = newest_checkpoint(self.output, self.processes)
+        if newest is None:
             return
-        fresh, written = self.record, read_record(checkpoint)
+        fresh, (checkpoint, written) = self.record, newest
         written.require_same_run(fresh, self.output)
         load_checkpoint(checkpoint, self.step, self.processes)
         self.record = replace(
@@ -172,13 +167,13 @@ class Trainer:
             decoder=fresh.decoder,
             detectors=fresh.detectors,
         )
-        within = f" and {self.clips_begun} of {len(self.sampler)} clips" if written.clips else ""
-        plural = "" if written.world_size == 1 else "es"
-        others = f" (written by {written.world_size} process{plural})"
-        others = "" if written.world_size == fresh.world_size else others
+        stands = f"{written.epoch} finished epoch{'s' * (written.epoch != 1)}"
+        if written.clips:
+            stands += f" and {self.clips_begun} of {len(self.sampler)} clips"
+        if written.world_size != fresh.world_size:
+            stands += f" (written by {written.world_size} process{'es' * (written.world_size != 1)})"
         then = "it is already complete" if written.epoch >= self.training.epochs else "going on from there"
-        epochs = f"{written.epoch} finished epoch{'s' * (written.epoch != 1)}"
-        self.console.print(f"[dim]{escape(str(self.output))} has {epochs}{within}{others}; {then}[/]", soft_wrap=True)
+        self.console.print(f"[dim]{escape(str(self.output))} has {stands}; {then}[/]", soft_wrap=True)
 
     def fit(self) -> TrainingResult:
         """Train and validate epoch by epoch, from where the run stands to its last epoch."""
@@ -200,13 +195,7 @@ class Trainer:
                     self.console.print(epoch_line(row, epochs, best=self.best == row), soft_wrap=True)
             found_later = {name: reason for name, reason in record.skipped.items() if name not in listed}
             print_skipped(found_later, "{} skipped:", self.console)
-        return TrainingResult(
-            self.output / MODEL_FILE,
-            record.history,
-            self.best["epoch"],
-            sorted(record.skipped.items()),
-            record.decoder,
-        )
+        return TrainingResult(self.output / MODEL_FILE, self.best["epoch"], record.history)
 
     def train_epoch(self) -> dict[str, Any]:
         """Make the steps that are left of the current epoch; return its mean loss, speed and skipped steps."""
@@ -215,21 +204,18 @@ class Trainer:
         left = -(-(len(self.sampler) - begun) // training.batch_size)  # in every process, also where it has a clip less
         batches = every_batch(loader, left)
         row = {"epoch": record.epoch + 1, "learning_rate": self.learning_rate(0)}
-        started, seconds_before, counts = time.perf_counter(), record.seconds, self.step.counts()
-        seen_before = counts.clips
+        counts, seconds_before = self.step.counts(), record.seconds
+        self.began = began_at, _ = time.perf_counter(), counts.clips
         for number, first in enumerate(range(0, left, training.accumulation), start=1):
             learning_rate = self.learning_rate(self.clips_begun)
             self.step(batches, min(training.accumulation, left - first), learning_rate)
             used = min(begun + number * self.clips_per_step, len(self.sampler)) * self.processes.world_size
             record.step, record.clips = record.step + 1, min(used, self.sampler.clips_in_all)
-            record.seconds = seconds_before + time.perf_counter() - started
+            record.seconds = seconds_before + time.perf_counter() - began_at
             self.log.advance(record.step)
             last, due = first + training.accumulation >= left, False
             if last or record.step % training.log_steps == 0:
-                counts, previous = self.step.counts(), counts
-                speed = (counts.clips - seen_before) / (time.perf_counter() - started)
-                self.log.steps(_step_row(record, previous, counts, learning_rate, speed))
-                _stop_if_diverged(counts)
+                counts = self.log_steps(counts, learning_rate)
                 due = self.checkpoint_is_due()
             if last:
                 next(batches, None)  # the loader has finished its list of what it skipped
@@ -289,6 +275,26 @@ class Trainer:
             seed=self.training.seed * 100_003 + self.record.epoch,
             workers=self.data.workers,
         )
+
+    def log_steps(self, previous: Counts, learning_rate: float) -> Counts:
+        """Read the counters, log the steps since they were read before and return them; stop a run that diverged."""
+        record, counts, (began_at, clips_before) = self.record, self.step.counts(), self.began
+        clips = counts.clips - previous.clips
+        row = {
+            "step": record.step,
+            "epoch": record.epoch + 1,
+            "loss": (counts.loss_sum - previous.loss_sum) / clips if clips else float("nan"),
+            "learning_rate": learning_rate,
+            "clips_per_second": round((counts.clips - clips_before) / (time.perf_counter() - began_at), 2),
+            "skipped_steps": counts.skipped_steps,
+        }
+        self.log.steps(row)
+        if counts.most_in_a_row >= NON_FINITE_STEPS_TO_STOP:
+            raise InputError(
+                f"the gradient was not finite in {counts.most_in_a_row} steps in a row: training has diverged; "
+                "lower training.learning_rate or use training.precision float32"
+            )
+        return counts
 
     def checkpoint_is_due(self) -> bool:
         """Return whether a checkpoint is due by the clock of process 0."""
@@ -350,26 +356,3 @@ def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device
     """Return the decoder of the whole run, alike in all processes; each of them looks at a share of the videos."""
     share = [video.path for video in videos[processes.rank :: processes.world_size]]
     return "pyav" if "pyav" in processes.all_gather(choose_decoder(decoder, share, device)) else "dali"
-
-
-def _step_row(
-    record: RunRecord, previous: Counts, counts: Counts, learning_rate: float, speed: float
-) -> dict[str, Any]:
-    """Return what the log shows of the steps since the counters were read before."""
-    clips = counts.clips - previous.clips
-    return {
-        "step": record.step,
-        "epoch": record.epoch + 1,
-        "loss": (counts.loss_sum - previous.loss_sum) / clips if clips else float("nan"),
-        "learning_rate": learning_rate,
-        "clips_per_second": round(speed, 2),
-        "skipped_steps": counts.skipped_steps,
-    }
-
-
-def _stop_if_diverged(counts: Counts) -> None:
-    if counts.most_in_a_row >= NON_FINITE_STEPS_TO_STOP:
-        raise InputError(
-            f"the gradient was not finite in {counts.most_in_a_row} steps in a row: training has diverged; "
-            "lower training.learning_rate or use training.precision float32"
-        )

@@ -17,9 +17,9 @@ def test_evaluation_writes_a_report_scores_and_json(trained_run, synthetic_set, 
     arguments = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={tmp_path}"]
     assert main([*arguments, "--bootstrap=100"]) == 0
     assert "AUC" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "evaluation.json").read_text())
-    assert set(figures["manipulations"]) == {"blend", "both", "flicker"}
-    assert figures["videos"]["count"] == 8
+    metrics = json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(metrics["manipulations"]) == {"blend", "both", "flicker"}
+    assert metrics["videos"]["count"] == 8
     assert len(list(csv.DictReader((tmp_path / "scores.csv").open()))) == 8
     page = (tmp_path / "report.html").read_text()
     assert "says nothing about accuracy on real forgeries" in page
@@ -48,7 +48,7 @@ def test_an_evaluation_does_not_replace_one_of_other_videos_unasked(trained_run,
     assert main([*command, "--data.evaluation_clips=1"]) == 0
     assert main([*command, "--split=val", "--data.evaluation_clips=1"]) == 0
     of = {name: json.loads((run / name / "evaluation.json").read_text()) for name in ("evaluation", "evaluation-val")}
-    assert [figures["evaluated"]["split"] for figures in of.values()] == ["test", "val"]
+    assert [metrics["evaluated"]["split"] for metrics in of.values()] == ["test", "val"]
     (run / "evaluation").rename(run / "other")
     (run / "evaluation-val").rename(run / "evaluation")
     held = f"holds an evaluation of {synthetic_set}, c23, val split; give this one an --output"

@@ -47,6 +47,9 @@ def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys
         ("model:\n  depth: three\n", "settings.yaml: model.depth is 'three'; expected a whole number"),
         ("preset: huge\n", "preset is 'huge'; expected one of seed, published, small"),
         ("model:\n  depth: 2\n  depth: 3\n", "model.depth: given in line 2 and again in line 3; expected it once"),
+        ("model: " + "[" * 5000 + "]" * 5000, "settings.yaml: nested too deeply"),
+        ("model: {depth: [" + "2, " * 2000 + "2]}", "settings.yaml: model.depth is [2, 2, 2, 2, 2, 2, 2, 2,"),
+        ("#" * 5_000_000, "settings.yaml: larger than 4,194,304 bytes"),
     ],
 )
 def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, content, says):
@@ -85,12 +88,37 @@ def test_a_group_of_which_everything_is_commented_out_is_as_if_it_were_not_there
 
 
 def test_a_preset_in_a_settings_file_sets_the_model_and_the_command_line_wins(tmp_path, capsys):
-    """The file's preset was recorded, and the model was another."""
+    """The file's preset stood in the checkpoint, and the model was another."""
     (tmp_path / "settings.yaml").write_text("preset: seed\nmodel:\n  depth: 3\n")
     assert main(["model", "--config", str(tmp_path / "settings.yaml")]) == 0
     assert "C=728, N=8, D=91, M=3" in capsys.readouterr().out
     assert main(["model", "--config", str(tmp_path / "settings.yaml"), "--preset=small"]) == 0
     assert "C=64, N=4, D=16, M=3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rate", ["5e-4", "5.0e-4", "0.0005", "'0.0005'"])
+def test_a_number_in_a_settings_file_may_be_written_in_any_way(tmp_path, capsys, rate):
+    """YAML takes 5e-4 for text."""
+    (tmp_path / "settings.yaml").write_text(f"training:\n  learning_rate: {rate}\n")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", f"--config={tmp_path}/settings.yaml", "--print_config"])
+    assert "learning_rate: 0.0005\n" in capsys.readouterr().out
+
+
+def test_what_print_config_prints_is_a_settings_file(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["explain", "--print_config"])
+    (tmp_path / "settings.yaml").write_text(capsys.readouterr().out)
+    arguments = ["explain", f"--config={tmp_path}/settings.yaml"]
+    assert "arguments are required: explain.video" in refused(capsys, arguments)
+    assert "checkpoint runs/latest: no such file" in refused(capsys, [*arguments, "a.mp4"])
+
+
+def test_a_group_can_be_given_as_a_file_and_as_a_mapping_and_a_list_item_by_item(tmp_path, capsys):
+    (tmp_path / "data.yaml").write_text("root: /nowhere\n")
+    for given in (f"--data={tmp_path}/data.yaml", "--data={root: /nowhere}"):
+        assert "/nowhere does not exist" in refused(capsys, ["train", given, "--data.manipulations+=blend"])
+    assert "data.rot is no option of this command" in refused(capsys, ["train", "--data={rot: /nowhere}"])
 
 
 @pytest.mark.parametrize("option", ["--videos-per-identity", "--videos_per_identity"])

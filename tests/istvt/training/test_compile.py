@@ -66,7 +66,7 @@ def test_steps_are_compiled_by_default_where_the_kernels_of_this_project_run(mon
         assert resolve_execution(TrainingSettings(execution=named), cpu) == named
 
 
-def test_graphs_of_parameters_that_are_shared_out_are_refused_in_one_sentence():
+def test_graphs_of_sharded_parameters_are_refused_in_one_sentence():
     """FSDP frees gathered parameters and allocates them again: a replayed graph would read the memory of others."""
     training = TrainingSettings(execution="cuda_graphs", parallel="fsdp")
     with pytest.raises(
@@ -88,7 +88,7 @@ def test_on_a_gpu_compiled_and_replayed_steps_train_as_eager_ones_and_never_wait
         model = ISTVT(CONFIG).cuda().train()
         accelerate(model, training)
         step = TrainingStep(model, model, build_optimizer(model, training), torch.bfloat16, training, Processes())
-        for number in range(6):  # graphs are recorded in the second step and replayed from the third on
+        for number in range(6):  # graphs are captured in the second step and replayed from the third on
             torch.cuda.set_sync_debug_mode("error" if number > 3 else "default")
             try:
                 step(iter(batches), accumulation, 0.01)

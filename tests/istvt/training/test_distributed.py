@@ -151,7 +151,7 @@ def test_a_mistake_that_another_process_meets_alone_names_the_process_and_the_fi
     assert "Connection closed" not in output
 
 
-def test_validation_is_shared_out_and_gives_the_figures_of_one_process(straight, damaged_set):
+def test_validation_is_shared_out_and_gives_the_metrics_of_one_process(straight, damaged_set):
     model, info = load_model(straight[0])
     data = DataSettings(root=damaged_set[0], manipulations=["blend", "flicker"], evaluation_clips=2)
     dataset, index = open_dataset(**data.source)

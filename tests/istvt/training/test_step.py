@@ -265,7 +265,7 @@ def test_a_step_sees_one_shape_and_filling_it_up_adds_no_clip(execution):
     assert step.counts().clips == 8
 
 
-def test_sgd_for_shared_out_parameters_is_refused_in_one_sentence(tmp_path):
+def test_sgd_for_sharded_parameters_is_refused_in_one_sentence(tmp_path):
     """PyTorch's fused SGD has no rule for DTensors: once two processes with fsdp crashed in their first step."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:

@@ -1,4 +1,4 @@
-"""Real processes that are told to stop: one sentence, a status that says so, and nobody left behind."""
+"""Real processes that are told to stop: one sentence, a status that says so, and no process left behind."""
 
 import shutil
 import signal
@@ -21,7 +21,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> bytes:
-    """Empty where the process is gone, or a zombie that nobody has asked for its status."""
+    """Empty where the process is gone, or a zombie."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
