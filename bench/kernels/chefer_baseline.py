@@ -1,4 +1,4 @@
-"""Explaining one clip with the storage of the published method: what this project's memory is compared with.
+"""Chefer's explanation of one clip with the storage of its published code: a baseline of memory.
 
 Chefer, Gur, Wolf, "Transformer Interpretability Beyond Attention Visualization", CVPR 2021, as their code does it,
 written out for this model:
@@ -17,7 +17,8 @@ their model does not have, follows this project's rule.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,17 +36,17 @@ class Layer:
         self.function = function
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The output. The inputs are kept as leaves of their own, so that the layer can be run again."""
+        """Return the output; keep the inputs as leaves of their own, so that the layer can be run again."""
         self.inputs = [x.detach().requires_grad_() for x in inputs]
         self.output = self.function(*inputs)
         return self.output
 
     def relevance(self, relevance: Tensor) -> Tensor:
-        """Relevance of the input from that of the output."""
+        """Return that of the input from that of the output."""
         return relevance
 
     def _shares(self, relevance: Tensor) -> list[Tensor]:
-        """The ratio rule for every input: `x * d out / d x * (relevance / out)`."""
+        """Return the ratio rule for every input: `x * d out / d x * (relevance / out)`."""
         with torch.enable_grad():
             out = self.function(*self.inputs)
         slopes = torch.autograd.grad(out, self.inputs, divide(relevance, out.detach()))
@@ -59,7 +60,7 @@ class Product(Layer):
         super().__init__(lambda a, b: torch.einsum(equation, a, b))
 
     def relevance(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the two operands."""
+        """Return that of the two operands."""
         a, b = self._shares(relevance)
         return a.div_(2), b.div_(2)
 
@@ -71,7 +72,7 @@ class Sum(Layer):
         super().__init__(torch.add)
 
     def relevance(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the two summands. Sums are over everything: one clip at a time."""
+        """Return that of the two summands. Sums are over everything: one clip at a time."""
         a, b = self._shares(relevance)
         sum_a, sum_b = a.sum(), b.sum()
         factor = divide(relevance.sum(), sum_a.abs() + sum_b.abs())
@@ -86,16 +87,13 @@ class Linear(Layer):
         self.weight = weight
 
     def relevance(self, relevance: Tensor) -> Tensor:
-        """Of the input."""
-        weight = self.weight.detach()
-        parts = [(self.inputs[0].detach().clamp(**one).requires_grad_(), weight.clamp(**one)) for one in SIGNS]
+        """Return that of the input."""
+        x, weight = self.inputs[0].detach(), self.weight.detach()
+        parts = [(x.clamp(**sign).requires_grad_(), weight.clamp(**sign)) for sign in ({"min": 0}, {"max": 0})]
         with torch.enable_grad():
-            out = sum(functional.linear(x, signed) for x, signed in parts)
-        slopes = torch.autograd.grad(out, [x for x, _ in parts], divide(relevance, out.detach()))
-        return sum(x.detach() * slope for (x, _), slope in zip(parts, slopes, strict=True))
-
-
-SIGNS = ({"min": 0}, {"max": 0})
+            out = sum(functional.linear(signed, signed_weight) for signed, signed_weight in parts)
+        slopes = torch.autograd.grad(out, [signed for signed, _ in parts], divide(relevance, out.detach()))
+        return sum(signed.detach() * slope for (signed, _), slope in zip(parts, slopes, strict=True))
 
 
 class SelfSubtract(Layer):
@@ -105,7 +103,7 @@ class SelfSubtract(Layer):
         super().__init__(self_subtract)
 
     def relevance(self, relevance: Tensor) -> Tensor:
-        """Of the frames."""
+        """Return that of the frames."""
         size = self.inputs[0].detach().abs()
         both = size[:, 2:] + size[:, 1:-1]
         later = torch.where(both > 0, size[:, 2:] / both.clamp(min=torch.finfo(both.dtype).tiny), 0.5)
@@ -116,7 +114,7 @@ class SelfSubtract(Layer):
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """`a / (b + 1e-9)`, and 0 where b is 0."""
+    """Return `a / (b + 1e-9)`, and 0 where b is 0."""
     shifted = b + 1e-9
     return torch.where(b == 0, 0.0, a / torch.where(shifted == 0, 1e-9, shifted))
 
@@ -124,7 +122,7 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
 class Attention:
     """One attention, from its normalized tokens to what its output projection gives.
 
-    Everything the method keeps stays here: `attention` and its `gradient`, `attention_relevance`, and `values`
+    What the method keeps stays here: `attention` and its `gradient`, `attention_relevance`, and `values`
     and `values_relevance`, all of the whole clip.
 
     Args:
@@ -153,7 +151,7 @@ class Attention:
         return self.project(self._by_token(self.attend(self.attention, self.values)))
 
     def relevance(self, relevance: Tensor) -> Tensor:
-        """Of the normalized tokens."""
+        """Return that of the normalized tokens."""
         relevance = self._by_head(self.project.relevance(relevance))
         self.attention_relevance, self.values_relevance = self.attend.relevance(relevance)
         parts = self.scores.relevance(self.softmax.relevance(self.attention_relevance))
@@ -162,7 +160,7 @@ class Attention:
         return through_queries_keys + self.to_values.relevance(self._by_token(self.values_relevance))
 
     def weighted(self) -> Tensor:
-        """`I + mean over heads of max(R * gradient, 0)`: [B, groups, L, L]."""
+        """Return `I + mean over heads of max(R * gradient, 0)`: [B, groups, L, L]."""
         product = (self.gradient * self.attention_relevance).clamp(min=0).mean(2)
         return product + torch.eye(product.shape[-1], dtype=product.dtype, device=product.device)
 
@@ -177,37 +175,39 @@ class Attention:
 
 
 class ReferenceBlock:
-    """One block of `temporal_first`, layer by layer."""
+    """One block of `temporal_first`, layer by layer: two residual branches."""
 
     def __init__(self, block: Block) -> None:
-        self.norms = [Layer(norm) for norm in (block.norm_temporal, block.norm_spatial, block.norm_mlp)]
-        self.temporal = Attention(block.temporal, block.temporal.self_subtract, (0, 2, 3, 1, 4))
-        self.spatial = Attention(block.spatial, False, (0, 1, 3, 2, 4))
-        self.add_attention, self.add_mlp = Sum(), Sum()
-        self.fc1, self.fc2 = (Linear(layer.weight, layer.bias) for layer in (block.mlp.fc1, block.mlp.fc2))
-        self.gelu = Layer(functional.gelu)
+        temporal, spatial, mlp = block.temporal, block.spatial, block.mlp
+        self.temporal = Attention(temporal, temporal.self_subtract, (0, 2, 3, 1, 4))
+        self.spatial = Attention(spatial, False, (0, 1, 3, 2, 4))
+        fc1, fc2 = (Linear(layer.weight, layer.bias) for layer in (mlp.fc1, mlp.fc2))
+        self.branches = (
+            ((Layer(block.norm_temporal), self.temporal, Layer(block.norm_spatial), self.spatial), Sum()),
+            ((Layer(block.norm_mlp), fc1, Layer(functional.gelu), fc2), Sum()),
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """[B, F, S, C] -> [B, F, S, C]."""
-        norm_temporal, norm_spatial, norm_mlp = self.norms
-        x = self.add_attention(x, self.spatial(norm_spatial(self.temporal(norm_temporal(x)))))
-        return self.add_mlp(x, self.fc2(self.gelu(self.fc1(norm_mlp(x)))))
+        for layers, add in self.branches:
+            branch = x
+            for layer in layers:
+                branch = layer(branch)
+            x = add(x, branch)
+        return x
 
     def relevance(self, relevance: Tensor) -> Tensor:
-        """Of the block's input; where a tensor went two ways the relevance of both sums."""
-        norm_temporal, norm_spatial, norm_mlp = self.norms
-        straight, branch = self.add_mlp.relevance(relevance)
-        for layer in (self.fc2, self.gelu, self.fc1, norm_mlp):
-            branch = layer.relevance(branch)
-        straight, branch = self.add_attention.relevance(straight + branch)
-        for layer in (self.spatial, norm_spatial, self.temporal, norm_temporal):
-            branch = layer.relevance(branch)
-        return straight + branch
+        """Return that of the block's input; where a tensor went two ways the relevance of both sums."""
+        for layers, add in reversed(self.branches):
+            straight, branch = add.relevance(relevance)
+            for layer in reversed(layers):
+                branch = layer.relevance(branch)
+            relevance = straight + branch
+        return relevance
 
 
-@dataclass
-class Heatmaps:
-    """What it gives: logits [1], and heat [1, T, H, W] in time and in space."""
+class Heatmaps(NamedTuple):
+    """Logits [1], and heat [1, T, H, W] in time and in space."""
 
     logits: Tensor
     temporal: Tensor
@@ -217,7 +217,7 @@ class Heatmaps:
 def explain(
     model: ISTVT, clips: Tensor | None = None, *, tokens: Tensor | None = None, parameter_gradients: bool = False
 ) -> Heatmaps:
-    """Heatmaps of one clip for "fake".
+    """Return heatmaps of one clip for "fake".
 
     Args:
         model: of `temporal_first` attention, in evaluation mode.
@@ -231,7 +231,7 @@ def explain(
     """
     if model.config.attention != "temporal_first":
         raise ValueError(f"attention is {model.config.attention!r}; this is written for 'temporal_first' only.")
-    grid = (-1, *model.config.feature_grid)
+    grid = model.config.feature_grid
     blocks = [ReferenceBlock(block) for block in model.blocks]
     norm, head = Layer(model.normalize), Linear(model.head.weight, model.head.bias)
     with torch.enable_grad():
@@ -253,14 +253,9 @@ def explain(
     for block in reversed(blocks):
         relevance = block.relevance(relevance)
 
-    temporal = _rollout([block.temporal.weighted() for block in blocks])[:, 1:, 0, 1:].transpose(1, 2)
-    spatial = _rollout([block.spatial.weighted() for block in blocks])[:, 1:, 0, 1:]
-    return Heatmaps(logits.detach().squeeze(-1), temporal.unflatten(2, grid[1:]), spatial.unflatten(2, grid[1:]))
-
-
-def _rollout(weighted: list[Tensor]) -> Tensor:
-    """The product of all blocks, the last one leftmost."""
-    product = weighted[0]
-    for matrix in weighted[1:]:
-        product = matrix @ product
-    return product
+    temporal, spatial = (
+        [getattr(block, kind).weighted() for block in reversed(blocks)] for kind in ("temporal", "spatial")
+    )
+    temporal = reduce(torch.matmul, temporal)[:, 1:, 0, 1:].transpose(1, 2)
+    spatial = reduce(torch.matmul, spatial)[:, 1:, 0, 1:]
+    return Heatmaps(logits.detach().squeeze(-1), *(heat.unflatten(2, grid) for heat in (temporal, spatial)))

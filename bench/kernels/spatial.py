@@ -165,7 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_gpu("spatial")
     dtype = getattr(torch, arguments.dtype)
     if arguments.tune:
-        for line in tune.tune_spatial(dtype, arguments.head_dims, arguments.milliseconds):
+        for line in tune.tune("spatial", dtype, arguments.head_dims, arguments.milliseconds):
             print(line, flush=True)
         return 0
     bandwidth = timing.write_bandwidth()

@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_gpu("temporal")
     dtype = getattr(torch, arguments.dtype)
     if arguments.tune:
-        for line in tune.tune_temporal(dtype, arguments.milliseconds):
+        for line in tune.tune("temporal", dtype, (64, 96), arguments.milliseconds):
             print(line, flush=True)
         return 0
     bandwidth = timing.copy_bandwidth()

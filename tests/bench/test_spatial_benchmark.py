@@ -193,9 +193,9 @@ def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_g
     """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
     before = {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")}
     tried = [tile(block_m, 16, 4, 1) for block_m in (64, 32, 16, 128)]
-    monkeypatch.setattr(tune, "spatial_candidates", lambda bits: tried)
+    monkeypatch.setattr(tune, "candidates", lambda kind, bits: tried)
 
-    def launches(qkv, grad_out):
+    def launches(kind, qkv, grad_out):
         result = torch.ones(3, 64)
 
         def call():
@@ -207,9 +207,9 @@ def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_g
         return {"FORWARD_32": (call, result)}
 
     spent = iter([30.0, 20.0])
-    monkeypatch.setattr(tune, "spatial_launches", launches)
+    monkeypatch.setattr(tune, "launches", launches)
     monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
-    *timed, refused, wrong, row = tune.tune_spatial(torch.float32, [64], 1)
+    *timed, refused, wrong, row = tune.tune("spatial", torch.float32, [64], 1)
     assert [note.split(": ")[1] for note in timed] == ["20.0 us", "30.0 us"]
     assert "tile(32, 16, 4, 1)" in refused
     assert refused.endswith("left out: RuntimeError: out of resource: shared memory")
