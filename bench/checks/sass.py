@@ -8,12 +8,11 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from unittest.mock import patch
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from kernels.common.launch import Launch, launch_options
 
@@ -21,9 +20,6 @@ from kernels.common.launch import Launch, launch_options
 SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-_TYPES = {
-    torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64",
-}  # fmt: skip
 _MATRIX_INSTRUCTION = re.compile(r"\b(?:HMMA|HGMMA|UTCHMMA|UTCQMMA|UTCMMA)\b")
 _MEMORY_INSTRUCTION = re.compile(r"\b(LDG|LDGSTS|STG)\.E((?:\.\w+)*)")
 _BITS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}  # by modifier; 32 without one
@@ -58,13 +54,18 @@ class Resources:
 
 
 def compile_launch(launch: Launch, architecture: int) -> Resources:
-    """Compile the kernel of `launch` as the GPU would, arguments specialized alike, and read its machine code.
+    """Compile the kernel of `launch` as Triton's own launcher does, for a GPU that need not be there; read its code.
 
     Raises:
         Exception: whatever Triton or ptxas say when it does not compile.
     """
-    options = launch_options(launch.config)
-    compiled = triton.compile(_source(launch), target=GPUTarget("cuda", architecture, 32), options=options)
+    gpu = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", architecture, 32),
+        get_current_device=lambda: architecture,  # a number under which what is compiled is kept
+        get_current_stream=lambda device: 0,
+    )
+    with patch("triton.runtime.jit.driver", SimpleNamespace(active=gpu)):
+        compiled = launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.config))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
@@ -87,27 +88,3 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
         loads=loads,
         stores=stores,
     )
-
-
-def _source(launch: Launch) -> ASTSource:
-    """Return signature, constants and divisibility of the arguments, by the rules of Triton's own launcher."""
-    signature: dict[str, str] = {}
-    constants: dict[tuple[int, ...], Any] = {}
-    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    for index, parameter in enumerate(launch.kernel.params):
-        value = launch.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
-            signature[parameter.name] = "constexpr"
-            constants[(index,)] = value
-            continue
-        if isinstance(value, torch.Tensor):
-            signature[parameter.name] = _TYPES[value.dtype]
-            divisible = value.storage_offset() * value.element_size() % 16 == 0
-        elif isinstance(value, float):
-            signature[parameter.name], divisible = "fp32", False
-        else:
-            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            divisible = value % 16 == 0
-        if divisible:
-            attributes[(index,)] = [["tt.divisibility", 16]]
-    return ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
