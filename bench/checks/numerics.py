@@ -23,7 +23,7 @@ from bench.checks import cases
 from bench.checks.cases import OPERATIONS
 from bench.checks.error_bound import FAILS, HOLDS, NumericsCase, compare
 from bench.common.environment import gpu_or_interpreter
-from bench.common.process_pool import Outcome, run_tasks
+from bench.common.process_pool import run_tasks
 from bench.common.record import Row, add_output, output_folder, write_as_measured
 from bench.common.table import Column, cells
 from kernels.common import launch
@@ -40,9 +40,7 @@ SECONDS_A_CASE = 120.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which operations, for how long."""
     parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
-    parser.add_argument(
-        "--budget", type=float, default=math.inf, help="seconds after which nothing is begun or waited for"
-    )
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which nothing more is awaited")
     parser.add_argument("--processes", type=int, help="how many cases at once (default: one a core, at most 12)")
     add_output(parser, "none, rows are only printed")
 
@@ -61,24 +59,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Print and yield the records of all cases as they end."""
-    tasks = _tasks(arguments.operation or OPERATIONS)
+    """Print and yield the records of all cases as they end: the first case of every operation, then the second, ..."""
+    columns = ([(name, number) for number in range(len(_cases(name)))] for name in arguments.operation or OPERATIONS)
+    tasks = [task for line in itertools.zip_longest(*columns) for task in line if task is not None]
     processes = arguments.processes or min(os.cpu_count() or 1, 12)
     started = time.monotonic()
     outcomes = run_tasks(compare_case, tasks, processes, SECONDS_A_CASE, arguments.budget)
     for number, outcome in enumerate(outcomes, 1):
-        for row in _rows(outcome):
+        failed = {"verdict": FAILS if outcome.in_time else NOT_RUN, "note": outcome.failure}
+        for row in [_described(outcome.task) | failed] if outcome.failure else outcome.result:
             print(_LINE.format(*cells(COLUMNS, row)), row.get("note", ""), flush=True)
             yield row
         spent = time.monotonic() - started
         left = spent / number * (len(tasks) - number)
         print(f"{number}/{len(tasks)} cases, {spent:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
-
-
-def _tasks(operations: list[str]) -> list[tuple[str, int]]:
-    """Return (operation, number of its case): the first case of every operation, then every second one, and so on."""
-    columns = [[(operation, index) for index in range(len(_cases(operation)))] for operation in operations]
-    return [task for line in itertools.zip_longest(*columns) for task in line if task is not None]
 
 
 def _cases(operation: str) -> list[NumericsCase]:
@@ -87,20 +81,11 @@ def _cases(operation: str) -> list[NumericsCase]:
 
 
 def _described(task: tuple[str, int]) -> Row:
-    operation, number = task
-    case = _cases(operation)[number]
+    case = _cases(task[0])[task[1]]
     dtype = str(case.dtype).removeprefix("torch.")
-    return {"kernel": operation, "mode": case.mode, "dtype": dtype, "shape": case.shape}
+    return {"kernel": case.operation, "mode": case.mode, "dtype": dtype, "shape": case.shape}
 
 
 def compare_case(task: tuple[str, int]) -> list[Row]:
-    """Return the records of one case."""
-    operation, number = task
-    return [_described(task) | row for row in compare(_cases(operation)[number])]
-
-
-def _rows(outcome: Outcome) -> list[Row]:
-    if not outcome.failure:
-        return outcome.result
-    verdict = FAILS if outcome.in_time else NOT_RUN
-    return [_described(outcome.task) | {"verdict": verdict, "note": outcome.failure}]
+    """Return the records of a case: (operation, number of its case)."""
+    return [_described(task) | row for row in compare(_cases(task[0])[task[1]])]

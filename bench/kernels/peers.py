@@ -211,7 +211,8 @@ def reason(function: Callable[[], object]) -> str | None:
         warnings.simplefilter("always")
         try:
             function()
-            torch.cuda.synchronize()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
         except Exception as error:
             if isinstance(error, ImportError):
                 return "not installed"

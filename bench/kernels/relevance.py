@@ -1,12 +1,9 @@
 """Time relevance through attention against its stored form and its byte floor, and weigh a whole explanation.
 
-Three operations for attention over time and over space, in float32, from q, k, v, the relevance u and the gradient dO
-[B, F, S, N, D]: `relevance` of q, k and v; the head-mean `map`; and the `rollout step`, which multiplies a row by
-I + map. *stored* is the reference in plain PyTorch with attention, gradient and relevance of every head in memory. The
-floor is the bytes that must move (7 tensors; 5 and the result) at the copy bandwidth measured in the same run; the
-stored form has one of its own, with three matrices of every head written and read. TFLOP/s count the products that
-cannot be done without at the unpadded head dimension. Head dimension 91 means: ours padded to 96, the stored form as
-it is.
+Three operations over time and over space, in float32: `relevance` of q, k and v; the head-mean `map`; and the
+`rollout step`, which multiplies a row by I + map. *stored* is the reference in plain PyTorch with attention, gradient
+and relevance of every head in memory. The floor is the bytes that must move (7 tensors; 5 and the result) at the copy
+bandwidth of the same run. TFLOP/s count the necessary products at the unpadded head dimension; ours pads 91 to 96.
 
 Then explaining one clip is weighed against the published method's storage, and explaining a batch timed against a
 training step of it (bench/kernels/explanation.py). What runs out of memory or refuses is a record that says why.
@@ -68,13 +65,12 @@ def call(
     source: ModuleType, kind: str, which: str, tensors: Tensors, scale: float, clamp: str = "after_mean"
 ) -> tuple[torch.Tensor, ...] | torch.Tensor:
     """Call one of the six functions of `source` (`kernels`, or its reference) with what it takes of `tensors`."""
-    inputs = {name: x for name, x in tensors.items() if name != "row"}
+    q, k, v, u, grad_out, row = (tensors[name] for name in ("q", "k", "v", "u", "grad_out", "row"))
     if which == "relevance":
-        del inputs["grad_out"]
-        return getattr(source, f"{kind}_relevance")(**inputs, scale=scale, stabilizer=STABILIZER)
+        return getattr(source, f"{kind}_relevance")(q, k, v, u, scale=scale, stabilizer=STABILIZER)
     if which == "map":
-        return getattr(source, f"{kind}_relevance_map")(**inputs, scale=scale, clamp=clamp)
-    return getattr(source, f"{kind}_rollout_step")(**tensors, scale=scale, clamp=clamp)
+        return getattr(source, f"{kind}_relevance_map")(q, k, v, u, grad_out, scale=scale, clamp=clamp)
+    return getattr(source, f"{kind}_rollout_step")(row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
 
 
 ours = partial(call, kernels)
@@ -111,8 +107,8 @@ def floors(kind: str, clips: int, frames: int, width: int) -> dict[str, tuple[in
     The stored form writes and reads three matrices of every head: attention, its gradient (or weight) and relevance.
     """
     groups, length = _groups_and_length(kind, frames)
-    tensor = 4 * clips * groups * length * HEADS * width
-    matrix, row = 4 * clips * groups * length**2, 4 * clips * groups * length
+    row = 4 * clips * groups * length
+    tensor, matrix = row * HEADS * width, row * length
     needed = {"relevance": 7 * tensor, "map": 5 * tensor + matrix, "rollout step": 5 * tensor + 2 * row}
     return {which: (moved, moved + 2 * 3 * HEADS * matrix) for which, moved in needed.items()}
 
@@ -123,42 +119,40 @@ def useful_operations(kind: str, clips: int, frames: int, head_dim: int) -> dict
     return {which: count * 2 * clips * groups * HEADS * length**2 * head_dim for which, count in PRODUCTS.items()}
 
 
+def calls(name: str, kind: str, clips: int, frames: int, head_dim: int) -> peers.Calls:
+    """Return a call a pass of a contender, on random tensors of the device."""
+    tensors = inputs(kind, clips, frames, head_dim, padded_head_dim(head_dim) if name == OURS else head_dim)
+    return {which: partial(CONTENDERS[name], kind, which, tensors, head_dim**-0.5) for which in PRODUCTS}
+
+
 def measure(kind: str, clips: int, frames: int, head_dim: int, bandwidth: float, milliseconds: int) -> Iterator[Row]:
     """Yield a record a contender and pass."""
-    for name, function in CONTENDERS.items():
-        width = padded_head_dim(head_dim) if name == OURS else head_dim
-        tensors = inputs(kind, clips, frames, head_dim, width)
+    for name in CONTENDERS:
         columns = {
             "contender": name, "mode": kind, "dtype": "float32", "clips": clips, "frames": frames,
             "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
         }  # fmt: skip
-        moved = floors(kind, clips, frames, width)
+        moved = floors(kind, clips, frames, padded_head_dim(head_dim) if name == OURS else head_dim)
         for row in peers.measure(
-            columns,
-            {which: partial(function, kind, which, tensors, head_dim**-0.5) for which in PRODUCTS},
-            milliseconds,
+            columns, calls(name, kind, clips, frames, head_dim), milliseconds,
             floors={which: 1e6 * needed / bandwidth for which, (needed, _) in moved.items()},
-            operations=useful_operations(kind, clips, frames, head_dim),
-            memory=True,
-        ):
-            stored_floor = {"stored_floor_microseconds": 1e6 * moved[row["pass"]][1] / bandwidth}
-            yield row if "note" in row else row | stored_floor
-
-
-def kernel_calls() -> Iterator[Callable[[], object]]:
-    """Yield calls that launch what the paper's shape needs."""
-    clips, frames = QUICK_SHAPES[0]
-    for kind, head_dim in itertools.product(KINDS, HEAD_DIMS):
-        tensors = inputs(kind, clips, frames, head_dim, padded_head_dim(head_dim))
-        yield from (partial(ours, kind, which, tensors, head_dim**-0.5) for which in PRODUCTS)
+            operations=useful_operations(kind, clips, frames, head_dim), memory=True,
+        ):  # fmt: skip
+            if "note" not in row:
+                row["stored_floor_microseconds"] = 1e6 * moved[row["pass"]][1] / bandwidth
+            yield row
 
 
 def measure_operations(quick: bool, milliseconds: int) -> Iterator[Row]:
     """Yield the records of all operations at the shapes of a quick or a whole run."""
     bandwidth = timing.copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
-    ahead.compile_ahead(kernel_calls())
-    for shape, head_dim, kind in itertools.product(QUICK_SHAPES if quick else SHAPES, HEAD_DIMS, KINDS):
+    sizes = list(itertools.product(QUICK_SHAPES if quick else SHAPES, HEAD_DIMS, KINDS))
+    at_paper = sizes[: len(HEAD_DIMS) * len(KINDS)]
+    ahead.compile_ahead(
+        call for shape, head_dim, kind in at_paper for call in calls(OURS, kind, *shape, head_dim).values()
+    )
+    for shape, head_dim, kind in sizes:
         yield from measure(kind, *shape, head_dim, bandwidth, milliseconds)
 
 

@@ -1,16 +1,14 @@
 """Time spatial attention against its peers, and what it costs to hand out attention and its gradient. Needs a GPU.
 
 Every contender does one task: from the packed projection [B, F, S, 3, N, D] to the output [B, F, S, N, D] that the
-output projection reads, and back to the gradient of the packed projection. TFLOP/s count the useful work, 2 products
-forward and 5 backward at the unpadded head dimension. Head dimension 91 means: ours padded to 96 at the projection;
-peers as they are, with the padding copies that they need, and once more on our padded projection, which shows what the
-padding and what the kernel is worth. A peer that is missing or refuses is a record that says why.
+output projection reads, and back to the gradient of the packed projection. TFLOP/s count 2 products forward and 5
+backward at the unpadded head dimension. Of head dimension 91 ours is padded to 96 at the projection; peers come as they
+are, with the padding copies that they need, and on our padded projection. What refuses is a record with the reason.
 
-Ours come first, then peers, last what is compiled for each shape; every record is written as it comes. Writes
-spatial.csv (peers), spatial_capture.csv (attention and its gradient, their byte floor), spatial_memory.csv and
-spatial_memory_exponents.csv (peak memory against S, with and without capture) to bench/results/<gpu>/. --memory
-measures the last alone, without a GPU too: see bench/kernels/memory.py. --tune times candidate launch configs and
-prints rows for kernels/spatial/configs.py instead.
+Writes spatial.csv, spatial_capture.csv (attention and its gradient over their byte floor), spatial_memory.csv and
+spatial_memory_exponents.csv (peak memory against S) to bench/results/<gpu>/, ours first, every record as it comes.
+--memory measures the last alone, without a GPU too; --tune times candidate launch configs instead and prints rows for
+kernels/spatial/configs.py.
 """
 
 from __future__ import annotations

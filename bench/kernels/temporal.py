@@ -3,10 +3,9 @@
 Every contender does one task: from the packed projection [B, F, S, 3, N, D] to the output [B, F, S, N, D] that the
 output projection reads, and back to the gradient of the packed projection. Peers get the permutes that they need and,
 in mode "fused", the explicit subtraction. The floor is the bytes that must move (4 tensors forward, 7 backward) at the
-copy bandwidth measured in the same run. Head dimension 91 means: ours padded to 96 at the projection, peers as they
-are. Ours come first, then peers, last what is compiled for each shape; every record is written as it comes. Writes
-temporal.csv and layer_norm_difference.csv to bench/results/<gpu>/; --tune times candidate launch configs and prints
-rows for kernels/temporal/configs.py instead.
+copy bandwidth of the same run. Of head dimension 91 ours is padded to 96 at the projection, peers are not. Writes
+temporal.csv and layer_norm_difference.csv to bench/results/<gpu>/, ours first, every record as it comes; --tune times
+candidate launch configs instead and prints rows for kernels/temporal/configs.py.
 """
 
 from __future__ import annotations

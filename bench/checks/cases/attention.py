@@ -21,28 +21,28 @@ from kernels.temporal import SELF_SUBTRACT
 from kernels.temporal import operator as temporal
 from kernels.temporal.reference import temporal_attention as temporal_reference
 
-TEMPORAL = "temporal_attention"
+TEMPORAL, SPATIAL = "temporal_attention", "spatial_attention"
 FUNCTIONS = {
-    TEMPORAL: (temporal_attention, temporal_reference), "spatial_attention": (spatial_attention, spatial_reference),
+    TEMPORAL: (temporal_attention, temporal_reference), SPATIAL: (spatial_attention, spatial_reference),
 }  # fmt: skip
 # The dimension of [B, F, S, N, D] that is attended over.
-AXIS = {TEMPORAL: 1, "spatial_attention": 2}
+AXIS = {TEMPORAL: 1, SPATIAL: 2}
 # Clips, frames, positions, heads, head_dim, and queries where these are fewer than frames or positions.
 SMALL = {
     TEMPORAL: ((1, 7, 9, 2, 24), (2, 4, 5, 1, 64, 1), (1, 17, 3, 1, 16), (1, 64, 2, 1, 64)),
-    "spatial_attention": ((1, 1, 150, 1, 24), (8, 2, 40, 1, 91, 1), (1, 2, 65, 2, 64, 33), (1, 3, 1, 1, 16)),
+    SPATIAL: ((1, 1, 150, 1, 24), (8, 2, 40, 1, 91, 1), (1, 2, 65, 2, 64, 33), (1, 3, 1, 1, 16)),
 }
 LARGE = {
     TEMPORAL: (
         (2, 7, 362, 8, 96), (2, 7, 362, 8, 64), (1, 7, 362, 8, 91), (2, 7, 362, 8, 96, 1), (2, 2, 50, 3, 8),
         (1, 17, 101, 2, 128), (1, 33, 26, 2, 40), (1, 65, 10, 2, 64), (1, 128, 5, 2, 96),
     ),
-    "spatial_attention": (
+    SPATIAL: (
         (2, 7, 362, 8, 96), (2, 7, 362, 8, 64), (1, 7, 362, 8, 91), (1, 7, 362, 4, 128), (8, 1, 362, 8, 96, 1),
         (1, 2, 50, 3, 8), (1, 3, 1, 2, 16), (1, 1, 257, 2, 40, 129), (1, 1, 4096, 2, 64),
     ),
 }  # fmt: skip
-WITH_CAPTURE = {TEMPORAL: (0,), "spatial_attention": (0, 4)}
+WITH_CAPTURE = {TEMPORAL: (0,), SPATIAL: (0, 4)}
 FEWEST_ROWS = 16  # of a product on tensor cores
 
 
