@@ -69,10 +69,11 @@ class BackwardSignal:
                 mine[at] = its
 
 
+@dataclass
 class LRPBackward:
     """Gradient and relevance of one explained logit a clip, through all blocks of a model.
 
-    Args:
+    Attributes:
         model: the model.
         settings: method and rules.
         sign: [B], +1 explains "fake", -1 "real" (the negated logit).
@@ -81,17 +82,12 @@ class LRPBackward:
         chunk_tokens: about how many tokens are in work at a time.
     """
 
-    def __init__(
-        self,
-        model: ISTVT,
-        settings: ExplanationSettings,
-        sign: Tensor,
-        dtype: torch.dtype,
-        recorder: Recorder,
-        chunk_tokens: int,
-    ) -> None:
-        self.model, self.settings, self.sign, self.dtype = model, settings, sign, dtype
-        self.recorder, self.chunk_tokens = recorder, chunk_tokens
+    model: ISTVT
+    settings: ExplanationSettings
+    sign: Tensor
+    dtype: torch.dtype
+    recorder: Recorder
+    chunk_tokens: int
 
     def run(self, tokens: Tensor) -> tuple[Tensor, BackwardSignal]:
         """Return the logits [B] of tokens [B, F, S, C], and the signal at the tokens."""

@@ -17,8 +17,8 @@ A recorder receives every attention once, last block first, some frames or posit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -81,6 +81,7 @@ class BlockMaps:
     joint: AttentionMaps | None = None
 
 
+@dataclass
 class Recorder:
     """Receives the attentions of a model of `config` for `batch` clips; subclasses decide what is kept.
 
@@ -89,13 +90,16 @@ class Recorder:
         blocks: every map of every block, of `StoredMaps`.
     """
 
-    captures = False
-    blocks: list[BlockMaps] | None = None
+    captures: ClassVar[bool] = False
+    config: ISTVTConfig
+    batch: int
+    settings: ExplanationSettings
+    blocks: list[BlockMaps] | None = field(default=None, init=False)
 
-    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
-        self.config, self.batch, self.settings = config, batch, settings
-        # Attention rollout averages attention and identity so that rows keep the sum 1; relevance is added to identity.
-        self.identity_weight = 0.5 if settings.method == "rollout" else 1.0
+    @property
+    def identity_weight(self) -> float:
+        """Weight of I + A in the rollout: `rollout` averages the two so that rows keep the sum 1."""
+        return 0.5 if self.settings.method == "rollout" else 1.0
 
     def record(self, attention: AttentionSlice) -> None:
         """Keep what is needed of one slice."""
@@ -142,6 +146,7 @@ class Recorder:
         return x[..., int(self.config.has_spatial_column) :].unflatten(-1, self.config.feature_grid).clone()
 
 
+@dataclass
 class RolloutRows(Recorder):
     """One row of the rollout, carried from the last block to the first; no map of all heads, queries and keys exists.
 
@@ -150,10 +155,8 @@ class RolloutRows(Recorder):
     With `order="literal"` the product begins at the other end, so head-mean maps are kept until the first block.
     """
 
-    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
-        super().__init__(config, batch, settings)
-        self.rows: dict[Kind, Tensor] = {}
-        self.kept: list[tuple[Kind, slice, Tensor]] = []
+    rows: dict[Kind, Tensor] = field(default_factory=dict)
+    kept: list[tuple[Kind, slice, Tensor]] = field(default_factory=list)
 
     def record(self, attention: AttentionSlice) -> None:
         """Advance the row by one block, or keep the map where the order needs it."""
@@ -161,10 +164,12 @@ class RolloutRows(Recorder):
         tensors = (attention.q, attention.k, attention.v, attention.u, attention.out_gradient)
         options = {"scale": attention.scale, "clamp": self.settings.clamp}
         if kind == "joint" or self.settings.order == "literal":
-            relevance_map = kernels.temporal_relevance_map if kind == "temporal" else kernels.spatial_relevance_map
-            self.kept.append((kind, groups, relevance_map(*tensors, **options)))
-            if self.settings.order != "literal":
-                self._advance(*self.kept.pop())
+            map_of = kernels.temporal_relevance_map if kind == "temporal" else kernels.spatial_relevance_map
+            part = (kind, groups, map_of(*tensors, **options))
+            if self.settings.order == "literal":
+                self.kept.append(part)
+            else:
+                self._advance(*part)
             return
         step = kernels.temporal_rollout_step if kind == "temporal" else kernels.spatial_rollout_step
         row = self._row(kind, attention.q)
@@ -190,6 +195,7 @@ class RolloutRows(Recorder):
         return self.rows[kind]
 
 
+@dataclass
 class ClassRows(Recorder):
     """The class token's row of every attention and of its gradient; one block decides.
 
@@ -199,10 +205,7 @@ class ClassRows(Recorder):
     """
 
     captures = True
-
-    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
-        super().__init__(config, batch, settings)
-        self.found: dict[tuple[Kind, int], list[tuple[Tensor, Tensor | None]]] = {}
+    found: dict[tuple[Kind, int], list[tuple[Tensor, Tensor | None]]] = field(default_factory=dict)
 
     def record(self, attention: AttentionSlice) -> None:
         """Keep the first row of each group."""
@@ -251,14 +254,14 @@ class ClassRows(Recorder):
         return (cells.T if kind == "temporal" else cells).unsqueeze(1)
 
 
+@dataclass
 class StoredMaps(Recorder):
     """Attention, gradient, relevance and rollout matrix of every block in full; heatmaps are computed from them."""
 
     captures = True
 
-    def __init__(self, config: ISTVTConfig, batch: int, settings: ExplanationSettings) -> None:
-        super().__init__(config, batch, settings)
-        self.blocks = [BlockMaps() for _ in range(config.depth)]
+    def __post_init__(self) -> None:
+        self.blocks = [BlockMaps() for _ in range(self.config.depth)]
 
     def record(self, attention: AttentionSlice) -> None:
         """Copy the maps of one slice to their place among those of the whole attention."""

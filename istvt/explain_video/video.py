@@ -106,7 +106,10 @@ def explain_video(
     if clips_explained < 1:
         raise InputError(f"clips_explained is {clips_explained}; expected 1 or more")
     advance = advance or (lambda *_: None)
-    model, info, name = _loaded(checkpoint, device)
+    if isinstance(checkpoint, ISTVT):
+        model, info, name = checkpoint, CheckpointInfo(checkpoint.config), "model"
+    else:
+        (model, info), name = load_model(checkpoint, device), str(checkpoint)
     if face is None:
         crop = choose_crop(info.detectors, detector, detect)
         face, about_crop = face_entry(video, make_detector(crop.detector) if crop.detector else None), crop.note
@@ -152,13 +155,6 @@ def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
         if len(chosen) < count and not any(np.isin(clip.frames, other.frames).any() for other in chosen):
             chosen.append(clip)
     return sorted(chosen, key=lambda clip: int(clip.frames[0]))
-
-
-def _loaded(checkpoint: str | Path | ISTVT, device: str) -> tuple[ISTVT, CheckpointInfo, str]:
-    """Return the model, the information of its checkpoint, and its name."""
-    if isinstance(checkpoint, ISTVT):
-        return checkpoint, CheckpointInfo(checkpoint.config), "model"
-    return *load_model(checkpoint, device), str(checkpoint)
 
 
 class _Drawing:
