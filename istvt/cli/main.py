@@ -174,13 +174,15 @@ def _print_reason(errors: Console, reason: str) -> None:
 
 def build_parser(base: ISTVTConfig) -> tuple[OptionParser, dict[str, OptionParser]]:
     """Return the parser of all commands, and each command's; `base` gives the defaults of the model's options."""
-    parser = OptionParser(prog="istvt", description=DESCRIPTION)
+    parser = OptionParser(prog="istvt", description=DESCRIPTION, usage="istvt COMMAND [options]")
     subcommands, commands = parser.add_subcommands(required=True), {}
     for name, (command, help_line) in COMMANDS.items():
-        commands[name] = OptionParser(prog=f"istvt {name}", description=command.run.__doc__)
-        commands[name].add_argument("--config", action="config", help="YAML file with any of these options")
-        command.add(commands[name], base)
-        subcommands.add_subcommand(name, commands[name], help=help_line)
+        commands[name] = sub = OptionParser(prog=f"istvt {name}", description=command.run.__doc__)
+        sub.add_argument("--config", action="config", help="YAML file with any of these options")
+        command.add(sub, base)
+        positional = [action.dest.upper() for action in sub._actions if not action.option_strings]
+        sub.usage = " ".join(["istvt", name, *positional, "[options]"])
+        subcommands.add_subcommand(name, sub, help=help_line)
     return parser, commands
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from argparse import Action
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
@@ -36,17 +36,7 @@ class UsageError(InputError):
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """A usage of one line, descriptions that keep their line breaks, and types by their names."""
-
-    def _format_usage(self, usage: str | None, actions: Iterable[Any], groups: Any, prefix: str | None) -> str:
-        positional = [
-            action.metavar or action.dest.upper()
-            for action in actions
-            if not action.option_strings and action.choices is None
-        ]
-        commands = ["COMMAND"] if any(a.choices and not a.option_strings for a in actions) else []
-        parts = [self._prog.replace(" [options]", ""), *positional, *commands, "[options]"]
-        return ("usage: " if prefix is None else prefix) + " ".join(parts) + "\n\n"
+    """Descriptions that keep their line breaks, and types by their names."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line if line else "" for line in inspect.cleandoc(text).splitlines())
@@ -58,9 +48,9 @@ class HelpFormatter(DefaultHelpFormatter):
 class OptionParser(ArgumentParser):
     """A parser whose errors are `UsageError`s: one sentence that names the option, or the file and its field."""
 
-    def __init__(self, prog: str, description: str | None) -> None:
+    def __init__(self, **how: Any) -> None:
         # Options are looked for before they are parsed (`--preset`), which a shortened one would escape.
-        super().__init__(prog=prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+        super().__init__(**how, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def check_values(self, arguments: Sequence[str]) -> None:
         """Refuse values of options, on the command line and in its settings files, that are not of their types.

@@ -22,7 +22,7 @@ from dataloading.errors import InputError
 from dataloading.video import decoder as decoder_choice
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.model.checkpoint import load_model
-from istvt.training import checkpoint as run_state
+from istvt.training import checkpoint
 from istvt.training import trainer as training
 from istvt.training.compile import accelerate
 from istvt.training.distributed import Processes
@@ -139,7 +139,7 @@ def test_a_checkpoint_that_was_being_written_leaves_the_one_before(straight, syn
         if "00000004" in str(options["storage_writer"].path):
             raise Killed
 
-    monkeypatch.setattr(run_state.dcp, "save", die_in_the_middle)
+    monkeypatch.setattr(checkpoint.dcp, "save", die_in_the_middle)
     with pytest.raises(Killed):
         train(synthetic_set, tmp_path, checkpoint_steps=2)
     monkeypatch.undo()
@@ -158,7 +158,7 @@ def test_a_checkpoint_that_was_being_deleted_does_not_look_like_a_whole_one(synt
         delete(path) if path.name.endswith("00000002.partial") else next(path.glob("*.distcp")).unlink()
         raise Killed
 
-    monkeypatch.setattr(run_state.shutil, "rmtree", die_in_the_middle)
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", die_in_the_middle)
     with pytest.raises(Killed):
         train(synthetic_set, tmp_path, checkpoint_steps=2)
     monkeypatch.undo()
@@ -179,7 +179,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_one_sentence(synthetic_se
         monkeypatch.setattr(options["storage_writer"], "write_data", write_data)
         save(tensors, **options)
 
-    monkeypatch.setattr(run_state.dcp, "save", on_a_full_disk)
+    monkeypatch.setattr(checkpoint.dcp, "save", on_a_full_disk)
     with pytest.raises(InputError, match=r"epoch-0000-step-00000006: cannot be written \(OSError: .*No space left"):
         train(synthetic_set, tmp_path)
 
