@@ -16,19 +16,12 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: its result, or why there is none. `in_time` is False where the time of all ran out."""
+    """Result of a task, or why there is none. `in_time` is False where the time of all tasks ran out."""
 
     task: Any
     result: Any = None
     failure: str = ""
     in_time: bool = True
-
-
-@dataclass
-class _Worker:
-    process: BaseProcess
-    task: Any
-    since: float
 
 
 def run_tasks(
@@ -45,35 +38,50 @@ def run_tasks(
     """
     context = multiprocessing.get_context("spawn")
     deadline = time.monotonic() + seconds
-    waiting, workers = deque(tasks), {}
+    waiting = deque(tasks)
+    working: dict[Connection, tuple[BaseProcess, Any, float]] = {}  # process, task and when it began
+
+    def begin(connection: Connection, process: BaseProcess) -> None:
+        working[connection] = process, waiting.popleft(), time.monotonic()
+        connection.send(working[connection][1])
+
+    def end(connection: Connection) -> None:
+        process = working.pop(connection)[0]
+        connection.close()
+        process.kill()
+        process.join()
+
     try:
-        while (waiting or workers) and time.monotonic() < deadline:
-            while waiting and len(workers) < processes:
+        while (waiting or working) and time.monotonic() < deadline:
+            while waiting and len(working) < processes:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, work), daemon=True)
                 process.start()
                 theirs.close()
-                _give(ours, workers, process, waiting)
-            ready = wait(list(workers), timeout=SECONDS_BETWEEN_LOOKS)
-            for connection in list(workers):
-                worker = workers[connection]
-                overdue = time.monotonic() - worker.since > seconds_each
-                if connection not in ready and not overdue:
-                    continue
+                begin(ours, process)
+            ready = wait(list(working), timeout=SECONDS_BETWEEN_LOOKS)
+            for connection, (process, task, began) in list(working.items()):
+                result = None
                 if connection in ready:
-                    outcome = _receive(connection, worker)
+                    try:
+                        result, failure = connection.recv()
+                    except (EOFError, OSError):
+                        process.join()
+                        failure = f"its process ended with status {process.exitcode}"
+                elif time.monotonic() - began > seconds_each:
+                    failure = f"took more than {seconds_each:.0f} s"
                 else:
-                    outcome = Outcome(worker.task, failure=f"took more than {seconds_each:.0f} s")
-                if waiting and not outcome.failure:
-                    _give(connection, workers, worker.process, waiting)
+                    continue
+                if waiting and not failure:
+                    begin(connection, process)
                 else:
-                    _end(connection, workers)
-                yield outcome
-        cut = [worker.task for worker in workers.values()]
+                    end(connection)
+                yield Outcome(task, result, failure)
+        waiting.extendleft(task for _, task, _ in working.values())
     finally:
-        for connection in list(workers):
-            _end(connection, workers)
-    yield from (Outcome(task, failure="the time was used up", in_time=False) for task in (*cut, *waiting))
+        for connection in list(working):
+            end(connection)
+    yield from (Outcome(task, failure="the time was used up", in_time=False) for task in waiting)
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
@@ -88,25 +96,3 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
             said = str(error).strip().splitlines()
             connection.send((None, f"{type(error).__name__}: {said[0] if said else ''}"))
             return
-
-
-def _give(connection: Connection, workers: dict[Connection, _Worker], process: BaseProcess, waiting: deque) -> None:
-    task = waiting.popleft()
-    workers[connection] = _Worker(process, task, time.monotonic())
-    connection.send(task)
-
-
-def _receive(connection: Connection, worker: _Worker) -> Outcome:
-    try:
-        result, failure = connection.recv()
-    except (EOFError, OSError):
-        worker.process.join()
-        return Outcome(worker.task, failure=f"its process ended with status {worker.process.exitcode}")
-    return Outcome(worker.task, result, failure)
-
-
-def _end(connection: Connection, workers: dict[Connection, _Worker]) -> None:
-    process = workers.pop(connection).process
-    connection.close()
-    process.kill()
-    process.join()
