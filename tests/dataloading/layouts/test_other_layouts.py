@@ -439,6 +439,37 @@ def test_a_layout_asked_for_by_name_that_finds_no_video_says_what_it_expected(tm
         read_dataset(tmp_path, layout="dfdc-preview")
 
 
+# Lists of published sets are read by one reader
+
+
+NO_TEXT = {"UTF-16": "é".encode("utf-16"), "binary": b"\xff" * 1_000_000}
+NO_LIST = {
+    "deep": b"[" * 100_000,
+    "digits": b'{"a.mp4": ' + b"9" * 5_000 + b"}",
+    "other types": b'[["000", "003"], [0, {"a": NaN}]]',
+}
+LISTS = {
+    "metadata.json": ("a.mp4", NO_TEXT | NO_LIST),
+    "dataset.json": ("method_A/1/1_A/a.mp4", NO_TEXT | NO_LIST),
+    "splits/train.json": ("original_sequences/youtube/c23/videos/000.mp4", NO_TEXT | NO_LIST),
+    "labels.csv": ("a.mp4", NO_TEXT),
+    "List_of_testing_videos.txt": ("Celeb-real/id0_0000.mp4", NO_TEXT),
+    "lists/splits/train.txt": ("manipulated_videos/end_to_end/000_M100.mp4", NO_TEXT),
+}
+
+
+@pytest.mark.parametrize(("name", "what"), [(name, what) for name, (_, odd) in LISTS.items() for what in odd])
+def test_a_list_with_odd_content_is_one_sentence_that_names_it(tmp_path, name, what):
+    beside, odd = LISTS[name]
+    content = odd[what]
+    touch(tmp_path, beside, name)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read_dataset(tmp_path)
+    assert str(refused.value).startswith(f"{tmp_path / name}: ")
+    assert len(str(refused.value)) < len(str(tmp_path)) + 300
+
+
 # The split itself
 
 
