@@ -104,9 +104,14 @@ def _describe(container: "av.container.InputContainer", stream: "av.VideoStream"
     hidden = 0
     corrupt = False
     codec = stream.codec_context.codec.canonical_name
-    first = _FirstPicture(stream)
+    first: av.VideoFrame | None = None  # only a decoded picture knows how it is rotated
+    damaged = False
     for packet in _packets(container, stream):
-        first.feed(packet)
+        if first is None and not damaged:
+            try:
+                first = next(iter(stream.decode(packet)), None)
+            except av.FFmpegError:
+                damaged = True  # decoding will say so, and where
         corrupt = corrupt or packet.is_corrupt
         if not _is_shown(packet, codec):
             hidden += 1
@@ -126,45 +131,23 @@ def _describe(container: "av.container.InputContainer", stream: "av.VideoStream"
         keys = []
     timestamps = np.sort(np.asarray(times, np.int64)) if timed else np.arange(len(times), dtype=np.int64)
     time_base = Fraction(stream.time_base) if timed else 1 / Fraction(stream.average_rate or 25)
-    upright = first.rotation % 180 == 0
+    rotation = round(first.rotation / 90) * 90 % 360 if first else 0
     context = stream.codec_context
+    width, height = (context.width, context.height)[:: -1 if rotation % 180 else 1]
     return VideoInfo(
         codec=codec,
-        pixel_format=context.pix_fmt or first.pixel_format,
-        width=context.width if upright else context.height,
-        height=context.height if upright else context.width,
+        pixel_format=context.pix_fmt or (first.format.name if first else "unknown"),
+        width=width,
+        height=height,
         frames=len(times),
         fps=_frames_per_second(timestamps, time_base, stream.average_rate),
-        rotation=first.rotation,
+        rotation=rotation,
         timestamps=timestamps,
         time_base=time_base,
         keyframes=np.union1d(0, np.searchsorted(timestamps, np.asarray(keys, np.int64))),
         timed=timed,
         hidden=hidden,
     )
-
-
-class _FirstPicture:
-    """Rotation and pixel format, which only a decoded picture has: decodes until there is one."""
-
-    def __init__(self, stream: "av.VideoStream"):
-        self._stream = stream
-        self._done = False
-        self.rotation = 0
-        self.pixel_format = "unknown"
-
-    def feed(self, packet: "av.Packet") -> None:
-        if self._done:
-            return
-        try:
-            pictures = self._stream.decode(packet)
-        except av.FFmpegError:
-            self._done = True  # damaged: decoding will say so, and where
-            return
-        if pictures:
-            self.rotation = round(pictures[0].rotation / 90) * 90 % 360
-            self.pixel_format = pictures[0].format.name
-            self._done = True
 
 
 def _packets(container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet"]:
