@@ -39,7 +39,7 @@ class Timeline:
 
 
 def panels(crop: np.ndarray, temporal: np.ndarray, spatial: np.ndarray) -> list[np.ndarray]:
-    """Return three pictures of one frame: the crop uint8 [s, s, 3], and the two heats [H, W] in 0..1 over it."""
+    """Return three pictures of one frame: the crop uint8 [s, s, 3], and the two heats [h, w] in 0..1 over it."""
     return [crop, heatmap.overlay(crop, temporal), heatmap.overlay(crop, spatial)]
 
 
