@@ -84,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_reason(errors, f"stopped{kept if set(GO_ON).intersection(arguments[:1]) else ''}")
         return TERMINATED if isinstance(stop, _Terminated) else STOPPED
     except Exception:
-        if under_torchrun:  # most often it is the lost connection to a process that has failed
-            time.sleep(SECONDS_TO_BE_ENDED)
+        if under_torchrun:  # most often the connection to a process is lost that has failed, and waits as above
+            time.sleep(2 * SECONDS_TO_BE_ENDED)
         raise
 
 

@@ -138,15 +138,21 @@ def test_a_mistake_of_all_processes_is_said_once_and_torchrun_names_it_as_the_ca
     assert f"InputError: {sentence}" in output.split("Root Cause")[1]
 
 
-def test_a_mistake_that_another_process_meets_alone_names_the_process_and_the_first_adds_no_traceback(
-    synthetic_set, tmp_path
+@pytest.mark.parametrize("where", ["before they meet", "in a collective"])
+def test_a_mistake_that_another_process_meets_alone_names_it_and_the_first_adds_no_traceback(
+    synthetic_set, tmp_path, where
 ):
-    """The other one is in the middle of a collective when its peer is gone."""
-    root = f"if [ $RANK = 1 ]; then root=/nowhere; else root={synthetic_set}; fi"
+    """The first process is in the middle of a collective when its peer is gone."""
+    wrong, sentence = "/nowhere", "/nowhere does not exist; expected the directory of a data set."
+    if where == "in a collective":
+        wrong = shutil.copytree(synthetic_set, tmp_path / "unprepared")
+        (wrong / "face_index.jsonl").unlink()
+        sentence = f"There is no face index {wrong}/face_index.jsonl: run `istvt prepare {wrong}` first."
+    root = f"if [ $RANK = 1 ]; then root={wrong}; else root={synthetic_set}; fi"
     script = f'{root}; exec {sys.executable} -m istvt "$@" --data.root=$root'
     arguments = command(synthetic_set, tmp_path / "run")
     said, output = refused(torchrun(arguments, start=("--no-python", "sh", "-c", script, "sh")))
-    assert said == ["istvt: process 1: /nowhere does not exist; expected the directory of a data set."]
+    assert said == [f"istvt: process 1: {sentence}"]
     assert "[rank0]: Traceback" not in output
     assert "Connection closed" not in output
 
