@@ -46,6 +46,7 @@ Unknown = Literal["forbid", "ignore"]
 
 MAX_BYTES = 4 << 20  # of a file; the reader of a larger kind gives its own
 LARGEST_INT = 2**63 - 1  # what NumPy and torch hold
+MAX_YAML_BYTES = 256 << 10  # PyYAML reads 30 KB a second at worst
 MAX_YAML_NODES = 100_000  # with every alias counted as what it stands for
 
 # Only where one of these stands in a file, all digits being 0 and E being e, need its numbers be looked at one by one.
@@ -92,7 +93,7 @@ def parse_json(data: bytes, model: type[T], where: str, *, unknown: Unknown = "f
     return value
 
 
-def read_yaml(path: str | Path, model: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_BYTES) -> T:
+def read_yaml(path: str | Path, model: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_YAML_BYTES) -> T:
     """Read a YAML file as a value of the type `model`; see `read_json`.
 
     Raises:

@@ -206,9 +206,13 @@ def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
                 _write(task)
                 bar.advance(shown)
             return
-        with process_pool(workers, cv2.setNumThreads, (1,)) as pool:
+        with process_pool(workers, _use_one_thread) as pool:
             for _ in pool.map(_write, tasks, chunksize=VIDEOS_OF_A_PAIR):
                 bar.advance(shown)
+
+
+def _use_one_thread() -> None:
+    cv2.setNumThreads(1)  # the processes are the parallelism
 
 
 def _write(task: _Task) -> None:
