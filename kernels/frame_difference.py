@@ -1,4 +1,4 @@
-"""Self-subtract: each frame row becomes its difference to the row before it (ISTVT, section III-B)."""
+"""Self-subtract: the difference of each frame row to the row before it (ISTVT, section III-B), and its inverse."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def self_subtract(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
 
 
 def difference_rows(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """The same for the leading rows of a longer sequence: a single row (the class row) is allowed."""
+    """Do the same for the leading rows of a longer sequence: a single row (the class row) is allowed."""
     rows = x.shape[dim]
     if rows <= 2:
         return x

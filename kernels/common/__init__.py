@@ -1,1 +1,1 @@
-"""What the kernels share: launches, tensor blocks, strides, operator registration, validation, the interpreter."""
+"""Shared by the kernels: launches, tensor blocks, strides, operator registration, validation, the interpreter."""

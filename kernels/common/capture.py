@@ -1,4 +1,7 @@
-"""The record an attention call can keep of its own attention matrix and of the gradient that reached it."""
+"""Capture of an attention matrix and of the gradient that reached it.
+
+The kernels emit both; the reference, which stores the matrix anyway, hands it over and hooks its gradient.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 
 
 class AttentionCapture:
-    """Receives the attention matrix of one call, and the gradient of the loss with respect to it.
+    """Receive the attention matrix of one call, and the gradient of the loss with respect to it.
 
     Pass one as `capture` to `kernels.temporal_attention` or `kernels.spatial_attention`. Without one
     neither matrix is ever allocated.

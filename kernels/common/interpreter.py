@@ -1,8 +1,8 @@
-"""Triton's interpreter, made to compute in bfloat16 as a GPU does, and in less time.
+"""Corrections of Triton's interpreter: bfloat16 as a GPU computes it, and less time for each call.
 
 Up to Triton 3.9 it rounds float32 to bfloat16 towards zero, makes infinity of some NaN, and multiplies the bit patterns
 of bfloat16 operands as whole numbers (triton#11584). Both are replaced when this package is imported under
-`TRITON_INTERPRET=1`, so that the numerics of what people train in can be checked without a GPU. Triton also puts the
+`TRITON_INTERPRET=1`, so that the numerics of bfloat16 can be checked without a GPU. Triton also puts the
 interpreter's functions in the place of the language's at every call within a kernel, where once a kernel is enough.
 """
 
@@ -56,12 +56,12 @@ def _widening(original):
 
 
 def to_bfloat16(x: np.ndarray) -> np.ndarray:
-    """float32 to the nearest bfloat16, ties to even, as bit patterns (uint16)."""
+    """Round float32 to the nearest bfloat16, ties to even, as bit patterns (uint16)."""
     bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
     rounded = bits + (0x7FFF + (bits >> np.uint32(16) & np.uint32(1)))
     return np.where(np.isnan(x), np.uint32(0x7FC0), rounded >> np.uint32(16)).astype(np.uint16)
 
 
 def to_float32(bits: np.ndarray) -> np.ndarray:
-    """Bit patterns of bfloat16 (uint16) to float32, exactly."""
+    """Widen bit patterns of bfloat16 (uint16) to float32, exactly."""
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -1,4 +1,4 @@
-"""Launching Triton kernels: one place that starts them, or records what would be started.
+"""Launch Triton kernels, or record what would be launched; tables of launch configs.
 
 A recorded launch holds the very arguments a GPU would get, so ahead-of-time compilation (`bench compile`) builds
 what runs and not a copy of it.
@@ -48,18 +48,18 @@ _INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter (`TRITON_INTERPRET=1` before import), on CPU tensors."""
+    """Return whether kernels run in Triton's interpreter (`TRITON_INTERPRET=1` before import), on CPU tensors."""
     return _INTERPRETED
 
 
 def runs_kernels(x: torch.Tensor) -> bool:
-    """Whether Triton kernels take `x`: CUDA tensors (CPU ones in the interpreter) of at most float32."""
+    """Return whether Triton kernels take `x`: CUDA tensors (CPU ones in the interpreter) of at most float32."""
     device_runs = x.device.type == "cuda" or (x.device.type == "cpu" and (interpreted() or _executes()))
     return device_runs and x.dtype != torch.float64
 
 
 def architecture(x: torch.Tensor) -> int:
-    """Compute capability as one number (90 for an H200) of the device of `x`; 0 in the interpreter."""
+    """Return the compute capability as one number (90 for an H200) of the device of `x`; 0 in the interpreter."""
     if _taker is not None:
         return _taker.architecture
     return _architecture_of(x.device) if x.device.type == "cuda" else 0
@@ -134,12 +134,12 @@ def needs_int64_offsets(*tensors: torch.Tensor | None) -> bool:
 
 
 def padded_head_dim(head_dim: int) -> int:
-    """The next multiple of 16: what products take, and where 16-bit heads begin at addresses that loads are wide at."""
+    """Return the next multiple of 16: what products take, and where 16-bit heads begin at addresses for wide loads."""
     return -(-head_dim // 16) * 16
 
 
 def split_head_dim(head_dim: int) -> tuple[int, int]:
-    """Two powers of two that cover `head_dim`: 64 = 64 + 0, 96 = 64 + 32, 91 = 64 + 32, 8 = 16 + 0.
+    """Return two powers of two that cover `head_dim`: 64 = 64 + 0, 96 = 64 + 32, 91 = 64 + 32, 8 = 16 + 0.
 
     Padding 96 to 128 would waste a third of every product and register.
     """

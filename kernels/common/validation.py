@@ -25,7 +25,7 @@ def to_autocast_dtype(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def check_tensor(name: str, x: torch.Tensor, shape: str) -> None:
-    """`x` is a floating-point tensor with the dimensions that `shape` names (`"[B, F, S, N, D]"`)."""
+    """Check that `x` is a floating-point tensor with the dimensions that `shape` names (`"[B, F, S, N, D]"`)."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}; it takes a tensor {shape}.")
     if x.ndim != shape.count(",") + 1:
@@ -35,7 +35,7 @@ def check_tensor(name: str, x: torch.Tensor, shape: str) -> None:
 
 
 def check_alike(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
-    """`x` shares device and dtype with `other`."""
+    """Check that `x` shares device and dtype with `other`."""
     if x.device != other.device:
         raise ValueError(f"{name} is on {x.device} and {other_name} on {other.device}; they take one device.")
     if x.dtype != other.dtype:
@@ -43,7 +43,7 @@ def check_alike(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor
 
 
 def check_last_dimension(name: str, x: torch.Tensor) -> None:
-    """The last dimension of `x` is contiguous: kernels read rows of it."""
+    """Check that the last dimension of `x` is contiguous: kernels read rows of it."""
     if x.shape[-1] > 1 and x.stride(-1) != 1 and x.numel():
         raise ValueError(
             f"{name} has stride {x.stride(-1)} in its last dimension; it takes a contiguous one (stride 1)."
@@ -51,7 +51,7 @@ def check_last_dimension(name: str, x: torch.Tensor) -> None:
 
 
 def attention_scale(scale: float | None, head_dim: int) -> float:
-    """The factor of scores before the softmax: `scale`, or `head_dim ** -0.5` where that is None."""
+    """Return the factor of scores before the softmax: `scale`, or `head_dim ** -0.5` where that is None."""
     scale = head_dim**-0.5 if scale is None else float(scale)
     if not math.isfinite(scale):
         raise ValueError(f"scale is {scale}; it takes a finite number.")
@@ -59,7 +59,7 @@ def attention_scale(scale: float | None, head_dim: int) -> float:
 
 
 def check_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, fewer_queries_in: int) -> None:
-    """Queries, keys and values `[B, F, S, N, D]` fit; q may hold fewer (leading) rows in one dimension."""
+    """Check that queries, keys and values `[B, F, S, N, D]` fit; q may hold fewer (leading) rows in one dimension."""
     shape = "[B, F, S, N, D]"
     for name, x in (("q", q), ("k", k), ("v", v)):
         check_tensor(name, x, shape)
@@ -78,8 +78,16 @@ def check_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, fewer_
         raise ValueError(f"k has shape {list(k.shape)}; head_dim D takes 1 or more.")
 
 
+def check_packed(qkv: torch.Tensor) -> None:
+    """Check that `qkv` is `[B, F, S, 3, N, D]`."""
+    shape = "[B, F, S, 3, N, D]"
+    check_tensor("qkv", qkv, shape)
+    if qkv.shape[3] != 3:
+        raise ValueError(f"qkv has shape {list(qkv.shape)}; it takes {shape}.")
+
+
 def check_kernel_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    """What only the kernels ask for: head_dim and memory layout."""
+    """Check what only the kernels ask for: head_dim and memory layout."""
     if k.shape[-1] > LARGEST_HEAD_DIM:
         raise ValueError(f"k has head_dim {k.shape[-1]}; the kernels take head_dim 1 to {LARGEST_HEAD_DIM}.")
     for name, x in (("q", q), ("k", k), ("v", v)):

@@ -1,4 +1,8 @@
-"""LayerNorm and self-subtract in one pass over memory."""
+"""LayerNorm and self-subtract in one pass over memory.
+
+With `E` bytes in a tensor of the size of x, forward must read and write E, backward read 2 E and write E. The machine
+code does so once, 16 bytes at a time where C is a multiple of 8 (`python -m bench compile`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ __all__ = ["layer_norm_difference"]
 def layer_norm_difference(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-6, out_dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """`self_subtract(layer_norm(x))` over the frame rows, with one rounding at the end (ISTVT, section III-B).
+    """Return `self_subtract(layer_norm(x))` over the frame rows, with one rounding at the end (ISTVT, section III-B).
 
     Statistics and the subtraction are in float32 (float64 for float64 inputs), so neighboring frames that are nearly
     equal keep the digits in which they differ. CUDA tensors take the Triton kernels, CPU and float64 tensors the

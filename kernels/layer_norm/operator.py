@@ -22,20 +22,13 @@ LARGEST_CHANNELS = 8192
 PARTIAL_SUMS = 1024
 
 # Not measured; one row of channels to a program, enough warps that a row stays in registers. Bound: padded channels.
-FORWARD: Table = {
-    ANY: [
-        (1024, Config({}, num_warps=1, num_stages=1)),
-        (2048, Config({}, num_warps=4, num_stages=1)),
-        (LARGEST_CHANNELS, Config({}, num_warps=8, num_stages=1)),
-    ]
-}
-BACKWARD: Table = {
-    ANY: [
-        (1024, Config({}, num_warps=2, num_stages=1)),
-        (2048, Config({}, num_warps=8, num_stages=1)),
-        (LARGEST_CHANNELS, Config({}, num_warps=16, num_stages=1)),
-    ]
-}
+FORWARD, BACKWARD = (
+    {ANY: [(bound, Config({}, num_warps=num_warps, num_stages=1)) for bound, num_warps in rows]}
+    for rows in (
+        [(1024, 1), (2048, 4), (LARGEST_CHANNELS, 8)],
+        [(1024, 2), (2048, 8), (LARGEST_CHANNELS, 16)],
+    )
+)
 
 
 def _config(table: Table, x: Tensor) -> Config:

@@ -35,7 +35,7 @@ _SHAPE = "[B, F, S, N, D]"
 def temporal_relevance(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor, *, scale: float | None = None, stabilizer: Stabilizer = 0.01
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Relevance of queries, keys and values of attention over the frame rows, at each position.
+    """Return the relevance of queries, keys and values of attention over the frame rows, at each position.
 
     Args:
         q, k, v: `[B, F, S, N, D]`, float32 or float64; q and k as they enter the product (differences included).
@@ -61,7 +61,7 @@ def temporal_relevance(
 def spatial_relevance(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor, *, scale: float | None = None, stabilizer: Stabilizer = 0.01
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Relevance of queries, keys and values of attention over the positions, in each frame row.
+    """Return the relevance of queries, keys and values of attention over the positions, in each frame row.
 
     Arguments, result and errors as for `temporal_relevance`.
     """
@@ -76,7 +76,7 @@ def temporal_relevance_map(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """`max(mean over heads of (R * gradient), 0)` of attention over the frame rows.
+    """Return `max(mean over heads of (R * gradient), 0)` of attention over the frame rows.
 
     Args:
         q, k, v, u, scale: as for `temporal_relevance`; without `u` the attention itself stands for R.
@@ -101,7 +101,7 @@ def spatial_relevance_map(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """The same of attention over the positions: `[B, F, S, S]`; see `temporal_relevance_map`."""
+    """Return the same of attention over the positions: `[B, F, S, S]`; see `temporal_relevance_map`."""
     scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
     if not _runs_kernels(q, k, v, u, grad_out, temporal=False):
@@ -113,7 +113,7 @@ def temporal_rollout_step(
     row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """`row (I + map)` with the map of `temporal_relevance_map`, which is never stored.
+    """Return `row (I + map)` with the map of `temporal_relevance_map`, which is never stored.
 
     Args:
         row: `[B, S, F]`, the row of the rollout that is carried, at each position.
@@ -137,7 +137,7 @@ def spatial_rollout_step(
     row: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """`row (I + map)` with the map of `spatial_relevance_map`: `[B, F, S]` to `[B, F, S]`."""
+    """Return `row (I + map)` with the map of `spatial_relevance_map`: `[B, F, S]` to `[B, F, S]`."""
     scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
     _check_clamp(clamp)
     _check_row(row, q.shape[:3], q)
@@ -147,7 +147,7 @@ def spatial_rollout_step(
 
 
 def _checked(q: Tensor, scale: float | None, **others: Tensor | None) -> float:
-    """Every tensor has the shape, dtype and device of q; gives the scale."""
+    """Check that every tensor has the shape, dtype and device of q; return the scale."""
     for name, x in {"q": q, **others}.items():
         if x is None:
             continue
@@ -175,7 +175,7 @@ def _check_row(row: Tensor, shape: tuple[int, ...], q: Tensor) -> None:
 
 
 def _runs_kernels(*tensors: Tensor | None, temporal: bool) -> bool:
-    """Whether the kernels take these; beyond their largest D or F the reference does."""
+    """Return whether the kernels take these; beyond their largest D or F the reference does."""
     q = tensors[0]
     if not runs_kernels(q) or q.shape[-1] > LARGEST_HEAD_DIM:
         return False

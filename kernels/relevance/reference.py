@@ -39,7 +39,7 @@ TILE_ELEMENTS = 1 << 19
 def temporal_relevance(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, *, scale: float, stabilizer: Stabilizer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """R_q, R_k and R_v of attention over the frame rows, at each position."""
+    """Return R_q, R_k and R_v of attention over the frame rows, at each position."""
     parts = _relevance(*(_by_position(x) for x in (q, k, v, u)), scale, stabilizer)
     return tuple(_by_position_back(x) for x in parts)
 
@@ -47,7 +47,7 @@ def temporal_relevance(
 def spatial_relevance(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, *, scale: float, stabilizer: Stabilizer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """R_q, R_k and R_v of attention over the positions, in each frame row."""
+    """Return R_q, R_k and R_v of attention over the positions, in each frame row."""
     parts = _relevance(*(_by_frame(x) for x in (q, k, v, u)), scale, stabilizer)
     return tuple(_by_frame(x) for x in parts)
 
@@ -56,7 +56,7 @@ def temporal_relevance_map(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, grad_out: torch.Tensor | None, *,
     scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """The map of attention over the frame rows: `[B, S, F, F]`."""
+    """Return the map of attention over the frame rows: `[B, S, F, F]`."""
     tiles = _map_tiles(*(_by_position(x) for x in (q, k, v, u, grad_out)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
@@ -65,7 +65,7 @@ def spatial_relevance_map(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None, grad_out: torch.Tensor | None, *,
     scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """The map of attention over the positions: `[B, F, S, S]`."""
+    """Return the map of attention over the positions: `[B, F, S, S]`."""
     tiles = _map_tiles(*(_by_frame(x) for x in (q, k, v, u, grad_out)), scale, clamp)
     return torch.cat([tile for _, tile in tiles], -2)
 
@@ -74,7 +74,7 @@ def temporal_rollout_step(
     row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
     grad_out: torch.Tensor | None, *, scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """`row (I + map)` over the frame rows: `[B, S, F]`."""
+    """Return `row (I + map)` over the frame rows: `[B, S, F]`."""
     return _rollout(row, _map_tiles(*(_by_position(x) for x in (q, k, v, u, grad_out)), scale, clamp))
 
 
@@ -82,14 +82,14 @@ def spatial_rollout_step(
     row: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor | None,
     grad_out: torch.Tensor | None, *, scale: float, clamp: str,
 ) -> torch.Tensor:  # fmt: skip
-    """`row (I + map)` over the positions: `[B, F, S]`."""
+    """Return `row (I + map)` over the positions: `[B, F, S]`."""
     return _rollout(row, _map_tiles(*(_by_frame(x) for x in (q, k, v, u, grad_out)), scale, clamp))
 
 
 def _relevance(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, scale: float, stabilizer: Stabilizer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """R_q, R_k, R_v of [..., N, L, D]."""
+    """Return R_q, R_k, R_v of [..., N, L, D]."""
     r_q, weighted_q, weighted_u = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     for rows in _query_rows(q, k):
         q_rows, u_rows = q[..., rows, :], u[..., rows, :]
@@ -113,7 +113,7 @@ def _map_tiles(
     scale: float,
     clamp: str,
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """The head-mean positive map, some query rows at a time: (rows, [..., rows, L]) of inputs [..., N, L, D]."""
+    """Yield the head-mean positive map, some query rows at a time: (rows, [..., rows, L]) of inputs [..., N, L, D]."""
     for rows in _query_rows(q, k):
         weighted = torch.softmax(scale * (q[..., rows, :] @ k.transpose(-1, -2)), -1)
         if u is not None:
@@ -144,7 +144,7 @@ def _rollout(row: torch.Tensor, tiles: Iterator[tuple[slice, torch.Tensor]]) -> 
 
 
 def _query_rows(q: torch.Tensor, k: torch.Tensor) -> Iterator[slice]:
-    """Slices of query rows of [..., N, L, D] whose tile of scores stays small."""
+    """Yield slices of query rows of [..., N, L, D] whose tile of scores stays small."""
     queries, keys = q.shape[-2], k.shape[-2]
     count = max(1, TILE_ELEMENTS // max(1, q.shape[:-2].numel() * keys))
     for start in range(0, queries, count):
@@ -152,17 +152,17 @@ def _query_rows(q: torch.Tensor, k: torch.Tensor) -> Iterator[slice]:
 
 
 def _by_position(x: torch.Tensor | None) -> torch.Tensor | None:
-    """[B, F, S, N, D] -> [B, S, N, F, D]."""
+    """Permute [B, F, S, N, D] -> [B, S, N, F, D]."""
     return None if x is None else x.permute(0, 2, 3, 1, 4)
 
 
 def _by_position_back(x: torch.Tensor) -> torch.Tensor:
-    """[B, S, N, F, D] -> [B, F, S, N, D]."""
+    """Permute [B, S, N, F, D] -> [B, F, S, N, D]."""
     return x.permute(0, 3, 1, 2, 4)
 
 
 def _by_frame(x: torch.Tensor | None) -> torch.Tensor | None:
-    """[B, F, S, N, D] <-> [B, F, N, S, D]."""
+    """Exchange S and N: [B, F, S, N, D] <-> [B, F, N, S, D]."""
     return None if x is None else x.transpose(2, 3)
 
 
@@ -176,7 +176,7 @@ def check_stabilizer(stabilizer: Stabilizer) -> None:
 def ratio(
     relevance: torch.Tensor, total: torch.Tensor, magnitude: torch.Tensor, stabilizer: Stabilizer
 ) -> torch.Tensor:
-    """`relevance / stabilized(total)`, the common factor of all contributions to `total`.
+    """Return `relevance / stabilized(total)`, the common factor of all contributions to `total`.
 
     With `total = sum_j z_j` and `magnitude = sum_j |z_j|` the relevance of contribution j is `z_j` times this:
 
@@ -197,7 +197,7 @@ def ratio(
 
 
 def safe_divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """`numerator / (denominator + 1e-9)`, and 0 where the denominator is 0 (Chefer's rule, sign and all)."""
+    """Return `numerator / (denominator + 1e-9)`, and 0 where the denominator is 0 (Chefer's rule, sign and all)."""
     shifted = denominator + REFERENCE_EPS
     shifted = torch.where(shifted == 0, REFERENCE_EPS, shifted)
     return torch.where(denominator == 0, 0.0, numerator / shifted)

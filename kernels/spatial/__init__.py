@@ -1,4 +1,4 @@
-"""Attention over the positions of each frame row."""
+"""Spatial attention: softmax attention over the positions of each frame row."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kernels.common.validation import (
     check_attention,
     check_kernel_attention,
     check_last_dimension,
-    check_tensor,
+    check_packed,
     to_autocast_dtype,
 )
 from kernels.spatial import reference
-from kernels.spatial.operator import PackedSpatialAttention, SpatialAttention
+from kernels.spatial.operator import SpatialAttention
 
 __all__ = ["spatial_attention", "spatial_attention_packed"]
 
@@ -30,7 +30,7 @@ def spatial_attention(
     scale: float | None = None,
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """Attention over the positions of each frame row: `softmax(scale q k^T) v` (ISTVT, section III-C).
+    """Attend over the positions of each frame row: `softmax(scale q k^T) v` (ISTVT, section III-C).
 
     CUDA tensors take the Triton kernels (flash attention: nothing of size S x S exists without a capture), CPU and
     float64 tensors the reference. The kernels read q, k and v in place through any strides (last dimension
@@ -61,13 +61,13 @@ def spatial_attention(
     check_kernel_attention(q, k, v)
     if scale <= 0:  # the kernels take the largest score before scaling it
         q, scale = q * math.copysign(float(scale != 0), scale), abs(scale) or 1.0
-    return SpatialAttention.apply(q, k, v, scale, capture)
+    return SpatialAttention.apply(scale, capture, q, k, v)
 
 
 def spatial_attention_packed(
     qkv: torch.Tensor, *, scale: float | None = None, capture: AttentionCapture | None = None
 ) -> torch.Tensor:
-    """`spatial_attention` of a packed product; its gradient is written packed, with no stacking copy.
+    """Attend as `spatial_attention` does, of a packed product; its gradient is written packed, with no stacking copy.
 
     Args:
         qkv: `[B, F, S, 3, N, D]`: queries, keys and values of one projection.
@@ -82,12 +82,11 @@ def spatial_attention_packed(
         ValueError: as there, or dimension 3 of `qkv` is not 3.
     """
     (qkv,) = to_autocast_dtype(qkv)
-    check_tensor("qkv", qkv, "[B, F, S, 3, N, D]")
-    if qkv.shape[3] != 3:
-        raise ValueError(f"qkv has shape {list(qkv.shape)}; it takes [B, F, S, 3, N, D].")
+    check_packed(qkv)
     scale = attention_scale(scale, qkv.shape[-1])
-    if capture is not None or scale <= 0 or not runs_kernels(qkv):
-        return spatial_attention(*qkv.unbind(3), scale=scale, capture=capture)
+    q, k, v = qkv.unbind(3)
+    if scale <= 0 or not runs_kernels(qkv):
+        return spatial_attention(q, k, v, scale=scale, capture=capture)
     check_last_dimension("qkv", qkv)
-    check_kernel_attention(*qkv.unbind(3))
-    return PackedSpatialAttention.apply(qkv, scale)
+    check_kernel_attention(q, k, v)
+    return SpatialAttention.apply(scale, capture, qkv)

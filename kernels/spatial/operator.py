@@ -169,10 +169,21 @@ def _backward(
     return *gradients, grad_attention
 
 
-def _packed_backward(qkv: Tensor, out: Tensor, row_stats: Tensor, grad_out: Tensor, scale: float) -> Tensor:
-    gradient = empty_like_contiguous(qkv)
-    launch_backward(*qkv.unbind(3), out, row_stats, grad_out, scale, *gradient.unbind(3), None)
-    return gradient
+def _fake_packed_backward(
+    qkv: Tensor, out: Tensor, row_stats: Tensor, grad_out: Tensor, scale: float, capture: bool
+) -> tuple[Tensor, Tensor]:
+    q, k, _ = qkv.unbind(3)
+    return empty_like_contiguous(qkv), empty_attention(q, k, capture)
+
+
+def _packed_backward(
+    qkv: Tensor, out: Tensor, row_stats: Tensor, grad_out: Tensor, scale: float, capture: bool
+) -> tuple[Tensor, Tensor]:
+    gradient, grad_attention = _fake_packed_backward(qkv, out, row_stats, grad_out, scale, capture)
+    q, k, v = qkv.unbind(3)
+    emitted = grad_attention if capture else None
+    launch_backward(q, k, v, out, row_stats, grad_out, scale, *gradient.unbind(3), emitted)
+    return gradient, grad_attention
 
 
 forward = register(
@@ -188,50 +199,37 @@ backward = register(
     fake=_fake_backward,
 )
 packed_backward = register(
-    "spatial_attention_packed_backward(Tensor qkv, Tensor out, Tensor row_stats, Tensor grad_out, float scale)"
-    " -> Tensor",
+    "spatial_attention_packed_backward"
+    "(Tensor qkv, Tensor out, Tensor row_stats, Tensor grad_out, float scale, bool capture) -> (Tensor, Tensor)",
     kernel=_packed_backward,
-    fake=lambda qkv, *_: empty_like_contiguous(qkv),
+    fake=_fake_packed_backward,
 )
 
 
 class SpatialAttention(torch.autograd.Function):
-    """q, k and v as tensors of their own (views of a packed product are read in place all the same)."""
+    """Of q, k and v, read in place through their strides, or of one packed `[B, F, S, 3, N, D]`.
+
+    The gradient of a packed product is written packed too, with no stacking copy.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, capture: AttentionCapture | None) -> Tensor:
-        """Keep q, k, v, the output and the row stats; fill the capture's attention."""
+    def forward(ctx: Any, scale: float, capture: AttentionCapture | None, *tensors: Tensor) -> Tensor:
+        """Keep the tensors, the output and the row stats; fill the capture's attention."""
+        q, k, v = tensors if len(tensors) == 3 else tensors[0].unbind(3)
         out, row_stats, attention = forward(q, k, v, scale, capture is not None)
         if capture is not None:
             capture.record(attention)
-        ctx.save_for_backward(q, k, v, out, row_stats)
+        ctx.save_for_backward(*tensors, out, row_stats)
         ctx.scale, ctx.capture = scale, capture
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Return all three gradients; fill the capture's gradient."""
-        *gradients, grad_attention = backward(*ctx.saved_tensors, grad_out, ctx.scale, ctx.capture is not None)
+        """Return the gradients of the tensors; fill the capture's gradient."""
+        saved = ctx.saved_tensors
+        gradients_of = backward if len(saved) == 5 else packed_backward
+        *gradients, grad_attention = gradients_of(*saved, grad_out, ctx.scale, ctx.capture is not None)
         if ctx.capture is not None:
             ctx.capture.gradient = grad_attention
-        return *gradients, None, None
-
-
-class PackedSpatialAttention(torch.autograd.Function):
-    """One packed `[B, F, S, 3, N, D]`: its gradient is written packed too, with no stacking copy."""
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, scale: float) -> Tensor:
-        """Keep the packed product, the output and the row stats."""
-        out, row_stats, _ = forward(*qkv.unbind(3), scale, False)
-        ctx.save_for_backward(qkv, out, row_stats)
-        ctx.scale = scale
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient of the packed product."""
-        qkv, out, row_stats = ctx.saved_tensors
-        return packed_backward(qkv, out, row_stats, grad_out, ctx.scale), None
+        return None, None, *gradients

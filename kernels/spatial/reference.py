@@ -1,4 +1,4 @@
-"""Spatial attention in plain PyTorch: the specification of the kernel, and what CPU tensors use."""
+"""Spatial attention in plain PyTorch: the specification of the kernels, and the path of CPU tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def spatial_attention(
     scale: float | None = None,
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """`softmax(scale q k^T) v` over the positions, in each frame row of each clip and head.
+    """Return `softmax(scale q k^T) v` over the positions, in each frame row of each clip and head.
 
     Arithmetic in float32 (float64 for float64 inputs), one rounding at the end. Differentiable any number of times.
     """

@@ -135,10 +135,21 @@ def _backward(
     return *gradients, grad_attention
 
 
-def _packed_backward(qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str) -> Tensor:
-    gradient = empty_like_contiguous(qkv)
-    launch_backward(*qkv.unbind(3), grad_out, scale, self_subtract, *gradient.unbind(3), None)
-    return gradient
+def _fake_packed_backward(
+    qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str, capture: bool
+) -> tuple[Tensor, Tensor]:
+    q, k, _ = qkv.unbind(3)
+    return empty_like_contiguous(qkv), empty_attention(q, k, capture)
+
+
+def _packed_backward(
+    qkv: Tensor, grad_out: Tensor, scale: float, self_subtract: str, capture: bool
+) -> tuple[Tensor, Tensor]:
+    gradient, grad_attention = _fake_packed_backward(qkv, grad_out, scale, self_subtract, capture)
+    q, k, v = qkv.unbind(3)
+    emitted = grad_attention if capture else None
+    launch_backward(q, k, v, grad_out, scale, self_subtract, *gradient.unbind(3), emitted)
+    return gradient, grad_attention
 
 
 forward = register(
@@ -155,50 +166,39 @@ backward = register(
     fake=_fake_backward,
 )
 packed_backward = register(
-    "temporal_attention_packed_backward(Tensor qkv, Tensor grad_out, float scale, str self_subtract) -> Tensor",
+    "temporal_attention_packed_backward(Tensor qkv, Tensor grad_out, float scale, str self_subtract, bool capture)"
+    " -> (Tensor, Tensor)",
     kernel=_packed_backward,
-    fake=lambda qkv, *_: empty_like_contiguous(qkv),
+    fake=_fake_packed_backward,
 )
 
 
 class TemporalAttention(torch.autograd.Function):
-    """q, k and v as tensors of their own (views of a packed product are read in place all the same)."""
+    """Of q, k and v, read in place through their strides, or of one packed `[B, F, S, 3, N, D]`.
+
+    The gradient of a packed product is written packed too, with no stacking copy.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, self_subtract: str, capture: AttentionCapture | None
+        ctx: Any, scale: float, self_subtract: str, capture: AttentionCapture | None, *tensors: Tensor
     ) -> Tensor:
-        """Keep q, k and v; fill the capture's attention."""
+        """Keep the tensors; fill the capture's attention."""
+        q, k, v = tensors if len(tensors) == 3 else tensors[0].unbind(3)
         out, attention = forward(q, k, v, scale, self_subtract, capture is not None)
         if capture is not None:
             capture.record(attention)
-        ctx.save_for_backward(q, k, v)
+        ctx.save_for_backward(*tensors)
         ctx.options, ctx.capture = (scale, self_subtract), capture
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Return all three gradients; fill the capture's gradient."""
-        *gradients, grad_attention = backward(*ctx.saved_tensors, grad_out, *ctx.options, ctx.capture is not None)
+        """Return the gradients of the tensors; fill the capture's gradient."""
+        saved = ctx.saved_tensors
+        gradients_of = backward if len(saved) == 3 else packed_backward
+        *gradients, grad_attention = gradients_of(*saved, grad_out, *ctx.options, ctx.capture is not None)
         if ctx.capture is not None:
             ctx.capture.gradient = grad_attention
-        return *gradients, None, None, None
-
-
-class PackedTemporalAttention(torch.autograd.Function):
-    """One packed `[B, F, S, 3, N, D]`: its gradient is written packed too, with no stacking copy."""
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, scale: float, self_subtract: str) -> Tensor:
-        """Keep the packed product."""
-        ctx.save_for_backward(qkv)
-        ctx.options = scale, self_subtract
-        return forward(*qkv.unbind(3), scale, self_subtract, False)[0]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient of the packed product."""
-        (qkv,) = ctx.saved_tensors
-        return packed_backward(qkv, grad_out, *ctx.options), None, None
+        return None, None, None, *gradients

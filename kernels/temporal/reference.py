@@ -1,4 +1,4 @@
-"""Temporal attention in plain PyTorch: the specification of the kernel, and what CPU tensors use."""
+"""Temporal attention in plain PyTorch: the specification of the kernels, and the path of CPU tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def temporal_attention(
     self_subtract: str = "off",
     capture: AttentionCapture | None = None,
 ) -> torch.Tensor:
-    """`softmax(scale q k^T) v` over the frame rows, at each position of each clip and head.
+    """Return `softmax(scale q k^T) v` over the frame rows, at each position of each clip and head.
 
     Arithmetic in float32 (float64 for float64 inputs), one rounding at the end. Differentiable any number of times.
     """
