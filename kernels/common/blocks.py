@@ -22,6 +22,20 @@ def locate(program, tiles, heads, frames):
 
 
 @triton.jit
+def locate_frames(positions, heads, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr, INT64_OFFSETS: tl.constexpr):
+    """Return head and clip of a program, and position and frame of its rows, [BLOCK_M] each. Heads run fastest."""
+    POSITIONS: tl.constexpr = BLOCK_M // PADDED_FRAMES
+    program = tl.program_id(0)
+    row = tl.arange(0, BLOCK_M)
+    if INT64_OFFSETS:
+        program = program.to(tl.int64)
+        row = row.to(tl.int64)
+    tiles = tl.cdiv(positions, POSITIONS)
+    position = (program // heads) % tiles * POSITIONS + row // PADDED_FRAMES
+    return program % heads, program // heads // tiles, position, row % PADDED_FRAMES
+
+
+@triton.jit
 def tile_rows(first, BLOCK: tl.constexpr, INT64_OFFSETS: tl.constexpr):
     """Return the positions `first .. first + BLOCK`: [BLOCK]."""
     rows = first + tl.arange(0, BLOCK)

@@ -25,13 +25,13 @@ def strides(**tensors: torch.Tensor | None) -> dict[str, int]:
     }
 
 
-def needs_int64_positions(matrix: torch.Tensor | None, *tensors: torch.Tensor) -> bool:
+def needs_int64_positions(matrix: torch.Tensor | None, *tensors: torch.Tensor | None) -> bool:
     """Return whether a position is too far from the first of its own frame row for a 32-bit offset.
 
     Clips, frames and heads are always reached by 64-bit offsets; only positions stay 32-bit where they can. `matrix`
     is `[..., S_q, S]` where one is written.
     """
-    furthest = max((x.shape[2] - 1) * x.stride(2) + (x.shape[4] - 1) * x.stride(4) for x in tensors)
+    furthest = max((x.shape[2] - 1) * x.stride(2) + (x.shape[4] - 1) * x.stride(4) for x in tensors if x is not None)
     if matrix is not None:
         furthest = max(furthest, matrix.shape[-1] * matrix.shape[-2])
     return furthest > kernels.common.launch.LARGEST_32_BIT_OFFSET

@@ -12,7 +12,6 @@ from triton import Config
 
 from kernels.common.launch import ANY, Table, tile
 
-ROW_STATS: Table = {ANY: [(128, tile(64, 64, 4, 2))]}
 RELEVANCE: Table = {
     90: [(128, tile(128, 32, 8, 1))],
     100: [(96, tile(128, 32, 8, 1)), (128, tile(64, 32, 4, 1))],

@@ -14,6 +14,7 @@ from kernels.common.launch import Table, architecture, choose, launch, needs_int
 from kernels.common.registry import register
 from kernels.common.strides import LOG2_E, empty_like_contiguous, float32_precision, needs_int64_positions, strides
 from kernels.relevance import configs, spatial_kernels, temporal_kernels
+from kernels.spatial import operator as spatial
 
 Tensor = torch.Tensor
 
@@ -55,12 +56,11 @@ def _launch_spatial(
 
 
 def launch_row_stats(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
-    """Return the largest score of each softmax row and the row's sum, `[B, F, N, S]` each, as kernel arguments."""
-    clips, frames, positions, heads, _ = q.shape
-    stats = {name: torch.empty((clips, frames, heads, positions), device=q.device) for name in ("row_max", "row_sum")}
-    kernel = spatial_kernels.spatial_row_stats
-    _launch_spatial(kernel, configs.ROW_STATS, {"q": q, "k": k}, scale_log2=scale * LOG2_E, **stats)
-    return stats
+    """Return row_max and inv_row_sum of the softmax, `[B, F, N, S]` each, as kernel arguments."""
+    row_stats = spatial.empty_row_stats(q)
+    q, scale = spatial.with_positive_scale(q, scale)
+    spatial.launch_forward(q, k, None, scale, None, row_stats, None)
+    return {"row_max": row_stats[0], "inv_row_sum": row_stats[1]}
 
 
 def launch_spatial_relevance(

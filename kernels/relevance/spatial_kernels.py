@@ -1,10 +1,12 @@
 """Relevance through spatial attention: Triton kernels, all float32; the formulas are those of `reference.py`.
 
-    spatial_row_stats    (a tile of queries, over all keys)      row_max = max(scale z), row_sum = sum(exp(. - row_max))
     spatial_relevance    R_q (a tile of queries, over all keys)  R_q = q * (W k) / 2,    W = (P * u v^T / 2) / stab(z)
                          R_k (a tile of keys, over all queries)  R_k = k * (W^T q) / 2
                          R_v (a tile of keys, over all queries)  R_v = v * (P^T u) / 2
     spatial_map          (a tile of both, over heads)            max(mean_h(P * u v^T / 2 * do v^T), 0), or row times it
+
+P = exp(scale z - row_max) * inv_row_sum, with the row stats of the forward kernel of spatial attention: two numbers a
+row and not one logarithm, whose rounding would put every entry of its row off alike.
 
 Every number is written by one program, so results repeat bit for bit. Columns past the last key are not masked: their
 score is 0, which may be far above the largest of the row, and their attention infinite; but values there are zeros, so
@@ -17,54 +19,12 @@ import triton.language as tl
 
 from kernels.common.blocks import add_product, load_rows, locate, store_rows, tile_rows, zeros
 from kernels.relevance.blocks import ratio, row_products
-
-
-@triton.jit
-def spatial_row_stats(
-    q, k, row_max, row_sum,
-    scale_log2, positions, heads, frames,
-    stride_qb, stride_qf, stride_qs, stride_qh,
-    stride_kb, stride_kf, stride_ks, stride_kh,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr,
-):  # fmt: skip
-    """Write the stats of each softmax row, [B, F, N, S] each: P is `exp2(scale_log2 q k^T - row_max) / row_sum`.
-
-    Two numbers a row and not one logarithm: a logarithm rounds, and every entry of its row would be off by as much.
-    """
-    tile, head, frame, clip = locate(tl.program_id(0), tl.cdiv(positions, BLOCK_M), heads, frames)
-    query = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
-    query_valid = query < positions
-    q += clip * stride_qb + frame * stride_qf + head * stride_qh
-    k += clip * stride_kb + frame * stride_kf + head * stride_kh
-    m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    l_i = tl.zeros([BLOCK_M], tl.float32)
-    for start in range(0, positions, BLOCK_N):
-        key = tile_rows(start, BLOCK_N, INT64_OFFSETS)
-        key_valid = key < positions
-        z, _ = row_products(
-            q, query * stride_qs, query_valid, k, key * stride_ks, key_valid,
-            BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,
-        )  # fmt: skip
-        s = tl.where(key_valid[None, :], z * scale_log2, float("-inf"))
-        m_new = tl.maximum(m_i, tl.max(s, 1))
-        l_i = l_i * tl.exp2(m_i - m_new) + tl.sum(tl.exp2(s - m_new[:, None]), 1)
-        m_i = m_new
-    rows = ((clip * frames + frame) * heads + head) * positions + query
-    tl.store(row_max + rows, m_i, mask=query_valid)
-    tl.store(row_sum + rows, l_i, mask=query_valid)
-
-
-@triton.jit
-def load_stats(row_max, row_sum, first, query, valid):
-    """Return row_max and row_sum of queries `first + query`: [BLOCK] each."""
-    m_i = tl.load(row_max + first + query, mask=valid, other=0.0)
-    return m_i, tl.load(row_sum + first + query, mask=valid, other=1.0)
+from kernels.spatial.kernels import load_row_stats, probabilities
 
 
 @triton.jit
 def spatial_relevance(
-    a, b, c, d, row_max, row_sum, relevance,
+    a, b, c, d, row_max, inv_row_sum, relevance,
     scale_log2, eps, positions, heads, frames,
     stride_ab, stride_af, stride_as, stride_ah,
     stride_bb, stride_bf, stride_bs, stride_bh,
@@ -89,7 +49,7 @@ def spatial_relevance(
     d += clip * stride_db + frame * stride_df + head * stride_dh
     first = ((clip * frames + frame) * heads + head) * positions
     if OF == "q":
-        m_i, l_i = load_stats(row_max, row_sum, first, own, own_valid)  # [BLOCK_M]
+        shift, factor = load_row_stats(None, row_max, inv_row_sum, first, own, own_valid)  # [BLOCK_M]
     acc0, acc1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)  # [BLOCK_M, D]
     for start in range(0, positions, BLOCK_N):
         # z, magnitude, p, uv, w: [BLOCK_M, BLOCK_N]; y: [BLOCK_N, D]
@@ -100,10 +60,10 @@ def spatial_relevance(
             BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, OF != "v",
         )  # fmt: skip
         if OF == "q":
-            p = tl.exp2(z * scale_log2 - m_i[:, None]) / l_i[:, None]
+            p = probabilities(z, scale_log2, shift[:, None], factor[:, None], None)
         else:
-            m_j, l_j = load_stats(row_max, row_sum, first, other, valid)  # [BLOCK_N]
-            p = tl.exp2(z * scale_log2 - m_j[None, :]) / l_j[None, :]
+            shift, factor = load_row_stats(None, row_max, inv_row_sum, first, other, valid)  # [BLOCK_N]
+            p = probabilities(z, scale_log2, shift[None, :], factor[None, :], None)
         if OF == "v":
             w = p
             y0, y1 = load_rows(d, other * stride_ds, valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
@@ -128,7 +88,7 @@ def spatial_relevance(
 
 @triton.jit
 def spatial_map(
-    q, k, v, u, do, row_max, row_sum, row, result,
+    q, k, v, u, do, row_max, inv_row_sum, row, result,
     scale_log2, positions, heads, frames,
     stride_qb, stride_qf, stride_qs, stride_qh,
     stride_kb, stride_kf, stride_ks, stride_kh,
@@ -160,13 +120,13 @@ def spatial_map(
     heads_sum = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for head in range(heads):
         # z, weighted, uv, dp: [BLOCK_M, BLOCK_N]
-        m_i, l_i = load_stats(row_max + group * heads * positions, row_sum + group * heads * positions,
-                              head * positions, query, query_valid)  # fmt: skip
+        first = (group * heads + head) * positions
+        shift, factor = load_row_stats(None, row_max, inv_row_sum, first, query, query_valid)
         z, _ = row_products(
             q + head * stride_qh, query * stride_qs, query_valid, k + head * stride_kh, key * stride_ks, key_valid,
             BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,
         )  # fmt: skip
-        weighted = tl.exp2(z * scale_log2 - m_i[:, None]) / l_i[:, None]
+        weighted = probabilities(z, scale_log2, shift[:, None], factor[:, None], None)
         if u is not None:
             uv, _ = row_products(
                 u + head * stride_uh, query * stride_us, query_valid, v + head * stride_vh, key * stride_vs, key_valid,

@@ -13,23 +13,8 @@ tile.
 import triton
 import triton.language as tl
 
-from kernels.common.blocks import product
+from kernels.common.blocks import locate_frames, product
 from kernels.relevance.blocks import BLOCK_K, load_block, ratio, row_products
-
-
-@triton.jit
-def locate_rows(
-    tile, positions, FRAMES: tl.constexpr, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr,
-    INT64_OFFSETS: tl.constexpr,
-):  # fmt: skip
-    """Return position and frame of each row of a tile, and whether they exist: three times [BLOCK_M]."""
-    row = tl.arange(0, BLOCK_M)
-    position = tile * (BLOCK_M // PADDED_FRAMES) + row // PADDED_FRAMES
-    frame = row % PADDED_FRAMES
-    if INT64_OFFSETS:
-        position = position.to(tl.int64)
-        frame = frame.to(tl.int64)
-    return position, frame, (position < positions) & (frame < FRAMES)
 
 
 @triton.jit
@@ -69,13 +54,8 @@ def temporal_relevance(
     HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr,
 ):  # fmt: skip
     """Write R_q, R_k and R_v, contiguous, of one head of some positions."""
-    program = tl.program_id(0)
-    tiles = tl.cdiv(positions, BLOCK_M // PADDED_FRAMES)
-    head = (program % heads).to(tl.int64)
-    clip = (program // heads // tiles).to(tl.int64)
-    position, frame, valid = locate_rows(
-        program // heads % tiles, positions, FRAMES, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS
-    )
+    head, clip, position, frame = locate_frames(positions, heads, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    valid = (position < positions) & (frame < FRAMES)
     q += clip * stride_qb + head * stride_qh
     k += clip * stride_kb + head * stride_kh
     v += clip * stride_vb + head * stride_vh
@@ -114,10 +94,8 @@ def temporal_map(
 
     With `row` [B, S, F] result [B, S, F] is row plus row times map; without it result [B, S, F, F] is the map.
     """
-    program = tl.program_id(0)
-    tiles = tl.cdiv(positions, BLOCK_M // PADDED_FRAMES)
-    clip = (program // tiles).to(tl.int64)
-    position, frame, valid = locate_rows(program % tiles, positions, FRAMES, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    _, clip, position, frame = locate_frames(positions, 1, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    valid = (position < positions) & (frame < FRAMES)
     q += clip * stride_qb
     k += clip * stride_kb
     v += clip * stride_vb

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from kernels.common.capture import AttentionCapture
@@ -17,7 +15,7 @@ from kernels.common.validation import (
     to_autocast_dtype,
 )
 from kernels.spatial import reference
-from kernels.spatial.operator import SpatialAttention
+from kernels.spatial.operator import SpatialAttention, with_positive_scale
 
 __all__ = ["spatial_attention", "spatial_attention_packed"]
 
@@ -59,8 +57,7 @@ def spatial_attention(
     if not runs_kernels(q):
         return reference.spatial_attention(q, k, v, scale=scale, capture=capture)
     check_kernel_attention(q, k, v)
-    if scale <= 0:  # the kernels take the largest score before scaling it
-        q, scale = q * math.copysign(float(scale != 0), scale), abs(scale) or 1.0
+    q, scale = with_positive_scale(q, scale)
     return SpatialAttention.apply(scale, capture, q, k, v)
 
 

@@ -9,7 +9,8 @@
 Two backward kernels, so that every number is written by one program and repeats bit for bit: seven products where five
 would do with atomic additions. In float32 row_max = m and inv_row_sum = 1 / l stand for lse: a logarithm is rounded to
 float32, which puts every entry of its row off alike, and the whole of it twice as far as eager PyTorch is. Where an
-attention matrix (or its gradient) is asked for, a second pass over the keys (or the loop of dq) writes it.
+attention matrix (or its gradient) is asked for, a second pass over the keys (or the loop of dq) writes it. Without v
+forward writes the row stats alone.
 The scale is not negative here: the caller moves a negative one into q.
 """
 
@@ -75,7 +76,8 @@ def spatial_forward(
     query_valid = query < queries
     q += clip * stride_qb + frame * stride_qf + head * stride_qh
     k += clip * stride_kb + frame * stride_kf + head * stride_kh
-    v += clip * stride_vb + frame * stride_vf + head * stride_vh
+    if v is not None:
+        v += clip * stride_vb + frame * stride_vf + head * stride_vh
     q0, q1 = load_rows(q, query * stride_qs, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)  # [BLOCK_M, D]
 
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -92,11 +94,12 @@ def spatial_forward(
         alpha = tl.exp2(m_i - m_new)
         m_i = m_new
         l_i = l_i * alpha + tl.sum(p, 1)
-        v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
-        acc0 = acc0 * alpha[:, None]
-        if BLOCK_D1 > 0:
-            acc1 = acc1 * alpha[:, None]
-        acc0, acc1 = add_product(acc0, acc1, p.to(v0.dtype), v0, v1, BLOCK_D1, PRECISION)
+        if v is not None:
+            v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+            acc0 = acc0 * alpha[:, None]
+            if BLOCK_D1 > 0:
+                acc1 = acc1 * alpha[:, None]
+            acc0, acc1 = add_product(acc0, acc1, p.to(v0.dtype), v0, v1, BLOCK_D1, PRECISION)
 
     # lse, row_max, inv_row_sum: [B, F, N, S_q]; o: [B, F, S_q, N, D]
     group = (clip * frames + frame) * heads + head
@@ -106,10 +109,11 @@ def spatial_forward(
     else:
         tl.store(row_max + group * queries + query, m_i, mask=query_valid)
         tl.store(inv_row_sum + group * queries + query, factor, mask=query_valid)
-    o += (clip * frames + frame) * queries * heads * HEAD_DIM + head * HEAD_DIM
-    acc0 = acc0 * factor[:, None]
-    acc1 = acc1 * factor[:, None]
-    store_rows(o, query * (heads * HEAD_DIM), query_valid, acc0, acc1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    if v is not None:
+        o += (clip * frames + frame) * queries * heads * HEAD_DIM + head * HEAD_DIM
+        acc0 = acc0 * factor[:, None]
+        acc1 = acc1 * factor[:, None]
+        store_rows(o, query * (heads * HEAD_DIM), query_valid, acc0, acc1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
 
     if attention is not None:  # [B, F, N, S_q, S]
         attention += group * queries * positions

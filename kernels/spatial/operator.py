@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -59,10 +60,16 @@ def _stats(row_stats: Tensor) -> dict[str, Tensor | None]:
     return {"lse": lse, "row_max": row_max, "inv_row_sum": inv_row_sum}
 
 
+def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
+    """Return q and scale with the same scores, scale above 0: the kernels take the largest score before scaling it."""
+    return (q, scale) if scale > 0 else (q * math.copysign(float(scale != 0), scale), abs(scale) or 1.0)
+
+
 def launch_forward(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, row_stats: Tensor, attention: Tensor | None
-) -> None:
-    """Write `out`, `row_stats` (and `attention` where given), all contiguous."""
+    q: Tensor, k: Tensor, v: Tensor | None, scale: float, out: Tensor | None, row_stats: Tensor,
+    attention: Tensor | None,
+) -> None:  # fmt: skip
+    """Write `row_stats`, `out` where there are values, and `attention` where given, all contiguous."""
     config = configs.forward(q, k, architecture(q))
     if attention is not None:
         config = copy.copy(config)
