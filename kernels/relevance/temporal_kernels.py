@@ -94,7 +94,7 @@ def temporal_map(
 
     With `row` [B, S, F] result [B, S, F] is row plus row times map; without it result [B, S, F, F] is the map.
     """
-    _, clip, position, frame = locate_frames(positions, 1, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    _head, clip, position, frame = locate_frames(positions, 1, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
     valid = (position < positions) & (frame < FRAMES)
     q += clip * stride_qb
     k += clip * stride_kb
