@@ -51,11 +51,7 @@ def temporal_relevance(
         ValueError: shapes or devices differ, the stabilizer or scale is no finite number, or (on a GPU) a last
             dimension is not contiguous.
     """
-    scale = _checked(q, scale, k=k, v=v, u=u)
-    check_stabilizer(stabilizer)
-    if stabilizer == REFERENCE or not _runs_kernels(q, k, v, u, temporal=True):
-        return reference.temporal_relevance(q, k, v, u, scale=scale, stabilizer=stabilizer)
-    return operator.temporal_relevance(q, k, v, u, scale, float(stabilizer))
+    return _relevance("temporal", q, k, v, u, scale, stabilizer)
 
 
 def spatial_relevance(
@@ -65,11 +61,7 @@ def spatial_relevance(
 
     Arguments, result and errors as for `temporal_relevance`.
     """
-    scale = _checked(q, scale, k=k, v=v, u=u)
-    check_stabilizer(stabilizer)
-    if stabilizer == REFERENCE or not _runs_kernels(q, k, v, u, temporal=False):
-        return reference.spatial_relevance(q, k, v, u, scale=scale, stabilizer=stabilizer)
-    return operator.spatial_relevance(q, k, v, u, scale, float(stabilizer))
+    return _relevance("spatial", q, k, v, u, scale, stabilizer)
 
 
 def temporal_relevance_map(
@@ -90,11 +82,7 @@ def temporal_relevance_map(
     Raises:
         TypeError, ValueError: as for `temporal_relevance`, or `clamp` is unknown.
     """
-    scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
-    _check_clamp(clamp)
-    if not _runs_kernels(q, k, v, u, grad_out, temporal=True):
-        return reference.temporal_relevance_map(q, k, v, u, grad_out, scale=scale, clamp=clamp)
-    return operator.temporal_relevance_map(None, q, k, v, u, grad_out, scale, clamp == "before_mean")
+    return _map("temporal", "relevance_map", q, k, v, u, grad_out, scale=scale, clamp=clamp)
 
 
 def spatial_relevance_map(
@@ -102,11 +90,7 @@ def spatial_relevance_map(
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
     """Return the same of attention over the positions: `[B, F, S, S]`; see `temporal_relevance_map`."""
-    scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
-    _check_clamp(clamp)
-    if not _runs_kernels(q, k, v, u, grad_out, temporal=False):
-        return reference.spatial_relevance_map(q, k, v, u, grad_out, scale=scale, clamp=clamp)
-    return operator.spatial_relevance_map(None, q, k, v, u, grad_out, scale, clamp == "before_mean")
+    return _map("spatial", "relevance_map", q, k, v, u, grad_out, scale=scale, clamp=clamp)
 
 
 def temporal_rollout_step(
@@ -125,12 +109,7 @@ def temporal_rollout_step(
     Raises:
         TypeError, ValueError: as for `temporal_relevance_map`, or `row` does not fit.
     """
-    scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
-    _check_clamp(clamp)
-    _check_row(row, (q.shape[0], q.shape[2], q.shape[1]), q)
-    if not _runs_kernels(q, k, v, u, grad_out, temporal=True):
-        return reference.temporal_rollout_step(row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
-    return operator.temporal_relevance_map(row, q, k, v, u, grad_out, scale, clamp == "before_mean")
+    return _map("temporal", "rollout_step", row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
 
 
 def spatial_rollout_step(
@@ -138,12 +117,34 @@ def spatial_rollout_step(
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
     """Return `row (I + map)` with the map of `spatial_relevance_map`: `[B, F, S]` to `[B, F, S]`."""
+    return _map("spatial", "rollout_step", row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
+
+
+def _relevance(
+    kind: str, q: Tensor, k: Tensor, v: Tensor, u: Tensor, scale: float | None, stabilizer: Stabilizer
+) -> tuple[Tensor, Tensor, Tensor]:
+    scale = _checked(q, scale, k=k, v=v, u=u)
+    check_stabilizer(stabilizer)
+    if stabilizer == REFERENCE or not _runs_kernels(kind, q, k, v, u):
+        return getattr(reference, f"{kind}_relevance")(q, k, v, u, scale=scale, stabilizer=stabilizer)
+    return getattr(operator, f"{kind}_relevance")(q, k, v, u, scale, float(stabilizer))
+
+
+def _map(kind: str, name: str, *tensors: Tensor | None, scale: float | None, clamp: str) -> Tensor:
+    row, q, k, v, u, grad_out = tensors if name == "rollout_step" else (None, *tensors)
     scale = _checked(q, scale, k=k, v=v, u=u, grad_out=grad_out)
-    _check_clamp(clamp)
-    _check_row(row, q.shape[:3], q)
-    if not _runs_kernels(q, k, v, u, grad_out, temporal=False):
-        return reference.spatial_rollout_step(row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
-    return operator.spatial_relevance_map(row, q, k, v, u, grad_out, scale, clamp == "before_mean")
+    if clamp not in CLAMPS:
+        raise ValueError(f"clamp is {clamp!r}; it takes one of {', '.join(CLAMPS)}.")
+    if name == "rollout_step":
+        check_tensor("row", row, "[B, groups, length]")
+        check_alike("row", row, "q", q)
+        clips, frames, positions = q.shape[:3]
+        shape = [clips, positions, frames] if kind == "temporal" else [clips, frames, positions]
+        if list(row.shape) != shape:
+            raise ValueError(f"row has shape {list(row.shape)}; it takes {shape}, as q is {list(q.shape)}.")
+    if not _runs_kernels(kind, q, k, v, u, grad_out):
+        return getattr(reference, f"{kind}_{name}")(*tensors, scale=scale, clamp=clamp)
+    return getattr(operator, f"{kind}_relevance_map")(row, q, k, v, u, grad_out, scale, clamp == "before_mean")
 
 
 def _checked(q: Tensor, scale: float | None, **others: Tensor | None) -> float:
@@ -162,24 +163,13 @@ def _checked(q: Tensor, scale: float | None, **others: Tensor | None) -> float:
     return attention_scale(scale, q.shape[-1])
 
 
-def _check_clamp(clamp: str) -> None:
-    if clamp not in CLAMPS:
-        raise ValueError(f"clamp is {clamp!r}; it takes one of {', '.join(CLAMPS)}.")
-
-
-def _check_row(row: Tensor, shape: tuple[int, ...], q: Tensor) -> None:
-    check_tensor("row", row, "[B, groups, length]")
-    check_alike("row", row, "q", q)
-    if tuple(row.shape) != tuple(shape):
-        raise ValueError(f"row has shape {list(row.shape)}; it takes {list(shape)}, as q is {list(q.shape)}.")
-
-
-def _runs_kernels(*tensors: Tensor | None, temporal: bool) -> bool:
+def _runs_kernels(kind: str, *tensors: Tensor | None) -> bool:
     """Return whether the kernels take these; beyond their largest D or F the reference does."""
     q = tensors[0]
     if not runs_kernels(q) or q.shape[-1] > LARGEST_HEAD_DIM:
         return False
-    if temporal and choose(configs.TEMPORAL, architecture(q), triton.next_power_of_2(q.shape[1])) is None:
+    frames = triton.next_power_of_2(q.shape[1])
+    if kind == "temporal" and choose(configs.TEMPORAL, architecture(q), frames) is None:
         return False
     for name, x in zip(("q", "k", "v", "u", "grad_out"), tensors, strict=False):
         if x is not None:

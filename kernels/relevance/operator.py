@@ -23,15 +23,9 @@ def _launch_spatial(
     kernel: Any, table: Table, operands: dict[str, Tensor | None], *, over_heads: bool = False,
     matrix: Tensor | None = None, **arguments: Any,
 ) -> None:  # fmt: skip
-    """Launch a spatial kernel: a program for each tile of rows of each head, or for each tile of the map.
+    """Launch a spatial kernel: a program for each tile of rows of each head, or of the map with a loop over heads.
 
-    Args:
-        kernel: the kernel.
-        table: its configs.
-        operands: tensors `[B, F, S, N, D]` that it reads, with their strides; the first is not None.
-        over_heads: a program loops over the heads.
-        matrix: `[..., S, S]`, where one is written.
-        arguments: what else it takes.
+    `operands` `[B, F, S, N, D]` go in with their strides; `matrix` is `[..., S, S]`, where one is written.
     """
     x = next(iter(operands.values()))
     clips, frames, positions, heads, head_dim = x.shape
