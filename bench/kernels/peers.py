@@ -119,6 +119,7 @@ class Task:
         dtype: of the projection.
         columns: what its records say of the shape.
         at_paper: whether the shape is one for which what compiles for each shape is compiled.
+        floors, operations: by pass, as in `measure`.
     """
 
     contender: Contender
@@ -127,6 +128,8 @@ class Task:
     dtype: torch.dtype
     columns: Row
     at_paper: bool
+    floors: Mapping[str, float] | None = None
+    operations: Mapping[str, int] | None = None
 
     @property
     def rank(self) -> int:
@@ -141,6 +144,13 @@ class Task:
         qkv = torch.randn(*self.size, 3, HEADS, self.contender.width, device=DEVICE).to(self.dtype).requires_grad_()
         function = partial(self.contender.function, scale=self.head_dim**-0.5)
         return passes(function, (qkv,), torch.randn_like(qkv[:, :, :, 0]))
+
+    def measure(self, milliseconds: int) -> Iterator[Row]:
+        """Yield a record a pass."""
+        if self.rank == 3:
+            yield self.columns | {"pass": "all", "note": COMPILED_FOR_A_SHAPE}
+            return
+        yield from measure(self.columns, self.calls(), milliseconds, floors=self.floors, operations=self.operations)
 
 
 def passes(function: Callable[..., Tensor], leaves: Sequence[Tensor], grad_out: Tensor) -> Calls:
@@ -159,9 +169,9 @@ def passes(function: Callable[..., Tensor], leaves: Sequence[Tensor], grad_out: 
 
 def measure(
     columns: Row, calls: Calls, milliseconds: int, *,
-    floors: Mapping[str, float] | None = None, operations: Mapping[str, int] | None = None, memory: bool = False,
+    floors: Mapping[str, float] | None = None, operations: Mapping[str, int] | None = None,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield a record a pass: its time, or why it cannot run.
+    """Yield a record a pass: its time, and with `operations` its TFLOP/s and peak memory; or why it cannot run.
 
     Args:
         columns: what the records say of what is measured.
@@ -169,7 +179,6 @@ def measure(
         milliseconds: measuring time of each pass.
         floors: microseconds that the bytes of each pass take.
         operations: floating-point operations of each pass that cannot be done without.
-        memory: measure peak memory too.
     """
     for which, call in calls.items():
         row = columns | {"pass": which}
@@ -181,15 +190,11 @@ def measure(
         if floors:
             row |= {"floor_microseconds": floors[which], "share_of_floor": floors[which] / spent.median}
         if operations:
-            row["teraflops"] = 1e-6 * operations[which] / spent.median
-        if memory:
-            row["peak_bytes"] = timing.peak_bytes(call)
+            row |= {"teraflops": 1e-6 * operations[which] / spent.median, "peak_bytes": timing.peak_bytes(call)}
         yield row
 
 
-def measure_tasks(
-    tasks: Iterable[Task], measure_task: Callable[[Task], Iterator[Row]], after_ours: Callable[[], None]
-) -> Iterator[Row]:
+def measure_tasks(tasks: Iterable[Task], milliseconds: int, after_ours: Callable[[], None]) -> Iterator[Row]:
     """Compile this project's kernels, then yield the records of `tasks` by rank; `after_ours` runs before the peers."""
     tasks = sorted(tasks, key=lambda task: task.rank)
     started = time.perf_counter()
@@ -197,10 +202,7 @@ def measure_tasks(
     print(f"{count} kernels compiled in {time.perf_counter() - started:.0f} s", flush=True)
     for rank, group in itertools.groupby(tasks, key=lambda task: task.rank):
         for task in group:
-            if rank == 3:
-                yield task.columns | {"pass": "all", "note": COMPILED_FOR_A_SHAPE}
-            else:
-                yield from measure_task(task)
+            yield from task.measure(milliseconds)
         if rank == 0:
             after_ours()
 

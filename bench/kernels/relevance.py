@@ -136,7 +136,7 @@ def measure(kind: str, clips: int, frames: int, head_dim: int, bandwidth: float,
         for row in peers.measure(
             columns, calls(name, kind, clips, frames, head_dim), milliseconds,
             floors={which: 1e6 * needed / bandwidth for which, (needed, _) in moved.items()},
-            operations=useful_operations(kind, clips, frames, head_dim), memory=True,
+            operations=useful_operations(kind, clips, frames, head_dim),
         ):  # fmt: skip
             if "note" not in row:
                 row["stored_floor_microseconds"] = 1e6 * moved[row["pass"]][1] / bandwidth

@@ -98,23 +98,17 @@ def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
     """Return all contenders at `shapes`; at the paper's in float32 too, which peers compute without tensor cores."""
     cases = list(itertools.product(shapes, HEAD_DIMS, (dtype,)))
     cases[len(HEAD_DIMS) : len(HEAD_DIMS)] = [(PAPER, head_dim, torch.float32) for head_dim in (64, 91)]
-    return [
-        Task(
-            one, shape[1:], head_dim, working,
-            columns(shape, head_dim, working) | {"contender": one.name, "width": one.width},
-            at_paper=shape == PAPER and working.itemsize == 2,
-        )
-        for shape, head_dim, working in dict.fromkeys(cases)
-        for one in contenders(head_dim)
-    ]  # fmt: skip
-
-
-def measure(task: Task, milliseconds: int) -> Iterator[Row]:
-    """Yield a record a pass: time, useful TFLOP/s and peak memory."""
-    clips, rows, positions = task.size
-    product = 2 * clips * rows * HEADS * positions**2 * task.head_dim
-    operations = {which: count * product for which, count in PRODUCTS.items()}
-    return peers.measure(task.columns, task.calls(), milliseconds, operations=operations, memory=True)
+    found = []
+    for shape, head_dim, working in dict.fromkeys(cases):
+        product = 2 * shape.clips * shape.rows * HEADS * shape.positions**2 * head_dim
+        options = {
+            "at_paper": shape == PAPER and working.itemsize == 2,
+            "operations": {which: count * product for which, count in PRODUCTS.items()},
+        }
+        for one in contenders(head_dim):
+            described = columns(shape, head_dim, working) | {"contender": one.name, "width": one.width}
+            found.append(Task(one, shape[1:], head_dim, working, described, **options))
+    return found
 
 
 def measure_capture(
@@ -179,9 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
         memory.write(folder, "cuda")
 
     chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype)
-    rows = peers.measure_tasks(
-        chosen, partial(measure, milliseconds=arguments.milliseconds), measure_capture_and_memory
-    )
+    rows = peers.measure_tasks(chosen, arguments.milliseconds, measure_capture_and_memory)
     print(row_table(COLUMNS, write_as_measured(folder, "spatial", rows, COLUMNS)))
     print(row_table(CAPTURE_COLUMNS, captured))
     print(f"\nwritten to {folder}")

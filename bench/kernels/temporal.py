@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -62,28 +63,21 @@ def contenders(head_dim: int, mode: str) -> list[Contender]:
     ]
 
 
-def tasks(shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Task]:
-    """Return all contenders at `shapes` of (clips, frames)."""
-    return [
-        Task(
-            one, (clips, frames + 1, POSITIONS), head_dim, dtype,
-            {
+def tasks(shapes: Sequence[tuple[int, int]], dtype: torch.dtype, bandwidth: float) -> list[Task]:
+    """Return all contenders at `shapes` of (clips, frames), over the floor of their bytes at `bandwidth`."""
+    found = []
+    for (clips, frames), head_dim, mode in itertools.product(shapes, HEAD_DIMS, ("telescoped", "fused", "off")):
+        size = clips, frames + 1, POSITIONS
+        for one in contenders(head_dim, mode):
+            described = {
                 "contender": one.name, "mode": mode, "dtype": str(dtype).removeprefix("torch."), "clips": clips,
                 "frames": frames, "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
-            },
-            at_paper=(clips, frames) in QUICK_SHAPES,
-        )
-        for (clips, frames), head_dim, mode in itertools.product(shapes, HEAD_DIMS, ("telescoped", "fused", "off"))
-        for one in contenders(head_dim, mode)
-    ]  # fmt: skip
-
-
-def measure(task: Task, bandwidth: float, milliseconds: int) -> Iterator[Row]:
-    """Yield a record a pass: its time and the floor of its bytes at `bandwidth`."""
-    clips, rows, positions = task.size
-    tensor = clips * rows * positions * HEADS * task.contender.width * task.dtype.itemsize
-    floors = {which: 1e6 * count * tensor / bandwidth for which, count in TENSORS.items()}
-    return peers.measure(task.columns, task.calls(), milliseconds, floors=floors)
+            }  # fmt: skip
+            tensor = 1e6 * math.prod(size) * HEADS * one.width * dtype.itemsize / bandwidth
+            floors = {which: count * tensor for which, count in TENSORS.items()}
+            at_paper = (clips, frames) in QUICK_SHAPES
+            found.append(Task(one, size, head_dim, dtype, described, at_paper, floors))
+    return found
 
 
 def measure_layer_norm(clips: int, dtype: torch.dtype, bandwidth: float, milliseconds: int) -> Iterator[Row]:
@@ -121,16 +115,15 @@ def run(arguments: argparse.Namespace) -> int:
     bandwidth = timing.copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
     folder = output_folder(arguments.output, "temporal", arguments.commit)
-    given = {"bandwidth": bandwidth, "milliseconds": arguments.milliseconds}
     layer_norm: list[Row] = []
 
     def measure_layer_norms() -> None:
         for clips in (1, 8):
-            layer_norm.extend(measure_layer_norm(clips, dtype, **given))
+            layer_norm.extend(measure_layer_norm(clips, dtype, bandwidth, arguments.milliseconds))
         write_table(folder, "layer_norm_difference", layer_norm)
 
-    chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype)
-    rows = peers.measure_tasks(chosen, partial(measure, **given), measure_layer_norms)
+    chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype, bandwidth)
+    rows = peers.measure_tasks(chosen, arguments.milliseconds, measure_layer_norms)
     print(row_table(COLUMNS, write_as_measured(folder, "temporal", rows, COLUMNS)))
     print(row_table(LAYER_NORM_COLUMNS, layer_norm))
     print(f"\nwritten to {folder}")
