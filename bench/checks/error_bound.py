@@ -7,7 +7,7 @@ in the same dtype, forward and every gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -78,8 +78,7 @@ def relative_error(x: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def numerics_case(
-    operation: str, mode: str, dtype: torch.dtype, shape: str,
-    inputs: Callable[[], tuple[Mapping[str, torch.Tensor], torch.Tensor]],
+    operation: str, mode: str, dtype: torch.dtype, shape: str, inputs: Callable[[], tuple[Results, torch.Tensor]],
     kernel: Callable[..., torch.Tensor], eager: Callable[..., torch.Tensor], reference: Callable[..., torch.Tensor],
     *, capture: bool = False,
 ) -> NumericsCase:  # fmt: skip
@@ -88,8 +87,7 @@ def numerics_case(
     Args:
         operation, mode, dtype, shape: for the table.
         inputs: returns tensors by the name of the argument, and the gradient that arrives at the output.
-        kernel, eager: called with the tensors.
-        reference: called with them in float64.
+        kernel, eager, reference: called with the tensors; the last in float64.
         capture: give an `AttentionCapture` as `capture`; compare the attention and its gradient too.
     """
 
@@ -102,5 +100,5 @@ def numerics_case(
         results = {"out": out.detach()} | {f"grad {name}": leaf.grad for name, leaf in leaves.items()}
         return results | ({"attention": captured.attention, "grad attention": captured.gradient} if capture else {})
 
-    programs = {"kernel": partial(run, kernel), "eager": partial(run, eager)}
-    return NumericsCase(operation, mode, dtype, shape, **programs, oracle=partial(run, reference, torch.float64))
+    programs = partial(run, kernel), partial(run, eager), partial(run, reference, torch.float64)
+    return NumericsCase(operation, mode, dtype, shape, *programs)

@@ -1,4 +1,4 @@
-"""The same model as a user would write it in plain PyTorch: what training speed is compared with.
+"""ISTVT in plain PyTorch, stored or fused attention: the baselines of training speed.
 
 Parameters and their names are those of `istvt.ISTVT`, and so is the function; only the computation differs:
 

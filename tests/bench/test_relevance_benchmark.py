@@ -62,7 +62,7 @@ def test_the_floor_counts_what_must_move_and_that_of_the_stored_form_three_matri
     assert needed["relevance"] == 2 * needed["map"]
 
 
-def test_every_contender_is_a_row_a_pass_and_who_runs_out_of_memory_says_so(small, without_a_gpu, monkeypatch):
+def test_every_contender_is_a_row_a_pass_and_what_runs_out_of_memory_says_so(small, without_a_gpu, monkeypatch):
     def greedy(kind, which, tensors, scale):
         if which == "map":
             raise torch.OutOfMemoryError
@@ -142,7 +142,7 @@ def test_on_a_cpu_the_command_weighs_an_explanation_and_times_nothing(tmp_path, 
         assert float(full["over_light"]) == pytest.approx(ratio, rel=1e-4)
 
 
-def test_who_runs_out_of_memory_when_weighed_is_a_row_that_says_so(monkeypatch):
+def test_what_runs_out_of_memory_when_weighed_is_a_row_that_says_so(monkeypatch):
     def greedy(model, **of):
         raise torch.OutOfMemoryError
 

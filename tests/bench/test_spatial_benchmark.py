@@ -87,7 +87,7 @@ def test_useful_work_counts_two_products_forward_and_five_backward_at_the_unpadd
         assert rows[which]["teraflops"] == pytest.approx(count * product / 10e-6 / 1e12)
 
 
-def test_every_contender_is_a_row_a_pass_and_who_cannot_says_why(without_a_gpu):
+def test_every_contender_is_a_row_a_pass_and_what_cannot_run_says_why(without_a_gpu):
     chosen = [task for task in spatial.tasks([SHAPE], torch.float32) if task.head_dim == 91 and task.size == SHAPE[1:]]
     rows = [row for task in chosen for row in task.measure(1)]
     assert len(rows) == 3 * len(chosen)

@@ -1,9 +1,8 @@
 """Cases of the numerics and compile checks, by operation.
 
-Each operation has a module here with two functions that take the operation's name first: `numerics(operation, device,
-small)`, comparisons against float64, where `small` asks for shapes that the interpreter can afford (a program costs 15
-to 35 ms there); and `compiled(operation)`, launches to compile ahead of time. An operation with a line in `OPERATIONS`
-is known to both commands and both tests.
+A module of this folder has `numerics(operation, device, small)`, comparisons against float64 (`small` asks for shapes
+that the interpreter can afford: a program costs 15 to 35 ms there), and `compiled(operation)`, launches to compile
+ahead of time. An operation with a line in `OPERATIONS` is known to both commands and both tests.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ class Expected(NamedTuple):
     Attributes:
         tensor_cores: whether it must use them.
         spill: bytes of registers that it may spill.
-        tile_bytes: bytes (loaded, stored) of one program if each element of its tile moves once, for kernels without
-            loops; None where there is no such number.
+        tile_bytes: bytes (loaded, stored) of a program that moves each element of its tile once; None for loops.
     """
 
     tensor_cores: bool = False
