@@ -95,12 +95,9 @@ def _part(builder: DatasetBuilder, metadata: Path) -> list[Candidate]:
 
 
 def _candidate(path: Path, label: int, split: str | None, original: str | None = None) -> Candidate:
-    if label == REAL or original is None:
-        manipulation = ORIGINAL if label == REAL else "DFDC"
-        return Candidate(path, label, (path.stem,), manipulation, split, people_known=False)
-    original_path = path.parent / original
-    people = (original_path.stem,)
-    return Candidate(path, FAKE, people, "DFDC", split, original=original_path, people_known=False)
+    source = path.parent / original if label == FAKE and original is not None else None
+    manipulation, people = ORIGINAL if label == REAL else "DFDC", ((source or path).stem,)
+    return Candidate(path, label, people, manipulation, split, original=source, people_known=False)
 
 
 def _labeled_test(builder: DatasetBuilder, labels: Path) -> list[Candidate]:
