@@ -59,33 +59,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
     0 done, 1 something was wrong with some input, 2 could not be done, 130 or 143 stopped by Ctrl-C or SIGTERM.
-
-    Of several processes that torchrun started, process 0 prints why it ends; @record leaves the reason of each for
-    torchrun's own report, which ends the others. Another process that fails therefore waits to be ended, and prints
-    its mistake, with its number, only if nothing ends it: process 0 has not met the same one then.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    errors, rank = Console(stderr=True), int(os.environ.get("RANK", "0"))
-    work = _run
-    if under_torchrun := "TORCHELASTIC_ERROR_FILE" in os.environ:
+    errors, work = Console(stderr=True), _run
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
 
-        work = record(_run)
+        work = record(_run_under_torchrun)
     try:
         return work(arguments)
     except InputError as error:
-        if rank:
-            time.sleep(SECONDS_TO_BE_ENDED)
-        _print_reason(errors, f"process {rank}: {error}" if rank else str(error))
+        _print_reason(errors, str(error))
         return USAGE_ERROR
     except KeyboardInterrupt as stop:
-        if not rank:
+        if os.environ.get("RANK", "0") == "0":
             kept = "; what was finished is kept, and the same command goes on from there"
             _print_reason(errors, f"stopped{kept if set(GO_ON).intersection(arguments[:1]) else ''}")
         return TERMINATED if isinstance(stop, _Terminated) else STOPPED
+
+
+def _run_under_torchrun(arguments: list[str]) -> int:
+    """Run a command in one of the processes that torchrun started.
+
+    torchrun ends the others as soon as one has ended with an error, and reports what @record has written. Process 0
+    prints why it ends. Another one waits to be ended, as most mistakes are met by all, and prints its mistake with its
+    number only if nothing ends it. What is no mistake is most often the lost connection to a process that waits so.
+    """
+    try:
+        return _run(arguments)
+    except InputError as error:
+        if (rank := os.environ.get("RANK", "0")) != "0":
+            time.sleep(SECONDS_TO_BE_ENDED)
+            raise InputError(f"process {rank}: {error}") from error
+        raise
     except Exception:
-        if under_torchrun:  # most often the connection to a process is lost that has failed, and waits as above
-            time.sleep(2 * SECONDS_TO_BE_ENDED)
+        time.sleep(2 * SECONDS_TO_BE_ENDED)
         raise
 
 
