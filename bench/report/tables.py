@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bench import ceilings
+from bench.ceilings import PRECISIONS as CEILING_PRECISIONS
 from bench.checks.numerics import FAILS, NOT_RUN
 from bench.common.exponent import interval
 from bench.common.record import NOT_MEASURED, Row
@@ -28,11 +28,7 @@ _BESIDE_TIME = (("share_of_floor", 100, "% of floor"), ("teraflops", 1, "TFLOP/s
 _PAPER = {"clips": "8", "frames": "6", "rows": "7", "positions": "362", "attention": "spatial"}
 # What was promised of explaining: the published storage over this project's, and the time over a training step's.
 _SAVING, _TIME_OVER_STEP = Bound("at least", 20), Bound("at most", 4)
-
-
-def _texts(*names: str) -> list[Column]:
-    """Return columns that show what a row says, not a number; `title=key` where the two differ."""
-    return [Column(title, key, form="") for title, _, key in (name.partition("=") for name in names)]
+_CEILINGS = ("copy, read and write", "write", *(f"matrix product, {x}" for x in CEILING_PRECISIONS), "smallest kernel")
 
 
 @dataclass(frozen=True)
@@ -41,28 +37,34 @@ class Listing:
 
     Attributes:
         name: of the CSV file.
-        columns: what is shown of a row; those without a form are text.
+        columns: `title=key:form/unit`, separated by bars; one without a form shows text, one without a key its title's.
         empty: the rows where nothing was measured.
         rows: of a device, if they are not those of the CSV file.
     """
 
     name: str
-    columns: Sequence[Column]
+    columns: str
     empty: Sequence[Row] = ({},)
     rows: Callable[[Device], Sequence[Row]] | None = None
 
     def __call__(self, device: Device) -> str:
         """Return the table."""
-        rows = self.rows(device) if self.rows else device.rows(self.name)
-        lines = [[self._cell(column, row) for column in self.columns] for row in rows or self.empty]
-        return table([column.title for column in self.columns], lines)
+        columns = []
+        for column in self.columns.split(" | "):
+            title, _, key = column.partition("=")
+            key, _, form = (key or title).partition(":")
+            form, _, unit = form.partition("/")
+            columns.append(Column(title.partition(":")[0], key, form, float(unit or 1)))
+        rows = (self.rows(device) if self.rows else device.rows(self.name)) or self.empty
+        return table(
+            [column.title for column in columns], [[_cell(c, row.get(c.key)) for c in columns] for row in rows]
+        )
 
-    def _cell(self, column: Column, row: Row) -> str:
-        key = column.key or column.title
-        value = row.get(key)
-        if not column.form:
-            return str(value or "")
-        return NOT_MEASURED if value in (None, "") else column.cell({key: float(value)}).replace("%", " %")
+
+def _cell(column: Column, value: str | float | None) -> str:
+    if not column.form:
+        return str(value or "")
+    return NOT_MEASURED if value in (None, "") else column.cell({column.key: float(value)}).replace("%", " %")
 
 
 def at_paper_size(rows: Rows) -> Rows:
@@ -71,7 +73,7 @@ def at_paper_size(rows: Rows) -> Rows:
     return paper or rows
 
 
-def _pivot(rows: Rows, line: Callable[[Row], Hashable], column: Callable[[Row], Hashable]) -> dict:
+def _by(rows: Rows, line: Callable[[Row], Hashable], column: Callable[[Row], Hashable]) -> dict:
     """Return the rows by line, and in each line by column."""
     found: dict = {}
     for row in rows:
@@ -80,9 +82,8 @@ def _pivot(rows: Rows, line: Callable[[Row], Hashable], column: Callable[[Row], 
 
 
 def _ceilings(device: Device) -> Sequence[Row]:
-    names = ("copy, read and write", "write", *(f"matrix product, {p}" for p in ceilings.PRECISIONS), "smallest kernel")
     found = {row["ceiling"]: row for row in device.rows("ceilings")}
-    return [found.get(name, {"ceiling": name}) for name in names]
+    return [found.get(name, {"ceiling": name}) for name in _CEILINGS]
 
 
 def _explanation_memory(device: Device) -> Sequence[Row]:
@@ -113,9 +114,8 @@ def numerics(device: Device) -> str:
         finite = all(map(math.isfinite, ratios))  # no number is larger than one that is none
         largest = number(max(ratios, default=None)) if finite else "not a finite number"
         body.append([*key, str(len(ratios)), largest, str(failed), str(not_run or "")])
-    empty = [["every operation", "every dtype", NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, ""]]
     header = ("operation", "dtype", "comparisons", "largest error over eager's", "failed", "cases not run")
-    return table(header, body or empty)
+    return table(header, body or [["every operation", "every dtype", *[NOT_MEASURED] * 3, ""]])
 
 
 def operation(device: Device, name: str) -> str:
@@ -125,7 +125,7 @@ def operation(device: Device, name: str) -> str:
         return table(("method", "µs"), [["this project and its peers", NOT_MEASURED]])
     names = [key for key in _ROW_NAMES if any(row.get(key) for row in rows)]
     passes = list(dict.fromkeys(row.get("pass", "") for row in rows))
-    lines = _pivot(rows, lambda row: tuple(row.get(key, "") for key in names), lambda row: row.get("pass", ""))
+    lines = _by(rows, lambda row: tuple(row.get(key, "") for key in names), lambda row: row.get("pass", ""))
     order = list(dict.fromkeys(key[1:] for key in lines))  # methods of one task stand together
     body = []
     for key, found in sorted(lines.items(), key=lambda line: order.index(line[0][1:])):
@@ -142,36 +142,29 @@ def _time(row: Row) -> str:
 
 def spatial_memory(device: Device) -> str:
     """Return peak memory of spatial attention against the positions S, forward and backward, and how it grows."""
-    kinds, sizes = (memory.WITHOUT, memory.WITH), ("dtype", "rows", "heads", "head_dim")
-    rows = device.rows("spatial_memory")
-    rows = [row for row in rows if all(row[name] == rows[0][name] for name in sizes)]  # one kind of tensor
-    lines = _pivot(rows, lambda row: row["positions"], lambda row: row["capture"])
+    kinds, rows = (memory.WITHOUT, memory.WITH), device.rows("spatial_memory")
+    sizes = [[row[name] for name in ("rows", "heads", "head_dim", "dtype")] for row in rows]
+    rows = [row for row, size in zip(rows, sizes, strict=True) if size == sizes[0]]  # one kind of tensor
     body = [
         [positions, *(number(found.get(kind, {}).get("peak_bytes"), 1, 2**-10) for kind in kinds)]
-        for positions, found in lines.items()
+        for positions, found in _by(rows, lambda row: row["positions"], lambda row: row["capture"]).items()
     ]
     counted = [row | {key: int(row[key]) for key in ("positions", "peak_bytes")} for row in rows]
-    grows = map(interval, memory.exponents(counted))
-    text = table(("S", *(f"{kind}, KiB" for kind in kinds)), [*body, ["grows as S to the", *grows]])
-    if not rows:
-        return text
-    first = rows[0]
-    return f"B = 1, F = {first['rows']}, N = {first['heads']}, D = {first['head_dim']}, {first['dtype']}.\n\n{text}"
+    body.append(["grows as S to the", *map(interval, memory.exponents(counted))])
+    text = table(("S", *(f"{kind}, KiB" for kind in kinds)), body)
+    return "B = 1, F = {}, N = {}, D = {}, {}.\n\n".format(*sizes[0]) + text if rows else text
 
 
 def scaling(device: Device) -> str:
     """Return fitted exponents and what they say: fitted here, so that a run that was cut short has its lines too."""
     fitted = growth.exponents(growth.numbers(device.rows("scaling")))
-    found = {(r["method"], r["pass"], r["axis"], r["quantity"]): r for r in fitted}
+    lines = _by(fitted, lambda row: (row["method"], row["pass"]), lambda row: (row["axis"], row["quantity"]))
     body = []
-    for line in dict.fromkeys((row["method"], row["pass"]) for row in fitted):
+    for line, found in lines.items():
         cells = list(line)
         for axis in ("T", "HW"):
-            work, *measured = (
-                found.get((*line, axis, quantity), {"exponent": None})
-                for quantity in ("multiply-accumulates", "time", "peak memory")
-            )
-            cells += [number(work["exponent"]), *map(interval, measured)]
+            cells.append(number(found.get((axis, "multiply-accumulates"), {}).get("exponent")))
+            cells += [interval(found.get((axis, quantity), {})) for quantity in ("time", "peak memory")]
         body.append(cells)
     header = ("method", "pass", "work, T", "time, T", "memory, T", "work, HW", "time, HW", "memory, HW")
     sentences = "\n".join(f"- {row['verdict']}" for row in scaling_verdicts(device))
@@ -189,12 +182,14 @@ def families(device: Device) -> str:
     rows = device.rows("training_families")
     if not rows:
         return table(("family", "share of the step"), [["every family of kernels", NOT_MEASURED]])
-    *first, _, batch = entry_name("training", rows[0])
-    rows = [row for row in rows if entry_name("training", row) == (*first, row["method"], batch)]
+    first, *_ = rows
+    rows = [row for row in rows if all(row[key] == first[key] for key in CASE if key != "method")]
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
-    lines = _pivot(rows, lambda row: row["family"], lambda row: row["method"])
-    body = [[name, *(_share(found.get(method)) for method in methods)] for name, found in lines.items()]
-    return f"{', '.join(first)}:\n\n{table(('family', *methods), body)}"
+    body = [
+        [name, *(_share(found.get(method)) for method in methods)]
+        for name, found in _by(rows, lambda row: row["family"], lambda row: row["method"]).items()
+    ]
+    return "{preset}, {attention}, {precision}:\n\n".format(**first) + table(("family", *methods), body)
 
 
 def _share(row: Row | None) -> str:
@@ -202,45 +197,33 @@ def _share(row: Row | None) -> str:
 
 
 _LISTINGS = (
-    Listing("ceilings", [*_texts("ceiling"), Column("measured", "value"), *_texts("unit")], rows=_ceilings),
+    Listing("ceilings", "ceiling | measured=value:.2f | unit", rows=_ceilings),
     Listing(
         "spatial_capture",
-        [
-            *_texts("D=head_dim", "pass"), Column("µs", "microseconds"),
-            Column("µs with capture", "microseconds_with_capture"),
-            Column("added over byte floor", "added_over_floor"), *_texts("note"),
-        ],
+        "D=head_dim | pass | µs=microseconds:.2f | µs with capture=microseconds_with_capture:.2f | "
+        "added over byte floor=added_over_floor:.2f | note",
         rows=lambda device: at_paper_size(device.rows("spatial_capture")),
     ),
     Listing(
         "explanation_memory",
-        [
-            *_texts("preset", "explained from=from", "storage"), Column("peak MiB", "peak_bytes", ".0f", 2**20),
-            Column("over this project's", "over_light", ".1f"), *_texts(f"{_SAVING}=holds", "note"),
-        ],
+        "preset | explained from=from | storage | peak MiB=peak_bytes:.0f/1048576 | "
+        f"over this project's=over_light:.1f | {_SAVING}=holds | note",
         [{"preset": "seed", "from": "clip", "storage": storage} for storage in (LIGHT, REFERENCE)],
         _explanation_memory,
     ),
     Listing(
         "explanation_time",
-        [
-            *_texts("preset", "clips", "explained in=arithmetic", "trained in=training"),
-            Column("explaining, ms", "explain_ms", ".1f"), Column("step, ms", "training_ms", ".1f"), Column("ratio"),
-            *_texts(f"{_TIME_OVER_STEP}=holds", "note"),
-        ],
+        "preset | clips | explained in=arithmetic | trained in=training | explaining, ms=explain_ms:.1f | "
+        f"step, ms=training_ms:.1f | ratio:.2f | {_TIME_OVER_STEP}=holds | note",
         [{"preset": "seed", "arithmetic": "float32", "training": precision} for precision in ("float32", "bfloat16")],
         _explanation_time,
     ),
     Listing(
         "training",
-        [
-            *_texts(*CASE), Column("clips/s", "clips_per_second"), Column("step ms", "step_ms"),
-            Column("utilization", "utilization_data_sheet", ".1%"),
-            Column("of needed work", "needed_data_sheet", ".1%"),
-            Column("of measured peak", "utilization_measured_peak", ".1%"),
-            Column("peak GB", "peak_bytes", ".1f", 1e9), Column("reserved GB", "reserved_bytes", ".1f", 1e9),
-            *_texts("note"),
-        ],
+        f"{' | '.join(CASE)} | clips/s=clips_per_second:.2f | step ms=step_ms:.2f | "
+        "utilization=utilization_data_sheet:.1% | of needed work=needed_data_sheet:.1% | "
+        "of measured peak=utilization_measured_peak:.1% | peak GB=peak_bytes:.1f/1e9 | "
+        "reserved GB=reserved_bytes:.1f/1e9 | note",
         [
             dict(zip(CASE, case, strict=False))
             for case in itertools.product(("seed", "published"), ATTENTIONS, PRECISIONS[:1], METHODS)
@@ -248,13 +231,10 @@ _LISTINGS = (
     ),
     Listing(
         "loader",
-        [
-            *_texts("decoder", "onto=device", "workers", "pixels=image_size"),
-            Column("clips/s", "clips_per_second", ".1f"), *_texts("note"),
-        ],
+        "decoder | onto=device | workers | pixels=image_size | clips/s=clips_per_second:.1f | note",
         [{"decoder": "pyav"}, {"decoder": "dali"}],
     ),
-)  # fmt: skip
+)
 # By CSV file, the table of a device.
 TABLES: dict[str, Callable[[Device], str]] = {
     **{listing.name: listing for listing in _LISTINGS},
