@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.common.plots import draw_bars, draw_growth
 from bench.common.record import RESULTS, Run, read_runs
-from bench.report import plots
-from bench.report.devices import Device, devices
+from bench.report.devices import Device, Rows, devices
 from bench.report.markdown import replace_section
 from bench.report.promises import promises
-from bench.report.tables import TABLES, scaling_verdicts
+from bench.report.tables import TABLES, at_paper_size, scaling_verdicts
 from bench.scaling.sweep import PASSES
 from dataloading.errors import InputError
 
@@ -130,6 +130,36 @@ def write(runs: Sequence[Run], root: Path = ROOT, check: bool = False) -> list[P
     return changed
 
 
+def draw_plots(runs: Sequence[Run]) -> list[Path]:
+    """Draw what was measured in each run into its folder; return the files."""
+    drawn = []
+    for run in runs:
+        device = run.environment["device"]
+        if rows := run.tables.get("scaling"):
+            drawn.append(run.folder / "scaling.png")
+            draw_growth(rows, PASSES[1], device, drawn[-1])
+        for name in ("temporal", "spatial"):
+            rows = [row for row in at_paper_size(run.tables.get(name, [])) if row.get("pass") == "both"]
+            if rows := _measured(rows, "microseconds", "dtype"):
+                rows.sort(key=lambda row: int(row["head_dim"]))
+                drawn.append(run.folder / f"{name}.png")
+                title = f"{name.capitalize()} attention, 8 clips of 6 frames, {rows[0]['dtype']}, on {device}"
+                names = ("D = {head_dim}", "{contender} {mode}")
+                draw_bars(rows, names, "microseconds", "µs, forward and backward", title, drawn[-1])
+        if rows := _measured(run.tables.get("training", []), "clips_per_second", "precision"):
+            drawn.append(run.folder / "training.png")
+            title = f"Training, {rows[0]['precision']}, batch {rows[0]['batch']}, on {device}"
+            names = ("{preset} {attention}", "{method}")
+            draw_bars(rows, names, "clips_per_second", "clips a second", title, drawn[-1])
+    return drawn
+
+
+def _measured(rows: Rows, value: str, precision: str) -> Rows:
+    """Return the rows with a value, in the first precision that was measured."""
+    rows = [row for row in rows if row.get(value)]
+    return [row for row in rows if row[precision] == rows[0][precision]]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which folders."""
     parser.add_argument("folders", nargs="*", type=Path, help="folders of measurements (default: bench/results)")
@@ -147,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not runs:
         print("No measurements there: no folder below holds an environment.json. Tables say what is not measured.")
     # Tables link to the plots that are there.
-    drawn = [] if arguments.no_plots or arguments.check else plots.draw(runs)
+    drawn = [] if arguments.no_plots or arguments.check else draw_plots(runs)
     changed = write(runs, check=arguments.check)
     if arguments.check:
         print("\n".join(f"{path} is not what the measurements give" for path in changed) or "up to date")

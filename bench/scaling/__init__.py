@@ -15,10 +15,10 @@ import math
 import time
 
 from bench.common.environment import device_name
+from bench.common.plots import draw_growth
 from bench.common.record import add_output, output_folder, write_as_measured, write_table
 from bench.common.table import Column, row_table
 from bench.scaling import growth, sweep
-from bench.scaling.plot import draw
 
 COLUMNS = (
     *map(Column, ("T", "HW", "method", "pass")), Column("Mmac counted", "macs_counted", ".3f", 1e6),
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     judged = growth.verdicts(rows, fitted, device)
     write_table(folder, "scaling_exponents", fitted)
     write_table(folder, "scaling_verdicts", judged)
-    draw(rows, device, folder / "scaling.png")
+    draw_growth(rows, sweep.PASSES[1], device, folder / "scaling.png")
     print(row_table(COLUMNS, rows), row_table(EXPONENT_COLUMNS, fitted), sep="\n\n", end="\n\n")
     print(*(row["verdict"] for row in judged), "", folder, sep="\n")
     return 1 if any(map(growth.miscounted, rows)) else 0

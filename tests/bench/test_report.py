@@ -21,7 +21,6 @@ from bench.common.record import (
 )
 from bench.kernels.explanation import LIGHT, REFERENCE
 from bench.report import pages as report
-from bench.report import plots
 from bench.report.markdown import replace_section
 from bench.training.measurement import empty_row
 from bench.training.steps import GRAPHS, Case
@@ -186,7 +185,7 @@ def test_lines_of_a_scaling_run_that_had_only_begun_are_not_measured(root):
     write_table(folder, "scaling", rows)
     tables, _ = written(root, read_runs([root]))
     assert f"| naive joint | forward | {' | '.join([NOT_MEASURED] * 6)} |" in tables
-    assert plots.draw(read_runs([root])) == [folder / "scaling.png"]
+    assert report.draw_plots(read_runs([root])) == [folder / "scaling.png"]
 
 
 def test_promises_are_about_the_batch_that_they_were_made_for(root):
@@ -304,7 +303,7 @@ def test_plots_are_drawn_of_what_was_measured(root):
         {"contender": name, **at, "head_dim": dim, "microseconds": time, "floor_microseconds": 70.0}
         for dim in (64, 91) for name, time in (("ours", 80.0), ("naive", 900.0))
     ])  # fmt: skip
-    drawn = plots.draw(read_runs([root]))
+    drawn = report.draw_plots(read_runs([root]))
     assert [path.name for path in drawn] == ["temporal.png", "training.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
 
