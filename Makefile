@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+WORDS  := kernels istvt dataloading bench tests docs README.md CONTRIBUTING.md Makefile setup.py
+
 .PHONY: install demo test experiment lint clean
 
 install: $(VENV)/.installed
@@ -28,6 +30,7 @@ experiment: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell -D - -D docs/words.txt $(WORDS)
 
 clean:
 	rm -rf $(VENV) runs

@@ -68,3 +68,17 @@ def test_the_plot_shows_every_room_and_is_the_same_for_the_same_source(tmp_path)
     assert text == (tmp_path / "b.svg").read_text()
     shown = set(re.findall(r">(\w+)<", text))
     assert {room.partition(".")[2] for room in imports()} <= shown
+
+
+def test_the_page_names_functions_that_are_there_at_most_ten_a_path():
+    page = (ROOT / "docs/architecture.md").read_text()
+    paths = re.findall(r"^## (?:A|A video|A logit) .*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+    assert len(paths) == 3
+    for path in paths:
+        stations = re.findall(r"^\d+\. `([\w.]+)`, `([\w/]+\.py)`", path, re.MULTILINE)
+        assert 5 <= len(stations) <= 10, path
+        for name, file in stations:
+            *owner, function = name.split(".")
+            text = (ROOT / file).read_text()
+            text = text[text.index(f"class {owner[0]}") :] if owner else text
+            assert re.search(rf"^{'    ' if owner else ''}def {function}\(", text, re.MULTILINE), f"{name} in {file}"
