@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-WORDS  := kernels istvt dataloading bench tests docs README.md CONTRIBUTING.md Makefile setup.py
+WORDS  := kernels istvt dataloading bench tests docs README.md Makefile setup.py
 
 .PHONY: install demo test experiment lint clean
 

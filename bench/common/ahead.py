@@ -39,14 +39,14 @@ def compile_ahead(calls: Iterable[Callable[[], object]], seconds: float = math.i
 
 
 def _stand_in(argument: Any) -> Any:
-    """What Triton takes for `argument` when it compiles, and holds no memory."""
+    """Return what Triton takes for `argument` when it compiles, and holds no memory."""
     if isinstance(argument, torch.Tensor) and argument.data_ptr() % 16 == 0:
         return torch.empty(0, dtype=argument.dtype, device="meta")
     return argument
 
 
 def _key(launch: Launch) -> Hashable:
-    """What a kernel is specialized on, or more."""
+    """Return what a kernel is specialized on, or more."""
     arguments = tuple(
         (name, (value.dtype, value.is_meta) if isinstance(value, torch.Tensor) else value)
         for name, value in launch.arguments.items()

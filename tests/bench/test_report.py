@@ -1,4 +1,4 @@
-"""`python -m bench report`: every number in the tables comes from a CSV file, and what nobody measured says so."""
+"""`python -m bench report`: every number in the tables comes from a CSV file, and a cell without one says so."""
 
 import argparse
 import os

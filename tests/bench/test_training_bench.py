@@ -240,7 +240,7 @@ def test_the_promised_comparison_is_measured_first():
         ("void at::native::vectorized_elementwise_kernel<4, AddFunctor>", "pointwise and reduction"),
         ("Memcpy DtoD (Device -> Device)", "copy and cast"),
         ("void at::native::elementwise_kernel<128, direct_copy_kernel_cuda>", "copy and cast"),
-        ("something nobody knows", "other"),
+        ("an unknown kernel", "other"),
     ],
 )
 def test_kernels_are_counted_to_the_family_that_their_name_says(name, expected):

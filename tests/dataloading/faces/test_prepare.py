@@ -105,7 +105,7 @@ def test_what_is_done_is_not_done_again(tree):
     run(dataset)
     before = (tree / "face_index.jsonl").read_bytes()
     for video in dataset.videos:
-        video.path.unlink()  # whoever opened one now would record an error
+        video.path.unlink()  # opened now, it would be recorded as an error
     assert run(dataset).errors == {}
     assert (tree / "face_index.jsonl").read_bytes() == before
 
@@ -171,8 +171,8 @@ def test_boxes_made_elsewhere_reach_the_fakes_of_a_run_that_was_stopped_after_th
 
 
 def test_two_runs_do_not_write_one_index_at_once(tree):
-    """The compressions of a set share an index. Whoever was done first replaced the file under the other, and what that
-    one found from then on was lost."""
+    """The compressions of a set share an index. The run that was done first replaced the file under the other, and
+    what that one found from then on was lost."""
     dataset = read_dataset(tree)
     refusal = rf"^another run \(process {os.getpid()}\) is writing {tree}/face_index\.jsonl; wait for it$"
 
@@ -417,7 +417,7 @@ def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fake
     [
         ("{", r"boxes\.json: not JSON"),
         ("[]", r"boxes\.json: \[\]; expected an object"),
-        ('{"nobody": [[0, 0, 0, 1, 1]]}', "None of the 1 videos named in .*boxes.json is in"),
+        ('{"unknown": [[0, 0, 0, 1, 1]]}', "None of the 1 videos named in .*boxes.json is in"),
         ('{"NAME": []}', r"000: \[\]; expected a list of \[frame, x0, y0, x1, y1\]"),
         ('{"NAME": [[0, 5, 5, 2, 9]]}', r"000: \[0\.0, 5\.0, 5\.0, 2\.0, 9\.0\]; .*with x0 < x1, y0 < y1"),
         ('{"NAME": [[0, 1, 1, 2]]}', r"000'\]\[0\]\[4\]: missing; expected a value"),

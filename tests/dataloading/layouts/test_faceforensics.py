@@ -111,7 +111,7 @@ def test_everything_that_is_left_out_is_listed_with_its_reason(tmp_path):
     write_splits(root / "splits", train=[["953", "974"], ["100", "101"]])
     fakes = "manipulated_sequences/Deepfakes/c23/videos"
     touch(root, "original_sequences/youtube/c23/videos/555.mp4", f"{fakes}/953_012.mp4", f"{fakes}/notes.txt")
-    touch(root, f"{fakes}/nobody.mp4", "backup/953.mp4", "original_sequences/youtube/c23/images/953/0001.png")
+    touch(root, f"{fakes}/unknown.mp4", "backup/953.mp4", "original_sequences/youtube/c23/images/953/0001.png")
     dataset = read_dataset(root)
     reasons = {item.path.relative_to(root).as_posix(): item.reason for item in dataset.left_out}
     wrong_suffix = reasons.pop(f"{fakes}/notes.txt")
@@ -119,7 +119,7 @@ def test_everything_that_is_left_out_is_listed_with_its_reason(tmp_path):
     assert reasons == {
         "original_sequences/youtube/c23/videos/555.mp4": "named in none of the split files",
         f"{fakes}/953_012.mp4": "made from originals of two different splits",
-        f"{fakes}/nobody.mp4": "a fake whose name does not say <target>_<source>",
+        f"{fakes}/unknown.mp4": "a fake whose name does not say <target>_<source>",
         "backup/953.mp4": "in a directory that this layout does not have",
         "original_sequences/youtube/c23/videos/100.mp4": "named in train.json but missing",
         "original_sequences/youtube/c23/videos/101.mp4": "named in train.json but missing",
