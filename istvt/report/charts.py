@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -31,7 +30,8 @@ _COLORS = {
     "fake": "#bf4d06",
     "third": "#00765a",
 }
-_LINES = (("real", "-", "o"), ("fake", "--", "s"), ("third", ":", "^"))  # color, dash and marker
+# Colors, dashes and markers of the lines of a chart, in turn.
+_LINES = (("real", "fake", "third", "ink", "soft"), ("-", "--", ":", "-."), "os^Dv*X")
 _DASHES = (0, (2, 2))
 _STEPS = (1, 2, 5, 10)  # between ticks
 _MARKERS_UP_TO = 40
@@ -51,6 +51,7 @@ _in_page_style = rc_context(
         "legend.handlelength": 2.6,
         "lines.linewidth": 2,
         "ytick.major.size": 0,
+        "ytick.major.pad": 8,
         "svg.fonttype": "none",
     }
 )
@@ -65,36 +66,43 @@ class Series:
 
 
 @_in_page_style
-def epoch_chart(
-    epochs: Sequence[int], series: Sequence[Series], *, share: bool = False, marked_epoch: int | None = None
+def line_chart(
+    x: Sequence[float],
+    series: Sequence[Series],
+    x_title: str,
+    *,
+    y_range: tuple[float, float] | None = None,
+    marked_x: float | None = None,
 ) -> Figure:
-    """Draw lines over epochs.
+    """Draw lines with a legend above them.
 
     Args:
-        epochs: of every value, rising.
-        series: one to three, each with one value an epoch; one without any value is left out.
-        share: the values are shares, so the axis ends at 1; otherwise it starts at 0 and ends above the largest value.
-        marked_epoch: gets an upright line.
+        x: of every value, rising.
+        series: each with one value for each `x`; one without any value is left out.
+        x_title: of the axis.
+        y_range: ends of the other axis; None is from 0 to above the largest value.
+        marked_x: gets an upright line.
     """
-    figure, axes = _axes(460, 250)
-    known = [value for line in series for value in line.values if value is not None]
-    for line, (color, dash, marker) in zip(series, _LINES, strict=False):
+    columns = 3
+    figure, axes = _axes(460, 230 + 20 * -(-len(series) // columns))
+    for number, line in enumerate(series):
+        color, dash, marker = (choices[number % len(choices)] for choices in _LINES)
         if any(value is not None for value in line.values):
             values = np.array(line.values, dtype=np.float64)  # NaN for None
             shape = marker if np.isfinite(values).sum() <= _MARKERS_UP_TO else ""
-            axes.plot(epochs, values, dash, color=_COLORS[color], marker=shape, label=line.name, zorder=3)
+            axes.plot(x, values, dash, color=_COLORS[color], marker=shape, label=line.name, zorder=3)
     if len(axes.lines) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(axes.lines))
-    first, last = epochs[0], epochs[-1]
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns)
+    first, last = x[0], x[-1]
     axes.set_xlim(*((first - 0.5, first + 0.5) if first == last else (first, last)))
-    lowest = min(0.5, floor(min(known, default=0.5) * 10) / 10)
-    axes.set_ylim(*((lowest, 1) if share else (0, 1.05 * (max(known, default=0.0) or 1))))
+    largest = max((value for line in series for value in line.values if value is not None), default=0)
+    axes.set_ylim(*(y_range or (0, 1.05 * (largest or 1))))
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True) if last > first else FixedLocator([last]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("epoch")
-    if marked_epoch is not None and first <= marked_epoch <= last:
-        axes.axvline(marked_epoch, color=_COLORS["ink"], linestyle=_DASHES, linewidth=1.5)
+    axes.set_xlabel(x_title)
+    if marked_x is not None and first <= marked_x <= last:
+        axes.axvline(marked_x, color=_COLORS["ink"], linestyle=_DASHES, linewidth=1.5)
     return figure
 
 
@@ -188,17 +196,6 @@ def inline_svg(figure: Figure, description: str, kind: str = "chart") -> Markup:
     stretch = ' preserveAspectRatio="none"' if kind == "bars" else ""
     attributes = f'class="{kind}" viewBox="0 0 {width} {height}"{stretch} role="img"'
     return Markup(f'<svg {attributes} aria-label="{escape(description)}">{body}')
-
-
-def describe(epochs: Sequence[int], series: Sequence[Series]) -> str:
-    """Return the first and last value of each line in words."""
-    sentences = []
-    for line in series:
-        known = [(epoch, value) for epoch, value in zip(epochs, line.values, strict=True) if value is not None]
-        if known:
-            (first, start), (last, end) = known[0], known[-1]
-            sentences.append(f"{line.name}: {start:.4g} at epoch {first}, {end:.4g} at epoch {last}.")
-    return " ".join(sentences)
 
 
 def _axes(width: int, height: int) -> tuple[Figure, Axes]:

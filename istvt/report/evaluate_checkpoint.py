@@ -14,7 +14,7 @@ from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill
 from istvt.device import pick_device, resolve_precision, versions
 from istvt.evaluation.evaluate import evaluate_split
 from istvt.explain.faithfulness.evaluate import Faithfulness, evaluate_explanations
-from istvt.explain.faithfulness.report import PLOT, read_faithfulness, write_faithfulness
+from istvt.explain.faithfulness.report import read_faithfulness, write_faithfulness
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import load_model, read_info
 from istvt.report.evaluation_files import (
@@ -128,8 +128,7 @@ def _render(
     dataset: Dataset,
     index: FaceIndex,
 ) -> Path:
-    info, measured = read_info(checkpoint), read_faithfulness(output / EXPLANATIONS)
-    foreign = foreign_explanations(output, stored.evaluated)
+    info, foreign = read_info(checkpoint), foreign_explanations(output, stored.evaluated)
     return write_report(
         output / REPORT,
         stored,
@@ -137,8 +136,7 @@ def _render(
         history=read_history(checkpoint),
         best_epoch=info.metrics.get("epoch"),
         examples=load_examples(scores, dataset, index, info.config.image_size),
-        explanations=f"{foreign}." if foreign else measured,
-        deletion_curves=output / EXPLANATIONS / PLOT if measured and not foreign else None,
+        explanations=f"{foreign}." if foreign else read_faithfulness(output / EXPLANATIONS),
     )
 
 

@@ -19,7 +19,7 @@ from istvt.inference.video_score import VideoScore
 from istvt.report import charts
 from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
 from istvt.report.examples import Example, encoded_frames
-from istvt.report.html import data_address, render, write_page
+from istvt.report.html import render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ def write_report(
     best_epoch: int | None = None,
     examples: Sequence[Example] = (),
     explanations: Faithfulness | str | None = None,
-    deletion_curves: Path | None = None,
 ) -> Path:
     """Write an evaluation as one self-contained HTML file.
 
@@ -70,7 +69,6 @@ def write_report(
         best_epoch: whose weights were evaluated; None marks the first with the highest validation AUC instead.
         examples: videos to show with their frames; `choose_examples` picks them.
         explanations: their measured faithfulness, or the sentence that says why it is not shown.
-        deletion_curves: the SVG file with the curves of `explanations`.
 
     Returns:
         The path of the file.
@@ -78,6 +76,7 @@ def write_report(
     Raises:
         InputError: an example's frames are not uint8 `[n, height, width, 3]`, or the file cannot be written.
     """
+    measured = explanations is not None and not isinstance(explanations, str)
     marked_epoch = _best_epoch(history) if best_epoch is None else best_epoch
     page = render(
         "report.html.j2",
@@ -104,7 +103,7 @@ def write_report(
         video_count=len(scores),
         settings=_grouped(evaluation.settings | ({"versions": evaluation.versions} if evaluation.versions else {})),
         explanations=explanations,
-        deletion_curves=data_address(deletion_curves.read_bytes(), "image/svg+xml") if deletion_curves else None,
+        deletion_curves=_deletion_curves(explanations) if measured else [],
     )
     write_page(path, page)
     return Path(path)
@@ -166,11 +165,34 @@ def _curves(history: Sequence[HistoryRow], marked_epoch: int | None) -> list[dic
     epochs = [row.epoch for row in history]
     for title, keys, share in _CURVES:
         lines = [charts.Series(name, [getattr(row, key) for row in history]) for key, name in keys.items()]
-        if any(value is not None for line in lines for value in line.values):
-            chart = charts.epoch_chart(epochs, lines, share=share, marked_epoch=marked_epoch)
-            described = charts.inline_svg(chart, charts.describe(epochs, lines))
+        known = [value for line in lines for value in line.values if value is not None]
+        if known:
+            y_range = (min(0.5, math.floor(10 * min(known)) / 10), 1.0) if share else None
+            figure = charts.line_chart(epochs, lines, "epoch", y_range=y_range, marked_x=marked_epoch)
             notes = [note for line in lines if (note := _undefined_in(line, epochs))]
-            curves.append({"title": title, "chart": described, "notes": notes})
+            chart = charts.inline_svg(figure, _ends_in_words(lines, epochs))
+            curves.append({"title": title, "chart": chart, "notes": notes})
+    return curves
+
+
+def _ends_in_words(lines: Sequence[charts.Series], epochs: Sequence[int]) -> str:
+    sentences = []
+    for line in lines:
+        known = [(epoch, value) for epoch, value in zip(epochs, line.values, strict=True) if value is not None]
+        if known:
+            (first, start), (last, end) = known[0], known[-1]
+            sentences.append(f"{line.name}: {start:.4g} at epoch {first}, {end:.4g} at epoch {last}.")
+    return " ".join(sentences)
+
+
+def _deletion_curves(measured: Faithfulness) -> list[dict[str, Any]]:
+    removed = [100 * fraction for fraction in measured.fractions]
+    curves = []
+    for title, key in (("Accuracy of videos", "accuracy"), ("Confidence in the first verdict", "confidence")):
+        lines = [charts.Series(item.ordering.name, getattr(item, key)) for item in measured.orderings]
+        figure = charts.line_chart(removed, lines, "hottest pixels removed (%)", y_range=(0, 1))
+        what = f"{title} against the share of pixels removed, a line for each order. The table has the numbers."
+        curves.append({"title": title, "chart": charts.inline_svg(figure, what), "notes": []})
     return curves
 
 

@@ -168,7 +168,7 @@ def test_evaluate_explain_measures_every_method_against_random_order(trained_run
     assert '<a href="#explanations">' in page
     section = page.split('<section id="explanations"')[1].split("</section>")[0]
     assert section.count('<th scope="row"') == 7
-    assert "data:image/svg+xml;base64," in section
+    assert section.count('<svg class="chart"') == 2
 
     # Without --explain the report lost its section, and the explanations stayed beside it, unlinked.
     assert main([*arguments[:4], "--data.evaluation_clips=1", "--bootstrap=50"]) == 0

@@ -255,18 +255,16 @@ def test_measured_explanations_are_a_section_and_a_sentence_takes_its_place(tmp_
 
     orderings = [ordering("random", 0.75), ordering("lrp", 0.25)]
     measured = Faithfulness([0.0, 0.3], orderings, 8, 9, 0.125, [("a", "no mask")], {})
-    curves = tmp_path / "curves.svg"
-    curves.write_text("<svg/>")
-    _, page = write(tmp_path / "report.html", explanations=measured, deletion_curves=curves)
+    _, page = write(tmp_path / "report.html", explanations=measured)
     assert page.unmatched == []
     assert "8 videos, 9 clips; the lowest mean accuracy first" in page.words
     assert "lrp90.025.025.060.050.0none random90.075.075.060.050.0none" in page.words
     assert "covers 12.5\u2009% of the pixels" in page.source.replace("&thinsp;", "\u2009")
     assert "1 clip or mask could not be used" in page.words
-    assert [image["src"] for image in page.all("img")] == ["data:image/svg+xml;base64,PHN2Zy8+"]
+    assert [pieces_and_markers(page, name, "real") for name in ("Accuracy of videos", "Confidence")] == [(1, 3)] * 2
     _, page = write(tmp_path / "report.html", explanations="They are of another model.")
     assert "Whether the explanations are true They are of another model." in page.words
-    assert page.all("img") == []
+    assert "Confidence in the first verdict" not in page.source
 
 
 def test_an_evaluation_without_training_has_no_training_section(tmp_path):
