@@ -79,18 +79,21 @@ def parse_json(data: bytes, model: type[T], where: str, *, unknown: Unknown = "f
     """Return JSON text in UTF-8 as a value of the type `model`; `where` begins the sentence of an InputError."""
     from pydantic_core import ValidationError, from_json
 
+    digits = data.translate(_DIGITS)
+    if any(mark in digits for mark in _UNUSUAL_NUMBERS):
+        try:
+            tree = from_json(data)
+        except ValueError:
+            tree = None  # not JSON: validation says where
+        _check_numbers(tree, where)
     try:
-        value = _validator(model).validate_json(data, strict=True, extra=unknown)
+        return _validator(model).validate_json(data, strict=True, extra=unknown)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         if errors[0]["type"] == "json_invalid":
             _decoded(data, where)
             raise InputError(f"{where}: not JSON ({errors[0]['ctx']['error']}); expected JSON") from None
         raise InputError(_sentence(where, errors, from_json(data))) from None
-    digits = data.translate(_DIGITS)
-    if any(mark in digits for mark in _UNUSUAL_NUMBERS):
-        _check_numbers(from_json(data), where)
-    return value
 
 
 def read_yaml(path: str | Path, model: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_YAML_BYTES) -> T:

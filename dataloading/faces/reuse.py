@@ -6,8 +6,6 @@ own, fakes are cropped a little differently from their originals, and a model ma
 
 from dataclasses import replace
 
-import numpy as np
-
 from dataloading.dataset import Video
 from dataloading.face_index import FaceEntry, FaceTrack
 from dataloading.faces.detect import faces_in, manipulated_faces
@@ -25,7 +23,7 @@ def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: Fac
     their two originals), and a face is where it should be in the middle of the fake: where there are several, the
     manipulated one.
     """
-    table = original.boxes.table[np.array(original.key_frames) < info.frames]
+    table = original.boxes.table[original.key_frames < info.frames]
     same_size = (info.width, info.height) == (original.width, original.height)
     if not same_size or info.frames > original.frames or not len(table):
         return None

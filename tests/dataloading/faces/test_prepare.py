@@ -336,7 +336,7 @@ def test_a_fake_that_ends_earlier_uses_the_boxes_of_its_own_frames(tree, tmp_pat
     entry = run(read_dataset(tree)).entry(fake.name)
     assert entry.boxes_of == fake.source
     assert entry.frames == 8
-    assert entry.key_frames == (0, 5)
+    assert entry.key_frames.tolist() == [0, 5]
 
 
 def test_a_fake_whose_face_is_not_where_that_of_its_original_is_does_not_take_its_boxes(tree):
@@ -406,7 +406,7 @@ def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fake
     assert (box[0] + box[2]) / 2 == pytest.approx((x0 + x1) / 2, abs=0.1)
     assert box[2] - box[0] == pytest.approx(1.25 * (x1 - x0), abs=0.2)
     fake = fake_of_000(dataset)
-    assert index.entry(fake.name).key_frames == (0, 11)
+    assert index.entry(fake.name).key_frames.tolist() == [0, 11]
     before = len(lines(tree))
     run(dataset, boxes=tree / "boxes.json")
     assert len(lines(tree)) == before
