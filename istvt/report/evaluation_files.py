@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from dataloading.dataset import FAKE, REAL
 from dataloading.errors import InputError
 from dataloading.io import read_csv, read_json, replacing, write_json
 from istvt.config import DataSettings
@@ -56,13 +57,17 @@ class ScoreRow:
     path: str
 
     def __post_init__(self) -> None:
+        if self.label not in (REAL, FAKE):
+            raise ValueError(f"label is {self.label}; expected {REAL} or {FAKE}")
         try:
-            self.score()
+            score = self.score()
         except ValueError:
             raise ValueError(
-                f"clip_probabilities {self.clip_probabilities!r} with clip_frames {self.clip_frames!r}; "
+                f"clip_probabilities {self.clip_probabilities[:60]!r} with clip_frames {self.clip_frames[:60]!r}; "
                 "expected the same number of each, such as '0.25 0.5' and '0-5 6-11'"
             ) from None
+        if not all(0 <= probability <= 1 for probability in (score.probability, *score.clip_probabilities)):
+            raise ValueError("a probability is not in its range; expected 0 to 1")
 
     def score(self) -> VideoScore:
         """Return the score that the line was written of."""

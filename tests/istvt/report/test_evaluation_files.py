@@ -94,6 +94,8 @@ def test_another_evaluation_file_is_one_sentence_that_names_the_field(written, c
         ("0-5 13-18 264-269", "0-5 13-18 0-99999999999", "scores.csv: line 2: clip_probabilities '0."),
         ("probability_fake", "probability", "scores.csv: line 2: probability_fake: missing; expected a value"),
         (",original,", ",original,0.5,", "scores.csv: line 2: not as many cells as the header"),
+        (",0,original,", ",7,original,", "scores.csv: line 2: label is 7; expected 0 or 1"),
+        (",original,0", ",original,1", "scores.csv: line 2: a probability is not in its range; expected 0 to 1"),
     ],
 )
 def test_another_scores_file_is_one_sentence_that_names_the_line(written, old, new, sentence):
