@@ -1,4 +1,4 @@
-"""Compiling what a benchmark is about to launch, several kernels at a time: one after another they cost minutes."""
+"""Compilation of the kernels that a benchmark is about to launch, several at a time: one by one they cost minutes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,16 +32,21 @@ def compile_ahead(calls: Iterable[Callable[[], object]], seconds: float = math.i
         for launch in found:
             launch = replace(launch, arguments={name: _stand_in(x) for name, x in launch.arguments.items()})
             launches[_key(launch)] = launch
+
+    def compile_in_time(launch: Launch) -> None:
+        if time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.config))
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Triton and ptxas let other threads run meanwhile
-        list(pool.map(partial(_compile, deadline), launches.values()))
+        list(pool.map(compile_in_time, launches.values()))
     return len(launches)
 
 
 def _stand_in(argument: Any) -> Any:
-    """Return what Triton takes for `argument` when it compiles, and holds no memory."""
-    if isinstance(argument, torch.Tensor) and argument.data_ptr() % 16 == 0:
-        return torch.empty(0, dtype=argument.dtype, device="meta")
-    return argument
+    """Return what Triton compiles alike for `argument`, and holds no memory."""
+    aligned = isinstance(argument, torch.Tensor) and argument.data_ptr() % 16 == 0
+    return torch.empty(0, dtype=argument.dtype, device="meta") if aligned else argument
 
 
 def _key(launch: Launch) -> Hashable:
@@ -52,10 +56,3 @@ def _key(launch: Launch) -> Hashable:
         for name, value in launch.arguments.items()
     )
     return launch.kernel, launch.config, arguments
-
-
-def _compile(deadline: float, launch: Launch) -> None:
-    if time.monotonic() > deadline:
-        return
-    with contextlib.suppress(Exception):
-        launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.config))

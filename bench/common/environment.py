@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dataloading.errors import InputError
 from istvt.device import package_version
+from kernels.common import launch
 
 # Whose version a measurement may depend on; what is not installed is left out.
 _PACKAGES = ("torch", "triton", "numpy", "nvidia-dali", "av", "xformers")
@@ -29,31 +32,21 @@ def environment(commit: str | None = None) -> dict[str, Any]:
     Args:
         commit: of the code that runs, where it runs from a copy without its repository.
     """
-    import torch
-
+    on_gpu = torch.cuda.is_available()
     found: dict[str, Any] = {
-        "device": device_name(),
-        "kind": "GPU" if torch.cuda.is_available() else "CPU",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit or _commit(),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
+        "device": device_name(), "kind": "GPU" if on_gpu else "CPU",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit or _commit(),
+        "python": platform.python_version(), "system": platform.platform(), "cpu": cpu_name(),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
         "versions": {name: version for name in _PACKAGES if (version := package_version(name))},
-    }
-    if torch.cuda.is_available():
+    }  # fmt: skip
+    if on_gpu:
         properties = torch.cuda.get_device_properties(0)
         found |= {
-            "compute_capability": f"{properties.major}.{properties.minor}",
-            "memory_bytes": properties.total_memory,
-            "multiprocessors": properties.multi_processor_count,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "nvidia_smi": nvidia_smi(),
-        }
+            "compute_capability": f"{properties.major}.{properties.minor}", "memory_bytes": properties.total_memory,
+            "multiprocessors": properties.multi_processor_count, "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(), "nvidia_smi": nvidia_smi(),
+        }  # fmt: skip
     return found
 
 
@@ -63,8 +56,6 @@ def require_gpu(command: str) -> None:
     Raises:
         InputError: there is none.
     """
-    import torch
-
     if not torch.cuda.is_available():
         raise InputError(f"{command} needs an NVIDIA GPU, and PyTorch finds none here.")
 
@@ -74,24 +65,17 @@ def gpu_or_interpreter() -> str:
 
     Without a GPU the whole command starts over in the interpreter: Triton decides when a kernel is defined.
     """
-    import torch
-
-    from kernels.common.launch import interpreted
-
-    if interpreted():
+    if launch.interpreted():
         return "cpu"
     if not torch.cuda.is_available():
         sys.stdout.flush()
-        os.execve(
-            sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], os.environ | {"TRITON_INTERPRET": "1"}
-        )
+        words = [sys.executable, "-m", "bench", *sys.argv[1:]]
+        os.execve(sys.executable, words, os.environ | {"TRITON_INTERPRET": "1"})
     return "cuda"
 
 
 def device_name() -> str:
     """Return the GPU's name where PyTorch sees one, else the processor's: no run is filed under another device."""
-    import torch
-
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else cpu_name()
 
 
@@ -109,11 +93,6 @@ def nvidia_smi() -> dict[str, str]:
     answer = _answer("nvidia-smi", f"--query-gpu={_NVIDIA_SMI}", "--format=csv,noheader", "--id=0")
     values = [value.strip() for value in answer.split(",")] if answer else []
     return dict(zip(_NVIDIA_SMI.split(","), values, strict=False))
-
-
-def slug(text: str) -> str:
-    """Return a name for a folder or a file."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _commit() -> str | None:

@@ -11,12 +11,15 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.common.environment import environment, slug
+import torch
+
+from bench.common.environment import environment
 from bench.common.table import Column, cells
 from dataloading.errors import InputError
 
@@ -59,8 +62,9 @@ def output_folder(output: Path | None, name: str, commit: str | None = None) -> 
 
     found = environment(commit)
     if output is None:
-        stamp = found["date"].replace(":", "").replace("-", "").replace("+0000", "").lower()
-        return prepare_folder(RESULTS / slug(found["device"]) / f"{stamp}-{slug(name)}", found)
+        device = re.sub(r"[^a-z0-9]+", "-", found["device"].lower()).strip("-")
+        stamp = re.sub(r"[-:]|[+]00:00", "", found["date"]).lower()
+        return prepare_folder(RESULTS / device / f"{stamp}-{name}", found)
     output_directory(output)
     if not (output / ENVIRONMENT).is_file():
         return prepare_folder(output, found)
@@ -115,7 +119,7 @@ def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row], colum
 
 def failure(error: Exception) -> str:
     """Return the note, one line, of a record whose measurement failed."""
-    if type(error).__name__ == "OutOfMemoryError":  # of torch, which need not be imported here
+    if isinstance(error, torch.OutOfMemoryError):
         return f"{NOT_MEASURED}: more memory than this GPU has"
     said = str(error).strip().splitlines()
     return f"{NOT_MEASURED}: {type(error).__name__}: {said[0] if said else ''}"[:200]
@@ -131,18 +135,14 @@ def read_run(folder: Path, complain: Callable[[str], None] = print) -> Run:
     Raises:
         InputError: environment.json is not there or broken, so that what was measured is not known.
     """
-    if not (folder / ENVIRONMENT).is_file():
-        raise InputError(f"{folder} has no {ENVIRONMENT}; it is not a folder of measurements.")
-    found = _read_environment(folder / ENVIRONMENT)
-    tables = {}
+    found, tables = _read_environment(folder / ENVIRONMENT), {}
     for table in sorted(folder.glob("*.csv")):
         try:
             tables[table.stem], cut = _read_table(table)
+            if cut:
+                complain(f"{table}: {cut} incomplete rows are left out.")
         except (OSError, UnicodeError, csv.Error) as error:
             complain(f"{table}: cannot be read ({error}) and is left out.")
-            continue
-        if cut:
-            complain(f"{table}: {cut} incomplete rows are left out.")
     return Run(folder, found, tables)
 
 
@@ -159,6 +159,8 @@ def read_runs(folders: Sequence[Path], complain: Callable[[str], None] = print) 
 
 def _read_environment(path: Path) -> dict[str, Any]:
     # By hand: a bare GPU machine has no validation library.
+    if not path.is_file():
+        raise InputError(f"{path.parent} has no {path.name}; it is not a folder of measurements.")
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:

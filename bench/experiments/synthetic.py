@@ -10,9 +10,8 @@ has finished is kept in the output folder and is not done again.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,14 @@ PAGE = "what-each-attention-sees.md"
 PARTS = ("attention", "faithfulness")
 
 
+@dataclass
+class Results:
+    """What RESULTS holds: package versions, and by model and seed the AUC with its interval by manipulation."""
+
+    versions: dict[str, str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where to write, and which part."""
     parser.add_argument("--output", type=Path, default=Path("runs/experiment"), help="folder of the videos and runs")
@@ -55,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = _train(output, data, ATTENTIONS if "attention" in parts else (FULL,), console)
     written: list[Path] = []
     if "attention" in parts:
-        print(format_table(*_table(results["rows"])))
+        print(format_table(*_table(results.rows)))
         if documents:
             documents.mkdir(parents=True, exist_ok=True)
             (documents / PAGE).write_text(page(results))
@@ -64,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         explained = measure_explanations([output / f"{FULL}-{seed}" for seed in SEEDS], data, console)
         print(section(explained["surroundings"]))
         if documents:
-            written.append(write_documents(explained, results["versions"], documents))
+            written.append(write_documents(explained, results.versions, documents))
         if arguments.readme:
             write_section(explained["surroundings"], arguments.readme)
             written.append(arguments.readme)
@@ -84,17 +91,17 @@ def _draw(folder: Path) -> DataSettings:
     return DataSettings(root=folder, evaluation_clips=2)
 
 
-def _train(output: Path, data: DataSettings, attentions: Sequence[str], console: Console) -> dict[str, Any]:
-    """Train and evaluate each model with each seed; return the content of RESULTS, which is written after each."""
-    from dataloading.io import write_json
+def _train(output: Path, data: DataSettings, attentions: Sequence[str], console: Console) -> Results:
+    """Train and evaluate each model with each seed; write RESULTS after each."""
+    from dataloading.io import read_json, write_json
     from istvt.cli.console import progress_bar
     from istvt.device import versions
     from istvt.report.evaluate_checkpoint import evaluate_checkpoint
     from istvt.training.trainer import train
 
     path = output / RESULTS
-    results = json.loads(path.read_text()) if path.is_file() else {"versions": versions(), "rows": []}
-    done = {(row["attention"], row["seed"]) for row in results["rows"]}
+    results = read_json(path, Results) if path.is_file() else Results(versions())
+    done = {(row["attention"], row["seed"]) for row in results.rows}
     for seed in SEEDS:
         for attention in attentions:
             if (attention, seed) in done:
@@ -110,9 +117,9 @@ def _train(output: Path, data: DataSettings, attentions: Sequence[str], console:
                 name: {"value": m.auc.value, "low": m.auc.low, "high": m.auc.high, "fakes": m.fake, "reals": m.real}
                 for name, m in found.manipulations.items()
             }
-            results["rows"].append({"attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs})
-            results["versions"] = versions()
-            write_json(path, results)
+            results.rows.append({"attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs})
+            results.versions = versions()
+            write_json(path, asdict(results))
     return results
 
 
@@ -130,9 +137,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     return ["model", "seed", *names, "training, s"], lines
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: Results) -> str:
     """Return the results as a page of documentation; every number in it is computed."""
-    rows, config = results["rows"], preset("small")
+    rows, config = results.rows, preset("small")
     counts = next(iter(rows[0]["auc"].values()))
     seeds = sorted({row["seed"] for row in rows})
     return f"""# What each attention can see
@@ -153,7 +160,7 @@ Setting: {IDENTITIES} drawn people, videos of {VIDEO_FRAMES} frames at {VIDEO_SI
 ({config.image_size} pixels, C={config.dim}, N={config.heads}, M={config.depth}), {EPOCHS} epochs of
 {TRAINING.optimizer} at {TRAINING.learning_rate:g}, batches of {TRAINING.batch_size}, seeds
 {", ".join(map(str, seeds))}.
-Versions: {", ".join(f"{name} {version}" for name, version in results["versions"].items())}.
+Versions: {", ".join(f"{name} {version}" for name, version in results.versions.items())}.
 
 This is a drawn set with drawn forgeries. It says nothing about accuracy on real ones. Seconds are by the
 clock, with whatever else the machine was doing.
