@@ -85,15 +85,18 @@ def stored(*arguments, **options) -> tuple[torch.Tensor, ...] | torch.Tensor:
 CONTENDERS: dict[str, Callable[..., object]] = {OURS: ours, "stored": stored}
 
 
-def inputs(kind: str, clips: int, frames: int, head_dim: int, width: int) -> Tensors:
-    """Return random q, k and v (views of one packed product), u, grad_out and a row; zeros from D to `width`."""
-    generator = torch.Generator(peers.DEVICE).manual_seed(0)
-    options = {"generator": generator, "device": peers.DEVICE}
-    size = (clips, frames + 1, POSITIONS)
-    qkv = torch.randn(*size, 3, HEADS, head_dim, **options)
-    u, grad_out = torch.randn(2, *size, HEADS, head_dim, **options)
-    row = torch.rand(clips, *_groups_and_length(kind, frames), **options)
-    qkv, u, grad_out = (torch.nn.functional.pad(x, (0, width - head_dim)) for x in (qkv, u, grad_out))
+def inputs(kind: str, shape: tuple[int, ...], width: int, device: torch.device | str) -> Tensors:
+    """Return random q, k, v (views of one packed product), u, grad_out, of `shape` (B, F, S, N, D), and a row.
+
+    From D to `width` there are zeros; the row is `[B, F, S]` for spatial attention and `[B, S, F]` for temporal.
+    """
+    options = {"generator": torch.Generator(device).manual_seed(0), "device": device}
+    clips, frames, positions, heads, head_dim = shape
+    qkv = torch.randn(clips, frames, positions, 3, heads, head_dim, **options)
+    u, grad_out = torch.randn(2, *shape, **options)
+    row = torch.rand(clips, *((frames, positions) if kind == "spatial" else (positions, frames)), **options)
+    if width > head_dim:
+        qkv, u, grad_out = (torch.nn.functional.pad(x, (0, width - head_dim)) for x in (qkv, u, grad_out))
     return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "grad_out": grad_out, "row": row}
 
 
@@ -121,7 +124,8 @@ def useful_operations(kind: str, clips: int, frames: int, head_dim: int) -> dict
 
 def calls(name: str, kind: str, clips: int, frames: int, head_dim: int) -> peers.Calls:
     """Return a call a pass of a contender, on random tensors of the device."""
-    tensors = inputs(kind, clips, frames, head_dim, padded_head_dim(head_dim) if name == OURS else head_dim)
+    width = padded_head_dim(head_dim) if name == OURS else head_dim
+    tensors = inputs(kind, (clips, frames + 1, POSITIONS, HEADS, head_dim), width, peers.DEVICE)
     return {which: partial(CONTENDERS[name], kind, which, tensors, head_dim**-0.5) for which in PRODUCTS}
 
 

@@ -42,8 +42,8 @@ def tiny_model(depth: int = 3, **options) -> ISTVT:
 @pytest.mark.parametrize("which", relevance.PRODUCTS)
 @pytest.mark.parametrize("kind", relevance.KINDS)
 def test_the_stored_form_computes_what_the_kernels_do_padded_or_not(kind, which, small):
-    plain = relevance.inputs(kind, 2, 3, 11, 11)
-    padded = relevance.inputs(kind, 2, 3, 11, 16)
+    plain = relevance.inputs(kind, (2, 4, 10, 2, 11), 11, "cpu")
+    padded = relevance.inputs(kind, (2, 4, 10, 2, 11), 16, "cpu")
     expected = relevance.stored(kind, which, plain, 11**-0.5)
     for tensors in (plain, padded):
         found = relevance.ours(kind, which, tensors, 11**-0.5)

@@ -11,7 +11,7 @@ import torch
 
 from bench.checks.cases import CompileCase, Expected
 from bench.checks.error_bound import NumericsCase, Results
-from bench.kernels.relevance import call, ours, stored
+from bench.kernels.relevance import call, inputs, ours, stored
 from kernels.relevance import operator, reference
 
 # Clips, frames, positions, heads, head_dim: spatial and temporal attention alike.
@@ -35,22 +35,12 @@ def numerics(operation: str, device: torch.device, small: bool) -> list[Numerics
 
 
 def _numerics_case(operation: str, device: torch.device, shape: tuple[int, ...], kind: str, clamp: str) -> NumericsCase:
-    clips, frames, positions, heads, head_dim = shape
-    scale = head_dim**-0.5
-
     def run(function: Callable[..., Any], working: torch.dtype = torch.float32) -> Results:
-        """Return all that the three functions give for views of one packed product, u, grad_out and a row."""
-        generator = torch.Generator().manual_seed(0)
-        qkv = torch.randn(clips, frames, positions, 3, heads, head_dim, generator=generator)
-        u, grad_out = torch.randn(2, clips, frames, positions, heads, head_dim, generator=generator)
-        row = torch.rand(
-            clips, *((frames, positions) if kind == "spatial" else (positions, frames)), generator=generator
-        )
-        q, k, v = qkv.to(device, working).unbind(3)
-        u, grad_out, row = (x.to(device, working) for x in (u, grad_out, row))
-        tensors = {"q": q, "k": k, "v": v, "u": u, "grad_out": grad_out, "row": row}
-        results = dict(zip(("R_q", "R_k", "R_v"), function(kind, "relevance", tensors, scale), strict=True))
-        return results | {which: function(kind, which, tensors, scale, clamp) for which in ("map", "rollout step")}
+        """Return all that the three functions give."""
+        tensors = {name: x.to(working) for name, x in inputs(kind, shape, shape[-1], device).items()}
+        arguments = tensors, shape[-1] ** -0.5
+        results = dict(zip(("R_q", "R_k", "R_v"), function(kind, "relevance", *arguments), strict=True))
+        return results | {which: function(kind, which, *arguments, clamp) for which in ("map", "rollout step")}
 
     return NumericsCase(
         operation, f"{kind} {clamp}", torch.float32, "B={} F={} S={} N={} D={}".format(*shape),
