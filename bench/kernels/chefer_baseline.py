@@ -24,9 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from istvt.explain.lrp import self_subtract_relevance
 from istvt.model.block import Block
 from istvt.model.istvt import ISTVT
 from kernels import self_subtract
+from kernels.relevance.reference import safe_divide
 
 
 class Layer:
@@ -49,7 +51,7 @@ class Layer:
         """Return the ratio rule for every input: `x * d out / d x * (relevance / out)`."""
         with torch.enable_grad():
             out = self.function(*self.inputs)
-        slopes = torch.autograd.grad(out, self.inputs, divide(relevance, out.detach()))
+        slopes = torch.autograd.grad(out, self.inputs, safe_divide(relevance, out.detach()))
         return [x.detach() * slope for x, slope in zip(self.inputs, slopes, strict=True)]
 
 
@@ -75,7 +77,7 @@ class Sum(Layer):
         """Return that of the two summands. Sums are over everything: one clip at a time."""
         a, b = self._shares(relevance)
         sum_a, sum_b = a.sum(), b.sum()
-        factor = divide(relevance.sum(), sum_a.abs() + sum_b.abs())
+        factor = safe_divide(relevance.sum(), sum_a.abs() + sum_b.abs())
         return a * (factor * sum_a.sign()), b * (factor * sum_b.sign())
 
 
@@ -92,31 +94,19 @@ class Linear(Layer):
         parts = [(x.clamp(**sign).requires_grad_(), weight.clamp(**sign)) for sign in ({"min": 0}, {"max": 0})]
         with torch.enable_grad():
             out = sum(functional.linear(signed, signed_weight) for signed, signed_weight in parts)
-        slopes = torch.autograd.grad(out, [signed for signed, _ in parts], divide(relevance, out.detach()))
+        slopes = torch.autograd.grad(out, [signed for signed, _ in parts], safe_divide(relevance, out.detach()))
         return sum(signed.detach() * slope for (signed, _), slope in zip(parts, slopes, strict=True))
 
 
 class SelfSubtract(Layer):
-    """Differences of neighboring frames: relevance goes to the two in proportion to their absolute values."""
+    """Differences of neighboring frames, by this project's rule."""
 
     def __init__(self) -> None:
         super().__init__(self_subtract)
 
     def relevance(self, relevance: Tensor) -> Tensor:
         """Return that of the frames."""
-        size = self.inputs[0].detach().abs()
-        both = size[:, 2:] + size[:, 1:-1]
-        later = torch.where(both > 0, size[:, 2:] / both.clamp(min=torch.finfo(both.dtype).tiny), 0.5)
-        result = relevance.clone()
-        result[:, 2:] = relevance[:, 2:] * later
-        result[:, 1:-1] += relevance[:, 2:] * (1 - later)
-        return result
-
-
-def divide(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a / (b + 1e-9)`, and 0 where b is 0."""
-    shifted = b + 1e-9
-    return torch.where(b == 0, 0.0, a / torch.where(shifted == 0, 1e-9, shifted))
+        return self_subtract_relevance(self.inputs[0].detach(), relevance)
 
 
 class Attention:
