@@ -24,6 +24,8 @@ class ExplainedClip:
         logit: positive = fake.
         target: "fake" or "real", what is explained.
         temporal, spatial: float32 [T, H, W], relevance as `istvt.explain.explain` gives it, not normalized.
+        class_row: float32 [H, W], the spatial map of the class frame.
+        shares: of all heat, by map; see `Explanation.shares`.
     """
 
     clip: Clip
@@ -31,11 +33,17 @@ class ExplainedClip:
     target: str
     temporal: np.ndarray
     spatial: np.ndarray
+    class_row: np.ndarray
+    shares: dict[str, float]
 
     @property
     def probability(self) -> float:
         """Probability that the clip is fake."""
         return float(probability_of(self.logit))
+
+    def maps(self) -> dict[str, np.ndarray]:
+        """Return the maps by name, each [T, H, W], or [1, H, W] where it is one for all frames."""
+        return {"temporal": self.temporal, "spatial": self.spatial, "class_row": self.class_row[None]}
 
 
 def explain_clips(
@@ -65,8 +73,15 @@ def explain_clips(
     )
     for batch in loader:
         result = explain(model, batch.clips, target=settings.target, method=settings.method, **settings.rules())
-        maps = (x.float().cpu().numpy() for x in (result.temporal, result.spatial))
-        for index, logit, *pair in zip(batch.indices.tolist(), result.logits.tolist(), *maps, strict=True):
-            yield ExplainedClip(clips[index], logit, settings.target, *pair)
+        maps = [x.float().cpu().numpy() for x in (result.temporal, result.spatial, result.class_row)]
+        shares = {name: share.tolist() for name, share in result.shares().items()}
+        for row, index in enumerate(batch.indices.tolist()):
+            yield ExplainedClip(
+                clips[index],
+                result.logits[row].item(),
+                settings.target,
+                *(x[row] for x in maps),
+                shares={name: share[row] for name, share in shares.items()},
+            )
     if skipped is not None:
         skipped += loader.skipped

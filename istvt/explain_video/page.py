@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from istvt.explain_video.pictures import Timeline
+from istvt.explain_video.pictures import FAINT_SHARE, PANEL_TITLES, Timeline
 from istvt.report import charts
 from istvt.report import html as page_template
 
@@ -19,6 +19,16 @@ METHOD_NAMES = {
     "rollout": "attention rollout",
     "raw": "attention of the last block",
     "gradcam": "Grad-CAM on attention",
+}
+# What each map can say, and what it cannot.
+PANEL_NOTES = {
+    "temporal": "Can say when: at each place of the face, which frames the model took its evidence from as it compared "
+    "them. Cannot say where: each place is followed by itself, and how much the verdict read of it is not part of it.",
+    "spatial": "Can say which places of a frame went into that frame's own summary. Cannot say that the verdict rests "
+    "on them: the last block reads the class frame alone, so in a model of few blocks this map is hardly more than "
+    "noise.",
+    "class_row": "Can say which places the verdict itself was read from, in the class frame, where all frames are "
+    "gathered. Cannot say in which frame: it is one map for the whole clip, drawn over each of its frames.",
 }
 
 
@@ -45,6 +55,9 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
         strips=[_data_address(strip, "image/png") for strip in files["strips"]],
         chart=_timeline_chart(timeline, data["explained_clips"], data["video"]["fps"] or 25.0),
         settings=settings,
+        panel_notes=[(name, title, PANEL_NOTES[name]) for name, title in PANEL_TITLES.items()],
+        by_frame=("temporal", "spatial"),
+        faint_share=FAINT_SHARE,
         model=data["settings"]["model"],
     )
     page_template.write_page(path, html)

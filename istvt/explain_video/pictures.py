@@ -18,7 +18,9 @@ from istvt.explain import heatmap
 
 GROUND, INK, SOFT, RULE = (16, 20, 24), (231, 234, 237), (156, 168, 179), (45, 53, 60)
 MARGIN = 12
-PANEL_TITLES = ("face crop", "temporal relevance", "spatial relevance")
+CROP_TITLE = ("face crop", "")
+FAINT_SHARE = 0.01  # of all heat: a map with less is drawn dim
+_FAINT = 0.3  # brightness of its hottest cell
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,54 @@ class Timeline:
     score: float
 
 
-def panels(crop: np.ndarray, temporal: np.ndarray, spatial: np.ndarray) -> list[np.ndarray]:
-    """Return three pictures of one frame: the crop uint8 [s, s, 3], and the two heats [h, w] in 0..1 over it."""
-    return [crop, heatmap.overlay(crop, temporal), heatmap.overlay(crop, spatial)]
+@dataclass(frozen=True)
+class HeatPanel:
+    """One kind of heat of one clip, as it is drawn.
+
+    Attributes:
+        name: of the map, a field of `istvt.explain.Explanation`.
+        heat: [T, h, w] in 0..1 over the model's input; [1, h, w] where all frames have the same.
+        share: of all heat.
+    """
+
+    name: str
+    heat: np.ndarray
+    share: float
+
+    @property
+    def is_faint(self) -> bool:
+        """Whether the map holds almost none of the heat, so that full contrast would show noise."""
+        return self.share < FAINT_SHARE
+
+    @property
+    def title(self) -> tuple[str, str]:
+        """Two short lines: what the map is, and how much of all heat it holds."""
+        if not self.share:
+            return PANEL_TITLES[self.name], "no heat"
+        share = "under 0.1 %" if self.share < 0.001 else f"{self.share:.1%}".replace("%", " %")
+        return PANEL_TITLES[self.name], f"{share} of heat" + (", dim" if self.is_faint else "")
+
+    def frame(self, number: int) -> np.ndarray:
+        """Return the heat [h, w] to draw over frame `number` of the clip."""
+        return self.heat[number % len(self.heat)] * (_FAINT if self.is_faint else 1)
+
+
+PANEL_TITLES = {"temporal": "temporal relevance", "spatial": "spatial relevance", "class_row": "class frame"}
 
 
 def explanation_frame(
-    pictures: Sequence[np.ndarray], caption: str, timeline: Timeline, at_seconds: float, scale_note: str
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[tuple[str, str]],
+    caption: str,
+    timeline: Timeline,
+    at_seconds: float,
+    scale_note: str,
 ) -> np.ndarray:
-    """Draw one frame of the MP4: three panels side by side, their titles, and the score over time below.
+    """Draw one frame of the MP4: panels side by side, their titles, and the score over time below.
 
     Args:
-        pictures: from `panels`, all of one size.
+        pictures: uint8 [s, s, 3], all of one size.
+        titles: two lines for each.
         caption: the line above the panels.
         timeline: the score over time.
         at_seconds: where this frame lies in the video.
@@ -58,17 +96,18 @@ def explanation_frame(
     Returns:
         uint8 [h, w, 3] with even sides.
     """
-    size = pictures[0].shape[0]
-    width = 3 * size + 4 * MARGIN
-    top, chart_height, legend_height = 58, 120, 30
+    size, columns = pictures[0].shape[0], len(pictures)
+    width = columns * size + (columns + 1) * MARGIN
+    top, chart_height, legend_height = 72, 120, 30
     height = top + size + legend_height + chart_height + 2 * MARGIN
     width, height = width + width % 2, height + height % 2  # 4:2:0 video has even sides
     canvas = Image.new("RGB", (width, height), GROUND)
     draw = ImageDraw.Draw(canvas)
-    draw.text((MARGIN, 8), caption, INK, _font(15))
-    for column, (picture, title) in enumerate(zip(pictures, PANEL_TITLES, strict=True)):
+    _text(draw, (MARGIN, 8), caption, INK, 15)
+    for column, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         left = MARGIN + column * (size + MARGIN)
-        draw.text((left, 34), title, SOFT, _font(13))
+        for line, words in enumerate(title):
+            _text(draw, (left, 34 + 17 * line), words, SOFT, 13)
         canvas.paste(Image.fromarray(picture), (left, top))
     _legend(canvas, draw, MARGIN, top + size + 8, scale_note)
     chart_top = top + size + legend_height + MARGIN
@@ -76,30 +115,38 @@ def explanation_frame(
     return np.asarray(canvas)
 
 
-def strip(rows: Sequence[Sequence[np.ndarray]], frame_labels: Sequence[str], title: str, scale_note: str) -> np.ndarray:
-    """Draw one clip: a column a frame, a row each for crop, temporal and spatial relevance.
+def strip(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[tuple[str, str]],
+    frame_labels: Sequence[str],
+    title: str,
+    scale_note: str,
+) -> np.ndarray:
+    """Draw one clip: a column a frame, a row each for the crop and for every map.
 
     Args:
-        rows: three rows of T pictures of one size.
+        rows: of T pictures of one size.
+        titles: two lines for each row.
         frame_labels: T.
         title: the line above.
         scale_note: what the colors are relative to.
     """
     size, columns = rows[0][0].shape[0], len(rows[0])
     left, top, gap = 92, 58, 4
-    width = left + max(columns * (size + gap), round(_font(15).getlength(title)), _legend_width(scale_note)) + MARGIN
-    canvas = Image.new("RGB", (width, top + 3 * (size + gap) + 40), GROUND)
+    width = left + max(columns * (size + gap), round(_length(title, 15)), _legend_width(scale_note)) + MARGIN
+    canvas = Image.new("RGB", (width, top + len(rows) * (size + gap) + 40), GROUND)
     draw = ImageDraw.Draw(canvas)
-    draw.text((left, 8), title, INK, _font(15))
-    for row, (pictures, name) in enumerate(zip(rows, PANEL_TITLES, strict=True)):
+    _text(draw, (left, 8), title, INK, 15)
+    for row, (pictures, lines) in enumerate(zip(rows, titles, strict=True)):
         y = top + row * (size + gap)
-        for line, word in enumerate(name.split(" ")):
-            draw.text((MARGIN, y + size / 2 - 16 + 16 * line), word, SOFT, _font(13))
+        words = [*lines[0].split(" "), "", *lines[1].replace(" of ", "\nof ").replace(", ", ",\n").split("\n")]
+        for line, word in enumerate(words):
+            _text(draw, (MARGIN, y + size / 2 - 8 * len(words) + 16 * line), word, SOFT, 12)
         for column, picture in enumerate(pictures):
             canvas.paste(Image.fromarray(picture), (left + column * (size + gap), y))
     for column, label in enumerate(frame_labels):
-        draw.text((left + column * (size + gap), 36), label, SOFT, _font(13))
-    _legend(canvas, draw, left, top + 3 * (size + gap) + 8, scale_note)
+        _text(draw, (left + column * (size + gap), 36), label, SOFT, 13)
+    _legend(canvas, draw, left, top + len(rows) * (size + gap) + 8, scale_note)
     return np.asarray(canvas)
 
 
@@ -146,13 +193,13 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
 def _legend(canvas: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, note: str) -> None:
     """Draw the colors from cold to hot."""
     ramp = heatmap.colorize(np.tile(np.linspace(0, 1, 120), (10, 1)))
-    draw.text((left, top), "low", SOFT, _font(12))
+    _text(draw, (left, top), "low", SOFT, 12)
     canvas.paste(Image.fromarray(ramp), (left + 28, top + 3))
-    draw.text((left + 154, top), f"high, {note}", SOFT, _font(12))
+    _text(draw, (left + 154, top), f"high, {note}", SOFT, 12)
 
 
 def _legend_width(note: str) -> int:
-    return 154 + round(_font(12).getlength(f"high, {note}"))
+    return 154 + round(_length(f"high, {note}", 12))
 
 
 def _draw_timeline(
@@ -160,7 +207,7 @@ def _draw_timeline(
 ) -> None:
     """Draw the probability of "fake" of each clip over the length of the video, with a cursor."""
     left, top, right, bottom = box[0] + 34, box[1] + 20, box[2] - 8, box[3] - 20
-    draw.text((box[0], box[1] - 2), "probability of fake, by clip, over the video", SOFT, _font(13))
+    _text(draw, (box[0], box[1] - 2), "probability of fake, by clip, over the video", SOFT, 13)
 
     def place(seconds: float, probability: float) -> tuple[float, float]:
         return left + seconds / max(timeline.seconds, 1e-9) * (right - left), bottom - probability * (bottom - top)
@@ -168,10 +215,10 @@ def _draw_timeline(
     for probability in (0.0, 0.5, 1.0):
         y = place(0, probability)[1]
         draw.line((left, y, right, y), SOFT if probability == 0.5 else RULE)
-        draw.text((left - 30, y - 8), f"{probability:.1f}", SOFT, _font(12))
-    draw.text((left, bottom + 4), "0 s", SOFT, _font(12))
+        _text(draw, (left - 30, y - 8), f"{probability:.1f}", SOFT, 12)
+    _text(draw, (left, bottom + 4), "0 s", SOFT, 12)
     end = f"{timeline.seconds:.1f} s"
-    draw.text((right - _font(12).getlength(end), bottom + 4), end, SOFT, _font(12))
+    _text(draw, (right - _length(end, 12), bottom + 4), end, SOFT, 12)
     points = [place(*point) for point in zip(timeline.centers, timeline.probabilities, strict=True)]
     if len(points) > 1:
         draw.line(points, INK, 2)
@@ -179,6 +226,22 @@ def _draw_timeline(
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), INK)
     x = place(at_seconds, 0)[0]
     draw.line((x, top, x, bottom), tuple(int(c) for c in heatmap.colorize(np.array(0.8))), 2)
+
+
+def _text(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, color: tuple[int, int, int], size: int
+) -> None:
+    draw.text(at, printable(text), color, _font(size))
+
+
+def _length(text: str, size: int) -> float:
+    """Return the width of a line of text in pixels."""
+    return _font(size).getlength(printable(text))
+
+
+def printable(text: str) -> str:
+    """Return one line of text, with U+FFFD for what no font can lay out: control characters, bytes that are no text."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 @cache

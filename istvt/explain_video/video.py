@@ -16,8 +16,8 @@ from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
 from dataloading.io import write_json
-from dataloading.video.decode import decode_frames
-from istvt.config import ExplanationSettings
+from dataloading.video.decode import iterate_frames
+from istvt.config import ExplanationSettings, Normalization
 from istvt.explain import heatmap
 from istvt.explain_video import page, pictures
 from istvt.explain_video.clips import ExplainedClip, explain_clips
@@ -32,7 +32,7 @@ from istvt.run_dir import output_directory
 PANEL = 288  # pixels a side of a panel in the MP4
 STRIP = 150  # and of a picture in a strip
 FRAMES_A_SECOND = 4  # of the MP4: slow enough to compare neighboring frames
-LONGEST_SIDE = 960  # of the pasted-back frames
+LONGEST_SIDE = 960  # of the pasted-back frames; larger ones are shrunk before anything is drawn
 
 
 @dataclass
@@ -75,9 +75,9 @@ def explain_video(
 ) -> VideoExplanation:
     """Score a video, explain the clips on which the verdict rests, and write pictures, numbers and a page.
 
-    Written to `out`: `explanation.mp4` (face crop, temporal and spatial relevance side by side, with the score over
-    time), `in_frame.mp4` (both overlays pasted back into the original frames), `clip_1.png`... (a strip a clip),
-    `explanation.json` and `explanation.html` (all of it in one file, without script or network).
+    Written to `out`: `explanation.mp4` (face crop, temporal and spatial relevance and the class frame's map side by
+    side, with the score over time), `in_frame.mp4` (each map pasted back into the original frames), `clip_1.png`... (a
+    strip a clip), `explanation.json` and `explanation.html` (all of it in one file, without script or network).
 
     Args:
         video: the file.
@@ -158,7 +158,11 @@ def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
 
 
 class _Drawing:
-    """Pictures of the explained clips of one video: normalized heat over crops and over original frames."""
+    """Pictures of the explained clips of one video: normalized heat over crops and over original frames.
+
+    Frames are decoded one at a time, and of each only what is drawn is kept: two crops, and the whole frame shrunk to
+    `LONGEST_SIDE`. Memory does not grow with the size of the picture beyond a single frame.
+    """
 
     def __init__(
         self,
@@ -177,40 +181,73 @@ class _Drawing:
         seconds = face.frames / self.fps
         self.timeline = pictures.Timeline(middles, score.clip_probabilities, seconds, score.probability)
         self.clips = [
-            (
-                clip,
-                decode_frames(video, clip.clip.frames),
-                *(
-                    heatmap.upscale(heatmap.normalize(maps, settings.normalization), image_size, image_size)
-                    for maps in (clip.temporal, clip.spatial)
-                ),
-            )
+            (clip, _small_frames(video, clip.clip), _heat_panels(clip, settings.normalization, image_size))
             for clip in explained
         ]
 
     def panel_frames(self) -> Iterator[np.ndarray]:
         """Give the frames of explanation.mp4, clip after clip."""
-        for clip, *tensors in self.clips:
-            for number, frame, temporal, spatial in zip(clip.clip.frames, *tensors, strict=True):
-                panels = pictures.panels(heatmap.crop(frame, clip.clip.box, PANEL), temporal, spatial)
+        for clip, frames, panels in self.clips:
+            titles = [pictures.CROP_TITLE, *(panel.title for panel in panels)]
+            for t, (number, frame) in enumerate(zip(clip.clip.frames, frames, strict=True)):
+                row = [frame.panel, *(heatmap.overlay(frame.panel, panel.frame(t)) for panel in panels)]
                 caption = f"{self.title}   frame {number}, clip {clip.probability:.3f}   {self.question}"
-                yield pictures.explanation_frame(panels, caption, self.timeline, (number + 0.5) / self.fps, self.scale)
+                seconds = (number + 0.5) / self.fps
+                yield pictures.explanation_frame(row, titles, caption, self.timeline, seconds, self.scale)
 
     def pasted_frames(self) -> Iterator[np.ndarray]:
-        """Give the frames of in_frame.mp4: the original with the temporal overlay, and with the spatial one."""
-        for clip, *tensors in self.clips:
-            for frame, *heat in zip(*tensors, strict=True):
-                pair = [_fitted(heatmap.paste(frame, one, clip.clip.box)) for one in heat]
-                yield np.concatenate(pair, axis=1 if frame.shape[0] >= frame.shape[1] else 0)
+        """Give the frames of in_frame.mp4: the original once with each map."""
+        for _, frames, panels in self.clips:
+            for t, frame in enumerate(frames):
+                pasted = [heatmap.paste(frame.whole, panel.frame(t), frame.box) for panel in panels]
+                yield np.concatenate(pasted, axis=1 if frame.whole.shape[0] >= frame.whole.shape[1] else 0)
 
     def strips(self) -> Iterator[np.ndarray]:
-        """Give one picture a clip: frames x {crop, temporal, spatial}."""
-        for clip, frames, temporal, spatial in self.clips:
-            faces = [heatmap.crop(frame, clip.clip.box, STRIP) for frame in frames]
-            columns = [pictures.panels(*parts) for parts in zip(faces, temporal, spatial, strict=True)]
+        """Give one picture a clip: frames x {crop, maps}."""
+        for clip, frames, panels in self.clips:
+            rows = [[frame.strip for frame in frames]]
+            rows += [[heatmap.overlay(f.strip, panel.frame(t)) for t, f in enumerate(frames)] for panel in panels]
+            titles = [pictures.CROP_TITLE, *(panel.title for panel in panels)]
             labels = [f"frame {number}" for number in clip.clip.frames]
             title = f"probability of fake {clip.probability:.3f}   {self.question}"
-            yield pictures.strip(list(zip(*columns, strict=True)), labels, title, self.scale)
+            yield pictures.strip(rows, titles, labels, title, self.scale)
+
+
+@dataclass(frozen=True)
+class _SmallFrame:
+    """What is drawn of one frame.
+
+    Attributes:
+        panel, strip: the crop, uint8 [s, s, 3] of side `PANEL` and `STRIP`.
+        whole: uint8 [h, w, 3], no side longer than `LONGEST_SIDE`.
+        box: of the crop, in pixels of `whole`.
+    """
+
+    panel: np.ndarray
+    strip: np.ndarray
+    whole: np.ndarray
+    box: heatmap.Box
+
+
+def _small_frames(video: Path, clip: Clip) -> list[_SmallFrame]:
+    """Decode the frames of a clip, one at a time."""
+    found = {}
+    for number, frame in iterate_frames(video, clip.frames):
+        crops = [heatmap.crop(frame, clip.box, size) for size in (PANEL, STRIP)]
+        whole = _fitted(frame)
+        scale = np.divide(whole.shape[1::-1], frame.shape[1::-1])
+        # A copy, where nothing was shrunk: the decoder's memory is not held.
+        found[number] = _SmallFrame(*crops, whole.copy(), tuple(np.asarray(clip.box) * np.tile(scale, 2)))
+    return [found[int(number)] for number in clip.frames]
+
+
+def _heat_panels(clip: ExplainedClip, normalization: Normalization, image_size: int) -> list[pictures.HeatPanel]:
+    """Return the maps of a clip as they are drawn, over the pixels that the model sees."""
+    panels = []
+    for name, heat in clip.maps().items():
+        heat = heatmap.upscale(heatmap.normalize(heat, normalization), image_size, image_size)
+        panels.append(pictures.HeatPanel(name, heat, clip.shares[name]))
+    return panels
 
 
 def _write(
@@ -271,22 +308,31 @@ def _frame_scores(score: VideoScore) -> list[dict[str, float | int]]:
 
 
 def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
-    """Return scores, box and heat of one clip; shares are of all the clip's heat of that kind."""
+    """Return scores, box and heat of one clip; shares of frames are of all the clip's heat of that kind.
+
+    The map of the class frame is one for all frames, so it has the hottest cell of the clip.
+    """
     x0, y0, x1, y1 = (float(value) for value in clip.clip.box)
     heats = {}
-    for kind in ("temporal", "spatial"):
-        heat = np.asarray(getattr(clip, kind), np.float64)
+    for kind, heat in clip.maps().items():
+        heat = np.asarray(heat, np.float64)
         pixels = heatmap.upscale(heat, image_size, image_size)
         total, rows, columns = heat.sum(), *heat.shape[1:]
         frames = []
-        for number, grid, picture in zip(clip.clip.frames, heat, pixels, strict=True):
+        for grid, picture in zip(heat, pixels, strict=True):
             row, column = np.unravel_index(int(grid.argmax()), grid.shape)
             y, x = (np.array(np.unravel_index(int(picture.argmax()), picture.shape)) + 0.5) / image_size
             place = {"row": int(row), "column": int(column), "x": x0 + x * (x1 - x0), "y": y0 + y * (y1 - y0)}
             share = float(grid.sum() / total) if total > 0 else 0.0
-            hottest = place if grid.any() else None
-            frames.append({"frame": int(number), "share_of_heat": share, "hottest_cell": hottest})
-        heats[kind] = {"total": float(total), "highest": float(heat.max()), "grid": [rows, columns], "frames": frames}
+            frames.append({"share_of_heat": share, "hottest_cell": place if grid.any() else None})
+        values = {"total": float(total), "share_of_all_heat": clip.shares[kind], "highest": float(heat.max())}
+        values |= {"drawn_dim": clip.shares[kind] < pictures.FAINT_SHARE, "grid": [rows, columns]}
+        if len(frames) == len(clip.clip.frames):
+            numbers = ({"frame": int(number)} for number in clip.clip.frames)
+            values["frames"] = [number | frame for number, frame in zip(numbers, frames, strict=True)]
+        else:
+            values["hottest_cell"] = frames[0]["hottest_cell"]
+        heats[kind] = values
     return {
         "frames": [int(number) for number in clip.clip.frames],
         "box": [x0, y0, x1, y1],

@@ -256,6 +256,14 @@ def test_class_row_and_class_column_are_not_in_the_maps():
     torch.testing.assert_close(result.class_row.flatten(1), rollout[:, 0, 0, 1:])
 
 
+def test_shares_of_heat_are_of_each_clip_and_zero_where_there_is_none():
+    shares = explain(random_model(TINY), tokens=random_tokens(TINY)).shares()
+    torch.testing.assert_close(sum(shares.values()), torch.ones(2))
+    one_block = explain(random_model(replace(TINY, depth=1)), tokens=random_tokens(TINY)).shares()
+    assert not one_block["spatial"].any()
+    assert (one_block["class_row"] > 0).all()
+
+
 def test_the_last_block_says_nothing_about_space_except_in_the_class_row():
     model, tokens = random_model(TINY), random_tokens(TINY)
     last = explain(model, tokens=tokens, keep_maps=True).blocks[-1]

@@ -57,9 +57,12 @@ def pictures_of(path):
 
 
 def heat_of(clip, normalization="clip"):
-    """Temporal and spatial heat as it lies over the model's input of `IMAGE_SIZE` pixels."""
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    return [heatmap.upscale(heatmap.normalize(maps, normalization), *size) for maps in (clip.temporal, clip.spatial)]
+    """Temporal, spatial and class-frame heat [T, h, w] as it is drawn over the model's input of `IMAGE_SIZE` pixels."""
+    maps = []
+    for name, heat in clip.maps().items():
+        heat = heatmap.upscale(heatmap.normalize(heat, normalization), IMAGE_SIZE, IMAGE_SIZE)
+        maps.append(np.resize(heat, (6, IMAGE_SIZE, IMAGE_SIZE)) * (0.3 if clip.shares[name] < 0.01 else 1))
+    return maps
 
 
 def test_the_score_is_the_one_that_predict_gives(explained, video, trained_run):
@@ -129,24 +132,24 @@ def test_the_panels_show_the_crop_and_both_overlays_in_their_colors(explained, v
     expected = [face, *(heatmap.overlay(face, heat[0]) for heat in heat_of(clip))]
     for column, picture in enumerate(expected):
         left = 12 + column * 300
-        difference = np.abs(shown[58 : 58 + 288, left : left + 288] - picture)
+        difference = np.abs(shown[72 : 72 + 288, left : left + 288] - picture)
         assert difference.mean() < 6  # what H.264 costs; another panel or another color matrix is far above
     assert np.abs(expected[1].astype(int) - expected[0]).mean() > 20
 
 
-def test_the_original_frames_are_shown_with_temporal_relevance_and_beside_it_with_spatial(explained, video):
+def test_the_original_frames_are_shown_with_each_map_side_by_side(explained, video):
     shown = iter(pictures_of(explained.files["pasted"]))
     for clip in explained.clips:
-        temporal, spatial = heat_of(clip)
+        maps = heat_of(clip)
         for t, frame in enumerate(decode_frames(video, clip.clip.frames)):
-            pair = [heatmap.paste(frame, heat[t], clip.clip.box).astype(int) for heat in (temporal, spatial)]
+            pasted = [heatmap.paste(frame, heat[t], clip.clip.box).astype(int) for heat in maps]
             picture = next(shown)
-            assert np.abs(picture - np.concatenate(pair, axis=1)).mean() < 6
-            assert np.abs(picture - np.concatenate(pair[::-1], axis=1)).mean() > 12
+            assert np.abs(picture - np.concatenate(pasted, axis=1)).mean() < 6
+            assert np.abs(picture - np.concatenate(pasted[::-1], axis=1)).mean() > 12
 
 
 def assert_strip_shows(path, clip, video, normalization):
-    """A picture a frame of the crop, below it of temporal and below that of spatial relevance, and no other ones."""
+    """A picture a frame of the crop, and below it of each map, and no other ones."""
     strip = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     maps = heat_of(clip, normalization)
     for t, frame in enumerate(decode_frames(video, clip.clip.frames)):
@@ -156,7 +159,7 @@ def assert_strip_shows(path, clip, video, normalization):
             np.testing.assert_array_equal(strip[top : top + 150, left : left + 150], picture)
 
 
-def test_a_strip_shows_the_crop_the_temporal_and_the_spatial_relevance_of_every_frame(explained, video):
+def test_a_strip_shows_the_crop_and_every_map_of_every_frame(explained, video):
     for path, clip in zip(explained.files["strips"], explained.clips, strict=True):
         assert not np.allclose(heatmap.normalize(clip.temporal), heatmap.normalize(clip.spatial), atol=0.1)
         assert_strip_shows(path, clip, video, "clip")
@@ -164,7 +167,8 @@ def test_a_strip_shows_the_crop_the_temporal_and_the_spatial_relevance_of_every_
 
 def test_a_strip_of_one_frame_is_wide_enough_for_what_is_written_below_it():
     picture = np.zeros((150, 150, 3), np.uint8)
-    shown = pictures.strip([[picture]] * 3, ["frame 0"], "", "from the coldest to the hottest cell of the clip")
+    titles = [pictures.CROP_TITLE] * 3
+    shown = pictures.strip([[picture]] * 3, titles, ["frame 0"], "", "from the coldest to the hottest cell of the clip")
     assert (shown[:, -pictures.MARGIN :] == pictures.GROUND).all()
 
 
@@ -199,8 +203,8 @@ def test_the_timeline_shows_every_clip_that_was_scored_at_its_time_and_their_mea
 def test_the_timeline_in_the_video_has_a_dot_where_each_clip_is_and_a_cursor_where_the_frame_is():
     timeline = pictures.Timeline(centers=[1.0, 3.0], probabilities=[0.25, 1.0], seconds=4.0, score=0.625)
     black = [np.zeros((64, 64, 3), np.uint8)] * 3
-    shown = pictures.explanation_frame(black, "", timeline, 2.0, "")
-    left, right, top, bottom = 46, 220, 184, 264  # of the chart, below panels of 64 pixels
+    shown = pictures.explanation_frame(black, [("", "")] * 3, "", timeline, 2.0, "")
+    left, right, top, bottom = 46, 220, 198, 278  # of the chart, below panels of 64 pixels
 
     def at(seconds, probability):
         return shown[round(bottom - probability * (bottom - top)), round(left + seconds / 4 * (right - left))]
@@ -227,6 +231,10 @@ def test_there_is_a_strip_a_clip_with_a_column_a_frame(explained):
         assert height >= 3 * 150
 
 
+def all_heat(clip):
+    return sum(heat.sum() for heat in clip.maps().values())
+
+
 def test_the_json_agrees_with_what_was_computed(explained, video):
     data = json.loads(explained.files["data"].read_text())
     assert data["verdict"] == explained.score.verdict
@@ -238,8 +246,14 @@ def test_the_json_agrees_with_what_was_computed(explained, video):
         {n for f in explained.score.clip_frames for n in f}
     )
     for clip, values in zip(explained.clips, data["explained_clips"], strict=True):
-        for kind in ("temporal", "spatial"):
-            heat = getattr(clip, kind)
+        assert sum(values[kind]["share_of_all_heat"] for kind in clip.maps()) == pytest.approx(1)
+        for kind, heat in clip.maps().items():
+            assert values[kind]["share_of_all_heat"] == pytest.approx(heat.sum() / all_heat(clip), rel=1e-4)
+            assert values[kind]["drawn_dim"] == (heat.sum() / all_heat(clip) < 0.01)
+            if kind == "class_row":
+                hottest = values[kind]["hottest_cell"]
+                assert heat[0, hottest["row"], hottest["column"]] == heat.max()
+                continue
             shares = [frame["share_of_heat"] for frame in values[kind]["frames"]]
             np.testing.assert_allclose(shares, heat.sum((1, 2)) / heat.sum(), rtol=1e-5)
             for grid, frame in zip(heat, values[kind]["frames"], strict=True):
@@ -349,8 +363,32 @@ def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_
     result = explain_video(video, model, tmp_path, detect=False, clips_scored=1, workers=1)
     assert not result.clips[0].spatial.any()
     data = json.loads(result.files["data"].read_text())
-    assert data["explained_clips"][0]["spatial"]["frames"][0]["hottest_cell"] is None
+    spatial = data["explained_clips"][0]["spatial"]
+    assert spatial["frames"][0]["hottest_cell"] is None
+    assert (spatial["share_of_all_heat"], spatial["drawn_dim"]) == (0, True)
     assert "no heat" in result.files["page"].read_text()
+
+
+def test_a_map_that_holds_almost_no_heat_is_drawn_dim_and_says_so():
+    heat = np.ones((1, 8, 8), np.float32)
+    faint, plain = (pictures.HeatPanel("spatial", heat, share) for share in (0.004, 0.4))
+    assert plain.title == ("spatial relevance", "40.0 % of heat")
+    assert faint.title == ("spatial relevance", "0.4 % of heat, dim")
+    assert pictures.HeatPanel("spatial", heat, 0.0).title == ("spatial relevance", "no heat")
+    picture = np.full((8, 8, 3), 90, np.uint8)
+    bright, dim = (heatmap.overlay(picture, panel.frame(3)).mean() for panel in (plain, faint))
+    assert dim < 0.7 * bright
+
+
+def test_the_page_says_of_each_map_its_share_of_all_heat_and_what_it_can_and_cannot_say(explained):
+    text = explained.files["page"].read_text()
+    for clip in json.loads(explained.files["data"].read_text())["explained_clips"]:
+        for kind, title in pictures.PANEL_TITLES.items():
+            dim = " (drawn dim)" if clip[kind]["drawn_dim"] else ""
+            assert f"{title} holds {100 * clip[kind]['share_of_all_heat']:.1f}&thinsp;%{dim}" in text
+    for title in pictures.PANEL_TITLES.values():
+        (note,) = re.findall(rf"<dt>{title}</dt><dd[^>]*>(.*?)</dd>", text)
+        assert note.startswith("Can say") and "Cannot say" in note
 
 
 @pytest.mark.parametrize(
