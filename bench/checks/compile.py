@@ -26,13 +26,10 @@ from kernels.common.launch import Launch, recorded
 SECONDS_A_CASE = 300.0
 NARROWEST_LOAD = 32  # bits
 OK = "ok"
-COLUMNS = tuple(
-    Column(title, form=".2f")
-    for title in (
-        "kernel", "case", "sm", "rows", "warps", "registers", "spill B", "shared B", "loads bits:n", "stores bits:n",
-        "tensor core", "load/tile", "store/tile", "verdict",
-    )
-)  # fmt: skip
+COLUMNS = tuple(map(Column, (
+    "kernel", "case", "sm", "rows", "warps", "registers", "spill B", "shared B", "loads bits:n", "stores bits:n",
+    "tensor core", "load/tile", "store/tile", "verdict",
+)))  # fmt: skip
 
 Task = tuple[str, int, int]  # operation, number of its case, architecture
 

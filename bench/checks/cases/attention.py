@@ -153,10 +153,10 @@ def _compile_case(
             spatial.launch_forward(q, k, v, scale, out, row_stats, attention)
             spatial.launch_backward(q, k, v, out, row_stats, grad_out, scale, *gradients, attention)
 
-    name = str(dtype).removeprefix("torch.") + (f" {mode}" if operation == TEMPORAL else "")
-    name += f" F={frames} S={positions} D={head_dim}" + (f" B={clips}" if clips != 8 else "")
-    name += (f" queries={queries}" if queries else "") + " capture" * capture
-    return CompileCase(name, start, partial(_expected_of_temporal, capture) if operation == TEMPORAL else _expected)
+    name = str(dtype).removeprefix("torch.") + f" {mode}" * (operation == TEMPORAL)
+    name += f" B={clips} F={frames} S={positions} D={head_dim}" + f" queries={queries}" * bool(queries)
+    expected = partial(_expected_of_temporal, capture) if operation == TEMPORAL else _expected
+    return CompileCase(name + " capture" * capture, start, expected)
 
 
 def _expected_of_temporal(capture: bool, launch: Launch) -> Expected:
