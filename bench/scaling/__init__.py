@@ -4,8 +4,8 @@ Compares attention over all (T+1)(HW+1) tokens at once with attention over frame
 fused. Work is counted by torch's FLOP counter (bench/training/flops.py tells it what fused attention does) and by
 formula; exponents are fitted on log-log axes over the sizes of the sweep (time and memory over its larger half, where
 fixed costs weigh least), in T + 1 and HW + 1. Writes scaling.csv, from which a report fits again, and at the end
-scaling_exponents.csv, scaling_verdicts.csv and scaling.png. On a CPU the sizes are small and the run takes under 2
-minutes; what it says is then about that CPU, and time is processor time.
+scaling.png. On a CPU the sizes are small and the run takes under 2 minutes; what it says is then about that CPU, and
+time is processor time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 
 from bench.common.environment import device_name
 from bench.common.plots import draw_growth
-from bench.common.record import add_output, output_folder, write_as_measured, write_table
+from bench.common.record import add_output, output_folder, write_as_measured
 from bench.common.table import Column, row_table
 from bench.scaling import growth, sweep
 
@@ -27,7 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 EXPONENT_COLUMNS = (
     *map(Column, ("axis", "method", "pass", "quantity")), *(Column(x, form=".3f") for x in ("exponent", "low", "high")),
-    Column("sizes"), Column("note"),
+    Column("sizes"),
 )  # fmt: skip
 
 
@@ -51,8 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     rows = write_as_measured(folder, "scaling", sweep.measure(sizes, arguments.milliseconds, left), COLUMNS)
     fitted = growth.exponents(rows)
     judged = growth.verdicts(rows, fitted, device)
-    write_table(folder, "scaling_exponents", fitted)
-    write_table(folder, "scaling_verdicts", judged)
     draw_growth(rows, sweep.PASSES[1], device, folder / "scaling.png")
     print(row_table(COLUMNS, rows), row_table(EXPONENT_COLUMNS, fitted), sep="\n\n", end="\n\n")
     print(*(row["verdict"] for row in judged), "", folder, sep="\n")

@@ -36,8 +36,7 @@ def exponents(rows: list[Row]) -> list[Row]:
         ):
             there = [row for row in over if row[key] is not None]
             fit = fit_exponent([row[axis] for row in there], [row[key] for row in there], offset=1)
-            note = "not measured at three sizes" if fit["exponent"] is None else ""
-            fitted.append({"axis": axis, "method": method, "pass": name, "quantity": quantity, **fit, "note": note})
+            fitted.append({"axis": axis, "method": method, "pass": name, "quantity": quantity} | fit)
     return fitted
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench import run_all as gpu
-from bench.__main__ import COMMANDS
+from bench.__main__ import COMMANDS, load
 from bench.common.record import prepare_folder, read_run
 from bench.run_all import SECTIONS, Section, command_of, run_sections, seconds
 
@@ -141,20 +141,21 @@ def test_the_most_valuable_sections_come_first_and_each_is_a_command():
     assert set(names) <= set(COMMANDS)
 
 
-def test_a_section_gets_its_folder_and_of_its_options_those_that_its_command_has(tmp_path):
+def test_a_section_gets_its_folder_its_options_and_its_limit(tmp_path):
     training = command_of(next(s for s in SECTIONS if s.name == "training"), tmp_path, 100)
     assert training[1:] == [
         "-m", "bench", "training", "--budget", "85", "--seconds", "1", "--output", str(tmp_path)
     ]  # fmt: skip
-    ceilings = command_of(Section("ceilings", 1.0, (("--quick",),)), tmp_path, 100)
+    ceilings = command_of(Section("ceilings", 1.0), tmp_path, 100)
     assert ceilings[1:] == ["-m", "bench", "ceilings", "--output", str(tmp_path)]
 
 
-def test_every_section_writes_its_tables_into_the_folder_of_the_visit_and_of_its_commit(tmp_path):
-    for section in SECTIONS:
-        words = command_of(section, tmp_path, 100, "given")
-        assert words[words.index("--output") + 1] == str(tmp_path), section.name
-        assert words[words.index("--commit") + 1] == "given", section.name
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_every_section_writes_its_tables_into_the_folder_of_the_visit_and_of_its_commit(section, tmp_path):
+    parser = argparse.ArgumentParser()
+    load(section.name).add_arguments(parser)
+    parsed = parser.parse_args(command_of(section, tmp_path, 100, "given")[4:])
+    assert (parsed.output, parsed.commit) == (tmp_path, "given")
 
 
 def test_sections_share_the_budget_and_inherit_what_those_before_them_leave(tmp_path):
