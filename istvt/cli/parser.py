@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from argparse import Action
@@ -62,7 +63,7 @@ class OptionParser(ArgumentParser):
             names = action.option_strings if _kind(action) and action.nargs != 0 else []
             for option in (name for name in names if not name.endswith("+")):  # --list+ ITEM, by jsonargparse
                 for text in given(arguments, option):
-                    _check(option, action, text, _loaded(text))
+                    _check(option, action, text)
         for option, within in [("--config", ""), *((f"--{group}", f"{group}.") for group in self.groups)]:
             for path in given(arguments, option):
                 inline = _loaded(path)  # a group may stand on the command line: --data '{workers: 3}'
@@ -115,19 +116,23 @@ def given(arguments: Sequence[str], option: str) -> list[str]:
     return values + [value for name, value in pairwise(arguments) if name == option]
 
 
-def _loaded(text: str) -> Any:
+def _loaded(value: Any) -> Any:
+    """Return text as YAML reads it, or as a number, as which YAML does not take 5e-4; anything else as it is."""
     import yaml
 
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    if isinstance(value, str):
+        with contextlib.suppress(yaml.YAMLError, RecursionError):
+            value = yaml.safe_load(value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return value
 
 
-def _check(where: str, action: Action, *readings: Any) -> None:
-    """Refuse a value of which no reading is of its option's type."""
-    if not any(_fits(value, _kind(action)) for value in readings):
-        raise InputError(f"{where} is {_shown(readings[0])}; expected {_expected(_kind(action))}")
+def _check(where: str, action: Action, value: Any) -> None:
+    """Refuse a value that is not of its option's type, neither as it is nor as YAML reads it."""
+    if not any(_fits(reading, _kind(action)) for reading in (value, _loaded(value))):
+        raise InputError(f"{where} is {_shown(value)}; expected {_expected(_kind(action))}")
 
 
 def _kind(action: Action) -> Any:
@@ -141,11 +146,13 @@ def _kind(action: Action) -> Any:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
+    from pydantic_core import to_json
 
     try:
-        TypeAdapter(kind).validate_python(value)
-    except ValidationError:
+        # In JSON a list may be a tuple, and text a path.
+        TypeAdapter(kind, config={"allow_inf_nan": False}).validate_json(to_json(value), strict=True)
+    except ValueError:
         return False
     return True
 

@@ -14,6 +14,10 @@ from istvt.cli.main import COMMANDS, main
     [
         (["explain", "a.mp4", "--method=shap"], "--method is 'shap'; expected one of lrp, gradient, rollout, raw"),
         (["train", "--training.epochs=many"], "--training.epochs is 'many'; expected a whole number"),
+        (["train", "--training.epochs=3.0"], "--training.epochs is '3.0'; expected a whole number"),
+        (["train", "--training.tf32=1"], "--training.tf32 is '1'; expected true or false"),
+        (["train", "--training.learning_rate=nan"], "--training.learning_rate is 'nan'; expected a number"),
+        (["train", "--training.learning_rate=1e400"], "--training.learning_rate is '1e400'; expected a number"),
         (["train", "--training.precision=int8"], "--training.precision is 'int8'; expected one of auto, float32"),
         (["model", "--model.grid=3"], "--model.grid is '3'; expected two whole numbers such as [19,19]"),
         (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
