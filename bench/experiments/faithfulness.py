@@ -121,13 +121,13 @@ def section(results: Sequence[Faithfulness]) -> str:
     header = ("order in which pixels are removed", "accuracy at 10 %", "mean accuracy, 0 to 30 %",
               "hottest cell in the mask", "heat in the mask")  # fmt: skip
     return (
-        f"{verdict(results)} Means over {len(results)} models trained with other seeds, {means.videos} videos of "
+        f"{conclusion(results)} Means over {len(results)} models trained with other seeds, {means.videos} videos of "
         f"people they had never seen, accuracy {100 * before:.1f} % before anything is removed. Lower is better in "
         f"the first two columns, higher in the others. All in %.\n\n{table(header, rows, 'lrrrr')}"
     )
 
 
-def verdict(results: Sequence[Faithfulness]) -> str:
+def conclusion(results: Sequence[Faithfulness]) -> str:
     """Return whether LRP's order hurts the models more than raw attention's and than chance, and where it does not."""
     mean_of, each = _by_method(average(results)), [_by_method(result) for result in results]
     if mean_of["lrp"].accuracy_area < min(mean_of[other].accuracy_area for other in ("raw", "random")):
@@ -155,7 +155,7 @@ def _page(results: dict[str, list[Faithfulness]], versions: dict[str, Any]) -> s
 
 Written by `make experiment`; every number is as measured.
 
-{verdict(found)}
+{conclusion(found)}
 
 The full models of [what each attention can see](what-each-attention-sees.md), {len(found)} seeds, one clip of each
 test video. Pixels are removed by their temporal + spatial heat, hottest first, and filled smoothly from what is left
@@ -174,7 +174,7 @@ around them.
 `reference` is the original rule (1e-9, in float64). The others are relative to the absolute contributions.
 
 {_stabilizers(found)}
-{stabilizer_verdict(found)}
+{stabilizer_conclusion(found)}
 
 ## With gray in place of what was removed
 
@@ -208,7 +208,7 @@ def _stabilizers(results: Sequence[Faithfulness]) -> str:
     return table(header, rows, "lrlrrrr")
 
 
-def stabilizer_verdict(results: Sequence[Faithfulness]) -> str:
+def stabilizer_conclusion(results: Sequence[Faithfulness]) -> str:
     """Return whether the measurement tells the stabilizers apart, and why the default is what it is."""
     areas = _areas_by_stabilizer(results)
     default = areas.pop(DEFAULT_STABILIZER)

@@ -16,7 +16,7 @@ from bench.common.record import RESULTS, Run, read_runs
 from bench.report.devices import Device, Rows, devices
 from bench.report.markdown import replace_section
 from bench.report.promises import promises
-from bench.report.tables import TABLES, at_paper_size, scaling_verdicts
+from bench.report.tables import TABLES, at_paper_size, scaling_claims
 from bench.scaling.sweep import PASSES
 from dataloading.errors import InputError
 
@@ -74,9 +74,9 @@ def performance(runs: Sequence[Run], root: Path = ROOT) -> str:
         parts.append(f"One training step on {gpu.name or 'a GPU'}:\n")
         parts += [_provenance(gpu, "training", root), promises(gpu)]
     for device in (*gpus, *cpus):
-        if judged := scaling_verdicts(device):
+        if claims := scaling_claims(device, PASSES[1:]):
             parts.append(f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n")
-            parts.append("\n".join(f"- {row['verdict']}" for row in judged if row["pass"] != PASSES[0]) + "\n")
+            parts.append(claims)
     parts.append("All tables, and how they were measured: [bench/README.md](bench/README.md).\n")
     return "\n".join(part for part in parts if part)
 

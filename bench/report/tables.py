@@ -19,6 +19,7 @@ from bench.report.devices import CASE, Device, Rows, entry_name
 from bench.report.markdown import number, table
 from bench.report.promises import Bound
 from bench.scaling import growth
+from bench.scaling.sweep import PASSES
 from bench.training.steps import ATTENTIONS, METHODS, PRECISIONS
 
 # What tells one row of an operation's table from another, and what a cell may say beside the time.
@@ -167,14 +168,14 @@ def scaling(device: Device) -> str:
             cells += [interval(found.get((axis, quantity), {})) for quantity in ("time", "peak memory")]
         body.append(cells)
     header = ("method", "pass", "work, T", "time, T", "memory, T", "work, HW", "time, HW", "memory, HW")
-    sentences = "\n".join(f"- {row['verdict']}" for row in scaling_verdicts(device))
-    return f"{table(header, body)}\n{sentences}\n"
+    return f"{table(header, body)}\n{scaling_claims(device)}"
 
 
-def scaling_verdicts(device: Device) -> list[Row]:
-    """Return which claims hold on a device, one sentence a row; none where nothing was measured."""
+def scaling_claims(device: Device, passes: Sequence[str] = PASSES) -> str:
+    """Return which claims hold on a device, one sentence a line; nothing where nothing was measured."""
     rows = growth.numbers(device.rows("scaling"))
-    return growth.verdicts(rows, growth.exponents(rows), device.name) if rows else []
+    sentences = growth.claims(rows, growth.exponents(rows), device.name, passes) if rows else []
+    return "".join(f"- {sentence}\n" for sentence in sentences)
 
 
 def families(device: Device) -> str:

@@ -50,8 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     left = arguments.budget - (time.perf_counter() - started)
     rows = write_as_measured(folder, "scaling", sweep.measure(sizes, arguments.milliseconds, left), COLUMNS)
     fitted = growth.exponents(rows)
-    judged = growth.verdicts(rows, fitted, device)
     draw_growth(rows, sweep.PASSES[1], device, folder / "scaling.png")
     print(row_table(COLUMNS, rows), row_table(EXPONENT_COLUMNS, fitted), sep="\n\n", end="\n\n")
-    print(*(row["verdict"] for row in judged), "", folder, sep="\n")
+    print(*growth.claims(rows, fitted, device), "", folder, sep="\n")
     return 1 if any(map(growth.miscounted, rows)) else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.common.exponent import fit_exponent, interval
 from bench.common.record import Row
 from bench.scaling.sweep import PASSES
@@ -40,18 +42,15 @@ def exponents(rows: list[Row]) -> list[Row]:
     return fitted
 
 
-def verdicts(rows: list[Row], fitted: list[Row], device: str) -> list[Row]:
-    """Return which claims hold, in sentences made of what was counted and measured."""
+def claims(rows: list[Row], fitted: list[Row], device: str, passes: Sequence[str] = PASSES) -> list[str]:
+    """Return which claims hold, in sentences made of what was counted and measured of some passes."""
     wrong = sum(map(miscounted, rows))
-    work = (
-        f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows." if wrong else _WORK
-    )
-    judged: list[Row] = [{"pass": "", "verdict": work}]
-    for name in PASSES:
-        sentences = [_growth(fitted, axis, name, *pair, device) for axis in ("T", "HW") for pair in _PAIRS]
-        sentences += [_ratio(rows, name, *pair, device) for pair in _PAIRS]
-        judged += [{"pass": name, "verdict": sentence} for sentence in sentences if sentence]
-    return judged
+    differ = f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows."
+    sentences = [differ if wrong else _WORK]
+    for which in passes:
+        sentences += [_growth(fitted, axis, which, *pair, device) for axis in ("T", "HW") for pair in _PAIRS]
+        sentences += [_ratio(rows, which, *pair, device) for pair in _PAIRS]
+    return [sentence for sentence in sentences if sentence]
 
 
 def miscounted(row: Row) -> bool:

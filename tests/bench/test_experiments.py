@@ -13,10 +13,10 @@ from bench.experiments import faithfulness as explanation_experiment
 from bench.experiments import synthetic
 from bench.experiments.faithfulness import (
     average,
+    conclusion,
     measure_explanations,
     section,
-    stabilizer_verdict,
-    verdict,
+    stabilizer_conclusion,
     write_documents,
     write_section,
 )
@@ -81,9 +81,9 @@ def test_it_is_said_whether_lrp_is_better_and_when_it_is_not(results):
         return replace(result, orderings=better)
 
     first, second = results["surroundings"]
-    assert "with 2 of 2 seeds" in verdict([with_area(first, -1.0), with_area(second, -1.0)])
-    assert "with 1 of 2 seeds" in verdict([with_area(first, -9.0), with_area(second, 2.0)])
-    assert "does **not** beat" in verdict([with_area(first, 2.0), with_area(second, 2.0)])
+    assert "with 2 of 2 seeds" in conclusion([with_area(first, -1.0), with_area(second, -1.0)])
+    assert "with 1 of 2 seeds" in conclusion([with_area(first, -9.0), with_area(second, 2.0)])
+    assert "does **not** beat" in conclusion([with_area(first, 2.0), with_area(second, 2.0)])
 
 
 def test_the_command_goes_on_where_it_was_stopped_and_writes_the_documents(
@@ -149,9 +149,9 @@ def test_a_stabilizer_is_compared_with_the_default_seed_by_seed_and_what_does_no
         "Better than it with every seed: none; worse: `reference` (2 seeds agree by chance in one of 2 cases)" in text
     )
     assert "The default is 0.01: nothing here speaks for another" in text
-    mixed = stabilizer_verdict(measured((0.60, 0.59), (0.70, 0.71)))
+    mixed = stabilizer_conclusion(measured((0.60, 0.59), (0.70, 0.71)))
     assert "Better than it with every seed: none; worse: none" in mixed
-    other = stabilizer_verdict(measured((0.70, 0.60), (0.71, 0.62)))
+    other = stabilizer_conclusion(measured((0.70, 0.60), (0.71, 0.62)))
     assert "by 9.5 points at most, not less than it differs from itself between seeds (1.0)" in other
     assert "by this alone it would be `reference`" in other
 

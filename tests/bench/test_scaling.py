@@ -13,7 +13,7 @@ from bench import scaling
 from bench.common.exponent import fit_exponent
 from bench.common.record import read_run
 from bench.common.timing import peak_bytes
-from bench.scaling.growth import exponents, verdicts
+from bench.scaling.growth import claims, exponents
 from bench.scaling.methods import (
     METHODS,
     counted_multiply_accumulates,
@@ -156,20 +156,20 @@ def synthetic_rows(joint_power, factorized_power):
     ("powers", "says"),
     [((2.0, 1.2), "grows more slowly holds"), ((1.2, 2.0), "does not hold"), ((1.5, 1.5), "the intervals overlap")],
 )
-def test_the_verdict_follows_the_intervals_whichever_way_they_fall(powers, says):
+def test_the_claim_follows_the_intervals_whichever_way_they_fall(powers, says):
     rows = synthetic_rows(*powers)
     if says == "the intervals overlap":
         noise = np.random.default_rng(0).uniform(0.5, 2, len(rows))
         rows = [row | {"time_us": row["time_us"] * factor} for row, factor in zip(rows, noise, strict=True)]
-    judged = [row["verdict"] for row in verdicts(rows, exponents(rows), "a test") if "growth with T" in row["verdict"]]
+    judged = [claim for claim in claims(rows, exponents(rows), "a test") if "growth with T" in claim]
     assert len(judged) == 2
-    assert all(says in verdict for verdict in judged)
+    assert all(says in claim for claim in judged)
 
 
 def test_a_formula_that_disagrees_with_the_counter_is_said_and_not_hidden():
     rows = synthetic_rows(2.0, 1.2)
     rows[0]["macs_formula"] += 1
-    assert verdicts(rows, exponents(rows), "a test")[0]["verdict"].startswith("Work: counted and predicted")
+    assert claims(rows, exponents(rows), "a test")[0].startswith("Work: counted and predicted")
 
 
 def test_peak_memory_on_a_cpu_is_what_the_call_allocates_at_most():
