@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bench.report.markdown import replace_section, table
 from dataloading.errors import InputError
@@ -194,12 +196,12 @@ def _stabilizers(results: Sequence[Faithfulness]) -> str:
         if item.ordering.method != "lrp":
             continue
         stabilizer, both = item.ordering.stabilizer, item.localization["both"]
-        differences = [other - own for other, own in zip(areas[stabilizer], areas[DEFAULT_STABILIZER], strict=True)]
-        error = f" ± {stdev(differences) / len(differences) ** 0.5:.1f}" if len(differences) > 1 else ""
+        differences = areas[stabilizer] - areas[DEFAULT_STABILIZER]
+        error = f" ± {differences.std(ddof=1) / len(results) ** 0.5:.1f}" if len(results) > 1 else ""
         rows.append(
             [
                 str(stabilizer), f"{100 * item.accuracy_area:.1f}", " / ".join(f"{x:.1f}" for x in areas[stabilizer]),
-                "" if stabilizer == DEFAULT_STABILIZER else f"{fmean(differences):+.1f}{error}",
+                "" if stabilizer == DEFAULT_STABILIZER else f"{differences.mean():+.1f}{error}",
                 f"{item.confidence_area:.3f}", f"{both.pointing:.2f}", f"{both.mass:.2f}",
             ]
         )  # fmt: skip
@@ -212,11 +214,10 @@ def stabilizer_conclusion(results: Sequence[Faithfulness]) -> str:
     """Return whether the measurement tells the stabilizers apart, and why the default is what it is."""
     areas = _areas_by_stabilizer(results)
     default = areas.pop(DEFAULT_STABILIZER)
-    pairs = {f"`{name}`": list(zip(each, default, strict=True)) for name, each in areas.items()}
-    better = [name for name, each in pairs.items() if all(other < own for other, own in each)]
-    worse = [name for name, each in pairs.items() if all(other > own for other, own in each)]
-    largest = max(abs(fmean(other - own for other, own in each)) for each in pairs.values())
-    scatter = max(default) - min(default)
+    differences = {f"`{name}`": each - default for name, each in areas.items()}
+    better = [name for name, each in differences.items() if (each < 0).all()]
+    worse = [name for name, each in differences.items() if (each > 0).all()]
+    largest, scatter = max(abs(each.mean()) for each in differences.values()), np.ptp(default)
     less = "less" if largest < scatter else "not less"
     choice = f"by this alone it would be {' or '.join(better)}" if better else "nothing here speaks for another"
     return (
@@ -231,10 +232,10 @@ def stabilizer_conclusion(results: Sequence[Faithfulness]) -> str:
     )
 
 
-def _areas_by_stabilizer(results: Sequence[Faithfulness]) -> dict[float | str, list[float]]:
+def _areas_by_stabilizer(results: Sequence[Faithfulness]) -> dict[float | str, np.ndarray]:
     """Return the mean accuracy of LRP in % with each seed."""
     return {
-        item.ordering.stabilizer: [100 * result.orderings[place].accuracy_area for result in results]
+        item.ordering.stabilizer: np.array([100 * result.orderings[place].accuracy_area for result in results])
         for place, item in enumerate(results[0].orderings)
         if item.ordering.method == "lrp"
     }
