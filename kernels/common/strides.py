@@ -1,4 +1,4 @@
-"""Operands of a launch: strides, width of offsets, precision of products, empty results."""
+"""Operands of a launch: tensors with their strides, width of offsets, precision of products, empty results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ LOG2_E = math.log2(math.e)
 NARROW_HEAD = 64
 
 
-def strides(**tensors: torch.Tensor | None) -> dict[str, int]:
-    """Return the strides of tensors `[B, F, S, N, D]` as arguments of a kernel: `stride_qb` and so on; 0 of None."""
-    return {
+def with_strides(**tensors: torch.Tensor | None) -> dict[str, torch.Tensor | int | None]:
+    """Return tensors `[B, F, S, N, D]` and their strides as arguments of a kernel: `stride_qb` and so on; 0 of None."""
+    strides = {
         f"stride_{name}{axis}": 0 if x is None else x.stride(dim)
         for name, x in tensors.items()
         for dim, axis in enumerate("bfsh")
     }
+    return tensors | strides
 
 
 def needs_int64_positions(matrix: torch.Tensor | None, *tensors: torch.Tensor | None) -> bool:

@@ -12,7 +12,7 @@ import triton
 
 from kernels.common.launch import Table, architecture, choose, launch, needs_int64_offsets, split_head_dim
 from kernels.common.registry import register
-from kernels.common.strides import LOG2_E, empty_like_contiguous, float32_precision, needs_int64_positions, strides
+from kernels.common.strides import LOG2_E, empty_like_contiguous, float32_precision, needs_int64_positions, with_strides
 from kernels.relevance import configs, spatial_kernels, temporal_kernels
 from kernels.spatial import operator as spatial
 
@@ -43,8 +43,7 @@ def _launch_spatial(
         HEAD_DIM=head_dim,
         PRECISION=float32_precision(x),
         INT64_OFFSETS=needs_int64_positions(matrix, *tensors),
-        **operands,
-        **strides(**operands),
+        **with_strides(**operands),
         **arguments,
     )
 
@@ -120,8 +119,7 @@ def _launch_temporal(kernel: Any, operands: dict[str, Tensor | None], *, over_he
         HEAD_DIM=head_dim,
         PRECISION=float32_precision(x),
         INT64_OFFSETS=needs_int64_offsets(*tensors),
-        **operands,
-        **strides(**operands),
+        **with_strides(**operands),
         **arguments,
     )
 

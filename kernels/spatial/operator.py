@@ -20,7 +20,7 @@ from kernels.common.strides import (
     empty_like_contiguous,
     float32_precision,
     needs_int64_positions,
-    strides,
+    with_strides,
 )
 from kernels.spatial import configs
 from kernels.spatial.kernels import spatial_backward_keys, spatial_backward_queries, spatial_forward
@@ -79,14 +79,11 @@ def launch_forward(
         _programs(q, config),
         config,
         q.device,
-        q=q,
-        k=k,
-        v=v,
         o=out,
         attention=attention,
         scale_log2=scale * LOG2_E,
         **_stats(row_stats),
-        **strides(q=q, k=k, v=v),
+        **with_strides(q=q, k=k, v=v),
         **_sizes(q, k),
         INT64_OFFSETS=needs_int64_positions(attention, q, k, v, out),
     )
@@ -99,15 +96,11 @@ def launch_backward(
     """Write the three gradients (any strides, those of `grad_k` and `grad_v` equal), and d loss / d attention."""
     grad_out = contiguous_rows(grad_out)
     shared = {
-        "q": q,
-        "k": k,
-        "v": v,
-        "do": grad_out,
         "delta": torch.empty_like(row_stats[0]),
         "scale": scale,
         "scale_log2": scale * LOG2_E,
         **_stats(row_stats),
-        **strides(q=q, k=k, v=v, do=grad_out),
+        **with_strides(q=q, k=k, v=v, do=grad_out),
         **_sizes(q, k),
     }
     config = configs.backward_queries(q, k, architecture(q))
@@ -117,10 +110,8 @@ def launch_backward(
         config,
         q.device,
         **shared,
-        o=out,
-        dq=grad_q,
         grad_attention=grad_attention,
-        **strides(o=out, dq=grad_q),
+        **with_strides(o=out, dq=grad_q),
         INT64_OFFSETS=needs_int64_positions(grad_attention, q, k, v, out, grad_out, grad_q),
     )
     config = configs.backward_keys(q, k, architecture(q))
@@ -131,9 +122,7 @@ def launch_backward(
             config,
             q.device,
             **shared,
-            dk=dk,
-            dv=dv,
-            **strides(dk=grad_k),
+            **with_strides(dk=grad_k) | {"dk": dk, "dv": dv},
             INT64_OFFSETS=needs_int64_positions(None, q, k, v, grad_out, grad_k),
         )
 

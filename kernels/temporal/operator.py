@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from kernels.common.capture import AttentionCapture
 from kernels.common.launch import Table, architecture, choose, launch, needs_int64_offsets, split_head_dim
 from kernels.common.registry import register
-from kernels.common.strides import LOG2_E, contiguous_rows, empty_like_contiguous, strides
+from kernels.common.strides import LOG2_E, contiguous_rows, empty_like_contiguous, with_strides
 from kernels.temporal import configs
 from kernels.temporal.fp32_kernels import fp32_backward, fp32_forward
 from kernels.temporal.tensor_core_kernels import tensor_core_backward, tensor_core_forward
@@ -19,15 +19,14 @@ from kernels.temporal.tensor_core_kernels import tensor_core_backward, tensor_co
 Tensor = torch.Tensor
 
 
-def _launch(
-    tensor_core: tuple[Any, Table], fp32: tuple[Any, Table], q: Tensor, k: Tensor, self_subtract: str, **arguments: Any
-) -> None:
-    """Launch one of two kernels, each given with its configs; `arguments` are its own besides q, k and sizes.
+def _launch(tensor_core: tuple[Any, Table], fp32: tuple[Any, Table], self_subtract: str, **arguments: Any) -> None:
+    """Launch one of two kernels, each given with its configs; `arguments` are its own, sizes apart.
 
     The tensor-core kernel pads all frames to a power of two, and serves 16-bit types in the modes "off" and
     "telescoped", as the models use them. The float32 kernel pads those of the queries, and serves the rest: float32,
     "fused" in 16 bits, and more frames than an architecture has a tensor-core tile for.
     """
+    q, k = arguments["q"], arguments["k"]
     clips, frames, positions, heads, head_dim = k.shape
     padded = triton.next_power_of_2(frames)
     on_tensor_cores = q.dtype != torch.float32 and self_subtract != "fused"
@@ -44,8 +43,6 @@ def _launch(
         clips * triton.cdiv(positions, config.kwargs["BLOCK_M"] // padded) * heads,
         config,
         q.device,
-        q=q,
-        k=k,
         positions=positions,
         heads=heads,
         QUERY_FRAMES=q.shape[1],
@@ -54,7 +51,7 @@ def _launch(
         BLOCK_D0=block_d0,
         BLOCK_D1=block_d1,
         SELF_SUBTRACT=self_subtract,
-        INT64_OFFSETS=needs_int64_offsets(q, k, *(x for x in arguments.values() if isinstance(x, Tensor))),
+        INT64_OFFSETS=needs_int64_offsets(*(x for x in arguments.values() if isinstance(x, Tensor))),
         **sizes,
         **arguments,
     )
@@ -67,14 +64,11 @@ def launch_forward(
     _launch(
         (tensor_core_forward, configs.TENSOR_CORE_FORWARD),
         (fp32_forward, configs.FP32_FORWARD),
-        q,
-        k,
         self_subtract,
-        v=v,
         o=out,
         attention=attention,
         scale_log2=scale * LOG2_E,
-        **strides(q=q, k=k, v=v),
+        **with_strides(q=q, k=k, v=v),
     )
 
 
@@ -87,18 +81,12 @@ def launch_backward(
     _launch(
         (tensor_core_backward, configs.TENSOR_CORE_BACKWARD),
         (fp32_backward, configs.FP32_BACKWARD),
-        q,
-        k,
         self_subtract,
-        v=v,
-        do=grad_out,
-        dq=grad_q,
-        dk=grad_k,
         dv=grad_v,
         grad_attention=grad_attention,
         scale=scale,
         scale_log2=scale * LOG2_E,
-        **strides(q=q, k=k, v=v, do=grad_out, dq=grad_q, dk=grad_k),
+        **with_strides(q=q, k=k, v=v, do=grad_out, dq=grad_q, dk=grad_k),
     )
 
 
