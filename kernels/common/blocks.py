@@ -22,17 +22,15 @@ def locate(program, tiles, heads, frames):
 
 
 @triton.jit
-def locate_frames(positions, heads, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr, INT64_OFFSETS: tl.constexpr):
-    """Return head and clip of a program, and position and frame of its rows, [BLOCK_M] each. Heads run fastest."""
-    POSITIONS: tl.constexpr = BLOCK_M // PADDED_FRAMES
-    program = tl.program_id(0)
+def tile_frames(tile, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr, INT64_OFFSETS: tl.constexpr):
+    """Return position and frame of the rows of a tile of all frames of some positions: [BLOCK_M] each."""
     row = tl.arange(0, BLOCK_M)
+    position = tile * (BLOCK_M // PADDED_FRAMES) + row // PADDED_FRAMES
+    frame = row % PADDED_FRAMES
     if INT64_OFFSETS:
-        program = program.to(tl.int64)
-        row = row.to(tl.int64)
-    tiles = tl.cdiv(positions, POSITIONS)
-    position = (program // heads) % tiles * POSITIONS + row // PADDED_FRAMES
-    return program % heads, program // heads // tiles, position, row % PADDED_FRAMES
+        position = position.to(tl.int64)
+        frame = frame.to(tl.int64)
+    return position, frame
 
 
 @triton.jit

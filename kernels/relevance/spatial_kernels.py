@@ -113,6 +113,8 @@ def spatial_map(
     k += clip * stride_kb + frame * stride_kf
     v += clip * stride_vb + frame * stride_vf
     group = clip * frames + frame
+    row_max += group * heads * positions
+    inv_row_sum += group * heads * positions
     if u is not None:
         u += clip * stride_ub + frame * stride_uf
     if do is not None:
@@ -120,8 +122,7 @@ def spatial_map(
     heads_sum = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for head in range(heads):
         # z, weighted, uv, dp: [BLOCK_M, BLOCK_N]
-        first = (group * heads + head) * positions
-        shift, factor = load_row_stats(None, row_max, inv_row_sum, first, query, query_valid)
+        shift, factor = load_row_stats(None, row_max, inv_row_sum, head * positions, query, query_valid)
         z, _ = row_products(
             q + head * stride_qh, query * stride_qs, query_valid, k + head * stride_kh, key * stride_ks, key_valid,
             BLOCK_M, BLOCK_N, HEAD_DIM, PRECISION, False,

@@ -13,7 +13,7 @@ tile.
 import triton
 import triton.language as tl
 
-from kernels.common.blocks import locate_frames, product
+from kernels.common.blocks import product, tile_frames
 from kernels.relevance.blocks import BLOCK_K, load_block, ratio, row_products
 
 
@@ -54,7 +54,11 @@ def temporal_relevance(
     HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr, INT64_OFFSETS: tl.constexpr,
 ):  # fmt: skip
     """Write R_q, R_k and R_v, contiguous, of one head of some positions."""
-    head, clip, position, frame = locate_frames(positions, heads, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    program = tl.program_id(0)
+    tiles = tl.cdiv(positions, BLOCK_M // PADDED_FRAMES)
+    head = (program % heads).to(tl.int64)
+    clip = (program // heads // tiles).to(tl.int64)
+    position, frame = tile_frames(program // heads % tiles, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
     valid = (position < positions) & (frame < FRAMES)
     q += clip * stride_qb + head * stride_qh
     k += clip * stride_kb + head * stride_kh
@@ -94,7 +98,10 @@ def temporal_map(
 
     With `row` [B, S, F] result [B, S, F] is row plus row times map; without it result [B, S, F, F] is the map.
     """
-    _head, clip, position, frame = locate_frames(positions, 1, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    program = tl.program_id(0)
+    tiles = tl.cdiv(positions, BLOCK_M // PADDED_FRAMES)
+    clip = (program // tiles).to(tl.int64)
+    position, frame = tile_frames(program % tiles, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
     valid = (position < positions) & (frame < FRAMES)
     q += clip * stride_qb
     k += clip * stride_kb

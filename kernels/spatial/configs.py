@@ -34,6 +34,11 @@ FORWARD_32: Table = {
     ANY: [(64, tile(128, 32, 8, 2)), (128, tile(64, 16, 8, 2))],  # not measured, resource report
     90: [(128, tile(128, 32, 8, 2))],  # not measured, from the resource report
 }
+ROW_STATS: Table = {  # of relevance, float32, without values; not measured, from the resource report
+    ANY: [(64, tile(128, 32, 8, 2)), (96, tile(64, 16, 8, 2)), (128, tile(64, 16, 4, 2))],
+    90: FORWARD_32[90],
+    100: FORWARD_32[ANY],
+}
 _AMPERE_QUERIES = [  # not measured, from the resource report
     (64, tile(128, 64, 8, 2)),
     (96, tile(128, 32, 8, 3)),

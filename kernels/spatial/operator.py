@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from triton import Config
 
 from kernels.common.capture import AttentionCapture
-from kernels.common.launch import architecture, launch, split_head_dim
+from kernels.common.launch import architecture, choose, launch, split_head_dim
 from kernels.common.registry import register
 from kernels.common.strides import (
     LOG2_E,
@@ -71,6 +71,8 @@ def launch_forward(
 ) -> None:  # fmt: skip
     """Write `row_stats`, `out` where there are values, and `attention` where given, all contiguous."""
     config = configs.forward(q, k, architecture(q))
+    if v is None:
+        config = choose(configs.ROW_STATS, architecture(q), q.shape[-1])
     if attention is not None:
         config = copy.copy(config)
         config.maxnreg = None  # its second pass takes more registers, and waits for memory

@@ -15,7 +15,18 @@ float32 kernels. Every number is written by one program, in a fixed order of ope
 import triton
 import triton.language as tl
 
-from kernels.common.blocks import add_product, load_rows, locate_frames, product, product_transposed, store_rows, zeros
+from kernels.common.blocks import add_product, load_rows, product, product_transposed, store_rows, tile_frames, zeros
+
+
+@triton.jit
+def locate(positions, heads, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr, INT64_OFFSETS: tl.constexpr):
+    """Return head and clip of a program, and position and frame of its rows, [BLOCK_M] each. Heads run fastest."""
+    program = tl.program_id(0)
+    if INT64_OFFSETS:
+        program = program.to(tl.int64)
+    tiles = tl.cdiv(positions, BLOCK_M // PADDED_FRAMES)
+    position, frame = tile_frames((program // heads) % tiles, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    return program % heads, program // heads // tiles, position, frame
 
 
 @triton.jit
@@ -69,7 +80,7 @@ def tensor_core_forward(
     SELF_SUBTRACT: tl.constexpr, INT64_OFFSETS: tl.constexpr,
 ):  # fmt: skip
     """Run one program: `BLOCK_M / PADDED_FRAMES` positions of one head of one clip."""
-    head, clip, position, frame = locate_frames(positions, heads, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    head, clip, position, frame = locate(positions, heads, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
     query_valid = (position < positions) & (frame < QUERY_FRAMES)
     key_valid = (position < positions) & (frame < FRAMES)
     inside = (position[:, None] == position[None, :]) & (frame < FRAMES)[None, :]
@@ -109,7 +120,7 @@ def tensor_core_backward(
     SELF_SUBTRACT: tl.constexpr, INT64_OFFSETS: tl.constexpr,
 ):  # fmt: skip
     """Run one program: `BLOCK_M / PADDED_FRAMES` positions of one head of one clip. `dv` has the strides of `dk`."""
-    head, clip, position, frame = locate_frames(positions, heads, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
+    head, clip, position, frame = locate(positions, heads, PADDED_FRAMES, BLOCK_M, INT64_OFFSETS)
     query_valid = (position < positions) & (frame < QUERY_FRAMES)
     key_valid = (position < positions) & (frame < FRAMES)
     inside = (position[:, None] == position[None, :]) & (frame < FRAMES)[None, :]

@@ -78,7 +78,8 @@ TABLES = {
         "spatial_backward_keys": (spatial.BACKWARD_KEYS_16, spatial.BACKWARD_KEYS_32, spatial.FEW_BACKWARD_KEYS),
     },
     "relevance": {
-        "spatial_map": (relevance.MAP,), "spatial_relevance": (relevance.RELEVANCE, relevance.RELEVANCE_OF_VALUES),
+        "spatial_forward": (spatial.ROW_STATS,), "spatial_map": (relevance.MAP,),
+        "spatial_relevance": (relevance.RELEVANCE, relevance.RELEVANCE_OF_VALUES),
         "temporal_relevance": (relevance.TEMPORAL,), "temporal_map": (relevance.TEMPORAL,),
     },
 }  # fmt: skip

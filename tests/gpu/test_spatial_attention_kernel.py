@@ -101,7 +101,7 @@ def test_the_capture_holds_what_autograd_finds_on_the_stored_matrix_and_its_rows
     assert_near(capture.gradient, exact.gradient, torch.float32)
     assert (capture.attention.sum(-1) - 1).abs().max() < 1e-5
     for x, y in zip(plain, captured, strict=True):
-        assert torch.equal(x, y), "taping changes a result"
+        assert torch.equal(x, y), "capturing changes a result"
 
 
 def test_without_a_capture_the_largest_buffer_grows_as_the_positions_and_with_one_as_their_square():
