@@ -115,8 +115,8 @@ def compiled(operation: str) -> list[CompileCase]:
         everywhere = [case(half, 96), case(single, 96), case(half, 64, frames=65)]
         everywhere += [case(single, 96, frames=frames) for frames in (33, 65)]
         everywhere.append(replace(case(half, 64, frames=33), architectures=(80, 89)))  # a row of their own
-        variants = [case(half, 64), case(torch.float16, 96), case(half, 96, queries=1)]
-        variants += [case(half, 96, mode=mode) for mode in ("off", "fused")]
+        # "fused" in 16 bits, which no model has, runs in the float32 kernels and loads as narrow as it comes.
+        variants = [case(half, 64), case(torch.float16, 96), case(half, 96, queries=1), case(half, 96, mode="off")]
         variants += [case(single, 96, mode=mode) for mode in ("off", "telescoped")]
         variants += [case(half, 96, capture=True), case(single, 64, capture=True)]
         variants += [case(dtype, 96, clips=400) for dtype in (half, single)]  # offsets beyond 32 bits
