@@ -309,7 +309,7 @@ class TrainingSettings:
 
 
 Target = Literal["fake", "real"]
-Method = Literal["lrp", "gradient", "rollout", "raw", "gradcam"]
+Method = Literal["lrp", "attnlrp", "gradient", "rollout", "raw", "gradcam"]
 Clamp = Literal["after_mean", "before_mean"]
 Order = Literal["last_block_first", "literal"]
 Normalization = Literal["clip", "frame"]
@@ -325,6 +325,7 @@ DEFAULT_STABILIZER = 0.01
 # Rules that each method reads; the others change nothing.
 RULES: dict[str, tuple[str, ...]] = {
     "lrp": ("stabilizer", "clamp", "order"),
+    "attnlrp": (),
     "gradient": ("clamp", "order"),
     "rollout": ("order",),
     "raw": (),
@@ -338,7 +339,7 @@ class ExplanationSettings:
 
     Attributes:
         target: which side's evidence is shown: fake, real, or verdict for what the model says.
-        method: how it is found: lrp, gradient, rollout, raw or gradcam.
+        method: how it is found: lrp, gradient, rollout, raw or gradcam over feature cells, attnlrp to every pixel.
         stabilizer: with lrp: relevance is divided by sums that may cancel, so each is enlarged by this part of what
             was added up; larger is smoother, smaller closer to the rule. reference is the published 1e-9, in float64.
         clamp: with lrp or gradient: where evidence for the other side is cut off: after_mean, after the mean over the

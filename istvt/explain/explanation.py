@@ -1,4 +1,4 @@
-"""Explanations of a clip's logit: heatmaps over time and over space by LRP, rollout, gradients or Grad-CAM.
+"""Explanations of a clip's logit: heatmaps over time and over space by LRP, rollout, gradients, Grad-CAM or AttnLRP.
 
 From a logit back to a heatmap::
 
@@ -8,6 +8,8 @@ From a logit back to a heatmap::
             _attention -> _attention_slice           projections and one attention, some groups at a time
                 Recorder.record                      carries the rollout
     Recorder.heatmaps                                row 0 of the rollout as [B, T, H, W]
+
+`attnlrp` goes another way, to pixels: `istvt.explain.attnlrp`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from torch import Tensor
 from dataloading.errors import InputError
 from istvt.config import DEFAULT_STABILIZER, TARGETS, Clamp, ExplanationSettings, Method, Order, Target
 from istvt.device import in_evaluation_mode
+from istvt.explain.attnlrp import attnlrp
+from istvt.explain.grid import pool
 from istvt.explain.lrp import LRPBackward
 from istvt.explain.rollout import BlockMaps, ClassRows, RolloutRows, StoredMaps
 from istvt.model.istvt import ISTVT
@@ -49,6 +53,13 @@ class Explanation:
             some on the way, about a tenth.
         token_gradient: [B, F, S, C], of the explained logit (methods with gradients).
         blocks: every map of every block, with `keep_maps`.
+        target: what is explained of each clip: "fake" or "real".
+        settings: method and rules; `settings.rules()` has those that the method reads.
+        pixels: [B, T, H_i, W_i], relevance of each pixel in units of the logit (attnlrp only), summed over its colors.
+            Positive speaks for the target, negative against it.
+        conservation: [B], relevance of pixels and of what keeps some (biases, class tokens, position embedding,
+            softmax), over the explained logit (attnlrp only): 1 but for rounding.
+        arrived: [B], sum of `pixels` over the explained logit (attnlrp only).
     """
 
     logits: Tensor
@@ -59,14 +70,23 @@ class Explanation:
     token_relevance: Tensor | None
     token_gradient: Tensor | None
     blocks: list[BlockMaps] | None
+    target: tuple[Target, ...]
+    settings: ExplanationSettings
+    pixels: Tensor | None = None
+    conservation: Tensor | None = None
+    arrived: Tensor | None = None
 
     def shares(self) -> dict[str, Tensor]:
         """Return the part of all heat that temporal, spatial and class_row hold, [B] each; 0 where there is no heat.
+
+        Of `attnlrp` each map is all of the relevance, and its share 1.
 
         A map with a tiny part is decided by rounding and by what hardly counts, however clear it looks once it is
         normalized: the spatial map of a model of two blocks, which the last block does not feed, holds under 1 %.
         """
         sums = {name: getattr(self, name).flatten(1).sum(1) for name in ("temporal", "spatial", "class_row")}
+        if self.pixels is not None:
+            return {name: (heat > 0).to(heat.dtype) for name, heat in sums.items()}
         total = sum(sums.values())
         return {name: torch.where(total > 0, heat / total, 0.0) for name, heat in sums.items()}
 
@@ -93,6 +113,10 @@ def explain(
 
     Methods: `lrp` as above; `gradient` with the attention in place of R; `rollout`: Abar = (I + mean over heads of A)
     / 2; `raw`: the last block's attention; `gradcam`: each head of one block weighted by its mean gradient.
+    `attnlrp`: relevance of every pixel by the rules of `istvt.explain.attnlrp`, `Explanation.pixels`. Its maps are
+    this relevance pooled, each pixel divided among the feature cells around it: `temporal` is the positive part, and
+    compares frames; `spatial` the same with frames scaled to one sum, and compares places within a frame; `class_row`
+    the positive part of the sum over frames.
     The matrix of `joint` attention is taken apart into the pairs the decomposed attentions would have compared:
     `temporal` rolls out its entries between cells of the same position, `spatial` those within one frame row, and
     `Explanation.joint` all of it.
@@ -113,7 +137,7 @@ def explain(
         clamp: negative relevance is cut after the mean over heads, or in each head before it (Chefer's code).
         order: "last_block_first" or "literal", `Abar_1 Abar_2 ... Abar_M` as the paper prints it.
         keep_maps: store all attentions, gradients and relevances in full (about 1 GiB a clip at the paper's size) and
-            compute from those.
+            compute from those; not with attnlrp, which has none.
 
     Raises:
         ValueError: an argument is wrong; the sentence names it.
@@ -130,11 +154,19 @@ def explain(
         )
     # Inference mode knows no gradients: an explanation that is asked for within it leaves it for the while.
     with torch.inference_mode(False), torch.no_grad():
-        tokens = _tokens(model, clips, tokens)
+        if settings.method == "attnlrp":
+            if tokens is not None or keep_maps:
+                raise InputError("method attnlrp explains pixels; expected clips, not tokens, and no keep_maps")
+            tokens = clips = _clips(clips)
+        else:
+            tokens = _tokens(model, clips, tokens)
         if targets is target and len(target) != len(tokens):
             raise InputError(f"target holds {len(target)} for {len(tokens)} clips; expected one, or one for each clip")
+        targets = tuple(targets) if targets is target else (target,) * len(tokens)
         sign = torch.tensor([1 if name == "fake" else -1 for name in targets], device=tokens.device)
-        return _explanation(model, tokens, sign.expand(len(tokens)), settings, keep_maps)
+        if settings.method == "attnlrp":
+            return _pixel_explanation(model, clips, sign, targets, settings)
+        return _explanation(model, tokens, sign, targets, settings, keep_maps)
 
 
 @torch.inference_mode()
@@ -146,7 +178,12 @@ def logits_of(model: ISTVT, clips: Tensor) -> np.ndarray:
 
 
 def _explanation(
-    model: ISTVT, tokens: Tensor, sign: Tensor, settings: ExplanationSettings, keep_maps: bool
+    model: ISTVT,
+    tokens: Tensor,
+    sign: Tensor,
+    targets: tuple[Target, ...],
+    settings: ExplanationSettings,
+    keep_maps: bool,
 ) -> Explanation:
     dtype = _arithmetic(model, tokens, settings)
     kind = StoredMaps if keep_maps else ClassRows if settings.method in ("raw", "gradcam") else RolloutRows
@@ -162,7 +199,42 @@ def _explanation(
             token_relevance=signal.relevance,
             token_gradient=signal.gradient,
             blocks=recorder.blocks,
+            target=targets,
+            settings=settings,
         )
+
+
+def _pixel_explanation(
+    model: ISTVT, clips: Tensor, sign: Tensor, targets: tuple[Target, ...], settings: ExplanationSettings
+) -> Explanation:
+    """Explain by AttnLRP, and pool the relevance of pixels to maps."""
+    with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False):
+        fits = clips.dim() == 5 and clips.shape[1:3] == (model.config.frames, 3)
+        # No clip, only the check of the feature grid; or all of them, which are refused.
+        model.tokenize((clips[:0] if fits else clips).to(model.position_embedding.dtype))
+        found = attnlrp(model, clips, sign, _arithmetic(model, clips, settings))
+    pixels = found.pixels.sum(2)
+    explained = (sign * found.logits).double()
+    total = pixels.flatten(1).sum(1, dtype=torch.float64)
+    cells = pool(pixels, *model.config.feature_grid)
+    temporal = cells.clamp(min=0)
+    sums = temporal.flatten(2).sum(2)
+    scale = torch.where(sums > 0, sums.mean(1, keepdim=True) / sums, 0.0)
+    return Explanation(
+        found.logits,
+        temporal,
+        spatial=temporal * scale[..., None, None],
+        class_row=cells.sum(1).clamp(min=0),
+        joint=None,
+        token_relevance=found.tokens,
+        token_gradient=None,
+        blocks=None,
+        target=targets,
+        settings=settings,
+        pixels=pixels,
+        conservation=(total + found.kept) / explained,
+        arrived=total / explained,
+    )
 
 
 def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor:
@@ -170,7 +242,7 @@ def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor
     if (clips is None) == (tokens is None):
         raise InputError("explain takes either clips or tokens, and got " + ("neither" if clips is None else "both"))
     if tokens is None:
-        clips = _own(clips, "clips", "[clips, frames, 3, height, width] in [-1, 1]")
+        clips = _clips(clips)
         with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False):
             frames_at_once = max(1, clips.shape[:1].numel())
             return model.tokenize(clips.to(model.position_embedding.dtype), frames_at_once=frames_at_once)
@@ -181,6 +253,16 @@ def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor
     if tokens.dim() != 4 or tuple(tokens.shape[1:]) != expected:
         raise InputError(f"tokens have shape {tuple(tokens.shape)}; expected {layout}")
     return tokens
+
+
+def _clips(clips: Tensor | None) -> Tensor:
+    """Return the clips of a call, checked: floating point, without a value that is not finite."""
+    clips = _own(clips, "clips", "[clips, frames, 3, height, width] in [-1, 1]")
+    finite = clips.flatten(1).isfinite().all(1) if clips.dim() > 1 else clips.isfinite()
+    if not finite.all():
+        bad = int((~finite).nonzero()[0])
+        raise InputError(f"clips hold values that are not finite, first in clip {bad}; expected values in [-1, 1]")
+    return clips
 
 
 def _own(x: Any, name: str, layout: str) -> Tensor:

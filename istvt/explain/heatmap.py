@@ -13,11 +13,14 @@ import numpy as np
 
 from dataloading.errors import InputError
 from istvt.config import NORMALIZATIONS, Normalization
-from istvt.model.xception import XceptionEntryFlow
+from istvt.explain.grid import upscale
+
+__all__ = ["colorize", "crop", "normalize", "overlay", "paste", "smooth", "upscale"]
 
 Box = tuple[float, float, float, float]
 
 COLOR_MAP = "inferno"
+_SMOOTHING = 0.015  # deviation of the blur of pixels, of the side of the picture
 _DIM = 0.65  # of the grayed picture: less than the slope of the colors' lightness, so that more heat is never darker
 
 
@@ -46,34 +49,20 @@ def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
     return np.divide(heat - low, span, out=np.zeros_like(heat), where=span > 0).astype(np.float32)
 
 
-def upscale(heat: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring heat on the feature grid to the pixels that the model sees, each cell to the middle of its receptive field.
+def smooth(relevance: np.ndarray) -> np.ndarray:
+    """Return relevance of pixels as heat to look at: blurred by a Gaussian of 1.5 % of its side, positive part.
 
-    Cell j of the entry flow looks at pixel `16 j + 3` and not at the middle of an even division of the picture, because
-    its first convolutions have no padding. Between cells heat is bilinear; beyond the outermost ones it falls to 0
-    within the distance of two cells. A picture of another size takes the result resized (`overlay` and `paste` do it).
+    Single pixels differ wildly from their neighbors; their sum over a spot is what means something.
 
     Args:
-        heat: [..., H, W].
-        height, width: of the model's input.
+        relevance: [T, h, w].
 
     Returns:
-        float32 [..., height, width].
+        float32 [T, h, w].
     """
-    *_, rows, columns = np.shape(heat)
-    return _weights(height, rows) @ np.asarray(heat, np.float32) @ _weights(width, columns).T
-
-
-def _weights(pixels: int, cells: int) -> np.ndarray:
-    """Return the share of each cell in each pixel of one axis, float32 [pixels, cells]."""
-    first, step = _cell_centers()
-    distance = np.abs(np.arange(pixels)[:, None] - (first + step * np.arange(cells)))
-    return np.maximum(1 - distance / step, 0).astype(np.float32)
-
-
-@cache
-def _cell_centers() -> tuple[float, int]:
-    return XceptionEntryFlow((1, 1, 1, 1), 1).cell_centers()
+    sigma = max(relevance.shape[1:]) * _SMOOTHING
+    blurred = [cv2.GaussianBlur(np.asarray(one, np.float32), (0, 0), sigma) for one in relevance]
+    return np.maximum(np.stack(blurred), 0)
 
 
 def colorize(heat: np.ndarray) -> np.ndarray:

@@ -260,7 +260,7 @@ class LRPBackward:
             v = attention.project_qkv(normalized, slice(2, 3)).squeeze(3)
             if kind == "joint":
                 q, k, v = (t.flatten(1, 2).unsqueeze(1) for t in (q, k, v))
-            out = _attend(kind, attention, q, k, v, capture)
+            out = attend(kind, attention, q, k, v, capture)
             if signal.gradient is not None:
                 out_gradient = _heads_of(signal.gradient @ weight, out, attention)
                 (gradient,) = torch.autograd.grad(out, x, out_gradient)
@@ -268,7 +268,7 @@ class LRPBackward:
         if signal.relevance is not None:
             flat = out[..., : attention.head_dim].reshape(tokens_shape)  # without the columns that pad D
             out_relevance = linear_relevance(flat, weight, signal.relevance, stabilizer)
-            magnitude = out if stabilizer == "reference" else _attend(kind, attention, q, k, v.abs())
+            magnitude = out if stabilizer == "reference" else attend(kind, attention, q, k, v.abs())
             u = ratio(_heads_of(out_relevance, out, attention), out, magnitude, stabilizer)
         self.recorder.record(AttentionSlice(index, kind, groups, q, k, v, attention.scale, u, out_gradient, capture))
         if u is None:
@@ -378,7 +378,7 @@ def in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-def _attend(
+def attend(
     kind: Kind,
     attention: Attention,
     q: Tensor,
@@ -390,8 +390,8 @@ def _attend(
     if kind != "temporal":
         return attend_positions(q, k, v, attention.scale, attention.backend, capture)
     runs_kernels = resolve_backend(attention.backend, q.device) == "triton"
-    attend = kernels.temporal_attention if runs_kernels else plain_temporal_attention
-    return attend(q, k, v, scale=attention.scale, capture=capture)
+    over_frames = kernels.temporal_attention if runs_kernels else plain_temporal_attention
+    return over_frames(q, k, v, scale=attention.scale, capture=capture)
 
 
 def _heads_of(x: Tensor, like: Tensor, attention: Attention) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip
 from istvt.config import ExplanationSettings
+from istvt.explain import heatmap
 from istvt.explain.explanation import explain
 from istvt.inference.video_score import probability_of
 from istvt.model.istvt import ISTVT
@@ -26,6 +27,8 @@ class ExplainedClip:
         temporal, spatial: float32 [T, H, W], relevance as `istvt.explain.explain` gives it, not normalized.
         class_row: float32 [H, W], the spatial map of the class frame.
         shares: of all heat, by map; see `Explanation.shares`.
+        pixels: float32 [T, h, w], relevance of pixels, with method attnlrp.
+        conservation, arrived: of the relevance, with method attnlrp; see `Explanation`.
     """
 
     clip: Clip
@@ -35,6 +38,9 @@ class ExplainedClip:
     spatial: np.ndarray
     class_row: np.ndarray
     shares: dict[str, float]
+    pixels: np.ndarray | None = None
+    conservation: float | None = None
+    arrived: float | None = None
 
     @property
     def probability(self) -> float:
@@ -42,7 +48,13 @@ class ExplainedClip:
         return float(probability_of(self.logit))
 
     def maps(self) -> dict[str, np.ndarray]:
-        """Return the maps by name, each [T, H, W], or [1, H, W] where it is one for all frames."""
+        """Return the maps that are shown by name, each [T, H, W], or [1, H, W] where it is one for all frames.
+
+        With attnlrp `spatial` is `temporal` on another scale, and the pixels, smoothed, stand in its place.
+        """
+        if self.pixels is not None:
+            pixels = heatmap.smooth(self.pixels)
+            return {"pixels": pixels, "temporal": self.temporal, "whole_clip": self.class_row[None]}
         return {"temporal": self.temporal, "spatial": self.spatial, "class_row": self.class_row[None]}
 
 
@@ -75,6 +87,10 @@ def explain_clips(
         result = explain(model, batch.clips, target=settings.target, method=settings.method, **settings.rules())
         maps = [x.float().cpu().numpy() for x in (result.temporal, result.spatial, result.class_row)]
         shares = {name: share.tolist() for name, share in result.shares().items()}
+        numbers = {}
+        if result.pixels is not None:
+            shares["pixels"], shares["whole_clip"] = shares["temporal"], shares["class_row"]
+            numbers = {name: getattr(result, name).float().cpu() for name in ("pixels", "conservation", "arrived")}
         for row, index in enumerate(batch.indices.tolist()):
             yield ExplainedClip(
                 clips[index],
@@ -82,6 +98,7 @@ def explain_clips(
                 settings.target,
                 *(x[row] for x in maps),
                 shares={name: share[row] for name, share in shares.items()},
+                **{name: x[row].numpy() if name == "pixels" else x[row].item() for name, x in numbers.items()},
             )
     if skipped is not None:
         skipped += loader.skipped

@@ -15,12 +15,13 @@ from istvt.report import html as page_template
 
 METHOD_NAMES = {
     "lrp": "relevance propagation (LRP) times gradient, rolled out over all blocks",
+    "attnlrp": "AttnLRP, relevance of every pixel",
     "gradient": "attention times gradient, rolled out over all blocks",
     "rollout": "attention rollout",
     "raw": "attention of the last block",
     "gradcam": "Grad-CAM on attention",
 }
-# What each map can say, and what it cannot.
+# What each map can say, and what it cannot; by AttnLRP the maps are something else.
 PANEL_NOTES = {
     "temporal": "Can say when: at each place of the face, which frames the model took its evidence from as it compared "
     "them. Cannot say where: each place is followed by itself, and how much the verdict read of it is not part of it.",
@@ -29,6 +30,15 @@ PANEL_NOTES = {
     "noise.",
     "class_row": "Can say which places the verdict itself was read from, in the class frame, where all frames are "
     "gathered. Cannot say in which frame: it is one map for the whole clip, drawn over each of its frames.",
+}
+PIXEL_NOTES = {
+    "pixels": "Can say which pixels speak for the target, from the logit down through all layers; it is blurred a "
+    "little, and what speaks against is not drawn. Cannot say that the logit is made of these pixels alone: biases, "
+    "class tokens and the softmax keep a part of it.",
+    "temporal": "Can say when and where: the same relevance, summed over the pixels around each feature cell. Cannot "
+    "tell evidence of a single frame from evidence of how it differs from its neighbors.",
+    "whole_clip": "Can say which places count in the clip as a whole: the sum over its frames, drawn over each. "
+    "Cannot say in which frame.",
 }
 
 
@@ -45,6 +55,7 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
         InputError: the file cannot be written.
     """
     settings = {key: value for key, value in data["settings"].items() if key != "model"}
+    notes = PIXEL_NOTES if settings["method"] == "attnlrp" else PANEL_NOTES
     html = page_template.render(
         "explanation.html.j2",
         data=data,
@@ -55,8 +66,8 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
         strips=[_data_address(strip, "image/png") for strip in files["strips"]],
         chart=_timeline_chart(timeline, data["explained_clips"], data["video"]["fps"] or 25.0),
         settings=settings,
-        panel_notes=[(name, title, PANEL_NOTES[name]) for name, title in PANEL_TITLES.items()],
-        by_frame=("temporal", "spatial"),
+        panel_notes=[(name, PANEL_TITLES[name], note) for name, note in notes.items()],
+        by_frame=[name for name in notes if name not in ("class_row", "whole_clip")],
         faint_share=FAINT_SHARE,
         model=data["settings"]["model"],
     )

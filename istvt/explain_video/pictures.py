@@ -20,6 +20,13 @@ GROUND, INK, SOFT, RULE = (16, 20, 24), (231, 234, 237), (156, 168, 179), (45, 5
 MARGIN = 12
 CROP_TITLE = ("face crop", "")
 FAINT_SHARE = 0.01  # of all heat: a map with less is drawn dim
+PANEL_TITLES = {
+    "pixels": "pixel relevance",
+    "temporal": "temporal relevance",
+    "spatial": "spatial relevance",
+    "class_row": "class frame",
+    "whole_clip": "whole clip",
+}
 _FAINT = 0.3  # brightness of its hottest cell
 
 
@@ -45,7 +52,7 @@ class HeatPanel:
     """One kind of heat of one clip, as it is drawn.
 
     Attributes:
-        name: of the map, a field of `istvt.explain.Explanation`.
+        name: of the map, one of `PANEL_TITLES`.
         heat: [T, h, w] in 0..1 over the model's input; [1, h, w] where all frames have the same.
         share: of all heat.
     """
@@ -64,15 +71,14 @@ class HeatPanel:
         """Two short lines: what the map is, and how much of all heat it holds."""
         if not self.share:
             return PANEL_TITLES[self.name], "no heat"
+        if self.share == 1:
+            return PANEL_TITLES[self.name], ""
         share = "under 0.1 %" if self.share < 0.001 else f"{self.share:.1%}".replace("%", " %")
         return PANEL_TITLES[self.name], f"{share} of heat" + (", dim" if self.is_faint else "")
 
     def frame(self, number: int) -> np.ndarray:
         """Return the heat [h, w] to draw over frame `number` of the clip."""
         return self.heat[number % len(self.heat)] * (_FAINT if self.is_faint else 1)
-
-
-PANEL_TITLES = {"temporal": "temporal relevance", "spatial": "spatial relevance", "class_row": "class frame"}
 
 
 def explanation_frame(

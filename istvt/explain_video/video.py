@@ -245,7 +245,8 @@ def _heat_panels(clip: ExplainedClip, normalization: Normalization, image_size: 
     """Return the maps of a clip as they are drawn, over the pixels that the model sees."""
     panels = []
     for name, heat in clip.maps().items():
-        heat = heatmap.upscale(heatmap.normalize(heat, normalization), image_size, image_size)
+        heat = heatmap.normalize(heat, normalization)
+        heat = heat if name == "pixels" else heatmap.upscale(heat, image_size, image_size)
         panels.append(pictures.HeatPanel(name, heat, clip.shares[name]))
     return panels
 
@@ -316,7 +317,7 @@ def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
     heats = {}
     for kind, heat in clip.maps().items():
         heat = np.asarray(heat, np.float64)
-        pixels = heatmap.upscale(heat, image_size, image_size)
+        pixels = heat if kind == "pixels" else heatmap.upscale(heat, image_size, image_size)
         total, rows, columns = heat.sum(), *heat.shape[1:]
         frames = []
         for grid, picture in zip(heat, pixels, strict=True):
@@ -339,6 +340,9 @@ def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
         "logit": clip.logit,
         "probability_fake": clip.probability,
         "target": clip.target,
+        "explained_logit": clip.logit if clip.target == CLASSES[FAKE] else -clip.logit,
+        "conservation": clip.conservation,
+        "relevance_at_pixels": clip.arrived,
     } | heats
 
 

@@ -74,6 +74,10 @@ def test_explain_takes_the_rules_of_the_method_and_refuses_a_wrong_one(trained_r
     assert main([*command, "--stabilizer=0.1", "--clamp=before_mean", "--order=literal"]) == 0
     settings = json.loads((tmp_path / "explanation.json").read_text())["settings"]
     assert (settings["stabilizer"], settings["clamp"], settings["order"]) == (0.1, "before_mean", "literal")
+    assert main([*command, "--method=attnlrp"]) == 0
+    data = json.loads((tmp_path / "explanation.json").read_text())
+    assert data["settings"]["method"] == "attnlrp"
+    assert data["explained_clips"][0]["conservation"] > 0.999
     sentence = "stabilizer is 'small'; expected \"reference\" or a number above 0, such as 0.01"
     assert sentence in refused(capsys, [*command, "--stabilizer=small"])
     sentence = "stabilizer is 0.3, but method rollout reads none; expected method lrp"

@@ -20,6 +20,7 @@ from istvt.model.block import BlockCaptures
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
 FIELDS = ("temporal", "spatial", "class_row")
+TOKEN_METHODS = [method for method in METHODS if method != "attnlrp"]
 
 
 def random_model(config: ISTVTConfig, seed: int = 0) -> ISTVT:
@@ -130,7 +131,7 @@ def test_stored_attention_and_gradient_are_what_autograd_records_on_captures(att
     assert seen >= config.depth
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TOKEN_METHODS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_without_stored_maps_the_result_is_the_same(attention, method, monkeypatch):
     # One head, one query row, one frame or a few positions at a time: every seam between chunks is there.
@@ -152,7 +153,7 @@ def test_without_stored_maps_the_result_is_the_same(attention, method, monkeypat
 
 
 @pytest.mark.parametrize("target", ["fake", "real"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TOKEN_METHODS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_a_clip_alone_and_in_a_batch_of_five_gives_the_same_maps(attention, method, target):
     config = replace(TINY, attention=attention)
@@ -293,7 +294,7 @@ def test_what_a_variant_does_not_have_is_zero():
     assert temporal.temporal.any()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TOKEN_METHODS)
 def test_spatial_only_explains_frames_in_another_order_by_the_same_maps_in_that_order(method):
     config = replace(TINY, attention="spatial_only")
     model, tokens = random_model(config).double(), random_tokens(config).double()

@@ -320,6 +320,30 @@ def test_rules_other_than_the_default_change_the_maps_and_are_said_in_the_json_a
         assert f'<th scope="row">{name}</th><td>{value}</td>' in page
 
 
+def test_attnlrp_writes_the_same_files_with_the_relevance_of_pixels_and_its_conservation(
+    video, trained_run, tmp_path, explained
+):
+    settings = ExplanationSettings(method="attnlrp")
+    result = explain_video(video, trained_run, tmp_path, settings, detect=False, clips_scored=2, workers=1)
+    assert {path.name for path in tmp_path.iterdir()} >= {"explanation.mp4", "in_frame.mp4", "clip_1.png"}
+    [clip] = result.clips
+    [values] = json.loads(result.files["data"].read_text())["explained_clips"]
+    assert clip.pixels.shape == (6, IMAGE_SIZE, IMAGE_SIZE)
+    assert values["conservation"] == pytest.approx(1, abs=1e-4)
+    assert values["relevance_at_pixels"] == pytest.approx(clip.pixels.sum() / values["explained_logit"], rel=1e-3)
+    for grid, frame in zip(heatmap.smooth(clip.pixels), values["pixels"]["frames"], strict=True):
+        assert grid[frame["hottest_cell"]["row"], frame["hottest_cell"]["column"]] == grid.max()
+    shown = cv2.cvtColor(cv2.imread(str(result.files["strips"][0])), cv2.COLOR_BGR2RGB)
+    frame = decode_frames(video, clip.clip.frames[:1])[0]
+    face = heatmap.crop(frame, clip.clip.box, 150)
+    pixels = heatmap.normalize(heatmap.smooth(clip.pixels))[0]
+    np.testing.assert_array_equal(shown[58 + 154 : 58 + 304, 92:242], heatmap.overlay(face, pixels))
+    page = result.files["page"].read_text()
+    assert f", {clip.pixels.sum():+.3f} is relevance of pixels" in page
+    assert "share of pixel relevance" in page
+    assert "<dt>spatial relevance</dt>" not in page
+
+
 @pytest.mark.parametrize(
     ("method", "read"), [("gradient", {"clamp", "order"}), ("rollout", {"order"}), ("raw", set()), ("gradcam", set())]
 )
@@ -383,10 +407,12 @@ def test_a_map_that_holds_almost_no_heat_is_drawn_dim_and_says_so():
 def test_the_page_says_of_each_map_its_share_of_all_heat_and_what_it_can_and_cannot_say(explained):
     text = explained.files["page"].read_text()
     for clip in json.loads(explained.files["data"].read_text())["explained_clips"]:
-        for kind, title in pictures.PANEL_TITLES.items():
+        for kind in clip.keys() & pictures.PANEL_TITLES.keys():
+            title = pictures.PANEL_TITLES[kind]
             dim = " (drawn dim)" if clip[kind]["drawn_dim"] else ""
             assert f"{title} holds {100 * clip[kind]['share_of_all_heat']:.1f}&thinsp;%{dim}" in text
-    for title in pictures.PANEL_TITLES.values():
+    for kind in explained.clips[0].maps():
+        title = pictures.PANEL_TITLES[kind]
         (note,) = re.findall(rf"<dt>{title}</dt><dd[^>]*>(.*?)</dd>", text)
         assert note.startswith("Can say") and "Cannot say" in note
 
