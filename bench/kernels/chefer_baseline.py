@@ -189,10 +189,10 @@ class ReferenceBlock:
     def relevance(self, relevance: Tensor) -> Tensor:
         """Return that of the block's input; where a tensor went two ways the relevance of both sums."""
         for layers, add in reversed(self.branches):
-            straight, branch = add.relevance(relevance)
+            relevance, branch = add.relevance(relevance)
             for layer in reversed(layers):
                 branch = layer.relevance(branch)
-            relevance = straight + branch
+            relevance = relevance + branch
         return relevance
 
 
