@@ -27,6 +27,7 @@ from typing_extensions import TypedDict  # before Python 3.12 pydantic takes no 
 from dataloading.errors import InputError, writing
 from dataloading.face_index import crop_name
 from dataloading.io import read_json
+from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.run_dir import TRAINING_STATES
 from istvt.training.distributed import Processes
 from istvt.training.step import TrainingStep
@@ -102,10 +103,13 @@ class RunRecord:
         Raises:
             InputError: settings that decide what is learned, or the faces that clips are cropped to, have changed.
         """
+        # A setting that an earlier version did not have was at what is now its default.
+        defaults = {"data": DataSettings(), "model": ISTVTConfig(), "training": TrainingSettings()}
+        known = {group: json.loads(json.dumps(asdict(values), default=str)) for group, values in defaults.items()}
         changed = [
             f"{group}.{name} {old!r}, now {now.settings.get(group, {}).get(name)!r}"
             for group, values in self.settings.items()
-            for name, old in values.items()
+            for name, old in (known.get(group, {}) | values).items()
             if now.settings.get(group, {}).get(name) != old and name not in FREE_SETTINGS.get(group, ())
         ]
         if changed:

@@ -29,7 +29,7 @@ from dataloading.clips.sampling import TrainingClips, evaluation_clips
 from dataloading.errors import InputError, as_input_error
 from dataloading.layouts import open_dataset
 from dataloading.video.decoder import choose_decoder
-from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
+from istvt.config import DataSettings, ISTVTConfig, TrainingSettings, entry_flow_sizes
 from istvt.device import allow_tf32, is_out_of_memory, pick_device, resolve_precision, versions
 from istvt.model.attention import resolve_backend
 from istvt.model.checkpoint import CheckpointInfo, load_backbone_weights, save_model
@@ -114,6 +114,12 @@ class Trainer:
     ) -> None:
         if training.execution == "cuda_graphs" and device.type != "cuda":
             raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {device}")
+        side = entry_flow_sizes(config.image_size)[-1]
+        if config.feature_grid != (side, side):
+            raise InputError(
+                f"model.grid is {config.grid}, but clips of model.image_size {config.image_size} give {side}x{side} "
+                "feature cells; leave model.grid out, or give tokens from Python"
+            )
         self.output, self.processes, self.console = output, processes, console
         console.quiet = console.quiet or not processes.is_main
 
@@ -142,10 +148,11 @@ class Trainer:
         with as_input_error():
             self.backend = resolve_backend(training.backend, device)
             self.training = training = replace(training, execution=resolve_execution(training, device))
-            self.model = ISTVT(config).set_backend(training.backend)
+        self.model = ISTVT(config)
         if training.backbone_weights:
             load_backbone_weights(self.model.backbone, training.backbone_weights)
-        self.model.to(device).train()
+        # After the move: whether a backend runs is decided by the device of the parameters.
+        self.model.to(device).train().set_backend(training.backend)
         accelerate(self.model, training, sharded=processes.is_distributed and training.parallel == "fsdp")
         forward = distribute(self.model, training.parallel, processes, device)
         optimizer, dtype = build_optimizer(self.model, training), resolve_precision(training.precision, device)

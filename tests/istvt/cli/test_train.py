@@ -54,6 +54,29 @@ def test_a_run_directory_with_other_settings_is_not_overwritten(trained_run, syn
     assert "choose another output" in message
 
 
+def test_a_setting_that_an_earlier_version_did_not_have_counts_as_its_default(
+    trained_run, synthetic_set, tmp_path, capsys, train_arguments
+):
+    """A run of `published` from before its LayerNorm eps was a setting went on with another network."""
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    for path in run.glob("checkpoints/*/run.json"):
+        values = json.loads(path.read_text())
+        del values["settings"]["model"]["layer_norm_eps"]
+        path.write_text(json.dumps(values))
+    assert main(train_arguments(synthetic_set, run)) == 0
+    assert "it is already complete" in capsys.readouterr().out
+    message = refused(capsys, train_arguments(synthetic_set, run, "--model.layer_norm_eps=1e-5"))
+    assert "model.layer_norm_eps 1e-06, now 1e-05" in message
+
+
+def test_a_feature_grid_that_the_clips_do_not_give_is_refused_before_training(
+    synthetic_set, tmp_path, capsys, train_arguments
+):
+    message = refused(capsys, train_arguments(synthetic_set, tmp_path / "run", "--model.grid=[5,5]"))
+    assert "model.grid is (5, 5), but clips of model.image_size 40 give 3x3 feature cells" in message
+
+
 def test_training_without_a_face_index_says_what_to_run(synthetic_set, tmp_path, capsys, train_arguments):
     root = tmp_path / "unprepared"
     shutil.copytree(synthetic_set, root)

@@ -22,6 +22,7 @@ from dataloading.errors import InputError
 from dataloading.video import decoder as decoder_choice
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.model.checkpoint import load_model
+from istvt.model.istvt import ISTVT
 from istvt.training import checkpoint
 from istvt.training import trainer as training
 from istvt.training.compile import accelerate
@@ -393,3 +394,23 @@ def test_a_record_that_is_none_is_one_sentence_that_names_file_and_field(
     newest.write_text(json.dumps(json.loads(newest.read_text()) | change))
     with pytest.raises(InputError, match=rf"00000012/run.json: {says}.*; delete .* to go on from before it"):
         train(synthetic_set, run)
+
+
+def test_the_attention_backend_is_chosen_on_the_device_that_trains(synthetic_set, tmp_path, monkeypatch):
+    """Chosen while the weights were still on the CPU, `triton` was refused on a machine with a GPU."""
+    calls = []
+
+    def watched(name: str):
+        method = getattr(ISTVT, name)
+
+        def call(self, *args):
+            calls.append(name)
+            return method(self, *args)
+
+        return call
+
+    for name in ("to", "set_backend"):
+        monkeypatch.setattr(ISTVT, name, watched(name))
+    data, device = DataSettings(root=synthetic_set), torch.device("cpu")
+    training.Trainer(data, CONFIG, TrainingSettings(), tmp_path, Processes(), device, Console(quiet=True))
+    assert calls[:3] == ["set_backend", "to", "set_backend"]  # the first is of the constructor
