@@ -6,9 +6,11 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import triton
@@ -53,8 +55,8 @@ class Resources:
         return self.threads * sum(bits // 8 * count for bits, count in self.stores.items())
 
 
-def compile_launch(launch: Launch, architecture: int) -> Resources:
-    """Compile the kernel of `launch` as Triton's own launcher does, for a GPU that need not be there; read its code.
+def compile_kernel(kernel: Any, arguments: Mapping[str, Any], options: Mapping[str, Any], architecture: int) -> Any:
+    """Compile a kernel as Triton's own launcher does, for a GPU that need not be there; return what Triton returns.
 
     Raises:
         Exception: whatever Triton or ptxas say when it does not compile.
@@ -65,7 +67,12 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
         get_current_stream=lambda device: 0,
     )
     with patch("triton.runtime.jit.driver", SimpleNamespace(active=gpu)):
-        compiled = launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.config))
+        return kernel.warmup(grid=(1,), **arguments, **options)
+
+
+def compile_launch(launch: Launch, architecture: int) -> Resources:
+    """Compile the kernel of `launch` and read its machine code; raises as `compile_kernel`."""
+    compiled = compile_kernel(launch.kernel, launch.arguments, launch_options(launch.config), architecture)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
