@@ -1,11 +1,11 @@
-# make demo | make test | make experiment. Each makes .venv first, once, and uses what is already there.
+# make demo | make test | make ptx | make experiment. Each makes .venv first, once, and uses what is already there.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs README.md Makefile setup.py
 
-.PHONY: install demo test experiment lint clean
+.PHONY: install demo test ptx experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ demo: install
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
+
+# All shapes of `bench execute` and the executor's full tests: an hour of one core.
+ptx: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 -m 'exhaustive or not exhaustive' tests/bench/ptx
 
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md

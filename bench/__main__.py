@@ -17,6 +17,8 @@ from dataloading.errors import InputError
 COMMANDS = {
     "compile": ("checks.compile", "compile every kernel for four GPU generations, no GPU needed; registers, spills"),
     "numerics": ("checks.numerics", "compare every kernel with float64 and eager PyTorch, on a GPU or interpreted"),
+    "execute": ("ptx.execute", "compare every compiled kernel with float64, executed on a CPU; races, bounds"),
+    "count": ("ptx.count", "count what compiled kernels do: instructions, sectors, bank conflicts; no GPU needed"),
     "temporal": ("kernels.temporal", "time temporal attention against its peers and its byte floor, on a GPU"),
     "spatial": ("kernels.spatial", "time spatial attention against its peers, and capturing attention, on a GPU"),
     "relevance": ("kernels.relevance", "time relevance against its stored form on a GPU; memory of an explanation"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from unittest.mock import patch
 
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDABackend
 
 from kernels.common.launch import Launch, launch_options
 
@@ -55,18 +57,33 @@ class Resources:
         return self.threads * sum(bits // 8 * count for bits, count in self.stores.items())
 
 
-def compile_kernel(kernel: Any, arguments: Mapping[str, Any], options: Mapping[str, Any], architecture: int) -> Any:
+def compile_kernel(
+    kernel: Any, arguments: Mapping[str, Any], options: Mapping[str, Any], architecture: int, machine_code: bool = True
+) -> Any:
     """Compile a kernel as Triton's own launcher does, for a GPU that need not be there; return what Triton returns.
+
+    Args:
+        kernel: a `triton.jit` function.
+        arguments: by name.
+        options: of the compiler.
+        architecture: compute capability as one number.
+        machine_code: False stops at PTX and leaves the cubin empty, in a cache of its own: ptxas takes its time.
 
     Raises:
         Exception: whatever Triton or ptxas say when it does not compile.
     """
     gpu = SimpleNamespace(
         get_current_target=lambda: GPUTarget("cuda", architecture, 32),
-        get_current_device=lambda: architecture,  # a number under which what is compiled is kept
+        # Under which what is compiled is kept: no number of a GPU that is there.
+        get_current_device=lambda: f"sm_{architecture}{'' if machine_code else ' PTX'}",
         get_current_stream=lambda device: 0,
     )
-    with patch("triton.runtime.jit.driver", SimpleNamespace(active=gpu)):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch("triton.runtime.jit.driver", SimpleNamespace(active=gpu)))
+        if not machine_code:
+            stack.enter_context(patch.object(CUDABackend, "make_cubin", lambda *_: b""))
+            stack.enter_context(triton.knobs.cache.scope())
+            triton.knobs.cache.dir = str(Path(triton.knobs.cache.dir) / "ptx")
         return kernel.warmup(grid=(1,), **arguments, **options)
 
 

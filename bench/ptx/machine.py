@@ -273,7 +273,7 @@ class Machine:
         self, kernel: Any, arguments: dict[str, Any], options: dict[str, Any]
     ) -> tuple[Kernel, int, list[str]]:
         """Return the parsed kernel, its shared bytes and the names of the arguments that it takes at run time."""
-        compiled = compile_kernel(kernel, arguments, options, self.options.architecture)
+        compiled = compile_kernel(kernel, arguments, options, self.options.architecture, machine_code=False)
         key = compiled.hash
         if key not in _parsed:
             _parsed[key] = parse(compiled.asm["ptx"])

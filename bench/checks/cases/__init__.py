@@ -1,14 +1,14 @@
 """Cases of the numerics and compile checks, by operation.
 
-A module of this folder has `numerics(operation, device, small)`, comparisons against float64 (`small` asks for shapes
-that the interpreter can afford: a program costs 15 to 35 ms there), and `compiled(operation)`, launches to compile
-ahead of time. An operation with a line in `OPERATIONS` is known to both commands and both tests.
+A module of this folder has `numerics(operation, device, small, ...)`, comparisons against float64 (`small` asks for
+shapes that the interpreter can afford: a program costs 15 to 35 ms there), and `compiled(operation)`, launches to
+compile ahead of time. An operation with a line in `OPERATIONS` is known to both commands and both tests.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
@@ -17,6 +17,8 @@ import torch
 
 from bench.checks.error_bound import NumericsCase
 from kernels.common.launch import Launch
+
+Shapes = Sequence[tuple[int, ...]]
 
 ARCHITECTURES = (80, 89, 90, 100)
 # Operation and its module.
@@ -61,9 +63,23 @@ class CompileCase:
     beyond: tuple[int, ...] = ()
 
 
-def numerics(operation: str, device: torch.device, small: bool) -> list[NumericsCase]:
-    """Return the comparisons of an operation, the shapes that matter most first."""
-    return _module(operation).numerics(operation, device, small)
+def numerics(
+    operation: str,
+    device: torch.device,
+    small: bool,
+    shapes: Shapes | None = None,
+    captures: Collection[int] = (0, 4),
+) -> list[NumericsCase]:
+    """Return the comparisons of an operation, the shapes that matter most first.
+
+    Args:
+        operation: of `OPERATIONS`.
+        device: of the tensors.
+        small: whether shapes are small.
+        shapes: in place of these; sizes as the module of the operation lists them.
+        captures: the numbers of the shapes with which attention is captured too.
+    """
+    return _module(operation).numerics(operation, device, small, shapes, captures)
 
 
 def compiled(operation: str) -> list[CompileCase]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.checks.cases import CompileCase, Expected
+from bench.checks.cases import CompileCase, Expected, Shapes
 from bench.checks.error_bound import DTYPES, NumericsCase, numerics_case
 from kernels import AttentionCapture, spatial_attention, temporal_attention
 from kernels.common.launch import Launch
@@ -42,7 +43,6 @@ LARGE = {
         (1, 2, 50, 3, 8), (1, 3, 1, 2, 16), (1, 1, 257, 2, 40, 129), (1, 1, 4096, 2, 64),
     ),
 }  # fmt: skip
-WITH_CAPTURE = {TEMPORAL: (0,), SPATIAL: (0, 4)}
 FEWEST_ROWS = 16  # of a product on tensor cores
 
 
@@ -71,11 +71,13 @@ def eager(
     return (attention @ v).movedim(3, axis)
 
 
-def numerics(operation: str, device: torch.device, small: bool) -> list[NumericsCase]:
+def numerics(
+    operation: str, device: torch.device, small: bool, shapes: Shapes | None, captures: Collection[int]
+) -> list[NumericsCase]:
     """Return all shapes, modes and dtypes, some with a capture."""
     return [
-        _numerics_case(operation, device, shape, mode, dtype, capture=index in WITH_CAPTURE[operation])
-        for index, shape in enumerate((SMALL if small else LARGE)[operation])
+        _numerics_case(operation, device, shape, mode, dtype, capture=index in captures)
+        for index, shape in enumerate(shapes or (SMALL if small else LARGE)[operation])
         for mode in (SELF_SUBTRACT if operation == TEMPORAL else (None,))
         for dtype in DTYPES
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from bench.checks.cases import CompileCase
+from bench.checks.cases import CompileCase, Shapes
 from bench.checks.error_bound import DTYPES, NumericsCase, numerics_case
 from kernels import layer_norm_difference
 from kernels.frame_difference import difference_rows
@@ -26,7 +27,9 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return difference_rows(torch.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias, 1e-6), 1)
 
 
-def numerics(operation: str, device: torch.device, small: bool) -> list[NumericsCase]:
+def numerics(
+    operation: str, device: torch.device, small: bool, shapes: Shapes | None, captures: Collection[int]
+) -> list[NumericsCase]:
     """Return every shape in every dtype."""
 
     def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
@@ -41,7 +44,7 @@ def numerics(operation: str, device: torch.device, small: bool) -> list[Numerics
             operation, "", dtype, "B={} F={} S={} C={}".format(*shape),
             partial(inputs, shape, dtype), layer_norm_difference, eager, reference,
         )
-        for shape in (SMALL if small else LARGE)
+        for shape in shapes or (SMALL if small else LARGE)
         for dtype in DTYPES
     ]  # fmt: skip
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from bench.checks.cases import CompileCase, Expected
+from bench.checks.cases import CompileCase, Expected, Shapes
 from bench.checks.error_bound import NumericsCase, Results
 from bench.kernels.relevance import call, inputs, ours, stored
 from kernels.relevance import operator, reference
@@ -24,13 +24,16 @@ LARGE = (
 MANY_FRAMES = ((1, 17, 2, 1, 16), (1, 40, 3, 2, 24))
 
 
-def numerics(operation: str, device: torch.device, small: bool) -> list[NumericsCase]:
+def numerics(
+    operation: str, device: torch.device, small: bool, shapes: Shapes | None, captures: Collection[int]
+) -> list[NumericsCase]:
     """Return both kinds of attention and both clamps; float32 only, like the kernels."""
-    shapes = SMALL if small else LARGE
+    many_frames = () if shapes else MANY_FRAMES
+    shapes = shapes or (SMALL if small else LARGE)
     kinds = ("spatial", "temporal")
     cases = [(shape, kind, "after_mean") for shape in shapes for kind in kinds]
     cases += [(shapes[0], kind, "before_mean") for kind in kinds]
-    cases += [(shape, "temporal", "after_mean") for shape in MANY_FRAMES]
+    cases += [(shape, "temporal", "after_mean") for shape in many_frames]
     return [_numerics_case(operation, device, *case) for case in cases]
 
 

@@ -17,11 +17,19 @@ inline To bits_as(From from) {
     return to;
 }
 
-inline float as_float(u32 bits) { return bits_as<float>(bits); }
-inline u32 as_bits(float value) { return bits_as<u32>(value); }
+inline float as_float(u32 bits) {
+    return bits_as<float>(bits);
+}
+inline u32 as_bits(float value) {
+    return bits_as<u32>(value);
+}
 
-inline u32 flush_denormal(u32 bits) { return (bits & 0x7f800000u) ? bits : bits & 0x80000000u; }
-inline float flush_denormal(float value) { return as_float(flush_denormal(as_bits(value))); }
+inline u32 flush_denormal(u32 bits) {
+    return (bits & 0x7f800000u) ? bits : bits & 0x80000000u;
+}
+inline float flush_denormal(float value) {
+    return as_float(flush_denormal(as_bits(value)));
+}
 
 // ---- 16-bit floats; to nearest, ties to even, NaN as the chips write it
 
@@ -35,13 +43,15 @@ inline u32 float_to_f16(float value) {
     u32 bits = as_bits(value), sign = (bits >> 16) & 0x8000u;
     bits &= 0x7fffffffu;
     if (bits > 0x7f800000u) return 0x7fff;
-    if (bits >= 0x47800000u) return sign | 0x7c00u;  // 65536 and more
+    if (bits >= 0x47800000u) return sign | 0x7c00u;                                              // 65536 and more
     if (bits < 0x38800000u) return sign | u32(std::nearbyint(double(as_float(bits)) * 0x1p24));  // a denormal
     bits -= 0x38000000u;  // exponent of float32 to that of float16
     return sign | ((bits + 0xfffu + ((bits >> 13) & 1u)) >> 13);
 }
 
-inline float bf16_to_float(u32 half) { return as_float(half << 16); }
+inline float bf16_to_float(u32 half) {
+    return as_float(half << 16);
+}
 
 inline float f16_to_float(u32 half) {  // exact, denormals included
     u32 bits = as_bits(as_float((half & 0x7fffu) << 13) * 0x1p112f) | ((half & 0x8000u) << 16);
@@ -53,13 +63,17 @@ enum ElementType { BF16 = 0, F16 = 1, TF32 = 2 };
 inline float half_to_float(u32 half, int type) {
     return type == BF16 ? bf16_to_float(half & 0xffffu) : f16_to_float(half & 0xffffu);
 }
-inline u32 float_to_half(float value, int type) { return type == BF16 ? float_to_bf16(value) : float_to_f16(value); }
+inline u32 float_to_half(float value, int type) {
+    return type == BF16 ? float_to_bf16(value) : float_to_f16(value);
+}
 
 // cvt.rna.tf32: to nearest, ties away from zero. A tensor core that is given float32 cuts the low 13 bits off.
 inline u32 float_to_tf32(u32 bits) {
     return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
 }
-inline float cut_to_tf32(u32 bits) { return as_float(bits & 0xffffe000u); }
+inline float cut_to_tf32(u32 bits) {
+    return as_float(bits & 0xffffe000u);
+}
 
 // ---- approximations: the exact result plus noise that depends on the operand alone, uniform in +- `ulps`
 
@@ -79,8 +93,8 @@ inline float with_noise(double exact, u32 seed, float ulps) {
 }
 
 inline double exp2_of(double x) {  // |error| < 1e-13 for x in [-1100, 1100]; the library's function takes longer
-    constexpr double inverse_factorial[] = {1,         1,         1 / 2.,     1 / 6.,      1 / 24.,     1 / 120.,
-                                            1 / 720.,  1 / 5040., 1 / 40320., 1 / 362880., 1 / 3628800.};
+    constexpr double inverse_factorial[] = {1,        1,         1 / 2.,     1 / 6.,      1 / 24.,     1 / 120.,
+                                            1 / 720., 1 / 5040., 1 / 40320., 1 / 362880., 1 / 3628800.};
     double whole = std::nearbyint(x), f = (x - whole) * 0.693147180559945309417, sum = inverse_factorial[10];
     for (int n = 9; n >= 0; n--) sum = sum * f + inverse_factorial[n];
     i64 exponent = std::min<i64>(std::max<i64>(i64(whole) + 1023, 1), 2046);

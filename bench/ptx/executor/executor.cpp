@@ -32,9 +32,17 @@ void Program::begin(i64 program) {
         warp.lanes = warp.alive = ALL_LANES;
         warp.sync = warp.fence = 1;
         predicates[1] = ALL_LANES;  // the constants false and true
-        for (int lane = 0; lane < LANES; lane++) {  // special registers, in the order of SPECIAL_REGISTERS in opcodes.py
-            const u32 special[] = {u32(LANES * id + lane), block[0], block[1], block[2], u32(job_.grid[0]),
-                                   u32(job_.grid[1]), u32(job_.grid[2]), u32(LANES * job_.warps), u32(lane)};
+        for (int lane = 0; lane < LANES;
+             lane++) {  // special registers, in the order of SPECIAL_REGISTERS in opcodes.py
+            const u32 special[] = {u32(LANES * id + lane),
+                                   block[0],
+                                   block[1],
+                                   block[2],
+                                   u32(job_.grid[0]),
+                                   u32(job_.grid[1]),
+                                   u32(job_.grid[2]),
+                                   u32(LANES * job_.warps),
+                                   u32(lane)};
             for (size_t k = 0; k < sizeof special / sizeof *special; k++) registers[k * LANES + lane] = special[k];
         }
     }

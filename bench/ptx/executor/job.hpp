@@ -42,24 +42,24 @@ struct Job {
     const i32* operands;
     const u32* constants;
     i32 register_words, predicates, warps, shared_bytes;
-    i32 unit_shift;             // log2 of the bytes of shared memory that one shadow entry stands for
-    const Range* tensors;       // storages that may be accessed
+    i32 unit_shift;        // log2 of the bytes of shared memory that one shadow entry stands for
+    const Range* tensors;  // storages that may be accessed
     i32 tensor_count;
     i32 grid[3];
-    u64 arena;                  // address of the copy of all tensors
-    u32* owner;                 // which program wrote each 2 bytes of the arena; or null
-    u8* sectors_read;           // a flag for each 32 bytes of the arena; or null
+    u64 arena;         // address of the copy of all tensors
+    u32* owner;        // which program wrote each 2 bytes of the arena; or null
+    u8* sectors_read;  // a flag for each 32 bytes of the arena; or null
     u8* sectors_written;
     i64 programs;
-    const i64* order;           // linear numbers of the programs, in the order to run
-    i32 first_warp;             // warps of a program begin with this one
+    const i64* order;  // linear numbers of the programs, in the order to run
+    i32 first_warp;    // warps of a program begin with this one
     i32 check_shared, statistics, threads;
-    i32 block_16, block_32;     // products that a tensor core adds at once: 16-bit types, tf32
-    i32 extra_bits, nearest;    // bits kept below float32's in these sums; whether sums are rounded to nearest instead
-    float noise_ulps;           // of ex2.approx, rcp.approx and their like
+    i32 block_16, block_32;   // products that a tensor core adds at once: 16-bit types, tf32
+    i32 extra_bits, nearest;  // bits kept below float32's in these sums; whether sums are rounded to nearest instead
+    float noise_ulps;         // of ex2.approx, rcp.approx and their like
     i32 most_faults;
-    i64 step_limit;             // instructions of one warp of one program
-    u64* counts;                // [code_size][4]: executed, active lanes, units moved, units that would do
+    i64 step_limit;  // instructions of one warp of one program
+    u64* counts;     // [code_size][4]: executed, active lanes, units moved, units that would do
     FaultRecord* faults;
     i32* fault_count;
 };

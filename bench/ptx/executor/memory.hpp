@@ -136,13 +136,15 @@ public:
     // wgmma reads through the asynchronous proxy: between a write and it, a proxy fence by the writer, or by the reader
     // after a barrier. `fences`: of each warp now. Units that it reads are added to `held` until it is waited for.
     template <class FenceOfWarp>
-    void note_wgmma_read(const Accessor& by, u32 offset, u32 fence_epoch, FenceOfWarp fence_of, std::vector<u32>& held) {
+    void note_wgmma_read(const Accessor& by, u32 offset, u32 fence_epoch, FenceOfWarp fence_of,
+                         std::vector<u32>& held) {
         if (!job_.check_shared) return;
         note_read(by, offset, 16);
         for (u32 index = offset >> job_.unit_shift; index <= (offset + 15) >> job_.unit_shift; index++) {
             Unit& unit = units_[index];
             const bool copied = unit.write_fence == WRITTEN_BY_COPY;
-            const bool fenced = fence_epoch > unit.write_epoch || (!copied && fence_of(unit.writer) != unit.write_fence);
+            const bool fenced =
+                fence_epoch > unit.write_epoch || (!copied && fence_of(unit.writer) != unit.write_fence);
             if (unit.written && !fenced)
                 fault(copied ? NOTE_COPY_WITHOUT_PROXY_FENCE : NO_PROXY_FENCE, by, offset, unit.writer);
             unit.wgmma_reads++;
@@ -153,7 +155,8 @@ public:
         for (u32 index : held) units_[index].wgmma_reads--;
     }
 
-    // Wavefronts of one access of a warp: 32 banks of 4 bytes; 8-byte accesses go by half warps, 16-byte ones by quarters.
+    // Wavefronts of one access of a warp: 32 banks of 4 bytes; 8-byte accesses go by half warps, 16-byte ones by
+    // quarters.
     void count_wavefronts(u64* counts, const u32* address, u32 active, int size) {
         if (!job_.statistics) return;
         const int words = std::max(size / 4, 1), lanes_at_once = LANES / words;
@@ -265,8 +268,8 @@ public:
         for (int i = 0; i < sector_count; i++) touched[sectors[i] - (job_.arena >> 5)] = 1;
     }
 
-    // Programs run in no order on a chip: an element that two of them write, or one writes and another reads, depends on
-    // chance. Atomics of several programs may meet in one element. Single bytes are not followed.
+    // Programs run in no order on a chip: an element that two of them write, or one writes and another reads, depends
+    // on chance. Atomics of several programs may meet in one element. Single bytes are not followed.
     void note_owner(int instruction, int warp, int lane, u64 address, int size, bool write, bool atomic = false) {
         if (!job_.owner) return;
         constexpr u32 by_atomics = 0x80000000u, by_many = 0xffffffffu;

@@ -46,7 +46,8 @@ T combine_integers(T before, T operand, T other, int how) {
 u64 combine_halves(u64 before, u64 operand, int how, int type, int halves) {
     u64 out = 0;
     for (int half = 0; half < halves; half++) {
-        const float a = half_to_float(u32(before >> (16 * half)), type), b = half_to_float(u32(operand >> (16 * half)), type);
+        const float a = half_to_float(u32(before >> (16 * half)), type),
+                    b = half_to_float(u32(operand >> (16 * half)), type);
         out |= u64(float_to_half(combine(a, b, 0.f, how), type)) << (16 * half);
     }
     return out;
@@ -54,9 +55,11 @@ u64 combine_halves(u64 before, u64 operand, int how, int type, int halves) {
 
 u64 combine_bits(u64 before, u64 operand, u64 other, int how, int type) {
     switch (type) {
-        case ATOMIC_F32: return as_bits(combine(as_float(u32(before)), as_float(u32(operand)), as_float(u32(other)), how));
+        case ATOMIC_F32:
+            return as_bits(combine(as_float(u32(before)), as_float(u32(operand)), as_float(u32(other)), how));
         case ATOMIC_F64:
-            return bits_as<u64>(combine(bits_as<double>(before), bits_as<double>(operand), bits_as<double>(other), how));
+            return bits_as<u64>(
+                combine(bits_as<double>(before), bits_as<double>(operand), bits_as<double>(other), how));
         case ATOMIC_F16: return combine_halves(before, operand, how, F16, 1);
         case ATOMIC_BF16: return combine_halves(before, operand, how, BF16, 1);
         case ATOMIC_F16X2: return combine_halves(before, operand, how, F16, 2);
@@ -232,8 +235,9 @@ void Program::wait_for_copies(const Step& step) {  // modifier: groups that may 
             });
 }
 
-// ldmatrix and stmatrix: `count` matrices of 8 x 8 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
-// modifier: 1 where matrices are transposed. Lane i holds elements 2 (i % 4) and the next of row (transposed: column) i / 4.
+// ldmatrix and stmatrix: `count` matrices of 8 x 8 16-bit elements; lane i gives the address of row i % 8 of matrix i
+// / 8. modifier: 1 where matrices are transposed. Lane i holds elements 2 (i % 4) and the next of row (transposed:
+// column) i / 4.
 bool Program::matrix_addresses(const Step& step, const u32* base, u32* address) {
     expect_whole_warp(step);
     bool good = true;
@@ -242,8 +246,7 @@ bool Program::matrix_addresses(const Step& step, const u32* base, u32* address) 
         good &= shared_.in_bounds(step.accessor(i), address[i], 16);
     }
     if (good)
-        for (int k = 0; k < step.instruction.count; k++)
-            shared_.count_matrix_wavefronts(step.counts, address + 8 * k);
+        for (int k = 0; k < step.instruction.count; k++) shared_.count_matrix_wavefronts(step.counts, address + 8 * k);
     return good;
 }
 

@@ -39,9 +39,9 @@ struct Warp {
 struct Step {
     Warp& warp;
     const Instruction& instruction;
-    int number;     // of the instruction
-    u32 active;     // lanes
-    u64* counts;    // its row
+    int number;   // of the instruction
+    u32 active;   // lanes
+    u64* counts;  // its row
     const i32* operands;
     const u32* constants;
 

@@ -1,10 +1,11 @@
 // Products of tensor cores: 16 rows at once in vectors of the compiler, as wide as the processor has them.
 //
-// A sum of a tensor core is no sum of float32 additions. The products of a block of columns and the sum so far are aligned
-// to the largest exponent among them, cut off a few bits below float32's last, added exactly, and cut to float32 (Fasi,
-// Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 7:e330, 2021; Li et al., "FTTN:
-// feature-targeted testing for numerical properties of NVIDIA and AMD matrix accelerators", CCGRID 2024). The width of a
-// block and the bits below are those of the job: 8 (tf32: 4) columns and 1 bit for sm_80, 16 (8) and 2 for sm_90.
+// A sum of a tensor core is no sum of float32 additions. The products of a block of columns and the sum so far are
+// aligned to the largest exponent among them, cut off a few bits below float32's last, added exactly, and cut to
+// float32 (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 7:e330, 2021; Li et
+// al., "FTTN: feature-targeted testing for numerical properties of NVIDIA and AMD matrix accelerators", CCGRID 2024).
+// The width of a block and the bits below are those of the job: 8 (tf32: 4) columns and 1 bit for sm_80, 16 (8) and 2
+// for sm_90.
 #pragma once
 
 #include "arithmetic.hpp"
@@ -20,7 +21,9 @@ struct TileA {
     Floats column[16], power[16];
 };
 
-inline Floats power_of_two_part(Floats x) { return Floats(Words(x) & 0x7f800000u); }
+inline Floats power_of_two_part(Floats x) {
+    return Floats(Words(x) & 0x7f800000u);
+}
 
 inline Floats f16_to_floats(Words half) {  // exact, denormals included
     Words magnitude = half & 0x7fffu;
@@ -65,7 +68,9 @@ inline void read_tile(const u32* const registers[4], int type, TileA& tile) {
     for (int k = 0; k < (type == TF32 ? 8 : 16); k++) tile.power[k] = power_of_two_part(tile.column[k]);
 }
 
-inline Integers cut_to_integers(Floats x) { return __builtin_convertvector(x, Integers); }
+inline Integers cut_to_integers(Floats x) {
+    return __builtin_convertvector(x, Integers);
+}
 
 inline Floats cut_to_floats(Integers x) {  // towards zero, |x| < 2^31
     Words sign = Words(x) & 0x80000000u;
@@ -108,7 +113,8 @@ inline Floats tensor_core_sum(const Job& job, const TileA& a, const float* b, in
 }
 
 // D = A B + C for 16 x 8 elements in fragments of four registers; `b` holds 8 columns, 16 floats apart. C null is zero.
-inline void multiply_tile(const Job& job, const TileA& a, const float* b, int type, const u32* const c[4], u32* const d[4]) {
+inline void multiply_tile(const Job& job, const TileA& a, const float* b, int type, const u32* const c[4],
+                          u32* const d[4]) {
     const int columns = type == TF32 ? 8 : 16;
     Words even[4] = {}, odd[4] = {};
     if (c) {
@@ -125,8 +131,8 @@ inline void multiply_tile(const Job& job, const TileA& a, const float* b, int ty
 
 // ---- operands of wgmma in shared memory
 
-// Address of a chunk of 16 bytes of an operand that a matrix descriptor describes (PTX ISA, "Matrix Descriptor Format").
-// K-major: row `row` of M or N, chunk `chunk` of K. Otherwise: row `row` of K, chunk `chunk` of M or N.
+// Address of a chunk of 16 bytes of an operand that a matrix descriptor describes (PTX ISA, "Matrix Descriptor
+// Format"). K-major: row `row` of M or N, chunk `chunk` of K. Otherwise: row `row` of K, chunk `chunk` of M or N.
 inline u32 chunk_address(u64 descriptor, bool k_major, u32 row, u32 chunk) {
     const u32 start = (descriptor & 0x3fff) << 4;
     const u32 leading = ((descriptor >> 16) & 0x3fff) << 4, stride = ((descriptor >> 32) & 0x3fff) << 4;
@@ -136,7 +142,8 @@ inline u32 chunk_address(u64 descriptor, bool k_major, u32 row, u32 chunk) {
         return k_major ? start + group * stride + inside * 16 + chunk * leading
                        : start + chunk * stride + inside * 16 + group * leading;
     const u32 width = 256u >> swizzle, chunks = width / 16;
-    const u32 address = k_major ? start + group * stride + inside * width + chunk * 16
-                                : start + (chunk / chunks) * leading + (chunk % chunks) * 16 + group * stride + inside * width;
+    const u32 address =
+        k_major ? start + group * stride + inside * width + chunk * 16
+                : start + (chunk / chunks) * leading + (chunk % chunks) * 16 + group * stride + inside * width;
     return address ^ ((address >> 3) & (width - 16));
 }

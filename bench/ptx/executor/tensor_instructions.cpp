@@ -72,7 +72,8 @@ void Program::multiply_group(const Step& step) {
         const int first = ROWS * (step.warp.id & 3);
         for (int row = 0; row < (a_k_major ? ROWS : depth); row++)
             for (int q = 0; q < 2; q++) {
-                read_chunk(step, descriptor, a_k_major, a_k_major ? first + row : row, a_k_major ? q : first / 8 + q, chunk);
+                read_chunk(step, descriptor, a_k_major, a_k_major ? first + row : row, a_k_major ? q : first / 8 + q,
+                           chunk);
                 widen(chunk, 4, type, elements);
                 for (int e = 0; e < in_chunk; e++) {
                     if (a_k_major)
@@ -89,7 +90,8 @@ void Program::multiply_group(const Step& step) {
         for (int q = 0; q < (b_k_major ? 2 : columns / 8); q++) {
             read_chunk(step, descriptor, b_k_major, row, q, chunk);
             widen(chunk, 4, type, elements);
-            for (int e = 0; e < in_chunk; e++) b[b_k_major ? row * 16 + q * in_chunk + e : (q * 8 + e) * 16 + row] = elements[e];
+            for (int e = 0; e < in_chunk; e++)
+                b[b_k_major ? row * 16 + q * in_chunk + e : (q * 8 + e) * 16 + row] = elements[e];
         }
     if (how >> 5 & 1)
         for (int k = 0; k < depth; k++) a.column[k] = -a.column[k];
@@ -97,7 +99,8 @@ void Program::multiply_group(const Step& step) {
         for (float& element : b) element = -element;
     const bool adds = step.warp.predicates[step.instruction.target] & 1;
     for (int group = 0; group < columns / 8; group++) {
-        u32* const d[4] = {step.write(4 * group), step.write(4 * group + 1), step.write(4 * group + 2), step.write(4 * group + 3)};
+        u32* const d[4] = {step.write(4 * group), step.write(4 * group + 1), step.write(4 * group + 2),
+                           step.write(4 * group + 3)};
         multiply_tile(job_, a, &b[size_t(group) * 8 * 16], type, adds ? d : nullptr, d);
     }
 }

@@ -104,39 +104,40 @@ void Program::shuffle(const Step& step) {  // shfl.sync: operands d, a, b, c
 }
 
 // A line an operation: the types of its destination `d` and sources `a`, `b`, `c`, and what a lane `i` of `d` becomes.
-#define UNARY(OPERATION, D, A, RESULT) \
-    case OPERATION: { \
-        D* d = step.write<D>(0); \
-        const A* a = step.read<A>(1); \
+#define UNARY(OPERATION, D, A, RESULT)                    \
+    case OPERATION: {                                     \
+        D* d = step.write<D>(0);                          \
+        const A* a = step.read<A>(1);                     \
         each_lane(active, [&](int i) { d[i] = RESULT; }); \
-        break; \
+        break;                                            \
     }
-#define BINARY(OPERATION, D, A, B, RESULT) \
-    case OPERATION: { \
-        D* d = step.write<D>(0); \
-        const A* a = step.read<A>(1); \
-        const B* b = step.read<B>(2); \
+#define BINARY(OPERATION, D, A, B, RESULT)                \
+    case OPERATION: {                                     \
+        D* d = step.write<D>(0);                          \
+        const A* a = step.read<A>(1);                     \
+        const B* b = step.read<B>(2);                     \
         each_lane(active, [&](int i) { d[i] = RESULT; }); \
-        break; \
+        break;                                            \
     }
-#define TERNARY(OPERATION, D, A, B, C, RESULT) \
-    case OPERATION: { \
-        D* d = step.write<D>(0); \
-        const A* a = step.read<A>(1); \
-        const B* b = step.read<B>(2); \
-        const C* c = step.read<C>(3); \
+#define TERNARY(OPERATION, D, A, B, C, RESULT)            \
+    case OPERATION: {                                     \
+        D* d = step.write<D>(0);                          \
+        const A* a = step.read<A>(1);                     \
+        const B* b = step.read<B>(2);                     \
+        const C* c = step.read<C>(3);                     \
         each_lane(active, [&](int i) { d[i] = RESULT; }); \
-        break; \
+        break;                                            \
     }
 // Float32: where the modifier says .ftz, denormal operands and results are zeros of their sign.
 #define FLUSHED(X) (flush ? flush_denormal(X) : (X))
 #define SETP(OPERATION, T) \
-    case OPERATION: \
-        set_predicate<T>(step, [how](T x, T y) { return compare(x, y, how); }); \
-        break;
-#define HALF(OPERATION, RESULT) \
-    case OPERATION: \
-        each_half(step, [](double a, double b, double c) { (void)b, (void)c; return RESULT; }); \
+    case OPERATION: set_predicate<T>(step, [how](T x, T y) { return compare(x, y, how); }); break;
+#define HALF(OPERATION, RESULT)                            \
+    case OPERATION:                                        \
+        each_half(step, [](double a, double b, double c) { \
+            (void)b, (void)c;                              \
+            return RESULT;                                 \
+        });                                                \
         break;
 
 Turn Program::run_warp(Warp& warp) {

@@ -1,0 +1,237 @@
+"""Compare every compiled kernel with float64 and with eager PyTorch in the same dtype, without a GPU.
+
+The cases, the criterion and the records of `bench numerics`, on what Triton compiles for sm_80 and sm_90: tensor cores,
+asynchronous copies and barriers, executed on a CPU with every access checked. A case fails where its error is more than
+1.5 times that of eager PyTorch, where an access is out of bounds, unordered or uninitialized, and with --repeat where
+another order of programs and warps gives other bits. Exit status 1 if one fails or could not run. See docs/ptx.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from bench.checks import cases
+from bench.checks.cases import OPERATIONS
+from bench.checks.error_bound import FAILS, HOLDS, NumericsCase, compare
+from bench.checks.numerics import NOT_RUN
+from bench.common.process_pool import run_tasks
+from bench.common.record import Row, add_output, output_folder, write_as_measured
+from bench.common.table import Column, cells
+from bench.ptx.library import library
+from bench.ptx.machine import ARCHITECTURES, Machine, Options
+
+DTYPES = ("float32", "float16", "bfloat16")
+# Shapes by set and operation; sizes as the modules of `bench/checks/cases` list them.
+SHAPES: dict[str, dict[str, cases.Shapes]] = {
+    # One odd shape an operation: every kernel in every dtype and mode, in a minute.
+    "small": {
+        "layer_norm_difference": [(1, 3, 5, 91)],
+        "temporal_attention": [(1, 5, 11, 2, 40)],
+        "spatial_attention": [(1, 2, 37, 2, 40)],
+        "relevance": [(1, 3, 19, 2, 40)],
+    },
+    # The paper's size, in as few clips (of spatial attention: frame rows) as show the same code, and others like it.
+    "paper": {
+        "layer_norm_difference": [
+            (1, 7, 362, 728), (2, 7, 101, 91), (1, 2, 50, 512), (1, 65, 26, 2912), (3, 17, 401, 64),
+        ],
+        "temporal_attention": [
+            (1, 7, 362, 8, 96), (1, 7, 362, 8, 64), (1, 7, 362, 8, 91), (1, 7, 362, 8, 96, 1), (2, 2, 50, 3, 8),
+            (1, 17, 101, 2, 128), (1, 33, 26, 2, 40), (1, 65, 10, 2, 64), (1, 128, 5, 2, 96),
+        ],
+        "spatial_attention": [
+            (1, 2, 362, 8, 96), (1, 2, 362, 8, 64), (1, 2, 362, 8, 91), (1, 2, 362, 4, 128), (2, 1, 362, 8, 96, 1),
+            (1, 2, 50, 3, 8), (1, 3, 1, 2, 16), (1, 1, 257, 2, 40, 129), (1, 1, 1024, 1, 64),
+        ],
+        "relevance": [
+            (1, 2, 362, 8, 96), (1, 2, 362, 8, 64), (1, 2, 362, 8, 91), (1, 3, 50, 4, 128), (1, 2, 1, 2, 16),
+            (1, 33, 26, 2, 40), (1, 7, 362, 2, 96),
+        ],
+    },
+    # Sizes of 1, prime sizes, many frames, many positions, few queries.
+    "odd": {
+        "layer_norm_difference": [(1, 2, 1, 728), (1, 7, 700, 728), (1, 128, 49, 91), (1, 17, 49, 8192)],
+        "temporal_attention": [
+            (1, 2, 1, 8, 91), (1, 7, 49, 8, 91), (1, 7, 700, 2, 128), (1, 17, 49, 2, 96), (1, 128, 49, 1, 64),
+            (1, 128, 3, 2, 96, 1), (1, 17, 1, 3, 8), (1, 2, 1, 1, 1, 1), (1, 7, 49, 3, 33), (1, 64, 9, 2, 128),
+        ],
+        "spatial_attention": [
+            (1, 2, 1, 8, 91), (1, 7, 49, 8, 96), (1, 2, 700, 2, 91), (1, 1, 700, 2, 128), (1, 2, 49, 3, 8),
+            (1, 1, 700, 2, 64, 1), (1, 17, 49, 1, 128, 16), (1, 1, 33, 1, 91, 17), (1, 2, 49, 3, 33), (1, 1, 128, 1, 1),
+        ],
+        "relevance": [(1, 7, 49, 2, 91), (1, 2, 700, 1, 96), (1, 17, 49, 1, 128), (1, 2, 1, 1, 8), (1, 3, 49, 2, 33)],
+    },
+    # One clip of the paper's size: a launch's counts grow in proportion to clips.
+    "counted": {
+        "layer_norm_difference": [(1, 7, 362, 728)],
+        "temporal_attention": [(1, 7, 362, 8, 96), (1, 7, 362, 8, 64)],
+        "spatial_attention": [(1, 7, 362, 8, 96), (1, 7, 362, 8, 64)],
+        "relevance": [(1, 7, 362, 8, 96), (1, 7, 362, 8, 64)],
+    },
+}  # fmt: skip
+COLUMNS = (
+    *map(Column, ("sm", "kernel", "mode", "dtype", "shape", "quantity")),
+    Column("error", form=".1e"), Column("eager", form=".1e"), Column("ratio"), Column("verdict"), Column("note"),
+)  # fmt: skip
+_LINE = "{:<3}  {:<21}  {:<20}  {:<8}  {:<32}  {:<14}  {:>7}  {:>7}  {:>6}  {}  {}"
+_SECONDS_A_CASE = 900.0
+NOT_THE_SAME = "not the same bits in another order of programs and warps"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One case: its number among those of a set and operation, on some architectures."""
+
+    which: str
+    operation: str
+    number: int
+    architectures: tuple[int, ...]
+    repeat: bool
+    threads: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which cases, and how they are run."""
+    add_selection(parser)
+    parser.add_argument("--which", default="paper", choices=("small", "paper", "odd"), help="shapes (default: paper)")
+    parser.add_argument("--repeat", action="store_true", help="run again in another order of programs and warps")
+    parser.add_argument("--shape", default="", metavar="REGEX", help="of the shape, as the table prints it")
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which nothing more is awaited")
+    parser.add_argument("--processes", type=int, help="how many cases at once (default: one a core, at most 12)")
+    add_output(parser, "none, rows are only printed")
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `execute` and `count` choose cases by."""
+    choices = {"action": "append", "type": int, "choices": ARCHITECTURES}
+    parser.add_argument("--sm", **choices, help="only this architecture (repeatable)")
+    parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
+    parser.add_argument("--dtype", action="append", choices=DTYPES, help="only this one (repeatable)")
+    parser.add_argument("--match", default="", metavar="REGEX", help="of 'mode dtype shape'")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print and write the records; 1 if a case fails or did not run."""
+    tasks = _tasks(arguments)
+    library()  # compiled once, and not by several processes at a time
+    if arguments.output:
+        output_folder(arguments.output, "execute", arguments.commit)
+    print(_LINE.format(*(column.title for column in COLUMNS)), flush=True)
+    rows = write_as_measured(arguments.output, "execute", _measure(tasks, arguments))
+    count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_RUN)}
+    omitted = f", {count[NOT_RUN]} cases not run" if count[NOT_RUN] else ""
+    print(f"\n{count[HOLDS] + count[FAILS]} comparisons of compiled kernels, {count[FAILS]} failed{omitted}.")
+    return 0 if rows and count[HOLDS] == len(rows) else 1
+
+
+def select(
+    which: str, operation: str, dtypes: Sequence[str] | None = None, match: str = "", captures: Sequence[int] = (0, 4)
+) -> dict[int, NumericsCase]:
+    """Return the cases of a set, by number, whose dtype is among `dtypes` and whose 'mode dtype shape' matches."""
+    found = cases.numerics(operation, torch.device("cpu"), True, SHAPES[which][operation], captures)
+    return {
+        number: case
+        for number, case in enumerate(found)
+        if _dtype(case) in (dtypes or DTYPES) and re.search(match, f"{case.mode} {_dtype(case)} {case.shape}")
+    }
+
+
+def _dtype(case: NumericsCase) -> str:
+    return str(case.dtype).removeprefix("torch.")
+
+
+def _tasks(arguments: argparse.Namespace) -> list[Task]:
+    """Return the first case of every operation, then every second one, and so on."""
+    columns = []
+    for operation in arguments.operation or OPERATIONS:
+        selected = select(arguments.which, operation, arguments.dtype, arguments.match)
+        columns.append(
+            [
+                Task(arguments.which, operation, number, tuple(arguments.sm or ARCHITECTURES), arguments.repeat, 1)
+                for number, case in selected.items()
+                if re.search(arguments.shape, case.shape)
+            ]
+        )
+    tasks = [task for line in itertools.zip_longest(*columns) for task in line if task is not None]
+    processes = max(1, min(_processes(arguments), len(tasks)))
+    return [replace(task, threads=max(1, (os.cpu_count() or 1) // processes)) for task in tasks]
+
+
+def _processes(arguments: argparse.Namespace) -> int:
+    return arguments.processes or min(os.cpu_count() or 1, 12)
+
+
+def _measure(tasks: Sequence[Task], arguments: argparse.Namespace) -> Iterator[Row]:
+    started = time.monotonic()
+    outcomes = run_tasks(execute_task, tasks, _processes(arguments), _SECONDS_A_CASE, arguments.budget)
+    for number, outcome in enumerate(outcomes, 1):
+        failed = {"verdict": FAILS if outcome.in_time else NOT_RUN, "note": outcome.failure}
+        for row in [_described(outcome.task) | failed] if outcome.failure else outcome.result:
+            print(_LINE.format(*cells(COLUMNS, row)), flush=True)
+            yield row
+        spent = time.monotonic() - started
+        left = spent / number * (len(tasks) - number)
+        print(f"{number}/{len(tasks)} cases, {spent:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def _described(task: Task) -> Row:
+    case = select(task.which, task.operation)[task.number]
+    sm = " ".join(map(str, task.architectures))
+    return {"sm": sm, "kernel": case.operation, "mode": case.mode, "dtype": _dtype(case), "shape": case.shape}
+
+
+def execute_task(task: Task) -> list[Row]:
+    """Return the records of a case: a row for each quantity and architecture."""
+    torch.set_num_threads(task.threads)
+    case = select(task.which, task.operation)[task.number]
+    # Neither depends on the architecture.
+    case = replace(case, eager=functools.cache(case.eager), oracle=functools.cache(case.oracle))
+    rows = []
+    for architecture in task.architectures:
+        machine = Machine(Options(architecture=architecture, threads=task.threads))
+        described = _described(replace(task, architectures=(architecture,)))
+        rows += [described | row for row in execute_case(case, machine, repeat=task.repeat)]
+    return rows
+
+
+def execute_case(case: NumericsCase, machine: Machine, *, repeat: bool) -> list[Row]:
+    """Compare a case on compiled kernels; return its records, a fault or other bits among the failures.
+
+    Args:
+        case: its `kernel` is run on CPU tensors.
+        machine: that executes it; its reports are those of this case afterwards.
+        repeat: run it again in another order of programs and warps.
+    """
+    machine.reports.clear()
+    results, run_kernel = [], case.kernel
+
+    def kernel() -> dict[str, torch.Tensor]:
+        with machine.takes_launches():
+            results.append(run_kernel())
+        return results[-1]
+
+    case = replace(case, kernel=kernel, eager=functools.cache(case.eager), oracle=functools.cache(case.oracle))
+    rows = compare(case)
+    notes = []
+    if repeat:
+        machine.options.reverse = True
+        compare(case)
+        machine.options.reverse = False
+        first, second = results
+        if not all(torch.equal(torch.nan_to_num(first[name]), torch.nan_to_num(second[name])) for name in first):
+            notes.append(NOT_THE_SAME)
+    notes += dict.fromkeys(str(fault) for report in machine.reports for fault in report.faults)
+    if not notes:
+        return rows
+    return [row | {"verdict": FAILS, "note": "; ".join(notes)[:500]} for row in rows]
