@@ -4,7 +4,7 @@
     report = execute_kernel(kernel, (4,), x, out, n, BLOCK=256, architecture=90)
     report.faults, report.instructions()
 
-`docs/ptx.md` says what is modelled and what cannot be concluded from it.
+`docs/ptx.md` says what is modeled and what cannot be concluded from it.
 """
 
 from bench.ptx.call import execute_kernel, executed

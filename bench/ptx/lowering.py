@@ -76,7 +76,7 @@ SIMPLE: dict[str, tuple[str, str]] = {
     "wgmma.fence.sync.aligned": ("NOP", ""), "wgmma.commit_group.sync.aligned": ("WGMMA_COMMIT", ""),
 }  # fmt: skip
 _WITHOUT_RESULT = ("CP_COMMIT", "WARPBAR", "RET", "PROXY_FENCE", "NOP", "WGMMA_COMMIT")
-# Hints to caches change no result: where a line is kept is not modelled.
+# Hints to caches change no result: where a line is kept is not modeled.
 _CACHE_HINTS = re.compile(
     r"\.(L[12]::(cache_hint|evict_\w+|no_allocate|\d+B)|evict_\w+|ca|cg|cs|lu|cv|wb|wt|volatile|nc|relaxed|acquire|release|weak|gpu|cta|sys)\b"
 )
