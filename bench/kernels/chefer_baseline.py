@@ -16,8 +16,8 @@ their model does not have, follows this project's rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -25,175 +25,133 @@ from torch import Tensor
 from torch.nn import functional
 
 from istvt.explain.lrp import self_subtract_relevance
+from istvt.model.attention import Attention
 from istvt.model.block import Block
 from istvt.model.istvt import ISTVT
 from kernels import self_subtract
 from kernels.relevance.reference import safe_divide
 
-
-class Layer:
-    """A layer that keeps its inputs and its output; relevance passes through as it is (LayerNorm, softmax, GELU)."""
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self.function = function
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return the output; keep the inputs as leaves of their own, so that the layer can be run again."""
-        self.inputs = [x.detach().requires_grad_() for x in inputs]
-        self.output = self.function(*inputs)
-        return self.output
-
-    def relevance(self, relevance: Tensor) -> Tensor:
-        """Return that of the input from that of the output."""
-        return relevance
-
-    def _shares(self, relevance: Tensor) -> list[Tensor]:
-        """Return the ratio rule for every input: `x * d out / d x * (relevance / out)`."""
-        with torch.enable_grad():
-            out = self.function(*self.inputs)
-        slopes = torch.autograd.grad(out, self.inputs, safe_divide(relevance, out.detach()))
-        return [x.detach() * slope for x, slope in zip(self.inputs, slopes, strict=True)]
+Function = Callable[..., Tensor]
+# From a layer, its inputs and the relevance of its output to the relevance of its inputs.
+Rule = Callable[[Function, Sequence[Tensor], Tensor], Sequence[Tensor]]
 
 
-class Product(Layer):
-    """A product of two matrices: the ratio rule, half of the relevance to each."""
-
-    def __init__(self, equation: str) -> None:
-        super().__init__(lambda a, b: torch.einsum(equation, a, b))
-
-    def relevance(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return that of the two operands."""
-        a, b = self._shares(relevance)
-        return a.div_(2), b.div_(2)
+def _vjp(function: Function, inputs: Sequence[Tensor], cotangent: Callable[[Tensor], Tensor]) -> Sequence[Tensor]:
+    """Run a layer again on leaves of its own; return `cotangent(out) * d out / d x` of every input."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    with torch.enable_grad():
+        out = function(*leaves)
+    return torch.autograd.grad(out, leaves, cotangent(out.detach()))
 
 
-class Sum(Layer):
-    """A residual addition: the ratio rule, each summand scaled to its share of the two absolute sums."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.add)
-
-    def relevance(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return that of the two summands. Sums are over everything: one clip at a time."""
-        a, b = self._shares(relevance)
-        sum_a, sum_b = a.sum(), b.sum()
-        factor = safe_divide(relevance.sum(), sum_a.abs() + sum_b.abs())
-        return a * (factor * sum_a.sign()), b * (factor * sum_b.sign())
+def identity(function: Function, inputs: Sequence[Tensor], relevance: Tensor) -> Sequence[Tensor]:
+    """Pass relevance on as it is: LayerNorm, softmax, GELU, scaling."""
+    return [relevance]
 
 
-class Linear(Layer):
-    """`x W^T + bias`: contributions of positive sign count, the bias does not."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__(lambda x: functional.linear(x, weight, bias))
-        self.weight = weight
-
-    def relevance(self, relevance: Tensor) -> Tensor:
-        """Return that of the input."""
-        x, weight = self.inputs[0].detach(), self.weight.detach()
-        parts = [(x.clamp(**sign).requires_grad_(), weight.clamp(**sign)) for sign in ({"min": 0}, {"max": 0})]
-        with torch.enable_grad():
-            out = sum(functional.linear(signed, signed_weight) for signed, signed_weight in parts)
-        slopes = torch.autograd.grad(out, [signed for signed, _ in parts], safe_divide(relevance, out.detach()))
-        return sum(signed.detach() * slope for (signed, _), slope in zip(parts, slopes, strict=True))
+def rearranged(function: Function, inputs: Sequence[Tensor], relevance: Tensor) -> Sequence[Tensor]:
+    """Bring relevance back to where a view or permutation took its elements from."""
+    return _vjp(function, inputs, lambda _: relevance)
 
 
-class SelfSubtract(Layer):
-    """Differences of neighboring frames, by this project's rule."""
+def shares(function: Function, inputs: Sequence[Tensor], relevance: Tensor) -> list[Tensor]:
+    """Return the ratio rule for every input: `x * d out / d x * (relevance / out)`."""
+    slopes = _vjp(function, inputs, partial(safe_divide, relevance))
+    return [x.detach() * slope for x, slope in zip(inputs, slopes, strict=True)]
+
+
+def product(function: Function, inputs: Sequence[Tensor], relevance: Tensor) -> Sequence[Tensor]:
+    """Give half of the relevance to each operand of a product, by the ratio rule."""
+    return [share.div_(2) for share in shares(function, inputs, relevance)]
+
+
+def addition(function: Function, inputs: Sequence[Tensor], relevance: Tensor) -> Sequence[Tensor]:
+    """Scale the ratio rule to each summand's share of the two absolute sums, over everything: one clip at a time."""
+    parts = shares(function, inputs, relevance)
+    sums = [part.sum() for part in parts]
+    factor = safe_divide(relevance.sum(), sum(total.abs() for total in sums))
+    return [part * (factor * total.sign()) for part, total in zip(parts, sums, strict=True)]
+
+
+def linear(function: Function, inputs: Sequence[Tensor], relevance: Tensor) -> Sequence[Tensor]:
+    """Count the contributions of positive sign to `x W^T + bias`, and not the bias; for x alone."""
+    x, weight, *_ = (given.detach() for given in inputs)
+    weights = weight.clamp(min=0), weight.clamp(max=0)
+    parts = shares(
+        lambda *signed: sum(map(functional.linear, signed, weights)), (x.clamp(min=0), x.clamp(max=0)), relevance
+    )
+    return [sum(parts)]
+
+
+def difference(function: Function, inputs: Sequence[Tensor], relevance: Tensor) -> Sequence[Tensor]:
+    """Give the differences of neighboring frames to the frames, by this project's rule."""
+    return [self_subtract_relevance(inputs[0].detach(), relevance)]
+
+
+class Layers:
+    """Layers in the order in which they ran, each with its rule, its inputs and its output."""
 
     def __init__(self) -> None:
-        super().__init__(self_subtract)
+        self.ran: list[tuple[Rule, Function, tuple[Tensor, ...], Tensor]] = []
 
-    def relevance(self, relevance: Tensor) -> Tensor:
-        """Return that of the frames."""
-        return self_subtract_relevance(self.inputs[0].detach(), relevance)
+    def __call__(self, rule: Rule, function: Function, *inputs: Tensor) -> Tensor:
+        """Run a layer and keep it; return its output."""
+        output = function(*inputs)
+        self.ran.append((rule, function, inputs, output))
+        return output
+
+    def relevance(self, output: Tensor, relevance: Tensor, kept: Sequence[Tensor]) -> list[Tensor]:
+        """Return the relevance of the tensors `kept` from that of the last output; it adds up where one went two ways.
+
+        That of every other tensor is released once its layer has passed it on.
+        """
+        found, keys = {id(output): relevance}, {id(x) for x in kept}
+        for rule, function, inputs, output in reversed(self.ran):
+            given = found[id(output)] if id(output) in keys else found.pop(id(output))
+            for x, part in zip(inputs, rule(function, inputs, given), strict=False):
+                found[id(x)] = found[id(x)] + part if id(x) in found else part
+        return [found[id(x)] for x in kept]
 
 
-class Attention:
-    """One attention, from its normalized tokens to what its output projection gives.
+def _attend(layers: Layers, attention: Attention, x: Tensor, subtracts: bool, order: Sequence[int]) -> list[Tensor]:
+    """Run one attention on normalized tokens `[B, F, S, C]`; return its output, A and the values by head.
 
-    What the method keeps stays here: `attention` and its `gradient`, `attention_relevance`, and `values`
-    and `values_relevance`, all of the whole clip.
-
-    Args:
-        attention: of the model.
-        subtracts: whether queries and keys come from differences of neighboring frames.
-        order: of [B, F, S, N, D], that brings what is attended over to dimension 3.
+    `order` of `[B, F, S, N, D]` brings what is attended over to dimension 3: `[B, groups, N, L, D]`.
     """
+    inner = attention.heads * attention.head_dim
+    of_queries_keys, of_values = attention.qkv.weight.split([2 * inner, inner])
 
-    def __init__(self, attention: torch.nn.Module, subtracts: bool, order: tuple[int, ...]) -> None:
-        heads, head_dim = attention.heads, attention.head_dim
-        queries_keys, values = attention.qkv.weight.split([2 * heads * head_dim, heads * head_dim])
-        self.heads, self.order = heads, order
-        self.subtract = SelfSubtract() if subtracts else Layer(lambda x: x)
-        self.queries_keys, self.to_values = Linear(queries_keys), Linear(values)
-        self.scores = Product("...id,...jd->...ij")
-        self.softmax = Layer(lambda scores: scores.softmax(-1))
-        self.attend = Product("...ij,...jd->...id")
-        self.project = Linear(attention.proj.weight, attention.proj.bias)
-        self.scale = attention.scale
+    def by_head(x: Tensor, part: int = 0) -> Tensor:
+        return x.unflatten(-1, (-1, attention.heads, attention.head_dim)).select(3, part).permute(order)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """[B, F, S, C] -> [B, F, S, C]."""
-        q, k = self.queries_keys(self.subtract(x)).chunk(2, -1)
-        q, k, self.values = (self._by_head(t) for t in (q, k, self.to_values(x)))
-        self.attention = self.softmax(self.scores(q, k) * self.scale)
-        return self.project(self._by_token(self.attend(self.attention, self.values)))
+    def by_token(x: Tensor) -> Tensor:
+        return x.permute([order.index(dimension) for dimension in range(5)]).flatten(-2)
 
-    def relevance(self, relevance: Tensor) -> Tensor:
-        """Return that of the normalized tokens."""
-        relevance = self._by_head(self.project.relevance(relevance))
-        self.attention_relevance, self.values_relevance = self.attend.relevance(relevance)
-        parts = self.scores.relevance(self.softmax.relevance(self.attention_relevance))
-        queries_keys = torch.cat([self._by_token(part) for part in parts], -1)
-        through_queries_keys = self.subtract.relevance(self.queries_keys.relevance(queries_keys))
-        return through_queries_keys + self.to_values.relevance(self._by_token(self.values_relevance))
-
-    def weighted(self) -> Tensor:
-        """Return `I + mean over heads of max(R * gradient, 0)`: [B, groups, L, L]."""
-        product = (self.gradient * self.attention_relevance).clamp(min=0).mean(2)
-        return product + torch.eye(product.shape[-1], dtype=product.dtype, device=product.device)
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """[B, F, S, N * D] -> [B, groups, N, L, D]."""
-        return x.unflatten(-1, (self.heads, -1)).permute(self.order)
-
-    def _by_token(self, x: Tensor) -> Tensor:
-        """[B, groups, N, L, D] -> [B, F, S, N * D]."""
-        inverse = [self.order.index(dimension) for dimension in range(5)]
-        return x.permute(inverse).flatten(-2)
+    compared = layers(difference, self_subtract, x) if subtracts else x
+    queries_keys = layers(linear, functional.linear, compared, of_queries_keys)
+    q, k = (layers(rearranged, partial(by_head, part=part), queries_keys) for part in range(2))
+    v = layers(rearranged, by_head, layers(linear, functional.linear, x, of_values))
+    scores = layers(product, partial(torch.einsum, "...id,...jd->...ij"), q, k)
+    scaled = layers(identity, partial(torch.mul, attention.scale), scores)
+    matrix = layers(identity, partial(torch.softmax, dim=-1), scaled)
+    out = layers(product, partial(torch.einsum, "...ij,...jd->...id"), matrix, v)
+    tokens = layers(rearranged, by_token, out)
+    return [layers(linear, functional.linear, tokens, attention.proj.weight, attention.proj.bias), matrix, v]
 
 
-class ReferenceBlock:
-    """One block of `temporal_first`, layer by layer: two residual branches."""
-
-    def __init__(self, block: Block) -> None:
-        temporal, spatial, mlp = block.temporal, block.spatial, block.mlp
-        self.temporal = Attention(temporal, temporal.self_subtract, (0, 2, 3, 1, 4))
-        self.spatial = Attention(spatial, False, (0, 1, 3, 2, 4))
-        fc1, fc2 = (Linear(layer.weight, layer.bias) for layer in (mlp.fc1, mlp.fc2))
-        self.branches = (
-            ((Layer(block.norm_temporal), self.temporal, Layer(block.norm_spatial), self.spatial), Sum()),
-            ((Layer(block.norm_mlp), fc1, Layer(functional.gelu), fc2), Sum()),
-        )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[B, F, S, C] -> [B, F, S, C]."""
-        for layers, add in self.branches:
-            branch = x
-            for layer in layers:
-                branch = layer(branch)
-            x = add(x, branch)
-        return x
-
-    def relevance(self, relevance: Tensor) -> Tensor:
-        """Return that of the block's input; where a tensor went two ways the relevance of both sums."""
-        for layers, add in reversed(self.branches):
-            relevance, branch = add.relevance(relevance)
-            for layer in reversed(layers):
-                branch = layer.relevance(branch)
-            relevance = relevance + branch
-        return relevance
+def _run_block(layers: Layers, block: Block, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Run a block of `temporal_first`; return its output, and A and the values in time and in space."""
+    temporal, spatial, mlp = block.temporal, block.spatial, block.mlp
+    branch = layers(identity, block.norm_temporal, x)
+    branch, *of_time = _attend(layers, temporal, branch, temporal.self_subtract, (0, 2, 3, 1, 4))
+    branch = layers(identity, block.norm_spatial, branch)
+    branch, *of_space = _attend(layers, spatial, branch, False, (0, 1, 3, 2, 4))
+    x = layers(addition, torch.add, x, branch)
+    branch = layers(identity, block.norm_mlp, x)
+    branch = layers(linear, functional.linear, branch, mlp.fc1.weight, mlp.fc1.bias)
+    branch = layers(identity, functional.gelu, branch)
+    branch = layers(linear, functional.linear, branch, mlp.fc2.weight, mlp.fc2.bias)
+    return layers(addition, torch.add, x, branch), of_time + of_space
 
 
 class Heatmaps(NamedTuple):
@@ -221,31 +179,22 @@ def explain(
     """
     if model.config.attention != "temporal_first":
         raise ValueError(f"attention is {model.config.attention!r}; this is written for 'temporal_first' only.")
-    grid = model.config.feature_grid
-    blocks = [ReferenceBlock(block) for block in model.blocks]
-    norm, head = Layer(model.normalize), Linear(model.head.weight, model.head.bias)
+    layers, kept = Layers(), []
     with torch.enable_grad():
-        first = x = model.tokenize(clips) if tokens is None else tokens
-        if len(first) != 1:
-            raise ValueError(f"there are {len(first)} clips; their rules mix those of a batch, so give one at a time.")
-        for block in blocks:
-            x = block(x)
-        logits = head(norm(x)[:, 0, 0])
-        attentions = [one for block in blocks for one in (block.temporal, block.spatial)]
-        wanted = [one.attention for one in attentions] + list(model.parameters() if parameter_gradients else ())
+        x = model.tokenize(clips) if tokens is None else tokens
+        if len(x) != 1:
+            raise ValueError(f"there are {len(x)} clips; their rules mix those of a batch, so give one at a time.")
+        for block in model.blocks:
+            x, found = _run_block(layers, block, x)
+            kept += found
+        read = layers(rearranged, lambda x: x[:, 0, 0], layers(identity, model.normalize, x))
+        logits = layers(linear, functional.linear, read, model.head.weight, model.head.bias)
+        wanted = kept[::2] + list(model.parameters() if parameter_gradients else ())
         gradients = torch.autograd.grad(logits.sum(), wanted, retain_graph=True, allow_unused=True)
-    for one, gradient in zip(attentions, gradients, strict=False):
-        one.gradient = gradient
-
-    relevance = torch.zeros_like(first)
-    relevance[:, 0, 0] = head.relevance(torch.ones_like(logits))
-    relevance = norm.relevance(relevance)
-    for block in reversed(blocks):
-        relevance = block.relevance(relevance)
-
-    temporal, spatial = (
-        [getattr(block, kind).weighted() for block in reversed(blocks)] for kind in ("temporal", "spatial")
-    )
-    temporal = reduce(torch.matmul, temporal)[:, 1:, 0, 1:].transpose(1, 2)
-    spatial = reduce(torch.matmul, spatial)[:, 1:, 0, 1:]
-    return Heatmaps(logits.detach().squeeze(-1), *(heat.unflatten(2, grid) for heat in (temporal, spatial)))
+    relevances = layers.relevance(logits, torch.ones_like(logits), kept)[::2]
+    products = [(g * r).clamp(min=0).mean(2) for g, r in zip(gradients, relevances, strict=False)]
+    weighted = [p + torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) for p in products]
+    temporal, spatial = (reduce(torch.matmul, reversed(weighted[kind::2])) for kind in range(2))
+    temporal, spatial = temporal[:, 1:, 0, 1:].transpose(1, 2), spatial[:, 1:, 0, 1:]
+    grid = model.config.feature_grid
+    return Heatmaps(logits.detach().squeeze(-1), temporal.unflatten(2, grid), spatial.unflatten(2, grid))
