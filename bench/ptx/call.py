@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
 from bench.ptx.machine import Machine, Options, Report
@@ -88,7 +90,8 @@ def _check_arguments(kernel: JITFunction, arguments: dict[str, Any]) -> None:
 def executed(machine: Machine) -> Iterator[Machine]:
     """Execute every launch `kernel[grid](...)` inside on CPU tensors, as another project's functions make them.
 
-    Reports are in `machine.reports`. This project's own kernels are taken by `machine.takes_launches` instead.
+    Reports are in `machine.reports`. An autotuned kernel takes its first config: there is no time to choose by.
+    This project's own kernels are taken by `machine.takes_launches` instead.
     """
 
     launched_before = JITFunction.run
@@ -102,8 +105,8 @@ def executed(machine: Machine) -> Iterator[Machine]:
             options.pop(key, None)
         return execute_kernel(kernel, grid, *arguments, machine=machine, compiler_options=options, **launched, **named)
 
-    JITFunction.run = run
-    try:
+    def run_tuned(tuner: Autotuner, *arguments: Any, **named: Any) -> Any:
+        return tuner.fn.run(*arguments, **named, **tuner.configs[0].all_kwargs())
+
+    with patch.object(JITFunction, "run", run), patch.object(Autotuner, "run", run_tuned):
         yield machine
-    finally:
-        JITFunction.run = launched_before

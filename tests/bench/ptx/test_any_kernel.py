@@ -3,6 +3,7 @@
 import ptx_kernels as kernels
 import pytest
 import torch
+import triton
 
 from bench.ptx import Machine, Options, execute_kernel, executed
 
@@ -59,3 +60,14 @@ def test_launches_of_unchanged_functions_are_executed(architecture):
         assert torch.equal(add(x, y), x + y)
     [report] = machine.reports
     assert (report.name, report.grid, report.warps) == ("add", (3, 1, 1), 2)
+
+
+def test_an_autotuned_kernel_takes_its_first_config(architecture):
+    configs = [triton.Config({"BLOCK": 128}, num_warps=2), triton.Config({"BLOCK": 256})]
+    tuned = triton.autotune(configs, key=["n"])(kernels.add)
+    x, y = torch.randn(2, 300)
+    out = torch.empty_like(x)
+    with executed(Machine(Options(architecture=architecture))) as machine:
+        tuned[lambda meta: (triton.cdiv(300, meta["BLOCK"]),)](x, y, out, 300)
+    assert torch.equal(out, x + y)
+    assert [(report.grid, report.warps) for report in machine.reports] == [((3, 1, 1), 2)]
