@@ -29,6 +29,10 @@ COMMANDS = {
     "gpu": ("run_all", "all of these within a time budget, most valuable first, into one folder"),
     "report": ("report.pages", "tables and plots of such folders, written into bench/README.md and README.md"),
     "architecture": ("report.architecture", "draw the packages, their folders and imports as docs/architecture.svg"),
+    "shots": (
+        "experiments.shots",
+        "precision and recall of shot boundaries, beside PySceneDetect where it is installed",
+    ),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 

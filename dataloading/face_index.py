@@ -5,16 +5,18 @@ interpolated), or the whole picture (`boxes` is null), or the sentence that says
 
     {"video": "fake/a_b", "frames": 300, "fps": 25.0, "width": 640, "height": 480, "detector": "yuface",
      "boxes": {"frame": [0, 5], "x": [301.5, 302.0], "y": [210.2, 210.4], "size": [122.1, 122.5]},
-     "boxes_of": "real/a", "version": 1}
-    {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 1}
+     "boxes_of": "real/a", "shots": [[0, 187], [188, 299]], "version": 2}
+    {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 2}
 
-`boxes_of` is the video whose boxes these are, where that is another one. A later line replaces an earlier one of the
-same video.
+`boxes_of` is the video whose boxes these are, where that is another one. `shots` are the first and last frames of the
+shots, null where they are not known: lines of version 1 do not have them, and are read as one shot. A later line
+replaces an earlier one of the same video.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +33,7 @@ WHOLE_FRAME = "none"
 BOXES_FILE = "boxes file"
 
 Box = tuple[float, float, float, float]
+Shot = tuple[int, int]  # its first and its last frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +84,8 @@ class FaceEntry:
         boxes: The face; None for the whole picture, and where there is an error.
         boxes_of: `Video.name` of the original whose boxes these are, where they were reused.
         error: Why the video cannot be used, or None.
+        shots: First and last frame (inclusive) of each shot, ascending; frames of dissolves and fades are in none. None
+            where they are not known, because no frame or not every frame was looked at: then all is taken for one shot.
         version: Of the format of a line.
     """
 
@@ -93,9 +98,15 @@ class FaceEntry:
     boxes: FaceTrack | None = None
     boxes_of: str | None = None
     error: str | None = None
-    version: Literal[1] = 1
+    shots: tuple[Shot, ...] | None = None
+    version: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
+        places = [] if self.shots is None else [-1, *(frame for shot in self.shots for frame in shot), self.frames]
+        steps = [after - before for before, after in pairwise(places)]
+        # Before a shot, and after the last one, a frame must pass; a shot may have one frame.
+        if any(step < (number % 2 == 0) for number, step in enumerate(steps)):
+            raise ValueError(f"shots {list(map(list, self.shots))}; expected [first, last] frames, ascending")
         if self.error is None and min(self.frames, self.width, self.height) < 1:
             size = f"{self.width}x{self.height}"
             raise ValueError(f"{self.frames} frames of {size} pixels; expected frames, width and height, or an error")
@@ -109,6 +120,15 @@ class FaceEntry:
     def key_frames(self) -> np.ndarray:
         """The frames for which the face is recorded, int64, ascending; none for the whole picture."""
         return self.boxes.frame if self.boxes else np.empty(0, np.int64)
+
+    @property
+    def clip_ranges(self) -> list[Shot]:
+        """First and last frame (inclusive) between which clips can lie, of each shot in which the face is known."""
+        shots = [(0, self.frames - 1)] if self.shots is None else self.shots
+        if self.boxes is None:
+            return list(shots)
+        keys = [self.key_frames[(self.key_frames >= first) & (self.key_frames <= last)] for first, last in shots]
+        return [(int(inside[0]), int(inside[-1])) for inside in keys if len(inside)]
 
     @property
     def face_range(self) -> tuple[int, int]:
@@ -136,6 +156,8 @@ class FaceEntry:
             del line["error"]
             if self.boxes_of is None:
                 del line["boxes_of"]
+            if self.version == 1:
+                del line["shots"]
             if self.boxes:
                 line["boxes"] = {name: values.round(1).tolist() for name, values in line["boxes"].items()}
         return json.dumps(line, ensure_ascii=False)
@@ -216,6 +238,11 @@ class FaceIndex:
         """Return the detectors that found the faces of these videos (`Video.name`), each once, for `crop_name`."""
         entries = (self.entries[name] for name in videos if name in self.entries)
         return sorted({entry.detector for entry in entries if entry.error is None})
+
+    def without_shots(self, videos: Iterable[str]) -> list[str]:
+        """Return which of these usable videos have no shots, so that a clip of theirs may span a cut."""
+        entries = (self.entries[name] for name in videos if name in self.entries)
+        return [entry.video for entry in entries if entry.error is None and entry.shots is None]
 
     @property
     def errors(self) -> dict[str, str]:

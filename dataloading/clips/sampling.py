@@ -65,8 +65,8 @@ def evaluation_clips(
     """Return the same clips every time: evenly spread over the first frames of each video, as the paper evaluates.
 
     The first clip starts where the face is first known, the last one ends where it is last known or at
-    `first_frames`, whichever comes first, and the starts between are evenly spaced. A video with room for fewer
-    different clips gives as many as it has.
+    `first_frames`, whichever comes first, and the starts between are evenly spaced over the frames at which a clip can
+    start: none spans a cut. A video with room for fewer different clips gives as many as it has.
 
     Args:
         videos: The videos, in the order in which their clips are to come.
@@ -83,9 +83,10 @@ def evaluation_clips(
     clips = Clips(skipped=skipped)
     for video, starts in usable:
         # np.unique: a video with fewer starts than clips_per_video must not give the same clip twice.
-        spread = np.linspace(starts.start, starts.stop - 1, min(clips_per_video, len(starts)))
+        first = starts[0]
+        spread = np.linspace(first, first + len(starts) - 1, min(clips_per_video, len(starts)))
         for start in np.unique(np.rint(spread).astype(np.int64)):
-            clips.append(_clip(video, int(start), frames, len(clips), index))
+            clips.append(_clip(video, starts[int(start - first)], frames, len(clips), index))
     return clips
 
 
@@ -94,7 +95,7 @@ class TrainingClips:
 
     Each epoch draws the same number of clips of each class: `clips_per_video` for every video of the larger class,
     and for the smaller class as many in all, so that its videos give more, differently placed clips. Starts within
-    a video are drawn without replacement as long as it has different ones.
+    a video are drawn without replacement as long as it has different ones. No clip spans a cut.
 
     The list depends on (videos, index, frames, clips_per_video, seed, epoch) and on nothing else. With several
     processes each takes every `world_size`-th clip of it, so that what any number of them have used is the beginning
@@ -165,7 +166,7 @@ class TrainingClips:
 
 
 def _random_starts(
-    entries: list[tuple[Video, range]], count: int, random: np.random.Generator
+    entries: list[tuple[Video, Sequence[int]]], count: int, random: np.random.Generator
 ) -> Iterable[tuple[Video, int]]:
     """Yield `count` clips spread over the videos of one class: each video gives as many as any other, or one more."""
     share = np.full(len(entries), count // len(entries))
@@ -184,7 +185,7 @@ def _draw(choices: int, count: int, random: np.random.Generator) -> np.ndarray:
 
 def _usable_videos(
     videos: Sequence[Video], index: FaceIndex, frames: int, first_frames: int | None
-) -> tuple[list[tuple[Video, range]], list[SkippedVideo]]:
+) -> tuple[list[tuple[Video, Sequence[int]]], list[SkippedVideo]]:
     """Return the videos that hold a clip, each with the frames at which one can start, and the others with reasons."""
     usable, skipped = [], []
     for video in videos:
@@ -210,18 +211,25 @@ def why_no_clip(
     if entry.frames < frames:
         return f"{video.path}: has {entry.frames} frame{'s' * (entry.frames != 1)}; a clip needs {frames}."
     if not _starts(entry, frames, first_frames):
-        first, last = entry.face_range
         within = "" if first_frames is None else f" within the first {first_frames}"
+        needs = f"a clip needs {frames} frames{within}"
+        if not entry.clip_ranges:
+            return f"{video.path}: shows no face outside dissolves and fades; {needs}."
+        what = "shows a picture without a cut" if entry.whole_frame else "shows a face"
+        first, last = max(entry.clip_ranges, key=lambda shot: shot[1] - shot[0])
         shown = f"frame {first}" if first == last else f"frames {first} to {last}"
-        return f"{video.path}: shows a face in {shown} only; a clip needs {frames} frames{within}."
+        shots = len(entry.clip_ranges)
+        only = "only" if shots == 1 else f"at most, the longest of {shots} shots"
+        return f"{video.path}: {what} in {shown} {only}; {needs}."
     return None
 
 
-def _starts(entry: FaceEntry, frames: int, first_frames: int | None) -> range:
-    """Return the frames at which a clip can start so that it lies where the face is known."""
-    first, last = entry.face_range
-    stop = min(last + 1, entry.frames, first_frames or entry.frames)
-    return range(first, stop - frames + 1)
+def _starts(entry: FaceEntry, frames: int, first_frames: int | None) -> Sequence[int]:
+    """Return the frames at which a clip can start so that it lies in one shot and where the face is known."""
+    end = min(entry.frames, first_frames or entry.frames)
+    ranges = [range(first, min(last + 1, end) - frames + 1) for first, last in entry.clip_ranges]
+    ranges = [starts for starts in ranges if starts]
+    return ranges[0] if len(ranges) == 1 else [start for starts in ranges for start in starts]
 
 
 def _clip(video: Video, start: int, frames: int, position: int, index: FaceIndex) -> Clip:

@@ -7,11 +7,12 @@ import av
 import numpy as np
 
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry
+from dataloading.face_index import FaceEntry, Shot
 from dataloading.faces.detectors import Detection, FaceDetector
 from dataloading.faces.tracking import main_face
-from dataloading.video.decode import iterate_frames
+from dataloading.video.decode import iterate_frames, scan_frames
 from dataloading.video.probe import VideoInfo, probe
+from dataloading.video.shots import THUMBNAIL, ShotFinder
 
 EVERY = 5
 LARGEST_SIDE = 640  # pixels; detectors are slow on larger pictures and find no more faces worth tracking
@@ -28,7 +29,9 @@ def find_face(
     info: VideoInfo | None = None,
     mask: Path | None = None,
 ) -> FaceEntry:
-    """Find the main face of a video.
+    """Find the main face of a video, and its shots, in one pass through the file.
+
+    Every frame is decoded. Where one that is not looked at is damaged, the others are used and the shots are not known.
 
     Args:
         path: The file.
@@ -43,14 +46,45 @@ def find_face(
     """
     path = Path(path)
     info = info or probe(path)
-    looks = [
-        (frame, faces_in(picture, detector))
-        for frame, picture in iterate_frames(path, frames_looked_at(info.frames, every), info)
-    ]
-    track = main_face(manipulated_faces(looks, mask, info.width) if mask else looks)
+    frames = frames_looked_at(info.frames, every)
+    try:
+        looks, shots = _look_and_find_shots(path, frames, info, detector)
+    except InputError:
+        looks, shots = [(n, faces_in(picture, detector)) for n, picture in iterate_frames(path, frames, info)], None
+    track = main_face(manipulated_faces(looks, mask, info.width) if mask else looks, shots)
     if track is None:
         raise InputError(f"{path} shows no face: {detector.name} looked at {len(looks)} of its {info.frames} frames.")
-    return FaceEntry(name or str(path), info.frames, info.fps, info.width, info.height, detector.name, track)
+    name = name or str(path)
+    return FaceEntry(name, info.frames, info.fps, info.width, info.height, detector.name, track, shots=shots)
+
+
+def whole_picture(path: str | Path, name: str | None = None) -> FaceEntry:
+    """Return the entry of a video that is a face crop already, with its shots where every frame can be decoded.
+
+    Raises:
+        InputError: The file is no video.
+    """
+    info = probe(path)
+    finder = ShotFinder()
+    try:
+        for _, thumbnail, _ in scan_frames(path, (), THUMBNAIL, info):
+            finder.add(thumbnail)
+        shots = tuple(finder.shots())
+    except InputError:
+        shots = None  # the loader names what is damaged, clip by clip
+    return FaceEntry(name or str(path), info.frames, info.fps, info.width, info.height, shots=shots)
+
+
+def _look_and_find_shots(
+    path: Path, frames: np.ndarray, info: VideoInfo, detector: FaceDetector
+) -> tuple[Looks, tuple[Shot, ...]]:
+    """Return the faces in these frames, and the shots of the whole video."""
+    looks, finder = [], ShotFinder()
+    for frame, thumbnail, picture in scan_frames(path, frames, THUMBNAIL, info):
+        finder.add(thumbnail)
+        if picture is not None:
+            looks.append((frame, faces_in(picture, detector)))
+    return looks, tuple(finder.shots())
 
 
 def frames_looked_at(frames: int, every: int = EVERY) -> np.ndarray:

@@ -38,7 +38,7 @@ def prepare(
     before: Callable[[], None] | None = None,
     progress: bool = True,
 ) -> FaceIndex:
-    """Find the main face of every video and write the face index.
+    """Find the main face and the shots of every video and write the face index.
 
     Each video is one line, written as soon as it is done: a run that was stopped goes on where it was, and videos that
     could not be used are tried again. A fake takes the boxes of the original it was made from wherever they fit. No
@@ -48,7 +48,8 @@ def prepare(
     Args:
         dataset: From `read_dataset`.
         detector: One of `dataloading.faces.DETECTORS`, or `"auto"` for the best one installed.
-        detect: False records the whole picture as the box, for videos that are face crops already. Nothing is decoded.
+        detect: False records the whole picture as the box, for videos that are face crops already. Nothing is decoded,
+            and shots are not known.
         boxes: A JSON file `{video: [[frame, x0, y0, x1, y1], ...]}` with boxes made elsewhere; videos that it does
             not name are looked at as usual.
         every: Look at every so many frames.
@@ -136,6 +137,10 @@ def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
     if whole:
         parts.append(f"{whole} of them as whole pictures")
     lines = [f"{index.path}: {', '.join(parts)}."]
+    uncut = index.without_shots(entry.video for entry in usable if not entry.whole_frame)
+    if uncut:
+        why = "boxes of a file, a damaged frame, or a line of an earlier version: delete it to have it made anew"
+        lines.append(f"The shots of {len(uncut)} are not known ({why}): a clip of theirs may span a cut.")
     if errors:
         lines += [f"{len(errors)} cannot be used:", *(f"  {error}" for error in errors)]
     if short:

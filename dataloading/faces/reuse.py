@@ -1,7 +1,7 @@
 """Reuse of an original's face boxes for the fakes made from it.
 
-A fake shares its frames with the original, so one detection serves both. This is not only faster: with boxes of their
-own, fakes are cropped a little differently from their originals, and a model may learn the crop.
+A fake shares its frames and shots with the original, so one pass serves both. This is not only faster: with boxes of
+their own, fakes are cropped a little differently from their originals, and a model may learn the crop.
 """
 
 from dataclasses import replace
@@ -34,8 +34,11 @@ def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: Fac
         [(_, faces)] = manipulated_faces([(int(middle), faces)], fake.mask, info.width)
     if not any(overlap(_square(*face.center, face.size), expected) >= AGREES for face in faces):
         return None
-    boxes, boxes_of = FaceTrack.of(table), original.video
-    return replace(original, video=fake.name, frames=info.frames, fps=info.fps, boxes=boxes, boxes_of=boxes_of)
+    shots = original.shots and tuple(
+        (first, min(last, info.frames - 1)) for first, last in original.shots if first < info.frames
+    )
+    changes = {"frames": info.frames, "fps": info.fps, "boxes": FaceTrack.of(table), "boxes_of": original.video}
+    return replace(original, video=fake.name, shots=shots, **changes)
 
 
 def _square(x: float, y: float, size: float) -> Detection:

@@ -1,11 +1,12 @@
 """Tracking of a video's main face: detections of single frames linked by overlap, and smoothed over time."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dataloading.face_index import FaceTrack
+from dataloading.face_index import FaceTrack, Shot
 from dataloading.faces.detectors import Detection, overlap
 
 LINKED = 0.2  # intersection over union of the same face in two neighboring frames that were looked at
@@ -32,23 +33,30 @@ class _Link:
         return np.array([[frame, *face.center, face.size] for frame, face in zip(self.frames, self.faces, strict=True)])
 
 
-def main_face(detections: Iterable[tuple[int, Sequence[Detection]]]) -> FaceTrack | None:
-    """Link detections by overlap and follow the largest and longest face.
+def main_face(
+    detections: Iterable[tuple[int, Sequence[Detection]]], shots: Sequence[Shot] | None = None
+) -> FaceTrack | None:
+    """Link detections by overlap, within each shot, and follow the largest and longest face.
 
     Where it is not in the picture (after a cut, for example) the next best face that is there at other times takes its
     place.
 
     Args:
         detections: The frames that were looked at, ascending, and the faces found in each.
+        shots: First and last frame of each shot; None for one. Faces in frames of no shot are not used.
 
     Returns:
         The track, or None where no face was found in at least a tenth of the frames.
     """
+    detections = list(detections)
+    looks = len(detections)
     links: list[_Link] = []
-    looks = 0
-    for frame, faces in detections:
-        _extend(links, looks, frame, faces)
-        looks += 1
+    for first, last in [(0, sys.maxsize)] if shots is None else shots:
+        of_shot: list[_Link] = []
+        for look, (frame, faces) in enumerate(detections):
+            if first <= frame <= last:
+                _extend(of_shot, look, frame, faces)
+        links += of_shot
     lasting = [link for link in links if len(link.frames) >= LEAST_SHARE * looks]
     chosen: list[_Link] = []
     for link in sorted(lasting, key=lambda link: -link.weight):

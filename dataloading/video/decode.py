@@ -51,6 +51,40 @@ def iterate_frames(
     """
     path = Path(path)
     info = info or probe(path)
+    for frame, picture in _iterate_pictures(path, frames, info):
+        yield frame, _to_rgb(picture, info.rotation)
+
+
+def scan_frames(
+    path: str | Path, frames: Sequence[int] | np.ndarray, thumbnail: tuple[int, int], info: VideoInfo | None = None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Decode every frame of a video once: a thumbnail of each, and chosen ones whole.
+
+    Args:
+        path: The file.
+        frames: Indices of those that are wanted whole.
+        thumbnail: Height and width, as the picture is stored (not turned upright).
+        info: What `probe` says of the file, if it is known already.
+
+    Yields:
+        `(frame, uint8 [height, width, 3], uint8 [H, W, 3] or None)`, ascending.
+
+    Raises:
+        InputError: As `decode_frames`, before the first frame that is missing.
+    """
+    path = Path(path)
+    info = info or probe(path)
+    whole = {int(frame) for frame in frames}
+    height, width = thumbnail
+    for frame, picture in _iterate_pictures(path, range(info.frames), info):
+        small = picture.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
+        yield frame, small, _to_rgb(picture, info.rotation) if frame in whole else None
+
+
+def _iterate_pictures(
+    path: Path, frames: Sequence[int] | np.ndarray, info: VideoInfo
+) -> Iterator[tuple[int, "av.VideoFrame"]]:
+    """Yield each of the different frames once, ascending, as it is stored."""
     wanted = sorted({int(frame) for frame in frames})
     if not wanted:
         raise InputError(f"No frame of {path} is asked for; expected one or more.")
@@ -76,15 +110,18 @@ def _keyframe_before(frame: int, info: VideoInfo) -> int:
     return int(info.keyframes[np.searchsorted(info.keyframes, frame, side="right") - 1])
 
 
-def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
+def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, "av.VideoFrame"]]:
     """Yield the wanted frames, or raise an InputError that names the first one that is missing."""
     # From the nearest keyframe first. Where a stream cannot be entered there, its beginning always works.
     error: av.FFmpegError | None = None
     for start in dict.fromkeys((_keyframe_before(wanted[0], info), 0)):
         try:
             for frame, picture in _decode_from(path, start, wanted, info):
-                if picture.shape[:2] != (info.height, info.width):
-                    size, expected = f"{picture.shape[1]}x{picture.shape[0]}", f"{info.width}x{info.height}"
+                width, height = (
+                    (picture.height, picture.width) if info.rotation % 180 else (picture.width, picture.height)
+                )
+                if (width, height) != (info.width, info.height):
+                    size, expected = f"{width}x{height}", f"{info.width}x{info.height}"
                     raise InputError(f"{path} changes its picture size: {expected} at first, {size} in frame {frame}.")
                 wanted = wanted[1:]
                 yield frame, picture
@@ -96,7 +133,7 @@ def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tupl
     raise InputError(f"{path} is damaged: frame {wanted[0]} of {info.frames} cannot be decoded{reason}.") from error
 
 
-def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, np.ndarray]]:
+def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, "av.VideoFrame"]]:
     """Yield the wanted frames, ascending, decoded forward from keyframe `start`; end early where one is missing."""
     with open_video(path) as container:
         stream = video_stream(container, path)
@@ -117,7 +154,7 @@ def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> 
             if frame != next(expected):
                 return
             remaining.remove(frame)
-            yield frame, _to_rgb(picture, info.rotation)
+            yield frame, picture
             if not remaining:
                 return
 

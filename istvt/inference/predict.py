@@ -9,8 +9,7 @@ from pathlib import Path
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry
 from dataloading.faces import FaceDetector, find_face, make_detector
-from dataloading.faces.detect import frames_looked_at
-from dataloading.video.probe import probe
+from dataloading.faces.detect import frames_looked_at, whole_picture
 from istvt.inference.crop import choose_crop
 from istvt.inference.score import ScoredClips, score_video
 from istvt.inference.video_score import VideoScore
@@ -86,10 +85,7 @@ def predict(
 
 def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:
     """Return the boxes of the main face of a file; the whole picture where there is no detector."""
-    if finder is not None:
-        return find_face(path, finder)
-    info = probe(path)
-    return FaceEntry(str(path), info.frames, info.fps, info.width, info.height)
+    return whole_picture(path) if finder is None else find_face(path, finder)
 
 
 def rarely_seen(entry: FaceEntry) -> str | None:

@@ -63,6 +63,27 @@ def test_a_line_of_the_file_gives_the_same_boxes_back_to_a_tenth_of_a_pixel(face
     assert x1 - x0 == pytest.approx(y1 - y0)
 
 
+def test_shots_are_kept_and_a_line_of_the_version_before_them_is_read_as_one_shot(tmp_path):
+    shots = ((0, 7), (8, 8), (12, 29))
+    assert FaceEntry.from_json(entry(shots=shots).to_json()).shots == shots
+    assert entry(shots=shots).clip_ranges == [(0, 0), (20, 20)]  # where the face is known: at 0, 10 and 20
+    assert entry(shots=((0, 9), (10, 29))).clip_ranges == [(0, 0), (10, 20)]
+    assert '"shots": null' in entry().to_json()
+    line = entry("old").to_json().replace('"shots": null, "version": 2', '"version": 1')
+    assert "shots" not in line
+    old = FaceEntry.from_json(line)
+    assert (old.shots, old.clip_ranges, old.to_json()) == (None, [(0, 20)], line)
+    index = FaceIndex({"old": old, "new": entry("new", shots=shots), "bad": FaceEntry("bad", error="it is bad")})
+    assert index.without_shots(["old", "new", "bad", "absent"]) == ["old"]
+
+
+@pytest.mark.parametrize("shots", ["[[0, 30]]", "[[-1, 29]]", "[[5, 4]]", "[[0, 9], [9, 29]]", "[[3]]", "[[0, 9.5]]"])
+def test_shots_that_are_none_of_the_video_are_named(shots):
+    line = entry().to_json().replace('"shots": null', f'"shots": {shots}')
+    with pytest.raises(InputError, match=r"a line of the face index: .*expected "):
+        FaceEntry.from_json(line)
+
+
 def test_an_index_is_read_from_its_set_or_its_file_and_later_lines_replace_earlier_ones(tmp_path):
     path = write(tmp_path / "face_index.jsonl", entry("a"), FaceEntry("b", error="b is empty."), entry("a", frames=7))
     for index in (FaceIndex.read(tmp_path), FaceIndex.read(path)):

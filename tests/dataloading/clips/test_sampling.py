@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -143,6 +144,76 @@ def test_a_number_below_one_is_named(argument):
     videos, index = _set_of([30], [0])
     with pytest.raises(InputError, match=f"{argument} is 0; expected 1 or more"):
         evaluation_clips(videos, index, **{argument: 0})
+
+
+# Shots
+
+
+@st.composite
+def cut_videos(draw):
+    """Entries of one video in up to five shots, with gaps of dissolves, and with or without a face every few frames."""
+    lengths = draw(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), min_size=1, max_size=5))
+    shots, at = [], 0
+    for gap, length in lengths:
+        shots.append((at + gap, at + gap + length - 1))
+        at += gap + length
+    keys = draw(st.lists(st.integers(0, at - 1), min_size=1, max_size=20, unique=True).map(sorted) | st.none())
+    boxes = keys and FaceTrack(keys, [200.0] * len(keys), [200.0] * len(keys), [80.0] * len(keys))
+    return FaceEntry("cut", at, 25.0, 640, 480, "yuface", boxes, shots=tuple(shots))
+
+
+@given(cut_videos(), st.integers(1, 8), st.integers(1, 6), st.sampled_from([None, 30]))
+@settings(max_examples=100, deadline=None)
+def test_no_clip_spans_a_cut_in_evaluation_or_training(entry, frames, clips_per_video, first_frames):
+    video, real, other = _video("cut", 1), *_set_of([50], [0])
+    index = FaceIndex({"cut": entry} | other.entries)
+    clips = evaluation_clips([video], index, frames, clips_per_video, first_frames)
+    reaches = [set(range(first, last + 1)) for first, last in entry.clip_ranges]
+    room = [{f for f in reach if first_frames is None or f < first_frames} for reach in reaches]
+    fitting = sum(max(len(reach) - frames + 1, 0) for reach in room)
+    assert len(clips) == min(clips_per_video, fitting)
+    assert bool(clips.skipped) == (fitting == 0)
+    if any(len(reach) >= frames for reach in reaches):
+        clips = [*clips, *TrainingClips([*real, video], index, frames, 3).epoch(0)]
+    for clip in clips:
+        if clip.video is video:
+            assert any(set(clip.frames.tolist()) <= reach for reach in reaches)
+            assert any(first <= clip.frames[0] and clip.frames[-1] <= last for first, last in entry.shots)
+
+
+@given(st.integers(1, 300), st.integers(0, 299), st.integers(1, 12), st.sampled_from([None, 30, 270]))
+@settings(max_examples=60, deadline=None)
+def test_a_video_of_one_shot_gives_the_clips_of_a_video_without_shots(frames, first, clips_per_video, first_frames):
+    """FaceForensics++ and its like: the protocol is as it was, bit for bit."""
+    videos, unknown = _face_between(min(first, frames - 1), frames - 1, frames)
+    entry = replace(unknown.entry("face"), shots=((0, frames - 1),))
+    found, known = _set_of([60], [0]), FaceIndex({"face": entry})
+    for make in (
+        lambda index: evaluation_clips(videos, index, 6, clips_per_video, first_frames),
+        lambda index: TrainingClips(
+            [*videos, _video("v0", 1)], FaceIndex(index.entries | found[1].entries), 6, clips_per_video
+        ).epoch(1) if frames - first > 6 else [],
+    ):  # fmt: skip
+        one, other = make(unknown), make(known)
+        assert [(clip.frames.tolist(), clip.box) for clip in one] == [(c.frames.tolist(), c.box) for c in other]
+
+
+def test_the_clips_of_the_protocol_are_those_of_before_there_were_shots():
+    videos, index = _face_between(7, 411, 430)
+    entry = index.entries["face"] = replace(index.entry("face"), shots=((0, 429),))
+    expected = np.unique(np.rint(np.linspace(7, 264, 50)).astype(np.int64)).tolist()
+    assert _starts(evaluation_clips(videos, index, clips_per_video=50)) == expected
+    assert entry.clip_ranges == [(7, 411)]
+
+
+def test_a_video_of_only_short_shots_is_listed_with_the_longest():
+    videos, index = _face_between(0, 99)
+    index.entries["face"] = replace(index.entry("face"), shots=tuple((start, start + 3) for start in range(0, 100, 4)))
+    [item] = evaluation_clips(videos, index).skipped
+    assert "shows a face in frames 0 to 3 at most, the longest of 25 shots; a clip needs 6 frames" in item.reason
+    index.entries["face"] = replace(index.entry("face"), shots=())
+    [item] = evaluation_clips(videos, index).skipped
+    assert "shows no face outside dissolves and fades; a clip needs 6 frames" in item.reason
 
 
 # Training

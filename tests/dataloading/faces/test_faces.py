@@ -168,6 +168,21 @@ def test_after_a_cut_the_next_face_takes_over_and_nothing_is_blended_between_the
     assert np.allclose(track.table[:, 1:3][12:], (400, 200))
 
 
+def test_a_track_ends_at_a_cut_even_where_the_next_face_is_in_the_same_place():
+    """The smoothing over three frames would blend two people."""
+    looks = [(5 * look, [square(100, 80, 60) if look < 12 else square(106, 84, 66)]) for look in range(24)]
+    track = main_face(looks, [(0, 57), (58, 119)])
+    assert track.frame.tolist() == list(range(0, 120, 5))
+    assert np.allclose(track.table[:12, 1:], (100, 80, 60))
+    assert np.allclose(track.table[12:, 1:], (106, 84, 66))
+    assert 100 < main_face(looks).x[11] < 106
+
+
+def test_faces_in_the_frames_of_a_dissolve_are_not_used():
+    looks = [(5 * look, [square(100, 80, 60)]) for look in range(24)]
+    assert main_face(looks, [(0, 52), (70, 119)]).frame.tolist() == [*range(0, 55, 5), *range(70, 120, 5)]
+
+
 def test_a_single_false_detection_is_not_a_face():
     assert main_face([(5 * look, [square(50, 50, 40)] if look == 7 else []) for look in range(30)]) is None
     assert main_face([]) is None

@@ -269,6 +269,36 @@ def test_without_detection_the_whole_picture_is_the_box_and_nothing_is_decoded(t
     assert "16 of them as whole pictures" in format_preparation(index, dataset.videos)
 
 
+def test_shots_are_in_the_index_with_the_faces_and_a_fake_has_those_of_its_original(tree):
+    path, other = tree / ORIGINALS / "000.mp4", tree / ORIGINALS / "002.mp4"
+    one, two = (decode_frames(name, range(12)) for name in (path, other))
+    for fake in (
+        "",
+        *(p.relative_to(tree).as_posix() for p in tree.glob("manipulated_sequences/*/c23/videos/000_*.mp4")),
+    ):
+        write_video(tree / fake if fake else path, [*one[:7], *two[7:]], options={"crf": "18"})
+    index = run(read_dataset(tree))
+    cut = [entry for entry in index if entry.video.split("/")[-1].startswith("000")]
+    assert len(cut) == 4
+    assert {entry.shots for entry in cut} == {((0, 6), (7, 11))}
+    assert {entry.shots for entry in index if entry not in cut} == {((0, 11),)}
+    assert sum(entry.boxes_of is not None for entry in cut) == 3
+    assert "not known" not in format_preparation(index, read_dataset(tree).videos)
+
+
+def test_an_index_of_before_there_were_shots_is_read_and_what_is_missing_said(tree):
+    dataset, path = read_dataset(tree), tree / "face_index.jsonl"
+    run(dataset)
+    old = [{name: value for name, value in line.items() if name != "shots"} | {"version": 1} for line in lines(tree)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    index = run(dataset)
+    assert {entry.shots for entry in index} == {None}
+    said = format_preparation(index, dataset.videos).splitlines()
+    assert said[0].endswith("16 of 16 videos can be used, 12 of them with the boxes of their original.")
+    assert said[1].startswith("The shots of 16 are not known (")
+    assert said[1].endswith(": a clip of theirs may span a cut.")
+
+
 def test_videos_that_cannot_be_used_are_named_and_stop_nothing(tree, capsys):
     directory = tree / ORIGINALS
     original = (directory / "000.mp4").read_bytes()
