@@ -168,11 +168,11 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
                 raise InputError(f"{path}: a directory or a device; expected a regular file")
             data = file.read(max_bytes + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file that can") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a readable file") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{str(path)!r}: the name of no file ({error}); expected a path") from None
+        raise InputError(f"{str(path)!r}: not a file name ({error}); expected a path") from None
     if len(data) > max_bytes:
         raise InputError(f"{path}: larger than {max_bytes:,} bytes; expected a smaller file")
     return data.removeprefix(b"\xef\xbb\xbf")

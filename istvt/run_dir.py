@@ -25,7 +25,7 @@ def model_file(checkpoint: str | Path) -> Path:
         states = next((place for place in (path, path.parent) if place.name == TRAINING_STATES), None)
         if states is not None:
             raise InputError(
-                f"checkpoint {path}: holds what training needs to go on, which is no model file; give the run's "
+                f"checkpoint {path}: is a training checkpoint, not a model file; give the run's "
                 f"directory, {states.parent}"
             )
     if path.is_dir():
@@ -45,9 +45,9 @@ def output_directory(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} cannot be made ({error.strerror}); expected a directory to write in") from error
+        raise InputError(f"{path} cannot be created ({error.strerror}); expected a writable directory") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise InputError(f"{path} cannot be written in (Permission denied); expected a directory that can")
+        raise InputError(f"{path} is not writable (Permission denied); expected a writable directory")
     return path
 
 

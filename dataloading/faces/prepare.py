@@ -71,7 +71,7 @@ def prepare(
         if value < 1:
             raise InputError(f"{argument} is {value}; expected at least 1.")
     if not detect and detector != "auto":
-        raise InputError(f"detector is {detector}, but faces are not to be looked for; give one or the other.")
+        raise InputError(f"detector is {detector}, but face detection is off; give one or the other.")
     given = read_boxes(boxes, dataset) if boxes is not None else {}
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME

@@ -110,11 +110,11 @@ def _recognize(root: Path) -> tuple[Path, str]:
     if len(sets) == len(inside) == 1:
         return inside[0], _layout_of(inside[0])
     if sets:
-        what = "is no data set itself but holds one" if len(sets) == 1 else "holds several data sets"
+        what = "is not a data set itself but holds one" if len(sets) == 1 else "holds several data sets"
         give = root / sets[0] if len(sets) == 1 else "one of them"
         raise InputError(f"{root} {what}: {', '.join(sets)}; give {give}.")
     looked_for = "; ".join(f"{name}: {layout.expected}" for name, layout in _LAYOUTS.items())
-    raise InputError(f"{root} fits no layout that is known here. Looked for {looked_for}.")
+    raise InputError(f"{root} matches no known layout. Looked for {looked_for}.")
 
 
 def _layout_of(place: Path) -> str | None:

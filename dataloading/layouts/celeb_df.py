@@ -61,7 +61,8 @@ def read(root: Path) -> Dataset:
     training = builder.split(NO_VALIDATION, VALIDATION_FROM_TRAINING, rest)
     if shared := _people(tested) & _people(training):
         builder.notes.append(
-            f"{len(shared)} people of the official test list are also in its training videos; this is how the list is."
+            f"{len(shared)} people of the official test list are also in its training videos; the "
+            "official list overlaps in this way."
         )
     return builder.finish([*tested, *training])
 

@@ -63,7 +63,7 @@ def read(root: Path, compression: str = "c23", originals: Path | None = None) ->
                 people = (target, f"actor {actor}")
                 fake.append(Candidate(path, FAKE, people, variant.name, original=original_of.get(target)))
             else:
-                builder.leave_out(path, "a fake whose name does not say <target>_<actor>")
+                builder.leave_out(path, "a fake whose name is not <target>_<actor>")
     if not fake:
         real = []  # originals alone are not this data set
     split_of = _read_lists(root)

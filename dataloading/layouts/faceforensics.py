@@ -134,7 +134,7 @@ def _fakes(
     for path in paths:
         people, original = parse_name(path.stem)
         if original is None:
-            builder.leave_out(path, "a fake whose name does not say <target>_<source>")
+            builder.leave_out(path, "a fake whose name is not <target>_<source>")
         else:
             mask = mask_of.get(path.stem)
             fakes.append(Candidate(path, FAKE, people, method, original=path_of.get(original), mask=mask))

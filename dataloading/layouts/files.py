@@ -9,7 +9,7 @@ from dataloading.errors import InputError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 MASKS = "masks"
-IS_A_MASK = f"in {MASKS}/, where data sets keep black and white videos of what was manipulated"
+IS_A_MASK = f"in {MASKS}/, where data sets keep videos of the manipulated regions"
 
 
 def is_video(path: Path) -> bool:

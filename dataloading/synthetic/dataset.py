@@ -173,7 +173,7 @@ def _check_place(root: Path, settings: _Settings) -> None:
                 f"{root} holds a synthetic set made with {', '.join(differing)}; choose another directory or remove it."
             )
     elif root.exists() and any(not child.name.startswith(f".{SYNTHETIC_SETTINGS}.") for child in root.iterdir()):
-        raise InputError(f"{root} holds files that are no synthetic set; choose an empty or a new directory.")
+        raise InputError(f"{root} holds files that are not a synthetic set; choose an empty or a new directory.")
 
 
 def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: _Settings) -> Iterator[_Task]:

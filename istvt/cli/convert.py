@@ -20,10 +20,10 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--to",
         choices=["auto", "checkpoint", "authors"],
         default="auto",
-        help="what to write; auto turns a checkpoint into a state dict of the authors' code and all else the other way",
+        help="what to write; auto: a state dict of the authors' code from a checkpoint, else a checkpoint",
     )
     parser.add_argument(
-        "--heads", type=int, default=8, help="heads of the authors' model, which their file does not say"
+        "--heads", type=int, default=8, help="attention heads of the authors' model, which their file does not record"
     )
 
 

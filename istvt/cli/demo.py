@@ -27,7 +27,9 @@ FRESH_SEED = 2026
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     """Add the options."""
-    parser.add_argument("--output", "--out", type=Path, default=Path("runs/demo"), help="directory of all it writes")
+    parser.add_argument(
+        "--output", "--out", type=Path, default=Path("runs/demo"), help="directory of everything written"
+    )
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -62,7 +64,7 @@ def demo(output: Path, console: Console) -> int:
     # Drawn from another seed: identities and forgeries that no training sees.
     synthesize(fresh, identities=6, frames=VIDEO_FRAMES, size=VIDEO_SIZE, seed=FRESH_SEED, progress=False)
 
-    console.rule("[bold]2  Face index: face crops already, so the whole picture")
+    console.rule("[bold]2  Face index: the videos are face crops, so whole pictures are used")
     prepare(read_dataset(data), detect=False)
 
     console.rule("[bold]3  Training the full model")
@@ -83,7 +85,7 @@ def demo(output: Path, console: Console) -> int:
         verdict = f"{score.verdict:<4}  probability of fake {score.probability:6.1%}" if score else prediction.error
         print_lines(console, f"  {verdict}; in truth {truth:<15} {video.path}")
 
-    console.rule("[bold]6  Why: relevance in time and in space")
+    console.rule("[bold]6  Explanation: relevance in time and in space")
     suspect = next(video for video in shown if video.manipulation == "flicker")
     with progress_bar(console, "explaining") as update:
         explain_video(

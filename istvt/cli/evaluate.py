@@ -35,13 +35,13 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--stabilizers",
         type=list[float | str] | None,
         default=None,
-        help="with --explain: LRP is measured with each of these, numbers or 'reference'; default: its default",
+        help="with --explain: measure LRP with each of these stabilizers, numbers or 'reference'",
     )
     parser.add_argument(
         "--fill",
         type=Fill | None,
         default=None,
-        help="with --explain: what stands where pixels were removed, surroundings if not given; gray can look forged",
+        help="with --explain: what replaces removed pixels; default: surroundings, as gray can look forged itself",
     )
     add_device(parser)
     parser.add_class_arguments(DataSettings, "data", skip={"train_clips"})

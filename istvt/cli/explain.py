@@ -23,7 +23,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--out", "--output", type=Path, default=Path("explanation"), help="directory of everything that is written"
     )
     parser.add_class_arguments(ExplanationSettings)
-    parser.add_argument("--clips", type=int, default=3, help="clips explained: those that carry the verdict")
+    parser.add_argument("--clips", type=int, default=3, help="clips to explain, those that support the verdict most")
     add_finding(parser)
     add_device(parser)
 
@@ -64,7 +64,7 @@ def run(options: Namespace, console: Console) -> int:
     print_lines(console, *explanation.notes, style="yellow")
     explained, scored = len(explanation.clips), len(score.clip_probabilities)
     if explained < options.clips:
-        fewer = f"the {scored} that were scored hold no more without a frame in common"
+        fewer = f"no more of the {scored} scored clips are without a common frame"
         print_lines(console, f"clips explained: {explained} of {options.clips} asked for; {fewer}")
     if explanation.skipped:
         print_lines(console, f"clips that could not be decoded: {len(explanation.skipped)}")

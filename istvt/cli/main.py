@@ -32,7 +32,7 @@ SECONDS_TO_BE_ENDED = 5.0
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "synthesize": (synthesize, "draw a demonstration set of real and forged videos"),
-    "dataset": (dataset, "say what a data set holds and what is left out"),
+    "dataset": (dataset, "list what a data set holds and what is left out"),
     "prepare": (prepare, "find the faces of a data set"),
     "train": (train, "train a detector"),
     "evaluate": (evaluate, "evaluate a checkpoint and write a report"),
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
-            kept = "; what was finished is kept, and the same command goes on from there"
+            kept = "; finished work is kept, and the same command resumes it"
             _print_reason(errors, f"stopped{kept if set(GO_ON).intersection(arguments[:1]) else ''}")
         return TERMINATED if isinstance(stop, _Terminated) else STOPPED
 
@@ -165,7 +165,7 @@ def _refusal(error: Exception) -> str | None:
 
     if is_out_of_memory(error):
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        return f"memory does not suffice ({said}); a smaller --batch-size needs less, where a command has one"
+        return f"not enough memory ({said}); a smaller --batch-size needs less, where a command has one"
     if not isinstance(error, OSError) or not error.strerror:
         return None
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -27,7 +27,7 @@ def add_dataset(parser: ArgumentParser) -> None:
 
 def add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
     """Add a preset and every field that it sets."""
-    parser.add_argument("--preset", choices=list(PRESETS), default="small", help="where the model's options start from")
+    parser.add_argument("--preset", choices=list(PRESETS), default="small", help="defaults of the model's options")
     parser.add_class_arguments(ISTVTConfig, "model")
     parser.set_defaults({f"model.{name}": value for name, value in asdict(base).items()})
 
@@ -71,15 +71,15 @@ def add_finding(parser: ArgumentParser) -> None:
         "--detector",
         type=str,
         default="auto",
-        help="yuface, dlib, opencv: look for faces with it; auto crops videos as those of training were",
+        help="face detector (yuface, dlib or opencv); auto crops videos as the training videos were",
     )
     parser.add_argument(
         "--no-detect",
         dest="no_detect",
         action="store_true",
-        help="videos are face crops already: take whole pictures, whatever training did",
+        help="use whole pictures, as the videos are face crops, however the training videos were cropped",
     )
-    parser.add_argument("--detect", action="store_true", help="look for faces, whatever training did")
+    parser.add_argument("--detect", action="store_true", help="detect faces, however the training videos were cropped")
 
 
 def detect_of(options: Namespace) -> bool | None:

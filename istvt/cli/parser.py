@@ -77,7 +77,7 @@ class OptionParser(ArgumentParser):
             if name in actions:
                 _check(f"{where}: {name}", actions[name], value)
             elif name not in self.groups:
-                raise UsageError(f"{where}: {name} is no option of this command")
+                raise UsageError(f"{where}: {name} is not an option of this command")
             elif isinstance(value, dict):
                 self._check_tree(value, where, f"{name}.")
             elif value is not None:

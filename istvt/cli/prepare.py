@@ -21,12 +21,12 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     parser.add_argument("--no-detect", dest="no_detect", action="store_true", help="videos are face crops already")
     parser.add_argument("--boxes", type=Path | None, default=None, help="JSON file of face boxes made elsewhere")
-    parser.add_argument("--every", type=int, default=5, help="look for the face on every so many frames")
+    parser.add_argument("--every", type=int, default=5, help="look for the face in every N-th frame")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="do videos again whose boxes are there but of another kind than asked for",
+        help="prepare videos again whose boxes were made in another way than these options ask for",
     )
 
 

@@ -245,7 +245,7 @@ def _notes(samples: _Samples, rows: list[ReportRow]) -> list[str]:
         videos = int((samples.video_labels == label).sum())
         if 0 < videos < _FEW_VIDEOS:
             noun = "video" if videos == 1 else "videos"
-            notes.append(f"Only {videos} {name} {noun}: at this size the bootstrap's intervals are rather too narrow.")
+            notes.append(f"Only {videos} {name} {noun}: at this size bootstrap intervals tend to be too narrow.")
     if any(value is None for row in rows for value in (row.precision, row.recall, row.f1)):
         notes.append("scikit-learn's report prints 0 where a metric is undefined, and its averages count it as 0.")
     return notes

@@ -39,7 +39,7 @@ def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: boo
         InputError: a detector is named, and none is to be used.
     """
     if detect is False and detector != "auto":
-        raise InputError(f"detector is {detector}, but faces are not to be looked for; give one or the other")
+        raise InputError(f"detector is {detector}, but face detection is off; give one or the other")
     whole_only = set(trained_on) == {WHOLE_FRAME}
     if detect is None and detector == "auto" and whole_only:
         return Crop(None, "whole pictures, as this model was trained on them (--detect looks for faces)")
@@ -56,7 +56,7 @@ def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str |
     if set(here) < set(trained_on):
         return f"{both}."
     if (WHOLE_FRAME in here) != (WHOLE_FRAME in trained_on):
-        return f"{both}: another part of the picture, on which its verdicts cannot be relied."
+        return f"{both}: another part of the picture, so its verdicts cannot be relied on."
     return f"{both}: the boxes differ a little."
 
 

@@ -55,7 +55,7 @@ def predict(
         files: videos; `dataloading.layouts.files.video_files` lists those of directories.
         info: what `load_model` gave beside the model: videos are then cropped as those of training were.
         detector: face detector; "auto" takes that of training, or the best installed one.
-        detect: False takes whole pictures, True looks for faces, whatever training did.
+        detect: False takes whole pictures, True detects faces, however the training videos were cropped.
         clips_per_video: clips scored a video, evenly spread over all of it.
         batch_size: clips a forward pass.
         workers: threads that decode.
@@ -93,7 +93,7 @@ def rarely_seen(entry: FaceEntry) -> str | None:
     looks = len(frames_looked_at(entry.frames))
     if entry.whole_frame or 2 * len(entry.key_frames) >= looks:
         return None
-    return f"a face was found in {len(entry.key_frames)} of the {looks} frames that were looked at"
+    return f"a face was found in {len(entry.key_frames)} of the {looks} frames that were searched"
 
 
 def clips_lost(scored: ScoredClips) -> str | None:

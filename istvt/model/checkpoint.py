@@ -166,9 +166,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[s
         raise InputError(f"checkpoint {path}: holds no ISTVT configuration; expected a file written by istvt train")
     text, checksum = metadata[_METADATA_KEY], metadata.get(_CHECKSUM_KEY, "")
     if with_tensors and checksum and checksum != _checksum(text, state):
-        raise InputError(
-            f"checkpoint {path}: is damaged (its content does not have the checksum it was written with); copy it again"
-        )
+        raise InputError(f"checkpoint {path}: is damaged (its content does not match its checksum); copy it again")
     info = parse_json(text.encode(), CheckpointInfo, f"checkpoint {path}")
     info.checksum = checksum
     return info, state

@@ -135,7 +135,7 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
         partial.mkdir(parents=True)
     processes.barrier()
     tensors = _run_tensors(step) | _random_state(step.device, processes)
-    with _one_sentence(OSError, f"checkpoint {final}: cannot be written", "those before are kept"):
+    with _one_sentence(OSError, f"checkpoint {final}: cannot be written", "earlier checkpoints are kept"):
         dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.is_distributed)
     if processes.is_main:
         _write(partial / _RECORD, json.dumps(asdict(record), indent=1))
@@ -168,7 +168,7 @@ def newest_checkpoint(output: Path, processes: Processes) -> tuple[Path, RunReco
     try:
         return checkpoint, read_json(checkpoint / _RECORD, RunRecord, max_bytes=MAX_RECORD_BYTES)
     except InputError as error:
-        raise InputError(f"{error}; delete {checkpoint} to go on from before it") from error
+        raise InputError(f"{error}; delete {checkpoint} to use the one before it") from error
 
 
 def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) -> None:
@@ -179,7 +179,7 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
     """
     tensors = _run_tensors(step)
     random = _random_state(step.device, processes)
-    with _one_sentence(Exception, f"checkpoint {checkpoint}: cannot be read", "delete it to go on from before it"):
+    with _one_sentence(Exception, f"checkpoint {checkpoint}: cannot be read", "delete it to use the one before it"):
         reader = dcp.FileSystemReader(checkpoint)
         # Fewer processes may have written it: then this one keeps the random state of its seed.
         stored = reader.read_metadata().state_dict_metadata

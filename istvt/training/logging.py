@@ -173,7 +173,7 @@ def print_run(run: Trainer) -> None:
     height, width = config.feature_grid
     warnings = []
     if min(height, width) < LEAST_GRID:
-        larger = "a larger model.image_size would show where something is"
+        larger = "a larger model.image_size gives finer heatmaps"
         warnings.append(f"the feature grid is only {height}x{width}: {larger}")
     if training.parallel == "fsdp" and not processes.is_distributed:
         warnings.append("training.parallel fsdp has no effect with one process; torchrun starts several")

@@ -83,7 +83,7 @@ def train(
 
     Raises:
         InputError: the data cannot be trained on, `output` holds a run with other settings or is being written to by
-            another one, an option is not for this machine, memory does not suffice, or training diverged.
+            another one, an option is not for this machine, memory is too small, or training diverged.
     """
     with joined_processes(pick_device(device)) as (processes, chosen), _memory_suffices(training, chosen):
         # No name here holds the trainer: its model has to end before the process group does (`joined_processes`).
@@ -179,7 +179,7 @@ class Trainer:
             stands += f" and {self.clips_begun} of {len(self.sampler)} clips"
         if written.world_size != fresh.world_size:
             stands += f" (written by {written.world_size} process{'es' * (written.world_size != 1)})"
-        then = "it is already complete" if written.epoch >= self.training.epochs else "going on from there"
+        then = "it is complete" if written.epoch >= self.training.epochs else "resuming from there"
         self.console.print(f"[dim]{escape(str(self.output))} has {stands}; {then}[/]", soft_wrap=True)
 
     def fit(self) -> TrainingResult:
@@ -354,7 +354,7 @@ def _memory_suffices(training: TrainingSettings, device: torch.device) -> Iterat
             raise
         others = "" if training.activation_checkpointing else ", or training.activation_checkpointing true"
         raise InputError(
-            f"training.batch_size is {training.batch_size}, for which the memory of {device} does not suffice; "
+            f"training.batch_size is {training.batch_size}, which does not fit into the memory of {device}; "
             f"expected a smaller one (a larger training.accumulation gives a step as many clips){others}"
         ) from error
 

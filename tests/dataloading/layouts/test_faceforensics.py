@@ -119,7 +119,7 @@ def test_everything_that_is_left_out_is_listed_with_its_reason(tmp_path):
     assert reasons == {
         "original_sequences/youtube/c23/videos/555.mp4": "named in none of the split files",
         f"{fakes}/953_012.mp4": "made from originals of two different splits",
-        f"{fakes}/unknown.mp4": "a fake whose name does not say <target>_<source>",
+        f"{fakes}/unknown.mp4": "a fake whose name is not <target>_<source>",
         "backup/953.mp4": "in a directory that this layout does not have",
         "original_sequences/youtube/c23/videos/100.mp4": "named in train.json but missing",
         "original_sequences/youtube/c23/videos/101.mp4": "named in train.json but missing",

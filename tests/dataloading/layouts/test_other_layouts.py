@@ -396,7 +396,7 @@ def test_a_directory_of_several_data_sets_names_them(tmp_path):
         read_dataset(tmp_path)
     (tmp_path / "dfdc" / "part" / "metadata.json").unlink()
     with pytest.raises(
-        InputError, match=rf"{tmp_path} is no data set itself but holds one: mine; give {tmp_path}/mine\."
+        InputError, match=rf"{tmp_path} is not a data set itself but holds one: mine; give {tmp_path}/mine\."
     ):
         read_dataset(tmp_path)
 

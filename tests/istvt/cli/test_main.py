@@ -89,7 +89,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
         "predict": ["predict", str(clip), f"--checkpoint={trained_run}", "--no-detect", f"--json={place}/scores.json"],
         "explain": ["explain", str(clip), f"--checkpoint={trained_run}", "--no-detect", f"--out={place}"],
     }[command]
-    sentence = f"{place} cannot be made (Not a directory); expected a directory to write in"
+    sentence = f"{place} cannot be created (Not a directory); expected a writable directory"
     if command == "predict":  # it makes no directory: for a file that is named wrongly, one in / may be the result
         sentence = f"there is no directory {place}; expected a file in one"
     assert sentence in refused(capsys, arguments)
@@ -130,7 +130,7 @@ def test_memory_that_does_not_suffice_is_one_sentence_that_says_what_needs_less(
 
     monkeypatch.setattr(doctor, "run", run)
     said = refused(capsys, ["doctor"])
-    assert said.count("memory does not suffice (") == 1
+    assert said.count("not enough memory (") == 1
     assert "GPU 0 has" not in said
     assert "a smaller --batch-size needs less" in said
 

@@ -12,7 +12,10 @@ from istvt.cli.main import COMMANDS, main
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["explain", "a.mp4", "--method=shap"], "--method is 'shap'; expected one of lrp, gradient, rollout, raw"),
+        (
+            ["explain", "a.mp4", "--method=shap"],
+            "--method is 'shap'; expected one of lrp, attnlrp, gradient, rollout, raw",
+        ),
         (["train", "--training.epochs=many"], "--training.epochs is 'many'; expected a whole number"),
         (["train", "--training.epochs=3.0"], "--training.epochs is '3.0'; expected a whole number"),
         (["train", "--training.tf32=1"], "--training.tf32 is '1'; expected true or false"),
@@ -47,7 +50,7 @@ def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys
         (None, "settings.yaml: cannot be read (No such file or directory)"),
         ("model: [", "settings.yaml: not YAML"),
         ("3", "settings.yaml: 3; expected an object"),
-        ("model:\n  depths: 3\n", "settings.yaml: model.depths is no option of this command; istvt model --help"),
+        ("model:\n  depths: 3\n", "settings.yaml: model.depths is not an option of this command; istvt model --help"),
         ("model:\n  depth: three\n", "settings.yaml: model.depth is 'three'; expected a whole number"),
         ("preset: huge\n", "preset is 'huge'; expected one of seed, published, small"),
         ("model:\n  depth: 2\n  depth: 3\n", "model.depth: given in line 2 and again in line 3; expected it once"),
@@ -122,7 +125,7 @@ def test_a_group_can_be_given_as_a_file_and_as_a_mapping_and_a_list_item_by_item
     (tmp_path / "data.yaml").write_text("root: /nowhere\n")
     for given in (f"--data={tmp_path}/data.yaml", "--data={root: /nowhere}"):
         assert "/nowhere does not exist" in refused(capsys, ["train", given, "--data.manipulations+=blend"])
-    assert "data.rot is no option of this command" in refused(capsys, ["train", "--data={rot: /nowhere}"])
+    assert "data.rot is not an option of this command" in refused(capsys, ["train", "--data={rot: /nowhere}"])
 
 
 @pytest.mark.parametrize("option", ["--videos-per-identity", "--videos_per_identity"])

@@ -44,7 +44,7 @@ def test_the_best_epoch_is_the_one_with_the_highest_validation_auc(trained_run):
 def test_the_same_command_again_uses_what_is_there(trained_run, synthetic_set, capsys, train_arguments):
     before = (trained_run / "best.safetensors").stat().st_mtime_ns
     assert main(train_arguments(synthetic_set, trained_run)) == 0
-    assert "2 finished epochs; it is already complete" in capsys.readouterr().out
+    assert "2 finished epochs; it is complete" in capsys.readouterr().out
     assert (trained_run / "best.safetensors").stat().st_mtime_ns == before
 
 
@@ -65,7 +65,7 @@ def test_a_setting_that_an_earlier_version_did_not_have_counts_as_its_default(
         del values["settings"]["model"]["layer_norm_eps"]
         path.write_text(json.dumps(values))
     assert main(train_arguments(synthetic_set, run)) == 0
-    assert "it is already complete" in capsys.readouterr().out
+    assert "it is complete" in capsys.readouterr().out
     message = refused(capsys, train_arguments(synthetic_set, run, "--model.layer_norm_eps=1e-5"))
     assert "model.layer_norm_eps 1e-06, now 1e-05" in message
 

@@ -504,7 +504,7 @@ def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"method": "shap"}, "method is 'shap'; expected one of lrp, gradient, rollout, raw, gradcam"),
+        ({"method": "shap"}, "method is 'shap'; expected one of lrp, attnlrp, gradient, rollout, raw, gradcam"),
         ({"target": 1}, "target is 1; expected one of fake, real"),
         ({"target": ["fake", "verdict"]}, "target is 'verdict'; expected one of fake, real"),
         ({"target": ["fake", "real"]}, "target holds 2 for 1 clips; expected one, or one for each clip"),

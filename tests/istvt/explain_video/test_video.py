@@ -96,7 +96,7 @@ def test_a_face_that_is_given_and_is_no_crop_of_training_or_hardly_ever_there_is
     face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", seen)
     result = explain_video(video, trained_run, tmp_path, face=face, clips_scored=1, workers=1)
     assert "trained on whole pictures, and here it is shown faces found by yuface" in result.notes[-2]
-    assert result.notes[-1] == "a face was found in 2 of the 7 frames that were looked at"
+    assert result.notes[-1] == "a face was found in 2 of the 7 frames that were searched"
 
 
 def test_the_explained_clips_are_the_surest_on_the_side_of_the_verdict_and_share_no_frame(explained):

@@ -53,11 +53,11 @@ def test_a_detector_of_training_that_is_installed_and_broken_is_passed_over(tmp_
 
 
 def test_a_detector_that_is_named_and_not_to_be_used_is_a_mistake():
-    with pytest.raises(InputError, match="detector is dlib, but faces are not to be looked for; give one or the other"):
+    with pytest.raises(InputError, match="detector is dlib, but face detection is off; give one or the other"):
         choose_crop([], "dlib", False)
 
 
 def test_crops_that_are_those_of_training_or_of_unknown_training_are_not_worth_a_word():
     assert crop_difference([], ["yuface"]) is None
     assert crop_difference(["yuface"], ["yuface"]) is None
-    assert "on which its verdicts cannot be relied" in crop_difference(["yuface"], ["none"])
+    assert "so its verdicts cannot be relied on" in crop_difference(["yuface"], ["none"])

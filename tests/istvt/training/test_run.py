@@ -325,7 +325,7 @@ def test_a_diverging_run_stops_with_one_sentence(synthetic_set, tmp_path):
 
 def test_a_batch_that_no_memory_holds_is_one_sentence_that_says_what_to_lower(synthetic_set, tmp_path, monkeypatch):
     """It was a traceback of the allocator, on a processor a RuntimeError like any other."""
-    sentence = r"training.batch_size is 4, for which the memory of cpu does not suffice; expected a smaller one \("
+    sentence = r"training.batch_size is 4, which does not fit into the memory of cpu; expected a smaller one \("
 
     def failing_with(error: Exception | None, **settings) -> None:
         def step(*_):
@@ -392,7 +392,7 @@ def test_a_record_that_is_none_is_one_sentence_that_names_file_and_field(
     run = shutil.copytree(straight, tmp_path / "run")
     [*_, newest] = sorted((run / "checkpoints").glob("*/run.json"))
     newest.write_text(json.dumps(json.loads(newest.read_text()) | change))
-    with pytest.raises(InputError, match=rf"00000012/run.json: {says}.*; delete .* to go on from before it"):
+    with pytest.raises(InputError, match=rf"00000012/run.json: {says}.*; delete .* to use the one before it"):
         train(synthetic_set, run)
 
 

@@ -65,6 +65,6 @@ def test_a_command_that_is_told_to_stop_takes_its_workers_with_it(synthetic_set,
         process.kill()
     assert process.returncode == status
     if sent != signal.SIGKILL:
-        assert "istvt: stopped; what was finished is kept, and the same command goes on from there" in said
+        assert "istvt: stopped; finished work is kept, and the same command resumes it" in said
         assert "Traceback" not in said
     wait_until(lambda: not any(map(command_of, workers)))
