@@ -13,7 +13,7 @@ import torch
 
 from bench.common import timing
 from bench.common.environment import require_gpu
-from bench.common.record import Row, add_output, failure, output_folder, write_as_measured
+from bench.common.record import Row, add_output, output_folder, write_as_measured
 from bench.common.table import Column, row_table
 from istvt.device import allow_tf32
 
@@ -33,21 +33,20 @@ def product_rate(precision: str) -> float:
         allow_tf32(False)
 
 
+# By ceiling: its unit, what a measurement is multiplied by for it, and how it is measured.
+CEILINGS = {
+    "copy, read and write": ("TB/s", 1e-12, timing.copy_bandwidth),
+    "write": ("TB/s", 1e-12, timing.write_bandwidth),
+    **{f"matrix product, {name}": ("TFLOP/s", 1e-12, partial(product_rate, name)) for name in PRECISIONS},
+    "smallest kernel": ("us", 1, lambda: timing.time_call(partial(torch.zeros(1, device="cuda").add_, 1)).median),
+}
+
+
 def measure() -> Iterator[Row]:
     """Yield a record a ceiling; one that fails says why, and the others are measured."""
-    ceilings = {
-        "copy, read and write": ("TB/s", 1e-12, timing.copy_bandwidth),
-        "write": ("TB/s", 1e-12, timing.write_bandwidth),
-        **{f"matrix product, {name}": ("TFLOP/s", 1e-12, partial(product_rate, name)) for name in PRECISIONS},
-        "smallest kernel": ("us", 1, lambda: timing.time_call(partial(torch.zeros(1, device="cuda").add_, 1)).median),
-    }
-    for ceiling, (unit, factor, measured) in ceilings.items():
-        row: Row = {"ceiling": ceiling, "value": None, "unit": unit, "note": ""}
-        try:
-            row["value"] = factor * measured()
-        except Exception as error:
-            row["note"] = failure(error)
-        yield row
+    for ceiling, (unit, factor, measured) in CEILINGS.items():
+        value, note = timing.attempt(measured)
+        yield {"ceiling": ceiling, "value": value and factor * value, "unit": unit, "note": note}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

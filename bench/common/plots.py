@@ -30,21 +30,15 @@ def _figure(width: float, height: float, lines: int, columns: int, **shared: str
     return figure, figure.subplots(lines, columns, squeeze=False, **shared)
 
 
-def draw_bars(rows: Sequence[Row], names: tuple[str, str], value: str, label: str, title: str, path: Path) -> None:
-    """Draw a bar of `value` for each row, and the lowest floor.
+def draw_bars(rows: Sequence[Row], names: tuple[str, str], value: str, label: str, title: str, path: Path) -> Path:
+    """Draw a bar of `value` for each row of a CSV file, and the lowest floor; return the PNG file.
 
-    Args:
-        rows: as a CSV file has them.
-        names: of the panel and of the bar, as formats of a row; those of this project begin with "ours" or its name.
-        value: the key of the number.
-        label: of the axis.
-        title: of the figure.
-        path: of the PNG file.
+    `names` of the panel and of the bar are formats of a row; bars of this project begin with "ours" or its name.
     """
-    panels: dict[str, dict[str, Row]] = {}
+    panels: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         panel, method = (name.format_map(defaultdict(str, row)).strip() for name in names)
-        panels.setdefault(panel, {})[method] = row
+        panels[panel][method] = row
     figure, charts = _figure(4.4 * len(panels), 4.0, 1, len(panels))
     for chart, (panel, bars) in zip(charts[0], panels.items(), strict=True):
         colors = [OURS if method.startswith(("ours", "this project")) else OTHERS for method in bars]
@@ -59,16 +53,13 @@ def draw_bars(rows: Sequence[Row], names: tuple[str, str], value: str, label: st
         chart.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
+    return path
 
 
-def draw_growth(rows: Sequence[Row], which: str, device: str, path: Path) -> None:
-    """Draw time and memory of one pass against T and HW; methods that were not measured are named in the title.
+def draw_growth(rows: Sequence[Row], which: str, device: str, path: Path) -> Path:
+    """Draw time and memory of the pass `which` against T and HW; return the PNG file.
 
-    Args:
-        rows: as `scaling.csv` has them; numbers may be text.
-        which: the pass.
-        device: what it was measured on, for the title.
-        path: of the PNG file.
+    Numbers of `rows` may be text, as `scaling.csv` has them. The title names `device` and the methods not measured.
     """
     rows = [row for row in rows if row["pass"] == which]
     figure, charts = _figure(10, 7.6, 2, 2, sharex="col", sharey="row")
@@ -80,20 +71,20 @@ def draw_growth(rows: Sequence[Row], which: str, device: str, path: Path) -> Non
                 if there:
                     sizes, values = [int(row[axis]) + 1 for row in there], [unit * float(row[key]) for row in there]
                     chart.plot(sizes, values, color=color, marker=marker, lw=1.8, ms=6, label=method)
+            chart.set(yscale="log")
             chart.set_xscale("log", base=2)
-            chart.set_yscale("log")
             chart.grid(which="major", alpha=0.35)
         fixed, sizes = (sorted({int(row[key]) for row in points}) for key in (other, axis))
-        charts[0, column].set(title=f"growth with {axis} at {other} = {', '.join(map(str, fixed))}")
+        charts[0, column].set_title(f"growth with {axis} at {other} = {', '.join(map(str, fixed))}")
         charts[1, column].set(xticks=[size + 1 for size in sizes], xticklabels=sizes, xlabel=label)
         charts[1, column].minorticks_off()
     charts[0, 0].set_ylabel("time, ms")
     charts[1, 0].set_ylabel("peak memory, MB")
     handles, labels = charts[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1, frameon=False)
-    missing = [method for method in METHODS if method not in labels]
-    title = f"Attention, {which}, on {device}\n" + "{dtype}, {clips} clip, {heads} heads of {head_dim}".format(
-        **rows[0]
-    )
-    figure.suptitle(title + (f"; not measured there: {', '.join(missing)}" if missing else ""), fontsize=12)
+    missing = ", ".join(method for method in METHODS if method not in labels)
+    sizes = "{dtype}, {clips} clip, {heads} heads of {head_dim}".format(**rows[0])
+    note = f"; not measured there: {missing}" if missing else ""
+    figure.suptitle(f"Attention, {which}, on {device}\n{sizes}{note}", fontsize=12)
     figure.savefig(path, dpi=150)
+    return path

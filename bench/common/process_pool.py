@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from bench.common.record import one_line
+
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -93,6 +95,5 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
         try:
             connection.send((work(task), ""))
         except Exception as error:
-            said = str(error).strip().splitlines()
-            connection.send((None, f"{type(error).__name__}: {said[0] if said else ''}"))
+            connection.send((None, one_line(error)))
             return

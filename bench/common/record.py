@@ -1,7 +1,7 @@
 """Records of measurements: a run is a folder with `environment.json` and one CSV file a table.
 
-An empty cell is a number that was not measured; the record says why in its `note`. Files are written beside their place
-and renamed: a benchmark that is killed while it writes leaves the table as it was before.
+An empty cell is a number that was not measured; the record says why in its `note`. Files are replaced as a whole: a
+benchmark that is killed while it writes leaves the table as it was before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch
 from bench.common.environment import environment
 from bench.common.table import Column, cells
 from dataloading.errors import InputError
+from dataloading.io import replacing, write_json
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 ENVIRONMENT = "environment.json"
@@ -31,7 +31,7 @@ NOT_MEASURED = "not measured"
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One folder of measurements as it was read: what they were made on, and the rows of each table by its name."""
 
@@ -81,21 +81,18 @@ def output_folder(output: Path | None, name: str, commit: str | None = None) -> 
 def prepare_folder(folder: Path, found: dict[str, Any]) -> Path:
     """Make a folder that holds what was measured in the environment `found`."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / ENVIRONMENT, json.dumps(found, indent=1) + "\n")
+    write_json(folder / ENVIRONMENT, found)
     return folder
 
 
-def write_table(folder: Path, name: str, rows: Iterable[Row]) -> Path:
+def write_table(folder: Path, name: str, rows: Iterable[Row]) -> None:
     """Write `<folder>/<name>.csv`; columns are the keys in the order in which they first appear."""
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, dict.fromkeys(key for row in rows for key in row), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
-    )
-    _replace(folder / f"{name}.csv", text.getvalue())
-    return folder / f"{name}.csv"
+    rows = [{key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()} for row in rows]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    with replacing(folder / f"{name}.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row], columns: Sequence[Column] = ()) -> list[Row]:
@@ -121,8 +118,13 @@ def failure(error: Exception) -> str:
     """Return the note, one line, of a record whose measurement failed."""
     if isinstance(error, torch.OutOfMemoryError):
         return f"{NOT_MEASURED}: more memory than this GPU has"
-    said = str(error).strip().splitlines()
-    return f"{NOT_MEASURED}: {type(error).__name__}: {said[0] if said else ''}"[:200]
+    return f"{NOT_MEASURED}: {one_line(error)}"[:200]
+
+
+def one_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    said, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {said}"
 
 
 def read_run(folder: Path, complain: Callable[[str], None] = print) -> Run:
@@ -138,11 +140,14 @@ def read_run(folder: Path, complain: Callable[[str], None] = print) -> Run:
     found, tables = _read_environment(folder / ENVIRONMENT), {}
     for table in sorted(folder.glob("*.csv")):
         try:
-            tables[table.stem], cut = _read_table(table)
-            if cut:
-                complain(f"{table}: {cut} incomplete rows are left out.")
+            whole, _, cut = table.read_text().rpartition("\n")  # the last number of a line that was cut may lack digits
+            rows = list(csv.DictReader(io.StringIO(whole)))
         except (OSError, UnicodeError, csv.Error) as error:
             complain(f"{table}: cannot be read ({error}) and is left out.")
+            continue
+        tables[table.stem] = [row for row in rows if None not in row and None not in row.values()]
+        if incomplete := len(rows) - len(tables[table.stem]) + bool(cut):
+            complain(f"{table}: {incomplete} incomplete rows are left out.")
     return Run(folder, found, tables)
 
 
@@ -168,20 +173,3 @@ def _read_environment(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or any(not isinstance(found.get(key), str) for key in ("device", "kind", "date")):
         raise InputError(f"{path}: does not say which device was measured, of which kind, and when.")
     return found
-
-
-def _read_table(path: Path) -> tuple[list[dict[str, str]], int]:
-    """Return the rows of a table, and how many are left out because a writer was killed in the middle of them."""
-    text = path.read_text()
-    header, *lines = csv.reader(io.StringIO(text)) if text else [[]]
-    whole = [line for line in lines if len(line) == len(header)]
-    if lines and whole and lines[-1] is whole[-1] and not text.endswith("\n"):
-        whole.pop()  # its last number may have lost digits
-    return [dict(zip(header, line, strict=True)) for line in whole], len(lines) - len(whole)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)

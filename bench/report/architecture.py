@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from statistics import mean
 
+import networkx as nx  # torch brings it
+
 ROOT = Path(__file__).resolve().parents[2]
 COLORS = {"kernels": "#0072B2", "dataloading": "#009E73", "istvt": "#D55E00", "bench": "#666666"}
 WIDTH = 12.0
@@ -37,40 +39,31 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imports() -> dict[str, set[str]]:
-    """Return by room, such as `istvt.model`, the other rooms that it imports."""
-    found: dict[str, set[str]] = {}
+def imports() -> nx.DiGraph:
+    """Return the rooms, such as `istvt.model`, each with an edge to every other room that it imports."""
+    graph = nx.DiGraph()
     for module, others in modules().items():
-        room, *imported = (".".join(name.split(".")[:2]) for name in (module, *others))
-        found.setdefault(room, set()).update(x for x in imported if x != room and "." in x)
-    return {room: others for room, others in found.items() if "." in room}
-
-
-def _below(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return by room all that it imports, by way of others too."""
-    below = {room: set(others) for room, others in graph.items()}
-    for middle in graph:
-        for others in below.values():
-            others |= below[middle] if middle in others else set()
-    return below
+        room, *imported = (".".join(name.split(".")[:2]) for name in (module, *sorted(others)))
+        graph.add_node(room)
+        graph.add_edges_from((room, other) for other in imported if other != room)
+    graph.remove_nodes_from(COLORS)
+    return graph
 
 
 def circles() -> list[list[str]]:
     """Return the groups of rooms that import each other."""
-    below = _below(imports())
-    found = {frozenset(b for b in below if b in below[a] and a in below[b]) for a in below}
-    return sorted(sorted(group) for group in found if group)
+    return sorted(sorted(group) for group in nx.strongly_connected_components(imports()) if len(group) > 1)
 
 
 def floors(package: str) -> list[list[str]]:
-    """Return the rooms of a package by floor, the lowest first: each stands above all that it imports."""
-    graph = {room: below for room, below in _below(imports()).items() if room.startswith(f"{package}.")}
-    found: list[list[str]] = []
-    while graph:
-        # A room that is in a circle does not wait for the others in it.
-        found.append(sorted(a for a in graph if not any(b in graph and a not in graph[b] for b in graph[a])))
-        graph = {room: below for room, below in graph.items() if room not in found[-1]}
-    return found
+    """Return the rooms of a package by floor, the lowest first: each stands above all that it imports.
+
+    Raises:
+        networkx.NetworkXUnfeasible: some import each other.
+    """
+    graph = imports()
+    own = graph.subgraph(room for room in graph if room.startswith(f"{package}."))
+    return [sorted(floor) for floor in nx.topological_generations(own.reverse())]
 
 
 def _lines(room: str) -> int:
@@ -86,33 +79,31 @@ def draw(path: Path) -> None:
     from matplotlib.figure import Figure
 
     graph, places, top, bottom = imports(), {}, 0.0, 0.0
-    below = _below(graph)
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     for package, color in COLORS.items():
         start, end = (WIDTH * x for x in STORIES.get(package, (0.0, 1.0)))
-        bottom = top if not start else bottom
-        for height, floor in enumerate(floors(package)):
+        bottom, stories, others = top if not start else bottom, floors(package), set()
+        for height, floor in enumerate(stories, 1):
             # Over what they import, as far as the floor has room for it: fewer arrows cross.
             floor.sort(key=lambda room: mean([places[x][0] for x in graph[room] if x in places] or [0]))
             for number, room in enumerate(floor):
-                places[room] = (start + (end - start) * (number + 0.5) / len(floor), bottom + height + 0.5)
+                others |= {x.partition(".")[0] for x in graph[room]} - {package}
+                places[room] = (start + (end - start) * (number + 0.5) / len(floor), bottom + height - 0.5)
                 box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": color}
                 label = f"{room.partition('.')[2]}\n{_lines(room):,}"
                 axes.text(*places[room], label, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
-        top = max(top, bottom + len(floors(package)) + 0.6)
-        others = sorted({x.partition(".")[0] for room in floor for x in below[room]} - {package})
-        title = f"{package}, {_lines(package):,} lines" + (f", imports {', '.join(others)}" if others else "")
+        top = max(top, bottom + len(stories) + 0.6)
+        title = f"{package}, {_lines(package):,} lines" + (f", imports {', '.join(sorted(others))}" if others else "")
         axes.text(start + 0.15, top - 0.2, title, va="top", fontsize=11, color=color, weight="bold")
         axes.bar(start, top - bottom - 0.1, end - start - 0.1, bottom, align="edge", color=color, alpha=0.1, zorder=0)
-    for room, others in graph.items():
+    for room, other in nx.transitive_reduction(graph).edges:
         package = room.partition(".")[0]
-        for other in sorted(others):
-            if other.startswith(f"{package}.") and not any(other in below[x] for x in others - {other}):
-                (x, y), (to_x, to_y) = places[room], places[other]
-                arrow = {"arrowstyle": "-|>", "color": COLORS[package], "shrinkA": 0, "shrinkB": 0}
-                axes.annotate("", (to_x, to_y + 0.37), (x, y - 0.3), arrowprops=arrow, zorder=1)
+        if other.startswith(f"{package}."):
+            (x, y), (to_x, to_y) = places[room], places[other]
+            arrow = {"arrowstyle": "-|>", "color": COLORS[package], "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", (to_x, to_y + 0.37), (x, y - 0.3), arrowprops=arrow, zorder=1)
     axes.axis("off")
     with matplotlib.rc_context({"svg.hashsalt": "architecture", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None, "Creator": None})
@@ -124,7 +115,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw; return 1 if rooms import each other, and print which."""
+    """Draw; where rooms import each other there are no floors to draw: print which, and return 1."""
+    if found := circles():
+        print(*(f"{' and '.join(circle)} import each other" for circle in found), sep="\n")
+        return 1
     draw(arguments.output)
-    print(*(f"{' and '.join(circle)} import each other" for circle in circles()), arguments.output, sep="\n")
-    return 1 if circles() else 0
+    print(arguments.output)
+    return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.checks.numerics import NOT_RUN
 from bench.common.record import Run
@@ -15,6 +15,8 @@ Rows = list[dict[str, str]]  # as they were read
 _SHAPE = ("dtype", "clips", "frames", "rows", "positions", "heads", "head_dim", "channels", "pass")
 CASE = ("preset", "attention", "precision", "method", "batch")
 _NAMED_BY = {
+    "training": CASE,  # before its families, which come from the run that timed the step
+    "training_families": CASE,
     "ceilings": ("ceiling",),
     "numerics": ("kernel", "mode", "dtype", "shape"),
     **dict.fromkeys(("temporal", "layer_norm_difference", "spatial"), ("contender", "mode", "attention", *_SHAPE)),
@@ -23,8 +25,6 @@ _NAMED_BY = {
     "spatial_memory": ("capture", "dtype", "clips", "rows", "heads", "head_dim"),
     "explanation_memory": ("preset", "storage", "from"),
     "explanation_time": ("preset", "clips", "arithmetic", "training"),
-    "training": CASE,
-    "training_families": CASE,
     "loader": ("decoder", "device", "workers", "image_size", "batch"),
     "scaling": ("axis", "method", "pass", "dtype", "clips", "heads", "head_dim"),
 }
@@ -37,11 +37,11 @@ _LINES_OF_SIZES = ("scaling", "spatial_memory")
 
 @dataclass(frozen=True)
 class Device:
-    """What was measured of one device, in all of its runs, the newest last; no name and no run where nothing was."""
+    """The rows that count of one device, by table, each with its run; no name and no row where nothing was measured."""
 
     name: str = ""
     kind: str = "GPU"
-    runs: Sequence[Run] = ()
+    chosen: dict[str, list[tuple[Run, dict[str, str]]]] = field(default_factory=dict)
 
     def rows(self, table: str) -> Rows:
         """Return all entries of a table, each from the newest run that measured it.
@@ -49,30 +49,12 @@ class Device:
         Of a line of sizes it is the run that measured most of them. The families of a step come from the run that its
         time comes from.
         """
-        return [row for _, row in self._chosen(table)]
+        return [row for _, row in self.chosen.get(table, [])]
 
     def sources(self, table: str) -> list[tuple[Run, int]]:
         """Return the runs that these rows come from, the newest first, and how many measured rows of each."""
-        count = Counter(run.folder for run, row in self._chosen(table) if _was_measured(row))
-        return [(run, count[run.folder]) for run in reversed(self.runs) if count[run.folder]]
-
-    def _chosen(self, table: str) -> list[tuple[Run, dict[str, str]]]:
-        entries: dict[tuple[str, ...], dict[int, Rows]] = {}  # rows by entry and run, the newest run first
-        for number in reversed(range(len(self.runs))):
-            for row in self.runs[number].tables.get(table, []):
-                entries.setdefault(entry_name(table, row), {}).setdefault(number, []).append(row)
-        if table == "training_families":
-            timed = {entry_name(table, row): self.runs.index(run) for run, row in self._chosen("training")}
-            entries = {
-                name: {n: rows for n, rows in of.items() if n == timed.get(name)} for name, of in entries.items()
-            }
-        limit = None if table in _LINES_OF_SIZES else 1
-        best = [
-            max(of.items(), key=lambda pair: _count(pair[1], limit)) for of in entries.values() if of
-        ]  # first of equals
-        if not any(_count(rows) for _, rows in best):
-            return []
-        return [(self.runs[number], row) for number, rows in best for row in rows]
+        count = Counter(run for run, row in self.chosen.get(table, []) if _was_measured(row))
+        return sorted(count.items(), key=lambda pair: pair[0].environment["date"], reverse=True)
 
 
 def entry_name(table: str, row: dict[str, str]) -> tuple[str, ...]:
@@ -84,13 +66,28 @@ def _was_measured(row: dict[str, str]) -> bool:
     return any(row.get(column) for column in _RESULTS) and row.get("verdict") != NOT_RUN
 
 
-def _count(rows: Rows, limit: int | None = None) -> int:
-    """Return how many rows were measured, at most `limit`."""
-    return min(sum(map(_was_measured, rows)), limit or len(rows))
-
-
 def devices(runs: Sequence[Run]) -> list[Device]:
-    """Return the runs by device, GPUs first."""
-    names = dict.fromkeys((run.environment["device"], run.environment["kind"]) for run in runs)
-    found = [Device(*key, [run for run in runs if run.environment["device"] == key[0]]) for key in names]
-    return sorted(found, key=lambda device: (device.kind != "GPU", device.name))
+    """Return the devices of `runs`, which are ordered by date, GPUs first."""
+    found: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in reversed(runs):
+        found[run.environment["device"], run.environment["kind"]].append(run)
+    measured = [Device(*key, _chosen(of_device)) for key, of_device in found.items()]
+    return sorted(measured, key=lambda device: (device.kind != "GPU", device.name))
+
+
+def _chosen(newest_first: list[Run]) -> dict[str, list[tuple[Run, dict[str, str]]]]:
+    chosen: dict[str, list[tuple[Run, dict[str, str]]]] = {}
+    for table in _NAMED_BY:
+        timed = {entry_name("training", row): run for run, row in chosen.get("training", [])}
+        entries: dict[tuple[str, ...], dict[Run, Rows]] = defaultdict(lambda: defaultdict(list))
+        for run in newest_first:
+            for row in run.tables.get(table, []):
+                name = entry_name(table, row)
+                if table != "training_families" or timed.get(name) is run:
+                    entries[name][run].append(row)
+        count = sum if table in _LINES_OF_SIZES else any
+        best = [max(of.items(), key=lambda pair: count(map(_was_measured, pair[1]))) for of in entries.values()]
+        rows = [(run, row) for run, of_entry in best for row in of_entry]
+        if any(_was_measured(row) for _, row in rows):
+            chosen[table] = rows
+    return chosen

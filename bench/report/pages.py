@@ -49,43 +49,40 @@ _ON_CPU = {
 
 def all_tables(runs: Sequence[Run], root: Path = ROOT) -> str:
     """Return the generated part of bench/README.md."""
-    gpus, cpus = _by_kind(runs)
     parts = []
-    for gpu in gpus:
-        parts.append(f"## {gpu.name}\n" if gpu.name else "## GPU: not measured\n")
-        for name, title in _ON_GPU.items():
-            text = "not measured on a GPU\n" if name == "scaling" and not gpu.rows(name) else TABLES[name](gpu)
-            parts += [f"### {title}\n", _provenance(gpu, name, root), text, _links(gpu, name, root)]
-            if name == "training":
-                parts += ["### What was promised of it\n", _provenance(gpu, name, root), promises(gpu)]
-    for cpu in cpus:
-        parts.append(f"## {cpu.name} (a CPU)\n\nMeasured on this CPU. It says nothing of any GPU.\n")
-        for name, title in _ON_CPU.items():
-            if cpu.rows(name):
-                parts += [f"### {title}\n", _provenance(cpu, name, root), TABLES[name](cpu), _links(cpu, name, root)]
+    for device in _devices(runs):
+        on_gpu = device.kind == "GPU"
+        if on_gpu:
+            parts.append(f"## {device.name or 'GPU: not measured'}\n")
+        else:
+            parts.append(f"## {device.name} (a CPU)\n\nMeasured on this CPU. It says nothing of any GPU.\n")
+        for name, title in (_ON_GPU if on_gpu else _ON_CPU).items():
+            if on_gpu or device.rows(name):
+                sources = _provenance(device, name, root)
+                parts += [f"### {title}\n", sources, TABLES[name](device), _links(device, name, root)]
+                if on_gpu and name == "training":
+                    parts += ["### What was promised of it\n", sources, promises(device)]
     return "\n".join(part for part in parts if part)
 
 
 def performance(runs: Sequence[Run], root: Path = ROOT) -> str:
     """Return the generated part of README.md."""
-    gpus, cpus = _by_kind(runs)
-    parts = []
-    for gpu in gpus:
-        parts.append(f"One training step on {gpu.name or 'a GPU'}:\n")
-        parts += [_provenance(gpu, "training", root), promises(gpu)]
-    for device in (*gpus, *cpus):
+    steps, growth = [], []
+    for device in _devices(runs):
+        if device.kind == "GPU":
+            title = f"One training step on {device.name or 'a GPU'}:\n"
+            steps += [title, _provenance(device, "training", root), promises(device)]
         if claims := scaling_claims(device, PASSES[1:]):
-            parts.append(f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n")
-            parts.append(claims)
-    parts.append("All tables, and how they were measured: [bench/README.md](bench/README.md).\n")
-    return "\n".join(part for part in parts if part)
+            title = f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n"
+            growth += [title, claims]
+    last = "All tables, and how they were measured: [bench/README.md](bench/README.md).\n"
+    return "\n".join(part for part in (*steps, *growth, last) if part)
 
 
-def _by_kind(runs: Sequence[Run]) -> tuple[list[Device], list[Device]]:
-    """Return the GPUs, or one without a name and a measurement, and the CPUs."""
+def _devices(runs: Sequence[Run]) -> list[Device]:
+    """Return the GPUs, or one without a name and a measurement, then the CPUs."""
     found = devices(runs)
-    gpus = [device for device in found if device.kind == "GPU"]
-    return gpus or [Device()], [device for device in found if device.kind == "CPU"]
+    return found if found and found[0].kind == "GPU" else [Device(), *found]
 
 
 def _links(device: Device, name: str, root: Path) -> str:
@@ -136,21 +133,18 @@ def draw_plots(runs: Sequence[Run]) -> list[Path]:
     for run in runs:
         device = run.environment["device"]
         if rows := run.tables.get("scaling"):
-            drawn.append(run.folder / "scaling.png")
-            draw_growth(rows, PASSES[1], device, drawn[-1])
+            drawn.append(draw_growth(rows, PASSES[1], device, run.folder / "scaling.png"))
         for name in ("temporal", "spatial"):
             rows = [row for row in at_paper_size(run.tables.get(name, [])) if row.get("pass") == "both"]
             if rows := _measured(rows, "microseconds", "dtype"):
                 rows.sort(key=lambda row: int(row["head_dim"]))
-                drawn.append(run.folder / f"{name}.png")
                 title = f"{name.capitalize()} attention, 8 clips of 6 frames, {rows[0]['dtype']}, on {device}"
-                names = ("D = {head_dim}", "{contender} {mode}")
-                draw_bars(rows, names, "microseconds", "µs, forward and backward", title, drawn[-1])
+                names, label = ("D = {head_dim}", "{contender} {mode}"), "µs, forward and backward"
+                drawn.append(draw_bars(rows, names, "microseconds", label, title, run.folder / f"{name}.png"))
         if rows := _measured(run.tables.get("training", []), "clips_per_second", "precision"):
-            drawn.append(run.folder / "training.png")
             title = f"Training, {rows[0]['precision']}, batch {rows[0]['batch']}, on {device}"
-            names = ("{preset} {attention}", "{method}")
-            draw_bars(rows, names, "clips_per_second", "clips a second", title, drawn[-1])
+            names, path = ("{preset} {attention}", "{method}"), run.folder / "training.png"
+            drawn.append(draw_bars(rows, names, "clips_per_second", "clips a second", title, path))
     return drawn
 
 

@@ -29,42 +29,31 @@ class Bound(NamedTuple):
         return "yes" if _HOLDS[self.direction](float(value), self.limit) else "no"
 
 
-PROMISES = {
-    "model FLOP utilization": Bound("at least", 0.55, share=True),
-    "speed over naive eager": Bound("at least", 3),
-    "speed over compiled SDPA": Bound("at least", 1.3),
-    "step time over spatial-only": Bound("at most", 1.5),
-    "attention kernels in the step": Bound("under", 0.2, share=True),
-}
-
-
 def promises(device: Device) -> str:
-    """Return the table of what was promised and what was measured."""
-    body = []
-    for (name, bound), value in zip(PROMISES.items(), _measured(device), strict=True):
-        measured = number(value, 1, 100, " %") if bound.share else number(value)
-        body.append([name, str(bound), measured, bound.judged(value)])
-    return table(("bfloat16, preset seed, full model", "promised", "measured", "holds"), body)
-
-
-def _measured(device: Device) -> tuple[float | str | None, ...]:
-    """Return a number for each promise, at its batch size and of the faster of this project's methods."""
-    rows = {entry_name("training", row): row for row in device.rows("training") if row["step_ms"]}
+    """Return what was promised and what was measured, at the batch size of the promise."""
+    steps = {entry_name("training", row): row for row in device.rows("training") if row["step_ms"]}
 
     def fastest(attention: str, *methods: str) -> dict[str, str]:
         names = [("seed", attention, "bfloat16", method, str(BATCH)) for method in methods]
-        return min((rows[name] for name in names if name in rows), key=lambda row: float(row["step_ms"]), default={})
+        return min((steps[name] for name in names if name in steps), key=lambda row: float(row["step_ms"]), default={})
 
     def over(a: dict[str, str], b: dict[str, str]) -> float | None:
         return float(a["step_ms"]) / float(b["step_ms"]) if a and b else None
 
     full = fastest("full", *PROJECT)
     families = [row for row in device.rows("training_families") if full and all(row[key] == full[key] for key in CASE)]
-    shares = [float(row["share"]) for row in families if row["family"] in ("temporal attention", "spatial attention")]
-    return (
-        full.get("utilization_data_sheet"),
-        over(fastest("full", "naive eager"), full),
-        over(fastest("full", "compiled SDPA"), full),
-        over(full, fastest("spatial_only", *PROJECT)),
-        sum(shares) if families else None,
+    attention = [
+        float(row["share"]) for row in families if row["family"] in ("temporal attention", "spatial attention")
+    ]
+    lines = (
+        ("model FLOP utilization", Bound("at least", 0.55, share=True), full.get("utilization_data_sheet")),
+        ("speed over naive eager", Bound("at least", 3), over(fastest("full", "naive eager"), full)),
+        ("speed over compiled SDPA", Bound("at least", 1.3), over(fastest("full", "compiled SDPA"), full)),
+        ("step time over spatial-only", Bound("at most", 1.5), over(full, fastest("spatial_only", *PROJECT))),
+        ("attention kernels in the step", Bound("under", 0.2, share=True), sum(attention) if families else None),
     )
+    body = [
+        [name, str(bound), number(value, 1, 100, " %") if bound.share else number(value), bound.judged(value)]
+        for name, bound, value in lines
+    ]
+    return table(("bfloat16, preset seed, full model", "promised", "measured", "holds"), body)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 
-from bench.ceilings import PRECISIONS as CEILING_PRECISIONS
+from bench.ceilings import CEILINGS
 from bench.checks.numerics import FAILS, NOT_RUN
 from bench.common.exponent import interval
 from bench.common.record import NOT_MEASURED, Row
@@ -29,43 +30,6 @@ _BESIDE_TIME = (("share_of_floor", 100, "% of floor"), ("teraflops", 1, "TFLOP/s
 _PAPER = {"clips": "8", "frames": "6", "rows": "7", "positions": "362", "attention": "spatial"}
 # What was promised of explaining: the published storage over this project's, and the time over a training step's.
 _SAVING, _TIME_OVER_STEP = Bound("at least", 20), Bound("at most", 4)
-_CEILINGS = ("copy, read and write", "write", *(f"matrix product, {x}" for x in CEILING_PRECISIONS), "smallest kernel")
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A table with a line for each row.
-
-    Attributes:
-        name: of the CSV file.
-        columns: `title=key:form/unit`, separated by bars; one without a form shows text, one without a key its title's.
-        empty: the rows where nothing was measured.
-        rows: of a device, if they are not those of the CSV file.
-    """
-
-    name: str
-    columns: str
-    empty: Sequence[Row] = ({},)
-    rows: Callable[[Device], Sequence[Row]] | None = None
-
-    def __call__(self, device: Device) -> str:
-        """Return the table."""
-        columns = []
-        for column in self.columns.split(" | "):
-            title, _, key = column.partition("=")
-            key, _, form = (key or title).partition(":")
-            form, _, unit = form.partition("/")
-            columns.append(Column(title.partition(":")[0], key, form, float(unit or 1)))
-        rows = (self.rows(device) if self.rows else device.rows(self.name)) or self.empty
-        return table(
-            [column.title for column in columns], [[_cell(c, row.get(c.key)) for c in columns] for row in rows]
-        )
-
-
-def _cell(column: Column, value: str | float | None) -> str:
-    if not column.form:
-        return str(value or "")
-    return NOT_MEASURED if value in (None, "") else column.cell({column.key: float(value)}).replace("%", " %")
 
 
 def at_paper_size(rows: Rows) -> Rows:
@@ -82,39 +46,18 @@ def _by(rows: Rows, line: Callable[[Row], Hashable], column: Callable[[Row], Has
     return found
 
 
-def _ceilings(device: Device) -> Sequence[Row]:
-    found = {row["ceiling"]: row for row in device.rows("ceilings")}
-    return [found.get(name, {"ceiling": name}) for name in _CEILINGS]
-
-
-def _explanation_memory(device: Device) -> Sequence[Row]:
-    rows = device.rows("explanation_memory")
-    return [row | {"holds": _SAVING.judged(row["over_light"]) if row["storage"] == REFERENCE else ""} for row in rows]
-
-
-def _explanation_time(device: Device) -> Sequence[Row]:
-    """Return the rows with their training step, looked up where it was not timed beside the explanation."""
-    steps = {entry_name("training", row): row["step_ms"] for row in device.rows("training")}
-    found = []
-    for row in device.rows("explanation_time"):
-        step = row["training_ms"] or steps.get((row["preset"], "full", row["training"], "this project", row["clips"]))
-        ratio = float(row["explain_ms"]) / float(step) if row["explain_ms"] and step else None
-        found.append(row | {"training_ms": step, "ratio": ratio, "holds": _TIME_OVER_STEP.judged(ratio)})
-    return found
-
-
 def numerics(device: Device) -> str:
     """Return comparisons with float64 by operation and dtype."""
-    groups: dict[tuple[str, str], Rows] = {}
+    groups: dict[tuple[str, str], Rows] = defaultdict(list)
     for row in device.rows("numerics"):
-        groups.setdefault((row["kernel"], row["dtype"]), []).append(row)
+        groups[row["kernel"], row["dtype"]].append(row)
     body = []
     for key, rows in groups.items():
-        failed, not_run = (sum(row["verdict"] == verdict for row in rows) for verdict in (FAILS, NOT_RUN))
+        count = Counter(row["verdict"] for row in rows)
         ratios = [float(row["ratio"]) for row in rows if row["ratio"]]
         finite = all(map(math.isfinite, ratios))  # no number is larger than one that is none
         largest = number(max(ratios, default=None)) if finite else "not a finite number"
-        body.append([*key, str(len(ratios)), largest, str(failed), str(not_run or "")])
+        body.append([*key, str(len(ratios)), largest, str(count[FAILS]), str(count[NOT_RUN] or "")])
     header = ("operation", "dtype", "comparisons", "largest error over eager's", "failed", "cases not run")
     return table(header, body or [["every operation", "every dtype", *[NOT_MEASURED] * 3, ""]])
 
@@ -144,24 +87,26 @@ def _time(row: Row) -> str:
 def spatial_memory(device: Device) -> str:
     """Return peak memory of spatial attention against the positions S, forward and backward, and how it grows."""
     kinds, rows = (memory.WITHOUT, memory.WITH), device.rows("spatial_memory")
-    sizes = [[row[name] for name in ("rows", "heads", "head_dim", "dtype")] for row in rows]
-    rows = [row for row, size in zip(rows, sizes, strict=True) if size == sizes[0]]  # one kind of tensor
+    size = itemgetter("rows", "heads", "head_dim", "dtype")
+    rows = [row for row in rows if size(row) == size(rows[0])]  # one kind of tensor
     body = [
         [positions, *(number(found.get(kind, {}).get("peak_bytes"), 1, 2**-10) for kind in kinds)]
-        for positions, found in _by(rows, lambda row: row["positions"], lambda row: row["capture"]).items()
+        for positions, found in _by(rows, itemgetter("positions"), itemgetter("capture")).items()
     ]
     counted = [row | {key: int(row[key]) for key in ("positions", "peak_bytes")} for row in rows]
     body.append(["grows as S to the", *map(interval, memory.exponents(counted))])
     text = table(("S", *(f"{kind}, KiB" for kind in kinds)), body)
-    return "B = 1, F = {}, N = {}, D = {}, {}.\n\n".format(*sizes[0]) + text if rows else text
+    return "B = 1, F = {rows}, N = {heads}, D = {head_dim}, {dtype}.\n\n".format(**rows[0]) + text if rows else text
 
 
 def scaling(device: Device) -> str:
     """Return fitted exponents and what they say: fitted here, so that a run that was cut short has its lines too."""
-    fitted = growth.exponents(growth.numbers(device.rows("scaling")))
-    lines = _by(fitted, lambda row: (row["method"], row["pass"]), lambda row: (row["axis"], row["quantity"]))
+    rows = device.rows("scaling")
+    if not rows:
+        return f"{NOT_MEASURED} on a {device.kind}\n"
+    fitted = growth.exponents(growth.numbers(rows))
     body = []
-    for line, found in lines.items():
+    for line, found in _by(fitted, itemgetter("method", "pass"), itemgetter("axis", "quantity")).items():
         cells = list(line)
         for axis in ("T", "HW"):
             cells.append(number(found.get((axis, "multiply-accumulates"), {}).get("exponent")))
@@ -188,7 +133,7 @@ def families(device: Device) -> str:
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
     body = [
         [name, *(_share(found.get(method)) for method in methods)]
-        for name, found in _by(rows, lambda row: row["family"], lambda row: row["method"]).items()
+        for name, found in _by(rows, itemgetter("family"), itemgetter("method")).items()
     ]
     return "{preset}, {attention}, {precision}:\n\n".format(**first) + table(("family", *methods), body)
 
@@ -197,48 +142,84 @@ def _share(row: Row | None) -> str:
     return f"{100 * float(row['share']):.1f} % ({float(row['us_per_step']) / 1e3:.2f} ms)" if row else "-"
 
 
-_LISTINGS = (
-    Listing("ceilings", "ceiling | measured=value:.2f | unit", rows=_ceilings),
-    Listing(
-        "spatial_capture",
-        "D=head_dim | pass | µs=microseconds:.2f | µs with capture=microseconds_with_capture:.2f | "
-        "added over byte floor=added_over_floor:.2f | note",
-        rows=lambda device: at_paper_size(device.rows("spatial_capture")),
+def listing(device: Device, name: str) -> str:
+    """Return a table with a line for each row of a CSV file."""
+    rows, empty = device.rows(name), _EMPTY.get(name, ({},))
+    if name == "ceilings":
+        found = {row["ceiling"]: row for row in rows}
+        rows = [found.get(row["ceiling"], row) for row in empty]
+    elif name == "spatial_capture":
+        rows = at_paper_size(rows)
+    elif name == "explanation_memory":
+        rows = [row | {"holds": _SAVING.judged(row["over_light"] * (row["storage"] == REFERENCE))} for row in rows]
+    elif name == "explanation_time":
+        rows = [_beside_step(device, row) for row in rows]
+    columns = _COLUMNS[name]
+    body = [[_cell(column, row.get(column.key or column.title)) for column in columns] for row in rows or empty]
+    return table([column.title for column in columns], body)
+
+
+def _beside_step(device: Device, row: Row) -> Row:
+    """Return the time of an explanation with that of its training step, looked up where it was not timed beside it."""
+    steps = {entry_name("training", step): step["step_ms"] for step in device.rows("training")}
+    step = row["training_ms"] or steps.get((row["preset"], "full", row["training"], "this project", row["clips"]))
+    ratio = float(row["explain_ms"]) / float(step) if row["explain_ms"] and step else None
+    return row | {"training_ms": step, "ratio": ratio, "holds": _TIME_OVER_STEP.judged(ratio)}
+
+
+def _cell(column: Column, value: str | float | None) -> str:
+    """Return a number in its form or that it was not measured; where the column has no form, text."""
+    if not column.form:
+        return str(value or "")
+    return NOT_MEASURED if value in (None, "") else format(float(value) / column.unit, column.form).replace("%", " %")
+
+
+_TEXT = partial(Column, form="")
+_NOTE = _TEXT("note")
+_COLUMNS = {
+    "ceilings": (_TEXT("ceiling"), Column("measured", "value"), _TEXT("unit")),
+    "spatial_capture": (
+        _TEXT("D", "head_dim"), _TEXT("pass"), Column("µs", "microseconds"),
+        Column("µs with capture", "microseconds_with_capture"), Column("added over byte floor", "added_over_floor"),
+        _NOTE,
     ),
-    Listing(
-        "explanation_memory",
-        "preset | explained from=from | storage | peak MiB=peak_bytes:.0f/1048576 | "
-        f"over this project's=over_light:.1f | {_SAVING}=holds | note",
-        [{"preset": "seed", "from": "clip", "storage": storage} for storage in (LIGHT, REFERENCE)],
-        _explanation_memory,
+    "explanation_memory": (
+        _TEXT("preset"), _TEXT("explained from", "from"), _TEXT("storage"),
+        Column("peak MiB", "peak_bytes", ".0f", 2**20), Column("over this project's", "over_light", ".1f"),
+        _TEXT(str(_SAVING), "holds"), _NOTE,
     ),
-    Listing(
-        "explanation_time",
-        "preset | clips | explained in=arithmetic | trained in=training | explaining, ms=explain_ms:.1f | "
-        f"step, ms=training_ms:.1f | ratio:.2f | {_TIME_OVER_STEP}=holds | note",
-        [{"preset": "seed", "arithmetic": "float32", "training": precision} for precision in ("float32", "bfloat16")],
-        _explanation_time,
+    "explanation_time": (
+        _TEXT("preset"), _TEXT("clips"), _TEXT("explained in", "arithmetic"), _TEXT("trained in", "training"),
+        Column("explaining, ms", "explain_ms", ".1f"), Column("step, ms", "training_ms", ".1f"), Column("ratio"),
+        _TEXT(str(_TIME_OVER_STEP), "holds"), _NOTE,
     ),
-    Listing(
-        "training",
-        f"{' | '.join(CASE)} | clips/s=clips_per_second:.2f | step ms=step_ms:.2f | "
-        "utilization=utilization_data_sheet:.1% | of needed work=needed_data_sheet:.1% | "
-        "of measured peak=utilization_measured_peak:.1% | peak GB=peak_bytes:.1f/1e9 | "
-        "reserved GB=reserved_bytes:.1f/1e9 | note",
-        [
-            dict(zip(CASE, case, strict=False))
-            for case in itertools.product(("seed", "published"), ATTENTIONS, PRECISIONS[:1], METHODS)
-        ],
+    "training": (
+        *map(_TEXT, CASE), Column("clips/s", "clips_per_second"), Column("step ms", "step_ms"),
+        Column("utilization", "utilization_data_sheet", ".1%"), Column("of needed work", "needed_data_sheet", ".1%"),
+        Column("of measured peak", "utilization_measured_peak", ".1%"), Column("peak GB", "peak_bytes", ".1f", 1e9),
+        Column("reserved GB", "reserved_bytes", ".1f", 1e9), _NOTE,
     ),
-    Listing(
-        "loader",
-        "decoder | onto=device | workers | pixels=image_size | clips/s=clips_per_second:.1f | note",
-        [{"decoder": "pyav"}, {"decoder": "dali"}],
+    "loader": (
+        _TEXT("decoder"), _TEXT("onto", "device"), _TEXT("workers"), _TEXT("pixels", "image_size"),
+        Column("clips/s", "clips_per_second", ".1f"), _NOTE,
     ),
-)
+}  # fmt: skip
+# The rows of a table where nothing was measured.
+_EMPTY: dict[str, Sequence[Row]] = {
+    "ceilings": [{"ceiling": name} for name in CEILINGS],
+    "explanation_memory": [{"preset": "seed", "from": "clip", "storage": storage} for storage in (LIGHT, REFERENCE)],
+    "explanation_time": [
+        {"preset": "seed", "arithmetic": "float32", "training": dtype} for dtype in ("float32", "bfloat16")
+    ],
+    "training": [
+        dict(zip(CASE, case, strict=False))
+        for case in itertools.product(("seed", "published"), ATTENTIONS, PRECISIONS[:1], METHODS)
+    ],
+    "loader": [{"decoder": "pyav"}, {"decoder": "dali"}],
+}
 # By CSV file, the table of a device.
 TABLES: dict[str, Callable[[Device], str]] = {
-    **{listing.name: listing for listing in _LISTINGS},
+    **{name: partial(listing, name=name) for name in _COLUMNS},
     **{name: partial(operation, name=name) for name in ("temporal", "layer_norm_difference", "spatial", "relevance")},
     "numerics": numerics,
     "spatial_memory": spatial_memory,

@@ -34,7 +34,7 @@ def test_istvt_has_at_most_eight_floors_and_twelve_rooms():
 def test_a_room_stands_above_all_that_it_imports(package):
     found = floors(package)
     height = {room: number for number, floor in enumerate(found) for room in floor}
-    for room, others in imports().items():
+    for room, others in imports().adjacency():
         assert all(height[other] < height[room] for other in others if room in height and other in height)
 
 

@@ -371,7 +371,7 @@ def test_a_benchmark_that_is_killed_while_it_writes_leaves_the_table_as_it_was(t
     folder = prepare_folder(tmp_path, environment())
     write_table(folder, "table", [{"a": 1}])
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "write_text", killed)
