@@ -7,12 +7,11 @@ users call it. One that is missing or refuses a shape is a record whose note say
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,12 +32,9 @@ COMPILED_FOR_A_SHAPE = "not measured: compiled for each shape anew; measured at 
 DEVICE = "cuda"  # of the tensors; the tests measure on a CPU
 
 
-def _sdpa(backend: SDPBackend) -> Attention:
-    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        with sdpa_kernel(backend):
-            return functional.scaled_dot_product_attention(q, k, v, scale=scale)
-
-    return attend
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, *, backend: SDPBackend) -> Tensor:
+    with sdpa_kernel(backend):
+        return functional.scaled_dot_product_attention(q, k, v, scale=scale)
 
 
 @cache
@@ -65,10 +61,10 @@ def _xformers(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 PEERS: dict[str, Attention] = {
     "naive": naive_attention,
-    "sdpa flash": _sdpa(SDPBackend.FLASH_ATTENTION),
-    "sdpa efficient": _sdpa(SDPBackend.EFFICIENT_ATTENTION),
-    "sdpa cudnn": _sdpa(SDPBackend.CUDNN_ATTENTION),
-    "sdpa math": _sdpa(SDPBackend.MATH),
+    "sdpa flash": partial(_sdpa, backend=SDPBackend.FLASH_ATTENTION),
+    "sdpa efficient": partial(_sdpa, backend=SDPBackend.EFFICIENT_ATTENTION),
+    "sdpa cudnn": partial(_sdpa, backend=SDPBackend.CUDNN_ATTENTION),
+    "sdpa math": partial(_sdpa, backend=SDPBackend.MATH),
     FLEX: _flex,
     "xformers": _xformers,
 }
@@ -88,19 +84,14 @@ def over_positions(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: fl
     return attend(*sequences, scale).transpose(1, 2).unflatten(0, q.shape[:2]).contiguous()
 
 
-def padded_by_copies(attend: Attention) -> Attention:
-    """Pad heads to the next multiple of 16 by copies, and cut the output."""
-
-    def padded(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        head_dim = q.shape[-1]
-        q, k, v = (functional.pad(x, (0, padded_head_dim(head_dim) - head_dim)) for x in (q, k, v))
-        return attend(q, k, v, scale)[..., :head_dim]
-
-    return padded
+def padded_by_copies(attend: Attention, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Attend with heads padded to the next multiple of 16 by copies, and cut the output."""
+    head_dim = q.shape[-1]
+    q, k, v = (functional.pad(x, (0, padded_head_dim(head_dim) - head_dim)) for x in (q, k, v))
+    return attend(q, k, v, scale)[..., :head_dim]
 
 
-@dataclass(frozen=True)
-class Contender:
+class Contender(NamedTuple):
     """One way from a packed projection `[B, F, S, 3, N, width]` and a scale to the output `[B, F, S, N, width]`."""
 
     name: str
@@ -108,8 +99,7 @@ class Contender:
     function: Callable[[Tensor, float], Tensor]
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """One contender at one shape.
 
     Attributes:
@@ -194,15 +184,15 @@ def measure(
         yield row
 
 
-def measure_tasks(tasks: Iterable[Task], milliseconds: int, after_ours: Callable[[], None]) -> Iterator[Row]:
+def measure_tasks(tasks: Sequence[Task], milliseconds: int, after_ours: Callable[[], None]) -> Iterator[Row]:
     """Compile this project's kernels, then yield the records of `tasks` by rank; `after_ours` runs before the peers."""
-    tasks = sorted(tasks, key=lambda task: task.rank)
     started = time.perf_counter()
-    count = ahead.compile_ahead(lambda task=task: task.calls()["both"]() for task in tasks if task.rank == 0)
+    count = ahead.compile_ahead(task.calls()["both"] for task in tasks if task.rank == 0)
     print(f"{count} kernels compiled in {time.perf_counter() - started:.0f} s", flush=True)
-    for rank, group in itertools.groupby(tasks, key=lambda task: task.rank):
-        for task in group:
-            yield from task.measure(milliseconds)
+    for rank in range(4):
+        for task in tasks:
+            if task.rank == rank:
+                yield from task.measure(milliseconds)
         if rank == 0:
             after_ours()
 
@@ -215,14 +205,13 @@ def reason(function: Callable[[], object]) -> str | None:
             function()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
+        except ImportError:
+            return "not installed"
+        except torch.OutOfMemoryError:
+            return "out of memory"
         except Exception as error:
-            if isinstance(error, ImportError):
-                return "not installed"
-            if isinstance(error, torch.OutOfMemoryError):
-                return "out of memory"
-            said = [str(warning.message) for warning in caught if "because" in str(warning.message)]
-            said = said or [f"{type(error).__name__}: {error}"]
-            return " ".join(said[-1].split())[:200]
+            because = [str(warning.message) for warning in caught if "because" in str(warning.message)]
+            return " ".join((because or [f"{type(error).__name__}: {error}"])[-1].split())[:200]
     return None
 
 

@@ -57,20 +57,21 @@ HEAD_DIMS = (64, 91)
 KINDS = ("temporal", "spatial")
 # Products of length x length x D that a pass cannot do without.
 PRODUCTS = {"relevance": 6, "map": 3, "rollout step": 3}
-STABILIZER = 0.01  # the kernels' default
+# By pass: the end of the function's name, the tensors that it takes, and an option that the kernels share.
+FUNCTIONS = {
+    "relevance": ("relevance", ("q", "k", "v", "u"), {"stabilizer": 0.01}),
+    "map": ("relevance_map", ("q", "k", "v", "u", "grad_out"), {"clamp": "after_mean"}),
+    "rollout step": ("rollout_step", ("row", "q", "k", "v", "u", "grad_out"), {"clamp": "after_mean"}),
+}
 Tensors = dict[str, torch.Tensor]
 
 
 def call(
-    source: ModuleType, kind: str, which: str, tensors: Tensors, scale: float, clamp: str = "after_mean"
+    source: ModuleType, kind: str, which: str, tensors: Tensors, scale: float, **changed: str
 ) -> tuple[torch.Tensor, ...] | torch.Tensor:
     """Call one of the six functions of `source` (`kernels`, or its reference) with what it takes of `tensors`."""
-    q, k, v, u, grad_out, row = (tensors[name] for name in ("q", "k", "v", "u", "grad_out", "row"))
-    if which == "relevance":
-        return getattr(source, f"{kind}_relevance")(q, k, v, u, scale=scale, stabilizer=STABILIZER)
-    if which == "map":
-        return getattr(source, f"{kind}_relevance_map")(q, k, v, u, grad_out, scale=scale, clamp=clamp)
-    return getattr(source, f"{kind}_rollout_step")(row, q, k, v, u, grad_out, scale=scale, clamp=clamp)
+    name, taken, options = FUNCTIONS[which]
+    return getattr(source, f"{kind}_{name}")(*(tensors[x] for x in taken), scale=scale, **(options | changed))
 
 
 ours = partial(call, kernels)
@@ -100,48 +101,46 @@ def inputs(kind: str, shape: tuple[int, ...], width: int, device: torch.device |
     return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "grad_out": grad_out, "row": row}
 
 
-def _groups_and_length(kind: str, frames: int) -> tuple[int, int]:
-    return (frames + 1, POSITIONS) if kind == "spatial" else (POSITIONS, frames + 1)
-
-
 def floors(kind: str, clips: int, frames: int, width: int) -> dict[str, tuple[int, int]]:
     """Return by pass the bytes that must move, and those of the stored form.
 
     The stored form writes and reads three matrices of every head: attention, its gradient (or weight) and relevance.
     """
-    groups, length = _groups_and_length(kind, frames)
-    row = 4 * clips * groups * length
-    tensor, matrix = row * HEADS * width, row * length
+    row = 4 * clips * (frames + 1) * POSITIONS
+    tensor, matrix = row * HEADS * width, row * (POSITIONS if kind == "spatial" else frames + 1)
     needed = {"relevance": 7 * tensor, "map": 5 * tensor + matrix, "rollout step": 5 * tensor + 2 * row}
     return {which: (moved, moved + 2 * 3 * HEADS * matrix) for which, moved in needed.items()}
 
 
 def useful_operations(kind: str, clips: int, frames: int, head_dim: int) -> dict[str, int]:
     """Return by pass the floating-point operations of the products that it cannot do without."""
-    groups, length = _groups_and_length(kind, frames)
-    return {which: count * 2 * clips * groups * HEADS * length**2 * head_dim for which, count in PRODUCTS.items()}
+    scores = clips * HEADS * (frames + 1) * POSITIONS * (POSITIONS if kind == "spatial" else frames + 1)
+    return {which: count * 2 * scores * head_dim for which, count in PRODUCTS.items()}
+
+
+def _width(name: str, head_dim: int) -> int:
+    return padded_head_dim(head_dim) if name == OURS else head_dim
 
 
 def calls(name: str, kind: str, clips: int, frames: int, head_dim: int) -> peers.Calls:
     """Return a call a pass of a contender, on random tensors of the device."""
-    width = padded_head_dim(head_dim) if name == OURS else head_dim
-    tensors = inputs(kind, (clips, frames + 1, POSITIONS, HEADS, head_dim), width, peers.DEVICE)
+    shape = clips, frames + 1, POSITIONS, HEADS, head_dim
+    tensors = inputs(kind, shape, _width(name, head_dim), peers.DEVICE)
     return {which: partial(CONTENDERS[name], kind, which, tensors, head_dim**-0.5) for which in PRODUCTS}
 
 
 def measure(kind: str, clips: int, frames: int, head_dim: int, bandwidth: float, milliseconds: int) -> Iterator[Row]:
     """Yield a record a contender and pass."""
+    operations = useful_operations(kind, clips, frames, head_dim)
     for name in CONTENDERS:
         columns = {
             "contender": name, "mode": kind, "dtype": "float32", "clips": clips, "frames": frames,
             "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
         }  # fmt: skip
-        moved = floors(kind, clips, frames, padded_head_dim(head_dim) if name == OURS else head_dim)
-        for row in peers.measure(
-            columns, calls(name, kind, clips, frames, head_dim), milliseconds,
-            floors={which: 1e6 * needed / bandwidth for which, (needed, _) in moved.items()},
-            operations=useful_operations(kind, clips, frames, head_dim),
-        ):  # fmt: skip
+        moved = floors(kind, clips, frames, _width(name, head_dim))
+        needed = {which: 1e6 * least / bandwidth for which, (least, _) in moved.items()}
+        given = columns, calls(name, kind, clips, frames, head_dim), milliseconds
+        for row in peers.measure(*given, floors=needed, operations=operations):
             if "note" not in row:
                 row["stored_floor_microseconds"] = 1e6 * moved[row["pass"]][1] / bandwidth
             yield row

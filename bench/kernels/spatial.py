@@ -68,30 +68,28 @@ PRODUCTS = {"forward": 2, "backward": 5, "both": 7}
 
 def columns(shape: Shape, head_dim: int, dtype: torch.dtype) -> Row:
     """Return what every record says of the shape."""
-    name = str(dtype).removeprefix("torch.")
-    sizes = {"clips": shape.clips, "rows": shape.rows, "positions": shape.positions}
-    return {"attention": shape.attention, "dtype": name} | sizes | {"heads": HEADS, "head_dim": head_dim}
+    return {
+        "attention": shape.attention, "dtype": str(dtype).removeprefix("torch."), "clips": shape.clips,
+        "rows": shape.rows, "positions": shape.positions, "heads": HEADS, "head_dim": head_dim,
+    }  # fmt: skip
 
 
 def contenders(head_dim: int) -> list[Contender]:
     """Return what is compared at this head dimension."""
 
-    def ours(qkv: Tensor, scale: float) -> Tensor:
-        return spatial_attention_packed(qkv, scale=scale)
-
     def peer(name: str, width: int, attend: peers.Attention) -> Contender:
         return Contender(name, width, lambda qkv, scale: over_positions(attend, *qkv.unbind(3), scale))
 
     padded = padded_head_dim(head_dim)
-    found = [Contender(OURS, padded, ours)]
-    if padded != head_dim:
-        found.append(Contender(f"{OURS}, unpadded", head_dim, ours))
-    found += [peer(name, head_dim, attend) for name, attend in peers.PEERS.items()]
-    for name in ("sdpa flash", "sdpa efficient", "sdpa cudnn", "xformers") if padded != head_dim else ():
+    ours = Contender(OURS, padded, spatial_attention_packed)
+    others = [peer(name, head_dim, attend) for name, attend in peers.PEERS.items()]
+    if padded == head_dim:
+        return [ours, *others]
+    for name in ("sdpa flash", "sdpa efficient", "sdpa cudnn", "xformers"):
         attend = peers.PEERS[name]
-        found.append(peer(f"{name}, pads by copies", head_dim, peers.padded_by_copies(attend)))
-        found.append(peer(f"{name}, our padded projection", padded, attend))
-    return found
+        others.append(peer(f"{name}, pads by copies", head_dim, partial(peers.padded_by_copies, attend)))
+        others.append(peer(f"{name}, our padded projection", padded, attend))
+    return [ours, ours._replace(name=f"{OURS}, unpadded", width=head_dim), *others]
 
 
 def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
@@ -101,13 +99,11 @@ def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
     found = []
     for shape, head_dim, working in dict.fromkeys(cases):
         product = 2 * shape.clips * shape.rows * HEADS * shape.positions**2 * head_dim
-        options = {
-            "at_paper": shape == PAPER and working.itemsize == 2,
-            "operations": {which: count * product for which, count in PRODUCTS.items()},
-        }
+        operations = {which: count * product for which, count in PRODUCTS.items()}
+        at_paper = shape == PAPER and working.itemsize == 2
         for one in contenders(head_dim):
             described = columns(shape, head_dim, working) | {"contender": one.name, "width": one.width}
-            found.append(Task(one, shape[1:], head_dim, working, described, **options))
+            found.append(Task(one, shape[1:], head_dim, working, described, at_paper, operations=operations))
     return found
 
 
@@ -157,8 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_gpu("spatial")
     dtype = getattr(torch, arguments.dtype)
     if arguments.tune:
-        for line in tune.tune("spatial", dtype, arguments.head_dims, arguments.milliseconds):
-            print(line, flush=True)
+        tune.print_tuned("spatial", dtype, arguments.head_dims, arguments.milliseconds)
         return 0
     bandwidth = timing.write_bandwidth()
     print(f"{torch.cuda.get_device_name()}: writes {bandwidth / 1e12:.2f} TB/s")

@@ -47,20 +47,16 @@ TENSORS = {"forward": 4, "backward": 7, "both": 11}
 def contenders(head_dim: int, mode: str) -> list[Contender]:
     """Return what is compared at this head dimension and mode of self-subtract; none but ours knows "telescoped"."""
 
-    def ours(qkv: Tensor, scale: float) -> Tensor:
-        return temporal_attention_packed(qkv, scale=scale, self_subtract=mode)
-
     def peer(attend: peers.Attention, qkv: Tensor, scale: float) -> Tensor:
         q, k, v = qkv.unbind(3)
         if mode == "fused":
             q, k = self_subtract(q), self_subtract(k)
         return over_frames(attend, q, k, v, scale)
 
+    ours = partial(temporal_attention_packed, self_subtract=mode)
     others = {} if mode == "telescoped" else peers.PEERS
-    return [
-        Contender(OURS, padded_head_dim(head_dim), ours),
-        *(Contender(name, head_dim, partial(peer, attend)) for name, attend in others.items()),
-    ]
+    found = [Contender(name, head_dim, partial(peer, attend)) for name, attend in others.items()]
+    return [Contender(OURS, padded_head_dim(head_dim), ours), *found]
 
 
 def tasks(shapes: Sequence[tuple[int, int]], dtype: torch.dtype, bandwidth: float) -> list[Task]:
@@ -109,8 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_gpu("temporal")
     dtype = getattr(torch, arguments.dtype)
     if arguments.tune:
-        for line in tune.tune("temporal", dtype, (64, 96), arguments.milliseconds):
-            print(line, flush=True)
+        tune.print_tuned("temporal", dtype, (64, 96), arguments.milliseconds)
         return 0
     bandwidth = timing.copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")

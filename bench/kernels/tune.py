@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -38,12 +38,11 @@ def row(config: Config) -> str:
 def candidates(kind: str, bits: int) -> list[Config]:
     """Return the configs that are worth trying for one kind of attention in a dtype of `bits` bits."""
     if kind == "temporal":
-        stages = (1, 2, 3) if bits == 32 else (1,)
-        given = itertools.product((16, 32, 64, 128), (1, 2, 4, 8), stages)
+        given = product((16, 32, 64, 128), (1, 2, 4, 8), (1, 2, 3) if bits == 32 else (1,))
         return [Config({"BLOCK_M": rows}, num_warps=warps, num_stages=count) for rows, warps, count in given]
     if bits == 32:
-        return [tile(*blocks) for blocks in itertools.product((32, 64, 128), (16, 32, 64), (4, 8), (1, 2))]
-    tiles = list(itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3)))
+        return [tile(*blocks) for blocks in product((32, 64, 128), (16, 32, 64), (4, 8), (1, 2))]
+    tiles = list(product((64, 128), (32, 64, 128), (4, 8), (2, 3)))
     # 256 threads of at most 128 registers: two programs on a processor.
     capped = [tile(*blocks, maxnreg=128) for blocks in tiles if (blocks[0], blocks[2]) == (128, 8)]
     return [tile(*blocks) for blocks in tiles] + capped
@@ -63,6 +62,12 @@ def launches(kind: str, qkv: Tensor, grad_out: Tensor) -> Launches:
     backward = partial(spatial.launch_backward, q, k, v, out, row_stats, grad_out, 0.1, *gradient.unbind(3), None)
     found = {"FORWARD": (forward, out), "BACKWARD_QUERIES": (backward, gradient), "BACKWARD_KEYS": (backward, gradient)}
     return {f"{name}_{32 if single else 16}": launch for name, launch in found.items()}
+
+
+def print_tuned(kind: str, dtype: torch.dtype, head_dims: Iterable[int], milliseconds: int) -> None:
+    """Print the lines of `tune` as they come."""
+    for line in tune(kind, dtype, head_dims, milliseconds):
+        print(line, flush=True)
 
 
 def tune(kind: str, dtype: torch.dtype, head_dims: Iterable[int], milliseconds: int) -> Iterator[str]:

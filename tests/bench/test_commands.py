@@ -128,6 +128,6 @@ def test_what_a_kernel_does_not_write_is_not_a_number():
 def test_peers_of_the_temporal_benchmark_do_the_same_task(mode):
     qkv = torch.randn(2, 4, 3, 3, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = {one.name: one.function for one in contenders(8, mode)}
-    expected = found["ours"](qkv, 0.3)
+    expected = found["ours"](qkv, scale=0.3)
     for name in ("naive", "sdpa math", "sdpa flash"):
-        assert torch.allclose(found[name](qkv, 0.3), expected), name
+        assert torch.allclose(found[name](qkv, scale=0.3), expected), name

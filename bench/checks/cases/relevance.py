@@ -43,7 +43,7 @@ def _numerics_case(operation: str, device: torch.device, shape: tuple[int, ...],
         tensors = {name: x.to(working) for name, x in inputs(kind, shape, shape[-1], device).items()}
         arguments = tensors, shape[-1] ** -0.5
         results = dict(zip(("R_q", "R_k", "R_v"), function(kind, "relevance", *arguments), strict=True))
-        return results | {which: function(kind, which, *arguments, clamp) for which in ("map", "rollout step")}
+        return results | {which: function(kind, which, *arguments, clamp=clamp) for which in ("map", "rollout step")}
 
     return NumericsCase(
         operation, f"{kind} {clamp}", torch.float32, "B={} F={} S={} N={} D={}".format(*shape),
