@@ -18,7 +18,7 @@ from dataloading.clips.sampling import Clip
 from dataloading.errors import InputError
 from dataloading.video.decoder import choose_decoder
 
-AHEAD = 2  # batches prepared, beyond the one that is being made
+PREFETCHED_BATCHES = 2  # batches prepared, beyond the one that is being made
 # Position of a clip, and what was read of it or why it could not be.
 Loaded = tuple[int, Sample | str]
 
@@ -94,7 +94,7 @@ class ClipLoader:
         self.decoder = choose_decoder(decoder, (clip.video.path for clip in clips), self.device)
         self.skipped: list[tuple[Clip, str]] = []
         self._workers = workers
-        self._passes = 0
+        self._epoch = 0
 
     def __len__(self) -> int:
         """Batches of an epoch in which nothing is skipped."""
@@ -102,8 +102,8 @@ class ClipLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.skipped = []
-        self._passes += 1
-        return _in_background(self._batches(self._passes, self.skipped), AHEAD)
+        self._epoch += 1
+        return _prefetch_batches(self._batches(self._epoch, self.skipped), PREFETCHED_BATCHES)
 
     def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
@@ -111,7 +111,9 @@ class ClipLoader:
         groups = _same_video(self.clips, self.batch_size)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="clip") as threads:
             try:
-                loads = _run_ahead(threads, lambda group: self._load(group, epoch), groups, AHEAD * self.batch_size)
+                loads = _prefetch_clips(
+                    threads, lambda group: self._load(group, epoch), groups, PREFETCHED_BATCHES * self.batch_size
+                )
                 while loaded := list(islice(loads, self.batch_size)):
                     batch = self._finish(loaded, graph, skipped)
                     if batch is not None:
@@ -218,7 +220,7 @@ def _same_video(clips: Sequence[Clip], largest: int) -> Iterator[range]:
         start = stop
 
 
-def _run_ahead(
+def _prefetch_clips(
     threads: ThreadPoolExecutor, load: Callable[[range], list[Loaded]], groups: Iterable[range], ahead: int
 ) -> Iterator[Loaded]:
     """Yield what `load` gives for each clip, in order; while one is used, about `ahead` more are being loaded."""
@@ -231,7 +233,7 @@ def _run_ahead(
         yield from pending.popleft()[1].result()
 
 
-def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
+def _prefetch_batches(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
     """Yield the same items, made in a thread that runs up to `ahead` items in front; its errors are raised here."""
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
@@ -239,11 +241,11 @@ def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
     def produce() -> None:
         try:
             for item in items:
-                if not _offer(ready, (item, None), stop):
+                if not _put(ready, (item, None), stop):
                     return
-            _offer(ready, None, stop)
+            _put(ready, None, stop)
         except BaseException as error:  # handed to the consumer, whatever it is
-            _offer(ready, (None, error), stop)
+            _put(ready, (None, error), stop)
         finally:
             items.close()
 
@@ -260,7 +262,7 @@ def _in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
         producer.join()
 
 
-def _offer(ready: queue.Queue, entry: object, stop: threading.Event) -> bool:
+def _put(ready: queue.Queue, entry: object, stop: threading.Event) -> bool:
     """Put an entry into the queue unless the consumer has left meanwhile."""
     while not stop.is_set():
         try:

@@ -8,7 +8,7 @@ from dataloading.dataset import ORIGINAL, Dataset, LeftOut, Summary, Video
 from dataloading.errors import InputError
 from dataloading.face_index import FILE_NAME as FACE_INDEX
 from dataloading.layouts.files import VIDEO_SUFFIXES, is_video, walk
-from dataloading.layouts.identity_split import STRADDLES, split_by_identity
+from dataloading.layouts.identity_split import IN_TWO_SPLITS, split_by_identity
 
 LIST_BYTES = 256 << 20  # of a list of a published data set
 NO_VALIDATION = "There is no official validation set; from the training people it is"
@@ -102,7 +102,7 @@ class DatasetBuilder:
         kept = []
         for candidate, (identity, split) in zip(candidates, places, strict=True):
             if split is None:
-                self.leave_out(candidate.path, STRADDLES)
+                self.leave_out(candidate.path, IN_TWO_SPLITS)
             else:
                 kept.append(replace(candidate, split=split, identity=identity))
         return kept

@@ -36,7 +36,7 @@ KAGGLE_EXPECTED = "original/ beside Deepfakes/, Face2Face/, FaceSwap/, NeuralTex
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter", "DeepFakeDetection")
 COMPRESSIONS = ("raw", "c0", "c23", "c40")
 NOT_IN_SPLIT = "named in none of the split files"
-WHERE_THE_SPLIT_IS = "train.json, val.json and test.json of github.com/ondyari/FaceForensics (dataset/splits)"
+SPLIT_FILES_SOURCE = "train.json, val.json and test.json of github.com/ondyari/FaceForensics (dataset/splits)"
 
 _ACTOR = re.compile(r"(?P<target>\d+)(_(?P<source>\d+))?__(?P<scene>.+?)(__(?P<id>[A-Z0-9]{8}))?")
 _PAIR = re.compile(r"(?P<target>[^_]+)_(?P<source>[^_]+)")
@@ -178,7 +178,7 @@ def _with_split(builder: DatasetBuilder, found: Sequence[Candidate], listed: Pat
     actors = [candidate for candidate in found if shows_actor(candidate)]
     others = [candidate for candidate in found if not shows_actor(candidate)]
     if split_of is None:
-        missing = f"No split files ({WHERE_THE_SPLIT_IS} belong in {builder.root}), so the split is"
+        missing = f"No split files ({SPLIT_FILES_SOURCE} belong in {builder.root}), so the split is"
         made = builder.split(missing, THREE_WAY, others)
     else:
         official = _official(builder, others, split_of)

@@ -9,7 +9,7 @@ from dataloading.errors import InputError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 MASKS = "masks"
-IS_A_MASK = f"in {MASKS}/, where data sets keep videos of the manipulated regions"
+MASK_VIDEO = f"in {MASKS}/, where data sets keep videos of the manipulated regions"
 
 
 def is_video(path: Path) -> bool:
@@ -87,8 +87,8 @@ def video_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[LeftOut]]
         found = [file for file in walk(path) if is_video(file)]
         masks = [file for file in found if MASKS in file.relative_to(path).parts[:-1]]
         if len(masks) == len(found):
-            besides = f"; its {len(masks)} videos are all {IS_A_MASK}" if masks else ""
+            besides = f"; its {len(masks)} videos are all {MASK_VIDEO}" if masks else ""
             raise InputError(f"{path} holds no video file (looked for {', '.join(sorted(VIDEO_SUFFIXES))}{besides}).")
         files += [file for file in found if MASKS not in file.relative_to(path).parts[:-1]]
-        left_out += [LeftOut(mask, IS_A_MASK) for mask in masks]
+        left_out += [LeftOut(mask, MASK_VIDEO) for mask in masks]
     return files, left_out

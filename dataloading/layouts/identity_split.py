@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 THREE_WAY = {"train": 0.72, "val": 0.14, "test": 0.14}
 VALIDATION_FROM_TRAINING = {"train": 0.9, "val": 0.1}
 
-STRADDLES = "shows people of two different splits"
+IN_TWO_SPLITS = "shows people of two different splits"
 
 
 def split_by_identity(

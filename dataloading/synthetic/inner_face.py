@@ -63,13 +63,13 @@ class InnerFace:
 
     def __init__(self, portrait: Portrait, covers: Identity | None = None):
         """Draw inside `portrait`'s own face or, as a pasted face, in the place of the one that it `covers`."""
-        self.who, self.side, self.pasted = portrait.identity, portrait.side, covers is not None
-        place = covers or self.who
+        self.person, self.side, self.pasted = portrait.identity, portrait.side, covers is not None
+        place = covers or self.person
         center_y, half_width, half_height = place.center_y + 0.055, 0.83 * place.half_width, 0.28
         self.x0, self.y0 = int((0.5 - half_width) * self.side) - 1, int((center_y - half_height) * self.side) - 1
         self.width = 2 * (int(half_width * self.side) + 2)
         self.height = 2 * (int(half_height * self.side) + 2)
-        self.center = np.array([0.5 * self.side - self.x0, self.who.center_y * self.side - self.y0])
+        self.center = np.array([0.5 * self.side - self.x0, self.person.center_y * self.side - self.y0])
         self.window = (slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width))
         y, x = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
         x = ((x + self.x0 + 0.5) / self.side - 0.5) / half_width
@@ -81,7 +81,7 @@ class InnerFace:
         self.cut = np.clip((1.0 - radius) / 0.035, 0, 1)[..., None]
         self.skin = portrait.skin[self.window]
         # Dark skin reflects less of the same light.
-        reflectance = 0.45 + 0.55 * float(self.who.skin.mean()) / 215
+        reflectance = 0.45 + 0.55 * float(self.person.skin.mean()) / 215
         # The patterns are smooth: they are summed at a quarter of the resolution.
         coarse = (self.width // 4, self.height // 4)
         patterns = _patterns(*(cv2.resize(axis, coarse, interpolation=cv2.INTER_AREA) for axis in (x, y)))
@@ -96,7 +96,7 @@ class InnerFace:
         self._draw_brows(image, latents[2])
         self._draw_nostrils(image)
         self._draw_mouth(image, *latents[:2])
-        if self.who.glasses:
+        if self.person.glasses:
             self._draw_glasses(image)
         return image
 
@@ -115,14 +115,14 @@ class InnerFace:
         fill(image, self._pixels(points), tuple(map(float, color)))
 
     def _draw_eyes(self, image: np.ndarray, eyelid: float, gaze_x: float, gaze_y: float) -> None:
-        who = self.who
+        person = self.person
         openness = 1 - 0.95 * float(np.clip((eyelid - 0.6) / 0.9, 0, 1)) + 0.06 * np.tanh(gaze_y)
-        radius = who.eye_height * 0.86
-        raised = who.eye_height * (openness * 1.15 - 0.35 * (1 - openness)) * EYE_ARCH
+        radius = person.eye_height * 0.86
+        raised = person.eye_height * (openness * 1.15 - 0.35 * (1 - openness)) * EYE_ARCH
         for side in (-1, 1):
-            x = side * who.eye_distance + who.eye_width * EYE_T
-            corner = who.eye_y - who.eye_slant * side * who.eye_width * EYE_T
-            lower = corner + who.eye_height * 0.62 * EYE_ARCH
+            x = side * person.eye_distance + person.eye_width * EYE_T
+            corner = person.eye_y - person.eye_slant * side * person.eye_width * EYE_T
+            lower = corner + person.eye_height * 0.62 * EYE_ARCH
             upper = np.minimum(corner - raised, lower)
             lid, rim = np.stack([x, upper], 1), np.stack([x, lower], 1)
             almond = self._pixels(_band(x, upper, lower))
@@ -130,10 +130,13 @@ class InnerFace:
             right, bottom = np.ceil(almond.max(0)).astype(int) + 2
             patch = image[top:bottom, left:right]
             ball = np.full_like(patch, 235)
-            cx, cy = side * who.eye_distance + 0.013 * np.tanh(gaze_x), who.eye_y - 0.003 + 0.007 * np.tanh(gaze_y)
+            cx, cy = (
+                side * person.eye_distance + 0.013 * np.tanh(gaze_x),
+                person.eye_y - 0.003 + 0.007 * np.tanh(gaze_y),
+            )
             for dx, dy, size, color in (
-                (0, 0, radius, who.eye * 0.62),
-                (0, 0, radius * 0.84, who.eye),
+                (0, 0, radius, person.eye * 0.62),
+                (0, 0, radius * 0.84, person.eye),
                 (0, 0, radius * 0.42, PUPIL),
                 (0.007, -0.008, 0.0055, HIGHLIGHT),
             ):
@@ -142,59 +145,59 @@ class InnerFace:
             cover = np.zeros(patch.shape[:2], np.uint8)
             fill(cover, almond - (left, top), 255)
             patch[:] = np.rint(patch + (cover[..., None] * np.float32(1 / 255)) * (ball.astype(np.float32) - patch))
-            crease = lid - np.stack([np.zeros_like(x), 0.004 + who.eye_height * 0.38 * EYE_ARCH], 1)
-            self._line(image, crease, who.skin * 0.66, 0.004)
-            self._line(image, rim, who.skin * 0.62, 0.003)
-            self._line(image, lid, who.hair * 0.25 + 12, 0.010)
+            crease = lid - np.stack([np.zeros_like(x), 0.004 + person.eye_height * 0.38 * EYE_ARCH], 1)
+            self._line(image, crease, person.skin * 0.66, 0.004)
+            self._line(image, rim, person.skin * 0.62, 0.003)
+            self._line(image, lid, person.hair * 0.25 + 12, 0.010)
 
     def _draw_brows(self, image: np.ndarray, raised: float) -> None:
-        who = self.who
+        person = self.person
         t = np.linspace(-1, 1, 9)
-        color = who.hair * 0.8 if who.hair.mean() < 130 else who.hair * 0.55
+        color = person.hair * 0.8 if person.hair.mean() < 130 else person.hair * 0.55
         lift = 0.009 * np.tanh(raised)
         for side in (-1, 1):
-            x = side * (who.eye_distance + 0.004) + side * t * who.eye_width * 1.2
-            y = who.eye_y - who.brow_height - lift - who.brow_arch * (1 - (t - 0.25) ** 2) + 0.006 * t
-            half = who.brow_thickness * (0.95 - 0.45 * np.clip(t, 0, 1)) * np.where(np.abs(t) == 1, 0.5, 1)
+            x = side * (person.eye_distance + 0.004) + side * t * person.eye_width * 1.2
+            y = person.eye_y - person.brow_height - lift - person.brow_arch * (1 - (t - 0.25) ** 2) + 0.006 * t
+            half = person.brow_thickness * (0.95 - 0.45 * np.clip(t, 0, 1)) * np.where(np.abs(t) == 1, 0.5, 1)
             self._fill(image, _band(x, y - half, y + half), color)
 
     def _draw_nostrils(self, image: np.ndarray) -> None:
-        who = self.who
+        person = self.person
         for side in (-1, 1):
-            x, y = side * who.nose_width * 0.48, who.eye_y + who.nose_length + 0.014
-            self._fill(image, ellipse(x, y, who.nose_width * 0.24, 0.0065, 16), who.skin * 0.42)
+            x, y = side * person.nose_width * 0.48, person.eye_y + person.nose_length + 0.014
+            self._fill(image, ellipse(x, y, person.nose_width * 0.24, 0.0065, 16), person.skin * 0.42)
 
     def _draw_mouth(self, image: np.ndarray, opened: float, widened: float) -> None:
-        who = self.who
+        person = self.person
         gap = 0.018 * (opened + np.sqrt(opened * opened + 0.4)) * 0.5 + 0.001
-        half = who.mouth_width * (1 + 0.10 * np.tanh(widened)) * (1 - 1.2 * gap)
+        half = person.mouth_width * (1 + 0.10 * np.tanh(widened)) * (1 - 1.2 * gap)
         t = np.linspace(-1, 1, 17)
         arch = np.clip(1 - t**2, 0, 1)
         smile = -0.012 * np.tanh(widened) * t**2
-        x, y = t * half, who.mouth_y + smile
+        x, y = t * half, person.mouth_y + smile
         bow = 1 - 0.25 * np.exp(-((t / 0.18) ** 2))
-        top = y - gap * arch * 0.8 - who.lip_fullness * 0.85 * arch**0.8 * bow
+        top = y - gap * arch * 0.8 - person.lip_fullness * 0.85 * arch**0.8 * bow
         upper = y - gap * arch * 0.8
         lower = y + gap * arch * 1.3
-        bottom = lower + who.lip_fullness * 1.05 * arch**0.8
-        self._fill(image, _band(x, top, bottom), who.lip)
-        self._fill(image, _band(x, top, upper), who.lip * 0.86)
+        bottom = lower + person.lip_fullness * 1.05 * arch**0.8
+        self._fill(image, _band(x, top, bottom), person.lip)
+        self._fill(image, _band(x, top, upper), person.lip * 0.86)
         self._fill(image, _band(x * 0.96, upper, lower), np.array((62, 22, 26)))
         if gap > 0.008:
             inside = np.abs(t) < 0.75
             teeth = _band(x[inside], upper[inside], np.minimum(upper + 0.010, lower)[inside])
             self._fill(image, teeth, np.array((238, 234, 226)))
         middle = np.stack([x * 0.97, (upper + lower) / 2], 1)
-        self._line(image, middle[:2], who.skin * 0.5, 0.003)
-        self._line(image, middle[-2:], who.skin * 0.5, 0.003)
+        self._line(image, middle[:2], person.skin * 0.5, 0.003)
+        self._line(image, middle[-2:], person.skin * 0.5, 0.003)
         if gap <= 0.008:
-            self._line(image, middle, who.lip * 0.45, 0.004)
+            self._line(image, middle, person.lip * 0.45, 0.004)
 
     def _draw_glasses(self, image: np.ndarray) -> None:
-        who = self.who
+        person = self.person
         color = np.array((38, 34, 36))
         for side in (-1, 1):
-            rim = ellipse(side * who.eye_distance, who.eye_y + 0.006, who.eye_width * 1.45, 0.062, 32)
+            rim = ellipse(side * person.eye_distance, person.eye_y + 0.006, person.eye_width * 1.45, 0.062, 32)
             self._line(image, rim, color, 0.008, closed=True)
-        bridge, y = who.eye_distance - who.eye_width * 1.45, who.eye_y - 0.004
-        self._line(image, np.array([(-bridge, y), (0, who.eye_y - 0.012), (bridge, y)]), color, 0.008)
+        bridge, y = person.eye_distance - person.eye_width * 1.45, person.eye_y - 0.004
+        self._line(image, np.array([(-bridge, y), (0, person.eye_y - 0.012), (bridge, y)]), color, 0.008)

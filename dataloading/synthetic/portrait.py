@@ -65,21 +65,21 @@ def smooth_noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def head_outline(who: Identity, grow: float = 0.0) -> np.ndarray:
+def head_outline(person: Identity, grow: float = 0.0) -> np.ndarray:
     """Return the outline of skull and jaw in fractions of the side, float64 `[96, 2]`."""
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     sine, cosine = np.sin(angle), np.cos(angle)
     down = np.clip(sine, 0, 1)
-    half_width = (who.half_width + grow) * (1 - who.jaw * down**1.6)
-    height = np.where(sine > 0, who.chin, who.crown) + grow
+    half_width = (person.half_width + grow) * (1 - person.jaw * down**1.6)
+    height = np.where(sine > 0, person.chin, person.crown) + grow
     wide = np.sign(cosine) * np.abs(cosine) ** 0.92
-    return np.stack([0.5 + half_width * wide, who.center_y + height * np.sign(sine) * np.abs(sine) ** 0.96], axis=1)
+    return np.stack([0.5 + half_width * wide, person.center_y + height * np.sign(sine) * np.abs(sine) ** 0.96], axis=1)
 
 
-def _skin(who: Identity, side: int) -> np.ndarray:
-    rng = np.random.default_rng(who.texture_seed)
+def _skin(person: Identity, side: int) -> np.ndarray:
+    rng = np.random.default_rng(person.texture_seed)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    x, y = (x - 0.5) / who.half_width, (y - who.center_y) / who.chin
+    x, y = (x - 0.5) / person.half_width, (y - person.center_y) / person.chin
     edge = np.clip(x**2 * 0.9 + y**2 * 0.8, 0, 1.4)
     light = 1.06 - 0.24 * edge**1.5 - 0.05 * y
     light += 0.018 * smooth_noise(rng, side, 9) + 0.012 * smooth_noise(rng, side, 34)
@@ -90,114 +90,114 @@ def _skin(who: Identity, side: int) -> np.ndarray:
     sockets = bump(-0.42, -0.12, 0.24, 0.13) + bump(0.42, -0.12, 0.24, 0.13)
     light -= 0.09 * sockets + 0.05 * bump(0, 0.66, 0.30, 0.05)
     light += 0.05 * bump(0, -0.55, 0.6, 0.25) + 0.04 * bump(0, 0.90, 0.2, 0.1)
-    nose_y = (who.eye_y + who.nose_length) / who.chin
+    nose_y = (person.eye_y + person.nose_length) / person.chin
     bridge = bump(0, nose_y - 0.22, 0.075, 0.26)
     light += 0.09 * bridge + 0.08 * bump(0, nose_y - 0.02, 0.07, 0.05)
-    width = who.nose_width / who.half_width
+    width = person.nose_width / person.half_width
     light -= 0.10 * (bump(-width, nose_y, 0.05, 0.07) + bump(width, nose_y, 0.05, 0.07))
     light -= 0.13 * bump(0, nose_y + 0.085, width * 0.95, 0.035)
     light -= 0.06 * (bump(-0.13, nose_y - 0.2, 0.05, 0.22) + bump(0.13, nose_y - 0.2, 0.05, 0.22))
-    skin = who.skin * light[..., None]
-    blush = who.blush * (bump(-0.52, 0.22, 0.24, 0.17) + bump(0.52, 0.22, 0.24, 0.17))[..., None]
+    skin = person.skin * light[..., None]
+    blush = person.blush * (bump(-0.52, 0.22, 0.24, 0.17) + bump(0.52, 0.22, 0.24, 0.17))[..., None]
     skin *= 1 + blush * np.float32((0.02, -0.16, -0.12))
-    if who.freckles:
+    if person.freckles:
         spots = np.clip(smooth_noise(rng, side, side // 6) - 0.55, 0, 1) * np.exp(-(((y - 0.15) / 0.25) ** 2))
-        skin *= 1 - who.freckles * 0.5 * spots[..., None] * np.float32((0.5, 0.8, 1.0))
-    if who.beard:
-        mouth = (who.mouth_y - 0.005) / who.chin
+        skin *= 1 - person.freckles * 0.5 * spots[..., None] * np.float32((0.5, 0.8, 1.0))
+    if person.beard:
+        mouth = (person.mouth_y - 0.005) / person.chin
         lower = 1 / (1 + np.exp(-(y - mouth + 0.16 + 0.22 * (1 - np.abs(x))) * 14))
         lips = np.exp(-((x / 0.30) ** 4) - ((y - mouth - 0.02) / 0.10) ** 4)
         stubble = 0.85 + 0.16 * smooth_noise(rng, side, side // 4)
-        cover = np.clip(who.beard * lower * (1 - 0.9 * lips) * stubble, 0, 1)[..., None]
-        skin = skin * (1 - cover) + cover * (who.hair * 0.8 + 0.1 * who.skin)
+        cover = np.clip(person.beard * lower * (1 - 0.9 * lips) * stubble, 0, 1)[..., None]
+        skin = skin * (1 - cover) + cover * (person.hair * 0.8 + 0.1 * person.skin)
     return np.clip(skin, 0, 255).astype(np.float32)
 
 
-def _strands(who: Identity, side: int) -> np.ndarray:
-    rng = np.random.default_rng(who.texture_seed + 1)
+def _strands(person: Identity, side: int) -> np.ndarray:
+    rng = np.random.default_rng(person.texture_seed + 1)
     coarse = rng.standard_normal((8, 48)).astype(np.float32)
     streaks = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
     y = np.linspace(0, 1, side, dtype=np.float32)[:, None]
     light = 1.0 + 0.13 * streaks + 0.28 * np.exp(-(((y - 0.20) / 0.07) ** 2))
-    return np.clip((who.hair + 8) * light[..., None], 0, 255)
+    return np.clip((person.hair + 8) * light[..., None], 0, 255)
 
 
-def _hair_behind(who: Identity, layer: _Layer) -> np.ndarray | None:
-    half, top = who.half_width, who.center_y - who.crown
-    if who.hair_style == "bald":
+def _hair_behind(person: Identity, layer: _Layer) -> np.ndarray | None:
+    half, top = person.half_width, person.center_y - person.crown
+    if person.hair_style == "bald":
         return None
-    if who.hair_style == "long":
+    if person.hair_style == "long":
         falls = ((1, 0.075, 0.45), (1, 0.09, 1.1), (-1, 0.09, 1.1), (-1, 0.075, 0.45))
         sides = np.array([(0.5 - s * (half + t), y) for s, t, y in falls])
         return layer.coverage(ellipse(0.5, top + 0.33, half + 0.075, 0.37), sides)
-    if who.hair_style == "bob":
+    if person.hair_style == "bob":
         return layer.coverage(ellipse(0.5, top + 0.33, half + 0.07, 0.37), ellipse(0.5, 0.66, half + 0.085, 0.17))
-    if who.hair_style == "curly":
+    if person.hair_style == "curly":
         angle = np.linspace(np.pi * 0.95, np.pi * 2.05, 17)
-        x, y = 0.5 + (half + 0.02) * np.cos(angle), who.center_y - 0.04 + (who.crown - 0.03) * np.sin(angle)
+        x, y = 0.5 + (half + 0.02) * np.cos(angle), person.center_y - 0.04 + (person.crown - 0.03) * np.sin(angle)
         curls = [ellipse(*at, 0.075, 0.075) for at in zip(x, y, strict=True)]
         return layer.coverage(ellipse(0.5, top + 0.30, half + 0.05, 0.33), *curls)
-    if who.hair_style == "bun":
+    if person.hair_style == "bun":
         return layer.coverage(ellipse(0.5, top + 0.005, 0.10, 0.085), ellipse(0.5, top + 0.30, half + 0.03, 0.33))
     return layer.coverage(ellipse(0.5, top + 0.27, half + 0.035, 0.31))
 
 
-def _hair_in_front(who: Identity, layer: _Layer) -> np.ndarray | None:
+def _hair_in_front(person: Identity, layer: _Layer) -> np.ndarray | None:
     """Everything of the (slightly grown) head above a hairline curve."""
-    if who.hair_style == "bald":
+    if person.hair_style == "bald":
         return None
-    head = layer.coverage(head_outline(who, grow=0.022))
+    head = layer.coverage(head_outline(person, grow=0.022))
     side = layer.side
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    across = (x - 0.5) / who.half_width
-    line = who.center_y - who.hairline
-    if who.hair_style == "fringe":
+    across = (x - 0.5) / person.half_width
+    line = person.center_y - person.hairline
+    if person.hair_style == "fringe":
         curve = line + 0.10 + 0.012 * np.cos(across * 40) - 0.02 * across**2
-    elif who.hair_style == "bob":
+    elif person.hair_style == "bob":
         curve = line + 0.085 + 0.05 * np.abs(across) ** 3
-    elif who.hair_style == "side_part":
-        curve = line - 0.01 + 0.09 * np.abs(across - who.parting) ** 1.2
-    elif who.hair_style == "curly":
+    elif person.hair_style == "side_part":
+        curve = line - 0.01 + 0.09 * np.abs(across - person.parting) ** 1.2
+    elif person.hair_style == "curly":
         curve = line + 0.03 + 0.025 * np.abs(np.sin(across * 7)) + 0.04 * across**2
     else:
         curve = line + 0.02 + 0.06 * np.abs(across) ** 2.2
     temples = 0.30 * np.clip((np.abs(across) - 0.86) / 0.14, 0, 1)
-    if who.hair_style in ("long", "bob"):
+    if person.hair_style in ("long", "bob"):
         temples *= 2.2
     above = np.clip((curve + temples - y) * side / 2.5 + 0.5, 0, 1)
     return head * above[..., None]
 
 
-def _head(who: Identity, skin: np.ndarray, strands: np.ndarray) -> np.ndarray:
+def _head(person: Identity, skin: np.ndarray, strands: np.ndarray) -> np.ndarray:
     layer = _Layer(len(skin))
-    behind = _hair_behind(who, layer)
+    behind = _hair_behind(person, layer)
     if behind is not None:
         layer.paint(behind, strands * 0.72)
-    ears = [ellipse(0.5 + s * (who.half_width + 0.004), who.center_y + 0.01, 0.030, 0.062) for s in (-1, 1)]
-    layer.paint(layer.coverage(*ears), who.skin * 0.86)
-    inner = [ellipse(0.5 + s * (who.half_width + 0.012), who.center_y + 0.01, 0.013, 0.036) for s in (-1, 1)]
-    layer.paint(layer.coverage(*inner, blur=0.004), who.skin * 0.70)
-    layer.paint(layer.coverage(head_outline(who)), skin)
+    ears = [ellipse(0.5 + s * (person.half_width + 0.004), person.center_y + 0.01, 0.030, 0.062) for s in (-1, 1)]
+    layer.paint(layer.coverage(*ears), person.skin * 0.86)
+    inner = [ellipse(0.5 + s * (person.half_width + 0.012), person.center_y + 0.01, 0.013, 0.036) for s in (-1, 1)]
+    layer.paint(layer.coverage(*inner, blur=0.004), person.skin * 0.70)
+    layer.paint(layer.coverage(head_outline(person)), skin)
     return layer.finish()
 
 
-def _hair(who: Identity, strands: np.ndarray) -> np.ndarray:
+def _hair(person: Identity, strands: np.ndarray) -> np.ndarray:
     layer = _Layer(len(strands))
-    front = _hair_in_front(who, layer)
+    front = _hair_in_front(person, layer)
     if front is not None:
         layer.paint(front, strands)
     return layer.finish()
 
 
-def _body(who: Identity, side: int) -> np.ndarray:
+def _body(person: Identity, side: int) -> np.ndarray:
     layer = _Layer(side)
-    chin = who.center_y + who.chin
+    chin = person.center_y + person.chin
     neck = np.array([(0.5 - 0.15, chin - 0.16), (0.5 + 0.15, chin - 0.16), (0.5 + 0.17, 1.2), (0.5 - 0.17, 1.2)])
-    layer.paint(layer.coverage(neck), who.skin * 0.78)
-    layer.paint(layer.coverage(ellipse(0.5, chin - 0.03, 0.17, 0.07), blur=0.015) * layer.alpha, who.skin * 0.58)
-    layer.paint(layer.coverage(ellipse(0.5, 1.20, 0.56, 0.24)), who.clothes)
+    layer.paint(layer.coverage(neck), person.skin * 0.78)
+    layer.paint(layer.coverage(ellipse(0.5, chin - 0.03, 0.17, 0.07), blur=0.015) * layer.alpha, person.skin * 0.58)
+    layer.paint(layer.coverage(ellipse(0.5, 1.20, 0.56, 0.24)), person.clothes)
     collar = layer.coverage(ellipse(0.5, 0.965, 0.18, 0.035))
-    layer.paint(collar * 0.9, who.skin * 0.72)
+    layer.paint(collar * 0.9, person.skin * 0.72)
     return layer.finish()
 
 
@@ -221,7 +221,9 @@ def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
     return np.rint(np.clip(textured, 0, 255)).astype(np.uint8)
 
 
-def draw_portrait(who: Identity, side: int) -> Portrait:
-    """Draw the still layers of `who` at `side` pixels."""
-    skin, strands = _skin(who, side), _strands(who, side)
-    return Portrait(who, side, skin, head=_head(who, skin, strands), hair=_hair(who, strands), body=_body(who, side))
+def draw_portrait(person: Identity, side: int) -> Portrait:
+    """Draw the still layers of `person` at `side` pixels."""
+    skin, strands = _skin(person, side), _strands(person, side)
+    return Portrait(
+        person, side, skin, head=_head(person, skin, strands), hair=_hair(person, strands), body=_body(person, side)
+    )

@@ -94,10 +94,10 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """
     side = SUPERSAMPLING * plan.size
     portrait = _portrait(plan.seed, plan.person, side)
-    who = portrait.identity
+    person = portrait.identity
     if plan.manipulation in ("blend", "both"):
         source = _portrait(plan.seed, plan.source, side)
-        inner, gain = InnerFace(source, covers=who), _color_mismatch(plan)
+        inner, gain = InnerFace(source, covers=person), _color_mismatch(plan)
     else:
         inner, gain = InnerFace(portrait), np.ones(3, np.float32)
     latents = smooth_process(_generator(plan, "latents"), plan.frames, LATENTS, LATENT_CORRELATION_FRAMES)
@@ -120,7 +120,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         move = {name: deviation * pose[frame, k] for k, (name, deviation) in enumerate(POSE.items())}
         drawn = cv2.multiply(inner.draw(latents[frame]), weight, dtype=cv2.CV_32F)
         face[:] = cv2.add(drawn, constant, dtype=cv2.CV_8U)
-        matrix = _head_matrix(move, who.center_y + who.chin)
+        matrix = _head_matrix(move, person.center_y + person.chin)
         picture = _shifted(background, move["camera_x"], move["camera_y"]).astype(np.float32)
         picture = _over(picture, _shifted(body, 0.4 * move["shift_x"], 0.3 * move["shift_y"]))
         picture = _over(picture, _small(_warped(head, matrix), plan.size))

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from dataloading.errors import InputError, as_input_error
 from istvt.cli.console import print_lines, progress_bar, starting
-from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+from istvt.cli.options import add_checkpoint, add_device, add_face_detection, check_device_name, detect_option
 from istvt.config import ExplanationSettings, ISTVTConfig
 
 
@@ -24,7 +24,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     parser.add_class_arguments(ExplanationSettings)
     parser.add_argument("--clips", type=int, default=3, help="clips to explain, those that support the verdict most")
-    add_finding(parser)
+    add_face_detection(parser)
     add_device(parser)
 
 
@@ -37,7 +37,7 @@ def run(options: Namespace, console: Console) -> int:
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
-    detect = detect_of(options)
+    detect = detect_option(options)
     with as_input_error():
         settings = ExplanationSettings(**{field.name: options[field.name] for field in fields(ExplanationSettings)})
     check_device_name(options.device)

@@ -24,11 +24,11 @@ from istvt.cli.parser import OptionParser, UsageError, given, read_settings_file
 from istvt.config import PRESETS, ISTVTConfig, preset
 
 USAGE_ERROR = 2
-STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 # Commands that keep what they have finished and use it when they are called again.
-GO_ON = ("synthesize", "prepare", "train", "demo")
+RESUMABLE = ("synthesize", "prepare", "train", "demo")
 # A process that fails beside others waits so long for torchrun to end it: longer than they need to meet the same.
-SECONDS_TO_BE_ENDED = 5.0
+TORCHRUN_GRACE_SECONDS = 5.0
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "synthesize": (synthesize, "draw a demonstration set of real and forged videos"),
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
             kept = "; finished work is kept, and the same command resumes it"
-            _print_reason(errors, f"stopped{kept if set(GO_ON).intersection(arguments[:1]) else ''}")
-        return TERMINATED if isinstance(stop, _Terminated) else STOPPED
+            _print_reason(errors, f"stopped{kept if set(RESUMABLE).intersection(arguments[:1]) else ''}")
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
 
 
 def _run_under_torchrun(arguments: list[str]) -> int:
@@ -89,18 +89,18 @@ def _run_under_torchrun(arguments: list[str]) -> int:
         return _run(arguments)
     except InputError as error:
         if (rank := os.environ.get("RANK", "0")) != "0":
-            time.sleep(SECONDS_TO_BE_ENDED)
+            time.sleep(TORCHRUN_GRACE_SECONDS)
             raise InputError(f"process {rank}: {error}") from error
         raise
     except Exception:
-        time.sleep(2 * SECONDS_TO_BE_ENDED)
+        time.sleep(2 * TORCHRUN_GRACE_SECONDS)
         raise
 
 
 def _run(arguments: list[str]) -> int:
     """Parse and run one command; what the user or the machine is to blame for is an InputError."""
     try:
-        with _sigterm_stops():
+        with _sigterm_as_interrupt():
             for argument in arguments:
                 _check_text(argument)
             parser, commands = build_parser(_preset_of(arguments))
@@ -121,7 +121,7 @@ def _run(arguments: list[str]) -> int:
     except InputError:
         raise
     except Exception as error:
-        reason = _refusal(error)
+        reason = _system_error(error)
         if reason is None:
             raise
         raise InputError(reason) from error
@@ -141,7 +141,7 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _sigterm_stops() -> Iterator[None]:
+def _sigterm_as_interrupt() -> Iterator[None]:
     """Within it SIGTERM is what Ctrl-C is; by itself it would end this process before it could end its workers."""
     # One of several processes may be waiting in a collective, which no handler interrupts: it must still end at once.
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or threading.current_thread() is not threading.main_thread():
@@ -159,7 +159,7 @@ def _sigterm_stops() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _refusal(error: Exception) -> str | None:
+def _system_error(error: Exception) -> str | None:
     """Return why the machine refuses: a file that cannot be read or written, a full disk, too little memory."""
     from istvt.device import is_out_of_memory  # it imports PyTorch, which takes seconds that --help should not
 

@@ -65,7 +65,7 @@ def add_checkpoint(parser: ArgumentParser) -> None:
     )
 
 
-def add_finding(parser: ArgumentParser) -> None:
+def add_face_detection(parser: ArgumentParser) -> None:
     """Add how faces are found in videos that are not of a prepared set."""
     parser.add_argument(
         "--detector",
@@ -82,7 +82,7 @@ def add_finding(parser: ArgumentParser) -> None:
     parser.add_argument("--detect", action="store_true", help="detect faces, however the training videos were cropped")
 
 
-def detect_of(options: Namespace) -> bool | None:
+def detect_option(options: Namespace) -> bool | None:
     """Return whether faces are looked for; None leaves it to how the model was trained."""
     other = "--detect" if options.detect else f"--detector {options.detector}" if options.detector != "auto" else None
     if options.no_detect and other:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
 from istvt.cli.console import counted, print_lines, progress_bar, starting
-from istvt.cli.options import add_checkpoint, add_device, add_finding, check_device_name, detect_of
+from istvt.cli.options import add_checkpoint, add_device, add_face_detection, check_device_name, detect_option
 from istvt.config import ISTVTConfig
 
 
@@ -22,7 +22,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     """Add the options."""
     add_checkpoint(parser)
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
-    add_finding(parser)
+    add_face_detection(parser)
     parser.add_argument("--clips", type=int, default=8, help="clips scored a video")
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     add_device(parser)
@@ -42,7 +42,7 @@ def run(options: Namespace, console: Console) -> int:
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")
     if options.json and not options.json.parent.is_dir():
         raise InputError(f"--json {options.json}: there is no directory {options.json.parent}; expected a file in one")
-    detect = detect_of(options)
+    detect = detect_option(options)
     check_device_name(options.device)
     model_file(options.checkpoint)
     files, left_out = video_files(options.videos)

@@ -22,7 +22,7 @@ from istvt.explain import heatmap
 from istvt.explain_video import page, pictures
 from istvt.explain_video.clips import ExplainedClip, explain_clips
 from istvt.inference.crop import choose_crop, crop_difference
-from istvt.inference.predict import face_entry, rarely_seen
+from istvt.inference.predict import face_entry, rare_face_remark
 from istvt.inference.score import ScoredClips, score_video
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo, load_model
@@ -115,7 +115,7 @@ def explain_video(
         face, about_crop = face_entry(video, make_detector(crop.detector) if crop.detector else None), crop.note
     else:
         about_crop = crop_difference(info.detectors, [face.detector])
-    notes = [*notes, *info.caveats, *filter(None, [about_crop, rarely_seen(face)])]
+    notes = [*notes, *info.caveats, *filter(None, [about_crop, rare_face_remark(face)])]
     output_directory(out)
     score, scored = score_video(
         model,

@@ -43,7 +43,7 @@ def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: boo
     whole_only = set(trained_on) == {WHOLE_FRAME}
     if detect is None and detector == "auto" and whole_only:
         return Crop(None, "whole pictures, as this model was trained on them (--detect looks for faces)")
-    here = WHOLE_FRAME if detect is False else _finder(trained_on, detector)
+    here = WHOLE_FRAME if detect is False else _choose_detector(trained_on, detector)
     chosen = None if here == WHOLE_FRAME else here if here in trained_on else detector
     return Crop(chosen, crop_difference(trained_on, [here]))
 
@@ -60,7 +60,7 @@ def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str |
     return f"{both}: the boxes differ a little."
 
 
-def _finder(trained_on: Collection[str], detector: str) -> str:
+def _choose_detector(trained_on: Collection[str], detector: str) -> str:
     """Return the detector that is named, else that of training if there was one and it works, else the best that does.
 
     Detectors are tried by loading them, and none after the first that works, which is the one to be used.
@@ -68,5 +68,5 @@ def _finder(trained_on: Collection[str], detector: str) -> str:
     if detector != "auto":
         return detector
     of_training = [name for name in DETECTORS if name in trained_on]
-    in_turn = [*of_training, *DETECTORS] if len(of_training) == 1 else DETECTORS
-    return next((name for name in in_turn if detector_works(name)), detector)
+    candidates = [*of_training, *DETECTORS] if len(of_training) == 1 else DETECTORS
+    return next((name for name in candidates if detector_works(name)), detector)

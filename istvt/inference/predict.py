@@ -74,7 +74,7 @@ def predict(
             score, scored = score_video(
                 model, path, entry, clips=clips_per_video, batch_size=batch_size, workers=workers
             )
-            remark = "; ".join(filter(None, [rarely_seen(entry), clips_lost(scored)])) or None
+            remark = "; ".join(filter(None, [rare_face_remark(entry), lost_clips_remark(scored)])) or None
             predictions.append(Prediction(path, score=score, remark=remark, notes=notes))
         except InputError as error:
             predictions.append(Prediction(path, error=str(error), notes=notes))
@@ -88,7 +88,7 @@ def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:
     return whole_picture(path) if finder is None else find_face(path, finder)
 
 
-def rarely_seen(entry: FaceEntry) -> str | None:
+def rare_face_remark(entry: FaceEntry) -> str | None:
     """Return the remark on a face that was found in fewer than half of the frames that were searched, or None."""
     looks = len(frames_looked_at(entry.frames))
     if entry.whole_frame or 2 * len(entry.key_frames) >= looks:
@@ -96,7 +96,7 @@ def rarely_seen(entry: FaceEntry) -> str | None:
     return f"a face was found in {len(entry.key_frames)} of the {looks} frames that were searched"
 
 
-def clips_lost(scored: ScoredClips) -> str | None:
+def lost_clips_remark(scored: ScoredClips) -> str | None:
     """Return the remark on clips that could not be decoded, with the first reason, or None."""
     if not scored.skipped:
         return None

@@ -66,7 +66,7 @@ class VideoScore:
         """Return "fake" where the probability is above `threshold`, "real" elsewhere."""
         return verdict_of(self.probability, threshold)
 
-    def is_right(self, threshold: float = DEFAULT_THRESHOLD) -> bool:
+    def is_correct(self, threshold: float = DEFAULT_THRESHOLD) -> bool:
         """Return whether the verdict at `threshold` agrees with the label."""
         return int(self.probability > threshold) == self.label
 

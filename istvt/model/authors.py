@@ -20,7 +20,7 @@ from torch import Tensor
 from dataloading.errors import InputError
 from dataloading.io import replacing
 from istvt.config import ISTVTConfig, preset
-from istvt.model.checkpoint import BEYOND_ENTRY_FLOW, misfits, read_state_dict
+from istvt.model.checkpoint import BEYOND_ENTRY_FLOW, read_state_dict, state_dict_mismatches
 from istvt.model.istvt import ISTVT
 
 EXPECTED = "a state dict of the ISTVT authors' code"
@@ -161,7 +161,7 @@ def from_authors(theirs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> d
     Raises:
         ValueError: tensors are missing, unknown or misshapen; the first few are named.
     """
-    if problems := misfits(theirs, to_authors(state)):
+    if problems := state_dict_mismatches(theirs, to_authors(state)):
         raise ValueError(problems)
     parts = {name: [theirs[of] for of in authors_names(name)] for name in state}
     return {

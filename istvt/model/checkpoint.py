@@ -32,7 +32,7 @@ from istvt.model.xception import XceptionEntryFlow
 from istvt.run_dir import model_file
 
 _METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
-_MISFITS_SHOWN = 3
+_MISMATCHES_SHOWN = 3
 
 # Modules of a full Xception beyond the entry flow: middle flow, exit flow, classifier.
 BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_linear|classifier|head)\.")
@@ -129,7 +129,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[IS
             wanted = ISTVT(config).state_dict()
     except (RuntimeError, TypeError) as error:  # by a size that no integer of C++ holds
         raise InputError(f"{where}: config: has sizes that no tensor can have") from error
-    if problems := misfits(state, wanted):
+    if problems := state_dict_mismatches(state, wanted):
         raise InputError(f"{where}: {problems}")
     model = ISTVT(config)
     model.load_state_dict(state)
@@ -187,12 +187,12 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
     Raises:
         InputError: tensors are missing, unknown or misshapen; `where` begins the sentence that names the first few.
     """
-    if problems := misfits(state, module.state_dict()):
+    if problems := state_dict_mismatches(state, module.state_dict()):
         raise InputError(f"{where}: {problems}")
     module.load_state_dict(state)
 
 
-def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+def state_dict_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
     """Return the first few tensors of `state` that are not as in `wanted`, in words; None where all of them are."""
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [f"{name} is not in this model" for name in state if name not in wanted]
@@ -206,8 +206,8 @@ def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | 
         for name, tensor in wanted.items()
         if name in state and state[name].is_floating_point() != tensor.is_floating_point()
     ]
-    more = [f"and {len(problems) - _MISFITS_SHOWN} more"] if len(problems) > _MISFITS_SHOWN else []
-    return "; ".join(problems[:_MISFITS_SHOWN] + more) or None
+    more = [f"and {len(problems) - _MISMATCHES_SHOWN} more"] if len(problems) > _MISMATCHES_SHOWN else []
+    return "; ".join(problems[:_MISMATCHES_SHOWN] + more) or None
 
 
 def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Tensor]:

@@ -49,15 +49,15 @@ def choose_examples(scores: Sequence[VideoScore]) -> list[VideoScore]:
         groups.setdefault(score.manipulation, []).append(score)
     mistakes, ordinary = [], []
     for _, group in sorted(groups.items(), key=lambda item: (item[0] != ORIGINAL, item[0])):
-        missed = [score for score in group if not score.is_right()]
+        missed = [score for score in group if not score.is_correct()]
         mistakes.append(sorted(missed, key=lambda score: (-abs(score.probability - DEFAULT_THRESHOLD), score.name)))
-        found = [score for score in group if score.is_right()]
+        found = [score for score in group if score.is_correct()]
         middle = float(np.median([score.probability for score in found])) if found else 0.0
         ordinary.append(sorted(found, key=lambda score, m=middle: (abs(score.probability - m), score.name)))
-    return _in_turn(mistakes)[:_EXAMPLES] + _in_turn(ordinary)[:_EXAMPLES]
+    return _round_robin(mistakes)[:_EXAMPLES] + _round_robin(ordinary)[:_EXAMPLES]
 
 
-def _in_turn(groups: Iterable[Sequence[VideoScore]]) -> list[VideoScore]:
+def _round_robin(groups: Iterable[Sequence[VideoScore]]) -> list[VideoScore]:
     return [score for turn in zip_longest(*groups) for score in turn if score is not None]
 
 

@@ -150,7 +150,7 @@ def _scale(evaluation: Evaluation) -> float:
 def _example_groups(examples: Sequence[Example], threshold: float) -> dict[str, list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {"Wrong verdicts": [], "Right verdicts": []}
     for example in examples:
-        title = "Right verdicts" if example.score.is_right(threshold) else "Wrong verdicts"
+        title = "Right verdicts" if example.score.is_correct(threshold) else "Wrong verdicts"
         groups[title].append({"score": example.score, "frames": encoded_frames(example)})
     return {title: group for title, group in groups.items() if group}
 

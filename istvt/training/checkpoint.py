@@ -1,4 +1,4 @@
-"""Checkpoints of a run: model, optimizer, loss scale, random state and record, written whole or not at all.
+"""Checkpoints of a run: model, optimizer, loss scale, random state and run state, written whole or not at all.
 
     checkpoints/epoch-0002-step-00000310/    *.distcp and .metadata of torch.distributed.checkpoint; run.json
 
@@ -39,9 +39,9 @@ FREE_SETTINGS = {
     "training": {"parallel", "execution", "activation_checkpointing", "backend", "log_steps"}
     | {"checkpoint_steps", "checkpoint_minutes"},
 }
-# Of a run's record, which names every skipped video.
-MAX_RECORD_BYTES = 256 << 20
-_RECORD = "run.json"
+# A run's state names every skipped video.
+MAX_RUN_STATE_BYTES = 256 << 20
+_RUN_STATE = "run.json"
 _PARTIAL = ".partial"
 
 
@@ -63,7 +63,7 @@ class EpochRow(TypedDict):
 
 
 @dataclass
-class RunRecord:
+class RunState:
     """Where a run stands, apart from its tensors.
 
     Attributes:
@@ -97,8 +97,8 @@ class RunRecord:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
-    def require_same_run(self, now: RunRecord, output: Path) -> None:
-        """Refuse to go on with the run of this record as `now` describes it, unless what is learned stays the same.
+    def require_same_run(self, now: RunState, output: Path) -> None:
+        """Refuse to resume the run of this state with that of `now`, unless both train the same model on the same data.
 
         Raises:
             InputError: settings that decide what is learned, or the faces that clips are cropped to, have changed.
@@ -121,13 +121,13 @@ class RunRecord:
             )
 
 
-def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, processes: Processes) -> None:
+def save_checkpoint(output: Path, state: RunState, step: TrainingStep, processes: Processes) -> None:
     """Write a checkpoint of the run in `output`, and remove all but the `KEEP` newest; all processes together.
 
     Raises:
         InputError: the disk is full, or what holds the checkpoints may not be written to.
     """
-    final = output / TRAINING_STATES / f"epoch-{record.epoch:04d}-step-{record.step:08d}"
+    final = output / TRAINING_STATES / f"epoch-{state.epoch:04d}-step-{state.step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
     if processes.is_main:
         for left_over in final.parent.glob("*" + _PARTIAL):
@@ -135,10 +135,10 @@ def save_checkpoint(output: Path, record: RunRecord, step: TrainingStep, process
         partial.mkdir(parents=True)
     processes.barrier()
     tensors = _run_tensors(step) | _random_state(step.device, processes)
-    with _one_sentence(OSError, f"checkpoint {final}: cannot be written", "earlier checkpoints are kept"):
+    with _as_input_error(OSError, f"checkpoint {final}: cannot be written", "earlier checkpoints are kept"):
         dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.is_distributed)
     if processes.is_main:
-        _write(partial / _RECORD, json.dumps(asdict(record), indent=1))
+        _write(partial / _RUN_STATE, json.dumps(asdict(state), indent=1))
         if final.exists():  # of a run that went on from an older checkpoint
             _remove(final)
         os.replace(partial, final)
@@ -155,18 +155,18 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(outdated)
 
 
-def newest_checkpoint(output: Path, processes: Processes) -> tuple[Path, RunRecord] | None:
+def newest_checkpoint(output: Path, processes: Processes) -> tuple[Path, RunState] | None:
     """Return the newest whole checkpoint of the run in `output`, the same in all processes; None for a fresh run.
 
     Raises:
-        InputError: its record cannot be read, or is none.
+        InputError: its run.json cannot be read, or is not a run's state.
     """
     found = _checkpoints(output)
     checkpoint = processes.broadcast(found[-1] if found else None)
     if checkpoint is None:
         return None
     try:
-        return checkpoint, read_json(checkpoint / _RECORD, RunRecord, max_bytes=MAX_RECORD_BYTES)
+        return checkpoint, read_json(checkpoint / _RUN_STATE, RunState, max_bytes=MAX_RUN_STATE_BYTES)
     except InputError as error:
         raise InputError(f"{error}; delete {checkpoint} to use the one before it") from error
 
@@ -179,7 +179,7 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
     """
     tensors = _run_tensors(step)
     random = _random_state(step.device, processes)
-    with _one_sentence(Exception, f"checkpoint {checkpoint}: cannot be read", "delete it to use the one before it"):
+    with _as_input_error(Exception, f"checkpoint {checkpoint}: cannot be read", "delete it to use the one before it"):
         reader = dcp.FileSystemReader(checkpoint)
         # Fewer processes may have written it: then this one keeps the random state of its seed.
         stored = reader.read_metadata().state_dict_metadata
@@ -193,7 +193,7 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
 
 
 @contextlib.contextmanager
-def _one_sentence(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
+def _as_input_error(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
     """Within it an error of a kind, also one that DCP collected from all processes, is an InputError."""
     try:
         with warnings.catch_warnings():

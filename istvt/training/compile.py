@@ -54,7 +54,7 @@ def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, 
         _compile(model, backend, graphs=training.execution == "cuda_graphs")
 
 
-def eager_for_now() -> contextlib.AbstractContextManager:
+def run_eagerly() -> contextlib.AbstractContextManager:
     """Run compiled parts eagerly: validation has other shapes and another mode, and would compile them again."""
     return torch.compiler.set_stance("force_eager")
 

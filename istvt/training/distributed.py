@@ -137,12 +137,12 @@ def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.
 
 
 @contextlib.contextmanager
-def no_grad_sync(module: nn.Module, stay: bool) -> Iterator[None]:
-    """Accumulate gradients without a reduction over processes while `stay`: for all but the last batch of a step."""
+def no_grad_sync(module: nn.Module, accumulate: bool) -> Iterator[None]:
+    """Keep gradients of this process unreduced if `accumulate`: for all but the last batch of a step."""
     if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(not stay)
+        module.set_requires_gradient_sync(not accumulate)
         yield
-    elif isinstance(module, DistributedDataParallel) and stay:
+    elif isinstance(module, DistributedDataParallel) and accumulate:
         with module.no_sync():
             yield
     else:

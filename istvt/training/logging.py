@@ -166,7 +166,7 @@ def print_run(run: Trainer) -> None:
         f"{config.image_size} pixels, attention products not counted\n"
         f"on {where}, {', '.join(how)}\n"
         f"{len(videos['train'])} training and {len(videos['val'])} validation videos of "
-        f"{escape(str(run.data.root))}, {escape(crop_name(run.record.detectors))}; "
+        f"{escape(str(run.data.root))}, {escape(crop_name(run.state.detectors))}; "
         f"{run.sampler.clips_in_all} clips an epoch in steps of {step}, "
         f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
     )

@@ -26,7 +26,7 @@ from istvt.training.optim import LossScale
 if TYPE_CHECKING:  # a bare GPU machine has no video packages, and the benchmark of a step needs none
     from dataloading.clips.loader import Batch, ClipLoader
 
-_COUNTERS = ("loss_sum", "clips", "skipped_steps", "non_finite_in_a_row", "most_in_a_row")
+_COUNTERS = ("loss_sum", "clips", "skipped_steps", "non_finite_row", "longest_row")
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Counts:
         loss_sum: summed loss of the clips of all finite steps of the epoch.
         clips: their number.
         skipped_steps: steps of the epoch whose gradient was not finite.
-        most_in_a_row: the most such steps that followed each other.
+        longest_row: the most such steps in a row.
     """
 
     loss_sum: float
     clips: int
     skipped_steps: int
-    most_in_a_row: int
+    longest_row: int
 
 
 class TrainingStep:
@@ -71,24 +71,24 @@ class TrainingStep:
         self.training, self.processes = training, processes
         self.device = next(model.parameters()).device
         # A replayed graph writes gradients where the last replay wrote them: to be added up they need other memory.
-        self._own_gradients = training.execution == "cuda_graphs" and training.accumulation > 1
-        if self._own_gradients:
+        self._keeps_gradients = training.execution == "cuda_graphs" and training.accumulation > 1
+        if self._keeps_gradients:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         self.loss_scale = LossScale(self.device, dtype)
         self.counters = torch.zeros(len(_COUNTERS), dtype=torch.float64, device=self.device)
-        self._found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and clips of this step
+        self._step_sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and clips of this step
         self._parameters = list(model.parameters())
         self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         config = model.config
-        self._nothing = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=self.device)
+        self._zero_clip = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=self.device)
 
     def __call__(self, batches: Iterator[Batch | None], count: int, learning_rate: float) -> None:
         """Make one step from the next `count` batches, in all processes together."""
         before = self._flat_statistics()
-        self._found.zero_()
+        self._step_sums.zero_()
         for number in range(count):
-            with no_grad_sync(self.forward, stay=number < count - 1):
+            with no_grad_sync(self.forward, accumulate=number < count - 1):
                 self._backward(next(batches))
         self._apply(before, learning_rate)
 
@@ -108,7 +108,7 @@ class TrainingStep:
         loss = (losses * weights).sum()
         # Divided by a nominal number here, so that float16 sees gradients of the usual size; corrected in _apply.
         (loss * (self.loss_scale.value / self._nominal_clips)).backward()
-        self._found += torch.stack([loss.detach(), weights.sum()])
+        self._step_sums += torch.stack([loss.detach(), weights.sum()])
         if before is not None:
             self._set_statistics(before)
 
@@ -120,7 +120,7 @@ class TrainingStep:
         so that it is filled however the step runs, or eager steps would learn something else than compiled ones.
         """
         if batch is None:
-            clips, labels, weights = self._nothing, self._nothing.new_zeros(1), self._nothing.new_zeros(1)
+            clips, labels, weights = self._zero_clip, self._zero_clip.new_zeros(1), self._zero_clip.new_zeros(1)
         else:
             clips, labels = batch.clips, batch.labels.to(self.device, non_blocking=True)
             weights = torch.ones_like(labels)
@@ -136,8 +136,8 @@ class TrainingStep:
 
     def _apply(self, before: Tensor, learning_rate: float) -> None:
         """Make the optimizer's step, unless the gradient is not finite or there was not one clip."""
-        here = self._found[1]
-        after = torch.cat([self._found, self._flat_statistics() * here])
+        here = self._step_sums[1]
+        after = torch.cat([self._step_sums, self._flat_statistics() * here])
         after = self.processes.all_reduce(after)
         loss_sum, clips = after[0], after[1]
         # Gradients were averaged over processes: this divisor leaves the mean over all clips.
@@ -151,7 +151,7 @@ class TrainingStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=not self._own_gradients)
+        self.optimizer.zero_grad(set_to_none=not self._keeps_gradients)
         self._set_statistics(torch.where(skip, before, after[2:] / clips.clamp(min=1)))
         self.loss_scale.update(finite)
         self._count(loss_sum, clips, finite)
@@ -196,7 +196,7 @@ def _total_norm(gradients: list[Tensor]) -> Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def every_batch(loader: ClipLoader, count: int) -> Iterator[Batch | None]:
+def batches_by_position(loader: ClipLoader, count: int) -> Iterator[Batch | None]:
     """Iterate over `count` batches of a loader, with None where it has none.
 
     None stands for a batch of which no clip could be decoded, and at the end where other processes have a clip more.

@@ -35,12 +35,12 @@ from istvt.model.attention import resolve_backend
 from istvt.model.checkpoint import CheckpointInfo, load_backbone_weights, save_model
 from istvt.model.istvt import ISTVT
 from istvt.run_dir import MODEL_FILE, only_run
-from istvt.training.checkpoint import EpochRow, RunRecord, load_checkpoint, newest_checkpoint, save_checkpoint
+from istvt.training.checkpoint import EpochRow, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from istvt.training.compile import accelerate, resolve_execution
 from istvt.training.distributed import Processes, distribute, joined_processes
 from istvt.training.logging import RunLog, epoch_line, print_run, print_skipped, write_history
 from istvt.training.optim import build_optimizer, warmup_cosine
-from istvt.training.step import Counts, TrainingStep, every_batch
+from istvt.training.step import Counts, TrainingStep, batches_by_position
 from istvt.training.validate import validate, whole_model
 
 # This many steps in a row whose gradient is not finite mean that the run has diverged.
@@ -85,7 +85,7 @@ def train(
         InputError: the data cannot be trained on, `output` holds a run with other settings or is being written to by
             another one, an option is not for this machine, memory is too small, or training diverged.
     """
-    with joined_processes(pick_device(device)) as (processes, chosen), _memory_suffices(training, chosen):
+    with joined_processes(pick_device(device)) as (processes, chosen), _out_of_memory_as_input_error(training, chosen):
         # No name here holds the trainer: its model has to end before the process group does (`joined_processes`).
         return Trainer(data, model, training, Path(output), processes, chosen, console or Console()).fit()
 
@@ -98,7 +98,7 @@ class Trainer:
         val_clips: the validation clips of all processes.
         model: the model; under FSDP this process's share of it.
         step: makes a step.
-        record: where the run stands.
+        state: where the run stands.
         log: the run's progress, while it runs.
     """
 
@@ -138,7 +138,7 @@ class Trainer:
         detectors = index.detectors(video.name for video in usable)
         settings = {"data": asdict(data), "model": config.to_dict(), "training": asdict(training)}
         settings = json.loads(json.dumps(settings, default=str))
-        self.record = RunRecord(
+        self.state = RunState(
             settings, processes.world_size, skipped=skipped, decoder=decoder, detectors=detectors, csv_size=0
         )
         self.data = replace(data, decoder=decoder)
@@ -163,10 +163,10 @@ class Trainer:
         newest = newest_checkpoint(self.output, self.processes)
         if newest is None:
             return
-        fresh, (checkpoint, written) = self.record, newest
+        fresh, (checkpoint, written) = self.state, newest
         written.require_same_run(fresh, self.output)
         load_checkpoint(checkpoint, self.step, self.processes)
-        self.record = replace(
+        self.state = replace(
             written,
             settings=fresh.settings,
             world_size=fresh.world_size,
@@ -176,7 +176,7 @@ class Trainer:
         )
         stands = f"{written.epoch} finished epoch{'s' * (written.epoch != 1)}"
         if written.clips:
-            stands += f" and {self.clips_begun} of {len(self.sampler)} clips"
+            stands += f" and {self.clips_used} of {len(self.sampler)} clips"
         if written.world_size != fresh.world_size:
             stands += f" (written by {written.world_size} process{'es' * (written.world_size != 1)})"
         then = "it is complete" if written.epoch >= self.training.epochs else "resuming from there"
@@ -187,118 +187,118 @@ class Trainer:
         main, epochs = self.processes.is_main, self.training.epochs
         with only_run(self.output) if main else contextlib.nullcontext():
             self.resume()
-            record, listed = self.record, dict(self.record.skipped)
+            state, skipped_before = self.state, dict(self.state.skipped)
             print_run(self)
-            print_skipped(listed, "no clip from {}:", self.console)
-            self.saved_at, steps = time.monotonic(), record.step + self.steps_left
-            with RunLog(self.output, self.console, main, record.step, steps, record.csv_size) as self.log:
-                for epoch in range(record.epoch + 1, epochs + 1):
+            print_skipped(skipped_before, "no clip from {}:", self.console)
+            self.saved_at, steps = time.monotonic(), state.step + self.steps_left
+            with RunLog(self.output, self.console, main, state.step, steps, state.csv_size) as self.log:
+                for epoch in range(state.epoch + 1, epochs + 1):
                     self.log.start_epoch(epoch, epochs)
                     row = self.validate(self.train_epoch())
-                    record.epoch, record.clips, record.seconds = epoch, 0, 0.0
+                    state.epoch, state.clips, state.seconds = epoch, 0, 0.0
                     self.step.start_epoch()
                     self.save()
                     self.log.epoch(row)
                     self.console.print(epoch_line(row, epochs, best=self.best == row), soft_wrap=True)
-            found_later = {name: reason for name, reason in record.skipped.items() if name not in listed}
-            print_skipped(found_later, "{} skipped:", self.console)
-        return TrainingResult(self.output / MODEL_FILE, self.best["epoch"], record.history)
+            skipped_in_run = {name: reason for name, reason in state.skipped.items() if name not in skipped_before}
+            print_skipped(skipped_in_run, "{} skipped:", self.console)
+        return TrainingResult(self.output / MODEL_FILE, self.best["epoch"], state.history)
 
     def train_epoch(self) -> dict[str, Any]:
         """Make the steps that are left of the current epoch; return its mean loss, speed and skipped steps."""
-        training, record, begun = self.training, self.record, self.clips_begun
+        training, state, begun = self.training, self.state, self.clips_used
         loader = self.epoch_loader()
         left = -(-(len(self.sampler) - begun) // training.batch_size)  # in every process, also where it has a clip less
-        batches = every_batch(loader, left)
-        row = {"epoch": record.epoch + 1, "learning_rate": self.learning_rate(0)}
-        counts, seconds_before = self.step.counts(), record.seconds
+        batches = batches_by_position(loader, left)
+        row = {"epoch": state.epoch + 1, "learning_rate": self.learning_rate(0)}
+        counts, seconds_before = self.step.counts(), state.seconds
         self.began = began_at, _ = time.perf_counter(), counts.clips
         for number, first in enumerate(range(0, left, training.accumulation), start=1):
-            learning_rate = self.learning_rate(self.clips_begun)
+            learning_rate = self.learning_rate(self.clips_used)
             self.step(batches, min(training.accumulation, left - first), learning_rate)
             used = min(begun + number * self.clips_per_step, len(self.sampler)) * self.processes.world_size
-            record.step, record.clips = record.step + 1, min(used, self.sampler.clips_in_all)
-            record.seconds = seconds_before + time.perf_counter() - began_at
-            self.log.advance(record.step)
+            state.step, state.clips = state.step + 1, min(used, self.sampler.clips_in_all)
+            state.seconds = seconds_before + time.perf_counter() - began_at
+            self.log.advance(state.step)
             last, due = first + training.accumulation >= left, False
-            if last or record.step % training.log_steps == 0:
+            if last or state.step % training.log_steps == 0:
                 counts = self.log_steps(counts, learning_rate)
                 due = self.checkpoint_is_due()
             if last:
                 next(batches, None)  # the loader has finished its list of what it skipped
                 for skipped in self.processes.all_gather({c.video.name: reason for c, reason in loader.skipped}):
-                    record.skipped |= skipped
+                    state.skipped |= skipped
             # The last is written before validation: killed in it, which may take long, a run makes no step again.
-            if last or due or (training.checkpoint_steps and record.step % training.checkpoint_steps == 0):
+            if last or due or (training.checkpoint_steps and state.step % training.checkpoint_steps == 0):
                 self.save()
         if not counts.clips:
-            first_reason = next((f"; the first reason: {reason}" for reason in record.skipped.values()), "")
-            raise InputError(f"not one training clip of epoch {record.epoch + 1} could be used{first_reason}")
+            first_reason = next((f"; the first reason: {reason}" for reason in state.skipped.values()), "")
+            raise InputError(f"not one training clip of epoch {state.epoch + 1} could be used{first_reason}")
         row["train_loss"] = counts.loss_sum / counts.clips
-        row["clips_per_second"] = round(counts.clips / record.seconds, 2)
+        row["clips_per_second"] = round(counts.clips / state.seconds, 2)
         return row | {"skipped_steps": counts.skipped_steps}
 
     def validate(self, row: dict[str, Any]) -> dict[str, Any]:
         """Add the validation's metrics to an epoch's row, the row to the history, and keep the weights if best."""
-        started, record = time.perf_counter(), self.record
+        started, state = time.perf_counter(), self.state
         model = whole_model(self.model, self.training.backend)
         metrics, skipped = validate(
             model, self.val_clips, self.training, self.data, self.step.dtype, self.processes, self.log
         )
-        record.skipped |= skipped
-        row = row | metrics | {"seconds": round(record.seconds + time.perf_counter() - started, 2)}
-        record.history.append(row)
+        state.skipped |= skipped
+        row = row | metrics | {"seconds": round(state.seconds + time.perf_counter() - started, 2)}
+        state.history.append(row)
         if self.processes.is_main and self.best == row:
             info = CheckpointInfo(
                 model.config,
-                decoder=record.decoder,
-                settings=record.settings,
+                decoder=state.decoder,
+                settings=state.settings,
                 versions=versions(),
                 metrics=row,
-                detectors=record.detectors,
+                detectors=state.detectors,
                 synthetic=self.synthetic,
             )
             save_model(self.output / MODEL_FILE, model, info)
         if self.processes.is_main:
             # Before the checkpoint: a run killed between the two writes it again, after the last epoch nothing would.
-            write_history(self.output / "history.csv", record.history)
+            write_history(self.output / "history.csv", state.history)
         return row
 
     def save(self) -> None:
         """Write a checkpoint, from which `resume` goes on."""
-        self.record.csv_size = self.log.csv_size
-        save_checkpoint(self.output, self.record, self.step, self.processes)
+        self.state.csv_size = self.log.csv_size
+        save_checkpoint(self.output, self.state, self.step, self.processes)
         self.saved_at = time.monotonic()
 
     def epoch_loader(self) -> ClipLoader:
         """Return the loader of the current epoch's clips that this process has not used yet."""
         return ClipLoader(
-            self.sampler.epoch(self.record.epoch, self.clips_begun),
+            self.sampler.epoch(self.state.epoch, self.clips_used),
             self.training.batch_size,
             self.model.config.image_size,
             augment=self.training.augment,
             device=self.step.device,
             decoder=self.data.decoder,
-            seed=self.training.seed * 100_003 + self.record.epoch,
+            seed=self.training.seed * 100_003 + self.state.epoch,
             workers=self.data.workers,
         )
 
     def log_steps(self, previous: Counts, learning_rate: float) -> Counts:
         """Read the counters, log the steps since they were read before and return them; stop a run that diverged."""
-        record, counts, (began_at, clips_before) = self.record, self.step.counts(), self.began
+        state, counts, (began_at, clips_before) = self.state, self.step.counts(), self.began
         clips = counts.clips - previous.clips
         row = {
-            "step": record.step,
-            "epoch": record.epoch + 1,
+            "step": state.step,
+            "epoch": state.epoch + 1,
             "loss": (counts.loss_sum - previous.loss_sum) / clips if clips else float("nan"),
             "learning_rate": learning_rate,
             "clips_per_second": round((counts.clips - clips_before) / (time.perf_counter() - began_at), 2),
             "skipped_steps": counts.skipped_steps,
         }
         self.log.steps(row)
-        if counts.most_in_a_row >= NON_FINITE_STEPS_TO_STOP:
+        if counts.longest_row >= NON_FINITE_STEPS_TO_STOP:
             raise InputError(
-                f"the gradient was not finite in {counts.most_in_a_row} steps in a row: training has diverged; "
+                f"the gradient was not finite in {counts.longest_row} steps in a row: training has diverged; "
                 "lower training.learning_rate or use training.precision float32"
             )
         return counts
@@ -308,17 +308,17 @@ class Trainer:
         minutes = self.training.checkpoint_minutes
         return bool(minutes) and self.processes.broadcast(time.monotonic() - self.saved_at >= 60 * minutes)
 
-    def learning_rate(self, clips_begun: int) -> float:
+    def learning_rate(self, clips_used: int) -> float:
         """Return the learning rate at a point of the current epoch; it depends on nothing else and needs no state."""
         per_epoch = self.steps_per_epoch
-        step = self.record.epoch * per_epoch + clips_begun / self.clips_per_step
+        step = self.state.epoch * per_epoch + clips_used / self.clips_per_step
         share = warmup_cosine(step, self.training.warmup_epochs * per_epoch, self.training.epochs * per_epoch)
         return self.training.learning_rate * share
 
     @property
     def best(self) -> dict[str, Any]:
         """The epoch with the best validation AUC (by loss where AUC is undefined or equal); the earliest of equals."""
-        return max(self.record.history, key=lambda row: (row["val_auc"] or 0.0, -row["val_loss"]))
+        return max(self.state.history, key=lambda row: (row["val_auc"] or 0.0, -row["val_loss"]))
 
     @property
     def clips_per_step(self) -> int:
@@ -333,19 +333,19 @@ class Trainer:
     @property
     def steps_left(self) -> int:
         """Steps to the end of the last epoch."""
-        left = max(0, self.training.epochs - self.record.epoch) * self.steps_per_epoch
-        return left - self.clips_begun // self.clips_per_step
+        left = max(0, self.training.epochs - self.state.epoch) * self.steps_per_epoch
+        return left - self.clips_used // self.clips_per_step
 
     @property
-    def clips_begun(self) -> int:
+    def clips_used(self) -> int:
         """Clips of the current epoch that this process has used; fewer than that where another number shared them."""
-        if self.record.clips >= self.sampler.clips_in_all:
+        if self.state.clips >= self.sampler.clips_in_all:
             return len(self.sampler)
-        return min(len(self.sampler), self.record.clips // self.processes.world_size)
+        return min(len(self.sampler), self.state.clips // self.processes.world_size)
 
 
 @contextlib.contextmanager
-def _memory_suffices(training: TrainingSettings, device: torch.device) -> Iterator[None]:
+def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.device) -> Iterator[None]:
     """Within it an error of an allocator is an InputError that names the batch size."""
     try:
         yield

@@ -15,7 +15,7 @@ from istvt.evaluation.metrics import epoch_metrics
 from istvt.inference.score import score_clips
 from istvt.inference.video_score import score_videos
 from istvt.model.istvt import ISTVT
-from istvt.training.compile import eager_for_now
+from istvt.training.compile import run_eagerly
 from istvt.training.distributed import Processes
 from istvt.training.logging import RunLog
 
@@ -43,7 +43,7 @@ def validate(
     # Neighbors stay together: the frames of a video are decoded once for all of its clips.
     first, stop = (len(clips) * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
     log.start_validation(stop - first)
-    with eager_for_now():
+    with run_eagerly():
         scored = score_clips(
             model,
             clips[first:stop],

@@ -34,13 +34,13 @@ class Launch:
 
 
 @dataclass
-class _Taker:
+class _Redirection:
     architecture: int
-    take: Callable[[Launch], object]
+    receive: Callable[[Launch], object]
     executes: bool
 
 
-_taker: _Taker | None = None
+_redirection: _Redirection | None = None
 
 
 # Read once: Triton decides when a kernel is defined, and torch.compile cannot trace the look-up.
@@ -60,8 +60,8 @@ def runs_kernels(x: torch.Tensor) -> bool:
 
 def architecture(x: torch.Tensor) -> int:
     """Return the compute capability as one number (90 for an H200) of the device of `x`; 0 in the interpreter."""
-    if _taker is not None:
-        return _taker.architecture
+    if _redirection is not None:
+        return _redirection.architecture
     return _architecture_of(x.device) if x.device.type == "cuda" else 0
 
 
@@ -72,39 +72,39 @@ def _architecture_of(device: torch.device) -> int:
 
 
 def _executes() -> bool:
-    return _taker is not None and _taker.executes
+    return _redirection is not None and _redirection.executes
 
 
 @contextlib.contextmanager
 def recorded(architecture: int) -> Iterator[list[Launch]]:
     """Record launches and run none inside (tensors may be on the meta device), as if for `architecture`."""
     launches: list[Launch] = []
-    with _taken_by(_Taker(architecture, launches.append, executes=False)):
+    with _redirected(_Redirection(architecture, launches.append, executes=False)):
         yield launches
 
 
 @contextlib.contextmanager
 def executed_by(execute: Callable[[Launch], object], architecture: int) -> Iterator[None]:
     """Let kernels take CPU tensors inside, as if on `architecture`; `execute` gets each launch and runs it."""
-    with _taken_by(_Taker(architecture, execute, executes=True)):
+    with _redirected(_Redirection(architecture, execute, executes=True)):
         yield
 
 
 @contextlib.contextmanager
-def _taken_by(taker: _Taker) -> Iterator[None]:
-    global _taker
-    previous, _taker = _taker, taker
+def _redirected(redirection: _Redirection) -> Iterator[None]:
+    global _redirection
+    previous, _redirection = _redirection, redirection
     try:
         yield
     finally:
-        _taker = previous
+        _redirection = previous
 
 
 def launch(kernel: Any, programs: int, config: Config, device: torch.device, /, **arguments: Any) -> None:
     """Start `programs` instances of `kernel` on grid axis 0 (the others stop at 65,535); none is fine."""
     arguments |= config.kwargs
-    if _taker is not None:
-        _taker.take(Launch(kernel, programs, arguments, config))
+    if _redirection is not None:
+        _redirection.receive(Launch(kernel, programs, arguments, config))
         return
     if programs == 0:
         return

@@ -10,7 +10,7 @@ import triton.language as tl
 from kernels.common.blocks import product
 from kernels.relevance import reference
 
-NOTHING = tl.constexpr(reference.NOTHING)
+SMALLEST_MAGNITUDE = tl.constexpr(reference.SMALLEST_MAGNITUDE)
 BLOCK_K = tl.constexpr(32)
 
 
@@ -19,7 +19,7 @@ def ratio(relevance, total, magnitude, eps):
     """Return `relevance / (total + eps * sign(total) * magnitude)`, as `kernels.relevance.ratio` does."""
     signed = tl.where(total > 0, magnitude, tl.where(total < 0, -magnitude, 0.0))
     denominator = total + eps * signed
-    something = tl.abs(denominator) > NOTHING
+    something = tl.abs(denominator) > SMALLEST_MAGNITUDE
     return tl.where(something, relevance / tl.where(something, denominator, 1.0), 0.0)
 
 

@@ -30,7 +30,7 @@ REFERENCE = "reference"
 REFERENCE_EPS = 1e-9
 
 # Below this a sum of absolute contributions is nothing: its quotient would overflow float32.
-NOTHING = 1e-30
+SMALLEST_MAGNITUDE = 1e-30
 
 # Elements of one tile [groups, heads, queries, keys]; a few tiles are alive at a time.
 TILE_ELEMENTS = 1 << 19
@@ -192,7 +192,7 @@ def ratio(
     if stabilizer == REFERENCE:
         return safe_divide(relevance, total)
     denominator = total + stabilizer * torch.sign(total) * magnitude
-    something = denominator.abs() > NOTHING
+    something = denominator.abs() > SMALLEST_MAGNITUDE
     return torch.where(something, relevance / torch.where(something, denominator, 1.0), 0.0)
 
 

@@ -30,7 +30,7 @@ def locate(positions, heads, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr,
 
 
 @triton.jit
-def summing_matrix(frame, position):
+def suffix_sum_matrix(frame, position):
     """Return `L`, of which column t sums what stands at frame t and later, row 0 apart: [BLOCK_M, BLOCK_M], 0 and 1."""
     source, target = frame[:, None], frame[None, :]
     counts = (source == target) | ((target >= 1) & (source > target))
@@ -38,7 +38,7 @@ def summing_matrix(frame, position):
 
 
 @triton.jit
-def summed(x, ones):
+def product_with_ones(x, ones):
     """Return `x ones`, products of float32 and of 0 and 1: [BLOCK_M, BLOCK_M].
 
     `x` goes in as a sum of two bfloat16 tiles: 16 bits of mantissa, the exponent range of float32.
@@ -98,7 +98,7 @@ def tensor_core_forward(
         written = inside & query_valid[:, None] & key_valid[None, :]
         tl.store(attention + (block[:, None] + frame[None, :]), p, mask=written)
     if SELF_SUBTRACT == "telescoped":
-        p = summed(p, summing_matrix(frame, position))
+        p = product_with_ones(p, suffix_sum_matrix(frame, position))
 
     # o: [B, F_q, S, N, D]
     o_rows = (((clip * QUERY_FRAMES + frame) * positions + position) * heads + head) * HEAD_DIM
@@ -137,8 +137,8 @@ def tensor_core_backward(
     p = block_softmax(q0, q1, k0, k1, scale_log2, inside, BLOCK_D1)
     dp = tl.where(inside, product_transposed(do0, do1, v0, v1, BLOCK_D1), 0.0)
     if SELF_SUBTRACT == "telescoped":
-        ones = summing_matrix(frame, position)
-        dp = tl.where(inside, summed(dp, tl.trans(ones)), 0.0)
+        ones = suffix_sum_matrix(frame, position)
+        dp = tl.where(inside, product_with_ones(dp, tl.trans(ones)), 0.0)
     if grad_attention is not None:  # [B, S, N, F_q, F]
         block = ((clip * positions + position) * heads + head) * (QUERY_FRAMES * FRAMES) + frame * FRAMES
         written = inside & query_valid[:, None] & key_valid[None, :]
@@ -147,7 +147,7 @@ def tensor_core_backward(
 
     # dv, dk and dq: [BLOCK_M, D], one after another
     if SELF_SUBTRACT == "telescoped":
-        p = summed(p, ones)
+        p = product_with_ones(p, ones)
     p = tl.trans(p.to(do0.dtype))
     dk_rows = clip * stride_dkb + head * stride_dkh + frame * stride_dkf + position * stride_dks
     store_product(dv, dk_rows, key_valid, p, do0, do1, BLOCK_M, BLOCK_D0, BLOCK_D1, HEAD_DIM)

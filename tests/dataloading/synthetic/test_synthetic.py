@@ -168,7 +168,7 @@ def test_a_second_run_into_one_directory_is_refused_for_as_long_as_the_first_one
 
 def test_a_directory_of_other_files_is_refused(tmp_path):
     (tmp_path / "holiday.mp4").write_bytes(b"mine")
-    with pytest.raises(InputError, match="holds files that are no synthetic set"):
+    with pytest.raises(InputError, match="holds files that are not a synthetic set"):
         synthesize(tmp_path, **SETTINGS)
     with pytest.raises(InputError, match=r"holiday.mp4 is a file"):
         synthesize(tmp_path / "holiday.mp4", **SETTINGS)

@@ -34,7 +34,7 @@ from istvt.cli.main import COMMANDS, main
         (["model", "--pre=seed"], "unrecognized arguments: --pre=seed"),
         (
             ["train", "--data=absent.yaml"],
-            "--data absent.yaml: cannot be read (No such file or directory); expected a file",
+            "--data absent.yaml: cannot be read (No such file or directory); expected a readable file",
         ),
         (["evaluate", "--data.train_clips=2"], "unrecognized arguments: --data.train_clips=2"),  # it did nothing
     ],

@@ -39,7 +39,7 @@ def test_a_large_logit_is_a_probability_and_not_an_overflow():
 
 def test_a_logit_of_exactly_zero_is_called_real():
     (score,) = score_videos([clip_of("a", 0, 1)], [0.0])
-    assert (score.probability, score.verdict, score.is_right()) == (0.5, "real", False)
+    assert (score.probability, score.verdict, score.is_correct()) == (0.5, "real", False)
 
 
 @pytest.mark.parametrize(

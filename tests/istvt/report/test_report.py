@@ -332,11 +332,11 @@ def test_a_report_with_twelve_examples_stays_below_three_megabytes(tmp_path):
 def test_examples_take_turns_between_manipulations_and_put_sure_mistakes_first():
     scores = scores_of(real=30, fakes=("a", "b", "c"), each=20, apart=0.2)
     chosen = choose_examples(scores)
-    wrong = [score for score in chosen if not score.is_right()]
+    wrong = [score for score in chosen if not score.is_correct()]
     assert chosen[: len(wrong)] == wrong
     assert [score.manipulation for score in wrong] == ["original", "a", "b", "c", "original", "a"]
     assert [score.manipulation for score in chosen[6:]] == ["original", "a", "b", "c", "original", "a"]
-    mistakes = [score for score in scores if score.label == 0 and not score.is_right()]
+    mistakes = [score for score in scores if score.label == 0 and not score.is_correct()]
     assert wrong[0] == max(mistakes, key=lambda score: score.probability)
     assert choose_examples(scores) == choose_examples(scores[::-1])
 

@@ -41,9 +41,9 @@ def test_an_epoch_that_some_processes_have_finished_is_finished_for_any_other_nu
     sampler = TrainingClips.__new__(TrainingClips)
     sampler._clips_per_class, sampler.world_size = 5, world_size
     run = SimpleNamespace(
-        sampler=sampler, record=SimpleNamespace(clips=used), processes=SimpleNamespace(world_size=world_size)
+        sampler=sampler, state=SimpleNamespace(clips=used), processes=SimpleNamespace(world_size=world_size)
     )
-    assert training.Trainer.clips_begun.fget(run) == begun
+    assert training.Trainer.clips_used.fget(run) == begun
 
 
 class Killed(BaseException):

@@ -16,7 +16,7 @@ from istvt.config import TrainingSettings
 from istvt.training.compile import accelerate
 from istvt.training.distributed import Processes
 from istvt.training.optim import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
-from istvt.training.step import TrainingStep, every_batch
+from istvt.training.step import TrainingStep, batches_by_position
 
 CONFIG = ISTVTConfig(
     frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8)
@@ -122,7 +122,7 @@ def test_steps_that_are_not_finite_are_counted_in_a_row():
     bad = Batch(torch.full((4, 3, 3, 40, 40), float("inf")), torch.zeros(4), torch.arange(4))
     for batches, longest in ((bad, 1), (bad, 2), (batch(0), 2), (bad, 2), (bad, 2), (bad, 3)):
         step(iter([batches]), 1, 1e-3)
-        assert step.counts().most_in_a_row == longest
+        assert step.counts().longest_row == longest
     assert step.counts().skipped_steps == 5
 
 
@@ -216,9 +216,9 @@ class FourBatchesOfTwo:
 
 
 @pytest.mark.parametrize("places", [[0, 1, 2, 3], [1, 2], [0, 3], [3], []])
-def test_every_batch_of_an_epoch_has_its_place_even_if_it_is_empty(places):
+def test_every_batch_of_an_epoch_has_its_position_even_if_it_is_empty(places):
     # Another process has a clip more than this one, and with it a batch.
-    given = list(every_batch(FourBatchesOfTwo(places), 5))
+    given = list(batches_by_position(FourBatchesOfTwo(places), 5))
     assert [place for place, item in enumerate(given) if item is not None] == places
     assert len(given) == 5
 
