@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SHARE_NOTHING = ("test_compile.py", "test_in_the_interpreter.py")
+SHARE_NOTHING = ("test_arithmetic.py", "test_compile.py", "test_in_the_interpreter.py", "test_kernels_executed.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -39,7 +39,7 @@ SHAPES: dict[str, dict[str, cases.Shapes]] = {
         "layer_norm_difference": [(1, 3, 5, 91)],
         "temporal_attention": [(1, 5, 11, 2, 40)],
         "spatial_attention": [(1, 2, 37, 2, 40)],
-        "relevance": [(1, 3, 19, 2, 40)],
+        "relevance": [(1, 3, 19, 2, 24)],
     },
     # The paper's size, in as few clips (of spatial attention: frame rows) as show the same code, and others like it.
     "paper": {

@@ -19,6 +19,7 @@ _NAMED_BY = {
     "training_families": CASE,
     "ceilings": ("ceiling",),
     "numerics": ("kernel", "mode", "dtype", "shape"),
+    "execute": ("sm", "kernel", "mode", "dtype", "shape"),
     **dict.fromkeys(("temporal", "layer_norm_difference", "spatial"), ("contender", "mode", "attention", *_SHAPE)),
     "relevance": ("contender", "mode", *_SHAPE),
     "spatial_capture": ("attention", *_SHAPE),

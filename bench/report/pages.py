@@ -1,7 +1,7 @@
 """Tables and plots from folders of measurements.
 
-Writes the tables of bench/README.md and the performance section of README.md between their marker comments, and draws
-plots into the folders. Numbers come from the CSV files alone; what was not measured says so.
+Writes the tables of bench/README.md and two sections of README.md between their marker comments, and draws plots into
+the folders. Numbers come from the CSV files alone; what was not measured says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.common.record import RESULTS, Run, read_runs
 from bench.report.devices import Device, Rows, devices
 from bench.report.markdown import replace_section
 from bench.report.promises import promises
-from bench.report.tables import TABLES, at_paper_size, scaling_claims
+from bench.report.tables import TABLES, at_paper_size, execution_claim, scaling_claims
 from bench.scaling.sweep import PASSES
 from dataloading.errors import InputError
 
@@ -39,6 +39,7 @@ _ON_GPU = {
     "scaling": "Scaling",
 }
 _ON_CPU = {
+    "execute": "Compiled kernels, executed on this CPU",
     "scaling": "Scaling",
     "spatial_memory": "Memory of spatial attention: what the kernels have PyTorch allocate, in Triton's interpreter",
     "explanation_memory": "Memory of explaining one clip",
@@ -79,6 +80,12 @@ def performance(runs: Sequence[Run], root: Path = ROOT) -> str:
     return "\n".join(part for part in (*steps, *growth, last) if part)
 
 
+def verification(runs: Sequence[Run], root: Path = ROOT) -> str:
+    """Return the generated part of README.md about compiled kernels: of the device with the most comparisons."""
+    found = max(devices(runs), key=lambda device: len(device.rows("execute")), default=Device())
+    return (execution_claim(found) or "Not measured.\n") + _provenance(found, "execute", root)
+
+
 def _devices(runs: Sequence[Run]) -> list[Device]:
     """Return the GPUs, or one without a name and a measurement, then the CPUs."""
     found = devices(runs)
@@ -114,9 +121,11 @@ def _environment(found: dict[str, Any]) -> str:
 
 
 def write(runs: Sequence[Run], root: Path = ROOT, check: bool = False) -> list[Path]:
-    """Write both files; return those that changed (with `check`, that would change)."""
+    """Write the generated sections; return the files that changed (with `check`, that would change)."""
     changed = []
-    for name, marker, section in (("bench/README.md", "tables", all_tables), ("README.md", "performance", performance)):
+    sections = (("bench/README.md", "tables", all_tables), ("README.md", "verification", verification),
+                ("README.md", "performance", performance))  # fmt: skip
+    for name, marker, section in sections:
         path = root / name
         before = path.read_text()
         after = replace_section(before, marker, section(runs, root))

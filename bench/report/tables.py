@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
 
@@ -46,20 +46,46 @@ def _by(rows: Rows, line: Callable[[Row], Hashable], column: Callable[[Row], Has
     return found
 
 
-def numerics(device: Device) -> str:
-    """Return comparisons with float64 by operation and dtype."""
-    groups: dict[tuple[str, str], Rows] = defaultdict(list)
-    for row in device.rows("numerics"):
-        groups[row["kernel"], row["dtype"]].append(row)
+def numerics(device: Device, name: str = "numerics", compiled_for: bool = False) -> str:
+    """Return comparisons with float64 by operation and dtype, and by the architecture that kernels are compiled for."""
+    keys = {"kernel": "operation", "dtype": "dtype"} | ({"sm": "compiled for sm"} if compiled_for else {})
+    groups: dict[tuple[str, ...], Rows] = defaultdict(list)
+    for row in device.rows(name):
+        groups[tuple(row[key] for key in keys)].append(row)
     body = []
     for key, rows in groups.items():
         count = Counter(row["verdict"] for row in rows)
         ratios = [float(row["ratio"]) for row in rows if row["ratio"]]
         finite = all(map(math.isfinite, ratios))  # no number is larger than one that is none
         largest = number(max(ratios, default=None)) if finite else "not a finite number"
-        body.append([*key, str(len(ratios)), largest, str(count[FAILS]), str(count[NOT_RUN] or "")])
-    header = ("operation", "dtype", "comparisons", "largest error over eager's", "failed", "cases not run")
+        body.append([*map(str, key), str(len(ratios)), largest, str(count[FAILS]), str(count[NOT_RUN] or "")])
+    header = (*keys.values(), "comparisons", "largest error over eager's", "failed", "cases not run")
     return table(header, body or [["every operation", "every dtype", *[NOT_MEASURED] * 3, ""]])
+
+
+def execution_claim(device: Device) -> str:
+    """Return two sentences: how compiled kernels are verified without a GPU, and what came of it."""
+    rows = [row for row in device.rows("execute") if row["verdict"] != NOT_RUN]
+    if not rows:
+        return ""
+    failed = sum(row["verdict"] == FAILS for row in rows)
+    cases = {tuple(row[key] for key in ("sm", "kernel", "mode", "dtype", "shape")) for row in rows}
+    dtypes = _listed(dict.fromkeys(row["dtype"] for row in rows))
+    architectures = _listed(f"sm_{sm}" for sm in sorted({row["sm"] for row in rows}))
+    largest = number(max((float(row["ratio"]) for row in rows if row["ratio"]), default=None))
+    return (
+        "What Triton compiles for a GPU is executed instruction by instruction on a CPU, tensor cores, asynchronous "
+        "copies and barriers included, with every access checked for bounds, races and uninitialized memory "
+        "([how](docs/ptx.md)). "
+        f"{len(cases)} cases for {architectures} in {dtypes}, with {len(rows)} comparisons of outputs and gradients "
+        f"with float64: {failed or 'none'} failed, and the largest error is {largest} times that of eager PyTorch in "
+        "the same dtype (1.5 is allowed).\n"
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def operation(device: Device, name: str) -> str:
@@ -222,6 +248,7 @@ TABLES: dict[str, Callable[[Device], str]] = {
     **{name: partial(listing, name=name) for name in _COLUMNS},
     **{name: partial(operation, name=name) for name in ("temporal", "layer_norm_difference", "spatial", "relevance")},
     "numerics": numerics,
+    "execute": partial(numerics, name="execute", compiled_for=True),
     "spatial_memory": spatial_memory,
     "training_families": families,
     "scaling": scaling,

@@ -27,7 +27,9 @@ from bench.training.steps import GRAPHS, Case
 from dataloading.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-README = "before\n\n<!-- begin: performance -->\nold 12.5\n<!-- end: performance -->\n\nafter\n"
+README = "before\n\n" + "".join(
+    f"<!-- begin: {section} -->\nold 12.5\n<!-- end: {section} -->\n" for section in ("verification", "performance")
+) + "\nafter\n"  # fmt: skip
 BENCH = "how to read\n<!-- begin: tables -->\nold 12.5\n<!-- end: tables -->\n"
 
 
@@ -407,3 +409,18 @@ def test_the_tables_in_the_repository_are_what_its_measurements_give():
     assert all(RESULTS in folder.parents for folder in folders)
     changed = report.write(read_runs(sorted(folders)), check=True)
     assert not changed, "run python -m bench report"
+
+
+def test_the_readme_says_in_two_sentences_how_compiled_kernels_are_verified(root):
+    case = {"kernel": "spatial_attention", "mode": "", "dtype": "bfloat16", "shape": "S=362"}
+    rows = [
+        case | {"sm": sm, "quantity": name, "error": 1e-3, "eager": 1e-3, "ratio": ratio, "verdict": "holds"}
+        for sm, name, ratio in ((80, "out", 1.0), (80, "grad q", 1.21), (90, "out", 0.9))
+    ]
+    folder = prepare_folder(root / "bench" / "results" / "cpu" / "execute", environment("A CPU", "CPU"))
+    write_table(folder, "execute", rows)
+    tables, readme = written(root, read_runs([root]))
+    assert "2 cases for sm_80 and sm_90 in bfloat16, with 3 comparisons of outputs and gradients" in readme
+    assert "none failed, and the largest error is 1.21 times that of eager PyTorch" in readme
+    assert "| spatial_attention | bfloat16 | 80 | 2 | 1.21 | 0 |" in tables
+    assert "commit abc" in readme
