@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.common.exponent import fit_exponent, interval
@@ -24,9 +26,10 @@ def numbers(rows: list[dict[str, str]]) -> list[Row]:
 
 def exponents(rows: list[Row]) -> list[Row]:
     """Return fitted exponents of work, time and memory in T + 1 and HW + 1, for each method and pass."""
-    fitted = []
-    for axis, method, name in dict.fromkeys((row["axis"], row["method"], row["pass"]) for row in rows):
-        points = [row for row in rows if (row["axis"], row["method"], row["pass"]) == (axis, method, name)]
+    lines, fitted = defaultdict(list), []
+    for row in rows:
+        lines[row["axis"], row["method"], row["pass"]].append(row)
+    for (axis, method, name), points in lines.items():
         points.sort(key=lambda row: row[axis])
         measured = [row for row in points if row["time_us"] is not None] or points
         larger_half = measured[len(measured) // 2 :]
@@ -42,56 +45,51 @@ def exponents(rows: list[Row]) -> list[Row]:
     return fitted
 
 
-def claims(rows: list[Row], fitted: list[Row], device: str, passes: Sequence[str] = PASSES) -> list[str]:
-    """Return which claims hold, in sentences made of what was counted and measured of some passes."""
-    wrong = sum(map(miscounted, rows))
-    differ = f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows."
-    sentences = [differ if wrong else _WORK]
-    for which in passes:
-        sentences += [_growth(fitted, axis, which, *pair, device) for axis in ("T", "HW") for pair in _PAIRS]
-        sentences += [_ratio(rows, which, *pair, device) for pair in _PAIRS]
-    return [sentence for sentence in sentences if sentence]
-
-
 def miscounted(row: Row) -> bool:
     """Return whether the FLOP counter and the formula disagree."""
     return row["macs_counted"] is not None and row["macs_counted"] != row["macs_formula"]
 
 
-def _growth(fitted: list[Row], axis: str, name: str, joint: str, factorized: str, device: str) -> str:
-    found = {
-        (row["method"], row["quantity"]): row
-        for row in fitted
-        if (row["axis"], row["pass"]) == (axis, name) and row["exponent"] is not None
-    }
-    if not {(joint, "time"), (factorized, "time")} <= found.keys():
-        return ""
-    slow, fast = found[joint, "time"], found[factorized, "time"]
-    work = [found[method, "multiply-accumulates"]["exponent"] for method in (joint, factorized)]
-    if work[0] - work[1] < 0.25:
-        judged = "the work predicts nearly the same growth of both here: the saving is a factor, not an exponent"
-    elif fast["high"] < slow["low"]:
-        judged = "the intervals are apart: that factorized attention grows more slowly holds"
-    elif fast["low"] > slow["high"]:
-        judged = "the intervals are apart the other way: that factorized attention grows more slowly does not hold"
-    else:
-        judged = "the intervals overlap: these sizes do not decide whether factorized attention grows more slowly"
-    return (
-        f"Time on {device}, {name}, growth with {axis}: {joint} {interval(slow)} (work {work[0]:.2f}), "
-        f"{factorized} {interval(fast)} (work {work[1]:.2f}); {judged}."
-    )
+def claims(rows: list[Row], fitted: list[Row], device: str, passes: Sequence[str] = PASSES) -> list[str]:
+    """Return which claims hold, in sentences made of what was counted and measured of some passes."""
+    wrong = sum(map(miscounted, rows))
+    differ = f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows."
+    sentences = [differ if wrong else _WORK]
+    of_line = {(row["axis"], row["pass"], row["method"], row["quantity"]): row for row in fitted if row["exponent"]}
+    for which in passes:
+        for axis, pair in itertools.product(("T", "HW"), _PAIRS):
+            times = [of_line.get((axis, which, method, "time")) for method in pair]
+            work = [of_line.get((axis, which, method, "multiply-accumulates")) for method in pair]
+            if all(times):
+                lines = [
+                    f"{method} {interval(time)} (work {macs['exponent']:.2f})"
+                    for method, time, macs in zip(pair, times, work, strict=True)
+                ]
+                judged = _judged(*times, saved=work[0]["exponent"] - work[1]["exponent"])
+                sentences.append(f"Time on {device}, {which}, growth with {axis}: {', '.join(lines)}; {judged}.")
+        of_method = defaultdict(dict)
+        for row in rows:
+            if row["pass"] == which and row["time_us"] is not None:
+                of_method[row["method"]][row["T"], row["HW"]] = row
+        for joint, factorized in _PAIRS:
+            if sizes := of_method[joint].keys() & of_method[factorized].keys():
+                frames, cells = size = max(sizes, key=lambda size: ((size[0] + 1) * (size[1] + 1), size))
+                slow, fast = of_method[joint][size], of_method[factorized][size]
+                macs, spent, held = (slow[key] / fast[key] for key in ("macs_counted", "time_us", "peak_bytes"))
+                sentences.append(
+                    f"At T={frames}, HW={cells} on {device}, {which}: {joint} does {macs:.1f} times the "
+                    f"multiply-accumulates of {factorized}, in {spent:.1f} times its time and {held:.1f} times its "
+                    "memory."
+                )
+    return sentences
 
 
-def _ratio(rows: list[Row], name: str, joint: str, factorized: str, device: str) -> str:
-    measured = [row for row in rows if row["pass"] == name and row["time_us"] is not None]
-    found = {(row["method"], row["T"], row["HW"]): row for row in measured}
-    sizes = [size for method, *size in found if method == joint and (factorized, *size) in found]
-    if not sizes:
-        return ""
-    frames, cells = max(sizes, key=lambda size: (size[0] + 1) * (size[1] + 1))
-    slow, fast = found[joint, frames, cells], found[factorized, frames, cells]
-    macs, spent, held = (slow[key] / fast[key] for key in ("macs_counted", "time_us", "peak_bytes"))
-    return (
-        f"At T={frames}, HW={cells} on {device}, {name}: {joint} does {macs:.1f} times the multiply-accumulates of "
-        f"{factorized}, in {spent:.1f} times its time and {held:.1f} times its memory."
-    )
+def _judged(joint: Row, factorized: Row, saved: float) -> str:
+    """Return what two exponents of time say, where the work predicts that they differ by `saved`."""
+    if saved < 0.25:
+        return "the work predicts nearly the same growth of both here: the saving is a factor, not an exponent"
+    if factorized["high"] < joint["low"]:
+        return "the intervals are apart: that factorized attention grows more slowly holds"
+    if factorized["low"] > joint["high"]:
+        return "the intervals are apart the other way: that factorized attention grows more slowly does not hold"
+    return "the intervals overlap: these sizes do not decide whether factorized attention grows more slowly"

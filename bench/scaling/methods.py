@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,14 +42,10 @@ def counted_multiply_accumulates(attend: Attend, shape: Sequence[int], dtype: st
         return forward, counter.get_total_flops() // 2
 
 
-def naive_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend over all F * S tokens, every matrix stored."""
-    return _jointly(naive_attention, q, k, v)
-
-
-def fused_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend by PyTorch's fused attention: flash on a CPU, whichever it picks on a GPU."""
-    return _jointly(scaled_dot_product_attention, q, k, v)
+def joint(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend over all F * S tokens of a clip at once."""
+    joined = (x.flatten(1, 2).transpose(1, 2) for x in (q, k, v))  # [B, N, F * S, D]
+    return attend(*joined).transpose(1, 2).unflatten(1, q.shape[1:3])
 
 
 def kernel_joint(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -69,11 +66,6 @@ def kernel_factorized(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return kernels.spatial_attention(q, k, kernels.temporal_attention(q, k, v))
 
 
-def _jointly(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    joined = (x.flatten(1, 2).transpose(1, 2) for x in (q, k, v))  # [B, N, F * S, D]
-    return attend(*joined).transpose(1, 2).unflatten(1, q.shape[1:3])
-
-
 @dataclass(frozen=True)
 class Method:
     """One line of every plot.
@@ -81,7 +73,6 @@ class Method:
     Attributes:
         name: in tables and legends.
         attend: what is timed, and counted (bench/training/flops.py).
-        pairs: query-key pairs by formula, of (T, HW).
         factorized: whether it attends over frames and positions apart.
         fused: whether the scores are not stored, so that the way back computes them again.
         needs_gpu: Triton kernels run on a CPU only in the interpreter, which is no measure of time.
@@ -89,10 +80,13 @@ class Method:
 
     name: str
     attend: Attend
-    pairs: Callable[[int, int], int]
     factorized: bool
     fused: bool
     needs_gpu: bool = False
+
+    def pairs(self, frames: int, cells: int) -> int:
+        """Return the query-key pairs by formula."""
+        return (factorized_pairs if self.factorized else joint_pairs)(frames, cells)
 
     def products(self, backward: bool) -> int:
         """Return the products over all pairs: 2 forward, 4 backward, and of fused attention the scores once more."""
@@ -100,9 +94,10 @@ class Method:
 
 
 METHODS = (
-    Method("naive joint", naive_joint, joint_pairs, factorized=False, fused=False),
-    Method("SDPA joint", fused_joint, joint_pairs, factorized=False, fused=True),
-    Method("joint flash kernel", kernel_joint, joint_pairs, factorized=False, fused=True, needs_gpu=True),
-    Method("naive factorized", naive_factorized, factorized_pairs, factorized=True, fused=False),
-    Method("factorized kernels", kernel_factorized, factorized_pairs, factorized=True, fused=True, needs_gpu=True),
+    Method("naive joint", partial(joint, naive_attention), factorized=False, fused=False),
+    # PyTorch's: flash on a CPU, whichever it picks on a GPU.
+    Method("SDPA joint", partial(joint, scaled_dot_product_attention), factorized=False, fused=True),
+    Method("joint flash kernel", kernel_joint, factorized=False, fused=True, needs_gpu=True),
+    Method("naive factorized", naive_factorized, factorized=True, fused=False),
+    Method("factorized kernels", kernel_factorized, factorized=True, fused=True, needs_gpu=True),
 )

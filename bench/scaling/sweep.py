@@ -66,54 +66,44 @@ def measure(sweep: Sweep, milliseconds: int = 50, budget: float = math.inf) -> I
         budget: seconds after which sizes are counted but not measured.
     """
     started = time.perf_counter()
-    for axis, frames, cells in sweep.sizes():
-        for method in METHODS:
-            late = time.perf_counter() - started > budget
-            yield from _measure(sweep, method, axis, frames, cells, 0 if late else milliseconds)
+    for (axis, frames, cells), method in itertools.product(sweep.sizes(), METHODS):
+        late = time.perf_counter() - started > budget
+        shape = sweep.shape(frames, cells)
+        counted, refused = attempt(partial(counted_multiply_accumulates, method.attend, shape, sweep.dtype))
+        for which, macs in zip(PASSES, counted or (None, None), strict=True):
+            products = method.products(which != PASSES[0]) * method.pairs(frames, cells)
+            row: Row = {
+                "axis": axis, "T": frames, "HW": cells, "method": method.name, "pass": which, "dtype": sweep.dtype,
+                "clips": sweep.clips, "heads": sweep.heads, "head_dim": sweep.head_dim, "macs_counted": macs,
+                "macs_formula": products * sweep.clips * sweep.heads * sweep.head_dim,
+                "time_us": None, "time_us_p20": None, "time_us_p80": None, "peak_bytes": None,
+                "note": refused and f"not counted: {refused}",
+            }  # fmt: skip
+            if late:
+                row["note"] = f"{NOT_MEASURED}: the time was used up"
+            elif method.needs_gpu and not torch.cuda.is_available():
+                row["note"] = f"{NOT_MEASURED}: Triton kernels need a GPU"
+            else:
+                found, note = attempt(partial(_time_and_memory, method, shape, sweep.dtype, which, milliseconds))
+                row |= found or {"note": note}
+            yield row
 
 
-def _measure(sweep: Sweep, method: Method, axis: str, frames: int, cells: int, milliseconds: int) -> Iterator[Row]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shape = sweep.shape(frames, cells)
-    counted, refused = attempt(partial(counted_multiply_accumulates, method.attend, shape, sweep.dtype))
-    for which, macs in zip(PASSES, counted or (None, None), strict=True):
-        products = method.products(which != PASSES[0]) * method.pairs(frames, cells)
-        row: Row = {
-            "axis": axis, "T": frames, "HW": cells, "method": method.name, "pass": which, "dtype": sweep.dtype,
-            "clips": sweep.clips, "heads": sweep.heads, "head_dim": sweep.head_dim, "macs_counted": macs,
-            "macs_formula": products * sweep.clips * sweep.heads * sweep.head_dim,
-            "time_us": None, "time_us_p20": None, "time_us_p80": None, "peak_bytes": None,
-            "note": refused and f"not counted: {refused}",
-        }  # fmt: skip
-        if not milliseconds:
-            row["note"] = f"{NOT_MEASURED}: the time was used up"
-        elif method.needs_gpu and device == "cpu":
-            row["note"] = f"{NOT_MEASURED}: Triton kernels need a GPU"
-        else:
-            found, note = attempt(partial(_time_and_memory, method, shape, sweep.dtype, device, which, milliseconds))
-            row |= found or {"note": note}
-        yield row
-
-
-def _call(method: Method, shape: tuple[int, ...], dtype: str, device: str, which: str) -> Callable[[], object]:
-    generator = torch.Generator(device).manual_seed(0)
-    qkv = torch.randn(shape, generator=generator, device=device).to(getattr(torch, dtype))
+def _call(method: Method, shape: tuple[int, ...], dtype: str, which: str, device: str) -> Callable[[], object]:
+    qkv = torch.randn(shape, generator=torch.Generator(device).manual_seed(0), device=device)
+    qkv = qkv.to(getattr(torch, dtype)).requires_grad_(which != PASSES[0])
     grad_out = torch.ones_like(qkv[:, :, :, 0])
-    backward = which != PASSES[0]
-    qkv.requires_grad_(backward)
 
     def call() -> object:
-        with torch.set_grad_enabled(backward):
-            out = method.attend(*qkv.unbind(3))
-        return torch.autograd.grad(out, qkv, grad_out) if backward else out
+        out = method.attend(*qkv.unbind(3))
+        return torch.autograd.grad(out, qkv, grad_out) if qkv.requires_grad else out
 
     return call
 
 
-def _time_and_memory(
-    method: Method, shape: tuple[int, ...], dtype: str, device: str, which: str, milliseconds: int
-) -> Row:
-    call = _call(method, shape, dtype, device, which)
+def _time_and_memory(method: Method, shape: tuple[int, ...], dtype: str, which: str, milliseconds: int) -> Row:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    call = _call(method, shape, dtype, which, device)
     timed = time_call(call, milliseconds=milliseconds, device=device)
     times = {"time_us": timed.median, "time_us_p20": timed.low, "time_us_p80": timed.high}
     return times | {"peak_bytes": peak_bytes(call, device)}
@@ -122,9 +112,8 @@ def _time_and_memory(
 def compile_kernels(sweep: Sweep, seconds: float) -> None:
     """Compile this project's kernels for every size of the sweep; frames are constants of a kernel."""
     calls = (
-        lambda method=method, size=size: _call(method, sweep.shape(*size), sweep.dtype, "cuda", PASSES[1])()
-        for _, *size in sweep.sizes()
-        for method in METHODS
+        lambda method=method, size=size: _call(method, sweep.shape(*size), sweep.dtype, PASSES[1], "cuda")()
+        for (_, *size), method in itertools.product(sweep.sizes(), METHODS)
         if method.needs_gpu
     )
     compile_ahead(calls, seconds)

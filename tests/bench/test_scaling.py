@@ -20,7 +20,6 @@ from bench.scaling.methods import (
     factorized_pairs,
     joint_pairs,
     naive_factorized,
-    naive_joint,
 )
 from bench.scaling.sweep import ON_CPU, PASSES, measure
 from bench.training.flops import counting
@@ -72,6 +71,7 @@ def test_the_flop_counter_knows_every_way_into_the_kernels(kind, packed):
 
 
 def test_counted_work_of_joint_attention_is_quadratic_in_both_sizes_exactly():
+    naive_joint = METHODS[0].attend
     over_frames = fit_exponent([t + 1 for t in FRAMES], [counted_pairs(naive_joint, t, 36) for t in FRAMES])
     over_cells = fit_exponent([hw + 1 for hw in CELLS], [counted_pairs(naive_joint, 6, hw) for hw in CELLS])
     for fit in (over_frames, over_cells):
