@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import stats
 
 from bench.report.markdown import replace_section, table
 from dataloading.errors import InputError
@@ -100,8 +101,7 @@ def write_documents(results: dict[str, list[Faithfulness]], versions: dict[str, 
 
     documents.mkdir(parents=True, exist_ok=True)
     means = average(results["surroundings"])
-    means.orderings = list(_by_method(means).values())
-    write_plot(means, documents / CURVES)
+    write_plot(replace(means, orderings=list(_by_method(means).values())), documents / CURVES)
     page = documents / PAGE
     page.write_text(_page(results, versions))
     return page
@@ -153,92 +153,45 @@ def _page(results: dict[str, list[Faithfulness]], versions: dict[str, Any]) -> s
     each = [_by_method(result) for result in found]
     seeds = [[method, *(f"{100 * one[method].accuracy_area:.1f}" for one in each)] for method in each[0]]
     models = [f"model {number}" for number in range(len(found))]
-    return f"""# Is the explanation true of the model?
-
-Written by `make experiment`; every number is as measured.
-
-{conclusion(found)}
-
-The full models of [what each attention can see](what-each-attention-sees.md), {len(found)} seeds, one clip of each
-test video. Pixels are removed by their temporal + spatial heat, hottest first, and filled smoothly from what is left
-around them.
-
-![Deletion curves of every method, means over seeds]({CURVES})
-
-## Means over seeds
-
-{faithfulness_table(average(found))}
-## Mean accuracy (0 to 30 % removed, %) seed by seed
-
-{table(("order", *models), seeds, "l" + "r" * len(found))}
-## The stabilizer
-
-`reference` is the original rule (1e-9, in float64). The others are relative to the absolute contributions.
-
-{_stabilizers(found)}
-{stabilizer_conclusion(found)}
-
-## With gray in place of what was removed
-
-A gray patch on a face can look forged itself: where fakes stay fakes whatever is removed and reals become
-fakes, the curve measures which order draws the more suspicious shape. This is why gray is not the default.
-
-{faithfulness_table(average(results["gray"]))}
-Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.
-
-Drawn faces with drawn forgeries, small models. It says nothing about explanations of real ones.
-"""
+    return Path(__file__).with_suffix(".template.md").read_text().format(
+        conclusion=conclusion(found), models=len(found), curves=CURVES, means=faithfulness_table(average(found)),
+        seeds=table(("order", *models), seeds, "l" + "r" * len(found)), **_stabilizers(found),
+        gray=faithfulness_table(average(results["gray"])),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+    )  # fmt: skip
 
 
-def _stabilizers(results: Sequence[Faithfulness]) -> str:
-    areas, rows = _areas_by_stabilizer(results), []
-    for item in average(results).orderings:
-        if item.ordering.method != "lrp":
-            continue
-        stabilizer, both = item.ordering.stabilizer, item.localization["both"]
-        differences = areas[stabilizer] - areas[DEFAULT_STABILIZER]
-        error = f" ± {differences.std(ddof=1) / len(results) ** 0.5:.1f}" if len(results) > 1 else ""
+def _stabilizers(results: Sequence[Faithfulness]) -> dict[str, Any]:
+    """Return the table of LRP by stabilizer, and whether the measurement tells them apart."""
+    lrp = [place for place, item in enumerate(results[0].orderings) if item.ordering.method == "lrp"]
+    areas = np.array([[100 * result.orderings[place].accuracy_area for result in results] for place in lrp])
+    means = [average(results).orderings[place] for place in lrp]
+    names = [item.ordering.stabilizer for item in means]
+    default = areas[names.index(DEFAULT_STABILIZER)]
+    better, worse, largest, rows = [], [], 0.0, []
+    for name, item, area, difference in zip(names, means, areas, areas - default, strict=True):
+        both, beside = item.localization["both"], ""
+        if name != DEFAULT_STABILIZER:
+            error = f" ± {stats.sem(difference):.1f}" if len(results) > 1 else ""
+            beside = f"{difference.mean():+.1f}{error}"
+            better += [f"`{name}`"] * bool((difference < 0).all())
+            worse += [f"`{name}`"] * bool((difference > 0).all())
+            largest = max(largest, abs(difference.mean()))
         rows.append(
             [
-                str(stabilizer), f"{100 * item.accuracy_area:.1f}", " / ".join(f"{x:.1f}" for x in areas[stabilizer]),
-                "" if stabilizer == DEFAULT_STABILIZER else f"{differences.mean():+.1f}{error}",
+                str(name), f"{100 * item.accuracy_area:.1f}", " / ".join(f"{x:.1f}" for x in area), beside,
                 f"{item.confidence_area:.3f}", f"{both.pointing:.2f}", f"{both.mass:.2f}",
             ]
         )  # fmt: skip
     header = ("eps", "mean accuracy, %", "seed by seed", f"minus that of {DEFAULT_STABILIZER}", "confidence",
               "hottest cell in the mask", "heat in the mask")  # fmt: skip
-    return table(header, rows, "lrlrrrr")
-
-
-def stabilizer_conclusion(results: Sequence[Faithfulness]) -> str:
-    """Return whether the measurement tells the stabilizers apart, and why the default is what it is."""
-    areas = _areas_by_stabilizer(results)
-    default = areas.pop(DEFAULT_STABILIZER)
-    differences = {f"`{name}`": each - default for name, each in areas.items()}
-    better = [name for name, each in differences.items() if (each < 0).all()]
-    worse = [name for name, each in differences.items() if (each > 0).all()]
-    largest, scatter = max(abs(each.mean()) for each in differences.values()), np.ptp(default)
-    less = "less" if largest < scatter else "not less"
-    choice = f"by this alone it would be {' or '.join(better)}" if better else "nothing here speaks for another"
-    return (
-        "Differences are paired by seed, with their standard errors; lower is better. In the mean the others differ "
-        f"from {DEFAULT_STABILIZER} by {largest:.1f} points at most, {less} than it "
-        f"differs from itself between seeds ({scatter:.1f}). Better than it with every seed: "
-        f"{', '.join(better) or 'none'}; worse: {', '.join(worse) or 'none'} ({len(results)} seeds agree by chance in "
-        f"one of {2 ** (len(results) - 1)} cases).\n\n"
-        f"The default is {DEFAULT_STABILIZER}: {choice}, and it is there for another reason. No step amplifies by more "
-        f"than {1 / DEFAULT_STABILIZER:.0f}, so that maps in float32 and float64 agree within 1e-3, where those of "
-        "`reference` are decided by rounding."
-    )
-
-
-def _areas_by_stabilizer(results: Sequence[Faithfulness]) -> dict[float | str, np.ndarray]:
-    """Return the mean accuracy of LRP in % with each seed."""
+    speaks_for = f"by this alone it would be {' or '.join(better)}" if better else "nothing here speaks for another"
     return {
-        item.ordering.stabilizer: np.array([100 * result.orderings[place].accuracy_area for result in results])
-        for place, item in enumerate(results[0].orderings)
-        if item.ordering.method == "lrp"
-    }
+        "stabilizers": table(header, rows, "lrlrrrr"), "default": DEFAULT_STABILIZER, "gain": 1 / DEFAULT_STABILIZER,
+        "largest": largest, "scatter": np.ptp(default), "less": "less" if largest < np.ptp(default) else "not less",
+        "better": ", ".join(better) or "none", "worse": ", ".join(worse) or "none", "choice": speaks_for,
+        "cases": 2 ** (len(results) - 1),
+    }  # fmt: skip
 
 
 def _by_method(result: Faithfulness) -> dict[str, OrderingResult]:

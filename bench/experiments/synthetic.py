@@ -139,29 +139,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 def page(results: Results) -> str:
     """Return the results as a page of documentation; every number in it is computed."""
-    rows, config = results.rows, preset("small")
-    counts = next(iter(rows[0]["auc"].values()))
-    seeds = sorted({row["seed"] for row in rows})
-    return f"""# What each attention can see
-
-Written by `make experiment`; every number is as measured.
-
-`spatial_only` (the seed's own experiment) judges each frame alone; `temporal_first` is the full model. Both
-were trained on all three manipulations of the synthetic set together and judged on people they had never
-seen ({counts["reals"]} real videos, {counts["fakes"]} of each manipulation): AUC by video with the 95 %
-interval of a bootstrap over videos.
-
-{table(*_table(rows))}
-`flicker` is the purely temporal trace: inside the mask each frame is as plausible as a real one but does
-not agree with its neighbors. A judge of single frames is at chance on it by construction; the full model
-is not.
-
-Setting: {IDENTITIES} drawn people, videos of {VIDEO_FRAMES} frames at {VIDEO_SIZE} pixels, model `small`
-({config.image_size} pixels, C={config.dim}, N={config.heads}, M={config.depth}), {EPOCHS} epochs of
-{TRAINING.optimizer} at {TRAINING.learning_rate:g}, batches of {TRAINING.batch_size}, seeds
-{", ".join(map(str, seeds))}.
-Versions: {", ".join(f"{name} {version}" for name, version in results.versions.items())}.
-
-This is a drawn set with drawn forgeries. It says nothing about accuracy on real ones. Seconds are by the
-clock, with whatever else the machine was doing.
-"""
+    return Path(__file__).with_suffix(".template.md").read_text().format(
+        counts=next(iter(results.rows[0]["auc"].values())), table=table(*_table(results.rows)),
+        identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, config=preset("small"), epochs=EPOCHS,
+        training=TRAINING, seeds=", ".join(map(str, sorted({row["seed"] for row in results.rows}))),
+        versions=", ".join(f"{name} {version}" for name, version in results.versions.items()),
+    )  # fmt: skip

@@ -16,7 +16,6 @@ from bench.experiments.faithfulness import (
     conclusion,
     measure_explanations,
     section,
-    stabilizer_conclusion,
     write_documents,
     write_section,
 )
@@ -138,20 +137,21 @@ def test_a_stabilizer_is_compared_with_the_default_seed_by_seed_and_what_does_no
     """The table stood there with "The default is 0.01", as if its figures said so."""
     first, second = results["surroundings"]
 
-    def measured(*areas):
+    def page(*areas):
         pairs = zip((first, second), areas, strict=True)
-        return [with_stabilizer_areas(result, {0.01: a, "reference": b}) for result, (a, b) in pairs]
+        found = [with_stabilizer_areas(result, {0.01: a, "reference": b}) for result, (a, b) in pairs]
+        return explanation_experiment._page({**results, "surroundings": found}, {})
 
-    text = explanation_experiment._page({**results, "surroundings": measured((0.60, 0.61), (0.70, 0.73))}, {})
+    text = page((0.60, 0.61), (0.70, 0.73))
     assert "| reference | 67.0 | 61.0 / 73.0 | +2.0 ± 1.0 |" in text
     assert "differ from 0.01 by 2.0 points at most, less than it differs from itself between seeds (10.0)" in text
     assert (
         "Better than it with every seed: none; worse: `reference` (2 seeds agree by chance in one of 2 cases)" in text
     )
     assert "The default is 0.01: nothing here speaks for another" in text
-    mixed = stabilizer_conclusion(measured((0.60, 0.59), (0.70, 0.71)))
+    mixed = page((0.60, 0.59), (0.70, 0.71))
     assert "Better than it with every seed: none; worse: none" in mixed
-    other = stabilizer_conclusion(measured((0.70, 0.60), (0.71, 0.62)))
+    other = page((0.70, 0.60), (0.71, 0.62))
     assert "by 9.5 points at most, not less than it differs from itself between seeds (1.0)" in other
     assert "by this alone it would be `reference`" in other
 
