@@ -34,7 +34,7 @@ def self_subtract(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
 
 
 def difference_rows(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """Do the same for the leading rows of a longer sequence: a single row (the class row) is allowed."""
+    """Apply `self_subtract` to the leading rows of a longer sequence: a single row (the class row) is allowed."""
     rows = x.shape[dim]
     if rows <= 2:
         return x

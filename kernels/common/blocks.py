@@ -1,13 +1,13 @@
-"""Triton building blocks that the kernels share: place of a program, tiles of rows in two blocks of columns, products.
+"""Triton building blocks of all kernels: program index to tile, loads and stores of split heads, matrix products.
 
 A head of `HEAD_DIM` columns lies in two blocks of `BLOCK_D0` and `BLOCK_D1` columns, powers of two (96 = 64 + 32):
-`x0` and `x1` below. `BLOCK_D1` may be 0; then `x1` stands for nothing and is never read.
+`x0` and `x1` below. With a `BLOCK_D1` of 0 there is no second block, and `x1` is never read.
 """
 
 import triton
 import triton.language as tl
 
-IEEE = tl.constexpr("ieee")  # Triton 3.6 takes no plain text as the default of an argument
+IEEE = tl.constexpr("ieee")  # Triton 3.6 refuses a plain string as the default of an argument
 
 
 @triton.jit
@@ -23,7 +23,7 @@ def locate(program, tiles, heads, frames):
 
 @triton.jit
 def tile_frames(tile, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr, INT64_OFFSETS: tl.constexpr):
-    """Return position and frame of the rows of a tile of all frames of some positions: [BLOCK_M] each."""
+    """Return position and frame of each row of a tile that holds all frames of several positions: [BLOCK_M] each."""
     row = tl.arange(0, BLOCK_M)
     position = tile * (BLOCK_M // PADDED_FRAMES) + row // PADDED_FRAMES
     frame = row % PADDED_FRAMES

@@ -1,9 +1,9 @@
-"""Corrections of Triton's interpreter: bfloat16 as a GPU computes it, and less time for each call.
+"""Patches of Triton's interpreter: bfloat16 arithmetic as on a GPU, and faster calls.
 
 Up to Triton 3.9 it rounds float32 to bfloat16 towards zero, makes infinity of some NaN, and multiplies the bit patterns
 of bfloat16 operands as whole numbers (triton#11584). Both are replaced when this package is imported under
-`TRITON_INTERPRET=1`, so that the numerics of bfloat16 can be checked without a GPU. Triton also puts the
-interpreter's functions in the place of the language's at every call within a kernel, where once a kernel is enough.
+`TRITON_INTERPRET=1`, so that the numerics of bfloat16 can be checked without a GPU. Triton also patches the
+language's functions at every call within a kernel, where once a kernel is enough.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 
 def correct() -> None:
-    """Replace the interpreter's conversions and products of bfloat16, and its repeated preparations, once."""
+    """Patch the interpreter's conversions and products of bfloat16, and its repeated patching, once a process."""
     if getattr(InterpreterBuilder, "_istvt_corrected", False):
         return
     InterpreterBuilder._istvt_corrected = True
@@ -30,7 +30,7 @@ def _preparing_once(original):
         visible = [lang for lang in (tl, tl.core) if any(value is lang for value in function.__globals__.values())]
         if any(tl.core.is_builtin(lang.load) for lang in visible):
             return original(function)
-        return interpreter._LangPatchScope()  # within a kernel: what it can see is in place
+        return interpreter._LangPatchScope()  # called from a kernel, whose names are patched already
 
     return prepare
 

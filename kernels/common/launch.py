@@ -1,7 +1,7 @@
 """Launch Triton kernels, or record what would be launched; tables of launch configs.
 
-A recorded launch holds the very arguments a GPU would get, so ahead-of-time compilation (`bench compile`) builds
-what runs and not a copy of it.
+A recorded launch holds the arguments that a GPU would get, so ahead-of-time compilation (`bench compile`) builds
+exactly what runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from triton import Config
 # Offsets are computed in 32 bits as long as every element of every operand is reachable with them.
 LARGEST_32_BIT_OFFSET = 2**31 - 1
 
-# The key of a table of configs for architectures that have no rows of their own.
+# Key of the rows for every architecture that has none of its own.
 ANY = "any"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel start: the kernel, its grid, its arguments (those of `config` among them)."""
+    """One kernel launch: the kernel, its grid, its arguments (those of `config` among them)."""
 
     kernel: Any
     programs: int
@@ -65,7 +65,7 @@ def architecture(x: torch.Tensor) -> int:
     return _architecture_of(x.device) if x.device.type == "cuda" else 0
 
 
-@functools.cache  # a step asks a hundred times, and PyTorch takes as long to answer as to launch a kernel
+@functools.cache  # read at each launch, and the query takes PyTorch as long as a launch
 def _architecture_of(device: torch.device) -> int:
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
@@ -101,7 +101,7 @@ def _redirected(redirection: _Redirection) -> Iterator[None]:
 
 
 def launch(kernel: Any, programs: int, config: Config, device: torch.device, /, **arguments: Any) -> None:
-    """Start `programs` instances of `kernel` on grid axis 0 (the others stop at 65,535); none is fine."""
+    """Start `programs` instances of `kernel` on grid axis 0 (the other axes end at 65,535); no launch for zero."""
     arguments |= config.kwargs
     if _redirection is not None:
         _redirection.receive(Launch(kernel, programs, arguments, config))
@@ -115,7 +115,7 @@ def launch(kernel: Any, programs: int, config: Config, device: torch.device, /, 
 
 
 def launch_options(config: Config) -> dict[str, Any]:
-    """Compiler options of a launch: the same for what runs and for what is compiled ahead of time."""
+    """Return the compiler options of a launch, which ahead-of-time compilation uses too."""
     return {
         "num_warps": config.num_warps,
         "num_stages": config.num_stages,

@@ -1,4 +1,4 @@
-"""Operands of a launch: tensors with their strides, width of offsets, precision of products, empty results."""
+"""Strides, offset width and float32 precision of the operands of a kernel launch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import kernels.common.launch
 
 LOG2_E = math.log2(math.e)
 
-# Tensor cores cut their sums off towards zero. With that, the error of tf32x3 in q k^T is 1.0 to 1.2 times that of
+# Tensor cores truncate their sums toward zero. The error of tf32x3 in q k^T is 1.0 to 1.2 times that of
 # float32 where the head comes as two parts of 32 or 64 columns, 1.6 times where 64 and 2.1 times where 128 columns come
 # as one, and up to 2.3 times below 64 (computed, not measured).
 NARROW_HEAD = 64
 
 
 def with_strides(**tensors: torch.Tensor | None) -> dict[str, torch.Tensor | int | None]:
-    """Return tensors `[B, F, S, N, D]` and their strides as arguments of a kernel: `stride_qb` and so on; 0 of None."""
+    """Return tensors `[B, F, S, N, D]` and their strides as kernel arguments: `stride_qb` and so on; 0 for None."""
     strides = {
         f"stride_{name}{axis}": 0 if x is None else x.stride(dim)
         for name, x in tensors.items()

@@ -1,4 +1,4 @@
-"""Checks of arguments before anything is launched. One sentence: which argument, what it is, what it takes."""
+"""Checks of kernel arguments: each error is one sentence with the argument, its value and what it takes."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def layer_norm_difference_forward(
 ):  # fmt: skip
     """Run one program: all frames of one position of one clip. `out` is contiguous; strides of x count `UNIT` elements.
 
-    Triton sees that an address is aligned only where a stride is a multiple of 16 elements. 728 is one of 8: the unit
-    says so, and a row is read 16 bytes at a time.
+    Triton infers an aligned address only from a stride that is a multiple of 16 elements. 728 is a multiple of 8: with
+    strides in units of 8 a row is read 16 bytes at a time.
     """
     program = tl.program_id(0)
     origin = tl.program_id(0) * 0

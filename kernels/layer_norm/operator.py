@@ -18,7 +18,7 @@ from kernels.layer_norm.kernels import layer_norm_difference_backward, layer_nor
 Tensor = torch.Tensor
 
 LARGEST_CHANNELS = 8192
-# Sums of dw and db are kept apart in as many programs, whatever the device, and added up in a fixed order.
+# Partial sums of dw and db, one a program: the same number on every device, added up in a fixed order.
 PARTIAL_SUMS = 1024
 
 # Not measured; one row of channels to a program, enough warps that a row stays in registers. Bound: padded channels.
@@ -128,11 +128,11 @@ backward = register(
 
 
 class LayerNormDifference(torch.autograd.Function):
-    """Nothing but x and the weight is kept: the backward pass recomputes the statistics."""
+    """Autograd of `layer_norm_difference`: saves x and the weight; backward recomputes the statistics."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
-        """Keep x and the weight."""
+        """Save x and the weight, and launch the forward kernel."""
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return forward(x, weight, bias, eps, out_dtype)
@@ -140,6 +140,6 @@ class LayerNormDifference(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Return all three gradients."""
+        """Return the gradients of x, weight and bias."""
         x, weight = ctx.saved_tensors
         return *backward(x, weight, grad_out, ctx.eps), None, None

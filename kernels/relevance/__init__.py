@@ -89,7 +89,7 @@ def spatial_relevance_map(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor | None, grad_out: Tensor | None, *,
     scale: float | None = None, clamp: str = "after_mean",
 ) -> Tensor:  # fmt: skip
-    """Return the same of attention over the positions: `[B, F, S, S]`; see `temporal_relevance_map`."""
+    """Return the same map of attention over the positions: `[B, F, S, S]`; see `temporal_relevance_map`."""
     return _map("spatial", "relevance_map", q, k, v, u, grad_out, scale=scale, clamp=clamp)
 
 

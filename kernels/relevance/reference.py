@@ -29,7 +29,7 @@ Stabilizer = float | str
 REFERENCE = "reference"
 REFERENCE_EPS = 1e-9
 
-# Below this a sum of absolute contributions is nothing: its quotient would overflow float32.
+# A sum of absolute contributions below this counts as 0: a quotient by it would overflow float32.
 SMALLEST_MAGNITUDE = 1e-30
 
 # Elements of one tile [groups, heads, queries, keys]; a few tiles are alive at a time.

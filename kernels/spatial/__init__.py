@@ -68,15 +68,15 @@ def spatial_attention_packed(
 
     Args:
         qkv: `[B, F, S, 3, N, D]`: queries, keys and values of one projection.
-        scale: as there.
-        capture: as there.
+        scale: as for `spatial_attention`.
+        capture: as for `spatial_attention`.
 
     Returns:
         `[B, F, S, N, D]`.
 
     Raises:
-        TypeError: as there.
-        ValueError: as there, or dimension 3 of `qkv` is not 3.
+        TypeError: as for `spatial_attention`.
+        ValueError: as for `spatial_attention`, or dimension 3 of `qkv` is not 3.
     """
     (qkv,) = to_autocast_dtype(qkv)
     check_packed(qkv)

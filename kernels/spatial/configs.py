@@ -17,29 +17,29 @@ from kernels.common.launch import ANY, Table, choose, tile
 
 # Bound: head dimension. tile(BLOCK_M, BLOCK_N, num_warps, num_stages).
 FORWARD_16: Table = {
-    ANY: [(128, tile(128, 64, 8, 3))],  # not measured, from the resource report
-    89: [(96, tile(128, 64, 8, 3)), (128, tile(128, 64, 8, 2))],  # not measured, resource report
-    90: [  # not measured, from the resource report: at 128 registers two programs share a processor
+    ANY: [(128, tile(128, 64, 8, 3))],  # not measured; from the resource report
+    89: [(96, tile(128, 64, 8, 3)), (128, tile(128, 64, 8, 2))],  # not measured; from the resource report
+    90: [  # not measured; from the resource report: at 128 registers two programs share a processor
         (64, tile(128, 64, 8, 3)),
         (96, tile(128, 64, 8, 3, maxnreg=128)),
         (128, tile(128, 64, 8, 3)),
     ],
-    100: [  # not measured, from the resource report
+    100: [  # not measured; from the resource report
         (64, tile(128, 64, 4, 3)),
         (96, tile(128, 64, 8, 2)),
         (128, tile(128, 64, 8, 3)),
     ],
 }
 FORWARD_32: Table = {
-    ANY: [(64, tile(128, 32, 8, 2)), (128, tile(64, 16, 8, 2))],  # not measured, resource report
-    90: [(128, tile(128, 32, 8, 2))],  # not measured, from the resource report
+    ANY: [(64, tile(128, 32, 8, 2)), (128, tile(64, 16, 8, 2))],  # not measured; from the resource report
+    90: [(128, tile(128, 32, 8, 2))],  # not measured; from the resource report
 }
-ROW_STATS: Table = {  # of relevance, float32, without values; not measured, from the resource report
+ROW_STATS: Table = {  # of relevance, float32, without values; not measured; from the resource report
     ANY: [(64, tile(128, 32, 8, 2)), (96, tile(64, 16, 8, 2)), (128, tile(64, 16, 4, 2))],
     90: FORWARD_32[90],
     100: FORWARD_32[ANY],
 }
-_AMPERE_QUERIES = [  # not measured, from the resource report
+_AMPERE_QUERIES = [  # not measured; from the resource report
     (64, tile(128, 64, 8, 2)),
     (96, tile(128, 32, 8, 3)),
     (128, tile(64, 32, 4, 3)),
@@ -47,43 +47,43 @@ _AMPERE_QUERIES = [  # not measured, from the resource report
 BACKWARD_QUERIES_16: Table = {
     80: _AMPERE_QUERIES,
     89: _AMPERE_QUERIES,
-    ANY: [(64, tile(128, 64, 8, 2)), (128, tile(128, 32, 8, 3))],  # not measured, resource report
+    ANY: [(64, tile(128, 64, 8, 2)), (128, tile(128, 32, 8, 3))],  # not measured; from the resource report
 }
 BACKWARD_QUERIES_32: Table = {
-    ANY: [(64, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured, resource report
-    80: [(96, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured, resource report
-    90: [  # not measured, from the resource report; narrower than 64 without tensor cores
+    ANY: [(64, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured; from the resource report
+    80: [(96, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured; from the resource report
+    90: [  # not measured; from the resource report; narrower than 64 without tensor cores
         (63, tile(128, 16, 8, 2)),
         (64, tile(128, 32, 8, 2)),
         (96, tile(128, 16, 8, 2)),
         (128, tile(64, 16, 8, 2)),
     ],
-    100: [(96, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured, resource report
+    100: [(96, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured; from the resource report
 }
 BACKWARD_KEYS_16: Table = {
-    ANY: [(96, tile(128, 32, 8, 3)), (128, tile(64, 32, 8, 3))],  # not measured, resource report
-    90: [(128, tile(128, 32, 8, 3))],  # not measured, from the resource report
+    ANY: [(96, tile(128, 32, 8, 3)), (128, tile(64, 32, 8, 3))],  # not measured; from the resource report
+    90: [(128, tile(128, 32, 8, 3))],  # not measured; from the resource report
 }
 BACKWARD_KEYS_32: Table = {
-    ANY: [  # not measured, from the resource report
+    ANY: [  # not measured; from the resource report
         (64, tile(32, 16, 4, 2)),
         (96, tile(32, 16, 8, 1)),
         (128, tile(32, 32, 8, 2)),
     ],
-    90: [  # not measured, from the resource report; narrower than 64 without tensor cores
+    90: [  # not measured; from the resource report; narrower than 64 without tensor cores
         (63, tile(128, 16, 8, 2)),
         (64, tile(128, 32, 8, 2)),
         (96, tile(128, 16, 8, 2)),
         (128, tile(64, 16, 8, 2)),
     ],
-    100: [(64, tile(64, 32, 8, 2)), (128, tile(32, 16, 8, 1))],  # not measured, resource report
+    100: [(64, tile(64, 32, 8, 2)), (128, tile(32, 16, 8, 1))],  # not measured; from the resource report
 }
 
 # The last block asks for the class token alone: one tile of 16 queries, bound by reading keys and values once.
 FEW_QUERIES = 16
-FEW_FORWARD: Table = {ANY: [(128, tile(16, 32, 4, 2))]}  # not measured, from the resource report
-FEW_BACKWARD_QUERIES: Table = {ANY: [(128, tile(16, 32, 4, 2))]}  # not measured, from the resource report
-FEW_BACKWARD_KEYS: Table = {ANY: [(128, tile(32, 16, 4, 1))]}  # not measured, from the resource report
+FEW_FORWARD: Table = {ANY: [(128, tile(16, 32, 4, 2))]}  # not measured; from the resource report
+FEW_BACKWARD_QUERIES: Table = {ANY: [(128, tile(16, 32, 4, 2))]}  # not measured; from the resource report
+FEW_BACKWARD_KEYS: Table = {ANY: [(128, tile(32, 16, 4, 1))]}  # not measured; from the resource report
 
 
 def forward(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
@@ -107,8 +107,8 @@ def _choose(half: Table, single: Table, few: Table, q: torch.Tensor, k: torch.Te
 
 
 def splits_keys(k: torch.Tensor) -> bool:
-    """Whether the gradients of keys and values take a launch each: 8 products in all, where one launch makes it 7.
+    """Return whether dk and dv are computed by a launch each: 8 products in all, against 7 in one launch.
 
-    In float32 tensor cores want every operand as two tf32 parts; those of keys and values together spill registers.
+    In float32 tensor cores take each operand as two tf32 parts; those of keys and values together spill registers.
     """
     return k.element_size() == 4 and k.shape[-1] > 64

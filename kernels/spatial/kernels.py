@@ -24,7 +24,7 @@ from kernels.common.blocks import add_product, load_rows, locate, product_transp
 def scores(q0, q1, k0, k1, valid, ragged, BLOCK_D1: tl.constexpr, PRECISION: tl.constexpr):
     """Return `q k^T`, unscaled: [BLOCK_M, BLOCK_N]; in a `ragged` tile -inf for keys that are not `valid`."""
     s = product_transposed(q0, q1, k0, k1, BLOCK_D1, PRECISION)
-    if ragged:  # the last tile alone: elsewhere a tenth of a program's instructions would change nothing
+    if ragged:  # only the last tile has such keys: elsewhere masking would be a tenth of the instructions for nothing
         s = tl.where(valid[None, :], s, float("-inf"))
     return s
 

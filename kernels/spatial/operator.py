@@ -75,7 +75,7 @@ def launch_forward(
         config = choose(configs.ROW_STATS, architecture(q), q.shape[-1])
     if attention is not None:
         config = copy.copy(config)
-        config.maxnreg = None  # its second pass takes more registers, and waits for memory
+        config.maxnreg = None  # its second pass takes more registers, and is bound by memory
     launch(
         spatial_forward,
         _programs(q, config),
@@ -130,7 +130,7 @@ def launch_backward(
 
 
 def empty_row_stats(q: Tensor) -> Tensor:
-    """Return uninitialized lse (in float32: row_max and inv_row_sum) `[1 or 2, B, F, N, S_q]`, float32."""
+    """Return an empty buffer for lse (in float32: row_max and inv_row_sum) `[1 or 2, B, F, N, S_q]`, float32."""
     clips, frames, queries, heads, _ = q.shape
     shape = (2 if q.dtype == torch.float32 else 1, clips, frames, heads, queries)
     return torch.empty(shape, dtype=torch.float32, device=q.device)
@@ -205,14 +205,14 @@ packed_backward = register(
 
 
 class SpatialAttention(torch.autograd.Function):
-    """Of q, k and v, read in place through their strides, or of one packed `[B, F, S, 3, N, D]`.
+    """Autograd of attention: of q, k and v, read in place by strides, or of one packed `[B, F, S, 3, N, D]`.
 
     The gradient of a packed product is written packed too, with no stacking copy.
     """
 
     @staticmethod
     def forward(ctx: Any, scale: float, capture: AttentionCapture | None, *tensors: Tensor) -> Tensor:
-        """Keep the tensors, the output and the row stats; fill the capture's attention."""
+        """Save the tensors, the output and the row stats; fill the capture's attention."""
         q, k, v = tensors if len(tensors) == 3 else tensors[0].unbind(3)
         out, row_stats, attention = forward(q, k, v, scale, capture is not None)
         if capture is not None:

@@ -96,16 +96,16 @@ def temporal_attention_packed(
 
     Args:
         qkv: `[B, F, S, 3, N, D]`: queries, keys and values of one projection.
-        scale: as there.
-        self_subtract: as there.
-        capture: as there.
+        scale: as for `temporal_attention`.
+        self_subtract: as for `temporal_attention`.
+        capture: as for `temporal_attention`.
 
     Returns:
         `[B, F, S, N, D]`.
 
     Raises:
-        TypeError: as there.
-        ValueError: as there, or dimension 3 of `qkv` is not 3.
+        TypeError: as for `temporal_attention`.
+        ValueError: as for `temporal_attention`, or dimension 3 of `qkv` is not 3.
     """
     (qkv,) = to_autocast_dtype(qkv)
     check_packed(qkv)

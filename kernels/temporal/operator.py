@@ -162,7 +162,7 @@ packed_backward = register(
 
 
 class TemporalAttention(torch.autograd.Function):
-    """Of q, k and v, read in place through their strides, or of one packed `[B, F, S, 3, N, D]`.
+    """Autograd of attention: of q, k and v, read in place by strides, or of one packed `[B, F, S, 3, N, D]`.
 
     The gradient of a packed product is written packed too, with no stacking copy.
     """
@@ -171,7 +171,7 @@ class TemporalAttention(torch.autograd.Function):
     def forward(
         ctx: Any, scale: float, self_subtract: str, capture: AttentionCapture | None, *tensors: Tensor
     ) -> Tensor:
-        """Keep the tensors; fill the capture's attention."""
+        """Save the tensors; fill the capture's attention."""
         q, k, v = tensors if len(tensors) == 3 else tensors[0].unbind(3)
         out, attention = forward(q, k, v, scale, self_subtract, capture is not None)
         if capture is not None:

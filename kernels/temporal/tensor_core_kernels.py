@@ -31,7 +31,7 @@ def locate(positions, heads, PADDED_FRAMES: tl.constexpr, BLOCK_M: tl.constexpr,
 
 @triton.jit
 def suffix_sum_matrix(frame, position):
-    """Return `L`, of which column t sums what stands at frame t and later, row 0 apart: [BLOCK_M, BLOCK_M], 0 and 1."""
+    """Return the 0-1 matrix `L`: `x L` at frame t sums `x` over frames from t on, row 0 apart; [BLOCK_M, BLOCK_M]."""
     source, target = frame[:, None], frame[None, :]
     counts = (source == target) | ((target >= 1) & (source > target))
     return tl.where(counts & (position[:, None] == position[None, :]), 1.0, 0.0).to(tl.bfloat16)
@@ -39,9 +39,9 @@ def suffix_sum_matrix(frame, position):
 
 @triton.jit
 def product_with_ones(x, ones):
-    """Return `x ones`, products of float32 and of 0 and 1: [BLOCK_M, BLOCK_M].
+    """Return `x ones` in float32, of a float32 `x` and a matrix of 0 and 1: [BLOCK_M, BLOCK_M].
 
-    `x` goes in as a sum of two bfloat16 tiles: 16 bits of mantissa, the exponent range of float32.
+    `x` is split into a sum of two bfloat16 tiles: 16 bits of mantissa, the exponent range of float32.
     """
     high = x.to(tl.bfloat16)
     low = (x - high.to(tl.float32)).to(tl.bfloat16)
