@@ -1,4 +1,4 @@
-"""`Dataset`: the labeled videos of a directory, their splits, and what was left out of it and why."""
+"""`Dataset`: the labeled videos of a directory, their splits, and the files left out with the reason."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ CLASSES = ("real", "fake")
 SPLITS = ("train", "val", "test")
 NO_SPLIT = "no split"
 ORIGINAL = "original"
-SYNTHETIC_SETTINGS = "synthetic.json"  # in the root of a set that was drawn here
+SYNTHETIC_SETTINGS = "synthetic.json"  # in the root of a set written by `istvt synthesize`
 SYNTHETIC_NOTE = (
     "This is the synthetic set: drawn faces with drawn forgeries. It shows what each attention sees and that the "
     "whole path works; it says nothing about accuracy on real forgeries."
@@ -50,7 +50,7 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """One file, or one name in a list of the data set, that is not used, and why.
+    """A file, or a name in a list of the data set, that is not used, with the reason.
 
     `reason` does not name the file, so that equal reasons can be counted.
     """
@@ -96,7 +96,7 @@ class Dataset:
 
     @property
     def synthetic(self) -> bool:
-        """Whether it is a set of drawn faces (`dataloading.synthetic`)."""
+        """Whether this is a synthetic set (`dataloading.synthetic`)."""
         return (self.root / SYNTHETIC_SETTINGS).is_file()
 
     def select(

@@ -1,4 +1,4 @@
-"""`InputError`, a user's mistake in one sentence, and what turns other errors into such sentences."""
+"""`InputError`, the error of invalid input, and context managers that turn other errors into one."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """A user's mistake, said in one sentence that names the file or argument and what was expected.
+    """Invalid input, in one sentence that names the file or argument and what was expected.
 
     The command line prints the sentence and exits with status 2; nothing is lost and no traceback is shown.
     """
@@ -14,18 +14,18 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within it an error of the system that names no file, such as that of a full disk, names this one."""
+    """Name this file in an OSError of the context that names none, such as that of a full disk."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and not isinstance(error, BrokenPipeError):  # that is the terminal's
+        if error.filename is None and not isinstance(error, BrokenPipeError):  # which is of stdout
             error.filename = str(path)
         raise
 
 
 @contextlib.contextmanager
 def as_input_error() -> Iterator[None]:
-    """Within it a ValueError is the user's mistake: put it around building settings and models, and nothing else."""
+    """Turn a ValueError of the context into an InputError; for building settings and models, and nothing else."""
     try:
         yield
     except InputError:

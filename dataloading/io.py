@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Unknown = Literal["forbid", "ignore"]
 
-MAX_BYTES = 4 << 20  # of a file; the reader of a larger kind gives its own
-LARGEST_INT = 2**63 - 1  # what NumPy and torch hold
+MAX_BYTES = 4 << 20  # of a file, unless its reader gives another limit
+LARGEST_INT = 2**63 - 1  # largest integer of NumPy and torch
 MAX_YAML_BYTES = 256 << 10  # PyYAML reads 30 KB a second at worst
-MAX_YAML_NODES = 100_000  # with every alias counted as what it stands for
+MAX_YAML_NODES = 100_000  # aliases counted as the nodes they stand for
 
 # Only where one of these stands in a file, all digits being 0 and E being e, need its numbers be looked at one by one.
 _UNUSUAL_NUMBERS = (b"0" * 19, b"e000", b"e+000", b"NaN", b"Infinity")
@@ -213,13 +213,13 @@ def write_json(path: str | Path, values: Any) -> None:
 
 @contextlib.contextmanager
 def locked(file: Path, doing: str) -> Iterator[None]:
-    """Keep other processes out for as long as the context lasts.
+    """Hold an exclusive file lock for as long as the context lasts.
 
     The lock is the system's, on an open file: however this process ends, the lock ends with it. The file stays.
 
     Args:
         file: The file of the lock, in a directory that is there.
-        doing: What the process that has the lock does, for the sentence that refuses others.
+        doing: What the lock protects, as in `writing to PATH`; part of the error in other processes.
 
     Raises:
         InputError: Another process has the lock.
@@ -233,7 +233,7 @@ def locked(file: Path, doing: str) -> Iterator[None]:
         process = file.read_text().strip() or "unknown"
         raise InputError(f"another run (process {process}) is {doing}") from error
     except OSError as error:
-        # A file system without locks: two runs are not noticed there, and one works.
+        # A file system without locks: one run works there, and a second one is not detected.
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
     try:

@@ -1,6 +1,6 @@
 """Settings of the model, the data, training and explanations, and the presets.
 
-Imports no PyTorch, which takes seconds.
+Imports no PyTorch, which would slow down `istvt --help` by seconds.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class ISTVTConfig:
         depth: M, blocks.
         mlp_dim: width of the hidden layer of each block's MLP.
         attention: the attentions of a block and their order (the paper's Table III).
-            `temporal_first`: time, then space, one residual around both. `spatial_first`: the other order.
+            `temporal_first`: temporal, then spatial, one residual around both. `spatial_first`: the other order.
             `parallel`: both read the block's input, their outputs are added. `decomposed_blocks`: the first half of
             the blocks holds only temporal, the second half only spatial attention, each with its own MLP.
             `joint`: one attention over all (T+1)(HW+1) tokens. `spatial_only`, `temporal_only`: one of the two.
         self_subtract: queries and keys of temporal (and joint) attention come from frame differences, so that only
-            change between frames is compared. Without effect in `spatial_only`, which never looks across frames.
+            change between frames is compared. Without effect in `spatial_only`, which has no attention across frames.
         position_embedding: which rows of the token grid have a learned position embedding. `all`: every row.
             `frames`: the T frame rows; the temporal class row has none (the authors' code).
         layer_norm_eps: added to the variance in every LayerNorm.
@@ -249,24 +249,24 @@ class TrainingSettings:
         momentum: of sgd.
         weight_decay: decoupled for adamw.
         warmup_epochs: epochs of linear warm-up; cosine decay to zero follows.
-        gradient_clip: largest norm of the gradient; 0 leaves it alone.
-        precision: auto is bfloat16 on a GPU that has it and float32 elsewhere; float16 scales the loss. Weights and
-            the optimizer's state are float32 in each.
+        gradient_clip: largest norm of the gradient; 0 turns clipping off.
+        precision: auto is bfloat16 on a GPU that supports it and float32 elsewhere; float16 scales the loss. Weights
+            and optimizer state are float32 in each.
         tf32: let a GPU round the factors of float32 products and convolutions to TF32.
         augment: flip and jitter training clips, each clip as a whole.
         backend: the implementation of attention.
         execution: eager; compile (torch.compile of the backbone and of every block); cuda_graphs (the same, replayed
-            from CUDA graphs: faster where the processor launches more slowly than the GPU computes; not with fsdp).
+            from CUDA graphs: faster where launching kernels takes longer than running them; not with fsdp).
             auto is compile where this project's kernels run, on a GPU, and eager elsewhere.
-        activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
+        activation_checkpointing: keep only the input of each block and recompute the rest in the backward pass.
         parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
             optimizer state are sharded; not with sgd).
         backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
         seed: of initial weights, sampling and augmentation.
-        checkpoint_steps: a checkpoint every so many steps, besides those before and after the validation of each
-            epoch; 0 is none.
-        checkpoint_minutes: a checkpoint whenever so much time has passed; checked every `log_steps`; 0 is none.
-        log_steps: the loss is read from the device, shown and logged every so many steps.
+        checkpoint_steps: steps between checkpoints, besides those before and after the validation of each epoch; 0
+            turns these off.
+        checkpoint_minutes: minutes between further checkpoints, checked every `log_steps`; 0 turns these off.
+        log_steps: steps between log lines, for which the loss is read from the device.
     """
 
     epochs: int = 20
@@ -322,7 +322,7 @@ NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 FILLS: tuple[str, ...] = get_args(Fill)
 
 DEFAULT_STABILIZER = 0.01
-# Rules that each method reads; the others change nothing.
+# The rules that each method reads; any other rule has no effect on it.
 RULES: dict[str, tuple[str, ...]] = {
     "lrp": ("stabilizer", "clamp", "order"),
     "attnlrp": (),
@@ -335,15 +335,16 @@ RULES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ExplanationSettings:
-    """How clips are explained (`istvt.explain.explain` has the equations), and the scale of the colors.
+    """Settings of explanations (`istvt.explain.explain` has the equations), and the scale of the colors.
 
     Attributes:
-        target: which side's evidence is shown: fake, real, or verdict for what the model says.
-        method: how it is found: lrp, gradient, rollout, raw or gradcam over feature cells, attnlrp to every pixel.
-        stabilizer: with lrp: relevance is divided by sums that may cancel, so each is enlarged by this part of what
-            was added up; larger is smoother, smaller closer to the rule. reference is the published 1e-9, in float64.
-        clamp: with lrp or gradient: where evidence for the other side is cut off: after_mean, after the mean over the
-            heads, so that heads can contradict each other; before_mean, in each head, as the published code does.
+        target: the class whose evidence is shown: fake, real, or verdict for the class that the model predicts.
+        method: explanation method: lrp, gradient, rollout, raw or gradcam over feature cells, attnlrp for every pixel.
+        stabilizer: with lrp: relevance is divided by sums that may cancel, so each is enlarged by this fraction of
+            its absolute terms; larger is smoother, smaller closer to the rule. reference is the published 1e-9, in
+            float64.
+        clamp: with lrp or gradient: where evidence for the other class is cut off: after_mean, after the mean over
+            the heads, so that heads can cancel; before_mean, in each head, as the published code does.
         order: with lrp, gradient or rollout: how the blocks' maps are multiplied: last_block_first, from the logit
             down to the tokens, or literal, in the order that the paper prints.
         normalization: the colors reach from the coldest to the hottest cell of the whole clip, or of each frame by

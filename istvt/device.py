@@ -15,7 +15,7 @@ from dataloading.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _OUT_OF_MEMORY = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
-# Packages by the distributions that install them, of which the first one installed counts.
+# Packages, each with the distributions that provide it; the first installed one counts.
 _PACKAGES = {
     "torch": ("torch",),
     "triton": ("triton",),
@@ -31,11 +31,11 @@ _PACKAGES = {
 def pick_device(device: str = "auto") -> torch.device:
     """Return the device of a name; "auto" is a GPU where there is one.
 
-    From here on float32 is float32 in this process, until `allow_tf32`: PyTorch by itself lets a GPU round the factors
-    of convolutions to TF32.
+    Also turns TF32 off in this process, until `allow_tf32`: by default PyTorch lets a GPU round the factors of
+    convolutions to TF32.
 
     Raises:
-        InputError: the name is none, or this machine has no such device.
+        InputError: the name is invalid, or this machine has no such device.
     """
     allow_tf32(False)
     if device == "auto":
@@ -55,7 +55,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 def allow_tf32(allowed: bool) -> None:
     """Set whether float32 products and convolutions of this process may round their factors to TF32 on a GPU."""
-    # Not by the newer fp32_precision: once it is set, reading these names, as torch.compile does, is an error.
+    # Not by the newer fp32_precision: once it is set, torch.compile fails when it reads these older names.
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
@@ -81,7 +81,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 @contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for the context; after it each of its modules is in its own mode again."""
+    """Put a model into evaluation mode for the context, and restore the mode of each of its modules after it."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -92,7 +92,7 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is that of an allocator, of a GPU (torch.OutOfMemoryError) or of a processor."""
+    """Return whether an error is of a memory allocator, on a GPU (torch.OutOfMemoryError) or a CPU."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
     )
@@ -109,7 +109,7 @@ def package_version(name: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, this project and the packages that a number may depend on, if installed."""
+    """Return the versions of Python, this project and the installed packages that results may depend on."""
     from istvt import __version__
 
     found = {"istvt": __version__, "python": platform.python_version()}

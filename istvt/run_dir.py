@@ -1,4 +1,4 @@
-"""The files of a run: its model file, its checkpoints, its lock; imports no PyTorch, which takes seconds."""
+"""Files of a run: model file, checkpoints, lock. Imports no PyTorch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def model_file(checkpoint: str | Path) -> Path:
     """Return the model file of a path: the file itself, or that of the run whose directory it is.
 
     Raises:
-        InputError: there is no such file, or it is one of those from which training goes on.
+        InputError: there is no such file, or it is a checkpoint of training.
     """
     path = Path(checkpoint)
     if path.is_dir() and not (path / MODEL_FILE).is_file():
@@ -36,10 +36,10 @@ def model_file(checkpoint: str | Path) -> Path:
 
 
 def output_directory(path: str | Path) -> Path:
-    """Return the directory, made where it is not there.
+    """Return the directory, created if it does not exist.
 
     Raises:
-        InputError: it cannot be made, or nothing can be written in it.
+        InputError: it cannot be created, or is not writable.
     """
     path = Path(path)
     try:
@@ -52,7 +52,7 @@ def output_directory(path: str | Path) -> Path:
 
 
 def only_run(output: Path) -> AbstractContextManager[None]:
-    """Keep other runs out of `output`, which is made where it is not there, for as long as the context lasts.
+    """Lock `output`, created if it does not exist, against other runs for as long as the context lasts.
 
     Raises:
         InputError: another process has the lock.

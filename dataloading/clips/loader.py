@@ -18,8 +18,8 @@ from dataloading.clips.sampling import Clip
 from dataloading.errors import InputError
 from dataloading.video.decoder import choose_decoder
 
-PREFETCHED_BATCHES = 2  # batches prepared, beyond the one that is being made
-# Position of a clip, and what was read of it or why it could not be.
+PREFETCHED_BATCHES = 2  # batches that are ready, beyond the one in preparation
+# Position of a clip, and its sample or the reason why there is none.
 Loaded = tuple[int, Sample | str]
 
 
@@ -39,17 +39,17 @@ class Batch:
 
 
 class ClipLoader:
-    """Decodes, crops, resizes and augments a list of clips, in its order, each exactly once an epoch.
+    """Loader of a list of clips: decoded, cropped, resized and augmented, in order, each once an epoch.
 
     Iterating it is one epoch, and it can be iterated again. Decoding and the DALI graph run in background threads, a
     few batches ahead of the consumer. The last batch may be smaller. A clip that cannot be decoded is left out of its
-    batch and listed with the reason in `skipped`; the epoch goes on. A batch of which nothing is left is not given
-    out: processes that meet in every step have to count the batches.
+    batch and listed with the reason in `skipped`; the epoch goes on. A batch without any clip is
+    not yielded: processes that synchronize at every step have to count the batches.
 
     Attributes:
-        decoder: `"pyav"` or `"dali"`, whichever decodes: their colors differ by some gray levels, so that it
-            belongs into a checkpoint.
-        skipped: `(clip, reason)` for the clips that the latest epoch has had to leave out so far.
+        decoder: `"pyav"` or `"dali"`, the one in use. Their colors differ by some gray levels, so a checkpoint
+            records it.
+        skipped: `(clip, reason)` of each clip of the latest epoch that could not be decoded so far.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ClipLoader:
         self._epoch = 0
 
     def __len__(self) -> int:
-        """Batches of an epoch in which nothing is skipped."""
+        """Return the number of batches of an epoch in which nothing is skipped."""
         return -(-len(self.clips) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -126,7 +126,7 @@ class ClipLoader:
         return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
 
     def _load(self, positions: range, epoch: int) -> list[Loaded]:
-        """Read neighboring clips of one video, in a worker thread; what cannot be read gives the reason instead."""
+        """Read neighboring clips of one video, in a worker thread; a clip that cannot be read gives the reason."""
         clips = [self.clips[i] for i in positions]
         draws = [self._draw(clip, epoch) for clip in clips]
         if self.decoder == "dali":
@@ -142,7 +142,7 @@ class ClipLoader:
         return self.augmentation.draw(np.random.default_rng([self.seed, epoch, clip.index, name]))
 
     def _finish(self, loaded: list[Loaded], graph: "_RestartingGraph", skipped: list[tuple[Clip, str]]) -> Batch | None:
-        """Run the graph on what could be read, and list what could not."""
+        """Run the graph on the samples that were read, and add the other clips to `skipped`."""
         skipped.extend((self.clips[i], outcome) for i, outcome in loaded if isinstance(outcome, str))
         good = [(i, outcome) for i, outcome in loaded if isinstance(outcome, Sample)]
         if not good:
@@ -168,12 +168,12 @@ def _existing_device(device: str | torch.device) -> torch.device:
         return device
     if not torch.cuda.is_available():
         raise InputError(f"device is {str(device)!r}, but torch sees no NVIDIA GPU here; expected 'cpu'.")
-    # With its index: what the current device is depends on the thread.
+    # With its index: the current device is a property of the thread.
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
 class _RestartingGraph:
-    """A `ClipGraph` that survives a sample that DALI cannot decode."""
+    """A `ClipGraph` that is rebuilt after a sample that DALI cannot decode."""
 
     def __init__(self, build: Callable[[], ClipGraph]):
         self._build = build
@@ -184,7 +184,7 @@ class _RestartingGraph:
         output = self._attempt(samples)
         if isinstance(output, torch.Tensor):
             return output, {}
-        # One damaged video costs DALI the whole batch: one by one, to find out which.
+        # One damaged video fails the whole batch: run sample by sample to find it.
         outcomes = [self._attempt([sample]) for sample in samples]
         good = [outcome for outcome in outcomes if isinstance(outcome, torch.Tensor)]
         failures = {place: outcome for place, outcome in enumerate(outcomes) if isinstance(outcome, str)}
@@ -197,11 +197,11 @@ class _RestartingGraph:
             output = graph.run(samples)
         except RuntimeError as error:
             if not graph.decodes or "out of memory" in str(error):
-                raise  # no video's fault
+                raise  # not the fault of a video
             if torch.cuda.is_available():
-                torch.cuda.synchronize()  # nor is a broken GPU, which raises here
+                torch.cuda.synchronize()  # a broken GPU is not either, and raises here
             return _first_line(error)
-        self._graph = graph  # still alive
+        self._graph = graph  # reusable, as no run has failed
         return output
 
 
@@ -223,7 +223,7 @@ def _same_video(clips: Sequence[Clip], largest: int) -> Iterator[range]:
 def _prefetch_clips(
     threads: ThreadPoolExecutor, load: Callable[[range], list[Loaded]], groups: Iterable[range], ahead: int
 ) -> Iterator[Loaded]:
-    """Yield what `load` gives for each clip, in order; while one is used, about `ahead` more are being loaded."""
+    """Yield the result of `load` for each clip, in order, with about `ahead` more clips being loaded in `threads`."""
     pending: deque[tuple[int, Future[list[Loaded]]]] = deque()
     for group in groups:
         pending.append((len(group), threads.submit(load, group)))
@@ -234,7 +234,7 @@ def _prefetch_clips(
 
 
 def _prefetch_batches(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
-    """Yield the same items, made in a thread that runs up to `ahead` items in front; its errors are raised here."""
+    """Yield the items from a background thread that prefetches up to `ahead` of them; its errors are raised here."""
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
@@ -244,7 +244,7 @@ def _prefetch_batches(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
                 if not _put(ready, (item, None), stop):
                     return
             _put(ready, None, stop)
-        except BaseException as error:  # handed to the consumer, whatever it is
+        except BaseException as error:  # raised in the consumer's thread
             _put(ready, (None, error), stop)
         finally:
             items.close()

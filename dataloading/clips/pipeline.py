@@ -16,7 +16,7 @@ from dataloading.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How training clips are varied; one draw for all frames of a clip.
+    """Ranges and probabilities of training augmentation; one draw for all frames of a clip.
 
     Attributes:
         flip: Probability of mirroring left and right.
@@ -33,7 +33,7 @@ class Augmentation:
     lowest_quality: int = 60
 
     def draw(self, random: np.random.Generator) -> "Draw":
-        """Draw the changes for one clip."""
+        """Draw the augmentation of one clip."""
         flip, compress = random.random(2) < (self.flip, self.compression)
         around = np.array([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = 1 + around * random.uniform(-1, 1, 3)
@@ -46,7 +46,7 @@ UNCOMPRESSED = 101
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The changes drawn for one clip; the defaults change nothing."""
+    """Augmentation drawn for one clip; the defaults change nothing."""
 
     flip: bool = False
     brightness: float = 1.0
@@ -57,7 +57,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One clip on its way into the graph.
+    """Input of the graph: one clip.
 
     Attributes:
         data: uint8 [T, H, W, 3] decoded frames, or uint8 [bytes], a whole encoded file, where DALI decodes.
@@ -86,7 +86,7 @@ class ClipGraph:
         device_id = device.index if device.type == "cuda" else None
         self._pipeline = _define(batch_size, image_size, device_id, decode, augment, threads)
         self._pipeline.build()
-        # On the stream that trains, a copy would wait for all the steps that are queued there.
+        # On the training stream a copy would wait for all steps that are queued there.
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def run(self, samples: Sequence[Sample]) -> torch.Tensor:
@@ -107,7 +107,7 @@ class ClipGraph:
                 inputs[name] = [np.float32(getattr(sample.draw, name)) for sample in samples]
             for name in ("flip", "quality"):
                 inputs[name] = [np.int32(getattr(sample.draw, name)) for sample in samples]
-        (output,) = self._pipeline.run(**inputs)  # given no stream, it returns when the output is there
+        (output,) = self._pipeline.run(**inputs)  # without a stream it returns once the output is complete
         if self._stream is None:
             # The dynamic executor gives each output a buffer of its own, which lives as long as the tensor.
             return torch.from_dlpack(output.as_tensor())
@@ -115,15 +115,15 @@ class ClipGraph:
             # DALI would reuse it in the order of its own stream, without waiting for work queued on torch's.
             clips = torch.from_dlpack(output.as_tensor()).clone()
         self._stream.synchronize()
-        clips.record_stream(torch.cuda.default_stream(clips.device))  # training uses it there until it is freed
+        clips.record_stream(torch.cuda.default_stream(clips.device))  # the training stream uses it until it is freed
         return clips
 
 
 def require_dali() -> None:
-    """Raise InputError, with the way out, where DALI is not installed."""
+    """Raise InputError, which names the package to install, where DALI cannot be imported."""
     try:
         import nvidia.dali  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: of a library that it loads
+    except (ImportError, OSError) as error:  # OSError: a shared library cannot be loaded
         raise InputError(
             f"NVIDIA DALI, which crops and augments clips, cannot be imported ({error}): "
             "install nvidia-dali-cuda130 as the README says."

@@ -19,7 +19,7 @@ def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image
     Only the pixels that the crop to `image_size` can reach are kept.
 
     Returns:
-        For each clip its sample, or the sentence that says why there is none.
+        For each clip its sample, or one sentence with the reason why there is none.
     """
     try:
         info = probe_once(path)
@@ -27,16 +27,16 @@ def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image
         for frame, picture in iterate_frames(path, np.concatenate([clip.frames for clip in clips]), info):
             for window in windows:
                 window.take(frame, picture)
-    except (InputError, OSError) as error:  # OSError: a disk or a network drive gave up
+    except (InputError, OSError) as error:  # OSError: of a disk or a network drive
         if len(clips) == 1:
             return [str(error)]
-        # One clip is at fault, or some are; the others are still wanted.
+        # Some clips cannot be decoded: read each by itself to keep the others.
         return [read_decoded(path, [clip], [draw], image_size)[0] for clip, draw in zip(clips, draws, strict=True)]
     return [window.sample(draw) for window, draw in zip(windows, draws, strict=True)]
 
 
 def read_encoded(clip: Clip, draw: Draw) -> Sample | str:
-    """Read the whole encoded file of a clip; return its sample, or the sentence that says why there is none."""
+    """Read the whole encoded file of a clip; return its sample, or one sentence with the reason why there is none."""
     path = clip.video.path
     try:
         info = probe_once(path)
@@ -51,7 +51,7 @@ def read_encoded(clip: Clip, draw: Draw) -> Sample | str:
 
 @dataclass(slots=True, eq=False)
 class _Window:
-    """The part of the picture that one clip needs, collected frame by frame.
+    """Crop window of one clip, collected frame by frame.
 
     With a margin for the resampling filter the result is the same as from whole pictures, which would not fit into
     memory for several batches.

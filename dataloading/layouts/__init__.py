@@ -20,7 +20,7 @@ class _Layout(NamedTuple):
     read: Callable[..., Dataset]  # of the root and the options that it has
 
 
-# In the order in which they are tried: the ones with the most specific names first.
+# In the order of recognition: layouts with the most specific names first.
 _LAYOUTS = {
     deeper_forensics.NAME: _Layout(deeper_forensics.EXPECTED, deeper_forensics.recognize, deeper_forensics.read),
     faceforensics.NAME: _Layout(faceforensics.EXPECTED, faceforensics.recognize, faceforensics.read),
@@ -94,7 +94,7 @@ def open_dataset(
 
 
 def require_directory(root: Path) -> None:
-    """Raise InputError where there is no such directory: all that can be checked of a data set without reading it."""
+    """Raise InputError where there is no such directory: the only check of a data set without reading it."""
     if not root.is_dir():
         problem = "is not a directory" if root.exists() else "does not exist"
         raise InputError(f"{root} {problem}; expected the directory of a data set.")
@@ -103,7 +103,7 @@ def require_directory(root: Path) -> None:
 def _recognize(root: Path) -> tuple[Path, str]:
     inside = directories(root)
     name = _layout_of(root)
-    # DFDC is recognized by lists up to three levels down, so that it would swallow the data sets beside it.
+    # DFDC is recognized by lists up to three levels down, so it comes after the data sets beside it.
     if name is not None and not (name == dfdc.NAME and any(_layout_of(p) not in (None, name) for p in inside)):
         return root, name
     sets = [place.name for place in inside if _layout_of(place)]

@@ -47,11 +47,11 @@ class Candidate:
 
 
 class DatasetBuilder:
-    """What a layout reads below a root, on its way to a `Dataset`.
+    """Builder of a `Dataset` from the files that a layout finds below a root.
 
     Attributes:
         root, layout: As in `Dataset`.
-        expected: What the layout looks like, for the sentence of a root without videos.
+        expected: The files of the layout, for the error of a root without videos.
         left_out, notes: As in `Dataset`; layouts add to them.
     """
 

@@ -32,7 +32,7 @@ _FAKE_NAME = re.compile(r"(?P<target>id\d+)_(?P<source>id\d+)_(?P<number>\d+)")
 
 
 def recognize(root: Path) -> bool:
-    """Whether a directory looks like Celeb-DF."""
+    """Return whether a directory looks like Celeb-DF."""
     return any(child_directory(root, name) for name in ("celeb-synthesis", "celeb-real"))
 
 

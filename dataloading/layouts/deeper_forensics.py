@@ -29,7 +29,7 @@ NOT_A_TARGET = "an original that is not the target of a video in the split"
 
 
 def recognize(root: Path) -> bool:
-    """Whether a directory looks like DeeperForensics-1.0."""
+    """Return whether a directory looks like DeeperForensics-1.0."""
     return (root / "manipulated_videos").is_dir()
 
 
@@ -50,7 +50,7 @@ def read(root: Path, compression: str = "c23", originals: Path | None = None) ->
     if originals_root is None:
         builder.notes.append("There are no real videos: give the root of FaceForensics++, whose originals they are.")
     else:
-        # What is left out there is none of this data set.
+        # Files left out there are not part of this data set.
         found = faceforensics.originals(DatasetBuilder(originals_root, "", ""), compression)
         real = [replace(video, root=originals_root) for video in found if not faceforensics.shows_actor(video)]
         builder.notes.append(f"The real videos are those of {originals_root}.")

@@ -30,7 +30,7 @@ NO_LABEL = "no label (REAL or FAKE) is given"
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a `metadata.json` says of a video; it may say more."""
+    """A video's entry in `metadata.json`; further fields are ignored."""
 
     label: str | int | None = None
     is_fake: str | int | None = None
@@ -40,14 +40,14 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A line of a `labels.csv`; it may have further columns."""
+    """A line of `labels.csv`; further columns are ignored."""
 
     filename: str
     label: str
 
 
 def recognize(root: Path) -> bool:
-    """Whether a directory looks like DFDC."""
+    """Return whether a directory looks like DFDC."""
     return any(files_named(name, root, DEPTH) for name in ("metadata.json", "labels.csv"))
 
 

@@ -27,7 +27,7 @@ _LABELS = {"real": REAL, "fake": FAKE}
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What `dataset.json` says of a video; it may say more."""
+    """A video's entry in `dataset.json`; further fields are ignored."""
 
     label: str | None = None
     set: str | None = None
@@ -36,7 +36,7 @@ class _Entry:
 
 
 def recognize(root: Path) -> bool:
-    """Whether a directory looks like the DFDC preview set."""
+    """Return whether a directory looks like the DFDC preview set."""
     return (root / "dataset.json").is_file() and any(_of_this_layout(place.name) for place in directories(root))
 
 

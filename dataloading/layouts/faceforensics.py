@@ -43,12 +43,12 @@ _PAIR = re.compile(r"(?P<target>[^_]+)_(?P<source>[^_]+)")
 
 
 def recognize(root: Path) -> bool:
-    """Whether a directory looks like the official layout."""
+    """Return whether a directory looks like the official layout."""
     return (root / "original_sequences").is_dir() or (root / "manipulated_sequences").is_dir()
 
 
 def recognize_kaggle(root: Path) -> bool:
-    """Whether a directory looks like the Kaggle mirror."""
+    """Return whether a directory looks like the Kaggle mirror."""
     return any((root / method).is_dir() for method in METHODS) and not recognize(root)
 
 
@@ -99,12 +99,12 @@ def originals(builder: DatasetBuilder, compression: str) -> list[Candidate]:
 
 
 def shows_actor(candidate: Candidate) -> bool:
-    """Whether it is a video of DeepFakeDetection, whose people are paid actors, and not from YouTube."""
+    """Return whether the video is of DeepFakeDetection, filmed with paid actors, and not from YouTube."""
     return candidate.people[0].startswith("actor ")
 
 
 def is_name(stem: str) -> bool:
-    """Whether a file is named as in FaceForensics++."""
+    """Return whether a file is named as in FaceForensics++."""
     return re.fullmatch(r"\d{3}(_\d{3})?|\d{2}__.+|\d{2}_\d{2}__.+__[A-Z0-9]{8}", stem) is not None
 
 

@@ -1,4 +1,4 @@
-"""Video files and directories below a root: their names, links, and what is not looked into."""
+"""Search for video files below a root: suffixes, links, and directories that are skipped."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ MASK_VIDEO = f"in {MASKS}/, where data sets keep videos of the manipulated regio
 
 
 def is_video(path: Path) -> bool:
-    """Whether the name is that of a video file."""
+    """Return whether the name is that of a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -56,7 +56,7 @@ def walk(root: Path, enter: Callable[[Path], bool] = lambda directory: True) -> 
 
 
 def _above(directory: Path, *places: Path) -> bool:
-    """Whether one of the places is in a directory, links resolved."""
+    """Return whether one of the paths is in a directory, links resolved."""
     return any(place.resolve().is_relative_to(directory) for place in places)
 
 
@@ -82,7 +82,7 @@ def video_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[LeftOut]]
         if not path.exists() and not path.is_symlink():
             raise InputError(f"{path} does not exist; expected a video file or a directory of them.")
         if not path.is_dir():
-            files.append(path)  # whatever its name is
+            files.append(path)  # also without the suffix of a video
             continue
         found = [file for file in walk(path) if is_video(file)]
         masks = [file for file in found if MASKS in file.relative_to(path).parts[:-1]]

@@ -39,7 +39,7 @@ def split_by_identity(
     split_of: dict[str, str] = {}
     for kind in ({0}, {1}, {0, 1}):
         split_of |= _draw([group for group, its_labels in kinds.items() if its_labels == kind], shares)
-    # People who are only ever the second in a video of a group that was taken apart have no videos of their own.
+    # In a group that was taken apart, a person that is never the first of a video has no videos of its own.
     split_of |= _draw([group for group in set(group_of.values()) if group not in kinds], shares)
 
     result: list[tuple[str, str | None]] = []

@@ -25,7 +25,7 @@ _SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validatio
 
 
 def recognize(root: Path) -> bool:
-    """Whether a directory has `real` or `fake` in it, or in its splits."""
+    """Return whether a directory has `real` or `fake` in it, or in its splits."""
     return any(child_directory(place, name) for place in (root, *_split_directories(root).values()) for name in _LABELS)
 
 

@@ -17,10 +17,10 @@ Real and fake pass through the same drawing code. All frames are coded as H.264 
 depend on other frames, so that a frame decodes to the same pixels alone as in its video: the encoder cannot betray
 `flicker`.
 
-A judge whose verdict on a video is the mean of its verdicts on single frames can therefore expect to gain nothing from
-training on `flicker`, whatever it learns from `blend`. One that compares frames, if only in how much they spread, can
-see it. That is what the set is for: demonstration, tests, and measuring what each attention sees. It is drawn, not
-filmed, and says nothing about accuracy on real forgeries.
+A model whose score of a video is the mean of its scores of single frames can therefore gain nothing from training on
+`flicker`, whatever it learns from `blend`. A model that compares frames, if only by their spread, can detect it.
+The set is for demonstration, tests, and measuring what each attention sees. It is drawn, not filmed, and says nothing
+about accuracy on real forgeries.
 """
 
 from dataloading.synthetic.dataset import SyntheticSummary, synthesize

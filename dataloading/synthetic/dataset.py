@@ -24,7 +24,7 @@ VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
 
 @dataclass(frozen=True)
 class SyntheticSummary:
-    """What `synthesize` left behind: the directory, and how many of its videos this run wrote."""
+    """Result of `synthesize`: the directory, and how many of its videos this run wrote."""
 
     directory: Path
     written: int
@@ -33,7 +33,7 @@ class SyntheticSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """What determines every file of a set, as `synthetic.json` holds it; see `synthesize`."""
+    """Settings that determine every file of a set, as stored in `synthetic.json`; see `synthesize`."""
 
     generator: str = "istvt synthetic set"
     version: int = GENERATOR_VERSION

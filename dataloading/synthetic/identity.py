@@ -54,7 +54,7 @@ class Identity:
 
 
 def draw_identity(seed: int, number: int) -> Identity:
-    """Person `number` of the set made with `seed`; the same two numbers always give the same person."""
+    """Return person `number` of the set made with `seed`; the same two numbers always give the same person."""
     rng = np.random.default_rng((seed, number, 0))
 
     def between(low: float, high: float) -> float:

@@ -54,7 +54,7 @@ PATTERN_COLORS = np.concatenate(
 
 
 class InnerFace:
-    """Draws one person's inner face for any latents, inside a window of the portrait.
+    """Renderer of one inner face for any latents, inside a window of the portrait.
 
     `mask` (float32 `[h, w, 1]`) is 1 over the features and falls to 0 before the outline of the head: what lies
     outside never depends on the latents. `cut`, the region of a pasted face, ends in the same place, sharply, and

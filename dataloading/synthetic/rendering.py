@@ -44,7 +44,7 @@ SENSOR_NOISE = 1.2  # gray levels
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """What one video shows. `source` is the person whose inner face is pasted (`blend` and `both`)."""
+    """Content of one video. `source` is the number of the person with the pasted inner face (`blend` and `both`)."""
 
     seed: int
     video: int
@@ -69,7 +69,7 @@ def _generator(plan: VideoPlan, use: str, variant: int = 0) -> np.random.Generat
 
 
 def _color_mismatch(plan: VideoPlan) -> np.ndarray:
-    """Gains of the three channels of a pasted face: visibly lighter or darker, and of another tint."""
+    """Return gains of the three channels of a pasted face: visibly lighter or darker, and of another tint."""
     rng = _generator(plan, "mismatch", plan.source_video)
     lighter = rng.choice((-1, 1)) * rng.uniform(0.17, 0.26)
     tint = rng.standard_normal(3)

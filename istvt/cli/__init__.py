@@ -5,5 +5,5 @@ work and returns the exit status. What a command imports besides its options it 
 quick.
 """
 
-# The exit status where something was wrong with some input; 0 is done, 2 could not be done.
+# Exit status where some inputs could not be used; 0 is success, 2 a failure of the command.
 PROBLEM_FOUND = 1

@@ -9,17 +9,17 @@ from typing import Any
 
 from rich.console import Console
 
-# The first items of a run (decoders, memory) take longer than the rest, and no estimate should be made of them.
+# The first items of a run (decoders, memory) take longer than the rest: no estimate is made from them.
 SECONDS_TO_ESTIMATE = 20
 
 
 def starting(console: Console) -> contextlib.AbstractContextManager[Any]:
-    """Show a line on a terminal while PyTorch is imported, which takes seconds."""
+    """Show a status line on a terminal while PyTorch is imported, which takes seconds."""
     return console.status("starting") if console.is_terminal else contextlib.nullcontext()
 
 
 def print_lines(console: Console, *lines: str, style: str | None = None) -> None:
-    """Print lines as they are: paths in them may hold brackets, and are not broken where the terminal ends."""
+    """Print lines without markup and line breaks: paths in them may hold brackets and be longer than the terminal."""
     for line in lines:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
@@ -33,7 +33,7 @@ def counted(number: int, noun: str) -> str:
 def progress_bar(console: Console, description: str) -> Iterator[Callable[..., None]]:
     """Show a progress bar; the context gives a function of (done, total) and, where that changes, a description.
 
-    In a file, where no bar moves, one line says after some seconds how long it will take, if that is over a minute.
+    Without a terminal, one line after some seconds estimates the time that is left, if that is over a minute.
     """
     from rich.progress import Progress
 

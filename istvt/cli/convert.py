@@ -1,4 +1,4 @@
-"""`istvt convert`."""
+"""`istvt convert`: state dicts of the authors' code to checkpoints, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`istvt dataset`."""
+"""`istvt dataset`: the videos of a data set by class, split and manipulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`istvt demo`: video files in; a trained detector, a report, verdicts and a reason out, in minutes on two cores."""
+"""`istvt demo`: synthetic videos, training, evaluation, prediction and explanation in minutes on two cores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings, preset
 
-if TYPE_CHECKING:  # the benchmarks, which read the constants below, import neither of them
+if TYPE_CHECKING:  # benchmarks import the constants below on machines without these packages
     from jsonargparse import ArgumentParser, Namespace
     from rich.console import Console
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the benchmarks, which read the constants below, import neit
 SPLITS = (0.6, 0.15, 0.25)
 VIDEO_SIZE = 96
 VIDEO_FRAMES = 16
-# A model as small as this is trained in less time than its steps take to compile.
+# eager: compiling takes longer than training a model as small as this.
 TRAINING = TrainingSettings(batch_size=8, learning_rate=7e-4, execution="eager")
 
 IDENTITIES = 160
@@ -33,14 +33,14 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 
 def run(options: Namespace, console: Console) -> int:
-    """Walk the whole path in minutes: draw videos, prepare, train, evaluate on unseen people, score a fresh video.
+    """Run every step in minutes: draw videos, prepare, train, evaluate on unseen people, score fresh videos.
 
     Run again, it uses what is already there."""
     return demo(options.output, console)
 
 
 def demo(output: Path, console: Console) -> int:
-    """Run the demo in `output`, with what an earlier run left there; returns the exit status."""
+    """Run the demo in `output`, reusing results of an earlier run; return the exit status."""
     from istvt.cli.console import print_lines, progress_bar, starting
 
     with starting(console):
@@ -61,7 +61,7 @@ def demo(output: Path, console: Console) -> int:
     console.rule("[bold]1  Drawing H.264 videos of faces, and forging them three ways")
     summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
     print_lines(console, f"{summary.written} videos drawn, {summary.already_there} were there already: {data}")
-    # Drawn from another seed: identities and forgeries that no training sees.
+    # Drawn from another seed: identities and forgeries outside the training set.
     synthesize(fresh, identities=6, frames=VIDEO_FRAMES, size=VIDEO_SIZE, seed=FRESH_SEED, progress=False)
 
     console.rule("[bold]2  Face index: the videos are face crops, so whole pictures are used")

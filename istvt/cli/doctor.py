@@ -1,4 +1,4 @@
-"""`istvt doctor`: what is installed and usable here, and what is not and why."""
+"""`istvt doctor`: installed packages and devices, whether each is usable, and the reason where it is not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State = Literal["ok", "missing", "unusable", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's list."""
+    """Result of one check."""
 
     part: str
     state: State
@@ -31,7 +31,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 
 def run(options: Namespace, console: Console) -> int:
-    """Print what is installed and usable here, and warn where something is not what it seems."""
+    """Print what is installed and usable on this machine, and warn of parts that are installed but not usable."""
     signs = {"ok": "[green]ok[/]     ", "missing": "[dim]absent[/] ", "unusable": "[dim]no use[/] "}
     signs["warning"] = "[yellow]warning[/]"
     findings = examine()
@@ -43,7 +43,7 @@ def run(options: Namespace, console: Console) -> int:
 
 
 def examine() -> list[Finding]:
-    """Try everything that the project uses, in the order in which it matters; what is called usable has been used."""
+    """Check each dependency by using it, the most important first."""
     return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), *_detectors()]
 
 
@@ -99,7 +99,7 @@ def _xformers() -> Finding:
 
         tokens = torch.zeros(1, 16, 1, 16, dtype=torch.float16, device="cuda")
         xformers.ops.memory_efficient_attention(tokens, tokens, tokens)
-    except Exception as error:  # a build for another torch or GPU raises anything
+    except Exception as error:  # a build for another torch or GPU may raise any exception
         return Finding("xformers", "unusable", f"{version} is installed and cannot be used ({_first_line(error)})")
     return Finding("xformers", "ok", f"{version}, usable")
 
@@ -155,11 +155,11 @@ def _detectors() -> list[Finding]:
 
 
 def _version(name: str) -> str | None:
-    from istvt.device import package_version  # it imports PyTorch, which takes seconds that --help should not
+    from istvt.device import package_version  # imports PyTorch, which would slow down --help by seconds
 
     return package_version(name)
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message, which may be a page."""
+    """Return the first line of an error's message, which may be long."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

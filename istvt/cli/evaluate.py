@@ -1,4 +1,4 @@
-"""`istvt evaluate`."""
+"""`istvt evaluate`: metrics, scores and the report of a checkpoint."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def run(options: Namespace, console: Console) -> int:
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint
         from istvt.report.summary import summary
     if options.stabilizers is not None:
-        orderings_of(stabilizers=options.stabilizers)  # a mistake is refused before the evaluation, not after it
+        orderings_of(stabilizers=options.stabilizers)  # invalid options are refused before the evaluation, not after it
     output = _evaluation_directory(options, data, console)
     with progress_bar(console, "scoring clips") as update:
         result = evaluate_checkpoint(
@@ -95,7 +95,7 @@ def run(options: Namespace, console: Console) -> int:
 
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
-    """Return where the evaluation goes; one of other videos is replaced only where the place was named."""
+    """Return the output directory; an evaluation of other videos there is replaced only with an explicit --output."""
     from istvt.model.checkpoint import read_info
     from istvt.report.evaluation_files import default_output, evaluated_set, foreign_explanations, replaced_evaluation
 
@@ -104,7 +104,7 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     evaluated = evaluated_set(info, data, options.split)
     replaced, foreign = replaced_evaluation(output, evaluated), foreign_explanations(output, evaluated)
     held, same_videos = replaced or ("", True)
-    # Of the same videos the run's own place can only hold its own model, before it was trained on.
+    # In the run's own directory an evaluation of the same videos is of an earlier state of the same model.
     if options.output is None and not same_videos:
         raise InputError(f"{output} holds an evaluation of {held}; give this one an --output")
     if foreign and not options.explain:

@@ -1,4 +1,4 @@
-"""`istvt explain`."""
+"""`istvt explain`: heatmaps in time and space of one video."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 
 def run(options: Namespace, console: Console) -> int:
-    """Show where and when a video's evidence is: relevance in time and in space, over the face and in the frame.
+    """Show where and when the evidence of a video is: relevance in time and in space, over the face and in the frame.
 
     Writes two videos, a strip of pictures a clip, explanation.json, and explanation.html, which shows all of it and
     opens from disk."""

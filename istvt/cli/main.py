@@ -25,9 +25,9 @@ from istvt.config import PRESETS, ISTVTConfig, preset
 
 USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-# Commands that keep what they have finished and use it when they are called again.
+# Commands that resume from their finished work when they are called again.
 RESUMABLE = ("synthesize", "prepare", "train", "demo")
-# A process that fails beside others waits so long for torchrun to end it: longer than they need to meet the same.
+# Time for torchrun to end a failing process: longer than the other processes need to fail with the same error.
 TORCHRUN_GRACE_SECONDS = 5.0
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
@@ -56,9 +56,9 @@ A first run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status.
+    """Run one command and return the exit status.
 
-    0 done, 1 something was wrong with some input, 2 could not be done, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    0 success, 1 some inputs could not be used, 2 failure, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     errors, work = Console(stderr=True), _run
@@ -81,9 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_under_torchrun(arguments: list[str]) -> int:
     """Run a command in one of the processes that torchrun started.
 
-    torchrun ends the others as soon as one has ended with an error, and reports what @record has written. Process 0
-    prints why it ends. Another one waits to be ended, as most mistakes are met by all, and prints its mistake with its
-    number only if nothing ends it. What is no mistake is most often the lost connection to a process that waits so.
+    torchrun ends all processes as soon as one has exited with an error, and reports what @record has written. Process 0
+    prints its error. Any other process waits to be ended, as most errors occur in all processes, and prints its error
+    with its rank only if it is not ended. Other exceptions wait longer: most are a lost connection to such a process.
     """
     try:
         return _run(arguments)
@@ -98,7 +98,7 @@ def _run_under_torchrun(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Parse and run one command; what the user or the machine is to blame for is an InputError."""
+    """Parse and run one command; invalid options and errors of the system are raised as InputError."""
     try:
         with _sigterm_as_interrupt():
             for argument in arguments:
@@ -128,7 +128,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _check_text(argument: str) -> None:
-    """Refuse an argument that is no UTF-8, as the name of a file may be: the parser takes text alone."""
+    """Refuse an argument that is not UTF-8, such as some file names: the parser takes only text."""
     try:
         argument.encode()
     except UnicodeEncodeError as error:
@@ -137,19 +137,19 @@ def _check_text(argument: str) -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: from a scheduler, a terminal, or a machine that is shut down."""
+    """SIGTERM, sent by a scheduler, a terminal or a shutdown."""
 
 
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Within it SIGTERM is what Ctrl-C is; by itself it would end this process before it could end its workers."""
-    # One of several processes may be waiting in a collective, which no handler interrupts: it must still end at once.
+    """Turn SIGTERM into a KeyboardInterrupt, so that worker processes are ended before this one."""
+    # A process of a group may be waiting in a collective, which no handler interrupts: SIGTERM must end it at once.
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM ends the process at once
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -160,8 +160,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def _system_error(error: Exception) -> str | None:
-    """Return why the machine refuses: a file that cannot be read or written, a full disk, too little memory."""
-    from istvt.device import is_out_of_memory  # it imports PyTorch, which takes seconds that --help should not
+    """Return the sentence for an error of the system: a file, a full disk, too little memory; None for any other."""
+    from istvt.device import is_out_of_memory  # imports PyTorch, which would slow down --help by seconds
 
     if is_out_of_memory(error):
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)

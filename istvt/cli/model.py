@@ -1,4 +1,4 @@
-"""`istvt model`."""
+"""`istvt model`: parameters and multiply-accumulates by part."""
 
 from __future__ import annotations
 

@@ -33,13 +33,13 @@ def add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 
 def settings_of(kind: type[Settings], options: Namespace) -> Settings:
-    """Return the settings that a group of options describes.
+    """Return the settings object of a group of options.
 
     Raises:
-        InputError: values that do not go together.
+        InputError: values that are invalid together.
     """
     values = options.as_dict()
-    values.pop("__path__", None)  # of a group in a file of its own, by jsonargparse
+    values.pop("__path__", None)  # jsonargparse adds this key where a group is read from its own file
     with as_input_error():
         return kind(**values)
 
@@ -50,7 +50,7 @@ def add_device(parser: ArgumentParser) -> None:
 
 
 def check_device_name(device: str) -> None:
-    """Refuse the name of no device, before PyTorch, which knows them, is imported."""
+    """Refuse an invalid device name without importing PyTorch."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise InputError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N")
 
@@ -66,7 +66,7 @@ def add_checkpoint(parser: ArgumentParser) -> None:
 
 
 def add_face_detection(parser: ArgumentParser) -> None:
-    """Add how faces are found in videos that are not of a prepared set."""
+    """Add the options of face detection in videos without a face index."""
     parser.add_argument(
         "--detector",
         type=str,
@@ -83,7 +83,7 @@ def add_face_detection(parser: ArgumentParser) -> None:
 
 
 def detect_option(options: Namespace) -> bool | None:
-    """Return whether faces are looked for; None leaves it to how the model was trained."""
+    """Return whether faces are detected; None means as for the training videos."""
     other = "--detect" if options.detect else f"--detector {options.detector}" if options.detector != "auto" else None
     if options.no_detect and other:
         raise InputError(f"{other} and --no-detect are given together; expected one of them")

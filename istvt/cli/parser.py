@@ -33,11 +33,11 @@ _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 
 
 class UsageError(InputError):
-    """A command line that is none of its command, or a settings file; the command's help says more."""
+    """A command line or settings file that does not fit the options of its command."""
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Descriptions that keep their line breaks, and types by their names."""
+    """Formatter that keeps the line breaks of descriptions and shows types by their names."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line if line else "" for line in inspect.cleandoc(text).splitlines())
@@ -50,7 +50,7 @@ class OptionParser(ArgumentParser):
     """A parser whose errors are `UsageError`s: one sentence that names the option, or the file and its field."""
 
     def __init__(self, **how: Any) -> None:
-        # Options are looked for before they are parsed (`--preset`), which a shortened one would escape.
+        # No abbreviations: `--preset` is searched for before the options are parsed.
         super().__init__(**how, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def check_values(self, arguments: Sequence[str]) -> None:
@@ -86,7 +86,7 @@ class OptionParser(ArgumentParser):
                 )
 
     def parse_string(self, content: str, *arguments: Any, **options: Any) -> Namespace:
-        """Parse what a settings file holds; a group of which everything is commented out is as if it were not there."""
+        """Parse the text of a settings file; a group with every line commented out counts as absent."""
         import yaml
 
         values = yaml.safe_load(content)
@@ -94,7 +94,7 @@ class OptionParser(ArgumentParser):
         return super().parse_string(yaml.safe_dump(values), *arguments, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what argparse would print."""
+        """Raise UsageError where argparse would print and exit."""
         raise UsageError(" ".join(message.split()).rstrip(".")) from ex
 
 
@@ -117,7 +117,7 @@ def given(arguments: Sequence[str], option: str) -> list[str]:
 
 
 def _loaded(value: Any) -> Any:
-    """Return text as YAML reads it, or as a number, as which YAML does not take 5e-4; anything else as it is."""
+    """Return text as YAML reads it, or as a number where YAML does not (5e-4); any other value unchanged."""
     import yaml
 
     if isinstance(value, str):
@@ -130,19 +130,19 @@ def _loaded(value: Any) -> Any:
 
 
 def _check(where: str, action: Action, value: Any) -> None:
-    """Refuse a value that is not of its option's type, neither as it is nor as YAML reads it."""
+    """Refuse a value that is not of its option's type, neither as given nor as YAML reads it."""
     if not any(_fits(reading, _kind(action)) for reading in (value, _loaded(value))):
         raise InputError(f"{where} is {_shown(value)}; expected {_expected(_kind(action))}")
 
 
 def _kind(action: Action) -> Any:
-    """Return the type of an option's value in a settings file; None for what is no setting, such as --help."""
+    """Return the type of an option's value in a settings file; None for an option such as --help."""
     if action.choices or action.const is True:
         return Literal[tuple(action.choices)] if action.choices else bool
     kind = getattr(action, "_typehint", None)
     if action.option_strings or kind is None:
         return kind
-    return (list[kind] if action.nargs == "+" else kind) | None  # a positional, which the command line gives
+    return (list[kind] if action.nargs == "+" else kind) | None  # positional: no setting of a file
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -158,7 +158,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _expected(kind: Any) -> str:
-    """Return what values of a type look like."""
+    """Return a description of the values of a type, for errors."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return " or ".join(
         f"one of {', '.join(get_args(each))}" if get_origin(each) is Literal else _EXPECTED[each]

@@ -1,4 +1,4 @@
-"""`istvt predict`."""
+"""`istvt predict`: scores and verdicts of video files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(options: Namespace, console: Console) -> int:
         from istvt.model.checkpoint import load_model
         from istvt.run_dir import output_directory
     if options.json:
-        output_directory(options.json.parent)  # it can be written in
+        output_directory(options.json.parent)  # fails here if it is not writable
     model, info = load_model(options.checkpoint, pick_device(options.device))
     for reason, count in Counter(item.reason for item in left_out).items():
         print_lines(console, f"{counted(count, 'video')} left out: {reason}", style="dim")
@@ -61,7 +61,7 @@ def run(options: Namespace, console: Console) -> int:
     with progress_bar(console, "scoring videos") as update:
 
         def advance(prediction: Any) -> None:
-            if not (before := next(done)):  # what makes all verdicts doubtful stands before hours of them, not after
+            if not (before := next(done)):  # caveats of all verdicts are printed before the first one, not after hours
                 print_lines(console, *prediction.notes, style="yellow")
             update(before + 1, len(files))
 

@@ -1,4 +1,4 @@
-"""`istvt prepare`."""
+"""`istvt prepare`: the face index of a data set."""
 
 from __future__ import annotations
 

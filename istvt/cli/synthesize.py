@@ -1,4 +1,4 @@
-"""`istvt synthesize`."""
+"""`istvt synthesize`: the synthetic demonstration set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`istvt train`."""
+"""`istvt train`: training runs."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def evaluate_split(
     if not scored.clips:
         _, first = skipped[0]
         raise InputError(f"{data.root}: no video of the {split} split could be scored; the first reason: {first}")
-    # File names need not be valid Unicode, and reasons hold them: what cannot be encoded is shown as its escape.
+    # Reasons hold file names, which need not be valid Unicode: invalid bytes are written as escapes.
     skipped = [tuple(text.encode(errors="backslashreplace").decode() for text in item) for item in skipped]
     scores = scored.videos()
     detectors = index.detectors({score.name for score in scores})

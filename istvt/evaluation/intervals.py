@@ -17,7 +17,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     Raises:
         ValueError: `trials` is not positive, or `successes` is outside `0..trials`.
     """
-    from scipy.stats import binomtest  # takes a second, which every epoch's metrics do without
+    from scipy.stats import binomtest  # imported here: it takes a second, which the metrics of every epoch do not need
 
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)

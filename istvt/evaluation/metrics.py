@@ -76,7 +76,7 @@ def compute_metrics(
 
 
 class _Samples:
-    """What is counted: videos, or clips of videos.
+    """Samples of a metric: videos, or clips of videos.
 
     Args:
         unit: `"video"` or `"clip"`.

@@ -1,6 +1,6 @@
 """Results of an evaluation: every metric with its interval, by video, by manipulation and by clip.
 
-A metric that does not exist (AUC with one class only) is None and carries the sentence that says why: no value is NaN.
+An undefined metric (AUC with one class only) is None, with one sentence as its reason: no value is NaN.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Evaluation:
         manipulations: the same for each manipulation, against all the real videos.
         clips: the same by clip. Clips of one video are alike, so their intervals resample videos.
         skipped: (video name, reason) of every video or clip that could not be scored.
-        notes: what a reader should know, such as that training used another decoder.
+        notes: caveats, such as that training used another decoder.
     """
 
     threshold: float
@@ -140,9 +140,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluatedSet:
-    """What tells one evaluation from another: which model judges, and which videos.
+    """Identity of an evaluation: the model and the videos.
 
-    `checksum` is that of the model's file: empty where it has none, None where the evaluation did not record it.
+    `checksum` is that of the model's file: empty where it has none, None where evaluation.json does not hold it.
     """
 
     root: str
@@ -153,5 +153,5 @@ class EvaluatedSet:
 
 
 def skipped_line(name: str, reason: str) -> str:
-    """Return why a video or clip is not used; most reasons name the file themselves."""
+    """Return the line of a video or clip that is not used; most reasons name the file themselves."""
     return reason if name in reason else f"{name}: {reason}"

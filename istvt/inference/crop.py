@@ -1,7 +1,7 @@
 """Choice of the crop of a video, and its comparison with that of training.
 
-A model of whole pictures that is given a face box sees a part of what it was trained on, larger, and the other way
-round. Its verdicts are of little worth then, and nothing in a score shows it.
+A model trained on whole pictures sees only an enlarged part of them in a face box, and the other way round. Its
+verdicts are unreliable then, and nothing in a score shows it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataloading.faces import DETECTORS, detector_works
 
 @dataclass(frozen=True)
 class Crop:
-    """How videos are cropped for a model.
+    """Crop of videos for a model.
 
     Attributes:
         detector: name of the face detector, "auto" for the best one installed; None for the whole picture.
-        note: the sentence that belongs beside the verdicts, if any.
+        note: caveat of the verdicts in one sentence, if any.
     """
 
     detector: str | None
@@ -49,7 +49,7 @@ def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: boo
 
 
 def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str | None:
-    """Return the sentence that says how crops differ from those of training; None if they do not or are not known."""
+    """Return one sentence on how crops differ from those of training; None if they do not or are not known."""
     if not trained_on or set(here) == set(trained_on):
         return None
     both = f"This model was trained on {crop_name(trained_on)}, and here it is shown {crop_name(here)}"
@@ -61,9 +61,9 @@ def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str |
 
 
 def _choose_detector(trained_on: Collection[str], detector: str) -> str:
-    """Return the detector that is named, else that of training if there was one and it works, else the best that does.
+    """Return `detector`, or for "auto" that of training if it works, else the best one that works.
 
-    Detectors are tried by loading them, and none after the first that works, which is the one to be used.
+    Detectors are tried by loading them, up to the first one that works.
     """
     if detector != "auto":
         return detector

@@ -19,14 +19,14 @@ from istvt.model.istvt import ISTVT
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction for one file: a score, or the sentence that says why there is none.
+    """Prediction for one file: a score, or one sentence with the reason why there is none.
 
     Attributes:
         path: the file.
         score: None where there is an error.
         error: why there is no score.
-        remark: why the score is doubtful: a face that is hardly ever there, clips that could not be decoded.
-        notes: sentences that belong beside every verdict of the model: its caveats, and how files are cropped.
+        remark: reason to doubt the score: a face found in few frames, clips that could not be decoded.
+        notes: caveats of every verdict of the model, and how files are cropped.
     """
 
     path: Path
@@ -53,7 +53,7 @@ def predict(
     Args:
         model: on the device to use.
         files: videos; `dataloading.layouts.files.video_files` lists those of directories.
-        info: what `load_model` gave beside the model: videos are then cropped as those of training were.
+        info: metadata from `load_model`: videos are then cropped as the training videos were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True detects faces, however the training videos were cropped.
         clips_per_video: clips scored a video, evenly spread over all of it.

@@ -26,14 +26,14 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-@torch.compiler.assume_constant_result  # torch.compile must not trace the query of the hardware
+@torch.compiler.assume_constant_result  # hardware queries must stay outside the graph of torch.compile
 def resolve_backend(backend: str, device: torch.device) -> str:
     """Return the backend that runs for `backend` on `device`: "auto" is triton on CUDA (Ampere or later), else sdpa.
 
     - `triton`: the kernels of this project.
     - `sdpa`: PyTorch's scaled_dot_product_attention, with the backend that PyTorch chooses.
     - `xformers`: memory_efficient_attention.
-    - `reference`: plain PyTorch in float32, the specification; it stores every attention matrix.
+    - `reference`: plain PyTorch in float32, the specification; it stores each attention matrix.
 
     SDPA and xformers do not take temporal attention with its few rows and many positions: all backends but `triton`
     compute it in plain PyTorch.
@@ -95,7 +95,7 @@ class Attention(nn.Module):
     def _padded_head_dim(self, x: Tensor) -> int:
         """Return the head dimension of the projections: on a GPU the next multiple of 16, so that loads are wide.
 
-        The kernels are slow without it, and SDPA and xformers pad with copies of their own or refuse.
+        Without padding the kernels are slow, and SDPA and xformers either copy to pad or refuse.
         """
         pads = x.device.type == "cuda" or resolve_backend(self.backend, x.device) == "triton"
         return padded_head_dim(self.head_dim) if pads else self.head_dim

@@ -44,7 +44,7 @@ _BLOCK_NAMES = {
     "mlp.fc1": "2.fn.net.0",
     "mlp.fc2": "2.fn.net.3",
 }
-# Fields of a configuration that the authors' network leaves no choice.
+# Fields of a configuration that are fixed in the authors' network.
 _FIXED = ("attention", "self_subtract", "position_embedding", "layer_norm_eps", "head_norm")
 
 
@@ -67,7 +67,7 @@ def load_authors(path: str | Path, heads: int = 8) -> tuple[ISTVT, list[str]]:
         del state[name]
     try:
         config = authors_config(state, heads)
-        with torch.device("meta"):  # no memory is taken before the shapes are right
+        with torch.device("meta"):  # shapes are checked on the meta device, before memory is allocated
             wanted = ISTVT(config).state_dict()
         weights = from_authors(state, wanted)
     except ValueError as error:

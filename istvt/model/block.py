@@ -65,7 +65,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
     def attend(self, x: Tensor, captures: BlockCaptures) -> Tensor:
-        """Return what the residual adds to x: all of the block's attention, [B, F, S, C] -> [B, F, S, C]."""
+        """Return the residual of all attention of the block: [B, F, S, C] -> [B, F, S, C]."""
         match self.attention:
             case "temporal_first":
                 t = self.temporal(x, self.norm_temporal, capture=captures.temporal)

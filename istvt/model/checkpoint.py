@@ -71,7 +71,7 @@ class CheckpointInfo:
 
     @property
     def caveats(self) -> list[str]:
-        """Sentences that belong beside every verdict of the model."""
+        """Caveats of every verdict of the model, one sentence each."""
         synthetic = self.synthetic
         if synthetic is None:
             root = self.settings.get("data", {}).get("root")
@@ -80,16 +80,16 @@ class CheckpointInfo:
 
 
 def save_model(path: str | Path, model: ISTVT, info: CheckpointInfo, state: dict[str, Tensor] | None = None) -> None:
-    """Write a checkpoint, whole or not at all (it is written beside its place and renamed).
+    """Write a checkpoint atomically (to a temporary file that is then renamed).
 
     Args:
         path: the file.
         model: the model; its own state is written unless `state` is given.
         info: the metadata.
-        state: the model's whole tensors, where the model itself holds a share of each.
+        state: the full tensors, where the model holds only a shard of each.
 
     Raises:
-        InputError: it cannot be written, because the disk is full for instance.
+        InputError: it cannot be written, for example on a full disk.
     """
     path = Path(path)
     state = model.state_dict() if state is None else state
@@ -116,18 +116,18 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[IS
 
     Raises:
         InputError: no such file, not a checkpoint of ISTVT, its tensors do not fit its configuration, or it has changed
-            since it was written (files of versions that wrote no checksum are believed).
+            since it was written (files of versions without a checksum are not checked).
     """
     path = model_file(path)
     info, state = _read(path)
     config, where = info.config, f"checkpoint {path}: is of another configuration"
-    # Before memory is taken for what a damaged configuration says.
+    # Before memory is allocated for a configuration that may be damaged.
     if config.depth > len(state):
         raise InputError(f"{where}: config.depth is {config.depth}, and there are {len(state)} tensors")
     try:
         with torch.device("meta"):
             wanted = ISTVT(config).state_dict()
-    except (RuntimeError, TypeError) as error:  # by a size that no integer of C++ holds
+    except (RuntimeError, TypeError) as error:  # of a size beyond a C++ integer
         raise InputError(f"{where}: config: has sizes that no tensor can have") from error
     if problems := state_dict_mismatches(state, wanted):
         raise InputError(f"{where}: {problems}")
@@ -185,7 +185,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
     """Load a state dict into a module.
 
     Raises:
-        InputError: tensors are missing, unknown or misshapen; `where` begins the sentence that names the first few.
+        InputError: tensors are missing, unknown or misshapen; `where` begins the error, which names the first few.
     """
     if problems := state_dict_mismatches(state, module.state_dict()):
         raise InputError(f"{where}: {problems}")
@@ -193,7 +193,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
 
 
 def state_dict_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """Return the first few tensors of `state` that are not as in `wanted`, in words; None where all of them are."""
+    """Describe the first few tensors of `state` that differ from `wanted` in name, shape or dtype; None if none."""
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [f"{name} is not in this model" for name in state if name not in wanted]
     problems += [
@@ -216,8 +216,8 @@ def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Ten
     Args:
         path: a `.pth` or `.pt` file (a state dict, or a dict that holds one under `state_dict` or `model`), or a
             `.safetensors` file.
-        what: begins the sentence of an InputError, before the path.
-        expected: ends it: the kind of file that was expected.
+        what: beginning of an InputError, before the path.
+        expected: end of an InputError: the kind of file that was expected.
 
     Returns:
         The tensors by name, without the prefix `module.` of nn.DataParallel.
@@ -230,10 +230,10 @@ def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Ten
         raise InputError(f"{what} {path}: no such file; expected {expected}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.load about the protocol of a pickle that it then refuses
+            warnings.simplefilter("ignore")  # torch.load warns about the protocol of a pickle before it refuses it
             is_safetensors = path.suffix == ".safetensors"
             state = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of pickle, zipfile and torch, as of 2.11 a dozen kinds
+    except Exception as error:  # pickle, zipfile and torch raise about a dozen types
         raise InputError(
             f"{what} {path}: not a readable checkpoint; expected a .pth, .pt or .safetensors file of {expected}"
         ) from error

@@ -44,7 +44,7 @@ class ISTVT(nn.Module):
         self.set_backend(backend)
 
     def init_weights(self) -> None:
-        """Draw linear layers Xavier-uniform, tokens and positions normal of deviation 0.02; convolutions are left."""
+        """Initialize linear layers Xavier-uniform, tokens and position embedding normal with deviation 0.02."""
         for name, parameter in self.named_parameters():
             if name.endswith(("class_token", "position_embedding")):
                 nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
@@ -55,7 +55,7 @@ class ISTVT(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def set_backend(self, backend: str) -> ISTVT:
-        """Choose the implementation of every attention; the model itself is returned.
+        """Choose the implementation of every attention; return the model.
 
         Raises:
             ValueError: the backend is unknown, or cannot run on the device that the parameters are on.
@@ -131,7 +131,7 @@ class ISTVT(nn.Module):
         """Return the logits [B] of encoded tokens [B, F, S, C]: the final LayerNorm and the head of token (0, 0).
 
         Without the temporal row or the spatial column there is no such token: the head reads the mean of the
-        remaining class tokens, each normalized by itself, so that `spatial_only` judges every frame alone.
+        remaining class tokens, each normalized by itself, so that `spatial_only` scores every frame alone.
         """
         if not self.config.has_temporal_row:
             return self.head(self.normalize(tokens[:, :, 0]).mean(1)).squeeze(-1)
@@ -140,6 +140,6 @@ class ISTVT(nn.Module):
         return self.head(self.normalize(tokens[:, 0, 0])).squeeze(-1)
 
     def normalize(self, tokens: Tensor) -> Tensor:
-        """Return what the head reads of class tokens [..., C]: their final LayerNorm, and `head_norm` of it if any."""
+        """Apply the final LayerNorm, and `head_norm` if the model has it, to class tokens [..., C]."""
         tokens = self.norm(tokens)
         return self.head_norm(tokens) if self.config.head_norm else tokens

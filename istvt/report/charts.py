@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from istvt.evaluation.results import RocCurve
 
-# Colors of the light page by their CSS variable, which takes their place in the SVG: a dark page has other ones.
+# CSS variables of the colors of the light page, which replace them in the SVG: a dark page has other values.
 _COLORS = {
     "ink": "#1a2027",
     "soft": "#56616c",
@@ -177,15 +177,15 @@ def inline_svg(figure: Figure, description: str, kind: str = "chart") -> Markup:
 
     Args:
         figure: in the colors of this module.
-        description: what a reader who does not see the figure is told.
+        description: alternative text of the figure.
         kind: CSS class; `"bars"` is stretched to the place that the page gives it.
     """
     file = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    # With this salt the names of markers are the same in every run, and others in each figure of a page.
+    # The salt makes the ids of markers reproducible, and different in each figure of a page.
     with rc_context({"svg.hashsalt": description}):
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
-    # What only a file of its own needs is left out: namespaces, style, names, clip paths and the font.
+    # Remove what only a stand-alone file needs: namespaces, style, ids, clip paths and the font.
     body = file.getvalue().partition("<svg")[2].partition(">")[2].replace("xlink:href", "href")
     body = re.sub(r"<defs>\s*<(style|clipPath).*?</defs>", "", body, flags=re.DOTALL)
     body = re.sub(r'<g id="([^"]* [^"]*)">', r"<g><title>\1</title>", body)  # a name with a space is shown by a browser

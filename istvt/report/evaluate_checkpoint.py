@@ -56,7 +56,8 @@ def evaluate_checkpoint(
 ) -> EvaluationResult:
     """Score the videos of a split and write `evaluation.json`, `scores.csv` and `report.html` to `output`.
 
-    Where `output` holds a measurement of the explanations, the report shows it, or says that it is of something else.
+    Where `output` holds a measurement of the explanations, the report shows it, or states that it is of another model
+    or other videos.
 
     Args:
         checkpoint: a model file of `istvt train`, or the directory of a run.

@@ -1,4 +1,4 @@
-"""Files of an evaluation: evaluation.json and scores.csv written and read back, where they go, what they are of."""
+"""Files of an evaluation: evaluation.json and scores.csv, their directory, and which model and videos they are of."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from istvt.run_dir import MODEL_FILE
 
 METRICS, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 EXPLANATIONS = "explanations"  # the directory beside them
-_MAX_BYTES = 1 << 28  # two numbers and a line a video
+_MAX_BYTES = 1 << 28  # scores.csv has a line a video
 _LONGEST_CLIP = 1000
 
 
 @dataclass(frozen=True)
 class StoredEvaluation(Evaluation):
-    """Content of evaluation.json. What has a default is missing in files of earlier versions.
+    """Content of evaluation.json. Fields with a default are missing in files of earlier versions.
 
     Attributes:
         checkpoint: the model's file.
@@ -70,7 +70,7 @@ class ScoreRow:
             raise ValueError("a probability is not in its range; expected 0 to 1")
 
     def score(self) -> VideoScore:
-        """Return the score that the line was written of."""
+        """Return the score of the line."""
         probabilities = [float(probability) for probability in self.clip_probabilities.split()]
         clips = []
         for _, frames in zip(probabilities, self.clip_frames.split(), strict=True):
@@ -104,7 +104,7 @@ class HistoryRow:
 def write_evaluation(output: Path, stored: StoredEvaluation, scores: Sequence[VideoScore]) -> None:
     """Write evaluation.json and scores.csv, which has one line a video."""
     write_json(output / METRICS, asdict(stored))
-    # File names need not be valid Unicode: what cannot be encoded is written as its escape.
+    # File names need not be valid Unicode: invalid bytes are written as escapes.
     with (
         replacing(output / SCORES) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -140,14 +140,14 @@ def read_history(checkpoint: str | Path) -> list[HistoryRow]:
 
 
 def evaluated_set(info: CheckpointInfo, data: DataSettings, split: str) -> EvaluatedSet:
-    """Return what the evaluation of a model on a split is of."""
+    """Return the identity of the evaluation of a model on a split."""
     return EvaluatedSet(str(Path(data.root).resolve()), data.compression, data.manipulations, split, info.checksum)
 
 
 def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, split: str) -> Path:
-    """Return where an evaluation goes by default: `evaluation` in the run for the test split of the run's own data.
+    """Return the default directory of an evaluation: `evaluation` in the run for the test split of the run's own data.
 
-    The name says in what another one differs: `evaluation-Celeb-DF-v2`, `evaluation-val`, and `evaluation-other` for
+    The name of any other one has what differs: `evaluation-Celeb-DF-v2`, `evaluation-val`, and `evaluation-other` for
     `other.safetensors`.
     """
     trained, root = info.settings.get("data", {}), Path(data.root).resolve()
@@ -161,9 +161,9 @@ def default_output(checkpoint: Path, info: CheckpointInfo, data: DataSettings, s
 
 
 def replaced_evaluation(output: Path, evaluated: EvaluatedSet) -> tuple[str, bool] | None:
-    """Return what `output` holds an evaluation of, if not of what is evaluated; None where nothing is lost.
+    """Describe the evaluation in `output` that a new one would replace; None where it is the same or there is none.
 
-    In words, and whether it is of the same videos, so by another model alone.
+    Returned with whether it is of the same videos, so by another model alone.
 
     Raises:
         InputError: its evaluation.json is not that of an evaluation.
@@ -188,7 +188,7 @@ def replaced_evaluation(output: Path, evaluated: EvaluatedSet) -> tuple[str, boo
 
 
 def foreign_explanations(output: Path, evaluated: EvaluatedSet) -> str | None:
-    """Return the sentence that the explanations in `output` are not of what is evaluated; None where they are."""
+    """Return one sentence if the explanations in `output` are of another model or other videos; None if not."""
     if not (output / EXPLANATIONS).exists():
         return None
     measured = read_faithfulness(output / EXPLANATIONS)

@@ -1,4 +1,4 @@
-"""Examples of a report: videos worth looking at, and their frames as the model saw them."""
+"""Example videos of a report: their choice, and their frames as the model saw them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Example:
 
 
 def choose_examples(scores: Sequence[VideoScore]) -> list[VideoScore]:
-    """Pick the videos worth looking at: the surest of the wrong verdicts and ordinary right ones, `_EXAMPLES` of each.
+    """Choose examples: the most confident wrong verdicts and ordinary right ones, `_EXAMPLES` of each.
 
     Both are taken in turn from the real videos and from each manipulation, so that none crowds out the others. The
     wrong ones come first.

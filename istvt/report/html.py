@@ -1,4 +1,4 @@
-"""HTML pages made of the templates in `templates/`: one file each, without script, network or server."""
+"""HTML pages from the templates in `templates/`: one self-contained file each, without script or network."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def write_page(path: str | os.PathLike[str], html: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            # File names need not be valid Unicode: what cannot be encoded is shown as its escape.
+            # File names need not be valid Unicode: invalid bytes are written as escapes.
             temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def data_address(content: bytes, kind: str) -> str:
-    """Return the address that holds a file of the MIME type `kind` itself."""
+    """Return the data URL of a file of the MIME type `kind`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 

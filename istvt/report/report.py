@@ -68,7 +68,7 @@ def write_report(
         history: of the run; empty where nothing was trained.
         best_epoch: whose weights were evaluated; None marks the first with the highest validation AUC instead.
         examples: videos to show with their frames; `choose_examples` picks them.
-        explanations: their measured faithfulness, or the sentence that says why it is not shown.
+        explanations: their measured faithfulness, or one sentence with the reason why it is not shown.
 
     Returns:
         The path of the file.
@@ -197,7 +197,7 @@ def _deletion_curves(measured: Faithfulness) -> list[dict[str, Any]]:
 
 
 def _undefined_in(line: charts.Series, epochs: Sequence[int]) -> str:
-    """Return the sentence on the gaps of a line, or on a line that is not there at all; "" where it is whole."""
+    """Return the sentence on the gaps of a line, or on a line without any value; "" where there are no gaps."""
     missing = [epoch for epoch, value in zip(epochs, line.values, strict=True) if value is None]
     if not missing:
         return ""
@@ -208,14 +208,14 @@ def _undefined_in(line: charts.Series, epochs: Sequence[int]) -> str:
 
 
 def _history_table(history: Sequence[HistoryRow]) -> dict[str, Any]:
-    """Return every number of every epoch, which is what the curves show."""
+    """Return the table of every metric of every epoch, as in the curves."""
     names = [column.name.replace("_", " ").replace("val ", "validation ") for column in fields(HistoryRow)]
     rows = [["undefined" if value is None else f"{value:.4g}" for value in astuple(row)] for row in history]
     return {"names": names, "rows": rows}
 
 
 def _listed(scores: Sequence[VideoScore], threshold: float) -> list[VideoScore]:
-    """Return the most wrong videos, the worst first, no more than a page can hold."""
+    """Return the videos with wrong verdicts, the most confident first, at most `_LISTED_VIDEOS`."""
 
     def distance_on_wrong_side(score: VideoScore) -> float:
         return (threshold - score.probability) * (1 if score.label else -1)

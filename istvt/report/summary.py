@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-# What the columns of the table by manipulation hold; those that rank come first, as no threshold enters them.
+# Metrics of the table by manipulation; those without a threshold come first.
 _MANIPULATION_COLUMNS = {"AUC": "auc", "Found": "recall", "Accuracy": "accuracy", "EER": "equal_error_rate"}
 
 
@@ -39,7 +39,7 @@ def summary(evaluation: Evaluation) -> Group:
 
 
 def verdict_sentence(metrics: Metrics) -> str:
-    """Return the result in one sentence: how many videos were judged right, and which way the others went."""
+    """Return the result in one sentence: how many verdicts are right, and the errors of each kind."""
     counts = metrics.confusion
     right = counts.true_negatives + counts.true_positives
     sentence = f"{right} of {_number(metrics.count, metrics.unit)} judged right"
@@ -52,7 +52,7 @@ def verdict_sentence(metrics: Metrics) -> str:
 
 
 def interval_sentence(evaluation: Evaluation) -> str:
-    """Return the sentence that says how the intervals were made."""
+    """Return one sentence on the methods of the intervals."""
     sentence = (
         f"{evaluation.confidence:.0%} intervals: Wilson's for accuracy, precision and recall by video; for the others "
         f"a bootstrap of {evaluation.resamples:,} resamples of videos within each class (seed {evaluation.seed})."

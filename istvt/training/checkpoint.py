@@ -33,7 +33,7 @@ from istvt.training.distributed import Processes
 from istvt.training.step import TrainingStep
 
 KEEP = 2
-# A run may go on with other values of these: they do not decide what is learned.
+# A run may be resumed with other values of these: they do not change what is learned.
 FREE_SETTINGS = {
     "data": {"workers"},
     "training": {"parallel", "execution", "activation_checkpointing", "backend", "log_steps"}
@@ -64,18 +64,18 @@ class EpochRow(TypedDict):
 
 @dataclass
 class RunState:
-    """Where a run stands, apart from its tensors.
+    """State of a run besides its tensors, stored in run.json.
 
     Attributes:
         settings: all settings as JSON values, by group: data, model, training.
-        world_size: processes that wrote it.
+        world_size: number of processes that wrote it.
         epoch: finished epochs.
         clips: clips of the current epoch that steps have used, over all processes.
         step: steps so far.
         seconds: time spent in the current epoch.
         history: a row a finished epoch.
-        skipped: video name and reason of what could not be used.
-        decoder: which decoder makes the clips.
+        skipped: reason by name of each video that could not be used.
+        decoder: decoder of the clips.
         detectors: face detectors of the index, by which the clips are cropped.
         csv_size: bytes of steps.csv; None in checkpoints of earlier versions.
     """
@@ -103,7 +103,7 @@ class RunState:
         Raises:
             InputError: settings that decide what is learned, or the faces that clips are cropped to, have changed.
         """
-        # A setting that an earlier version did not have was at what is now its default.
+        # A setting that an earlier version did not have counts as its present default.
         defaults = {"data": DataSettings(), "model": ISTVTConfig(), "training": TrainingSettings()}
         known = {group: json.loads(json.dumps(asdict(values), default=str)) for group, values in defaults.items()}
         changed = [
@@ -125,7 +125,7 @@ def save_checkpoint(output: Path, state: RunState, step: TrainingStep, processes
     """Write a checkpoint of the run in `output`, and remove all but the `KEEP` newest; all processes together.
 
     Raises:
-        InputError: the disk is full, or what holds the checkpoints may not be written to.
+        InputError: the disk is full, or the directory of checkpoints is not writable.
     """
     final = output / TRAINING_STATES / f"epoch-{state.epoch:04d}-step-{state.step:08d}"
     partial = final.with_name(final.name + _PARTIAL)
@@ -139,7 +139,7 @@ def save_checkpoint(output: Path, state: RunState, step: TrainingStep, processes
         dcp.save(tensors, storage_writer=dcp.FileSystemWriter(partial), no_dist=not processes.is_distributed)
     if processes.is_main:
         _write(partial / _RUN_STATE, json.dumps(asdict(state), indent=1))
-        if final.exists():  # of a run that went on from an older checkpoint
+        if final.exists():  # from a run that was resumed from an older checkpoint
             _remove(final)
         os.replace(partial, final)
         _flush(final.parent)
@@ -149,14 +149,14 @@ def save_checkpoint(output: Path, state: RunState, step: TrainingStep, processes
 
 
 def _remove(checkpoint: Path) -> None:
-    """Delete a checkpoint under another name, so that half of it never looks like a whole one."""
+    """Delete a checkpoint after renaming it, so that a half-deleted one never looks complete."""
     outdated = checkpoint.with_name(checkpoint.name + ".outdated" + _PARTIAL)
     os.replace(checkpoint, outdated)
     shutil.rmtree(outdated)
 
 
 def newest_checkpoint(output: Path, processes: Processes) -> tuple[Path, RunState] | None:
-    """Return the newest whole checkpoint of the run in `output`, the same in all processes; None for a fresh run.
+    """Return the newest complete checkpoint of the run in `output`, the same in all processes; None for a new run.
 
     Raises:
         InputError: its run.json cannot be read, or is not a run's state.
@@ -181,7 +181,7 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
     random = _random_state(step.device, processes)
     with _as_input_error(Exception, f"checkpoint {checkpoint}: cannot be read", "delete it to use the one before it"):
         reader = dcp.FileSystemReader(checkpoint)
-        # Fewer processes may have written it: then this one keeps the random state of its seed.
+        # A checkpoint of fewer processes has no random state of this one: it keeps that of its seed.
         stored = reader.read_metadata().state_dict_metadata
         random = {name: tensor for name, tensor in random.items() if name in stored}
         dcp.load(tensors | random, storage_reader=reader, no_dist=not processes.is_distributed)
@@ -194,16 +194,16 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
 
 @contextlib.contextmanager
 def _as_input_error(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
-    """Within it an error of a kind, also one that DCP collected from all processes, is an InputError."""
+    """Turn an error of a kind, also one that DCP collected from all processes, into an InputError."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process has no group
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # expected with a single process
             yield
     except (Exception, dcp.api.CheckpointException) as error:
         cause: BaseException = error
         if isinstance(error, dcp.api.CheckpointException):
             cause, _ = next(iter(error.failures.values()))
-        if isinstance(cause, KeyboardInterrupt):  # Ctrl-C and SIGTERM are failures of a checkpoint to DCP
+        if isinstance(cause, KeyboardInterrupt):  # DCP reports Ctrl-C and SIGTERM as failures of the checkpoint
             raise cause from error
         if not isinstance(cause, kind):
             raise
@@ -212,7 +212,7 @@ def _as_input_error(kind: type[Exception], what: str, advice: str) -> Iterator[N
 
 
 def _run_tensors(step: TrainingStep) -> dict[str, Any]:
-    """Return the tensors themselves, not copies: reading a checkpoint fills them."""
+    """Return the tensors of the run, not copies: loading a checkpoint fills them in place."""
     optimizer = {name: step.optimizer.state[p] for name, p in step.model.named_parameters()}
     groups = {
         "model": step.model.state_dict(),
@@ -231,7 +231,7 @@ def _random_state(device: torch.device, processes: Processes) -> dict[str, Tenso
 
 
 def _checkpoints(output: Path) -> list[Path]:
-    """Return the whole checkpoints, oldest first."""
+    """Return the complete checkpoints, oldest first."""
     found = (output / TRAINING_STATES).glob("epoch-*-step-*")
     return sorted(path for path in found if not path.name.endswith(_PARTIAL))
 
@@ -245,7 +245,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _flush(directory: Path) -> None:
-    """Flush the names in a directory to the disk."""
+    """Flush a directory entry to the disk (fsync)."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -17,7 +17,7 @@ from istvt.model.istvt import ISTVT
 
 
 def resolve_execution(training: TrainingSettings, device: torch.device) -> str:
-    """Return the execution of `training` on `device`: "auto" is compile where attention is by the kernels there."""
+    """Return the execution of `training` on `device`: "auto" is compile where the attention kernels run."""
     if training.execution != "auto":
         return training.execution
     kernels = device.type == "cuda" and resolve_backend(training.backend, device) == "triton"
@@ -25,7 +25,7 @@ def resolve_execution(training: TrainingSettings, device: torch.device) -> str:
 
 
 def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, backend: str = "inductor") -> None:
-    """Set the model up for training, in place; parameter names stay as they are.
+    """Apply channels_last, checkpointing and torch.compile to the model in place; parameter names do not change.
 
     Args:
         model: on its device already.
@@ -41,7 +41,7 @@ def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, 
             "training.execution is 'cuda_graphs' and training.parallel 'fsdp', but graphs are replayed on the memory "
             "of their capture, and FSDP gathers parameters into other memory; use compile, or ddp"
         )
-    # Every batch has the same shape, so that cuDNN tries its algorithms for a convolution once.
+    # Every batch has the same shape, so cuDNN benchmarks each convolution once.
     torch.backends.cudnn.benchmark = True
     if sharded:
         model.backbone.register_forward_pre_hook(_channels_last_input)
@@ -55,13 +55,13 @@ def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, 
 
 
 def run_eagerly() -> contextlib.AbstractContextManager:
-    """Run compiled parts eagerly: validation has other shapes and another mode, and would compile them again."""
+    """Run compiled modules eagerly: validation has other shapes and another mode, and would recompile them."""
     return torch.compiler.set_stance("force_eager")
 
 
 def _recomputed(forward: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """Call `forward`, keep its inputs alone, and call it again in the backward pass."""
-    # Nothing in a block draws random numbers, so that their state need not be kept.
+    """Call `forward`, save only its inputs, and recompute it in the backward pass."""
+    # A block draws no random numbers, so their state need not be saved.
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -74,7 +74,7 @@ def _compile(model: ISTVT, backend: str, graphs: bool) -> None:
     """Compile the backbone and every block by itself: equal blocks compile once, and a graph break is an error."""
     how = {"fullgraph": True, "dynamic": False, "backend": backend}
     if backend == "inductor":
-        # Tokens with padded strides are no matrix: every linear layer would copy its input first.
+        # Tokens with padded strides cannot be viewed as a matrix: every linear layer would copy its input.
         how["options"] = {"comprehensive_padding": False, "triton.cudagraphs": graphs}
     model.backbone.compile(**how)
     for block in model.blocks:

@@ -50,7 +50,7 @@ class Processes:
         return self.world_size > 1
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over all processes, in place and asynchronously to the host."""
+        """Sum a tensor over all processes in place; the host does not wait."""
         if self.is_distributed:
             dist.all_reduce(tensor)
         return tensor
@@ -71,7 +71,7 @@ class Processes:
         return values[0]
 
     def barrier(self) -> None:
-        """Return when every process has called this."""
+        """Block until every process has called this."""
         self.all_gather(None)
 
 
@@ -99,12 +99,12 @@ def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.de
             raise InputError(f"torchrun started {started} processes here, but there are {gpus} GPUs; start no more")
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl"  # what is gathered on the CPU must not stop the GPU
+        backend = "cpu:gloo,cuda:nccl"  # gloo beside nccl: gathering objects on the CPU does not synchronize the GPU
     dist.init_process_group(backend)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size()), device
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # they hold the model
+        traceback.clear_frames(error.__traceback__)  # they reference the model
         raise
     finally:
         # A DDP model that outlives the group is its last owner: its destructor waits for the group's threads while it

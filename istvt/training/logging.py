@@ -1,4 +1,4 @@
-"""Logging of a run: the lines on the console, a live progress line, CSV files and TensorBoard, by process 0.
+"""Training logs of process 0: console lines, a live progress line, CSV files and TensorBoard.
 
 history.csv        one line an epoch
 steps.csv          one line every `log_steps` steps
@@ -29,20 +29,20 @@ from istvt.model.flops import total_cost
 if TYPE_CHECKING:
     from istvt.training.trainer import Trainer
 
-# A coarser feature grid than this leaves spatial attention, and its explanation, hardly a place to point at.
+# On a coarser feature grid than this spatial attention and heatmaps are of little use.
 LEAST_GRID = 3
 
 
 class RunLog:
-    """A run's progress, as long as the context lasts: live on the console, in steps.csv and in TensorBoard.
+    """Log of a run for as long as the context lasts: live on the console, in steps.csv and in TensorBoard.
 
     Args:
         output: the run's directory.
-        console: where the live line goes.
+        console: of the live line.
         active: whether this is the process that logs.
-        step: steps the run has made; what TensorBoard holds of later ones, which a stopped run left, is dropped.
+        step: finished steps of the run; later steps in TensorBoard, of a run that was stopped, are dropped.
         steps: steps of the whole run.
-        csv_size: bytes of steps.csv at that step; what follows them is dropped. None keeps all.
+        csv_size: bytes of steps.csv at that step; later bytes are dropped. None keeps all.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class RunLog:
         self._progress.update(self._steps, description=f"epoch {epoch}/{epochs}, step")
 
     def advance(self, step: int) -> None:
-        """Move the live line; nothing is read from the device."""
+        """Advance the live line; nothing is read from the device."""
         self._progress.update(self._steps, completed=step)
 
     def steps(self, row: dict[str, Any]) -> None:
-        """Show and write what was read from the device after a step: its number, epoch, loss, rate, speed, skips."""
+        """Show and write the metrics of a step: its number, epoch, loss, learning rate, speed, skipped steps."""
         note = f"loss {row['loss']:.3f}  {row['clips_per_second']:.1f} clips/s"
         if row["skipped_steps"]:
             note += f"  {row['skipped_steps']} skipped"
@@ -112,11 +112,11 @@ class RunLog:
                 self._writer.add_scalar(f"step/{name}", row[name], row["step"])
 
     def start_validation(self, clips: int) -> None:
-        """Show the validation's own line."""
+        """Start the progress line of validation."""
         self._progress.reset(self._validation, total=clips, visible=True)
 
     def advance_validation(self, clips: int) -> None:
-        """Move the validation's line by so many clips."""
+        """Advance the progress line of validation by a number of clips."""
         self._progress.advance(self._validation, clips)
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ def print_run(run: Trainer) -> None:
 
 
 def print_skipped(skipped: Mapping[str, str], title: str, console: Console) -> None:
-    """Print the videos that are not used, each with its reason; `{}` in the title is their number."""
+    """Print the videos that are not used, each with its reason; `{}` in the title is replaced by their number."""
     if skipped:
         console.print(f"[yellow]{title.format(f'{len(skipped)} video' + 's' * (len(skipped) != 1))}[/]")
         for name, reason in sorted(skipped.items()):

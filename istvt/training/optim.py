@@ -44,7 +44,7 @@ def build_optimizer(model: nn.Module, training: TrainingSettings) -> torch.optim
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         elif training.momentum:
-            # Left to the optimizer it would be uninitialized memory if the very first step is skipped.
+            # Created by the optimizer, the state would be uninitialized memory if the first step is skipped.
             state["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 

@@ -1,9 +1,9 @@
 """Training step: forward, backward and optimizer step without synchronizing host and device.
 
     gradient = sum over all clips of all processes of d loss / d weights, divided by their number
-    a gradient that is not finite changes nothing: not the weights, not the optimizer, not the running statistics
+    a step with a gradient that is not finite changes neither weights nor optimizer nor running statistics
 
-Loss, clips and skipped steps are added to counters on the device, which the log reads every so many steps.
+Loss, clips and skipped steps are added to counters on the device, which the log reads every `log_steps` steps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _COUNTERS = ("loss_sum", "clips", "skipped_steps", "non_finite_row", "longest_ro
 
 @dataclass(frozen=True)
 class Counts:
-    """The counters as the host reads them, over all processes.
+    """Counters of an epoch on the host, over all processes.
 
     Attributes:
         loss_sum: summed loss of the clips of all finite steps of the epoch.
@@ -47,11 +47,11 @@ class Counts:
 
 
 class TrainingStep:
-    """A callable that changes the model by one step.
+    """Training step of a model, called once a step.
 
     Args:
         model: the model.
-        forward: the module that is called in its place (`distribute`).
+        forward: the module that is called for it, such as its DDP wrapper (`distribute`).
         optimizer: a fused one, which divides gradients and skips steps by tensors on the device.
         dtype: autocast of the forward pass.
         training: batch size, accumulation, clipping.
@@ -70,7 +70,7 @@ class TrainingStep:
         self.model, self.forward, self.optimizer, self.dtype = model, forward, optimizer, dtype
         self.training, self.processes = training, processes
         self.device = next(model.parameters()).device
-        # A replayed graph writes gradients where the last replay wrote them: to be added up they need other memory.
+        # A replayed graph writes its gradients to the same memory again: accumulating needs separate buffers.
         self._keeps_gradients = training.execution == "cuda_graphs" and training.accumulation > 1
         if self._keeps_gradients:
             for parameter in model.parameters():
@@ -96,7 +96,7 @@ class TrainingStep:
         """Add the gradients of one batch.
 
         A process whose batch has no clip takes part with clips of weight zero, as the reduction of gradients waits for
-        every process. Running statistics are left as if there had been none.
+        every process. Running statistics are restored after it.
         """
         clips, labels, weights = self._inputs(batch)
         before = self._flat_statistics() if batch is None else None
@@ -106,7 +106,7 @@ class TrainingStep:
             logits = self.forward(clips)
         losses = functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
         loss = (losses * weights).sum()
-        # Divided by a nominal number here, so that float16 sees gradients of the usual size; corrected in _apply.
+        # Divided by the nominal number of clips, to keep float16 gradients in range; corrected in _apply.
         (loss * (self.loss_scale.value / self._nominal_clips)).backward()
         self._step_sums += torch.stack([loss.detach(), weights.sum()])
         if before is not None:
@@ -116,8 +116,8 @@ class TrainingStep:
         """Return clips [B, T, 3, H, W], labels [B] and weights [B], all on the device.
 
         A short batch, the last of an epoch or one with clips that could not be decoded, is filled by repeating its
-        clips with weight zero: what is compiled is compiled for one shape. They count in the batch's own statistics,
-        so that it is filled however the step runs, or eager steps would learn something else than compiled ones.
+        clips with weight zero: a compiled step has one shape. Repeated clips do enter the statistics of batch
+        normalization, so eager steps are filled too and compute the same as compiled ones.
         """
         if batch is None:
             clips, labels, weights = self._zero_clip, self._zero_clip.new_zeros(1), self._zero_clip.new_zeros(1)
@@ -135,7 +135,7 @@ class TrainingStep:
         return self.training.batch_size * self.training.accumulation
 
     def _apply(self, before: Tensor, learning_rate: float) -> None:
-        """Make the optimizer's step, unless the gradient is not finite or there was not one clip."""
+        """Make the optimizer's step, unless the gradient is not finite or the step has no clip."""
         here = self._step_sums[1]
         after = torch.cat([self._step_sums, self._flat_statistics() * here])
         after = self.processes.all_reduce(after)
@@ -186,7 +186,7 @@ class TrainingStep:
         return Counts(loss_sum, int(clips), int(skipped), int(most))
 
     def start_epoch(self) -> None:
-        """Set all counters but the row of non-finite steps to zero: a row may go on over the end of an epoch."""
+        """Set all counters but the row of non-finite steps to zero: a row may continue into the next epoch."""
         self.counters[:3] = 0
 
 
@@ -197,9 +197,9 @@ def _total_norm(gradients: list[Tensor]) -> Tensor:
 
 
 def batches_by_position(loader: ClipLoader, count: int) -> Iterator[Batch | None]:
-    """Iterate over `count` batches of a loader, with None where it has none.
+    """Yield `count` batches of a loader at their positions, None where one is missing.
 
-    None stands for a batch of which no clip could be decoded, and at the end where other processes have a clip more.
+    A batch is missing if none of its clips could be decoded, or at the end if other processes have one more clip.
     """
     given = 0
     for batch in loader:

@@ -1,9 +1,9 @@
 """Training: data, model, optimizer, steps, validation by video, the checkpoint with the best validation AUC.
 
 A run's directory holds
-    best.safetensors   the weights of the epoch with the best validation AUC, and what they mean
-    checkpoints/       all that is needed to go on: the latest moments of the run, whole
-    history.csv, steps.csv, tensorboard/, and run.lock, which keeps a second run out
+    best.safetensors   the weights of the epoch with the best validation AUC, and their metadata
+    checkpoints/       the latest checkpoints, from which the run resumes
+    history.csv, steps.csv, tensorboard/, and run.lock, which excludes a second run
 
 Started by torchrun, every process runs this file on its own share of the clips; the processes meet in the steps, in the
 validation's metrics and in the checkpoints. Process 0 prints and writes the other files.
@@ -43,13 +43,13 @@ from istvt.training.optim import build_optimizer, warmup_cosine
 from istvt.training.step import Counts, TrainingStep, batches_by_position
 from istvt.training.validate import validate, whole_model
 
-# This many steps in a row whose gradient is not finite mean that the run has diverged.
+# The run has diverged after this many consecutive steps with a gradient that is not finite.
 NON_FINITE_STEPS_TO_STOP = 10
 
 
 @dataclass
 class TrainingResult:
-    """What a finished run leaves.
+    """Result of a finished run.
 
     Attributes:
         checkpoint: the model file of the best epoch.
@@ -71,7 +71,7 @@ def train(
     device: str = "auto",
     console: Console | None = None,
 ) -> TrainingResult:
-    """Train a model, or go on with the run that `output` holds, and return where its best checkpoint is.
+    """Train a model, or resume the run in `output`; return the path of its best checkpoint and its history.
 
     Args:
         data: which videos and how clips are taken from them.
@@ -79,14 +79,14 @@ def train(
         training: optimizer, schedule, precision.
         output: the run's directory.
         device: "auto", "cpu", "cuda" or "cuda:N"; under torchrun "cuda" is one GPU a process.
-        console: where progress goes; it is silenced in all processes but the first.
+        console: for progress; silent in all processes but the first.
 
     Raises:
         InputError: the data cannot be trained on, `output` holds a run with other settings or is being written to by
             another one, an option is not for this machine, memory is too small, or training diverged.
     """
     with joined_processes(pick_device(device)) as (processes, chosen), _out_of_memory_as_input_error(training, chosen):
-        # No name here holds the trainer: its model has to end before the process group does (`joined_processes`).
+        # The trainer is not bound to a name: its model must be freed before the process group (`joined_processes`).
         return Trainer(data, model, training, Path(output), processes, chosen, console or Console()).fit()
 
 
@@ -98,8 +98,8 @@ class Trainer:
         val_clips: the validation clips of all processes.
         model: the model; under FSDP this process's share of it.
         step: makes a step.
-        state: where the run stands.
-        log: the run's progress, while it runs.
+        state: state of the run besides its tensors.
+        log: of the run, while it trains.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Trainer:
         self.step = TrainingStep(self.model, forward, optimizer, dtype, training, processes)
 
     def resume(self) -> None:
-        """Go on where the run in `output` stopped, if there is one with these settings, on any number of processes."""
+        """Resume the run in `output` from its newest checkpoint, if there is one, on any number of processes."""
         newest = newest_checkpoint(self.output, self.processes)
         if newest is None:
             return
@@ -183,7 +183,7 @@ class Trainer:
         self.console.print(f"[dim]{escape(str(self.output))} has {stands}; {then}[/]", soft_wrap=True)
 
     def fit(self) -> TrainingResult:
-        """Train and validate epoch by epoch, from where the run stands to its last epoch."""
+        """Train and validate epoch by epoch, from the state of the run to its last epoch."""
         main, epochs = self.processes.is_main, self.training.epochs
         with only_run(self.output) if main else contextlib.nullcontext():
             self.resume()
@@ -208,7 +208,7 @@ class Trainer:
         """Make the steps that are left of the current epoch; return its mean loss, speed and skipped steps."""
         training, state, begun = self.training, self.state, self.clips_used
         loader = self.epoch_loader()
-        left = -(-(len(self.sampler) - begun) // training.batch_size)  # in every process, also where it has a clip less
+        left = -(-(len(self.sampler) - begun) // training.batch_size)  # the same in every process
         batches = batches_by_position(loader, left)
         row = {"epoch": state.epoch + 1, "learning_rate": self.learning_rate(0)}
         counts, seconds_before = self.step.counts(), state.seconds
@@ -225,10 +225,10 @@ class Trainer:
                 counts = self.log_steps(counts, learning_rate)
                 due = self.checkpoint_is_due()
             if last:
-                next(batches, None)  # the loader has finished its list of what it skipped
+                next(batches, None)  # the loader's list of skipped clips is complete
                 for skipped in self.processes.all_gather({c.video.name: reason for c, reason in loader.skipped}):
                     state.skipped |= skipped
-            # The last is written before validation: killed in it, which may take long, a run makes no step again.
+            # The last one is written before validation, which may take long: a run killed in it repeats no step.
             if last or due or (training.checkpoint_steps and state.step % training.checkpoint_steps == 0):
                 self.save()
         if not counts.clips:
@@ -239,7 +239,7 @@ class Trainer:
         return row | {"skipped_steps": counts.skipped_steps}
 
     def validate(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add the validation's metrics to an epoch's row, the row to the history, and keep the weights if best."""
+        """Validate; add the metrics to the epoch's row and the row to the history; save the model if it is the best."""
         started, state = time.perf_counter(), self.state
         model = whole_model(self.model, self.training.backend)
         metrics, skipped = validate(
@@ -260,12 +260,12 @@ class Trainer:
             )
             save_model(self.output / MODEL_FILE, model, info)
         if self.processes.is_main:
-            # Before the checkpoint: a run killed between the two writes it again, after the last epoch nothing would.
+            # Before the checkpoint: if the run is killed between the two, resuming writes this file again.
             write_history(self.output / "history.csv", state.history)
         return row
 
     def save(self) -> None:
-        """Write a checkpoint, from which `resume` goes on."""
+        """Write a checkpoint, from which `resume` continues."""
         self.state.csv_size = self.log.csv_size
         save_checkpoint(self.output, self.state, self.step, self.processes)
         self.saved_at = time.monotonic()
@@ -346,7 +346,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.device) -> Iterator[None]:
-    """Within it an error of an allocator is an InputError that names the batch size."""
+    """Turn an out-of-memory error into an InputError that names the batch size."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -360,6 +360,6 @@ def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.devi
 
 
 def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device: torch.device) -> str:
-    """Return the decoder of the whole run, alike in all processes; each of them looks at a share of the videos."""
+    """Return the decoder of the run, the same in all processes, each of which checks a share of the videos."""
     share = [video.path for video in videos[processes.rank :: processes.world_size]]
     return "pyav" if "pyav" in processes.all_gather(choose_decoder(decoder, share, device)) else "dali"

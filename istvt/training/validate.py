@@ -36,9 +36,9 @@ def validate(
         clips: all clips of the split, the same list in every process.
         training: batch size.
         data: decoder and workers.
-        dtype: what forward autocasts to.
+        dtype: of autocast.
         processes: each scores its own share; all return the same.
-        log: shows how far this process is with its share.
+        log: shows the progress of this process.
     """
     # Neighbors stay together: the frames of a video are decoded once for all of its clips.
     first, stop = (len(clips) * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
