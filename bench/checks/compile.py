@@ -79,7 +79,10 @@ def judge(case: CompileCase, launch: Launch, architecture: int) -> Row:
         verdict.append("no tensor-core instruction")
     loaded, stored = None, None
     if tile := expected.tile_bytes:
-        loaded, stored = resources.loaded_bytes / tile[0], resources.stored_bytes / tile[1]
+        loaded, stored = (
+            32 * launch.config.num_warps * sum(bits // 8 * count for bits, count in instructions.items()) / of_tile
+            for instructions, of_tile in zip((resources.loads, resources.stores), tile, strict=True)
+        )
         if max(loaded, stored) > 1:
             verdict.append(f"moves its tile {max(loaded, stored):.2f} times")
     return {

@@ -82,13 +82,10 @@ def numerics_case(
     kernel: Callable[..., torch.Tensor], eager: Callable[..., torch.Tensor], reference: Callable[..., torch.Tensor],
     *, capture: bool = False,
 ) -> NumericsCase:  # fmt: skip
-    """Return a comparison of three functions: of the output and of the gradient of every input.
+    """Return a comparison of three functions, the last in float64: of the output and of the gradient of every input.
 
-    Args:
-        operation, mode, dtype, shape: for the table.
-        inputs: returns tensors by the name of the argument, and the gradient that arrives at the output.
-        kernel, eager, reference: called with the tensors; the last in float64.
-        capture: give an `AttentionCapture` as `capture`; compare the attention and its gradient too.
+    `inputs` returns tensors by the name of the argument, and the gradient that arrives at the output. With `capture`
+    the functions get an `AttentionCapture`, and attention and its gradient are compared too.
     """
 
     def run(function: Callable[..., torch.Tensor], working: torch.dtype | None = None) -> Results:

@@ -31,30 +31,15 @@ _BITS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 25
 
 @dataclass(frozen=True)
 class Resources:
-    """What one compiled launch needs of a chip.
-
-    `loads` and `stores` count instructions by width in bits; `loaded_bytes` and `stored_bytes` are the bytes
-    all threads of one program ask for if every instruction runs once, as in a kernel without loops.
-    """
+    """What one compiled launch needs of a chip; `loads` and `stores` count instructions by width in bits."""
 
     architecture: int
     registers: int
     spilled_bytes: int
     shared_bytes: int
     matrix_instructions: int
-    threads: int
     loads: Counter[int]
     stores: Counter[int]
-
-    @property
-    def loaded_bytes(self) -> int:
-        """Bytes read from global memory by one program."""
-        return self.threads * sum(bits // 8 * count for bits, count in self.loads.items())
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes written to global memory by one program."""
-        return self.threads * sum(bits // 8 * count for bits, count in self.stores.items())
 
 
 def compile_kernel(
@@ -108,7 +93,6 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
         spilled_bytes=int(usage[2]) + int(usage[3]),
         shared_bytes=compiled.metadata.shared,
         matrix_instructions=len(_MATRIX_INSTRUCTION.findall(report)),
-        threads=32 * launch.config.num_warps,
         loads=loads,
         stores=stores,
     )

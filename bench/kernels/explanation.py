@@ -41,19 +41,22 @@ PAIRS = (("float32", "float32"), ("float32", "bfloat16"), ("tf32", "tf32"), ("tf
 def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = tuple(STORAGES)) -> Iterator[Row]:
     """Yield peak memory of explaining one clip with random weights, for each storage, from the clip and its tokens.
 
-    Args:
-        preset: of the model.
-        device: where.
-        storages: names of `STORAGES`, `LIGHT` first: `over_light` divides by it.
+    Of `storages` `LIGHT` comes first: `over_light` divides by it.
     """
     model = _model(preset, device)
     clip = random_clips(model.config, 1, device).clips
     with torch.no_grad():
         tokens = model.tokenize(clip)
+
+    def peak_bytes(call: Callable[[], object]) -> int:
+        if device.type == "cuda":
+            call()  # what stays after the first call, such as workspaces of libraries, is not the explanation's
+        return timing.peak_bytes(call, device.type)
+
     for start, given in (("clip", {"clips": clip}), ("tokens", {"tokens": tokens})):
         light = None
         for name in storages:
-            peak, note = timing.attempt(partial(_peak_bytes, device, partial(STORAGES[name], model, **given)))
+            peak, note = timing.attempt(partial(peak_bytes, partial(STORAGES[name], model, **given)))
             light = peak if name == LIGHT else light
             yield {
                 "preset": preset, "storage": name, "from": start, "clips": 1, "dtype": "float32",
@@ -62,42 +65,29 @@ def measure_memory(preset: str, device: torch.device, storages: Sequence[str] = 
             }  # fmt: skip
 
 
-def _peak_bytes(device: torch.device, call: Callable[[], object]) -> int:
-    if device.type == "cuda":
-        call()  # what stays after the first call, such as workspaces of libraries, is not the explanation's
-    return timing.peak_bytes(call, device.type)
-
-
 def measure_time(
     preset: str, clips: int, device: torch.device, milliseconds: int, execution: str | None = "compile"
 ) -> Iterator[Row]:
     """Yield the time of explaining a batch and of training a step of it, a record for each of `PAIRS`.
 
-    Args:
-        preset: of the model, with random weights.
-        clips: in the batch.
-        device: where.
-        milliseconds: spent on each measurement.
-        execution: of the training step, as in `bench training`; None leaves training to that command.
+    `execution` is that of the training step, as in `bench training`; None leaves training to that command.
     """
     batch = random_clips(preset_named(preset), clips, device)
 
-    def milliseconds_a_call(call: Callable[[], object]) -> float:
-        for _ in range(2):
-            call()
-        return 1e3 * seconds_a_call(call, 1e-3 * milliseconds)
+    def attempt_ms(prepare: Callable[[], Callable[[], object]]) -> tuple[float | None, str]:
+        return timing.attempt(lambda: 1e3 * seconds_a_call(prepare(), 1e-3 * milliseconds))
 
     @cache
     def explained(arithmetic: str) -> tuple[float | None, str]:
         allow_tf32(arithmetic == "tf32")
-        return timing.attempt(lambda: milliseconds_a_call(partial(explain, _model(preset, device), batch.clips)))
+        return attempt_ms(lambda: partial(explain, _model(preset, device), batch.clips))
 
     @cache
     def trained(precision: str) -> tuple[float | None, str]:
         if not execution:
             return None, "the training step is timed by bench training"
         case = Case(preset, "full", precision, "this project")
-        return timing.attempt(lambda: milliseconds_a_call(training_step(case, batch, execution)))
+        return attempt_ms(partial(training_step, case, batch, execution))
 
     for arithmetic, precision in PAIRS:
         (spent, refused), (step, no_step) = explained(arithmetic), trained(precision)

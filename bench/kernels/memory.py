@@ -7,10 +7,12 @@ counted is every tensor that PyTorch allocates meanwhile: the ones that a GPU wo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from bench.common.exponent import fit_exponent, interval
 from bench.common.record import Row, write_as_measured, write_table
@@ -21,8 +23,7 @@ from kernels import AttentionCapture, spatial_attention
 WITHOUT, WITH = "without a capture", "with a capture"
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Queries, keys and values `[1, rows, S, heads, head_dim]` for each S of `positions`."""
 
     positions: tuple[int, ...]
@@ -55,23 +56,22 @@ def write(folder: Path, device: str) -> None:
 
 def measure(sizes: Sizes, device: str) -> Iterator[Row]:
     """Yield the peak of a forward and a backward pass beyond their inputs, without a capture and with one."""
-    generator = torch.Generator().manual_seed(0)
+
+    def call(kind: str, leaves: list[Tensor], grad_out: Tensor) -> object:
+        capture = AttentionCapture() if kind == WITH else None
+        return torch.autograd.grad(spatial_attention(*leaves, capture=capture), leaves, grad_out), capture
+
     for positions in sizes.positions:
         shape = (4, 1, sizes.rows, positions, sizes.heads, sizes.head_dim)
-        *leaves, grad_out = torch.randn(shape, generator=generator).to(device, getattr(torch, sizes.dtype)).unbind(0)
+        *leaves, grad_out = torch.randn(shape).to(device, getattr(torch, sizes.dtype)).unbind(0)
         leaves = [x.requires_grad_() for x in leaves]
         for kind in (WITHOUT, WITH):
-
-            def call(kind=kind, leaves=leaves, grad_out=grad_out) -> object:
-                capture = AttentionCapture() if kind == WITH else None
-                return torch.autograd.grad(spatial_attention(*leaves, capture=capture), leaves, grad_out), capture
-
+            given = partial(call, kind, leaves, grad_out)
             if device == "cuda":
-                call()  # compiles
+                given()  # compiles
             yield {
                 "positions": positions, "capture": kind, "dtype": sizes.dtype, "clips": 1, "rows": sizes.rows,
-                "heads": sizes.heads, "head_dim": sizes.head_dim,
-                "peak_bytes": peak_bytes(call, device),
+                "heads": sizes.heads, "head_dim": sizes.head_dim, "peak_bytes": peak_bytes(given, device),
             }  # fmt: skip
 
 

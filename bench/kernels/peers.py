@@ -100,24 +100,14 @@ class Contender(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One contender at one shape.
-
-    Attributes:
-        contender: what is timed.
-        size: clips B, frame rows F, positions S.
-        head_dim: D without padding.
-        dtype: of the projection.
-        columns: what its records say of the shape.
-        at_paper: whether the shape is one for which what compiles for each shape is compiled.
-        floors, operations: by pass, as in `measure`.
-    """
+    """One contender at one shape; `columns`, `floors` and `operations` are those of `measure`."""
 
     contender: Contender
-    size: tuple[int, int, int]
-    head_dim: int
+    size: tuple[int, int, int]  # clips B, frame rows F, positions S
+    head_dim: int  # without padding
     dtype: torch.dtype
     columns: Row
-    at_paper: bool
+    at_paper: bool  # whether what compiles for each shape is compiled for this one
     floors: Mapping[str, float] | None = None
     operations: Mapping[str, int] | None = None
 

@@ -101,15 +101,11 @@ def inputs(kind: str, shape: tuple[int, ...], width: int, device: torch.device |
     return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "grad_out": grad_out, "row": row}
 
 
-def floors(kind: str, clips: int, frames: int, width: int) -> dict[str, tuple[int, int]]:
-    """Return by pass the bytes that must move, and those of the stored form.
-
-    The stored form writes and reads three matrices of every head: attention, its gradient (or weight) and relevance.
-    """
+def floors(kind: str, clips: int, frames: int, width: int) -> dict[str, int]:
+    """Return by pass the bytes that must move."""
     row = 4 * clips * (frames + 1) * POSITIONS
     tensor, matrix = row * HEADS * width, row * (POSITIONS if kind == "spatial" else frames + 1)
-    needed = {"relevance": 7 * tensor, "map": 5 * tensor + matrix, "rollout step": 5 * tensor + 2 * row}
-    return {which: (moved, moved + 2 * 3 * HEADS * matrix) for which, moved in needed.items()}
+    return {"relevance": 7 * tensor, "map": 5 * tensor + matrix, "rollout step": 5 * tensor + 2 * row}
 
 
 def useful_operations(kind: str, clips: int, frames: int, head_dim: int) -> dict[str, int]:
@@ -138,12 +134,9 @@ def measure(kind: str, clips: int, frames: int, head_dim: int, bandwidth: float,
             "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
         }  # fmt: skip
         moved = floors(kind, clips, frames, _width(name, head_dim))
-        needed = {which: 1e6 * least / bandwidth for which, (least, _) in moved.items()}
+        needed = {which: 1e6 * least / bandwidth for which, least in moved.items()}
         given = columns, calls(name, kind, clips, frames, head_dim), milliseconds
-        for row in peers.measure(*given, floors=needed, operations=operations):
-            if "note" not in row:
-                row["stored_floor_microseconds"] = 1e6 * moved[row["pass"]][1] / bandwidth
-            yield row
+        yield from peers.measure(*given, floors=needed, operations=operations)
 
 
 def measure_operations(quick: bool, milliseconds: int) -> Iterator[Row]:

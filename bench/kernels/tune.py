@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import triton
@@ -93,14 +94,9 @@ def tune(kind: str, dtype: torch.dtype, head_dims: Iterable[int], milliseconds: 
 def time_configs(
     table: dict[Any, Any], tried: Iterable[Config], call: Callable[[], object], result: Tensor, milliseconds: int
 ) -> tuple[dict[Config, float], dict[Config, str]]:
-    """Return the microseconds of each config that works, and why each of the others does not.
+    """Return the microseconds of each of `tried` that works, and why each of the others does not.
 
-    Args:
-        table: of configs; it is left as it was.
-        tried: the candidates; they are compiled several at a time before the first is timed.
-        call: launches the kernel that looks into the table.
-        result: what it writes.
-        milliseconds: measuring time of each.
+    `call` launches the kernel that looks into `table` and writes `result`. All are compiled before the first is timed.
     """
 
     def call_with(config: Config) -> None:
@@ -108,9 +104,8 @@ def time_configs(
         call()
 
     call()
-    expected = result.clone()
-    before, times, left_out = dict(table), {}, {}
-    try:
+    expected, times, left_out = result.clone(), {}, {}
+    with patch.dict(table):
         ahead.compile_ahead(partial(call_with, config) for config in tried)
         for config in tried:
             result.fill_(float("nan"))
@@ -121,8 +116,5 @@ def time_configs(
                 left_out[config] = "other numbers than those of the present config"
             else:
                 times[config] = timing.time_call(call, milliseconds=milliseconds).median
-    finally:
-        table.clear()
-        table.update(before)
-    call()
+    call()  # what the next kernel reads is of the present config again
     return times, left_out

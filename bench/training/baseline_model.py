@@ -11,6 +11,8 @@ Parameters and their names are those of `istvt.ISTVT`, and so is the function; o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,7 +27,8 @@ def naive_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None)
     return torch.softmax(q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale), -1) @ v
 
 
-ATTENTIONS = {"naive": naive_attention, "sdpa": functional.scaled_dot_product_attention}
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+ATTENTIONS: dict[str, Attend] = {"naive": naive_attention, "sdpa": functional.scaled_dot_product_attention}
 
 
 class BaselineModel(ISTVT):
@@ -43,8 +46,8 @@ class BaselineModel(ISTVT):
         for block in self.blocks:
             sizes = (config.dim, config.heads, config.resolved_head_dim)
             if config.attention == "temporal_first":
-                block.temporal = _Temporal(*sizes, attention, config.self_subtract)
-            block.spatial = _Spatial(*sizes, attention)
+                block.temporal = _Attention(*sizes, ATTENTIONS[attention], (0, 2, 3, 1, 4), config.self_subtract)
+            block.spatial = _Attention(*sizes, ATTENTIONS[attention], (0, 1, 3, 2, 4), False)
         self.init_weights()
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -52,36 +55,24 @@ class BaselineModel(ISTVT):
         return self.classify(self.encode(self.tokenize(clips)))
 
 
-class _Baseline(Attention):
-    def __init__(self, dim: int, heads: int, head_dim: int, attention: str) -> None:
+class _Attention(Attention):
+    """Attention over what the permutation `order` of [B, F, S, N, D] brings to dimension 3."""
+
+    def __init__(
+        self, dim: int, heads: int, head_dim: int, attend: Attend, order: tuple[int, ...], self_subtract: bool
+    ) -> None:
         super().__init__(dim, heads, head_dim)
-        self.attend = ATTENTIONS[attention]
+        self.attend, self.order, self.self_subtract = attend, order, self_subtract
 
-    def heads_of(self, x: Tensor) -> Tensor:
-        """[B, F, S, N * D] -> [B, F, S, N, D]."""
-        return x.unflatten(-1, (self.heads, self.head_dim))
-
-
-class _Temporal(_Baseline):
-    def __init__(self, dim: int, heads: int, head_dim: int, attention: str, self_subtract: bool) -> None:
-        super().__init__(dim, heads, head_dim, attention)
-        self.self_subtract = self_subtract
-
-    def forward(self, x: Tensor, norm: nn.LayerNorm, query_rows: int | None = None, capture: None = None) -> Tensor:
-        x = norm(x)
-        difference = torch.cat([x[:, :2], x[:, 2:] - x[:, 1:-1]], 1) if self.self_subtract else x
-        weight_qk, weight_v = self.qkv.weight.split([2 * self.heads * self.head_dim, self.heads * self.head_dim])
-        q, k = functional.linear(difference, weight_qk).chunk(2, -1)
-        v = functional.linear(x, weight_v)
-        # [B, F, S, N, D] -> [B * S, N, F, D]
-        q, k, v = (self.heads_of(t).permute(0, 2, 3, 1, 4).flatten(0, 1) for t in (q, k, v))
-        out = self.attend(q, k, v).unflatten(0, (x.shape[0], x.shape[2])).permute(0, 3, 1, 2, 4)
-        return self.proj(out.flatten(-2))
-
-
-class _Spatial(_Baseline):
-    def forward(self, x: Tensor, queries: int | None = None, capture: None = None) -> Tensor:
-        # [B, F, S, N, D] -> [B * F, N, S, D]
-        q, k, v = (self.heads_of(t).flatten(0, 1).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
-        out = self.attend(q, k, v).transpose(1, 2).unflatten(0, x.shape[:2])
-        return self.proj(out.flatten(-2))
+    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None, capture: None = None) -> Tensor:
+        """[B, F, S, C] -> [B, F, S, C]; over time LayerNorm comes with the call, over space before it."""
+        x = norm(x) if norm else x
+        if self.self_subtract:
+            difference = torch.cat([x[:, :2], x[:, 2:] - x[:, 1:-1]], 1)
+            weight_qk, weight_v = self.qkv.weight.split([2 * self.heads * self.head_dim, self.heads * self.head_dim])
+            parts = (*functional.linear(difference, weight_qk).chunk(2, -1), functional.linear(x, weight_v))
+        else:
+            parts = self.qkv(x).chunk(3, -1)
+        parts = [part.unflatten(-1, (self.heads, self.head_dim)).permute(self.order) for part in parts]
+        out = self.attend(*(part.flatten(0, 1) for part in parts)).unflatten(0, parts[0].shape[:2])
+        return self.proj(out.permute([self.order.index(dimension) for dimension in range(5)]).flatten(-2))

@@ -34,21 +34,16 @@ from istvt.model.istvt import ISTVT
 FORWARD, BACKWARD = 2, 5
 
 
-def _attention_flops(products: int, axis: int, q: torch.Size, k: torch.Size, *_: Any, out_shape: Any = None) -> int:
-    """Count products over the keys of dimension `axis` of q and k `[B, F, S, N, D]`."""
-    return 2 * products * math.prod(q) * k[axis]
-
-
-def _packed_backward_flops(axis: int, qkv: torch.Size, *_: Any, out_shape: Any = None) -> int:
-    return 2 * BACKWARD * math.prod(qkv) // 3 * qkv[axis]
+def _attention_flops(products: int, axis: int, q: torch.Size, k: Any, *_: Any, out_shape: Any = None) -> int:
+    """Count products over the keys of dimension `axis` of q and k `[B, F, S, N, D]`, or of one packed `q`."""
+    packed = len(q) == 6
+    return 2 * products * math.prod(q) * (q if packed else k)[axis] // (3 if packed else 1)
 
 
 for _axis, _kind in ((1, "temporal"), (2, "spatial")):
-    for _suffix, _products in (("", FORWARD), ("_backward", BACKWARD)):
+    for _suffix, _products in (("", FORWARD), ("_backward", BACKWARD), ("_packed_backward", BACKWARD)):
         _operator = getattr(torch.ops.istvt, f"{_kind}_attention{_suffix}")
         register_flop_formula(_operator)(partial(_attention_flops, _products, _axis))
-    _operator = getattr(torch.ops.istvt, f"{_kind}_attention_packed_backward")
-    register_flop_formula(_operator)(partial(_packed_backward_flops, _axis))
 
 # PyTorch has formulas for its fused attention on GPUs alone.
 for _operator, _formula in (

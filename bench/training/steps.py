@@ -68,13 +68,7 @@ def random_clips(config: ISTVTConfig, batch: int, device: torch.device) -> Clips
 
 
 def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], torch.Tensor]:
-    """Return a function that trains one step by the case's method.
-
-    Args:
-        case: what is trained.
-        batch: the clips of every step.
-        execution: of this project: "eager", "compile" or "cuda_graphs".
-    """
+    """Return a function that trains one step on `batch` by the case's method; `execution` is this project's."""
     torch.manual_seed(0)
     # One shape a record: every method gets the fastest convolutions, as this project's own set-up asks for them.
     torch.backends.cudnn.benchmark = True

@@ -14,8 +14,7 @@ from bench.common.record import read_run
 from bench.training import measurement, steps
 from bench.training.baseline_model import BaselineModel
 from bench.training.flops import needed_flops, useful_flops
-from bench.training.kernel_families import family, profile_steps
-from bench.training.measurement import empty_row
+from bench.training.measurement import empty_row, family, profile_steps
 from bench.training.steps import Case, random_clips, training_step
 from istvt import ISTVT, ISTVTConfig, preset
 

@@ -1,8 +1,9 @@
 """Cases of the numerics and compile checks, by operation.
 
-A module of this folder has `numerics(operation, device, small, ...)`, comparisons against float64 (`small` asks for
-shapes that the interpreter can afford: a program costs 15 to 35 ms there), and `compiled(operation)`, launches to
-compile ahead of time. An operation with a line in `OPERATIONS` is known to both commands and both tests.
+A module of this folder has `numerics(operation, device, shapes, captures)`, comparisons against float64, `LARGE` and
+`SMALL` shapes of them by operation (small ones the interpreter can afford: a program costs 15 to 35 ms there), and
+`compiled(operation)`, launches to compile ahead of time. An operation with a line in `OPERATIONS` is known to both
+commands and both tests.
 """
 
 from __future__ import annotations
@@ -31,55 +32,38 @@ OPERATIONS = {
 
 
 class Expected(NamedTuple):
-    """What is expected of the machine code of a launch.
-
-    Attributes:
-        tensor_cores: whether it must use them.
-        spill: bytes of registers that it may spill.
-        tile_bytes: bytes (loaded, stored) of a program that moves each element of its tile once; None for loops.
-    """
+    """What is expected of the machine code of a launch."""
 
     tensor_cores: bool = False
-    spill: int = 0
-    tile_bytes: tuple[int, int] | None = None
+    spill: int = 0  # bytes of registers at most
+    tile_bytes: tuple[int, int] | None = None  # loaded and stored where each element of a tile moves once; not in loops
 
 
 @dataclass(frozen=True)
 class CompileCase:
     """Launches of one operation, and what is expected of their machine code.
 
-    Attributes:
-        name: dtype, mode and shape, for the table.
-        start: starts the launches on meta tensors; runs inside `kernels.common.launch.recorded`.
-        expected: of a launch.
-        architectures: compute capabilities to compile for: all for what the models launch, one for a variant.
-        beyond: compute capabilities on which the operation takes another way, so that there is nothing to compile.
+    `architectures` to compile for are all for what the models launch and one for a variant; on those `beyond` the
+    operation takes another way, so that there is nothing to compile.
     """
 
-    name: str
-    start: Callable[[], None]
+    name: str  # dtype, mode and shape, for the table
+    start: Callable[[], None]  # launches on meta tensors, inside `kernels.common.launch.recorded`
     expected: Callable[[Launch], Expected] = lambda launch: Expected()
     architectures: tuple[int, ...] = ARCHITECTURES
     beyond: tuple[int, ...] = ()
 
 
 def numerics(
-    operation: str,
-    device: torch.device,
-    small: bool,
-    shapes: Shapes | None = None,
-    captures: Collection[int] = (0, 4),
+    operation: str, device: torch.device, small: bool, shapes: Shapes | None = None, captures: Collection[int] = (0, 4)
 ) -> list[NumericsCase]:
     """Return the comparisons of an operation, the shapes that matter most first.
 
-    Args:
-        operation: of `OPERATIONS`.
-        device: of the tensors.
-        small: whether shapes are small.
-        shapes: in place of these; sizes as the module of the operation lists them.
-        captures: the numbers of the shapes with which attention is captured too.
+    Shapes are its `SMALL` or `LARGE` ones unless `shapes` are given; of those numbered `captures` attention is
+    captured too.
     """
-    return _module(operation).numerics(operation, device, small, shapes, captures)
+    module = _module(operation)
+    return module.numerics(operation, device, shapes or (module.SMALL if small else module.LARGE)[operation], captures)
 
 
 def compiled(operation: str) -> list[CompileCase]:

@@ -71,13 +71,11 @@ def eager(
     return (attention @ v).movedim(3, axis)
 
 
-def numerics(
-    operation: str, device: torch.device, small: bool, shapes: Shapes | None, captures: Collection[int]
-) -> list[NumericsCase]:
+def numerics(operation: str, device: torch.device, shapes: Shapes, captures: Collection[int]) -> list[NumericsCase]:
     """Return all shapes, modes and dtypes, some with a capture."""
     return [
         _numerics_case(operation, device, shape, mode, dtype, capture=index in captures)
-        for index, shape in enumerate(shapes or (SMALL if small else LARGE)[operation])
+        for index, shape in enumerate(shapes)
         for mode in (SELF_SUBTRACT if operation == TEMPORAL else (None,))
         for dtype in DTYPES
     ]

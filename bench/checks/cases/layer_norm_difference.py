@@ -17,8 +17,9 @@ from kernels.layer_norm import operator
 from kernels.layer_norm.reference import layer_norm_difference as reference
 
 # Clips, frames, positions, channels.
-SMALL = ((2, 7, 3, 91), (1, 2, 4, 40), (2, 17, 2, 128))
-LARGE = ((8, 7, 362, 728), (2, 7, 101, 91), (1, 2, 50, 512), (1, 65, 26, 2912), (3, 17, 401, 64))
+NAME = "layer_norm_difference"
+SMALL = {NAME: ((2, 7, 3, 91), (1, 2, 4, 40), (2, 17, 2, 128))}
+LARGE = {NAME: ((8, 7, 362, 728), (2, 7, 101, 91), (1, 2, 50, 512), (1, 65, 26, 2912), (3, 17, 401, 64))}
 
 
 def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -27,9 +28,7 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return difference_rows(torch.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias, 1e-6), 1)
 
 
-def numerics(
-    operation: str, device: torch.device, small: bool, shapes: Shapes | None, captures: Collection[int]
-) -> list[NumericsCase]:
+def numerics(operation: str, device: torch.device, shapes: Shapes, captures: Collection[int]) -> list[NumericsCase]:
     """Return every shape in every dtype."""
 
     def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
@@ -44,7 +43,7 @@ def numerics(
             operation, "", dtype, "B={} F={} S={} C={}".format(*shape),
             partial(inputs, shape, dtype), layer_norm_difference, eager, reference,
         )
-        for shape in shapes or (SMALL if small else LARGE)
+        for shape in shapes
         for dtype in DTYPES
     ]  # fmt: skip
 

@@ -11,29 +11,29 @@ import torch
 
 from bench.checks.cases import CompileCase, Expected, Shapes
 from bench.checks.error_bound import NumericsCase, Results
-from bench.kernels.relevance import call, inputs, ours, stored
+from bench.kernels.relevance import KINDS, call, inputs, ours, stored
 from kernels.relevance import operator, reference
 
 # Clips, frames, positions, heads, head_dim: spatial and temporal attention alike.
-SMALL = ((2, 2, 37, 2, 24), (1, 1, 33, 1, 91), (1, 5, 21, 2, 64))
-LARGE = (
-    (2, 7, 362, 8, 96), (1, 7, 362, 8, 64), (1, 7, 362, 8, 91), (1, 3, 50, 4, 128), (1, 2, 1, 2, 16),
-    (1, 33, 26, 2, 40),
-)  # fmt: skip
-# Where frames are more: temporal attention only.
-MANY_FRAMES = ((1, 17, 2, 1, 16), (1, 40, 3, 2, 24))
+_MANY_FRAMES = ((1, 17, 2, 1, 16), (1, 40, 3, 2, 24))
+SMALL = {"relevance": ((2, 2, 37, 2, 24), (1, 1, 33, 1, 91), (1, 5, 21, 2, 64), *_MANY_FRAMES)}
+LARGE = {
+    "relevance": (
+        (2, 7, 362, 8, 96), (1, 7, 362, 8, 64), (1, 7, 362, 8, 91), (1, 3, 50, 4, 128), (1, 2, 1, 2, 16),
+        (1, 33, 26, 2, 40), *_MANY_FRAMES,
+    ),
+}  # fmt: skip
 
 
-def numerics(
-    operation: str, device: torch.device, small: bool, shapes: Shapes | None, captures: Collection[int]
-) -> list[NumericsCase]:
-    """Return both kinds of attention and both clamps; float32 only, like the kernels."""
-    many_frames = () if shapes else MANY_FRAMES
-    shapes = shapes or (SMALL if small else LARGE)
-    kinds = ("spatial", "temporal")
-    cases = [(shape, kind, "after_mean") for shape in shapes for kind in kinds]
-    cases += [(shapes[0], kind, "before_mean") for kind in kinds]
-    cases += [(shape, "temporal", "after_mean") for shape in many_frames]
+def numerics(operation: str, device: torch.device, shapes: Shapes, captures: Collection[int]) -> list[NumericsCase]:
+    """Return both kinds of attention and clamps (of many frames temporal alone); float32 only, like the kernels."""
+    cases = [
+        (shape, kind, "after_mean")
+        for shape in shapes
+        for kind in KINDS
+        if kind == "temporal" or shape not in _MANY_FRAMES
+    ]
+    cases += [(shapes[0], kind, "before_mean") for kind in KINDS]
     return [_numerics_case(operation, device, *case) for case in cases]
 
 
@@ -51,10 +51,6 @@ def _numerics_case(operation: str, device: torch.device, shape: tuple[int, ...],
         eager=partial(run, stored),
         oracle=partial(run, partial(call, reference), torch.float64),
     )  # fmt: skip
-
-
-def _row_shape(kind: str, frames: int, positions: int) -> tuple[int, int]:
-    return (frames, positions) if kind == "spatial" else (positions, frames)
 
 
 def compiled(operation: str) -> list[CompileCase]:
@@ -78,7 +74,7 @@ def _compile_case(
         q, k, v = torch.empty(clips, frames, positions, 3, 8, head_dim, device="meta").unbind(3)
         u = torch.empty(k.shape, device="meta")
         scale = head_dim**-0.5
-        row = torch.empty(clips, *_row_shape(kind, frames, positions), device="meta")
+        row = torch.empty(clips, *((frames, positions) if kind == "spatial" else (positions, frames)), device="meta")
         getattr(operator, f"launch_{kind}_relevance")(q, k, v, u, scale, 0.01)
         getattr(operator, f"launch_{kind}_map")(row if roll_out else None, q, k, v, u, u, scale, False)
 
