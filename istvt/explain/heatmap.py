@@ -20,6 +20,7 @@ __all__ = ["colorize", "crop", "normalize", "overlay", "paste", "smooth", "upsca
 Box = tuple[float, float, float, float]
 
 COLOR_MAP = "inferno"
+_SHRINK_FROM = 8  # pixels of a frame for one of a crop: above, the frame is averaged first
 _SMOOTHING = 0.015  # deviation of the blur of pixels, of the side of the picture
 _DIM = 0.65  # of the grayed picture: less than the slope of the colors' lightness, so that more heat is never darker
 
@@ -118,7 +119,7 @@ def crop(frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int =
         border: what lies beyond the frame, one of OpenCV's border types.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    x0, y0, x1, y1 = box
+    frame, (x0, y0, x1, y1) = _window(frame, box, max((box[2] - box[0]) / width, (box[3] - box[1]) / height))
     scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
     # Pixel centers: output i is at (i + 1/2) * scale + x0 - 1/2. Where it shrinks, average first.
     blurred = frame
@@ -127,6 +128,28 @@ def crop(frame: np.ndarray, box: Box, size: int | tuple[int, int], border: int =
     matrix = np.array([[scale_x, 0, x0 + scale_x / 2 - 0.5], [0, scale_y, y0 + scale_y / 2 - 0.5]], np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(blurred, matrix, (width, height), flags=flags, borderMode=border)
+
+
+def _window(frame: np.ndarray, box: Box, scale: float) -> tuple[np.ndarray, Box]:
+    """Return the part of a frame that a crop by `scale` reads, and the box in it; a large one in a smaller size.
+
+    Blurring all of a frame of 16K for a crop of 150 pixels takes half a minute; averaged to within eight pixels a
+    pixel of the crop, it takes milliseconds.
+    """
+    reach = 4 + 1.2 * scale  # the blur's kernel ends at three deviations
+    (x0, y0, x1, y1), (height, width) = box, frame.shape[:2]
+    left, top = (int(np.clip(low - reach, 0, side - 1)) for low, side in ((x0, width), (y0, height)))
+    right, bottom = (
+        int(np.clip(np.ceil(high + reach), low + 1, side)) for high, low, side in ((x1, left, width), (y1, top, height))
+    )
+    frame, factor = frame[top:bottom, left:right], max(1, int(scale / 4))
+    if scale > _SHRINK_FROM and min(frame.shape[:2]) >= factor:
+        rows, columns = (side // factor for side in frame.shape[:2])
+        frame = frame[: rows * factor, : columns * factor]
+        frame = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA)
+    else:
+        factor = 1
+    return frame, tuple((value - first) / factor for value, first in zip(box, (left, top) * 2, strict=True))
 
 
 def _resized(heat: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -128,3 +128,14 @@ def test_a_crop_is_the_box_and_its_border_is_repeated():
     assert (crop[2:-2, 2:-2] == 255).all()
     assert heatmap.crop(frame, (-20, -20, 80, 80), 50).shape == (50, 50, 3)
     np.testing.assert_array_equal(heatmap.crop(frame, (0, 0, 60, 60), 60)[:40], frame)
+
+
+def test_a_crop_of_a_very_large_frame_is_the_one_of_the_frame_in_a_smaller_size():
+    """It is averaged first: a blur at full size takes half a minute at 16K."""
+    rng = np.random.default_rng(0)
+    small = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+    large = np.kron(small, np.ones((12, 12, 1), np.uint8))
+    box = np.array((40.0, 30.0, 260.0, 250.0))
+    found, expected = heatmap.crop(large, tuple(12 * box), 40), heatmap.crop(small, tuple(box), 40)
+    assert np.abs(found.astype(int) - expected).mean() < 2
+    assert heatmap.crop(large, (-9000, -9000, -100, -100), 40).shape == (40, 40, 3)
