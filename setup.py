@@ -48,7 +48,11 @@ setup(
     description="ISTVT, the interpretable spatial-temporal video transformer for deepfake detection",
     python_requires=">=3.11",
     packages=find_packages(include=["kernels*", "istvt*", "dataloading*", "bench*"]),
-    package_data={"istvt.report": ["templates/*"], "bench.ptx": ["executor/*.hpp", "executor/*.cpp"]},
+    package_data={
+        "istvt.report": ["templates/*"],
+        "bench.experiments": ["*.template.md"],
+        "bench.ptx": ["executor/*.hpp", "executor/*.cpp"],
+    },
     install_requires=REQUIRED,
     extras_require={**EXTRAS, "all": [requirement for extra in EXTRAS.values() for requirement in extra]},
     entry_points={"console_scripts": ["istvt = istvt.cli.main:main"]},

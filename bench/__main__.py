@@ -8,7 +8,7 @@ import importlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Protocol, cast
+from types import ModuleType
 
 from dataloading.errors import InputError
 
@@ -37,19 +37,9 @@ COMMANDS = {
 }
 
 
-class Command(Protocol):
-    """What the module of a command defines; its docstring is the command's description."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's options."""
-
-    def run(self, arguments: argparse.Namespace) -> int:
-        """Do it; return the exit status."""
-
-
-def load(command: str) -> Command:
-    """Import the module of a command."""
-    return cast(Command, importlib.import_module(f"bench.{COMMANDS[command][0]}"))
+def load(command: str) -> ModuleType:
+    """Import the module of a command, which defines `add_arguments(parser)` and `run(arguments)`, the exit status."""
+    return importlib.import_module(f"bench.{COMMANDS[command][0]}")
 
 
 @contextlib.contextmanager
@@ -74,14 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     chosen = next((argument for argument in arguments if argument in COMMANDS), None)
     for name, (_, summary) in COMMANDS.items():
-        module = load(name) if name == chosen else None
-        command = commands.add_parser(
-            name,
-            help=summary,
-            description=module.__doc__ if module else summary,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        if module:
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == chosen:
+            module = load(name)
+            command.description = module.__doc__
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)

@@ -64,12 +64,11 @@ def measure_all(folder: Path, workers: list[int], size: int, count: int) -> Iter
     drawn, missing = attempt(partial(draw_set, folder, size))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for decoder, number in itertools.product(("pyav", "dali") if device == "cuda" else ("pyav",), workers):
-        found, note = {"clips": None, "skipped": None, "clips_per_second": None}, missing
-        if drawn:
-            measured, note = attempt(partial(measure, *drawn, decoder, device, number, size, count))
-            found |= measured or {}
+        given = decoder, device, number, size, count
+        measured, note = attempt(partial(measure, *drawn, *given)) if drawn else (None, missing)
+        measured = measured or dict.fromkeys(("clips", "skipped", "clips_per_second"))
         row = {"decoder": decoder, "device": device, "workers": number, "image_size": size, "batch": BATCH}
-        yield row | found | {"note": note}
+        yield row | measured | {"note": note}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,6 @@ from bench.common.record import Row, add_output, output_folder, read_run, write_
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SECONDS_BETWEEN_SAMPLES = 10.0  # of the clocks while a section runs
-SECONDS_BETWEEN_LOOKS = 0.2  # at its process
 SHORTEST_LIMIT = 5.0  # with less, nothing is worth starting
 
 
@@ -85,10 +84,9 @@ def run_sections(
     """Run the sections one after another and write sections.csv after each, so that an interrupted visit counts too."""
     started = time.monotonic()
     rows: list[Row] = []
-    for number, section in enumerate(sections):
-        reserved = budget * sum(later.share for later in sections[number + 1 :])
-        limit = budget - reserved - (time.monotonic() - started)
+    for number, section in enumerate(sections, 1):
         began = time.monotonic()
+        limit = started + budget * (1 - sum(later.share for later in sections[number:])) - began
         found = _run(section, folder, limit, command)
         row: Row = {"section": section.name, "outcome": "", "seconds": time.monotonic() - began} | found
         rows.append(row | {"limit_seconds": max(limit, 0.0)})
@@ -109,17 +107,17 @@ def _run(section: Section, folder: Path, limit: float, command: CommandLine) -> 
     except Exception as error:
         return {"outcome": f"not run: {type(error).__name__}: {error}"}
     clocks: list[int] = []
-    deadline, sampled = time.monotonic() + limit, time.monotonic()
+    deadline = time.monotonic() + limit
     with (folder / f"{section.name}.log").open("w") as log:
         process = subprocess.Popen(
             words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
     try:
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            if time.monotonic() - sampled > SECONDS_BETWEEN_SAMPLES:
-                sampled = time.monotonic()
+        while process.poll() is None and (left := deadline - time.monotonic()) > 0:
+            try:
+                process.wait(min(left, SECONDS_BETWEEN_SAMPLES))
+            except subprocess.TimeoutExpired:
                 clocks += map(int, re.findall(r"^\d+", nvidia_smi().get("clocks.sm", "")))
     finally:
         status = process.poll()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import statistics
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench.common.record import failure
@@ -39,8 +41,7 @@ def time_call(function: Callable[[], object], *, milliseconds: int = 100, device
     On a CPU it is the processor time of all threads: other processes spend most of the time on the clock.
     """
     microseconds = (_times_on_gpu if device == "cuda" else _times_on_cpu)(function, 1e-3 * milliseconds)
-    wanted = torch.tensor([0.5, 0.2, 0.8], dtype=torch.float64)
-    return Timing(*torch.tensor(microseconds, dtype=torch.float64).quantile(wanted).tolist())
+    return Timing(*np.quantile(microseconds, (0.5, 0.2, 0.8)).tolist())
 
 
 def _times_on_cpu(function: Callable[[], object], seconds: float) -> Sequence[float]:
@@ -107,11 +108,8 @@ def peak_bytes(function: Callable[[], object], device: str = "cuda") -> int:
         result = function()
     del result
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate((event.nbytes() for event in events), initial=0))
 
 
 def attempt(measure: Callable[[], Any]) -> tuple[Any, str]:

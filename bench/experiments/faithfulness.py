@@ -131,15 +131,17 @@ def section(results: Sequence[Faithfulness]) -> str:
 
 def conclusion(results: Sequence[Faithfulness]) -> str:
     """Return whether LRP's order hurts the models more than raw attention's and than chance, and where it does not."""
-    mean_of, each = _by_method(average(results)), [_by_method(result) for result in results]
-    if mean_of["lrp"].accuracy_area < min(mean_of[other].accuracy_area for other in ("raw", "random")):
-        wins = sum(x["lrp"].accuracy_area < min(x["raw"].accuracy_area, x["random"].accuracy_area) for x in each)
+    mean_of = _by_method(average(results))
+
+    def beats(of: dict[str, OrderingResult]) -> bool:
+        return of["lrp"].accuracy_area < min(of["raw"].accuracy_area, of["random"].accuracy_area)
+
+    sentence = "LRP does **not** beat both raw attention and a random order here."
+    if beats(mean_of):
         sentence = (
             "Removing what LRP marks hurts the model more than removing what raw attention marks or random pixels, "
-            f"with {wins} of {len(results)} seeds."
+            f"with {sum(beats(_by_method(result)) for result in results)} of {len(results)} seeds."
         )
-    else:
-        sentence = "LRP does **not** beat both raw attention and a random order here."
     lrp, chance = (mean_of[name].localization["both"].pointing for name in ("lrp", "random"))
     if None not in (lrp, chance) and lrp <= chance:
         sentence += " Its single hottest cell lies in the manipulation mask no more often than a random cell does."

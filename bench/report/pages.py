@@ -101,13 +101,12 @@ def _links(device: Device, name: str, root: Path) -> str:
 
 def _provenance(device: Device, name: str, root: Path) -> str:
     """Return a line for each run that a table is made of, with the number of its rows where there are several."""
-    sources = device.sources(name)
-    lines = []
+    lines, sources = "", device.sources(name)
     for run, rows in sources:
         where = run.folder.relative_to(root).as_posix() if run.folder.is_relative_to(root) else run.folder.name
         share = f"- {rows} row{'s' if rows > 1 else ''} measured" if len(sources) > 1 else "Measured"
-        lines.append(f"{share} {_environment(run.environment)}, {where}.\n")
-    return "".join(lines)
+        lines += f"{share} {_environment(run.environment)}, {where}.\n"
+    return lines
 
 
 def _environment(found: dict[str, Any]) -> str:
