@@ -1,4 +1,4 @@
-"""A file becomes a typed value or one sentence; it is written whole or not at all; one process writes at a time."""
+"""Typed reading with one-sentence errors, atomic writing, file locks."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What the tests of the attention kernels share: inputs, a run with all its gradients, a count of what is allocated."""
+"""Helpers of the attention kernel tests: inputs, output with all gradients, counts of allocations."""
 
 import torch
 

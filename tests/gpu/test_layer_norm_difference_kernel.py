@@ -1,4 +1,4 @@
-"""What must hold of the LayerNorm-and-difference kernels for any shape, memory layout and dtype."""
+"""LayerNorm-and-difference kernels: properties for any shape, memory layout and dtype."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The operators under all that PyTorch does with an operator: opcheck, torch.compile, checkpointing, autocast."""
+"""The operators under opcheck, torch.compile, activation checkpointing and autocast."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What must hold of the relevance kernels for any shape and memory layout, and of explanations made with them."""
+"""Relevance kernels: properties for any shape and memory layout, and explanations computed by them."""
 
 import pytest
 import torch

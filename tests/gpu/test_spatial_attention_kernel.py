@@ -1,4 +1,4 @@
-"""What must hold of the spatial attention kernels for any shape, memory layout and dtype."""
+"""Spatial attention kernels: properties for any shape, memory layout and dtype."""
 
 import math
 

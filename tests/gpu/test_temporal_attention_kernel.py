@@ -1,4 +1,4 @@
-"""What must hold of the temporal attention kernels for any shape, memory layout and dtype."""
+"""Temporal attention kernels: properties for any shape, memory layout and dtype."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What independent programs computed, read from files."""
+"""Oracle files: results of independent programs."""
 
 from pathlib import Path
 

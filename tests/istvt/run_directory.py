@@ -1,4 +1,4 @@
-"""What a training run left in its directory."""
+"""Readers of a run's directory: checkpoints, tensors, logged losses."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Devices are chosen by name; what is not there is refused by name."""
+"""Choice of devices by name; a missing device is refused by name."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Scores of videos that no model made, and an evaluation as a terminal shows it."""
+"""Random video scores, and the terminal output of an evaluation."""
 
 import io
 from pathlib import Path

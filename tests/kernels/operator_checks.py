@@ -1,4 +1,4 @@
-"""What the tests of the operators share: blocks of a model, their output with all gradients, when two of them agree."""
+"""Helpers of the operator tests: blocks of a model, their output with all gradients, comparison of two."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What does not fit is refused in one sentence: which argument, what it is, what it takes."""
+"""Invalid arguments of the kernels: one sentence with the argument, its value and what it takes."""
 
 import pytest
 import torch

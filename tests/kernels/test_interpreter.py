@@ -1,4 +1,4 @@
-"""What Triton's interpreter computes in bfloat16 is what a GPU computes."""
+"""bfloat16 in Triton's interpreter: the same results as on a GPU."""
 
 import os
 import subprocess

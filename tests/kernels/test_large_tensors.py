@@ -1,4 +1,4 @@
-"""Tensors of more than 2^31 elements, which no 32-bit offset reaches: as right at their end as at their beginning."""
+"""Tensors of more than 2^31 elements, beyond 32-bit offsets: right at the end as at the beginning."""
 
 import pytest
 import torch

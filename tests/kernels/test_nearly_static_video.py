@@ -1,4 +1,4 @@
-"""Neighboring frames of a video are nearly equal. Where the subtraction happens decides what is left of it."""
+"""Nearly static video: accuracy of the self-subtract modes where neighboring frames are nearly equal."""
 
 import pytest
 import torch

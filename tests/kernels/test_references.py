@@ -1,4 +1,4 @@
-"""The plain-PyTorch references: what the kernels are held to, and what CPU tensors use."""
+"""The plain-PyTorch references: the specification of the kernels, and the path of CPU tensors."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Relevance through attention: conservation, the ratio rule, and what is said to wrong arguments."""
+"""Relevance through attention: conservation, the ratio rule, errors of wrong arguments."""
 
 import pytest
 import torch

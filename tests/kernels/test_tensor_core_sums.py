@@ -1,4 +1,4 @@
-"""What is known of tensor cores and no interpreter shows: they cut their sums off, and float32 must not suffer by it.
+"""Truncated sums of tensor cores, which no interpreter shows, and the float32 accuracy of products by tf32x3.
 
 Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak
 performance" (2022): a tensor core adds the products of a few columns to its sum and rounds the sum towards zero.

@@ -340,7 +340,7 @@ def test_videos_behind_a_link_to_a_directory_are_found_once_and_a_loop_is_not_fo
     assert video_files([tmp_path / "named"])[0][0] == tmp_path / "named" / "linked" / "q.mp4"
 
 
-def test_a_made_split_says_for_how_many_videos_nobody_knows_who_is_in_them(tmp_path):
+def test_a_made_split_counts_the_videos_whose_people_are_unknown(tmp_path):
     touch(tmp_path, *(f"real/{n:03}.mp4" for n in range(4)), "real/holiday.mp4", "fake/000_001.mp4")
     [note] = read_dataset(tmp_path).notes
     assert "made here by identity" in note

@@ -1,4 +1,4 @@
-"""What the synthetic set writes, that it can be trusted after an interruption, and how its frames are made."""
+"""The synthetic set: its files, interrupted runs, and how its frames are drawn."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What can be seen of each manipulation in one frame, and in two: measured on decoded files and unseen people."""
+"""Traces of each manipulation in one frame and in two: measured on decoded files and unseen people."""
 
 import json
 

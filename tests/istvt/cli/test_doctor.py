@@ -1,4 +1,4 @@
-"""`istvt doctor`: what is installed, and usable only where it has been tried."""
+"""`istvt doctor`: installed parts, and usable ones only where they were tried."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`istvt evaluate`: the report and its files, what is replaced and what is not, explanations measured."""
+"""`istvt evaluate`: the report and its files, replaced evaluations, measured explanations."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Options, settings files and help of every command; each mistake is one sentence."""
+"""Options, settings files and help of every command; each error is one sentence."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`istvt predict`: verdicts on any video file, and checkpoints that are none."""
+"""`istvt predict`: verdicts on any video file, and invalid checkpoints."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`istvt train`: what a run leaves, goes on with, and refuses."""
+"""`istvt train`: the files of a run, resuming, and refused runs."""
 
 import csv
 import json

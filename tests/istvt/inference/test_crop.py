@@ -1,4 +1,4 @@
-"""Which part of the picture a model is shown: as in training by default, and said where it is not."""
+"""Crops of videos: as in training by default, with a caveat where they differ."""
 
 import sys
 

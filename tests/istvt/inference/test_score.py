@@ -1,4 +1,4 @@
-"""Scoring clips: what is scored where."""
+"""Scoring of clips: the device of the clips, the mode of the model."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from istvt.inference import score as scoring
 
 
 class ModelOnTheSecondGPU:
-    """Knows where its parameters are, which is all that is asked of it when there is no clip."""
+    """A model with parameters on the second GPU; without a clip nothing else is used of it."""
 
     config = SimpleNamespace(image_size=40)
 

@@ -1,4 +1,4 @@
-"""A state dict of the authors' code becomes a model that computes what theirs does, and comes back bit for bit."""
+"""Conversion of the authors' state dicts: the model computes the same, and a round trip is bit for bit."""
 
 import pickle
 from dataclasses import replace

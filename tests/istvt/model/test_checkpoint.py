@@ -1,4 +1,4 @@
-"""Checkpoints: what a file says is what was saved, and what cannot be used is one sentence with file and field."""
+"""Checkpoints: a file gives back what was saved; an invalid one is one sentence with file and field."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The model's face: shapes, variants, frame counts and image sizes, and what each variant can and cannot see."""
+"""The public model: shapes, variants, frame counts, image sizes, and the frames that each variant depends on."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""ImageNet weights load from timm's and Cadene's Xception files; what does not fit is named in one sentence."""
+"""Xception weights of timm and Cadene files: loading, and one-sentence errors."""
 
 import pytest
 import torch

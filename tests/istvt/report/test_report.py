@@ -1,4 +1,4 @@
-"""The report as a file: that it stands alone, shows the numbers, escapes names and hides nothing."""
+"""The HTML report: self-contained, with every number, with escaped names."""
 
 import base64
 import re

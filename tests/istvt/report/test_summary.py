@@ -1,4 +1,4 @@
-"""An evaluation in the terminal."""
+"""The summary of an evaluation in the terminal."""
 
 from video_scores import printed, random_scores
 

@@ -1,4 +1,4 @@
-"""Acceleration changes how fast a step is and how often something is compiled, and nothing that is computed."""
+"""torch.compile, CUDA graphs and activation checkpointing: fewer compilations, the same numbers."""
 
 import math
 import re

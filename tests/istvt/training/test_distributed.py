@@ -1,4 +1,4 @@
-"""Two processes that torchrun starts, on CPU with gloo: the same steps, the same end after a kill, on any number."""
+"""Two torchrun processes on CPU with gloo: the same steps, the same result after a kill, on any number of processes."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def torchrun(arguments: list[str], processes: int = 2, start: Sequence[str] = ("
 
 
 def finished(process: subprocess.Popen) -> str:
-    """What the processes printed; they must end well."""
+    """Return the output of the processes, which must exit with status 0."""
     try:
         output, _ = process.communicate(timeout=LIMIT)
     finally:
@@ -61,7 +61,7 @@ def finished(process: subprocess.Popen) -> str:
 
 
 def refused(process: subprocess.Popen) -> tuple[list[str], str]:
-    """What processes that must not end well print: the sentences of istvt, and everything."""
+    """Return the error sentences of istvt and the whole output of processes that must fail."""
     try:
         output, _ = process.communicate(timeout=LIMIT)
     finally:
@@ -94,15 +94,15 @@ def damaged_set(synthetic_set, tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def straight(damaged_set, tmp_path_factory) -> tuple[Path, str]:
-    """A run of two processes that nothing interrupted, and what it printed."""
+    """An uninterrupted run of two processes, and its output."""
     output = tmp_path_factory.mktemp("straight") / "run"
-    start = [str(Path(__file__).with_name("train_and_look_at_the_end.py"))]
+    start = [str(Path(__file__).with_name("train_and_check_teardown.py"))]
     return output, finished(torchrun(command(damaged_set[0], output), start=start))
 
 
 @pytest.fixture(scope="module")
 def killed(damaged_set, tmp_path_factory) -> Path:
-    """A run of two processes that SIGKILL met while they were writing the checkpoint of step 3."""
+    """A run of two processes, killed by SIGKILL while they wrote the checkpoint of step 3."""
     output = tmp_path_factory.mktemp("killed") / "run"
     process = torchrun(command(damaged_set[0], output, "--training.checkpoint_steps=1"))
     try:

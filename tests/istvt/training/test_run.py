@@ -1,4 +1,4 @@
-"""A run as a whole: what it says, what it writes, and that it goes on from any moment to the same end."""
+"""A training run: output, files, and resuming from any moment with the same result."""
 
 import csv
 import errno
@@ -47,7 +47,7 @@ def test_an_epoch_that_some_processes_have_finished_is_finished_for_any_other_nu
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing catches it."""
+    """Simulates a kill: nothing catches it."""
 
 
 def train(root: Path, output: Path, console: Console | None = None, **settings) -> training.TrainingResult:
@@ -57,7 +57,7 @@ def train(root: Path, output: Path, console: Console | None = None, **settings) 
 
 
 def die_after(monkeypatch, steps: int) -> None:
-    """Let the process end right after so many steps."""
+    """End the process right after a number of steps."""
     step, made = TrainingStep.__call__, []
 
     def call(self, *arguments):
@@ -73,7 +73,7 @@ def checkpoints(run: Path) -> list[str]:
 
 
 def shown_steps(run: Path) -> list[tuple[int, float]]:
-    """What TensorBoard shows."""
+    """Return the steps in TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard"))
@@ -83,7 +83,7 @@ def shown_steps(run: Path) -> list[tuple[int, float]]:
 
 @pytest.fixture(scope="module")
 def straight(synthetic_set, tmp_path_factory) -> Path:
-    """A run of two epochs that nothing interrupted."""
+    """An uninterrupted run of two epochs."""
     output = tmp_path_factory.mktemp("straight")
     train(synthetic_set, output)
     return output

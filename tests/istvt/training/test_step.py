@@ -1,4 +1,4 @@
-"""One step: what it computes, what it leaves alone when something is not finite, and that it never waits."""
+"""The training step: gradient and update, steps that are not finite, no synchronization with the device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass
 class Batch:
-    """What a step reads of a `dataloading.clips.loader.Batch`, whose module needs video packages."""
+    """The fields of a `dataloading.clips.loader.Batch`, whose module needs video packages."""
 
     clips: torch.Tensor
     labels: torch.Tensor

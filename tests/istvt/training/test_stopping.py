@@ -1,4 +1,4 @@
-"""Real processes that are told to stop: one sentence, a status that says so, and no process left behind."""
+"""Real processes stopped by signals: one sentence, an exit status, no process left behind."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""`istvt`, and an error where a model of DDP is still there when the processes part: they could wait for ever."""
+"""Run `istvt`, and fail if a DDP model outlives the process group, which can deadlock."""
 
 import gc
 import sys
@@ -11,10 +11,10 @@ from istvt.cli.main import main
 destroy = dist.destroy_process_group
 
 
-def look_and_destroy() -> None:
+def check_and_destroy() -> None:
     assert not [thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel)]
     destroy()
 
 
-dist.destroy_process_group = look_and_destroy
+dist.destroy_process_group = check_and_destroy
 sys.exit(main())
