@@ -8,14 +8,15 @@ interpolated), or the whole picture (`boxes` is null), or the sentence that says
      "boxes_of": "real/a", "shots": [[0, 187], [188, 299]], "version": 2}
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 2}
 
-`boxes_of` is the video whose boxes these are, where that is another one. `shots` are the first and last frames of the
-shots, null where they are not known: lines of version 1 do not have them, and are read as one shot. A later line
-replaces an earlier one of the same video.
+`boxes` are those of the main person over all shots; `others`, where there are any, is a list of the same for each of
+the other people. `boxes_of` is the video whose boxes these are, where that is another one. `shots` are the first and
+last frames of the shots, null where they are not known: lines of version 1 do not have them, and are read as one shot.
+A later line replaces an earlier one of the same video.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -81,11 +82,12 @@ class FaceEntry:
         fps: Average frame rate.
         width, height: Size of the upright picture in pixels.
         detector: The face detector that found them; `WHOLE_FRAME` or `BOXES_FILE` where no detector did.
-        boxes: The face; None for the whole picture, and where there is an error.
+        boxes: The face of the main person; None for the whole picture, and where there is an error.
         boxes_of: `Video.name` of the original whose boxes these are, where they were reused.
         error: Why the video cannot be used, or None.
         shots: First and last frame (inclusive) of each shot, ascending; frames of dissolves and fades are in none. None
             where they are not known, because no frame or not every frame was looked at: then all is taken for one shot.
+        others: The faces of the other people, largest (area times time) first.
         version: Of the format of a line.
     """
 
@@ -99,6 +101,7 @@ class FaceEntry:
     boxes_of: str | None = None
     error: str | None = None
     shots: tuple[Shot, ...] | None = None
+    others: tuple[FaceTrack, ...] = ()
     version: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
@@ -120,6 +123,39 @@ class FaceEntry:
     def key_frames(self) -> np.ndarray:
         """The frames for which the face is recorded, int64, ascending; none for the whole picture."""
         return self.boxes.frame if self.boxes else np.empty(0, np.int64)
+
+    @property
+    def people(self) -> list[FaceTrack]:
+        """The face of every person, the main one first; none for the whole picture."""
+        return [self.boxes, *self.others] if self.boxes else []
+
+    def of_person(self, number: int) -> "FaceEntry":
+        """Return the entry with the boxes of another person (1 is the main one) in the place of the main person's.
+
+        Raises:
+            InputError: There are not so many.
+        """
+        people = self.people
+        if not 1 <= number <= max(len(people), 1):
+            shows = f"{len(people)} {'person' if len(people) == 1 else 'people'}" if people else "a whole picture"
+            raise InputError(
+                f"{self.video} shows {shows}, and person is {number}; expected 1 to {max(len(people), 1)}."
+            )
+        if number == 1:
+            return self
+        chosen = people.pop(number - 1)
+        return replace(self, boxes=chosen, others=tuple(people))
+
+    def tracks(self) -> list[tuple[int, int, FaceTrack]]:
+        """Return the person (from 1), the shot (from 0) and the boxes of every face in every shot."""
+        shots = [(0, self.frames - 1)] if self.shots is None else self.shots
+        found = []
+        for person, track in enumerate(self.people, start=1):
+            for shot, (first, last) in enumerate(shots):
+                inside = track.table[(track.frame >= first) & (track.frame <= last)]
+                if len(inside):
+                    found.append((person, shot, FaceTrack.of(inside)))
+        return found
 
     @property
     def clip_ranges(self) -> list[Shot]:
@@ -159,13 +195,20 @@ class FaceEntry:
             if self.version == 1:
                 del line["shots"]
             if self.boxes:
-                line["boxes"] = {name: values.round(1).tolist() for name, values in line["boxes"].items()}
+                line["boxes"] = _rounded(line["boxes"])
+            line["others"] = [_rounded(track) for track in line["others"]]
+            if not self.others:
+                del line["others"]
         return json.dumps(line, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str | bytes, where: str = "a line of the face index") -> "FaceEntry":
         """Return the entry of a line of the index file; InputError, which begins with `where`, if it is none."""
         return parse_json(line if isinstance(line, bytes) else line.encode(), cls, where)
+
+
+def _rounded(track: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    return {name: values.round(1).tolist() for name, values in track.items()}
 
 
 def crop_name(detectors: Iterable[str]) -> str:

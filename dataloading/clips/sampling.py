@@ -214,7 +214,8 @@ def why_no_clip(
         within = "" if first_frames is None else f" within the first {first_frames}"
         needs = f"a clip needs {frames} frames{within}"
         if not entry.clip_ranges:
-            return f"{video.path}: shows no face outside dissolves and fades; {needs}."
+            what = "only dissolves and fades" if entry.whole_frame else "a face in dissolves and fades only"
+            return f"{video.path}: shows {what}; {needs}."
         what = "shows a picture without a cut" if entry.whole_frame else "shows a face"
         first, last = max(entry.clip_ranges, key=lambda shot: shot[1] - shot[0])
         shown = f"frame {first}" if first == last else f"frames {first} to {last}"

@@ -1,6 +1,7 @@
 """Face detection in a video: from its frames to its entry in the face index."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -9,7 +10,7 @@ import numpy as np
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, Shot
 from dataloading.faces.detectors import Detection, FaceDetector
-from dataloading.faces.tracking import main_face
+from dataloading.faces.tracking import FoundFaces, appearance, find_people
 from dataloading.video.decode import iterate_frames, scan_frames
 from dataloading.video.probe import VideoInfo, probe
 from dataloading.video.shots import THUMBNAIL, ShotFinder
@@ -28,8 +29,9 @@ def find_face(
     name: str | None = None,
     info: VideoInfo | None = None,
     mask: Path | None = None,
+    clip_frames: int | None = None,
 ) -> FaceEntry:
-    """Find the main face of a video, and its shots, in one pass through the file.
+    """Find the people and the shots of a video in one pass through the file.
 
     Every frame is decoded. Where one that is not looked at is damaged, the others are used and the shots are not known.
 
@@ -40,9 +42,14 @@ def find_face(
         name: `Video.name` for the entry; the path by default.
         info: What `probe` says of the file, if it is known already.
         mask: The mask video of a fake, which decides between several faces.
+        clip_frames: Frames of a clip, if they are known: a face that is seen for fewer is not used.
+
+    Returns:
+        The entry, with the main person's boxes in `boxes` and the other people's in `others`.
 
     Raises:
-        InputError: The file (or the mask, where it is needed) cannot be read, or no face is in it.
+        InputError: The file (or the mask, where it is needed) cannot be read, no face was found in it, or none that can
+            be used; then the sentence says how many there were, when, how large, and what they lack.
     """
     path = Path(path)
     info = info or probe(path)
@@ -50,12 +57,13 @@ def find_face(
     try:
         looks, shots = _look_and_find_shots(path, frames, info, detector)
     except InputError:
-        looks, shots = [(n, faces_in(picture, detector)) for n, picture in iterate_frames(path, frames, info)], None
-    track = main_face(manipulated_faces(looks, mask, info.width) if mask else looks, shots)
-    if track is None:
-        raise InputError(f"{path} shows no face: {detector.name} looked at {len(looks)} of its {info.frames} frames.")
-    name = name or str(path)
-    return FaceEntry(name, info.frames, info.fps, info.width, info.height, detector.name, track, shots=shots)
+        looks, shots = [(n, _look(picture, detector)) for n, picture in iterate_frames(path, frames, info)], None
+    found = find_people(manipulated_faces(looks, mask, info.width) if mask else looks, shots, clip_frames)
+    if not found.people:
+        raise InputError(_why_no_face(path, detector, looks, found, info, clip_frames))
+    main, *others = found.people
+    size = (info.frames, info.fps, info.width, info.height)
+    return FaceEntry(name or str(path), *size, detector.name, main, shots=shots, others=tuple(others))
 
 
 def whole_picture(path: str | Path, name: str | None = None) -> FaceEntry:
@@ -83,8 +91,37 @@ def _look_and_find_shots(
     for frame, thumbnail, picture in scan_frames(path, frames, THUMBNAIL, info):
         finder.add(thumbnail)
         if picture is not None:
-            looks.append((frame, faces_in(picture, detector)))
+            looks.append((frame, _look(picture, detector)))
     return looks, tuple(finder.shots())
+
+
+def _look(picture: np.ndarray, detector: FaceDetector) -> list[Detection]:
+    """Return the faces in a picture, each with how it looks."""
+    return [replace(face, appearance=appearance(picture, face)) for face in faces_in(picture, detector)]
+
+
+def _why_no_face(
+    path: Path, detector: FaceDetector, looks: Looks, found: FoundFaces, info: VideoInfo, clip_frames: int | None
+) -> str:
+    """Return the sentence that says why no face of a video can be used."""
+    looked = f"{detector.name} looked at {len(looks)} of its {info.frames} frames"
+    detected = [(frame, face) for frame, faces in looks for face in faces]
+    if not detected:
+        return f"{path} shows no face: {looked}."
+    if found.longest is None:  # all of them in dissolves and fades
+        first, last, size = detected[0][0], detected[-1][0], detected[0][1].size
+        seen, why = "all of them", "they are in dissolves or fades"
+    else:
+        first, last, size = found.longest
+        seen = "the longest seen" if found.tracks > 1 else "seen"
+        why = f"a clip needs the same face in {clip_frames or 2} frames of one shot"
+    times = [f"{frame / info.fps:.1f}" for frame in dict.fromkeys((first, last))] if info.fps else []
+    seconds = f" ({' to '.join(times)} s)" if times else ""
+    span = f"frame {first}" if first == last else f"frames {first} to {last}"
+    count = found.tracks or len(detected)
+    faces = "1 face" if count == 1 else f"{count} faces"
+    found_here = f"found {faces}, {seen} in {span}{seconds}, {size:.0f} pixels large"
+    return f"{path} shows a face too briefly: {looked} and {found_here}; {why}."
 
 
 def frames_looked_at(frames: int, every: int = EVERY) -> np.ndarray:

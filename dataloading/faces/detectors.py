@@ -1,7 +1,7 @@
 """Face detectors (yuface, dlib, OpenCV) whose wheels contain their weights, behind one interface."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ class Detection:
         x0, y0, x1, y1: Its box in pixels.
         confidence: On the detector's own scale.
         nose: x, y of the nose tip in pixels, where the detector finds landmarks.
+        appearance: What `dataloading.faces.tracking.appearance` says of it, where that was asked for.
     """
 
     x0: float
@@ -34,6 +35,7 @@ class Detection:
     y1: float
     confidence: float
     nose: tuple[float, float] | None = None
+    appearance: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def center(self) -> tuple[float, float]:

@@ -37,8 +37,10 @@ def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: Fac
     shots = original.shots and tuple(
         (first, min(last, info.frames - 1)) for first, last in original.shots if first < info.frames
     )
+    tables = [track.table[track.frame < info.frames] for track in original.others]
+    others = tuple(FaceTrack.of(rows) for rows in tables if len(rows))
     changes = {"frames": info.frames, "fps": info.fps, "boxes": FaceTrack.of(table), "boxes_of": original.video}
-    return replace(original, video=fake.name, shots=shots, **changes)
+    return replace(original, video=fake.name, shots=shots, others=others, **changes)
 
 
 def _square(x: float, y: float, size: float) -> Detection:

@@ -1,4 +1,4 @@
-"""Tracking of a video's main face: detections of single frames linked by overlap, and smoothed over time."""
+"""Tracking of faces: detections of single frames linked by overlap within shots, and grouped into people."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,22 @@ from dataloading.faces.detectors import Detection, overlap
 
 LINKED = 0.2  # intersection over union of the same face in two neighboring frames that were looked at
 LONGEST_GAP = 10  # frames that were looked at without finding the face before it counts as gone
-LEAST_SHARE = 0.1  # of the frames looked at; a face found less often is taken for a false one
+LEAST_SHARE = 0.1  # of the frames looked at; a face found less often may be a false one, and comes after the others
+CELLS = 6  # of an appearance, in height and in width
+LEAST_ALIKE = 0.75  # of one person in two shots: correlation of appearances, and a little for the same place and size
+SAME_PLACE = 0.15  # what boxes that are the same in two shots count beside their appearance
 
 
 @dataclass(slots=True)
 class _Link:
-    """One face over time, while it is being linked."""
+    """One face over time in one shot, while it is being linked."""
 
+    shot: int
     looks: list[int]  # which of the looks found it, counted from 0
     frames: list[int]
     faces: list[Detection]
+    lasting: bool = False  # found in a tenth of all looks
+    appearance: np.ndarray | None = None  # the mean of its faces'
 
     @property
     def weight(self) -> float:
@@ -28,47 +34,148 @@ class _Link:
         return sum(face.size**2 for face in self.faces)
 
     @property
+    def reach(self) -> int:
+        """Frames from the first to the last one that shows it."""
+        return self.frames[-1] - self.frames[0] + 1
+
+    @property
     def table(self) -> np.ndarray:
         """The columns of `FaceTrack.table`, not yet smoothed."""
         return np.array([[frame, *face.center, face.size] for frame, face in zip(self.frames, self.faces, strict=True)])
 
+    def apart_from(self, other: "_Link") -> bool:
+        """Whether one is gone before the other is there."""
+        return self.frames[0] > other.frames[-1] or self.frames[-1] < other.frames[0]
 
-def main_face(
-    detections: Iterable[tuple[int, Sequence[Detection]]], shots: Sequence[Shot] | None = None
-) -> FaceTrack | None:
-    """Link detections by overlap, within each shot, and follow the largest and longest face.
 
-    Where it is not in the picture (after a cut, for example) the next best face that is there at other times takes its
-    place.
+@dataclass(frozen=True, slots=True)
+class FoundFaces:
+    """The people of a video, and what was found of faces altogether.
+
+    Attributes:
+        people: The track of each, over all shots, largest (area times time) first.
+        tracks: How many faces were found, each followed within one shot, used or not.
+        longest: First frame, last frame and size in pixels of the one that was seen for longest; None without any.
+    """
+
+    people: tuple[FaceTrack, ...]
+    tracks: int
+    longest: tuple[int, int, float] | None
+
+
+def find_people(
+    detections: Iterable[tuple[int, Sequence[Detection]]],
+    shots: Sequence[Shot] | None = None,
+    clip_frames: int | None = None,
+) -> FoundFaces:
+    """Link detections by overlap within each shot, and group the tracks into people.
+
+    A person is used if a clip fits between two frames of a shot that show them, whatever share of the video it is. Two
+    tracks may be one person where one is gone before the other is there. In one shot they are, if each was found in a
+    tenth of all looks: the face was lost and found again. In two shots they are if they look alike, and of several
+    people the most alike. How a face looks is the layout of color in its box and no identity: hair, beard, make-up and
+    light count as much as features. The same person in other light may be taken for two, and two people
+    who look alike for one.
+
+    Faces that were found in less than a tenth of all looks come after the others, however large: they may be false. In
+    a video of one shot the main person is that of the largest track.
 
     Args:
         detections: The frames that were looked at, ascending, and the faces found in each.
         shots: First and last frame of each shot; None for one. Faces in frames of no shot are not used.
-
-    Returns:
-        The track, or None where no face was found in at least a tenth of the frames.
+        clip_frames: Frames of a clip; None where they are not known: a face found twice, or in a tenth of the looks.
     """
     detections = list(detections)
-    looks = len(detections)
+    links = _links(detections, shots)
+    for link in links:
+        link.lasting = len(link.frames) >= LEAST_SHARE * len(detections)
+        known = [face.appearance for face in link.faces if face.appearance is not None]
+        link.appearance = np.mean(known, axis=0) if known else None
+    people: list[list[_Link]] = []
+    least = clip_frames or 2
+    usable = [link for link in links if link.lasting or link.reach >= least]
+    for link in sorted(usable, key=_rank):
+        likeness = [_likeness(person, link) for person in people]
+        if likeness and max(likeness) >= LEAST_ALIKE:
+            people[int(np.argmax(likeness))].append(link)
+        else:
+            people.append([link])
+    people = [person for person in people if (clip_frames is None and person[0].lasting) or _reach(person) >= least]
+    if shots is not None and len(shots) > 1:
+        people.sort(key=lambda person: (not person[0].lasting, -sum(link.weight for link in person)))
+    longest = max(links, key=lambda link: link.reach, default=None)
+    return FoundFaces(
+        tuple(map(_track, people)),
+        len(links),
+        longest and (longest.frames[0], longest.frames[-1], float(np.median([face.size for face in longest.faces]))),
+    )
+
+
+def _reach(person: Sequence[_Link]) -> int:
+    """Return the most frames between the first and the last one of a shot that shows a person."""
+    frames: dict[int, list[int]] = {}
+    for link in person:
+        frames.setdefault(link.shot, []).extend((link.frames[0], link.frames[-1]))
+    return max(max(ends) - min(ends) + 1 for ends in frames.values())
+
+
+def _rank(link: _Link) -> tuple[bool, float]:
+    return not link.lasting, -link.weight
+
+
+def _track(person: Sequence[_Link]) -> FaceTrack:
+    in_time = sorted(person, key=lambda link: link.frames[0])
+    return FaceTrack.of(np.concatenate([_smoothed(link.table) for link in in_time]))
+
+
+def appearance(picture: np.ndarray, face: Detection) -> np.ndarray:
+    """Return how a face in a uint8 picture [H, W, 3] looks: float32 [108], logarithms of the mean colors of 6x6 cells.
+
+    The mean over all cells is taken out, so that it depends less on the light, and left and right are averaged, so that
+    it depends less on where the face looks.
+    """
+    (x, y), half = face.center, face.size / 2
+    rows, columns = (
+        np.clip(np.linspace(middle - half, middle + half, 4 * CELLS).astype(np.int64), 0, side - 1)
+        for middle, side in ((y, picture.shape[0]), (x, picture.shape[1]))
+    )
+    cells = picture[rows][:, columns].astype(np.float32).reshape(CELLS, 4, CELLS, 4, 3).mean(axis=(1, 3))
+    colors = np.log((cells + cells[:, ::-1]) / 2 + 8)  # 8 gray levels: noise in the dark
+    return (colors - colors.mean()).ravel()
+
+
+def _links(detections: Sequence[tuple[int, Sequence[Detection]]], shots: Sequence[Shot] | None) -> list[_Link]:
+    """Return every face over time, each within one shot."""
     links: list[_Link] = []
-    for first, last in [(0, sys.maxsize)] if shots is None else shots:
+    for shot, (first, last) in enumerate([(0, sys.maxsize)] if shots is None else shots):
         of_shot: list[_Link] = []
         for look, (frame, faces) in enumerate(detections):
             if first <= frame <= last:
-                _extend(of_shot, look, frame, faces)
+                _extend(of_shot, shot, look, frame, faces)
         links += of_shot
-    lasting = [link for link in links if len(link.frames) >= LEAST_SHARE * looks]
-    chosen: list[_Link] = []
-    for link in sorted(lasting, key=lambda link: -link.weight):
-        if all(link.frames[0] > other.frames[-1] or link.frames[-1] < other.frames[0] for other in chosen):
-            chosen.append(link)
-    if not chosen:
-        return None
-    chosen.sort(key=lambda link: link.frames[0])
-    return FaceTrack.of(np.concatenate([_smoothed(link.table) for link in chosen]))
+    return links
 
 
-def _extend(links: list[_Link], look: int, frame: int, faces: Sequence[Detection]) -> None:
+def _likeness(person: Sequence[_Link], link: _Link) -> float:
+    """Return how alike a track and a person's tracks are; -1 where they cannot be the same person."""
+    if not all(link.apart_from(other) for other in person):
+        return -1.0
+    likeness = -1.0
+    for other in person:
+        if link.shot == other.shot:
+            joined = link.lasting and other.lasting  # what is short in between may be false, or pass by
+            likeness = max(likeness, 1.0 if joined else -1.0)
+        else:
+            place = max(overlap(link.faces[0], other.faces[-1]), overlap(link.faces[-1], other.faces[0]))
+            if link.appearance is None or other.appearance is None:
+                likeness = max(likeness, 1.0 if place >= 0.5 else -1.0)
+            else:
+                alike = float(np.corrcoef(link.appearance, other.appearance)[0, 1])
+                likeness = max(likeness, alike + SAME_PLACE * place)
+    return likeness
+
+
+def _extend(links: list[_Link], shot: int, look: int, frame: int, faces: Sequence[Detection]) -> None:
     """Add the faces of one frame to the links they overlap with most; the others start links of their own."""
     pairs = [
         (overlap(link.faces[-1], face), link, face)
@@ -83,7 +190,7 @@ def _extend(links: list[_Link], look: int, frame: int, faces: Sequence[Detection
             link.frames.append(frame)
             link.faces.append(face)
             free = [other for other in free if other is not face]
-    links += [_Link([look], [frame], [face]) for face in free]
+    links += [_Link(shot, [look], [frame], [face]) for face in free]
 
 
 def _smoothed(table: np.ndarray) -> np.ndarray:

@@ -66,6 +66,9 @@ class ShotFinder:
         outside = np.zeros(self._frames + 2, bool)
         outside[[0, -1]] = True
         for first, last in self._mixed:
+            # A cut between shots that move or are much alike may look like a mixture as well.
+            if last - first > 2 * REACH and any(first < cut <= last for cut in self._cuts):
+                continue
             outside[first + 1 : last + 2] = True
         borders = np.flatnonzero(np.diff(outside.astype(np.int8)))
         shots = []
@@ -166,8 +169,10 @@ def _mixture(pictures: Sequence[np.ndarray]) -> tuple[int, int] | None:
     slope, offset = np.polyfit(middle, weights[middle], 1)
     if slope <= 0:
         return None
-    first, last = np.ceil((0.02 - offset) / slope), np.floor((0.98 - offset) / slope)
-    return max(int(first), 1), min(int(last), len(pictures) - 2)
+    first, last = (int(frame) for frame in (np.ceil((0.02 - offset) / slope), np.floor((0.98 - offset) / slope)))
+    if last - first > 2 * len(middle):  # it does not rise evenly
+        return None
+    return max(first, 1), min(last, len(pictures) - 2)
 
 
 def _contrast(pictures: np.ndarray) -> np.ndarray:

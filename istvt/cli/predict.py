@@ -23,6 +23,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     add_checkpoint(parser)
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
     add_face_detection(parser)
+    parser.add_argument("--person", type=int, default=1, help="of several people: 1 is the main one, 2 the next")
     parser.add_argument("--clips", type=int, default=8, help="clips scored a video")
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     add_device(parser)
@@ -38,6 +39,8 @@ def run(options: Namespace, console: Console) -> int:
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
+    if options.person < 1:
+        raise InputError(f"--person is {options.person}; expected at least 1")
     if options.json and options.json.is_dir():
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")
     if options.json and not options.json.parent.is_dir():
@@ -71,6 +74,7 @@ def run(options: Namespace, console: Console) -> int:
             info=info,
             detector=options.detector,
             detect=detect,
+            person=options.person,
             clips_per_video=options.clips,
             advance=advance,
         )

@@ -112,7 +112,10 @@ def explain_video(
         (model, info), name = load_model(checkpoint, device), str(checkpoint)
     if face is None:
         crop = choose_crop(info.detectors, detector, detect)
-        face, about_crop = face_entry(video, make_detector(crop.detector) if crop.detector else None), crop.note
+        face, about_crop = (
+            face_entry(video, make_detector(crop.detector) if crop.detector else None, model.config.frames),
+            crop.note,
+        )
     else:
         about_crop = crop_difference(info.detectors, [face.detector])
     notes = [*notes, *info.caveats, *filter(None, [about_crop, rare_face_remark(face)])]

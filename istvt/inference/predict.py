@@ -43,6 +43,7 @@ def predict(
     info: CheckpointInfo | None = None,
     detector: str = "auto",
     detect: bool | None = None,
+    person: int = 1,
     clips_per_video: int = 8,
     batch_size: int = 8,
     workers: int = 2,
@@ -56,6 +57,7 @@ def predict(
         info: metadata from `load_model`: videos are then cropped as the training videos were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True detects faces, however the training videos were cropped.
+        person: whose face is scored, the main person's (1) or that of another one, in the order of size times time.
         clips_per_video: clips scored a video, evenly spread over all of it.
         batch_size: clips a forward pass.
         workers: threads that decode.
@@ -70,7 +72,7 @@ def predict(
     predictions = []
     for path in map(Path, files):
         try:
-            entry = face_entry(path, finder)
+            entry = face_entry(path, finder, model.config.frames).of_person(person)
             score, scored = score_video(
                 model, path, entry, clips=clips_per_video, batch_size=batch_size, workers=workers
             )
@@ -83,9 +85,9 @@ def predict(
     return predictions
 
 
-def face_entry(path: Path, finder: FaceDetector | None) -> FaceEntry:
-    """Return the boxes of the main face of a file; the whole picture where there is no detector."""
-    return whole_picture(path) if finder is None else find_face(path, finder)
+def face_entry(path: Path, finder: FaceDetector | None, frames: int) -> FaceEntry:
+    """Return the boxes of the people of a file for clips of so many frames; the whole picture without a detector."""
+    return whole_picture(path) if finder is None else find_face(path, finder, clip_frames=frames)
 
 
 def rare_face_remark(entry: FaceEntry) -> str | None:

