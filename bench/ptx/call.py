@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from triton.compiler.errors import CompilationError
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
@@ -69,7 +70,11 @@ def execute_kernel(
         raise InputError(f"{name}: num_warps is {num_warps}; expected a power of two of at most 32.")
     sizes = (grid,) if isinstance(grid, int) else tuple(grid)
     constants = {p.name: bound.arguments[p.name] for p in kernel.params if p.is_constexpr}
-    return machine.run(kernel, sizes, dict(bound.arguments), options, constants)
+    try:
+        return machine.run(kernel, sizes, dict(bound.arguments), options, constants)
+    except CompilationError as error:
+        *_, said = str(error).strip().splitlines()
+        raise InputError(f"{name} does not compile with these arguments: {said.strip()}.") from error
 
 
 def _check_arguments(kernel: JITFunction, arguments: dict[str, Any]) -> None:
@@ -79,6 +84,8 @@ def _check_arguments(kernel: JITFunction, arguments: dict[str, Any]) -> None:
             continue
         if isinstance(value, torch.Tensor) and value.device.type != "cpu":
             raise InputError(f"{kernel.__name__}: {parameter.name} is on {value.device}; expected a tensor on the CPU.")
+        if isinstance(value, torch.Tensor) and value.is_complex():
+            raise InputError(f"{kernel.__name__}: {parameter.name} is {value.dtype}, which no kernel takes.")
         if value is not None and not isinstance(value, (torch.Tensor, bool, int, float)):
             kind = type(value).__name__
             raise InputError(
