@@ -34,6 +34,7 @@ EXTRAS = {
         "pytest-benchmark==5.3.1",  # benchmarks that two commits can be compared by
         "pytest-xdist==3.8.0",  # both cores run tests
         "pytest-timeout==2.4.0",  # a hung decoder must not hang the suite
+        "captum==0.9.0",  # metrics of explanations, which take those of this project
         "hypothesis==6.170.15",  # property tests
         "liger-kernel==0.8.5",  # another project's Triton kernels: the executor of compiled ones runs them
         "ruff==0.17.6",  # lint and format

@@ -26,7 +26,7 @@ from dataloading.errors import InputError
 from istvt.config import DEFAULT_STABILIZER, TARGETS, Clamp, ExplanationSettings, Method, Order, Target
 from istvt.device import in_evaluation_mode
 from istvt.explain.attnlrp import attnlrp
-from istvt.explain.grid import pool
+from istvt.explain.grid import pool, upscale
 from istvt.explain.lrp import LRPBackward
 from istvt.explain.rollout import BlockMaps, ClassRows, RolloutRows, StoredMaps
 from istvt.model.istvt import ISTVT
@@ -57,6 +57,7 @@ class Explanation:
         settings: method and rules; `settings.rules()` has those that the method reads.
         pixels: [B, T, H_i, W_i], relevance of each pixel in units of the logit (attnlrp only), summed over its colors.
             Positive speaks for the target, negative against it.
+        colors: [B, T, 3, H_i, W_i], of each color of each pixel (attnlrp only); `pixels` is its sum.
         conservation: [B], relevance of pixels and of what keeps some (biases, class tokens, position embedding,
             softmax), over the explained logit (attnlrp only): 1 but for rounding.
         arrived: [B], sum of `pixels` over the explained logit (attnlrp only).
@@ -73,6 +74,7 @@ class Explanation:
     target: tuple[Target, ...]
     settings: ExplanationSettings
     pixels: Tensor | None = None
+    colors: Tensor | None = None
     conservation: Tensor | None = None
     arrived: Tensor | None = None
 
@@ -169,6 +171,37 @@ def explain(
         return _explanation(model, tokens, sign, targets, settings, keep_maps)
 
 
+def attribution(
+    model: ISTVT,
+    clips: Tensor | tuple[Tensor],
+    target: Target | Sequence[Target] = "fake",
+    method: Method = "lrp",
+    heat: Literal["temporal", "spatial", "class_row"] = "temporal",
+    **options: Any,
+) -> Tensor | tuple[Tensor]:
+    """Explain clips in their own shape, as metrics of other libraries take it (`captum.metrics`, Quantus).
+
+    Args:
+        model, target, method: as of `explain`.
+        clips: as of `explain`; or a tuple of them alone, which Captum hands over, and then gets one back.
+        heat: which map is brought to the pixels, by methods that explain feature cells; each color gets a third of its
+            pixel. `attnlrp` explains every color itself.
+        options: further ones of `explain`.
+
+    Returns:
+        [B, T, 3, H_i, W_i].
+    """
+    if isinstance(clips, tuple):
+        return tuple(attribution(model, x, target, method, heat, **options) for x in clips)
+    result = explain(model, clips, target=target, method=method, **options)
+    if result.colors is not None:
+        return result.colors
+    cells = getattr(result, heat)
+    cells = cells.unsqueeze(1) if heat == "class_row" else cells
+    pixels = torch.from_numpy(upscale(cells.cpu().numpy(), *clips.shape[-2:])).to(cells)
+    return (pixels / 3).unsqueeze(2).expand(clips.shape).contiguous()
+
+
 @torch.inference_mode()
 def logits_of(model: ISTVT, clips: Tensor) -> np.ndarray:
     """Return the logits of clips, float64 [B], as `explain` computes them: in evaluation mode and the model's dtype."""
@@ -232,6 +265,7 @@ def _pixel_explanation(
         target=targets,
         settings=settings,
         pixels=pixels,
+        colors=found.pixels,
         conservation=(total + found.kept) / explained,
         arrived=total / explained,
     )
