@@ -320,9 +320,9 @@ def _sentence(where: str, errors: list[Any], tree: Any) -> str:
     expected = {}  # an ordered set: a union complains once for each of its types
     for error in errors:
         if _location(error, tree) == loc:
-            said = error["msg"].removeprefix("Input should ").removeprefix("be ")
+            message = error["msg"].removeprefix("Input should ").removeprefix("be ")
             name = error["type"].removesuffix("_type").removesuffix("_parsing")
-            expected[_EXPECTED.get(name, said[:1].lower() + said[1:])] = True
+            expected[_EXPECTED.get(name, message[:1].lower() + message[1:])] = True
     return f"{where}: {_field(loc)}{'missing' if kind == 'missing' else found}; expected {' or '.join(expected)}"
 
 

@@ -106,9 +106,9 @@ def _test_files(builder: DatasetBuilder, path_of: dict[tuple[str, str], Path]) -
         if label not in ("0", "1") or place[0] not in LABELS:
             raise InputError(f"{where}: {line.strip()!r}; expected a line such as '1 YouTube-real/00170.mp4'")
         if 1 - int(label) != LABELS[place[0]]:
-            said, expected = CLASSES[1 - int(label)], CLASSES[LABELS[place[0]]]
+            listed, expected = CLASSES[1 - int(label)], CLASSES[LABELS[place[0]]]
             raise InputError(
-                f"{where}: {name.strip()} is {said} (in this list 1 is real and 0 is fake); expected {expected}, as "
+                f"{where}: {name.strip()} is {listed} (in this list 1 is real and 0 is fake); expected {expected}, as "
                 "all videos of its directory"
             )
         if place in path_of:

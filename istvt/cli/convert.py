@@ -51,11 +51,11 @@ def run(options: Namespace, console: Console) -> int:
     if to == "authors":
         model, _ = load_model(source)
         save_authors(output, model)
-        said = "a state dict of the authors' code"
+        format_written = "a state dict of the authors' code"
     else:
         model, ignored = load_authors(source, options.heads)
         save_model(output, model, CheckpointInfo(model.config, versions=versions()))
-        said = f"a checkpoint; {len(ignored)} tensors of Xception beyond the entry flow were ignored"
+        format_written = f"a checkpoint; {len(ignored)} tensors of Xception beyond the entry flow were ignored"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print_lines(console, f"{output}: {parameters:,} parameters as {said}")
+    print_lines(console, f"{output}: {parameters:,} parameters as {format_written}")
     return 0

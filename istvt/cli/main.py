@@ -164,8 +164,8 @@ def _system_error(error: Exception) -> str | None:
     from istvt.device import is_out_of_memory  # imports PyTorch, which would slow down --help by seconds
 
     if is_out_of_memory(error):
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        return f"not enough memory ({said}); a smaller --batch-size needs less, where a command has one"
+        message = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return f"not enough memory ({message}); a smaller --batch-size needs less, where a command has one"
     if not isinstance(error, OSError) or not error.strerror:
         return None
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -36,9 +36,9 @@ def test_an_evaluation_says_when_boxes_are_of_another_kind_than_those_of_trainin
     (root / "face_index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={root}", f"--output={tmp_path}/out"]
     assert main([*command, "--bootstrap=20"]) == 0
-    said = "trained on whole pictures, and here it is shown faces found by yuface: another part of the picture"
-    assert said in capsys.readouterr().out
-    assert said in (tmp_path / "out" / "report.html").read_text()
+    message = "trained on whole pictures, and here it is shown faces found by yuface: another part of the picture"
+    assert message in capsys.readouterr().out
+    assert message in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_an_evaluation_does_not_replace_one_of_other_videos_unasked(trained_run, synthetic_set, tmp_path, capsys):

@@ -30,10 +30,10 @@ def test_a_path_with_square_brackets_is_printed_as_it_is(synthetic_set, tmp_path
         (["predict", str(video), f"--checkpoint={run}"], str(video)),
         (["explain", str(video), f"--checkpoint={run}", f"--out={why}", "--clips=1"], f"open {why}/explanation.html"),
     ]
-    for arguments, said in commands:
+    for arguments, message in commands:
         assert main(arguments) == 0
         printed = capsys.readouterr()
-        assert "".join(said.split()) in "".join((printed.out + printed.err).split())
+        assert "".join(message.split()) in "".join((printed.out + printed.err).split())
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_memory_that_does_not_suffice_is_one_sentence_that_says_what_needs_less(
         raise error
 
     monkeypatch.setattr(doctor, "run", run)
-    said = refused(capsys, ["doctor"])
-    assert said.count("not enough memory (") == 1
-    assert "GPU 0 has" not in said
-    assert "a smaller --batch-size needs less" in said
+    message = refused(capsys, ["doctor"])
+    assert message.count("not enough memory (") == 1
+    assert "GPU 0 has" not in message
+    assert "a smaller --batch-size needs less" in message
 
 
 @pytest.mark.parametrize("command", ["explain", "predict"])

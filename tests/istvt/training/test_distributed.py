@@ -133,8 +133,8 @@ def test_a_process_whose_batch_is_undecodable_takes_part_and_the_video_is_named(
 
 def test_a_mistake_of_all_processes_is_said_once_and_torchrun_names_it_as_the_cause():
     sentence = "/nowhere does not exist; expected the directory of a data set."
-    said, output = refused(torchrun(["train", "--data.root=/nowhere", "--device=cpu"]))
-    assert said == [f"istvt: {sentence}"]
+    message, output = refused(torchrun(["train", "--data.root=/nowhere", "--device=cpu"]))
+    assert message == [f"istvt: {sentence}"]
     assert f"InputError: {sentence}" in output.split("Root Cause")[1]
 
 
@@ -151,8 +151,8 @@ def test_a_mistake_that_another_process_meets_alone_names_it_and_the_first_adds_
     root = f"if [ $RANK = 1 ]; then root={wrong}; else root={synthetic_set}; fi"
     script = f'{root}; exec {sys.executable} -m istvt "$@" --data.root=$root'
     arguments = command(synthetic_set, tmp_path / "run")
-    said, output = refused(torchrun(arguments, start=("--no-python", "sh", "-c", script, "sh")))
-    assert said == [f"istvt: process 1: {sentence}"]
+    message, output = refused(torchrun(arguments, start=("--no-python", "sh", "-c", script, "sh")))
+    assert message == [f"istvt: process 1: {sentence}"]
     assert "[rank0]: Traceback" not in output
     assert "Connection closed" not in output
 

@@ -288,8 +288,8 @@ def test_a_run_says_what_it_uses_and_shows_a_live_line(synthetic_set, tmp_path):
         synthetic_set, tmp_path, console, epochs=1, precision="bfloat16", accumulation=2, activation_checkpointing=True
     )
     text = screen.getvalue()
-    for said in ("M parameters", "G multiply-accumulates a clip", "CPU, ", "bfloat16, eager", "attention by", "sdpa"):
-        assert said in text.replace("\x1b[1;36m", "").replace("\x1b[0m", ""), said
+    for part in ("M parameters", "G multiply-accumulates a clip", "CPU, ", "bfloat16, eager", "attention by", "sdpa"):
+        assert part in text.replace("\x1b[1;36m", "").replace("\x1b[0m", ""), part
     assert "activation checkpointing" in text
     plain = "".join(text.split("\x1b["))
     for shown in ("epoch 1/1, step", "3/3", "loss ", "clips/s", "ETA"):

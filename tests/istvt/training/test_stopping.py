@@ -60,11 +60,11 @@ def test_a_command_that_is_told_to_stop_takes_its_workers_with_it(synthetic_set,
         wait_until(lambda: len(workers_of(process.pid)) == 2)
         workers = workers_of(process.pid)
         process.send_signal(sent)
-        _, said = process.communicate(timeout=LIMIT)
+        _, message = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
     assert process.returncode == status
     if sent != signal.SIGKILL:
-        assert "istvt: stopped; finished work is kept, and the same command resumes it" in said
-        assert "Traceback" not in said
+        assert "istvt: stopped; finished work is kept, and the same command resumes it" in message
+        assert "Traceback" not in message
     wait_until(lambda: not any(map(command_of, workers)))
