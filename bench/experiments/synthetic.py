@@ -60,23 +60,20 @@ def run(arguments: argparse.Namespace) -> int:
     parts = arguments.only or PARTS
     data = _draw(output / "videos")
     results = _train(output, data, ATTENTIONS if "attention" in parts else (FULL,), console)
-    written: list[Path] = []
     if "attention" in parts:
         print(format_table(*_table(results.rows)))
         if documents:
             documents.mkdir(parents=True, exist_ok=True)
             (documents / PAGE).write_text(page(results))
-            written.append(documents / PAGE)
+            print(f"written to {documents / PAGE}")
     if "faithfulness" in parts:
         explained = measure_explanations([output / f"{FULL}-{seed}" for seed in SEEDS], data, console)
         print(section(explained["surroundings"]))
         if documents:
-            written.append(write_documents(explained, results.versions, documents))
+            print(f"written to {write_documents(explained, results.versions, documents)}")
         if arguments.readme:
             write_section(explained["surroundings"], arguments.readme)
-            written.append(arguments.readme)
-    for path in written:
-        print(f"written to {path}")
+            print(f"written to {arguments.readme}")
     return 0
 
 

@@ -15,8 +15,7 @@ from bench.common.plots import draw_bars, draw_growth
 from bench.common.record import RESULTS, Run, read_runs
 from bench.report.devices import Device, Rows, devices
 from bench.report.markdown import replace_section
-from bench.report.promises import promises
-from bench.report.tables import TABLES, at_paper_size, execution_claim, scaling_claims
+from bench.report.tables import TABLES, at_paper_size, execution_claim, promises, scaling_claims
 from bench.scaling.sweep import PASSES
 from dataloading.errors import InputError
 

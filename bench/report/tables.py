@@ -7,7 +7,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from operator import itemgetter
+from operator import ge, itemgetter, le, lt
+from typing import NamedTuple
 
 from bench.ceilings import CEILINGS
 from bench.checks.numerics import FAILS, NOT_RUN
@@ -18,16 +19,35 @@ from bench.kernels import memory
 from bench.kernels.explanation import LIGHT, REFERENCE
 from bench.report.devices import CASE, Device, Rows, entry_name
 from bench.report.markdown import number, table
-from bench.report.promises import Bound
 from bench.scaling import growth
 from bench.scaling.sweep import PASSES
-from bench.training.steps import ATTENTIONS, METHODS, PRECISIONS
+from bench.training.steps import ATTENTIONS, BATCH, METHODS, PRECISIONS, PROJECT
 
 # What tells one row of an operation's table from another, and what a cell may say beside the time.
 _ROW_NAMES = {"contender": "method", "mode": "mode", "dtype": "dtype", "head_dim": "D", "channels": "C"}
 _BESIDE_TIME = (("share_of_floor", 100, "% of floor"), ("teraflops", 1, "TFLOP/s"))
 # The paper's size; a column that a table does not have does not count.
 _PAPER = {"clips": "8", "frames": "6", "rows": "7", "positions": "362", "attention": "spatial"}
+_HOLDS = {"at least": ge, "at most": le, "under": lt}
+
+
+class Bound(NamedTuple):
+    """A limit of a number, "at least", "at most" or "under"; a `share` is written in percent."""
+
+    direction: str
+    limit: float
+    share: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.direction} {100 * self.limit:g} %" if self.share else f"{self.direction} {self.limit:g}"
+
+    def judged(self, value: float | str | None) -> str:
+        """Return whether it holds; nothing where nothing was measured."""
+        if value in (None, ""):
+            return ""
+        return "yes" if _HOLDS[self.direction](float(value), self.limit) else "no"
+
+
 # What was promised of explaining: the published storage over this project's, and the time over a training step's.
 _SAVING, _TIME_OVER_STEP = Bound("at least", 20), Bound("at most", 4)
 
@@ -149,6 +169,36 @@ def scaling_claims(device: Device, passes: Sequence[str] = PASSES) -> str:
     rows = growth.numbers(device.rows("scaling"))
     sentences = growth.claims(rows, growth.exponents(rows), device.name, passes) if rows else []
     return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def promises(device: Device) -> str:
+    """Return what was promised of a training step in bfloat16 on one large GPU, what was measured, and if it holds."""
+    steps = {entry_name("training", row): row for row in device.rows("training") if row["step_ms"]}
+
+    def fastest(attention: str, *methods: str) -> dict[str, str]:
+        names = [("seed", attention, "bfloat16", method, str(BATCH)) for method in methods]
+        return min((steps[name] for name in names if name in steps), key=lambda row: float(row["step_ms"]), default={})
+
+    def over(a: dict[str, str], b: dict[str, str]) -> float | None:
+        return float(a["step_ms"]) / float(b["step_ms"]) if a and b else None
+
+    full = fastest("full", *PROJECT)
+    families = [row for row in device.rows("training_families") if full and all(row[key] == full[key] for key in CASE)]
+    attention = [
+        float(row["share"]) for row in families if row["family"] in ("temporal attention", "spatial attention")
+    ]
+    lines = (
+        ("model FLOP utilization", Bound("at least", 0.55, share=True), full.get("utilization_data_sheet")),
+        ("speed over naive eager", Bound("at least", 3), over(fastest("full", "naive eager"), full)),
+        ("speed over compiled SDPA", Bound("at least", 1.3), over(fastest("full", "compiled SDPA"), full)),
+        ("step time over spatial-only", Bound("at most", 1.5), over(full, fastest("spatial_only", *PROJECT))),
+        ("attention kernels in the step", Bound("under", 0.2, share=True), sum(attention) if families else None),
+    )
+    body = [
+        [name, str(bound), number(value, 1, 100, " %") if bound.share else number(value), bound.judged(value)]
+        for name, bound, value in lines
+    ]
+    return table(("bfloat16, preset seed, full model", "promised", "measured", "holds"), body)
 
 
 def families(device: Device) -> str:
