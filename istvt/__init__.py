@@ -6,13 +6,12 @@ logits = model(clips)            # clips [B, T, 3, H, W] in [-1, 1]; positive = 
 
 from typing import TYPE_CHECKING, Any
 
-from istvt.config import ISTVTConfig, preset
+from istvt.config import ISTVTConfig, __version__, preset
 
 if TYPE_CHECKING:
     from istvt.model.istvt import ISTVT
 
-__version__ = "0.1.0"
-__all__ = ["ISTVT", "ISTVTConfig", "preset"]
+__all__ = ["ISTVT", "ISTVTConfig", "__version__", "preset"]
 
 
 def __getattr__(name: str) -> Any:

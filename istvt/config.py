@@ -12,6 +12,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+__version__ = "0.1.0"
+
 Attention = Literal[
     "temporal_first", "spatial_first", "parallel", "decomposed_blocks", "joint", "spatial_only", "temporal_only"
 ]

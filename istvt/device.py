@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dataloading.errors import InputError
+from istvt.config import __version__
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _OUT_OF_MEMORY = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
@@ -110,7 +111,5 @@ def package_version(name: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, this project and the installed packages that results may depend on."""
-    from istvt import __version__
-
     found = {"istvt": __version__, "python": platform.python_version()}
     return found | {name: version for name in _PACKAGES if (version := package_version(name))}

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -25,9 +25,6 @@ from dataloading.face_index import crop_name
 from dataloading.io import replacing
 from istvt.evaluation.results import skipped_line
 from istvt.model.flops import total_cost
-
-if TYPE_CHECKING:
-    from istvt.training.trainer import Trainer
 
 # On a coarser feature grid than this spatial attention and heatmaps are of little use.
 LEAST_GRID = 3
@@ -149,8 +146,8 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
     )
 
 
-def print_run(run: Trainer) -> None:
-    """Print model, cost, device, precision, attention backend, processes, data, crops and batch size, and warnings."""
+def print_run(run: Any) -> None:
+    """Print what a `Trainer` is about to use: model, cost, device, precision, backend, processes, data, warnings."""
     config, training, processes, videos = run.model.config, run.training, run.processes, run.videos
     cost, device = total_cost(config), run.step.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
