@@ -62,7 +62,7 @@ def test_explain_says_which_clips_were_left_out_and_that_there_are_fewer_than_as
     capsys.readouterr()
     assert main(["explain", str(video), f"--checkpoint={trained_run}", "--no-detect", f"--out={tmp_path}"]) == 0
     fewer, heading, skipped, opened = capsys.readouterr().out.splitlines()[-4:]
-    assert fewer.startswith("clips explained: 1 of 3 asked for; the 4 that were scored hold no more")
+    assert fewer.startswith("clips explained: 1 of 3 asked for; no more of the 4 scored clips")
     assert heading == "clips that could not be decoded: 1"
     assert skipped == "  from frame 3: it is damaged"
     assert opened.startswith("open ")

@@ -166,7 +166,7 @@ def test_a_checkpoint_that_is_none_is_one_sentence(trained_run, tmp_path, capsys
     states = trained_run / "checkpoints"
     for place in (states, *states.iterdir()):
         message = refused(capsys, ["predict", f"--checkpoint={place}", video])
-        assert message.endswith(f"which is no model file; give the run's directory, {trained_run}")
+        assert message.endswith(f"not a model file; give the run's directory, {trained_run}")
     (tmp_path / "text.safetensors").write_text("hello")
     message = refused(capsys, ["predict", f"--checkpoint={tmp_path}/text.safetensors", video])
     assert "text.safetensors" in message
@@ -202,7 +202,7 @@ def test_a_checkpoint_whose_bytes_have_changed_is_refused(trained_run, tmp_path)
     content = bytearray((trained_run / "best.safetensors").read_bytes())
     content[-100] ^= 0x40
     (tmp_path / "best.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match=r"best.safetensors: is damaged \(its content does not have the checksum"):
+    with pytest.raises(InputError, match=r"best.safetensors: is damaged \(its content does not match its checksum"):
         load_model(tmp_path)
 
 
