@@ -55,7 +55,8 @@ def claims(rows: list[Row], fitted: list[Row], device: str, passes: Sequence[str
     wrong = sum(map(miscounted, rows))
     differ = f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows."
     sentences = [differ if wrong else _WORK]
-    of_line = {(row["axis"], row["pass"], row["method"], row["quantity"]): row for row in fitted if row["exponent"]}
+    fitted = [row for row in fitted if row["exponent"] is not None]
+    of_line = {(row["axis"], row["pass"], row["method"], row["quantity"]): row for row in fitted}
     for which in passes:
         for axis, pair in itertools.product(("T", "HW"), _PAIRS):
             times = [of_line.get((axis, which, method, "time")) for method in pair]
