@@ -15,6 +15,7 @@ REQUIRED = [
     "pillow==13.0.0",  # letters on the pictures of an explanation, and PNG
     "jsonargparse[signatures]==4.53.0",  # command line and settings file from type hints
     "pyyaml==6.0.4",  # settings files, checked before they are used
+    "networkx==3.6.1",  # circles and floors of the imports; torch brings it
     "rich==15.0.0",  # progress bars and tables
     "tensorboard==2.21.0",  # training curves
     "pydantic==2.13.4",  # one typed model for each file that is read back
