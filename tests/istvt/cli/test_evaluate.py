@@ -161,13 +161,13 @@ def test_evaluate_explain_measures_every_method_against_random_order(trained_run
     arguments += ["--explain", "--stabilizers=[0.01,reference]", "--data.evaluation_clips=1", "--bootstrap=50"]
     assert main(arguments) == 0
     table = capsys.readouterr().out
-    for method in ("lrp", "raw", "rollout", "gradient", "gradcam", "random", "reference"):
+    for method in ("lrp", "attnlrp", "raw", "rollout", "gradient", "gradcam", "random", "reference"):
         assert method in table
     assert {path.suffix for path in (tmp_path / "explanations").iterdir()} == {".json", ".md", ".svg"}
     page = (tmp_path / "report.html").read_text()  # it said nothing of them
     assert '<a href="#explanations">' in page
     section = page.split('<section id="explanations"')[1].split("</section>")[0]
-    assert section.count('<th scope="row"') == 7
+    assert section.count('<th scope="row"') == 8
     assert section.count('<svg class="chart"') == 2
 
     # Without --explain the report lost its section, and the explanations stayed beside it, unlinked.
