@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,9 +60,9 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
         data=data,
         name=Path(data["video"]["path"]).name,
         method=METHOD_NAMES[settings["method"]],
-        panels=_data_address(files["panels"], "video/mp4"),
-        pasted=_data_address(files["pasted"], "video/mp4"),
-        strips=[_data_address(strip, "image/png") for strip in files["strips"]],
+        panels=page_template.data_address(files["panels"].read_bytes(), "video/mp4"),
+        pasted=page_template.data_address(files["pasted"].read_bytes(), "video/mp4"),
+        strips=[page_template.data_address(strip.read_bytes(), "image/png") for strip in files["strips"]],
         chart=_timeline_chart(timeline, data["explained_clips"], data["video"]["fps"] or 25.0),
         settings=settings,
         panel_notes=[(name, PANEL_TITLES[name], note) for name, note in notes.items()],
@@ -84,7 +83,3 @@ def _timeline_chart(timeline: Timeline, explained: list[Mapping[str, Any]], fps:
     )
     figure = charts.timeline_chart(timeline.centers, timeline.probabilities, timeline.seconds, shaded)
     return charts.inline_svg(figure, description)
-
-
-def _data_address(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
