@@ -13,6 +13,12 @@ frames.
   original. The trace is purely spatial.
 - `both` does both.
 
+With `varied=True` fakes also differ in where and when they are forged: half of `blend` and `both` in one half of the
+face only, half of all fakes in one or two of each six consecutive frames only. `forgeries.json` and the mask videos
+mark it (a frame that is not forged has an empty mask). A single forged frame of `flicker` shows a state drawn by
+itself, so its trace stays purely temporal; `flicker` is never halved, because two halves of one face in different
+states are a trace in a single frame.
+
 Real and fake pass through the same drawing code. All frames are coded as H.264 intra frames whose quantizer does not
 depend on other frames, so that a frame decodes to the same pixels alone as in its video: the encoder cannot betray
 `flicker`.
@@ -23,6 +29,6 @@ The set is for demonstration, tests, and measuring what each attention sees. It 
 about accuracy on real forgeries.
 """
 
-from dataloading.synthetic.dataset import SyntheticSummary, synthesize
+from dataloading.synthetic.dataset import Forgery, SyntheticSummary, forgeries, synthesize
 
-__all__ = ["SyntheticSummary", "synthesize"]
+__all__ = ["Forgery", "SyntheticSummary", "forgeries", "synthesize"]

@@ -6,18 +6,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
 from dataloading.io import locked, read_json, write_json
+from dataloading.synthetic.forgery import Extent, draw_extent
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
 from dataloading.video.processes import process_pool
 
-GENERATOR_VERSION = 5
+GENERATOR_VERSION = 6
 COMPRESSION = "c23"
+FORGERIES = "forgeries.json"  # in the root: where and when each fake is forged
 LOCK = f".{SYNTHETIC_SETTINGS}.lock"
 VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
 
@@ -44,6 +48,22 @@ class _Settings:
     fps: int
     seed: int
     splits: tuple[float, ...]
+    varied: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgery:
+    """Where and when one fake is forged, as stored in `forgeries.json`.
+
+    Attributes:
+        original: name of the video that it was made from, frame by frame (`dataloading.dataset.Video.name`).
+        region: `whole` inner face, or its `left`, `right`, `upper` or `lower` half as seen in the picture.
+        frames: the forged frames; the others are those of the original, with other sensor noise.
+    """
+
+    original: str
+    region: str
+    frames: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ def synthesize(
     seed: int = 0,
     workers: int = 2,
     splits: tuple[float, float, float] = (0.5, 0.25, 0.25),
+    varied: bool = False,
     progress: bool = True,
 ) -> SyntheticSummary:
     """Write the synthetic set into `directory`, keeping the videos that are already there.
@@ -80,6 +101,9 @@ def synthesize(
         workers: processes; 1 draws in this one. More are spawned, so a script that calls this needs the usual
             `if __name__ == "__main__":`.
         splits: shares of the pairs that go to train, val and test; a share above 0 gets at least one pair.
+        varied: half of the fakes are forged in only one or two of each six consecutive frames, and half of `blend` and
+            `both` in only one half of the face: explanations then have to find where and when. Otherwise every fake is
+            forged in the whole inner face and in all frames. `forgeries` reads which is which.
         progress: show a progress bar.
 
     Returns:
@@ -98,6 +122,7 @@ def synthesize(
         fps=fps,
         seed=seed,
         splits=tuple(map(float, splits)),
+        varied=varied,
     )
     _check(settings, workers)
     pairs = _pairs_by_split(settings)
@@ -111,9 +136,19 @@ def synthesize(
         for name, members in pairs.items():
             write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
         tasks = list(_tasks(root, pairs, settings))
+        write_json(root / FORGERIES, _forgeries(root, tasks))
         missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
         _write_all(missing, workers, progress)
     return SyntheticSummary(root, written=len(missing), already_there=len(tasks) - len(missing))
+
+
+def forgeries(root: str | os.PathLike[str]) -> dict[str, Forgery]:
+    """Return where and when each fake of a synthetic set is forged, by its name (`dataloading.dataset.Video.name`).
+
+    Raises:
+        InputError: there is no `forgeries.json` in `root`, or it is damaged.
+    """
+    return read_json(Path(root) / FORGERIES, dict[str, Forgery])
 
 
 def _check(settings: _Settings, workers: int) -> None:
@@ -181,8 +216,12 @@ def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: _Setti
 
     def plan(target: int, source: int, manipulation: str) -> VideoPlan:
         people = target // each, source // each
+        extent = Extent()
+        if settings.varied and manipulation != ORIGINAL:
+            rng = np.random.default_rng((settings.seed, target, 30 + MANIPULATIONS.index(manipulation)))
+            extent = draw_extent(rng, manipulation, settings.frames)
         return VideoPlan(
-            settings.seed, target, people[0], source, people[1], manipulation, settings.frames, settings.size
+            settings.seed, target, people[0], source, people[1], manipulation, settings.frames, settings.size, extent
         )
 
     originals = root / "original_sequences" / "youtube" / COMPRESSION / "videos"
@@ -193,6 +232,26 @@ def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: _Setti
                 folder, name = root / "manipulated_sequences" / manipulation, f"{target:03d}_{source:03d}.mp4"
                 path, mask = folder / COMPRESSION / "videos" / name, folder / "masks" / "videos" / name
                 yield _Task(plan(target, source, manipulation), path, mask, fps)
+
+
+def _forgeries(root: Path, tasks: list[_Task]) -> dict[str, dict[str, Any]]:
+    """Return what `forgeries.json` holds."""
+
+    def name(path: Path) -> str:
+        return path.relative_to(root).with_suffix("").as_posix()
+
+    original = {task.plan.video: name(task.path) for task in tasks if task.mask is None}
+    return {
+        name(task.path): asdict(
+            Forgery(
+                original=original[task.plan.video],
+                region=task.plan.extent.region,
+                frames=tuple(frame for frame in range(task.plan.frames) if task.plan.extent.forged(frame)),
+            )
+        )
+        for task in tasks
+        if task.mask is not None
+    }
 
 
 def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:

@@ -1,6 +1,8 @@
-"""Motion of a synthetic video: smooth stationary Gaussian processes, and the shuffle that makes one flicker."""
+"""Motion of a synthetic video: smooth Gaussian processes, the shuffle that makes one flicker, and where and when."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,3 +43,49 @@ def flicker_order(rng: np.random.Generator, frames: int, gap: int = 6) -> np.nda
             order.append(left.pop(far[0]))
         if not left:
             return np.array(order, dtype=np.int64)
+
+
+PERIOD = 6
+"""Frames after which the forged frames of a video repeat: each six consecutive frames hold equally many."""
+
+HALVES = {"left": (1, 0), "right": (-1, 0), "upper": (0, 1), "lower": (0, -1)}
+"""By half of the inner face, in the picture: the direction, in x and y, in which the other half lies."""
+
+WHOLE = "whole"
+WHOLE_REGIONS = ("flicker",)  # half a face in another state would disagree with its other half: a trace in one frame
+P_WHOLE, P_ALL_FRAMES, P_ONE_FRAME = 0.5, 0.5, 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """Where and when a fake is forged.
+
+    Attributes:
+        region: `whole` inner face, or one of `HALVES`.
+        frames: the forged frames, rising; None is all of them.
+    """
+
+    region: str = WHOLE
+    frames: tuple[int, ...] | None = None
+
+    def forged(self, frame: int) -> bool:
+        """Return whether a frame is forged."""
+        return self.frames is None or frame in self.frames
+
+
+def draw_extent(rng: np.random.Generator, manipulation: str, frames: int) -> Extent:
+    """Draw where and when one fake is forged.
+
+    Half of the fakes are forged in the whole inner face and half in one of its four halves, except `flicker`, which is
+    always whole. Half are forged in all frames; a quarter in one and a quarter in two, at random places, of each six
+    consecutive frames.
+    """
+    half = str(rng.choice(list(HALVES)))
+    whole = rng.random() < P_WHOLE or manipulation in WHOLE_REGIONS
+    chance, places = rng.random(), rng.permutation(PERIOD)
+    if chance < P_ALL_FRAMES:
+        forged = None
+    else:
+        of_six = places[: 1 if chance < P_ALL_FRAMES + P_ONE_FRAME else 2]
+        forged = tuple(frame for frame in range(frames) if frame % PERIOD in of_six)
+    return Extent(region=WHOLE if whole else half, frames=forged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from dataloading.synthetic.forgery import HALVES, WHOLE
 from dataloading.synthetic.identity import Identity
 from dataloading.synthetic.portrait import SUBPIXEL_BITS, Portrait, ellipse, fill
 
@@ -57,12 +58,12 @@ class InnerFace:
     """Renderer of one inner face for any latents, inside a window of the portrait.
 
     `mask` (float32 `[h, w, 1]`) is 1 over the features and falls to 0 before the outline of the head: what lies
-    outside never depends on the latents. `cut`, the region of a pasted face, ends in the same place, sharply, and
-    `seam` is a line just inside of that end.
+    outside never depends on the latents. `cut`, the region of a pasted face, ends in the same place, sharply, or also
+    at the middle of the face where half of it is pasted, and `seam` is a line just inside of that end.
     """
 
-    def __init__(self, portrait: Portrait, covers: Identity | None = None):
-        """Draw inside `portrait`'s own face or, as a pasted face, in the place of the one that it `covers`."""
+    def __init__(self, portrait: Portrait, covers: Identity | None = None, region: str = WHOLE):
+        """Draw inside `portrait`'s own face or, as a pasted face, in the `region` of the one that it `covers`."""
         self.person, self.side, self.pasted = portrait.identity, portrait.side, covers is not None
         place = covers or self.person
         center_y, half_width, half_height = place.center_y + 0.055, 0.83 * place.half_width, 0.28
@@ -77,6 +78,9 @@ class InnerFace:
         radius = (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** (1 / 2.5)
         ramp = np.clip((1.0 - radius) / 0.16, 0, 1)
         self.mask = (ramp * ramp * (3 - 2 * ramp))[..., None]
+        if region != WHOLE:
+            right, down = HALVES[region]
+            radius = np.maximum(radius, 1 + right * x + down * y)
         self.seam = np.exp(-(((0.965 - radius) / 0.025) ** 2))[..., None]
         self.cut = np.clip((1.0 - radius) / 0.035, 0, 1)[..., None]
         self.skin = portrait.skin[self.window]

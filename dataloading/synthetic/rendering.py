@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from dataloading.io import replacing
 from dataloading.synthetic.forgery import (
     LATENT_CORRELATION_FRAMES,
     POSE_CORRELATION_FRAMES,
+    WHOLE,
+    Extent,
     flicker_order,
     smooth_process,
 )
@@ -44,7 +46,11 @@ SENSOR_NOISE = 1.2  # gray levels
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """Content of one video. `source` is the number of the person with the pasted inner face (`blend` and `both`)."""
+    """Content of one video.
+
+    `source` is the number of the person with the pasted inner face (`blend` and `both`), `extent` is where and when it
+    is forged; it means nothing for an original.
+    """
 
     seed: int
     video: int
@@ -54,6 +60,7 @@ class VideoPlan:
     manipulation: str  # ORIGINAL or one of MANIPULATIONS
     frames: int
     size: int
+    extent: Extent = field(default_factory=Extent)
 
 
 @lru_cache(maxsize=4)
@@ -64,7 +71,7 @@ def _portrait(seed: int, person: int, side: int) -> Portrait:
 
 def _generator(plan: VideoPlan, use: str, variant: int = 0) -> np.random.Generator:
     """Return a random stream for one use in a video, the same in a real video and in the fakes made from it."""
-    streams = ("background", "latents", "order", "pose", "noise", "mismatch")
+    streams = ("background", "latents", "order", "pose", "noise", "mismatch", "strange")
     return np.random.default_rng((plan.seed, plan.video, 10 + streams.index(use), variant))
 
 
@@ -89,63 +96,72 @@ def _small(image: np.ndarray, size: int) -> np.ndarray:
 def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each frame (uint8 `[size, size, 3]` RGB) with its mask of manipulated pixels (uint8 `[size, size]`).
 
-    A real video and the fakes made from it share pose, light and latents; `flicker` and `both` use the latents in
-    another order. In a real video the mask is that of the inner face, which is where a flickering one is masked.
+    A real video and the fakes made from it share pose, light and latents. In the forged frames of `flicker` and `both`
+    the latents are those of another time: all of them in another order or, where only some frames are forged, each
+    drawn by itself. The mask of a frame that is not forged is empty; in a real video the mask is that of the inner
+    face, which is where a flickering one is masked.
     """
     side = SUPERSAMPLING * plan.size
     portrait = _portrait(plan.seed, plan.person, side)
-    person = portrait.identity
+    person, extent = portrait.identity, plan.extent
+    own = InnerFace(portrait)
+    pasted = gain = None
     if plan.manipulation in ("blend", "both"):
-        source = _portrait(plan.seed, plan.source, side)
-        inner, gain = InnerFace(source, covers=person), _color_mismatch(plan)
-    else:
-        inner, gain = InnerFace(portrait), np.ones(3, np.float32)
+        pasted = InnerFace(_portrait(plan.seed, plan.source, side), covers=person, region=extent.region)
+        gain = _color_mismatch(plan) * (1 - SEAM_SHADE * pasted.seam)
     latents = smooth_process(_generator(plan, "latents"), plan.frames, LATENTS, LATENT_CORRELATION_FRAMES)
-    if plan.manipulation in ("flicker", "both"):
-        latents = latents[flicker_order(_generator(plan, "order"), plan.frames)]
+    strange = _strange_latents(plan, latents)
     pose = smooth_process(_generator(plan, "pose"), plan.frames, len(POSE), POSE_CORRELATION_FRAMES)
     noise = _generator(plan, "noise", (ORIGINAL, *MANIPULATIONS).index(plan.manipulation))
     down, across = np.mgrid[0 : plan.size, 0 : plan.size].astype(np.float32) / plan.size - 0.5
 
-    constant, weight, region = _face_terms(portrait, inner, gain)
+    still, hair = (layer[own.window].astype(np.float32) for layer in (portrait.head, portrait.hair))
+    inside, bare = still[..., 3:] / 255, 1 - hair[..., 3:] / 255
     head = _with_hair(portrait)
-    face = head[inner.window][..., :3]
+    face = head[own.window][..., :3]
+    region = inside * (pasted.cut if pasted else own.mask)
     whole_mask = np.zeros((side, side), np.uint8)
-    whole_mask[inner.window] = np.rint(255 * region[..., 0])
+    whole_mask[own.window] = np.rint(255 * (region * bare)[..., 0])
     whole_mask = _small(whole_mask, plan.size)
     background = _small(draw_background(_generator(plan, "background"), side), plan.size)
     body = _small(portrait.body, plan.size)
 
     for frame in range(plan.frames):
+        forged = plan.manipulation != ORIGINAL and extent.forged(frame)
+        drawn = still[..., :3]
+        if not (forged and pasted and extent.region == WHOLE):
+            # A person's own face shows through its soft mask.
+            state = strange if forged and not pasted else latents
+            drawn = drawn + inside * own.mask * (own.draw(state[frame]) - drawn)
+        if forged and pasted:
+            # A pasted one keeps its own skin around that mask, has its colors multiplied, and ends at a shaded cut.
+            other = pasted.skin + pasted.mask * (pasted.draw(strange[frame]) - pasted.skin)
+            drawn = drawn + region * (gain * other - drawn)
+        face[:] = cv2.add(bare * drawn, hair[..., :3], dtype=cv2.CV_8U)
         move = {name: deviation * pose[frame, k] for k, (name, deviation) in enumerate(POSE.items())}
-        drawn = cv2.multiply(inner.draw(latents[frame]), weight, dtype=cv2.CV_32F)
-        face[:] = cv2.add(drawn, constant, dtype=cv2.CV_8U)
         matrix = _head_matrix(move, person.center_y + person.chin)
         picture = _shifted(background, move["camera_x"], move["camera_y"]).astype(np.float32)
         picture = _over(picture, _shifted(body, 0.4 * move["shift_x"], 0.3 * move["shift_y"]))
         picture = _over(picture, _small(_warped(head, matrix), plan.size))
         picture *= (1 + move["light"] + move["light_x"] * across + move["light_y"] * down)[..., None]
         grain = SENSOR_NOISE * noise.standard_normal((plan.size, plan.size), dtype=np.float32)
-        yield cv2.add(picture, cv2.merge([grain] * 3), dtype=cv2.CV_8U), _warped(whole_mask, matrix)
+        mask = _warped(whole_mask, matrix)
+        if plan.manipulation != ORIGINAL and not forged:
+            mask = np.zeros_like(mask)
+        yield cv2.add(picture, cv2.merge([grain] * 3), dtype=cv2.CV_8U), mask
 
 
-def _face_terms(portrait: Portrait, inner: InnerFace, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return constant and weight (float32 `[h, w, 3]`) of the face, `constant + weight * drawn`, and the drawn region.
+def _strange_latents(plan: VideoPlan, latents: np.ndarray) -> np.ndarray:
+    """Return the latents of forged frames, float64 `[frames, LATENTS]`; those of `blend` are the smooth ones.
 
-    A person's own face shows through its soft mask. A pasted one keeps its own skin around that mask, has its colors
-    multiplied by `gain`, and ends at a cut along which it is shaded.
+    Each frame's are N(0, 1), whichever frames are forged: a frame by itself does not betray that they are of another
+    time.
     """
-    still = portrait.head[inner.window][..., :3].astype(np.float32)
-    hair = portrait.hair[inner.window].astype(np.float32)
-    bare = 1 - hair[..., 3:] / 255
-    inside = portrait.head[inner.window][..., 3:].astype(np.float32) / 255
-    region = inside * (inner.cut if inner.pasted else inner.mask)
-    own = inner.mask if inner.pasted else np.ones_like(inner.mask)
-    if inner.pasted:
-        gain = gain * (1 - SEAM_SHADE * inner.seam)
-    weight = bare * region * own * gain
-    constant = bare * (still * (1 - region) + region * (1 - own) * inner.skin * gain) + hair[..., :3]
-    return constant, weight, region * bare
+    if plan.manipulation not in ("flicker", "both"):
+        return latents
+    if plan.extent.frames is None:
+        return latents[flicker_order(_generator(plan, "order"), plan.frames)]
+    return _generator(plan, "strange").standard_normal(latents.shape)
 
 
 def _with_hair(portrait: Portrait) -> np.ndarray:

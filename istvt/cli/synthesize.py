@@ -21,6 +21,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument("--frames", type=int, default=24, help="frames a video")
     parser.add_argument("--size", type=int, default=128, help="side of the square picture in pixels, even")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--varied", action="store_true", help="let fakes differ in where and when they are forged")
     parser.add_argument("--workers", type=int, default=2, help="processes")
 
 

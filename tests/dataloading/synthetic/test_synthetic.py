@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -13,9 +14,9 @@ import pytest
 
 from dataloading.errors import InputError
 from dataloading.layouts import read_dataset
-from dataloading.synthetic import rendering, synthesize
+from dataloading.synthetic import forgeries, rendering, synthesize
 from dataloading.synthetic.dataset import LOCK
-from dataloading.synthetic.forgery import flicker_order, smooth_process
+from dataloading.synthetic.forgery import Extent, flicker_order, smooth_process
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
 
 SETTINGS = {"identities": 8, "frames": 12, "size": 64, "workers": 1, "progress": False}
@@ -257,3 +258,66 @@ def test_the_mask_video_shows_the_manipulated_region(tree):
         stored = decoded(root / manipulation / "masks/videos/002_003.mp4", "gray")
         _, mask = drawn(manipulation, frames=SETTINGS["frames"], size=SETTINGS["size"])
         assert ((stored > 128) == (mask > 128)).mean() > 0.98
+
+
+VARIED = SETTINGS | {"identities": 16, "frames": 18, "size": 48, "varied": True}
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    return synthesize(tmp_path_factory.mktemp("varied") / "set", **VARIED).directory
+
+
+def test_a_varied_set_marks_where_and_when_each_fake_is_forged_and_of_which_video_it_was_made(varied, tree):
+    """Masks in the middle of every face could not tell an explanation from a habit of location."""
+    marked, videos = forgeries(varied), {video.name: video for video in read_dataset(varied).videos}
+    assert set(marked) == {name for name, video in videos.items() if video.label}
+    for name, forgery in marked.items():
+        assert forgery.original == videos[name].source
+        assert videos[name].manipulation != "flicker" or forgery.region == "whole"
+        of_six = {sum(start <= frame < start + 6 for frame in forgery.frames) for start in range(13)}
+        assert of_six in ({1}, {2}, {6})  # whichever six consecutive frames make a clip
+    assert {forgery.region for forgery in marked.values()} == {"whole", "left", "right", "upper", "lower"}
+    assert {len(forgery.frames) for forgery in marked.values()} == {3, 6, 18}
+    plain = forgeries(tree.directory)
+    assert {(forgery.region, len(forgery.frames)) for forgery in plain.values()} == {("whole", 12)}
+    with pytest.raises(InputError, match=r"forgeries\.json"):
+        forgeries(varied / "splits")
+
+
+def test_masks_of_a_varied_set_are_where_and_when_its_fakes_differ_from_their_originals(varied):
+    for name, forgery in forgeries(varied).items():
+        method, stem = name.split("/")[1], Path(name).name
+        mask = decoded(varied / "manipulated_sequences" / method / "masks/videos" / f"{stem}.mp4", "gray") > 128
+        fake, real = (decoded(varied / f"{one}.mp4").astype(int) for one in (name, forgery.original))
+        change = np.abs(fake - real).max(-1)
+        assert [frame for frame in range(18) if mask[frame].any()] == list(forgery.frames)
+        assert change[mask].mean() > 2 * change[~mask].mean()
+        rows, columns = mask.any((0, 2)), mask.any((0, 1))
+        reaches = {"left": columns[:18], "right": columns[30:], "upper": rows[:23], "lower": rows[34:]}
+        opposite = {"left": "right", "right": "left", "upper": "lower", "lower": "upper"}
+        for half, part in reaches.items():
+            assert part.any() == (forgery.region != opposite[half])
+
+
+def test_the_latents_of_a_single_forged_frame_are_standard_normal_and_not_those_of_its_neighbors(monkeypatch):
+    """Its trace is in time alone: by itself the frame has the distribution of any frame."""
+    drawn_with = []
+    draw = rendering.InnerFace.draw
+    monkeypatch.setattr(
+        rendering.InnerFace, "draw", lambda self, latents: drawn_with.append(latents) or draw(self, latents)
+    )
+    states = {}
+    for video in range(12):
+        for manipulation, frames in (("original", None), ("flicker", (2, 8))):
+            drawn_with.clear()
+            one = replace(plan(manipulation, size=32, video=video), extent=Extent(frames=frames))
+            list(render(one))
+            states.setdefault(manipulation, []).append(np.array(drawn_with))
+    real, flicker = (np.array(states[name]) for name in ("original", "flicker"))
+    others = [frame for frame in range(12) if frame not in (2, 8)]
+    assert np.array_equal(real[:, others], flicker[:, others])
+    forged, neighbors = flicker[:, [2, 8]].ravel(), flicker[:, [1, 7]].ravel()
+    assert abs(forged.mean()) < 4 / np.sqrt(forged.size)
+    assert abs(forged.var() - 1) < 4 * np.sqrt(2 / forged.size)
+    assert abs(np.corrcoef(forged, neighbors)[0, 1]) < 4 / np.sqrt(forged.size)
