@@ -1,10 +1,12 @@
 """Frame-exact decoding of a video file to RGB arrays, by PyAV (FFmpeg)."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from dataloading.errors import InputError
 from dataloading.video.probe import VideoInfo, open_video, probe, video_stream
@@ -13,6 +15,7 @@ from dataloading.video.probe import VideoInfo, open_video, probe, video_stream
 _SKIPS_PACKET_BY_PACKET = ("h264", "hevc")
 # Opening a file again costs about as much as decoding this many small frames.
 _FRAMES_WORTH_A_JUMP = 12
+_converter = threading.local()
 
 
 def decode_frames(path: str | Path, frames: Sequence[int] | np.ndarray, info: VideoInfo | None = None) -> np.ndarray:
@@ -51,8 +54,8 @@ def iterate_frames(
     """
     path = Path(path)
     info = info or probe(path)
-    for frame, picture in _iterate_pictures(path, frames, info):
-        yield frame, _to_rgb(picture, info.rotation)
+    for frame, picture in iterate_pictures(path, frames, info):
+        yield frame, to_rgb(picture, info.rotation)
 
 
 def scan_frames(
@@ -76,15 +79,15 @@ def scan_frames(
     info = info or probe(path)
     whole = {int(frame) for frame in frames}
     height, width = thumbnail
-    for frame, picture in _iterate_pictures(path, range(info.frames), info):
+    for frame, picture in iterate_pictures(path, range(info.frames), info):
         small = picture.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
-        yield frame, small, _to_rgb(picture, info.rotation) if frame in whole else None
+        yield frame, small, to_rgb(picture, info.rotation) if frame in whole else None
 
 
-def _iterate_pictures(
+def iterate_pictures(
     path: Path, frames: Sequence[int] | np.ndarray, info: VideoInfo
 ) -> Iterator[tuple[int, "av.VideoFrame"]]:
-    """Yield each of the different frames once, ascending, as it is stored."""
+    """Decode as `iterate_frames` does, but yield each picture as it is stored: in its own pixel format, not turned."""
     wanted = sorted({int(frame) for frame in frames})
     if not wanted:
         raise InputError(f"No frame of {path} is asked for; expected one or more.")
@@ -181,7 +184,10 @@ def _pictures_by_time(
                 yield int(np.searchsorted(info.timestamps, picture.pts)), picture
 
 
-def _to_rgb(picture: "av.VideoFrame", rotation: int) -> np.ndarray:
+def to_rgb(picture: "av.VideoFrame", rotation: int) -> np.ndarray:
     """Return uint8 [H, W, 3], turned upright. More than 8 bits are scaled to 8."""
-    rgb = picture.to_ndarray(format="rgb24")
+    if not hasattr(_converter, "of_thread"):
+        _converter.of_thread = VideoReformatter()
+    # By default each picture would start as many threads as there are processors, to the same result.
+    rgb = _converter.of_thread.reformat(picture, format="rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, rotation // 90)) if rotation else rgb
