@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from dataloading.clips.sampling import Clip, evaluation_clips
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceIndex
-from istvt.device import autocast, in_evaluation_mode
+from istvt.device import autocast, in_evaluation_mode, resolve_precision
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.istvt import ISTVT
 
@@ -69,16 +70,24 @@ def score_clips(
         list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
     )
     positions, logits = [], []
-    with in_evaluation_mode(model):
+    scorer = _folded(model) if device.type == "cpu" else model
+    with in_evaluation_mode(scorer):
         for batch in loader:
             with autocast(device, dtype):
-                logits.append(model(batch.clips).float())  # read at the end: a read would wait for the device
+                logits.append(scorer(batch.clips).float())  # read at the end: a read would wait for the device
             positions.append(batch.indices)
             if advance:
                 advance(len(batch.indices))
     order = torch.cat(positions).tolist() if positions else []
     values = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
     return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder)
+
+
+def _folded(model: ISTVT) -> ISTVT:
+    """Return a model of the same parameters, but for a backbone whose batch normalizations are folded."""
+    folded = copy.copy(model)
+    folded._modules = {**model._modules, "backbone": model.backbone.folded()}
+    return folded
 
 
 def score_video(
@@ -89,6 +98,7 @@ def score_video(
     clips: int = 8,
     batch_size: int = 8,
     workers: int = 2,
+    precision: str = "auto",
     advance: Callable[[int, int], None] | None = None,
 ) -> tuple[VideoScore, ScoredClips]:
     """Score one video that belongs to no data set; return its score and its clips.
@@ -100,6 +110,7 @@ def score_video(
         clips: how many are scored, evenly spread over all of it.
         batch_size: clips a forward pass.
         workers: threads that decode.
+        precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
         advance: called with (clips done, clips in all) after each batch.
 
     Raises:
@@ -118,7 +129,8 @@ def score_video(
         if advance:
             advance(done, len(chosen))
 
-    scored = score_clips(model, chosen, batch_size=batch_size, workers=workers, advance=count)
+    dtype = resolve_precision(precision, next(model.parameters()).device)
+    scored = score_clips(model, chosen, batch_size=batch_size, workers=workers, dtype=dtype, advance=count)
     if not scored.clips:
         raise InputError(scored.skipped[0][1])
     [score] = scored.videos()
