@@ -9,8 +9,10 @@ interpolated), or the whole picture (`boxes` is null), or the sentence that says
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 2}
 
 `boxes` are those of the main person over all shots; `others`, where there are any, is a list of the same for each of
-the other people. `boxes_of` is the video whose boxes these are, where that is another one. `shots` are the first and
-last frames of the shots, null where they are not known: lines of version 1 do not have them, and are read as one shot.
+the other people. `brief`, where there are any, is `[first frame, last frame, size]` of the largest faces that were
+found and are too brief for a clip, and `briefs` how many those are in all. `boxes_of` is the video whose boxes these
+are, where that is another one. `shots` are the first and last frames of the shots, null where they are not known: lines
+of version 1 do not have them, and are read as one shot.
 A later line replaces an earlier one of the same video.
 """
 
@@ -26,6 +28,7 @@ import numpy as np
 from dataloading.errors import InputError
 from dataloading.io import parse_json, read_bytes
 
+LONGEST_BREAK = (50, 2.0)  # frames and seconds between two recorded boxes; after the longer of both a face was gone
 FILE_NAME = "face_index.jsonl"
 MAX_BYTES = 4 << 30
 MARGIN = 1.25
@@ -35,6 +38,7 @@ BOXES_FILE = "boxes file"
 
 Box = tuple[float, float, float, float]
 Shot = tuple[int, int]  # its first and its last frame
+Brief = tuple[int, int, float]  # a face too brief for a clip: the first and the last frame that show it, and its size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +92,8 @@ class FaceEntry:
         shots: First and last frame (inclusive) of each shot, ascending; frames of dissolves and fades are in none. None
             where they are not known, because no frame or not every frame was looked at: then all is taken for one shot.
         others: The faces of the other people, largest (area times time) first.
+        brief: The largest of the faces that were found, each followed within one shot, and are too brief for a clip.
+        briefs: How many of these there are in all.
         version: Of the format of a line.
     """
 
@@ -102,6 +108,8 @@ class FaceEntry:
     error: str | None = None
     shots: tuple[Shot, ...] | None = None
     others: tuple[FaceTrack, ...] = ()
+    brief: tuple[Brief, ...] = ()
+    briefs: int = 0
     version: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
@@ -137,10 +145,10 @@ class FaceEntry:
         """
         people = self.people
         if not 1 <= number <= max(len(people), 1):
-            shows = f"{len(people)} {'person' if len(people) == 1 else 'people'}" if people else "a whole picture"
-            raise InputError(
-                f"{self.video} shows {shows}, and person is {number}; expected 1 to {max(len(people), 1)}."
-            )
+            if not people:
+                raise InputError(f"{self.video} is used as a whole picture, and person is {number}; expected 1.")
+            shows = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
+            raise InputError(f"{self.video} shows {shows}, and person is {number}; expected 1 to {len(people)}.")
         if number == 1:
             return self
         chosen = people.pop(number - 1)
@@ -165,6 +173,18 @@ class FaceEntry:
             return list(shots)
         keys = [self.key_frames[(self.key_frames >= first) & (self.key_frames <= last)] for first, last in shots]
         return [(int(inside[0]), int(inside[-1])) for inside in keys if len(inside)]
+
+    @property
+    def frames_seen(self) -> int:
+        """How many frames show the main person, or the whole picture, without breaks of over `LONGEST_BREAK`."""
+        if self.boxes is None:
+            return self.frames
+        longest = max(LONGEST_BREAK[0], round(LONGEST_BREAK[1] * self.fps))
+        frames, seen = self.key_frames, 0
+        for first, last in self.clip_ranges:
+            steps = np.diff(frames[(frames >= first) & (frames <= last)])
+            seen += 1 + int(steps[steps <= longest].sum())
+        return seen
 
     @property
     def face_range(self) -> tuple[int, int]:
@@ -197,8 +217,9 @@ class FaceEntry:
             if self.boxes:
                 line["boxes"] = _rounded(line["boxes"])
             line["others"] = [_rounded(track) for track in line["others"]]
-            if not self.others:
-                del line["others"]
+            for name in ("others", "brief", "briefs"):
+                if not line[name]:
+                    del line[name]
         return json.dumps(line, ensure_ascii=False)
 
     @classmethod

@@ -14,6 +14,10 @@ from dataloading.errors import InputError
 from dataloading.face_index import Box, FaceEntry, FaceIndex
 
 CLIP_FRAMES = 6  # T of the paper
+# Clips of a face in a video outside a data set, unless their number is chosen.
+CLIPS = 8
+SECONDS_A_CLIP = 4.0
+MOST_CLIPS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +92,41 @@ def evaluation_clips(
         for start in np.unique(np.rint(spread).astype(np.int64)):
             clips.append(_clip(video, starts[int(start - first)], frames, len(clips), index))
     return clips
+
+
+def clips_over_shots(video: Video, entry: FaceEntry, frames: int = CLIP_FRAMES, clips: int | None = None) -> Clips:
+    """Return clips of one video outside a data set, spread over all of it and over the shots that show the face.
+
+    Each shot that holds a clip gives one, and further ones go to where a clip stands for the most frames; within a shot
+    they are evenly spread. A video of one shot gives the clips of `evaluation_clips` over all its frames.
+
+    Args:
+        video: The video.
+        entry: The boxes of the face.
+        frames: T, the consecutive frames of a clip.
+        clips: How many; fewer than there are shots are spread over the video instead. None for `CLIPS`, and more where
+            there are more shots or the face is seen for longer: one in `SECONDS_A_CLIP`, at most `MOST_CLIPS`.
+
+    Returns:
+        The clips in the order of the video, and in `.skipped` the video, where it gives none.
+    """
+    ranges = _start_ranges(entry, frames, None)
+    if clips is None:
+        seconds = entry.frames_seen / entry.fps if entry.fps else 0
+        clips = min(max(CLIPS, len(ranges), int(seconds / SECONDS_A_CLIP)), MOST_CLIPS)
+    index = FaceIndex({video.name: entry})
+    if len(ranges) < 2 or clips < len(ranges):
+        return evaluation_clips([video], index, frames, clips, None)
+    shares = np.ones(len(ranges), np.int64)
+    room = np.array([len(starts) for starts in ranges])
+    while shares.sum() < min(clips, room.sum()):
+        shares[np.argmax(np.where(shares < room, room / shares, 0))] += 1
+    chosen = Clips()
+    for starts, share in zip(ranges, shares.tolist(), strict=True):
+        ends = [(starts[0] + starts[-1]) // 2] * 2 if share == 1 else (starts[0], starts[-1])
+        for start in np.rint(np.linspace(*ends, share)).astype(np.int64).tolist():
+            chosen.append(_clip(video, start, frames, len(chosen), index))
+    return chosen
 
 
 class TrainingClips:
@@ -227,10 +266,15 @@ def why_no_clip(
 
 def _starts(entry: FaceEntry, frames: int, first_frames: int | None) -> Sequence[int]:
     """Return the frames at which a clip can start so that it lies in one shot and where the face is known."""
+    ranges = _start_ranges(entry, frames, first_frames)
+    return ranges[0] if len(ranges) == 1 else [start for starts in ranges for start in starts]
+
+
+def _start_ranges(entry: FaceEntry, frames: int, first_frames: int | None) -> list[range]:
+    """Return the frames at which a clip can start, of each shot that has any."""
     end = min(entry.frames, first_frames or entry.frames)
     ranges = [range(first, min(last + 1, end) - frames + 1) for first, last in entry.clip_ranges]
-    ranges = [starts for starts in ranges if starts]
-    return ranges[0] if len(ranges) == 1 else [start for starts in ranges for start in starts]
+    return [starts for starts in ranges if starts]
 
 
 def _clip(video: Video, start: int, frames: int, position: int, index: FaceIndex) -> Clip:

@@ -16,10 +16,15 @@ ROW = "[frame, x0, y0, x1, y1]"
 Rows = list[tuple[float, float, float, float, float]]
 
 
-def read_boxes(path: str | Path, dataset: Dataset) -> dict[str, np.ndarray]:
+def read_boxes(path: str | Path, dataset: Dataset, among: str | None = None) -> dict[str, np.ndarray]:
     """Read `{"video": [[frame, x0, y0, x1, y1], ...], ...}`.
 
     A video is named by `Video.name`, by its path, or by its path relative to the root of the set.
+
+    Args:
+        path: The file.
+        dataset: The videos that may be named.
+        among: These videos in words, for the error message; the root of the set by default.
 
     Returns:
         By `Video.name`, float64 [n, 5] with ascending frames.
@@ -40,7 +45,7 @@ def read_boxes(path: str | Path, dataset: Dataset) -> dict[str, np.ndarray]:
         if key is not None:
             found[video.name] = _table(content[key], f"{path}: {key}")
     if not found:
-        raise InputError(f"None of the {len(content)} videos named in {path} is in {dataset.root}.")
+        raise InputError(f"None of the {len(content)} videos named in {path} is in {among or dataset.root}.")
     return found
 
 

@@ -63,7 +63,8 @@ def find_face(
         raise InputError(_why_no_face(path, detector, looks, found, info, clip_frames))
     main, *others = found.people
     size = (info.frames, info.fps, info.width, info.height)
-    return FaceEntry(name or str(path), *size, detector.name, main, shots=shots, others=tuple(others))
+    rest = {"others": tuple(others), "brief": found.brief, "briefs": found.briefs}
+    return FaceEntry(name or str(path), *size, detector.name, main, shots=shots, **rest)
 
 
 def whole_picture(path: str | Path, name: str | None = None) -> FaceEntry:

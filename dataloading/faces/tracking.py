@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataloading.face_index import FaceTrack, Shot
+from dataloading.face_index import Brief, FaceTrack, Shot
 from dataloading.faces.detectors import Detection, overlap
 
 LINKED = 0.2  # intersection over union of the same face in two neighboring frames that were looked at
@@ -14,6 +14,7 @@ LONGEST_GAP = 10  # frames that were looked at without finding the face before i
 LEAST_SHARE = 0.1  # of the frames looked at; a face found less often may be a false one, and comes after the others
 CELLS = 6  # of an appearance, in height and in width
 LEAST_ALIKE = 0.75  # of one person in two shots: correlation of appearances, and a little for the same place and size
+MOST_LISTED = 20  # of the faces that are too brief for a clip
 SAME_PLACE = 0.15  # what boxes that are the same in two shots count beside their appearance
 
 
@@ -43,6 +44,11 @@ class _Link:
         """The columns of `FaceTrack.table`, not yet smoothed."""
         return np.array([[frame, *face.center, face.size] for frame, face in zip(self.frames, self.faces, strict=True)])
 
+    @property
+    def summary(self) -> Brief:
+        """The first and the last frame that show it, and its size in pixels."""
+        return self.frames[0], self.frames[-1], round(float(np.median([face.size for face in self.faces])), 1)
+
     def apart_from(self, other: "_Link") -> bool:
         """Whether one is gone before the other is there."""
         return self.frames[0] > other.frames[-1] or self.frames[-1] < other.frames[0]
@@ -56,11 +62,15 @@ class FoundFaces:
         people: The track of each, over all shots, largest (area times time) first.
         tracks: How many faces were found, each followed within one shot, used or not.
         longest: First frame, last frame and size in pixels of the one that was seen for longest; None without any.
+        brief: The largest of the faces that are too brief for a clip, in the same form.
+        briefs: How many of these there are in all.
     """
 
     people: tuple[FaceTrack, ...]
     tracks: int
-    longest: tuple[int, int, float] | None
+    longest: Brief | None
+    brief: tuple[Brief, ...] = ()
+    briefs: int = 0
 
 
 def find_people(
@@ -104,10 +114,14 @@ def find_people(
     if shots is not None and len(shots) > 1:
         people.sort(key=lambda person: (not person[0].lasting, -sum(link.weight for link in person)))
     longest = max(links, key=lambda link: link.reach, default=None)
+    used = {id(link) for person in people for link in person}
+    unused = sorted((link for link in links if id(link) not in used), key=lambda link: -link.weight)
     return FoundFaces(
         tuple(map(_track, people)),
         len(links),
-        longest and (longest.frames[0], longest.frames[-1], float(np.median([face.size for face in longest.faces]))),
+        longest and longest.summary,
+        tuple(link.summary for link in unused[:MOST_LISTED]),
+        len(unused),
     )
 
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError, as_input_error
-from istvt.cli.console import print_lines, progress_bar, starting
-from istvt.cli.options import add_checkpoint, add_device, add_face_detection, check_device_name, detect_option
+from istvt.cli.console import counted, print_lines, progress_bar, starting
+from istvt.cli.options import (
+    add_boxes,
+    add_checkpoint,
+    add_device,
+    add_face_detection,
+    check_device_name,
+    detect_option,
+)
 from istvt.config import ExplanationSettings, ISTVTConfig
+
+if TYPE_CHECKING:  # it imports PyTorch
+    from istvt.explain_video.people import PersonExplanation
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -23,21 +34,29 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "--out", "--output", type=Path, default=Path("explanation"), help="directory of everything that is written"
     )
     parser.add_class_arguments(ExplanationSettings)
-    parser.add_argument("--clips", type=int, default=3, help="clips to explain, those that support the verdict most")
+    parser.add_argument(
+        "--clips", type=int, default=3, help="clips to explain of each person, those that support the verdict most"
+    )
     add_face_detection(parser)
+    parser.add_argument(
+        "--person", type=int | None, default=None, help="explain one person alone: 1 is the main one, 2 the next"
+    )
+    add_boxes(parser)
     add_device(parser)
 
 
 def run(options: Namespace, console: Console) -> int:
     """Show where and when the evidence of a video is: relevance in time and in space, over the face and in the frame.
 
-    Writes two videos, a strip of pictures a clip, explanation.json, and explanation.html, which shows all of it and
-    opens from disk."""
+    Writes for each person two videos and a strip of pictures a clip, and for all of them explanation.json and
+    explanation.html, which shows all of it and opens from disk."""
+    from istvt.inference.crop import check_people
     from istvt.run_dir import model_file
 
     if options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
     detect = detect_option(options)
+    check_people(person=options.person, boxes=options.boxes, detect=detect)
     with as_input_error():
         settings = ExplanationSettings(**{field.name: options[field.name] for field in fields(ExplanationSettings)})
     check_device_name(options.device)
@@ -55,19 +74,35 @@ def run(options: Namespace, console: Console) -> int:
             settings,
             detector=options.detector,
             detect=detect,
+            person=options.person,
+            boxes=options.boxes,
             clips_explained=options.clips,
             device=str(pick_device(options.device)),
             advance=lambda what, done, total: update(done, total, what),
         )
-    score = explanation.score
-    print_lines(console, f"{score.verdict}, probability of fake {score.probability:.1%}: {options.video}")
+    score, people = explanation.score, explanation.people
+    whose = f" ({score.name} of {len(people)})" if len(people) > 1 else ""
+    print_lines(console, f"{score.verdict}, probability of fake {score.probability:.1%}{whose}: {options.video}")
     print_lines(console, *explanation.notes, style="yellow")
-    explained, scored = len(explanation.clips), len(score.clip_probabilities)
-    if explained < options.clips:
-        fewer = f"no more of the {scored} scored clips are without a common frame"
-        print_lines(console, f"clips explained: {explained} of {options.clips} asked for; {fewer}")
-    if explanation.skipped:
-        print_lines(console, f"clips that could not be decoded: {len(explanation.skipped)}")
-        print_lines(console, *(f"  from frame {first}: {reason}" for first, reason in explanation.skipped))
+    for person in people:
+        if len(people) > 1:
+            seen = f"seen {person.score.seconds:.1f} s, {counted(len(person.score.clip_probabilities), 'clip')}"
+            verdict = f"{person.score.verdict} {person.score.probability:.1%}"
+            print_lines(console, f"{person.score.name}: {verdict}, {seen}")
+        _print_clips(console, person, options.clips)
+    print_lines(console, *explanation.not_scored, style="yellow")
     console.print(f"open [bold]{escape(str(options.out / 'explanation.html'))}[/]", soft_wrap=True)
     return 0
+
+
+def _print_clips(console: Console, person: PersonExplanation, asked_for: int) -> None:
+    """Print the doubts about a score, and which clips are not explained."""
+    if person.score.remark:
+        print_lines(console, person.score.remark, style="yellow")
+    explained, scored = len(person.clips), len(person.score.clip_probabilities)
+    if explained < asked_for:
+        fewer = f"no more of the {scored} scored clips are without a common frame"
+        print_lines(console, f"clips explained: {explained} of {asked_for} asked for; {fewer}")
+    if person.skipped:
+        print_lines(console, f"clips that could not be decoded: {len(person.skipped)}")
+        print_lines(console, *(f"  from frame {first}: {reason}" for first, reason in person.skipped))

@@ -82,6 +82,16 @@ def add_face_detection(parser: ArgumentParser) -> None:
     parser.add_argument("--detect", action="store_true", help="detect faces, however the training videos were cropped")
 
 
+def add_boxes(parser: ArgumentParser) -> None:
+    """Add the file of face boxes."""
+    parser.add_argument(
+        "--boxes",
+        type=Path | None,
+        default=None,
+        help="JSON {video: [[frame, x0, y0, x1, y1], ...]} with the boxes of a face; no other is looked for then",
+    )
+
+
 def detect_option(options: Namespace) -> bool | None:
     """Return whether faces are detected; None means as for the training videos."""
     other = "--detect" if options.detect else f"--detector {options.detector}" if options.detector != "auto" else None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -14,8 +13,22 @@ from rich.markup import escape
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
 from istvt.cli.console import counted, print_lines, progress_bar, starting
-from istvt.cli.options import add_checkpoint, add_device, add_face_detection, check_device_name, detect_option
+from istvt.cli.options import (
+    add_boxes,
+    add_checkpoint,
+    add_device,
+    add_face_detection,
+    check_device_name,
+    detect_option,
+)
 from istvt.config import ISTVTConfig
+
+if TYPE_CHECKING:  # they import PyTorch
+    from istvt.inference.people import PersonScore
+    from istvt.inference.predict import Prediction
+
+
+FACES = ("all", "main")
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -23,29 +36,43 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     add_checkpoint(parser)
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
     add_face_detection(parser)
-    parser.add_argument("--person", type=int, default=1, help="of several people: 1 is the main one, 2 the next")
-    parser.add_argument("--clips", type=int, default=8, help="clips scored a video")
+    parser.add_argument(
+        "--faces",
+        choices=FACES,
+        default="all",
+        help="all: every person found has a verdict; main: only the largest and longest seen, one line a video",
+    )
+    parser.add_argument(
+        "--person", type=int | None, default=None, help="score one person alone: 1 is the main one, 2 the next"
+    )
+    add_boxes(parser)
+    parser.add_argument(
+        "--clips", type=int | None, default=None, help="clips scored a person; 8, and more for many or long shots"
+    )
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     add_device(parser)
 
 
 def run(options: Namespace, console: Console) -> int:
-    """Score any video: real or fake, and how probably fake.
+    """Score any video: real or fake, and how probably fake, for every person in it.
+
+    The verdict of a video is that of its most suspicious person. A person has the mean of its clips, or the probability
+    of its most suspicious shot, with the odds divided by the number of shots, where that is higher.
 
     A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
     """
     from dataloading.layouts.files import video_files
+    from istvt.inference.crop import check_people
     from istvt.run_dir import model_file
 
-    if options.clips < 1:
+    if options.clips is not None and options.clips < 1:
         raise InputError(f"--clips is {options.clips}; expected at least 1")
-    if options.person < 1:
-        raise InputError(f"--person is {options.person}; expected at least 1")
     if options.json and options.json.is_dir():
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")
     if options.json and not options.json.parent.is_dir():
         raise InputError(f"--json {options.json}: there is no directory {options.json.parent}; expected a file in one")
     detect = detect_option(options)
+    check_people(options.faces, options.person, options.boxes, detect)
     check_device_name(options.device)
     model_file(options.checkpoint)
     files, left_out = video_files(options.videos)
@@ -60,13 +87,18 @@ def run(options: Namespace, console: Console) -> int:
     model, info = load_model(options.checkpoint, pick_device(options.device))
     for reason, count in Counter(item.reason for item in left_out).items():
         print_lines(console, f"{counted(count, 'video')} left out: {reason}", style="dim")
-    done = itertools.count()
+    done = 0
     with progress_bar(console, "scoring videos") as update:
 
         def advance(prediction: Any) -> None:
-            if not (before := next(done)):  # caveats of all verdicts are printed before the first one, not after hours
+            nonlocal done
+            done += 1
+            if done == 1:  # caveats of all verdicts are printed before the first one, not after hours
                 print_lines(console, *prediction.notes, style="yellow")
-            update(before + 1, len(files))
+            update(done, len(files))
+
+        def progress(path: Path, clips: int, in_all: int) -> None:
+            update(done + clips / in_all, len(files), f"scoring {escape(path.name)}")
 
         predictions = predict(
             model,
@@ -74,40 +106,88 @@ def run(options: Namespace, console: Console) -> int:
             info=info,
             detector=options.detector,
             detect=detect,
+            faces=options.faces,
             person=options.person,
-            clips_per_video=options.clips,
+            boxes=options.boxes,
+            clips=options.clips,
             advance=advance,
+            progress=progress,
         )
     if options.json:
-        rows = [
-            {"path": str(p.path), "error": p.error}
-            if p.score is None
-            else {
-                "path": str(p.path),
-                "verdict": p.score.verdict,
-                "probability_fake": p.score.probability,
-                "clip_probabilities": p.score.clip_probabilities,
-                "clip_frames": p.score.clip_frames,
-                "remark": p.remark,
-                "notes": p.notes,
-            }
-            for p in predictions
-        ]
-        write_json(options.json, rows)
+        write_json(options.json, [_row(prediction) for prediction in predictions])
     failed = [prediction for prediction in predictions if prediction.error]
     for prediction in predictions:
         if prediction.score:
-            score = prediction.score
-            style = "red" if score.verdict == "fake" else "green"
-            console.print(
-                f"[{style}]{score.verdict:<4}[/]  probability of fake {score.probability:6.1%}  "
-                f"({counted(len(score.clip_probabilities), 'clip')})  {escape(str(prediction.path))}",
-                soft_wrap=True,
-                highlight=False,
-            )
-            if prediction.remark:
-                print_lines(console, f"      {prediction.remark}", style="yellow")
+            _print_verdicts(console, prediction)
     print_lines(console, *(f"not scored  {prediction.error}" for prediction in failed))
     if len(predictions) > 1:
         print_lines(console, f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
     return PROBLEM_FOUND if failed else 0
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    """Return what the JSON file says of one video; the verdict is that of its most suspicious person."""
+    if prediction.score is None:
+        return {"path": str(prediction.path), "error": prediction.error}
+    score = prediction.score
+    remark = "; ".join(filter(None, [score.remark, prediction.remark])) or None
+    return {
+        "path": str(prediction.path),
+        "verdict": score.verdict,
+        "probability_fake": score.probability,
+        "person": score.number,
+        "clip_probabilities": score.clip_probabilities,
+        "clip_frames": score.clip_frames,
+        "people": [
+            person.to_dict() | {"clip_probabilities": person.clip_probabilities, "clip_frames": person.clip_frames}
+            for person in prediction.people
+        ],
+        "not_scored": prediction.not_scored,
+        "frames": prediction.frames,
+        "fps": prediction.fps,
+        "remark": remark,
+        "notes": prediction.notes,
+    }
+
+
+def _print_verdicts(console: Console, prediction: Prediction) -> None:
+    """Print the verdict of a video, and below it that of each person where there are several."""
+    score, people = prediction.score, prediction.people
+    several = len(people) > 1
+    about = f"{score.name} of {len(people)}" if several else _seen(score, prediction)
+    if not several and score.number not in (None, 1):
+        about = f"{score.name}, {about}"
+    verdict = f"{_colored(score.verdict)}  probability of fake {score.probability:6.1%}"
+    _print_verdict(console, f"{verdict}  ({about})  {escape(str(prediction.path))}")
+    for person in people:
+        if several:
+            x0, y0, x1, y1 = person.box
+            frame = person.clip_frames[person.surest_clip][0]
+            about = f"{_seen(person, prediction)}; around x {(x0 + x1) / 2:.0f}, y {(y0 + y1) / 2:.0f} in frame {frame}"
+            verdict = f"{_colored(person.verdict)} {person.probability:6.1%}"
+            _print_verdict(console, f"      {person.name}: {verdict}  ({about})")
+        indent = f"      {person.name}: " if several else "      "
+        if (shot := person.most_suspicious_shot) and shot.verdict == "fake":
+            by = counted(shot.clips, "clip")
+            where = shot.place(prediction.fps)
+            print_lines(console, f"{indent}most suspicious in {where}: {shot.probability:.1%} by {by}")
+        if person.remark:
+            print_lines(console, f"{indent}{person.remark}", style="yellow")
+    if prediction.remark:
+        print_lines(console, f"      {prediction.remark}", style="yellow")
+    print_lines(console, *(f"      {sentence}" for sentence in prediction.not_scored), style="yellow")
+
+
+def _print_verdict(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False)
+
+
+def _seen(person: PersonScore, prediction: Prediction) -> str:
+    clips = counted(len(person.clip_probabilities), "clip")
+    if person.number is None or not prediction.fps:
+        return clips
+    return f"{clips}, seen {person.seconds:.1f} of {prediction.frames / prediction.fps:.1f} s"
+
+
+def _colored(verdict: str) -> str:
+    return f"[{'red' if verdict == 'fake' else 'green'}]{verdict:<4}[/]"

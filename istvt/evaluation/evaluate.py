@@ -78,8 +78,18 @@ def evaluate_split(
     scores = scored.videos()
     detectors = index.detectors({score.name for score in scores})
     notes = [*dataset.notes, *_differences_to_training(info, scored.decoder, detectors)]
+    notes += _unknown_shots(index, scores)
     notes += [SYNTHETIC_NOTE] if dataset.synthetic else info.caveats
     return replace(compute_metrics(scores, bootstrap=bootstrap), skipped=skipped, notes=notes), scores
+
+
+def _unknown_shots(index: FaceIndex, scores: Sequence[VideoScore]) -> list[str]:
+    """Return the note on videos with faces whose shots are not known, as `istvt prepare` has it."""
+    faces = [score.name for score in scores if not index.entry(score.name).whole_frame]
+    unknown = len(index.without_shots(faces))
+    if not unknown:
+        return []
+    return [f"The shots of {unknown} of the {len(scores)} videos are not known: a clip of theirs may span a cut."]
 
 
 def _differences_to_training(info: CheckpointInfo, decoder: str, detectors: Sequence[str]) -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
+from PIL import Image
 
+from istvt.explain_video.people import PersonExplanation
 from istvt.explain_video.pictures import FAINT_SHARE, PANEL_TITLES, Timeline
+from istvt.inference.people import PersonScore
 from istvt.report import charts
 from istvt.report import html as page_template
 
@@ -41,29 +46,33 @@ PIXEL_NOTES = {
 }
 
 
-def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], timeline: Timeline) -> None:
+def write_page(
+    path: Path, data: Mapping[str, Any], people: Sequence[PersonExplanation], timelines: Sequence[Timeline]
+) -> None:
     """Write the page.
 
     Args:
         path: of the file.
         data: what explanation.json holds.
-        files: `panels`, `pasted` (MP4) and `strips` (PNG), which are put into the page.
-        timeline: the score over time.
+        people: in the order of `data["people"]`; their videos (MP4) and strips (PNG) are put into the page.
+        timelines: the score of each over time.
 
     Raises:
         InputError: the file cannot be written.
     """
     settings = {key: value for key, value in data["settings"].items() if key != "model"}
     notes = PIXEL_NOTES if settings["method"] == "attnlrp" else PANEL_NOTES
+    fps = data["video"]["fps"] or 25.0
+    seconds = data["video"]["frames"] / fps
+    verdict = max((person.score for person in people), key=lambda score: score.probability)
     html = page_template.render(
         "explanation.html.j2",
         data=data,
         name=Path(data["video"]["path"]).name,
         method=METHOD_NAMES[settings["method"]],
-        panels=page_template.data_address(files["panels"].read_bytes(), "video/mp4"),
-        pasted=page_template.data_address(files["pasted"].read_bytes(), "video/mp4"),
-        strips=[page_template.data_address(strip.read_bytes(), "image/png") for strip in files["strips"]],
-        chart=_timeline_chart(timeline, data["explained_clips"], data["video"]["fps"] or 25.0),
+        people=[_person(person, values, fps, seconds) for person, values in zip(people, data["people"], strict=True)],
+        verdict_sentence=_verdict_sentence(verdict, len(people), fps),
+        chart=_timeline_chart(people, timelines, fps),
         settings=settings,
         panel_notes=[(name, PANEL_TITLES[name], note) for name, note in notes.items()],
         by_frame=[name for name in notes if name not in ("class_row", "whole_clip")],
@@ -73,13 +82,65 @@ def write_page(path: Path, data: Mapping[str, Any], files: Mapping[str, Any], ti
     page_template.write_page(path, html)
 
 
-def _timeline_chart(timeline: Timeline, explained: list[Mapping[str, Any]], fps: float) -> Markup:
-    """Return the score over time as inline SVG; explained clips are shaded."""
-    shaded = [(clip["frames"][0] / fps, (clip["frames"][-1] + 1) / fps) for clip in explained]
-    low, high = min(timeline.probabilities), max(timeline.probabilities)
-    description = (
-        f"Probability of fake of {len(timeline.centers)} clips over {timeline.seconds:.1f} seconds, from {low:.3f} to "
-        f"{high:.3f}; their mean is {timeline.score:.3f}."
+def _person(person: PersonExplanation, values: Mapping[str, Any], fps: float, seconds: float) -> dict[str, Any]:
+    """Return what the page shows of one person beside its numbers."""
+    score, files = person.score, person.files
+    shot = score.most_suspicious_shot
+    return {
+        "values": values,
+        "name": score.name,
+        "anchor": f"person-{score.number or 0}",
+        "seen": "" if score.number is None else f"{score.seconds:.1f} of {seconds:.1f} s",
+        "size": "" if score.size is None else f"{score.size:.0f} pixels",
+        "worst": "" if shot is None else f"{shot.place(fps)}: {shot.probability:.3f}",
+        "rule": _rule(score, fps),
+        "shots": [] if shot is None else [(shot.place(fps), shot) for shot in score.shots],
+        "portrait": None if person.portrait is None else _png(person.portrait),
+        "panels": files and page_template.data_address(files["panels"].read_bytes(), "video/mp4"),
+        "pasted": files and page_template.data_address(files["pasted"].read_bytes(), "video/mp4"),
+        "strips": [page_template.data_address(strip.read_bytes(), "image/png") for strip in files.get("strips", ())],
+    }
+
+
+def _png(picture: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return page_template.data_address(file.getvalue(), "image/png")
+
+
+def _rule(score: PersonScore, fps: float) -> str:
+    """Return how the probability of a person was made of its clips."""
+    mean = float(np.mean(score.clip_probabilities))
+    clips = f"{len(score.clip_probabilities)} clip{'s' * (len(score.clip_probabilities) > 1)}"
+    shot = score.most_suspicious_shot
+    if shot is None or score.probability == mean:
+        return f"the mean of {clips}"
+    return (
+        f"from {shot.place(fps)}, where it is {shot.probability:.3f}; its odds are divided by the {len(score.shots)} "
+        f"shots of this person, because one of several is high by chance. The mean of all {clips} is {mean:.3f}"
     )
-    figure = charts.timeline_chart(timeline.centers, timeline.probabilities, timeline.seconds, shaded)
-    return charts.inline_svg(figure, description)
+
+
+def _verdict_sentence(score: PersonScore, people: int, fps: float) -> str:
+    """Return whose probability that of the video is, and how it was made."""
+    whose = f"that of {score.name}, the most suspicious of {people} people: " if people > 1 else ""
+    return f"Probability of fake {score.probability:.3f}, {whose}{_rule(score, fps)}."
+
+
+def _timeline_chart(people: Sequence[PersonExplanation], timelines: Sequence[Timeline], fps: float) -> Markup:
+    """Return the score of each person over time as inline SVG; explained clips are shaded."""
+    lines, described = [], []
+    for person, timeline in zip(people, timelines, strict=True):
+        spans = [(clip.clip.frames[0] / fps, (clip.clip.frames[-1] + 1) / fps) for clip in person.clips]
+        shots = np.searchsorted(timeline.cuts, timeline.centers, side="right").tolist()
+        lines.append(charts.TimeLine(person.score.name, timeline.centers, timeline.probabilities, shots, spans))
+        low, high = min(timeline.probabilities), max(timeline.probabilities)
+        whose = f"{person.score.name}: " if len(people) > 1 else ""
+        described.append(
+            f"{whose}{len(timeline.centers)} clips, from {low:.3f} to {high:.3f}; their mean is "
+            f"{np.mean(timeline.probabilities):.3f}"
+        )
+    seconds, cuts = timelines[0].seconds, timelines[0].cuts
+    where = f"{seconds:.1f} seconds" + (f" and {len(cuts) + 1} shots" if cuts else "")
+    description = f"Probability of fake over {where}. {'. '.join(described)}."
+    return charts.inline_svg(charts.timeline_chart(lines, seconds, cuts), description)

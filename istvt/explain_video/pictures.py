@@ -32,19 +32,19 @@ _FAINT = 0.3  # brightness of its hottest cell
 
 @dataclass(frozen=True)
 class Timeline:
-    """The score over time: probability of "fake" of every clip that was scored, where it lies in the video.
+    """The score of one person over time: probability of "fake" of every clip, where it lies in the video.
 
     Attributes:
         centers: seconds, of the middle of each clip.
         probabilities: of each clip.
         seconds: length of the video.
-        score: of the whole video, the mean.
+        cuts: seconds at which shots begin, but for the first one.
     """
 
     centers: Sequence[float]
     probabilities: Sequence[float]
     seconds: float
-    score: float
+    cuts: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,15 @@ def _draw_timeline(
     _text(draw, (left, bottom + 4), "0 s", SOFT, 12)
     end = f"{timeline.seconds:.1f} s"
     _text(draw, (right - _length(end, 12), bottom + 4), end, SOFT, 12)
+    for cut in timeline.cuts:
+        x = place(cut, 0)[0]
+        draw.line((x, top, x, bottom), SOFT)
     points = [place(*point) for point in zip(timeline.centers, timeline.probabilities, strict=True)]
-    if len(points) > 1:
-        draw.line(points, INK, 2)
+    shots = np.searchsorted(timeline.cuts, timeline.centers, side="right")
+    for shot in np.unique(shots):
+        inside = [point for point, other in zip(points, shots, strict=True) if other == shot]
+        if len(inside) > 1:
+            draw.line(inside, INK, 2)
     for x, y in points:
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), INK)
     x = place(at_seconds, 0)[0]

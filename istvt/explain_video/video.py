@@ -2,58 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from dataloading.clips.sampling import Clip
-from dataloading.dataset import CLASSES, FAKE
 from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
 from dataloading.io import write_json
-from dataloading.video.decode import iterate_frames
-from istvt.config import ExplanationSettings, Normalization
-from istvt.explain import heatmap
+from istvt.config import ExplanationSettings
 from istvt.explain_video import page, pictures
-from istvt.explain_video.clips import ExplainedClip, explain_clips
-from istvt.inference.crop import choose_crop, crop_difference
-from istvt.inference.predict import face_entry, rare_face_remark
-from istvt.inference.score import ScoredClips, score_video
-from istvt.inference.video_score import VideoScore
+from istvt.explain_video.clips import ExplainedClip
+from istvt.explain_video.drawing import Drawing, timeline
+from istvt.explain_video.people import PersonExplanation, explain_people
+from istvt.explain_video.summary import summarize
+from istvt.inference.crop import check_people, choose_crop, crop_difference
+from istvt.inference.people import PersonScore, score_people, unknown_shots_remark
+from istvt.inference.predict import ONLY_GIVEN, boxes_of, face_entry
 from istvt.model.checkpoint import CheckpointInfo, load_model
 from istvt.model.istvt import ISTVT
 from istvt.run_dir import output_directory
 
-PANEL = 288  # pixels a side of a panel in the MP4
-STRIP = 150  # and of a picture in a strip
 FRAMES_A_SECOND = 4  # of the MP4: slow enough to compare neighboring frames
-LONGEST_SIDE = 960  # of the pasted-back frames; larger ones are shrunk before anything is drawn
+# Of one person; those of an earlier explanation are removed.
+_OF_A_PERSON = re.compile(r"(person_\d+_)?(clip_\d+\.png|explanation\.mp4|in_frame\.mp4)")
 
 
 @dataclass
 class VideoExplanation:
-    """Score and explanation of one video, and the files that were written.
+    """Scores and explanations of the people of one video, and the files that were written.
+
+    `score`, `target`, `clips` and `skipped` are those of the most suspicious person.
 
     Attributes:
-        score: of the video, over all scored clips.
-        target: "fake" or "real", what is explained.
-        clips: the explained ones, in the order of the video.
-        skipped: (first frame, reason) of every clip that could not be decoded.
-        files: what was written: panels, pasted, strips, data, page.
+        people: largest (area times time) first.
+        not_scored: a sentence for each person and face that was found and not scored, with the reason.
+        files: what was written: data and page, and panels, pasted and strips of the most suspicious person.
         notes: sentences that belong beside the verdict, as they are written.
     """
 
-    score: VideoScore
-    target: str
-    clips: list[ExplainedClip]
-    skipped: list[tuple[int, str]]
+    people: list[PersonExplanation]
+    not_scored: list[str]
     files: dict[str, Path | list[Path]]
     notes: list[str]
+
+    @property
+    def most_suspicious(self) -> PersonExplanation:
+        """The person with the highest probability, whose verdict is that of the video."""
+        return max(self.people, key=lambda person: person.score.probability)
+
+    @property
+    def score(self) -> PersonScore:
+        """The score of the most suspicious person."""
+        return self.most_suspicious.score
+
+    @property
+    def target(self) -> str:
+        """The explained class of the most suspicious person: "fake" or "real"."""
+        return self.most_suspicious.target
+
+    @property
+    def clips(self) -> list[ExplainedClip]:
+        """The explained clips of the most suspicious person."""
+        return self.most_suspicious.clips
+
+    @property
+    def skipped(self) -> list[tuple[int, str]]:
+        """The clips of the most suspicious person that could not be decoded."""
+        return self.most_suspicious.skipped
 
 
 def explain_video(
@@ -63,9 +81,11 @@ def explain_video(
     settings: ExplanationSettings | None = None,
     *,
     face: FaceEntry | None = None,
+    boxes: str | Path | None = None,
     detector: str = "auto",
     detect: bool | None = None,
-    clips_scored: int = 16,
+    person: int | None = None,
+    clips_scored: int | None = None,
     clips_explained: int = 3,
     device: str = "cpu",
     batch_size: int = 4,
@@ -73,11 +93,12 @@ def explain_video(
     notes: Sequence[str] = (),
     advance: Callable[[str, int, int], None] | None = None,
 ) -> VideoExplanation:
-    """Score a video, explain the clips on which the verdict rests, and write pictures, numbers and a page.
+    """Score a video, explain the clips on which the verdicts rest, and write pictures, numbers and a page.
 
     Written to `out`: `explanation.mp4` (face crop, temporal and spatial relevance and the class frame's map side by
     side, with the score over time), `in_frame.mp4` (each map pasted back into the original frames), `clip_1.png`... (a
-    strip a clip), `explanation.json` and `explanation.html` (all of it in one file, without script or network).
+    strip a clip), `explanation.json` and `explanation.html` (all of it in one file, without script or network). Where
+    several people are scored, videos and strips of each begin with its number: `person_2_explanation.mp4`.
 
     Args:
         video: the file.
@@ -85,10 +106,13 @@ def explain_video(
         out: directory, made where it is not there.
         settings: the defaults, if None. A rule that the method does not read is not among the settings that are
             written, and refused where it is not the default.
-        face: where the face is, if that is known; else it is looked for with
+        face: where the people and shots are, if that is known; else they are looked for with
+        boxes: JSON file `{video: [[frame, x0, y0, x1, y1], ...]}` with the one face that is explained, or
         detector: "auto" takes that of training, or the best installed one.
-        detect: False takes the whole picture, True looks for a face, whatever training did.
-        clips_scored: evenly spread over the video, for the score over time.
+        detect: False takes the whole picture, True looks for faces, whatever training did.
+        person: explains this one alone, where it is given: 1 is the main one, the others follow by size times time.
+        clips_scored: of each person, for the score over time; None for 8, and more for many or long shots, as
+            `predict` does.
         clips_explained: how many of them are explained: those on the side of the verdict, the surest first.
         device: of a model that is loaded here.
         batch_size: clips in work together.
@@ -105,253 +129,88 @@ def explain_video(
         rules = settings.rules()
     if clips_explained < 1:
         raise InputError(f"clips_explained is {clips_explained}; expected 1 or more")
+    check_people(person=person, boxes=boxes, detect=detect)
+    if face is not None and boxes is not None:
+        raise InputError(f"face is given and boxes is {boxes}; expected one of them")
     advance = advance or (lambda *_: None)
     if isinstance(checkpoint, ISTVT):
         model, info, name = checkpoint, CheckpointInfo(checkpoint.config), "model"
     else:
         (model, info), name = load_model(checkpoint, device), str(checkpoint)
-    if face is None:
-        crop = choose_crop(info.detectors, detector, detect)
-        face, about_crop = (
-            face_entry(video, make_detector(crop.detector) if crop.detector else None, model.config.frames),
-            crop.note,
-        )
-    else:
+    notes, given = [*notes, *info.caveats], face is not None
+    if given:
         about_crop = crop_difference(info.detectors, [face.detector])
-    notes = [*notes, *info.caveats, *filter(None, [about_crop, rare_face_remark(face)])]
+    elif boxes is not None:
+        rows = boxes_of(boxes, [video])
+        face, about_crop = face_entry(video, None, model.config.frames, rows[video]), ONLY_GIVEN
+        notes += filter(None, [crop_difference(info.detectors, [face.detector])])
+    else:
+        crop = choose_crop(info.detectors, detector, detect)
+        finder = make_detector(crop.detector) if crop.detector else None
+        face, about_crop = face_entry(video, finder, model.config.frames), crop.note
+    notes += filter(None, [about_crop, unknown_shots_remark(face, given)])
     output_directory(out)
-    score, scored = score_video(
+    scored = score_people(
         model,
         video,
         face,
+        person=person,
         clips=clips_scored,
         batch_size=batch_size,
         workers=workers,
         advance=lambda done, total: advance("scoring clips", done, total),
     )
-    if settings.target == "verdict":
-        settings = replace(settings, target=score.verdict)
-    chosen = select_clips(scored, settings.target, clips_explained)
-    skipped: list[tuple[Clip, str]] = []
-    explained: list[ExplainedClip] = []
-    for clip in explain_clips(model, chosen, settings, batch_size=batch_size, workers=workers, skipped=skipped):
-        explained.append(clip)
-        advance("explaining clips", len(explained), len(chosen))
-    if not explained:
-        raise InputError(skipped[0][1])
-    left_out = [(int(clip.frames[0]), reason) for clip, reason in (*scored.skipped, *skipped)]
-    said = {"method": settings.method} | rules
-    said |= {"target": settings.target, "normalization": settings.normalization, "checkpoint": name}
-    said |= {"detector": face.detector, "model": model.config.to_dict()}
-    size = model.config.image_size
-    data = _summary(video, face, score, explained, left_out, size) | {"settings": said, "notes": notes}
-    files = _write(out, _Drawing(video, face, score, explained, settings, size), data, advance)
-    return VideoExplanation(score, settings.target, explained, left_out, files, notes)
-
-
-def select_clips(scored: ScoredClips, target: str, count: int) -> list[Clip]:
-    """Return the clips with the largest logits for `target`, in the order of the video; no two share a frame."""
-    sign = 1 if target == CLASSES[FAKE] else -1
-    chosen: list[Clip] = []
-    for i in np.argsort(-sign * scored.logits, kind="stable"):
-        clip = scored.clips[i]
-        if len(chosen) < count and not any(np.isin(clip.frames, other.frames).any() for other in chosen):
-            chosen.append(clip)
-    return sorted(chosen, key=lambda clip: int(clip.frames[0]))
-
-
-class _Drawing:
-    """Pictures of the explained clips of one video: normalized heat over crops and over original frames.
-
-    Frames are decoded one at a time, and of each only what is drawn is kept: two crops, and the whole frame shrunk to
-    `LONGEST_SIDE`. Memory does not grow with the size of the picture beyond a single frame.
-    """
-
-    def __init__(
-        self,
-        video: Path,
-        face: FaceEntry,
-        score: VideoScore,
-        explained: Sequence[ExplainedClip],
-        settings: ExplanationSettings,
-        image_size: int,
-    ) -> None:
-        self.fps = face.fps or 25.0
-        self.title = f"{video.name}: {score.verdict}, probability of fake {score.probability:.3f}"
-        self.question = f"why {settings.target}?"
-        self.scale = f"from the coldest to the hottest cell of the {settings.normalization}, however near they are"
-        middles = [float(np.mean(frames) + 0.5) / self.fps for frames in score.clip_frames]
-        seconds = face.frames / self.fps
-        self.timeline = pictures.Timeline(middles, score.clip_probabilities, seconds, score.probability)
-        self.clips = [
-            (clip, _small_frames(video, clip.clip), _heat_panels(clip, settings.normalization, image_size))
-            for clip in explained
-        ]
-
-    def panel_frames(self) -> Iterator[np.ndarray]:
-        """Give the frames of explanation.mp4, clip after clip."""
-        for clip, frames, panels in self.clips:
-            titles = [pictures.CROP_TITLE, *(panel.title for panel in panels)]
-            for t, (number, frame) in enumerate(zip(clip.clip.frames, frames, strict=True)):
-                row = [frame.panel, *(heatmap.overlay(frame.panel, panel.frame(t)) for panel in panels)]
-                caption = f"{self.title}   frame {number}, clip {clip.probability:.3f}   {self.question}"
-                seconds = (number + 0.5) / self.fps
-                yield pictures.explanation_frame(row, titles, caption, self.timeline, seconds, self.scale)
-
-    def pasted_frames(self) -> Iterator[np.ndarray]:
-        """Give the frames of in_frame.mp4: the original once with each map."""
-        for _, frames, panels in self.clips:
-            for t, frame in enumerate(frames):
-                pasted = [heatmap.paste(frame.whole, panel.frame(t), frame.box) for panel in panels]
-                yield np.concatenate(pasted, axis=1 if frame.whole.shape[0] >= frame.whole.shape[1] else 0)
-
-    def strips(self) -> Iterator[np.ndarray]:
-        """Give one picture a clip: frames x {crop, maps}."""
-        for clip, frames, panels in self.clips:
-            rows = [[frame.strip for frame in frames]]
-            rows += [[heatmap.overlay(f.strip, panel.frame(t)) for t, f in enumerate(frames)] for panel in panels]
-            titles = [pictures.CROP_TITLE, *(panel.title for panel in panels)]
-            labels = [f"frame {number}" for number in clip.clip.frames]
-            title = f"probability of fake {clip.probability:.3f}   {self.question}"
-            yield pictures.strip(rows, titles, labels, title, self.scale)
-
-
-@dataclass(frozen=True)
-class _SmallFrame:
-    """What is drawn of one frame.
-
-    Attributes:
-        panel, strip: the crop, uint8 [s, s, 3] of side `PANEL` and `STRIP`.
-        whole: uint8 [h, w, 3], no side longer than `LONGEST_SIDE`.
-        box: of the crop, in pixels of `whole`.
-    """
-
-    panel: np.ndarray
-    strip: np.ndarray
-    whole: np.ndarray
-    box: heatmap.Box
-
-
-def _small_frames(video: Path, clip: Clip) -> list[_SmallFrame]:
-    """Decode the frames of a clip, one at a time."""
-    found = {}
-    for number, frame in iterate_frames(video, clip.frames):
-        crops = [heatmap.crop(frame, clip.box, size) for size in (PANEL, STRIP)]
-        whole = _fitted(frame)
-        scale = np.divide(whole.shape[1::-1], frame.shape[1::-1])
-        # A copy, where nothing was shrunk: the decoder's memory is not held.
-        found[number] = _SmallFrame(*crops, whole.copy(), tuple(np.asarray(clip.box) * np.tile(scale, 2)))
-    return [found[int(number)] for number in clip.frames]
-
-
-def _heat_panels(clip: ExplainedClip, normalization: Normalization, image_size: int) -> list[pictures.HeatPanel]:
-    """Return the maps of a clip as they are drawn, over the pixels that the model sees."""
-    panels = []
-    for name, heat in clip.maps().items():
-        heat = heatmap.normalize(heat, normalization)
-        heat = heat if name == "pixels" else heatmap.upscale(heat, image_size, image_size)
-        panels.append(pictures.HeatPanel(name, heat, clip.shares[name]))
-    return panels
+    people = explain_people(
+        model, scored, settings, clips_explained, batch_size=batch_size, workers=workers, advance=advance
+    )
+    explained_with = {"method": settings.method} | rules | {"normalization": settings.normalization}
+    explained_with |= {"target": settings.target, "checkpoint": name, "detector": face.detector}
+    explained_with |= {"model": model.config.to_dict()}
+    data = summarize(video, face, people, model.config.image_size)
+    data |= {"not_scored": scored.not_scored, "settings": explained_with, "notes": notes}
+    files = _write(out, video, face, people, settings, model.config.image_size, data, advance)
+    explanation = VideoExplanation(people, scored.not_scored, files, notes)
+    files |= explanation.most_suspicious.files
+    return explanation
 
 
 def _write(
-    out: Path, drawing: _Drawing, data: dict[str, Any], advance: Callable[[str, int, int], None]
-) -> dict[str, Path | list[Path]]:
-    """Write everything and return the files; strips of an earlier explanation, which may have had more clips, go."""
-    names = {"panels": "explanation.mp4", "pasted": "in_frame.mp4", "data": "explanation.json"}
-    files: dict[str, Any] = {key: out / name for key, name in (names | {"page": "explanation.html"}).items()}
-    earlier = out.glob("clip_*.png") if files["data"].is_file() else ()
-    earlier = {path for path in earlier if path.stem.removeprefix("clip_").isdecimal()}
-    advance("drawing", 0, 4)
-    pictures.write_mp4(files["panels"], drawing.panel_frames(), FRAMES_A_SECOND)
-    advance("drawing", 1, 4)
-    pictures.write_mp4(files["pasted"], drawing.pasted_frames(), FRAMES_A_SECOND)
-    advance("drawing", 2, 4)
-    files["strips"] = [out / f"clip_{number}.png" for number in range(1, len(drawing.clips) + 1)]
-    for path, picture in zip(files["strips"], drawing.strips(), strict=True):
-        pictures.write_png(path, picture)
-    for path in earlier - set(files["strips"]):
-        path.unlink()
-    advance("drawing", 3, 4)
-    write_json(files["data"], data)
-    page.write_page(files["page"], data, files, drawing.timeline)
-    advance("drawing", 4, 4)
-    return files
-
-
-def _summary(
+    out: Path,
     video: Path,
     face: FaceEntry,
-    score: VideoScore,
-    explained: Sequence[ExplainedClip],
-    skipped: list[tuple[int, str]],
+    people: Sequence[PersonExplanation],
+    settings: ExplanationSettings,
     image_size: int,
-) -> dict[str, Any]:
-    """Return what explanation.json holds, but for settings and notes."""
-    return {
-        "video": {"path": str(video)} | {name: getattr(face, name) for name in ("frames", "fps", "width", "height")},
-        "verdict": score.verdict,
-        "probability_fake": score.probability,
-        "scored_clips": [
-            {"frames": frames, "probability_fake": probability}
-            for frames, probability in zip(score.clip_frames, score.clip_probabilities, strict=True)
-        ],
-        "frame_scores": _frame_scores(score),
-        "explained_clips": [_clip_summary(clip, image_size) for clip in explained],
-        "skipped": [{"first_frame": first, "reason": reason} for first, reason in skipped],
-    }
+    data: dict[str, Any],
+    advance: Callable[[str, int, int], None],
+) -> dict[str, Path | list[Path]]:
+    """Write everything; return the files of the video, and set those of each person.
 
-
-def _frame_scores(score: VideoScore) -> list[dict[str, float | int]]:
-    """Return the mean probability of the clips that hold each frame."""
-    found: dict[int, list[float]] = {}
-    for frames, probability in zip(score.clip_frames, score.clip_probabilities, strict=True):
-        for frame in frames:
-            found.setdefault(int(frame), []).append(probability)
-    return [{"frame": frame, "probability_fake": float(np.mean(found[frame]))} for frame in sorted(found)]
-
-
-def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
-    """Return scores, box and heat of one clip; shares of frames are of all the clip's heat of that kind.
-
-    The map of the class frame is one for all frames, so it has the hottest cell of the clip.
+    Pictures and videos of an earlier explanation, which may have had more clips or people, go.
     """
-    x0, y0, x1, y1 = (float(value) for value in clip.clip.box)
-    heats = {}
-    for kind, heat in clip.maps().items():
-        heat = np.asarray(heat, np.float64)
-        pixels = heat if kind == "pixels" else heatmap.upscale(heat, image_size, image_size)
-        total, rows, columns = heat.sum(), *heat.shape[1:]
-        frames = []
-        for grid, picture in zip(heat, pixels, strict=True):
-            row, column = np.unravel_index(int(grid.argmax()), grid.shape)
-            y, x = (np.array(np.unravel_index(int(picture.argmax()), picture.shape)) + 0.5) / image_size
-            place = {"row": int(row), "column": int(column), "x": x0 + x * (x1 - x0), "y": y0 + y * (y1 - y0)}
-            share = float(grid.sum() / total) if total > 0 else 0.0
-            frames.append({"share_of_heat": share, "hottest_cell": place if grid.any() else None})
-        values = {"total": float(total), "share_of_all_heat": clip.shares[kind], "highest": float(heat.max())}
-        values |= {"drawn_dim": clip.shares[kind] < pictures.FAINT_SHARE, "grid": [rows, columns]}
-        if len(frames) == len(clip.clip.frames):
-            numbers = ({"frame": int(number)} for number in clip.clip.frames)
-            values["frames"] = [number | frame for number, frame in zip(numbers, frames, strict=True)]
-        else:
-            values["hottest_cell"] = frames[0]["hottest_cell"]
-        heats[kind] = values
-    return {
-        "frames": [int(number) for number in clip.clip.frames],
-        "box": [x0, y0, x1, y1],
-        "logit": clip.logit,
-        "probability_fake": clip.probability,
-        "target": clip.target,
-        "explained_logit": clip.logit if clip.target == CLASSES[FAKE] else -clip.logit,
-        "conservation": clip.conservation,
-        "relevance_at_pixels": clip.arrived,
-    } | heats
-
-
-def _fitted(frame: np.ndarray) -> np.ndarray:
-    """Shrink a frame so that no side is longer than `LONGEST_SIDE` and both are even."""
-    height, width = frame.shape[:2]
-    factor = min(1.0, LONGEST_SIDE / max(height, width))
-    size = (max(2, round(width * factor) // 2 * 2), max(2, round(height * factor) // 2 * 2))
-    return frame if size == (width, height) else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    data_file, page_file = out / "explanation.json", out / "explanation.html"
+    earlier = {path for path in out.iterdir() if _OF_A_PERSON.fullmatch(path.name)} if data_file.is_file() else set()
+    explained = [person for person in people if person.clips]
+    steps, written = 3 * len(explained) + 1, set()
+    for number, person in enumerate(explained):
+        drawing = Drawing(video, face, person, settings, image_size, several=len(people) > 1)
+        prefix = f"person_{person.score.number}_" if len(people) > 1 else ""
+        panels, pasted = out / f"{prefix}explanation.mp4", out / f"{prefix}in_frame.mp4"
+        advance("drawing", 3 * number, steps)
+        pictures.write_mp4(panels, drawing.panel_frames(), FRAMES_A_SECOND)
+        advance("drawing", 3 * number + 1, steps)
+        pictures.write_mp4(pasted, drawing.pasted_frames(), FRAMES_A_SECOND)
+        advance("drawing", 3 * number + 2, steps)
+        strips = [out / f"{prefix}clip_{place}.png" for place in range(1, len(drawing.clips) + 1)]
+        for path, picture in zip(strips, drawing.strips(), strict=True):
+            pictures.write_png(path, picture)
+        person.files = {"panels": panels, "pasted": pasted, "strips": strips}
+        person.portrait = drawing.portrait()
+        written |= {panels, pasted, *strips}
+    for path in earlier - written:
+        path.unlink()
+    advance("drawing", steps - 1, steps)
+    write_json(data_file, data)
+    page.write_page(page_file, data, people, [timeline(face, person.score) for person in people])
+    advance("drawing", steps, steps)
+    return {"data": data_file, "page": page_file}

@@ -1,4 +1,4 @@
-"""Choice of the crop of a video, and its comparison with that of training.
+"""Choice of the crops of a video, and their comparison with those of training.
 
 A model trained on whole pictures sees only an enlarged part of them in a face box, and the other way round. Its
 verdicts are unreliable then, and nothing in a score shows it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from dataloading.errors import InputError
 from dataloading.face_index import WHOLE_FRAME, crop_name
@@ -46,6 +47,24 @@ def choose_crop(trained_on: Collection[str], detector: str = "auto", detect: boo
     here = WHOLE_FRAME if detect is False else _choose_detector(trained_on, detector)
     chosen = None if here == WHOLE_FRAME else here if here in trained_on else detector
     return Crop(chosen, crop_difference(trained_on, [here]))
+
+
+def check_people(
+    faces: str = "all", person: int | None = None, boxes: str | Path | None = None, detect: bool | None = None
+) -> None:
+    """Check the arguments that choose people: which are scored, the number of one, its boxes, whole pictures.
+
+    Raises:
+        InputError: one is none of its values, or two exclude each other.
+    """
+    if faces not in ("all", "main"):
+        raise InputError(f"faces is {faces!r}; expected all or main")
+    if person is not None and person < 1:
+        raise InputError(f"person is {person}; expected at least 1")
+    if person is not None and faces == "main":
+        raise InputError(f"person is {person} and faces is main; expected one of them")
+    if boxes is not None and detect is False:
+        raise InputError(f"boxes is {boxes}, but whole pictures are asked for; expected one of them")
 
 
 def crop_difference(trained_on: Collection[str], here: Collection[str]) -> str | None:

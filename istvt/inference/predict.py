@@ -1,39 +1,55 @@
-"""Prediction for video files: find the face, take clips, score them."""
+"""Prediction for video files: find the faces of people, take clips of each, score them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from dataloading.dataset import Dataset, Video
 from dataloading.errors import InputError
-from dataloading.face_index import FaceEntry
+from dataloading.face_index import BOXES_FILE, FaceEntry
 from dataloading.faces import FaceDetector, find_face, make_detector
-from dataloading.faces.detect import frames_looked_at, whole_picture
-from istvt.inference.crop import choose_crop
-from istvt.inference.score import ScoredClips, score_video
-from istvt.inference.video_score import VideoScore
+from dataloading.faces.boxes_file import read_boxes, with_boxes
+from dataloading.faces.detect import whole_picture
+from istvt.inference.crop import check_people, choose_crop, crop_difference
+from istvt.inference.people import UNLABELED, PersonScore, score_people, unknown_shots_remark
 from istvt.model.checkpoint import CheckpointInfo
 from istvt.model.istvt import ISTVT
+
+ONLY_GIVEN = "the face whose boxes were given is scored; others were not looked for"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction for one file: a score, or one sentence with the reason why there is none.
+    """Prediction for one file: a score a person, or one sentence with the reason why there is none.
 
     Attributes:
         path: the file.
-        score: None where there is an error.
+        people: scores of its people, largest (area times time) first; empty where there is an error.
         error: why there is no score.
-        remark: reason to doubt the score: a face found in few frames, clips that could not be decoded.
+        remark: reason to doubt the scores of all people: shots that are not known.
+        not_scored: a sentence for each person and face that was found and not scored, with the reason.
         notes: caveats of every verdict of the model, and how files are cropped.
+        frames, fps: length and frame rate of the video.
     """
 
     path: Path
-    score: VideoScore | None = None
+    people: tuple[PersonScore, ...] = ()
     error: str | None = None
     remark: str | None = None
+    not_scored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    frames: int = 0
+    fps: float = 0.0
+
+    @property
+    def score(self) -> PersonScore | None:
+        """The most suspicious person's score, which is that of the video; None where there is an error."""
+        return max(self.people, key=lambda person: person.probability, default=None)
 
 
 def predict(
@@ -43,13 +59,16 @@ def predict(
     info: CheckpointInfo | None = None,
     detector: str = "auto",
     detect: bool | None = None,
-    person: int = 1,
-    clips_per_video: int = 8,
+    faces: str = "all",
+    person: int | None = None,
+    boxes: str | Path | None = None,
+    clips: int | None = None,
     batch_size: int = 8,
     workers: int = 2,
     advance: Callable[[Prediction], None] | None = None,
+    progress: Callable[[Path, int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Score video files; a bad one is reported and does not stop the others.
+    """Score the people of video files; a bad file is reported and does not stop the others.
 
     Args:
         model: on the device to use.
@@ -57,50 +76,85 @@ def predict(
         info: metadata from `load_model`: videos are then cropped as the training videos were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True detects faces, however the training videos were cropped.
-        person: whose face is scored, the main person's (1) or that of another one, in the order of size times time.
-        clips_per_video: clips scored a video, evenly spread over all of it.
+        faces: "all" scores every person; "main" the main one alone, as the evaluation of a data set does, but over all
+            of the video.
+        person: scores one person alone: 1 is the main one, the others follow by size times time.
+        boxes: JSON file `{video: [[frame, x0, y0, x1, y1], ...]}` with a face's boxes, made elsewhere, in some of the
+            videos, by file name or path; in these no other face is looked for.
+        clips: clips scored a person; None for 8, and more where there are more shots, or long ones.
         batch_size: clips a forward pass.
         workers: threads that decode.
         advance: called after each file.
+        progress: called within a file with (file, clips done, clips in all).
 
     Raises:
-        InputError: no detector is installed.
+        InputError: no detector is installed, the boxes file is wrong, or arguments exclude each other.
     """
+    files = list(map(Path, files))
+    check_people(faces, person, boxes, detect)
+    given = boxes_of(boxes, files) if boxes is not None else {}
     crop = choose_crop(info.detectors if info else (), detector, detect)
-    finder = make_detector(crop.detector) if crop.detector else None
-    notes = (*(info.caveats if info else ()), *filter(None, [crop.note]))
+    finder = make_detector(crop.detector) if crop.detector and len(given) < len(files) else None
+    notes = [*(info.caveats if info else ()), *filter(None, [crop.note if len(given) < len(files) else None])]
+    if given and info:
+        notes += filter(None, [crop_difference(info.detectors, [BOXES_FILE])])
     predictions = []
-    for path in map(Path, files):
+    for path in files:
         try:
-            entry = face_entry(path, finder, model.config.frames).of_person(person)
-            score, scored = score_video(
-                model, path, entry, clips=clips_per_video, batch_size=batch_size, workers=workers
+            entry = face_entry(path, finder, model.config.frames, given.get(path))
+            report = progress and (lambda done, total, path=path: progress(path, done, total))
+            scored = score_people(
+                model,
+                path,
+                entry,
+                faces=faces,
+                person=person,
+                clips=clips,
+                batch_size=batch_size,
+                workers=workers,
+                advance=report,
             )
-            remark = "; ".join(filter(None, [rare_face_remark(entry), lost_clips_remark(scored)])) or None
-            predictions.append(Prediction(path, score=score, remark=remark, notes=notes))
+            only = [ONLY_GIVEN] if path in given else []
+            predictions.append(
+                Prediction(
+                    path,
+                    tuple(scored.people),
+                    remark=unknown_shots_remark(entry),
+                    not_scored=(*only, *scored.not_scored),
+                    notes=tuple(notes),
+                    frames=entry.frames,
+                    fps=entry.fps,
+                )
+            )
         except InputError as error:
-            predictions.append(Prediction(path, error=str(error), notes=notes))
+            predictions.append(Prediction(path, error=str(error), notes=tuple(notes)))
         if advance:
             advance(predictions[-1])
     return predictions
 
 
-def face_entry(path: Path, finder: FaceDetector | None, frames: int) -> FaceEntry:
-    """Return the boxes of the people of a file for clips of so many frames; the whole picture without a detector."""
+def boxes_of(boxes: str | Path, files: Sequence[Path]) -> dict[Path, np.ndarray]:
+    """Return the rows (frame, x0, y0, x1, y1) of the files that a boxes file names, by their name or their path.
+
+    Raises:
+        InputError: the file is none, or names none of them.
+    """
+    same_name = Counter(path.name for path in files)
+    names = {path: path.name if same_name[path.name] == 1 else str(path) for path in files}
+    videos = [Video(path, 0, UNLABELED, None, name, name) for path, name in names.items()]
+    rows = read_boxes(boxes, Dataset(Path(), "", videos), among="the videos given")
+    return {path: rows[name] for path, name in names.items() if name in rows}
+
+
+def face_entry(path: Path, finder: FaceDetector | None, frames: int, rows: np.ndarray | None = None) -> FaceEntry:
+    """Return the people, with their boxes, and the shots of a file.
+
+    Args:
+        path: the file.
+        finder: looks for faces; None for the whole picture.
+        frames: T, the frames of a clip.
+        rows: frame, x0, y0, x1, y1 of the one face that is scored, where that is given.
+    """
+    if rows is not None:
+        return with_boxes(whole_picture(path), rows)
     return whole_picture(path) if finder is None else find_face(path, finder, clip_frames=frames)
-
-
-def rare_face_remark(entry: FaceEntry) -> str | None:
-    """Return the remark on a face that was found in fewer than half of the frames that were searched, or None."""
-    looks = len(frames_looked_at(entry.frames))
-    if entry.whole_frame or 2 * len(entry.key_frames) >= looks:
-        return None
-    return f"a face was found in {len(entry.key_frames)} of the {looks} frames that were searched"
-
-
-def lost_clips_remark(scored: ScoredClips) -> str | None:
-    """Return the remark on clips that could not be decoded, with the first reason, or None."""
-    if not scored.skipped:
-        return None
-    clips = len(scored.clips) + len(scored.skipped)
-    return f"{len(scored.skipped)} of the {clips} clips could not be decoded: {scored.skipped[0][1]}"

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -32,6 +33,7 @@ _COLORS = {
 }
 # Colors, dashes and markers of the lines of a chart, in turn.
 _LINES = (("real", "fake", "third", "ink", "soft"), ("-", "--", ":", "-."), "os^Dv*X")
+_PEOPLE = ("real", "third", "fake", "ink", "soft")
 _DASHES = (0, (2, 2))
 _STEPS = (1, 2, 5, 10)  # between ticks
 _MARKERS_UP_TO = 40
@@ -147,27 +149,64 @@ def probability_bars(probabilities: Sequence[float], threshold: float, label: st
     return figure
 
 
-@_in_page_style
-def timeline_chart(
-    seconds: Sequence[float], probabilities: Sequence[float], length: float, shaded: Sequence[tuple[float, float]]
-) -> Figure:
-    """Draw the probability of "fake" of every clip over a video.
+@dataclass(frozen=True)
+class TimeLine:
+    """Probability of "fake" of the clips of one person over a video.
 
-    Args:
+    Attributes:
+        name: of the person, in the legend; "" without one.
         seconds: the middle of each clip, rising.
         probabilities: of each clip.
-        length: of the video in seconds.
+        shots: number of the shot of each clip: between shots the line is interrupted.
         shaded: (start, end) in seconds of the clips that are explained.
     """
-    figure, axes = _axes(920, 178)
-    for start, end in shaded:
-        axes.axvspan(start, end, color=_COLORS["fake"], alpha=0.16, linewidth=0)
+
+    name: str
+    seconds: Sequence[float]
+    probabilities: Sequence[float]
+    shots: Sequence[int]
+    shaded: Sequence[tuple[float, float]] = ()
+
+
+@_in_page_style
+def timeline_chart(lines: Sequence[TimeLine], length: float, cuts: Sequence[float] = ()) -> Figure:
+    """Draw the probability of "fake" of every clip over a video, a line for each person, and where shots begin.
+
+    Args:
+        lines: of the people.
+        length: of the video in seconds.
+        cuts: seconds at which shots begin, but for the first one; as upright lines, with the shots' numbers where
+            there is room for them.
+    """
+    several, columns = len(lines) > 1, 6
+    figure, axes = _axes(920, 178 + (20 * -(-len(lines) // columns) if several else 0))
+    for cut in cuts:
+        axes.axvline(cut, color=_COLORS["rule"], linewidth=1.5, zorder=1)
+    borders = [0.0, *cuts, length]
+    if cuts and min(np.diff(borders)) > length / 60:
+        for number, (start, end) in enumerate(pairwise(borders), start=1):
+            axes.text(
+                (start + end) / 2, 1.02, str(number), ha="center", va="bottom", fontsize=11, color=_COLORS["soft"]
+            )
     axes.axhline(0.5, color=_COLORS["soft"], linestyle=_DASHES, linewidth=1)
-    axes.plot(seconds, probabilities, color=_COLORS["real"])
-    for time, probability in zip(seconds, probabilities, strict=True):
-        axes.plot(time, probability, "o", color=_COLORS["real"], gid=f"{time:.2f} s: {probability:.3f}")
+    for place, line in enumerate(lines):
+        color, dash, marker = (choices[place % len(choices)] for choices in (_PEOPLE, *_LINES[1:]))
+        color = _COLORS[color]
+        for start, end in line.shaded:
+            axes.axvspan(start, end, color=color if several else _COLORS["fake"], alpha=0.16, linewidth=0)
+        shots = np.array(line.shots)
+        for shot in dict.fromkeys(line.shots):
+            inside = np.flatnonzero(shots == shot)
+            axes.plot(np.array(line.seconds)[inside], np.array(line.probabilities)[inside], dash, color=color)
+        for time, probability in zip(line.seconds, line.probabilities, strict=True):
+            name = f"{f'{line.name}, ' if several else ''}{time:.2f} s: {probability:.3f}"
+            axes.plot(time, probability, marker, color=color, gid=name)
+        axes.plot([], [], dash, marker=marker, color=color, label=line.name)
+    if several:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.1 if cuts else 1), ncols=columns)
     axes.set(xlim=(0, max(length, 1e-9)), ylim=(0, 1), yticks=(0, 0.5, 1), yticklabels=("0", "0.5", "1"))
-    axes.set_xticks((0, length), ("0 s", f"{length:.1f} s"))
+    ticks = [tick for tick in MaxNLocator(8, steps=_STEPS).tick_values(0, length) if 0 <= tick < 0.96 * length]
+    axes.set_xticks([*ticks, length], [*(f"{tick:g} s" for tick in ticks), f"{length:.1f} s"])
     return figure
 
 

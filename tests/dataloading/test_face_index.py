@@ -121,3 +121,22 @@ def test_a_broken_line_elsewhere_is_named(tmp_path, line):
     path.write_text(f"{entry('a').to_json()}\n{line}\n{entry('b').to_json()}\n")
     with pytest.raises(InputError, match=rf"^{path}: line 2: .*expected .* drops such lines"):
         FaceIndex.read(path)
+
+
+def test_faces_too_brief_for_a_clip_are_kept_and_a_line_without_them_is_read():
+    line = entry(brief=((3, 5, 41.5), (7, 7, 20.0)), briefs=30).to_json()
+    again = FaceEntry.from_json(line)
+    assert (again.brief, again.briefs) == (((3, 5, 41.5), (7, 7, 20.0)), 30)
+    assert "brief" not in entry().to_json()
+
+
+def test_a_face_is_seen_from_its_first_to_its_last_box_of_each_shot_without_the_breaks_in_which_it_was_gone():
+    def seen(frames, shots=None, **changes):
+        boxes = FaceTrack(frames, [9.0] * len(frames), [9.0] * len(frames), [9.0] * len(frames))
+        return entry(frames=500, boxes=boxes, shots=shots, **changes).frames_seen
+
+    assert seen([0, 5, 10]) == 11
+    assert seen([0, 5, 10], ((0, 6), (7, 499))) == 6 + 1
+    assert seen([0, 50, 200, 210]) == 51 + 10  # 50 frames at 25 a second are two seconds
+    assert seen([0, 100], fps=60.0) == 101
+    assert entry(boxes=None, frames=77).frames_seen == 77

@@ -1,6 +1,6 @@
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloading.clips.sampling import TrainingClips, evaluation_clips
+from dataloading.clips.sampling import TrainingClips, clips_over_shots, evaluation_clips
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceIndex, FaceTrack
@@ -214,6 +214,54 @@ def test_a_video_of_only_short_shots_is_listed_with_the_longest():
     index.entries["face"] = replace(index.entry("face"), shots=())
     [item] = evaluation_clips(videos, index).skipped
     assert "shows a face in dissolves and fades only; a clip needs 6 frames" in item.reason
+
+
+# Videos outside a data set
+
+
+def _edited(*shots, frames=None, fps=25.0):
+    """The entry of a video of such shots, each (first, last), whole pictures."""
+    return FaceEntry("v0", frames or shots[-1][1] + 1, fps, 64, 48, shots=shots)
+
+
+@given(st.integers(6, 400), st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_a_video_of_one_shot_gives_the_clips_of_evaluation_over_all_its_frames(frames, count):
+    entry, video = _edited((0, frames - 1)), _video("v0", 0)
+    expected = evaluation_clips([video], FaceIndex({"v0": entry}), 6, count, None)
+    assert _starts(clips_over_shots(video, entry, 6, count)) == _starts(expected)
+
+
+@given(st.lists(st.integers(1, 90), min_size=2, max_size=12), st.integers(1, 60))
+@settings(max_examples=100, deadline=None)
+def test_every_shot_that_holds_a_clip_gives_one_and_long_ones_more(lengths, count):
+    ends = np.cumsum(lengths)
+    shots = tuple((int(end - length), int(end - 1)) for end, length in zip(ends, lengths, strict=True))
+    room = [max(length - 5, 0) for length in lengths]
+    clips = clips_over_shots(_video("v0", 0), _edited(*shots), 6, count)
+    if not any(room):
+        assert (len(clips), len(clips.skipped)) == (0, 1)
+        return
+    assert _starts(clips) == sorted(set(_starts(clips)))
+    assert len(clips) == min(count, sum(room))
+    assert [clip.index for clip in clips] == list(range(len(clips)))
+    inside = [sum(first <= start and start + 5 <= last for start in _starts(clips)) for first, last in shots]
+    assert sum(inside) == len(clips)  # none spans a cut
+    if count >= sum(map(bool, room)):
+        assert all(bool(given) == bool(possible) for given, possible in zip(inside, room, strict=True))
+        pairs = zip(room, inside, strict=True)
+        assert all(here >= there for (a, here), (b, there) in product(list(pairs), repeat=2) if a > b)
+
+
+def test_there_are_more_clips_of_a_face_that_is_seen_for_longer_or_in_more_shots():
+    def count(*shots, **options):
+        return len(clips_over_shots(_video("v0", 0), _edited(*shots, **options)))
+
+    assert count((0, 749)) == 8  # half a minute
+    assert count((0, 2999)) == 30
+    assert count((0, 44_999)) == 64  # half an hour
+    assert count(*((20 * k, 20 * k + 19) for k in range(14))) == 14
+    assert count(*((20 * k, 20 * k + 19) for k in range(200))) == 64
 
 
 # Training

@@ -76,8 +76,8 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
     for module, work in (
         (training.Trainer, "train_epoch"),
         (evaluation, "score_clips"),
-        (prediction, "score_video"),
-        (video, "score_video"),
+        (prediction, "score_people"),
+        (video, "score_people"),
     ):
         monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("the work has begun"))
     (tmp_path / "file").write_text("in the way")
