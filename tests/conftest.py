@@ -58,3 +58,13 @@ def trained_run(tmp_path_factory, synthetic_set, train_arguments) -> Path:
     output = tmp_path_factory.mktemp("runs") / "run"
     assert main(train_arguments(synthetic_set, output)) == 0
     return output
+
+
+@pytest.fixture(scope="session")
+def edited_video(tmp_path_factory) -> Path:
+    """Two drawn people in five shots, one of them forged in one shot."""
+    from dataloading.synthetic import draw_edited_video
+
+    path = tmp_path_factory.mktemp("edited") / "two_people.mp4"
+    draw_edited_video(path, seed=2026, frames=10, size=48)
+    return path

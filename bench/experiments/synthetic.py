@@ -18,20 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from bench.common.table import format_table
 from bench.report.markdown import table
-from istvt.cli.demo import TRAINING, VIDEO_FRAMES
+from istvt.cli.demo import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
 from istvt.config import DataSettings, preset
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-IDENTITIES = 260
-SPLITS = (0.54, 0.08, 0.38)
-VIDEO_SIZE = 128
+IDENTITIES = 200
 EPOCHS = 24
 SEEDS = (0, 1, 2)
 FULL = "temporal_first"
-# (preset, attention), in the order of training: explanations need a grid on which they can be wrong about where.
-MODELS = (("fine", FULL), ("small", FULL), ("small", "spatial_only"))
+ATTENTIONS = ("spatial_only", FULL)
 RESULTS = "results.json"
 PAGE = "what-each-attention-sees.md"
 PARTS = ("attention", "faithfulness")
@@ -39,7 +36,7 @@ PARTS = ("attention", "faithfulness")
 
 @dataclass
 class Results:
-    """What RESULTS holds: package versions, and by preset, attention and seed the AUCs by manipulation."""
+    """What RESULTS holds: package versions, and by model and seed the AUC with its interval by manipulation."""
 
     versions: dict[str, str]
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -49,10 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where to write, and which part."""
     parser.add_argument("--output", type=Path, default=Path("runs/experiment"), help="folder of the videos and runs")
     parser.add_argument("--documents", type=Path, help="also write a page of each part to this folder")
-    parser.add_argument("--readme", type=Path, help="also write the sentences on faithfulness between its markers")
+    parser.add_argument("--readme", type=Path, help="also write the short faithfulness table between its markers")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part (repeatable)")
-    parser.add_argument("--preset", action="append", choices=("fine", "small"), help="only this model (repeatable)")
-    parser.add_argument("--seed", action="append", type=int, help="only this seed (repeatable)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,12 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.experiments.faithfulness import measure_explanations, section, write_documents, write_section
 
     console, output, documents = Console(), arguments.output, arguments.documents
-    parts, seeds = arguments.only or PARTS, sorted(set(arguments.seed or SEEDS))
-    models = [(name, attention) for name, attention in MODELS if name in (arguments.preset or (name,))]
-    if "attention" not in parts:
-        models = [model for model in models if model[1] == FULL]
+    parts = arguments.only or PARTS
     data = _draw(output / "videos")
-    results = _train(output, data, models, seeds, console)
+    results = _train(output, data, ATTENTIONS if "attention" in parts else (FULL,), console)
     if "attention" in parts:
         print(format_table(*_table(results.rows)))
         if documents:
@@ -75,20 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
             (documents / PAGE).write_text(page(results))
             print(f"written to {documents / PAGE}")
     if "faithfulness" in parts:
-        full = [name for name, attention in models if attention == FULL]
-        runs = {name: [_folder(output, name, FULL, seed) for seed in seeds] for name in full}
-        explained = measure_explanations(runs, data, console)
-        print(section(explained))
+        explained = measure_explanations([output / f"{FULL}-{seed}" for seed in SEEDS], data, console)
+        print(section(explained["surroundings"]))
         if documents:
-            print(f"written to {write_documents(explained, seeds, results.versions, documents)}")
+            print(f"written to {write_documents(explained, results.versions, documents)}")
         if arguments.readme:
-            write_section(explained, arguments.readme)
+            write_section(explained["surroundings"], arguments.readme)
             print(f"written to {arguments.readme}")
     return 0
-
-
-def _folder(output: Path, name: str, attention: str, seed: int) -> Path:
-    return output / f"{name}-{attention}-{seed}"
 
 
 def _draw(folder: Path) -> DataSettings:
@@ -97,14 +83,12 @@ def _draw(folder: Path) -> DataSettings:
     from dataloading.synthetic import synthesize
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    synthesize(folder, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS, varied=True)
+    synthesize(folder, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
     prepare(read_dataset(folder), detect=False)
     return DataSettings(root=folder, evaluation_clips=2)
 
 
-def _train(
-    output: Path, data: DataSettings, models: Sequence[tuple[str, str]], seeds: Sequence[int], console: Console
-) -> Results:
+def _train(output: Path, data: DataSettings, attentions: Sequence[str], console: Console) -> Results:
     """Train and evaluate each model with each seed; write RESULTS after each."""
     from dataloading.io import read_json, write_json
     from istvt.cli.console import progress_bar
@@ -113,47 +97,40 @@ def _train(
     from istvt.training.trainer import train
 
     path = output / RESULTS
-
-    def finished() -> Results:
-        return read_json(path, Results) if path.is_file() else Results(versions())
-
-    done = {(row["preset"], row["attention"], row["seed"]) for row in finished().rows}
-    for name, attention in models:
-        for seed in seeds:
-            if (name, attention, seed) in done:
+    results = read_json(path, Results) if path.is_file() else Results(versions())
+    done = {(row["attention"], row["seed"]) for row in results.rows}
+    for seed in SEEDS:
+        for attention in attentions:
+            if (attention, seed) in done:
                 continue
-            console.rule(f"{name}, {attention}, seed {seed}")
-            folder, config = _folder(output, name, attention, seed), replace(preset(name), attention=attention)
+            console.rule(f"{attention}, seed {seed}")
+            folder, config = output / f"{attention}-{seed}", replace(preset("small"), attention=attention)
             trained = train(data, config, replace(TRAINING, epochs=EPOCHS, seed=seed), folder, console=console)
             seconds = sum(row["seconds"] for row in trained.history)  # of all its epochs, also where a run went on
+            more_clips = replace(data, evaluation_clips=4)
             with progress_bar(console, "scoring clips") as advance:
-                found = evaluate_checkpoint(trained.checkpoint, data, folder, advance=advance).evaluation
+                found = evaluate_checkpoint(trained.checkpoint, more_clips, folder, advance=advance).evaluation
             aucs = {
                 name: {"value": m.auc.value, "low": m.auc.low, "high": m.auc.high, "fakes": m.fake, "reals": m.real}
                 for name, m in found.manipulations.items()
             }
-            row = {"preset": name, "attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs}
-            results = finished()  # again: seeds may be trained in several processes
-            write_json(path, asdict(Results(versions(), [*results.rows, row])))
-    return finished()
+            results.rows.append({"attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs})
+            results.versions = versions()
+            write_json(path, asdict(results))
+    return results
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return header and lines: the AUC of each model by manipulation, seed by seed and in the mean."""
     names, lines = sorted(rows[0]["auc"]), []
-    for name, attention in MODELS:
-        own = sorted(
-            (row for row in rows if (row["preset"], row["attention"]) == (name, attention)), key=lambda row: row["seed"]
-        )
-        if not own:
-            continue
-        model = f"`{name}`, `{attention}`"
+    for attention in ATTENTIONS:
+        own = [row for row in rows if row["attention"] == attention]
         for row in own:
-            aucs = [row["auc"][key] for key in names]
+            aucs = [row["auc"][name] for name in names]
             cells = [f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" for auc in aucs]
-            lines.append([model, str(row["seed"]), *cells, f"{row['seconds']:.0f}"])
-        means = [mean(row["auc"][key]["value"] for row in own) for key in names]
-        lines.append([model, "mean", *(f"**{value:.3f}**" for value in means), ""])
+            lines.append([f"`{attention}`", str(row["seed"]), *cells, f"{row['seconds']:.0f}"])
+        means = [mean(row["auc"][name]["value"] for row in own) for name in names]
+        lines.append([f"`{attention}`", "mean", *(f"**{value:.3f}**" for value in means), ""])
     return ["model", "seed", *names, "training, s"], lines
 
 
@@ -161,7 +138,7 @@ def page(results: Results) -> str:
     """Return the results as a page of documentation; every number in it is computed."""
     return Path(__file__).with_suffix(".template.md").read_text().format(
         counts=next(iter(results.rows[0]["auc"].values())), table=table(*_table(results.rows)),
-        identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, small=preset("small"), fine=preset("fine"),
-        epochs=EPOCHS, training=TRAINING, seeds=", ".join(map(str, sorted({row["seed"] for row in results.rows}))),
+        identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, config=preset("small"), epochs=EPOCHS,
+        training=TRAINING, seeds=", ".join(map(str, sorted({row["seed"] for row in results.rows}))),
         versions=", ".join(f"{name} {version}" for name, version in results.versions.items()),
     )  # fmt: skip

@@ -23,12 +23,25 @@ Real and fake pass through the same drawing code. All frames are coded as H.264 
 depend on other frames, so that a frame decodes to the same pixels alone as in its video: the encoder cannot betray
 `flicker`.
 
+With `edited=True` the set also has an edited video, outside its splits: two of its people in five shots, of whom one is
+forged in one shot. What it shows, and where, stands in a JSON file beside it.
+
 A model whose score of a video is the mean of its scores of single frames can therefore gain nothing from training on
 `flicker`, whatever it learns from `blend`. A model that compares frames, if only by their spread, can detect it.
 The set is for demonstration, tests, and measuring what each attention sees. It is drawn, not filmed, and says nothing
 about accuracy on real forgeries.
 """
 
-from dataloading.synthetic.dataset import Forgery, SyntheticSummary, forgeries, synthesize
+from dataloading.synthetic.dataset import EDITED, Forgery, SyntheticSummary, forgeries, synthesize
+from dataloading.synthetic.edited import EditedVideo, draw_edited_video, read_edited_video
 
-__all__ = ["Forgery", "SyntheticSummary", "forgeries", "synthesize"]
+__all__ = [
+    "EDITED",
+    "EditedVideo",
+    "Forgery",
+    "SyntheticSummary",
+    "draw_edited_video",
+    "forgeries",
+    "read_edited_video",
+    "synthesize",
+]

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
 from dataloading.io import locked, read_json, write_json
+from dataloading.synthetic.edited import draw_edited_video
 from dataloading.synthetic.forgery import Extent, draw_extent
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
 from dataloading.video.processes import process_pool
@@ -22,6 +23,7 @@ from dataloading.video.processes import process_pool
 GENERATOR_VERSION = 6
 COMPRESSION = "c23"
 FORGERIES = "forgeries.json"  # in the root: where and when each fake is forged
+EDITED = "edited/two_people.mp4"
 LOCK = f".{SYNTHETIC_SETTINGS}.lock"
 VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
 
@@ -86,6 +88,7 @@ def synthesize(
     workers: int = 2,
     splits: tuple[float, float, float] = (0.5, 0.25, 0.25),
     varied: bool = False,
+    edited: bool = False,
     progress: bool = True,
 ) -> SyntheticSummary:
     """Write the synthetic set into `directory`, keeping the videos that are already there.
@@ -104,6 +107,8 @@ def synthesize(
         varied: half of the fakes are forged in only one or two of each six consecutive frames, and half of `blend` and
             `both` in only one half of the face: explanations then have to find where and when. Otherwise every fake is
             forged in the whole inner face and in all frames. `forgeries` reads which is which.
+        edited: also write `EDITED`, an edited video of two of the people, of whom one is forged in one shot, with
+            what it shows in a JSON file beside it (`dataloading.synthetic.edited`). It belongs to no split.
         progress: show a progress bar.
 
     Returns:
@@ -139,6 +144,9 @@ def synthesize(
         write_json(root / FORGERIES, _forgeries(root, tasks))
         missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
         _write_all(missing, workers, progress)
+        if edited and not (root / EDITED).exists():
+            (root / EDITED).parent.mkdir(exist_ok=True)
+            draw_edited_video(root / EDITED, seed=seed, frames=frames, size=size, fps=fps)
     return SyntheticSummary(root, written=len(missing), already_there=len(tasks) - len(missing))
 
 

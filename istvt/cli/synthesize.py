@@ -22,6 +22,9 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument("--size", type=int, default=128, help="side of the square picture in pixels, even")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--varied", action="store_true", help="let fakes differ in where and when they are forged")
+    parser.add_argument(
+        "--edited", action="store_true", help="also draw an edited video of two people, one of them forged in one shot"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes")
 
 

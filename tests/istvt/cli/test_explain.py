@@ -1,12 +1,16 @@
 """`istvt explain`: the files it writes, what it says of left-out clips, its options."""
 
 import json
+import re
+from dataclasses import replace
 
+import pytest
 from commands import refused
 from video_fixtures import write_numbered
 
 from dataloading.clips import loader
 from dataloading.face_index import FaceEntry, FaceTrack
+from dataloading.synthetic import read_edited_video
 from dataloading.video.probe import probe
 from istvt.cli.main import main
 
@@ -82,3 +86,51 @@ def test_explain_takes_the_rules_of_the_method_and_refuses_a_wrong_one(trained_r
     assert sentence in refused(capsys, [*command, "--stabilizer=small"])
     sentence = "stabilizer is 0.3, but method rollout reads none; expected method lrp"
     assert sentence in refused(capsys, [*command, "--method=rollout", "--stabilizer=0.3"])
+
+
+def test_each_person_has_a_section_and_a_line_in_the_chart_with_the_cuts_and_one_can_be_explained_alone(
+    trained_run, edited_video, tmp_path, capsys, monkeypatch
+):
+    face = replace(read_edited_video(edited_video).face_entry(edited_video), detector="yuface", brief=((3, 4, 9.0),))
+    face = replace(face, briefs=1)
+    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder, **options: face)
+    command = [
+        "explain",
+        str(edited_video),
+        f"--checkpoint={trained_run}",
+        "--detect",
+        f"--out={tmp_path}",
+        "--clips=1",
+    ]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    page, data = (tmp_path / "explanation.html").read_text(), json.loads((tmp_path / "explanation.json").read_text())
+    worst = max(data["people"], key=lambda person: person["probability_fake"])
+    assert (data["person"], data["verdict"]) == (worst["person"], worst["verdict"])
+    assert data["shots"] == [[0, 14], [15, 24], [25, 34], [35, 44], [45, 54]]
+    assert f"that of person {worst['person']}, the most suspicious of 2 people: " in page
+    for person in data["people"]:
+        number, probability = person["person"], person["probability_fake"]
+        assert f'<section id="person-{number}">' in page
+        assert f"person {number}: {person['verdict']} {probability:.1%}, seen {person['seconds_seen']:.1f} s" in shown
+        section = page[page.index(f'<section id="person-{number}">') :]
+        assert f"Probability of fake {probability:.3f}, " in section[: section.index("</section>")]
+        dots = re.findall(rf"<title>person {number}, ([0-9.]+) s: ([0-9.]+)</title>", page)
+        middles = [(clip["frames"][0] + 3) / 25 for clip in person["scored_clips"]]
+        assert [float(time) for time, _ in dots] == pytest.approx(middles, abs=0.006)
+        assert person["target"] == person["verdict"]
+        assert len(person["explained_clips"]) == 1
+        for name in ("explanation.mp4", "in_frame.mp4", "clip_1.png"):
+            assert (tmp_path / f"person_{number}_{name}").stat().st_size > 500
+    assert "a face of 9 pixels in frames 3 to 4 (0.1 to 0.2 s) is not scored" in page
+    assert "Upright lines are cuts between the 5 shots" in page
+    assert page.count("<video ") == 4
+
+    assert main([*command, "--person=2"]) == 0
+    alone = json.loads((tmp_path / "explanation.json").read_text())
+    [person] = alone["people"]
+    assert person["scored_clips"] == data["people"][1]["scored_clips"]
+    assert (alone["person"], person["person"]) == (2, 2)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"explanation.html", "explanation.json", "explanation.mp4", "in_frame.mp4", "clip_1.png"}
+    assert "shows 2 people, and person is 7; expected 1 to 2" in refused(capsys, [*command, "--person=7"])

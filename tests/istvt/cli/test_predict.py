@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
 from dataloading.errors import InputError
+from dataloading.synthetic import read_edited_video
 from istvt.cli.main import main
 from istvt.model.checkpoint import load_model, save_model
 
@@ -259,3 +261,99 @@ def test_predict_names_a_video_shorter_than_a_clip(trained_run, tmp_path, capsys
     write_numbered(tmp_path, "blink", frames=3)
     assert main(["predict", f"--checkpoint={trained_run}", str(tmp_path / "blink.mp4"), "--no-detect"]) == 1
     assert "blink.mp4: has 3 frames; a clip needs 6." in capsys.readouterr().out
+
+
+@pytest.fixture
+def two_people(edited_video, monkeypatch):
+    """The detector finds the two drawn people of the edited video, and a third face too briefly."""
+    content = read_edited_video(edited_video)
+    entry = content.face_entry(edited_video)
+    found = replace(entry, detector="yuface", brief=((12, 14, 20.0),), briefs=1)
+    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder, **options: found)
+    return edited_video
+
+
+def rows_of(output, *arguments):
+    assert main(["predict", *map(str, arguments), "--detect", f"--json={output}"]) == 0
+    [row] = json.loads(output.read_text())
+    return row
+
+
+def test_every_person_has_a_verdict_and_the_videos_own_is_that_of_the_most_suspicious(
+    trained_run, two_people, tmp_path, capsys
+):
+    output = tmp_path / "scores.json"
+    row = rows_of(output, two_people, f"--checkpoint={trained_run}")
+    shown = capsys.readouterr().out
+    people = row["people"]
+    assert [person["person"] for person in people] == [1, 2]
+    worst = max(people, key=lambda person: person["probability_fake"])
+    assert (row["person"], row["verdict"], row["probability_fake"]) == (
+        worst["person"], worst["verdict"], worst["probability_fake"],
+    )  # fmt: skip
+    assert row["clip_frames"] == worst["clip_frames"]
+    assert [person["seconds_seen"] for person in people] == [1.4, 1.2]
+    assert [[shot["shot"] for shot in person["shots"]] for person in people] == [[1, 3, 5], [2, 3, 4]]
+    for person in people:
+        assert person["clips"] == len(person["clip_probabilities"]) == 8
+        means = [shot["probability_fake"] for shot in person["shots"]]
+        assert min(means) <= person["probability_fake"] <= max(means)
+        clips = list(zip(person["clip_frames"], person["clip_probabilities"], strict=True))
+        for shot in person["shots"]:
+            inside = [p for frames, p in clips if shot["first_frame"] <= frames[0] and frames[-1] <= shot["last_frame"]]
+            assert len(inside) == shot["clips"]
+            assert shot["probability_fake"] == pytest.approx(np.mean(inside))
+        assert f"      person {person['person']}: {person['verdict']}" in shown
+        assert f"(8 clips, seen {person['seconds_seen']:.1f} of 2.2 s; around x " in shown
+    assert f"(person {row['person']} of 2)  {two_people}" in shown
+    brief = (
+        "a face of 20 pixels in frames 12 to 14 (0.5 to 0.6 s) is not scored: a clip needs the same face in 6 frames"
+    )
+    assert row["not_scored"][0].startswith(brief)
+    assert shown.count(brief) == 1
+
+
+def test_one_line_a_video_or_one_person_alone_where_that_is_asked_for(trained_run, two_people, tmp_path, capsys):
+    output, run = tmp_path / "scores.json", f"--checkpoint={trained_run}"
+    both = rows_of(output, two_people, run)["people"]
+    for options, number in ((["--faces=main"], 1), (["--person=1"], 1), (["--person=2"], 2)):
+        capsys.readouterr()
+        row = rows_of(output, two_people, run, *options)
+        shown = capsys.readouterr().out
+        assert [person["person"] for person in row["people"]] == [row["person"]] == [number]
+        assert shown.count(" of 2.2 s)") == shown.count("probability of fake") == 1
+        if options != ["--faces=main"]:
+            assert row["people"][0]["probability_fake"] == pytest.approx(both[number - 1]["probability_fake"], abs=1e-6)
+    command = ["predict", str(two_people), run]
+    assert "person is 0; expected at least 1" in refused(capsys, [*command, "--person=0"])
+    assert "person is 2 and faces is main; expected one of them" in refused(
+        capsys, [*command, "--person=2", "--faces=main"]
+    )
+    assert "--faces is 'none'; expected one of all, main" in refused(capsys, [*command, "--faces=none"])
+    assert main([*command, "--detect", "--person=3"]) == 1
+    assert "shows 2 people, and person is 3; expected 1 to 2." in capsys.readouterr().out
+
+
+def test_boxes_given_by_hand_for_one_of_two_people_score_that_one_and_say_so(trained_run, two_people, tmp_path, capsys):
+    output, run, boxes = tmp_path / "scores.json", f"--checkpoint={trained_run}", tmp_path / "boxes.json"
+    entry = read_edited_video(two_people).face_entry(two_people)
+    track = entry.people[1]
+    half = track.size / 2
+    rows = np.column_stack([track.frame, track.x - half, track.y - half, track.x + half, track.y + half]).tolist()
+    boxes.write_text(json.dumps({two_people.name: rows}))
+    expected = rows_of(output, two_people, run, "--person=2")["people"][0]["probability_fake"]
+    row = rows_of(output, two_people, run, f"--boxes={boxes}")
+    assert row["probability_fake"] == pytest.approx(expected, abs=1e-6)
+    assert "the face whose boxes were given is scored; others were not looked for" in capsys.readouterr().out
+    assert any("here it is shown faces of a boxes file" in note for note in row["notes"])
+    command = ["predict", str(two_people), run, f"--boxes={boxes}"]
+    sentence = f"boxes is {boxes}, but whole pictures are asked for; expected one of them"
+    assert sentence in refused(capsys, [*command, "--no-detect"])
+    boxes.write_text(json.dumps({"other.mp4": rows}))
+    assert f"None of the 1 videos named in {boxes} is in the videos given." in refused(capsys, command)
+    boxes.write_text(json.dumps({two_people.name: [rows[0], rows[0]]}))
+    assert "two boxes for one frame; expected one" in refused(capsys, command)
+    boxes.write_text(json.dumps({two_people.name: [[99, *rows[0][1:]]]}))
+    assert main(command) == 1
+    assert "has 55 frames, but its boxes file has frame 99." in capsys.readouterr().out
+    assert main([*command, "--person=2"]) == 1
