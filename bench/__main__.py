@@ -1,14 +1,10 @@
 """Benchmarks, checks and experiments: `python -m bench <command>`."""
 
-from __future__ import annotations
-
 import argparse
-import contextlib
 import importlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from types import ModuleType
+from collections.abc import Sequence
 
 from dataloading.errors import InputError
 
@@ -20,41 +16,53 @@ COMMANDS = {
     "execute": ("ptx.execute", "compare every compiled kernel with float64, executed on a CPU; races, bounds"),
     "count": ("ptx.count", "count what compiled kernels do: instructions, sectors, bank conflicts; no GPU needed"),
     "temporal": ("kernels.temporal", "time temporal attention against its peers and its byte floor, on a GPU"),
-    "spatial": ("kernels.spatial", "time spatial attention against its peers, and capturing attention, on a GPU"),
+    "spatial": ("kernels.spatial", "time spatial attention against its peers, on a GPU; memory without one too"),
     "relevance": ("kernels.relevance", "time relevance against its stored form on a GPU; memory of an explanation"),
-    "scaling": ("scaling", "work, time and memory against T and HW, joint and factorized, on a GPU or small on a CPU"),
+    "tune": ("kernels.tune", "time launch configs of an attention and print the best rows, on a GPU"),
+    "scaling": (
+        "scaling.growth",
+        "work, time and memory against T and HW, joint and factorized; small on a CPU",
+    ),
     "ceilings": ("ceilings", "what this GPU can copy and multiply at most"),
-    "training": ("training", "clips per second, FLOP utilization and memory of a training step against its peers"),
+    "training": (
+        "training.measurement",
+        "clips per second, FLOP utilization and memory of a step against its peers",
+    ),
     "loader": ("loader", "clips per second of the loader, by decoder and number of workers"),
     "gpu": ("run_all", "all of these within a time budget, most valuable first, into one folder"),
     "report": ("report.pages", "tables and plots of such folders, written into bench/README.md and README.md"),
     "architecture": ("report.architecture", "draw the packages, their folders and imports as docs/architecture.svg"),
-    "shots": (
-        "experiments.shots",
-        "precision and recall of shot boundaries, beside PySceneDetect where it is installed",
-    ),
+    "shots": ("experiments.shots", "precision and recall of shot boundaries, beside PySceneDetect where installed"),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 
 
-def load(command: str) -> ModuleType:
-    """Import the module of a command, which defines `add_arguments(parser)` and `run(arguments)`, the exit status."""
-    return importlib.import_module(f"bench.{COMMANDS[command][0]}")
+def add_command(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options of a command and what runs it.
+
+    Its module has `tasks`, as `bench.common.tasks` says, or `add_arguments(parser)` and `run(arguments)`, the exit
+    status.
+    """
+    module = importlib.import_module(f"bench.{COMMANDS[name][0]}")
+    parser.description = module.__doc__
+    if not hasattr(module, "tasks"):
+        module.add_arguments(parser)
+        parser.set_defaults(run=module.run)
+        return
+    from bench.common import tasks
+
+    tasks.add_measuring(parser, module)
+    parser.set_defaults(run=lambda arguments: tasks.run(name, module, arguments))
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def end_by_signals() -> None:
     """Let SIGTERM and SIGHUP raise SystemExit, so that `finally` ends the processes that a command has started."""
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == chosen:
-            module = load(name)
-            command.description = module.__doc__
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            add_command(command, name)
     parsed = parser.parse_args(arguments)
     try:
-        with ended_by_signals():
-            return parsed.run(parsed)
+        return parsed.run(parsed)
     except InputError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -83,4 +87,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_by_signals()
     raise SystemExit(main())

@@ -3,18 +3,16 @@
 Every "percent of" in the other tables is relative to these.
 """
 
-from __future__ import annotations
-
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 
 from bench.common import timing
 from bench.common.environment import require_gpu
-from bench.common.record import Row, add_output, output_folder, write_as_measured
-from bench.common.table import Column, row_table
+from bench.common.record import Row
+from bench.common.tasks import Task
 from istvt.device import allow_tf32
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
@@ -28,9 +26,13 @@ def product_rate(precision: str) -> float:
     try:
         # Random: products of zeros draw less power and clock higher than any real one.
         a, b = torch.randn(2, side, side, device="cuda").to(dtype)
-        return 2 * side**3 / (1e-6 * timing.time_call(lambda: a @ b).median)
+        return 2 * side**3 / (1e-6 * _microseconds(lambda: a @ b))
     finally:
         allow_tf32(False)
+
+
+def _microseconds(call: Callable[[], object]) -> float:
+    return timing.time_call(call)["microseconds"]
 
 
 # By ceiling: its unit, what a measurement is multiplied by for it, and how it is measured.
@@ -38,26 +40,17 @@ CEILINGS = {
     "copy, read and write": ("TB/s", 1e-12, timing.copy_bandwidth),
     "write": ("TB/s", 1e-12, timing.write_bandwidth),
     **{f"matrix product, {name}": ("TFLOP/s", 1e-12, partial(product_rate, name)) for name in PRECISIONS},
-    "smallest kernel": ("us", 1, lambda: timing.time_call(partial(torch.zeros(1, device="cuda").add_, 1)).median),
+    "smallest kernel": ("us", 1, lambda: _microseconds(torch.zeros(1, device="cuda").zero_)),
 }
 
 
-def measure() -> Iterator[Row]:
-    """Yield a record a ceiling; one that fails says why, and the others are measured."""
-    for ceiling, (unit, factor, measured) in CEILINGS.items():
-        value, note = timing.attempt(measured)
-        yield {"ceiling": ceiling, "value": value and factor * value, "unit": unit, "note": note}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where to write."""
-    add_output(parser, "none, the table is only printed")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Print the table and write it record by record; 1 if a ceiling could not be measured."""
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield a record a ceiling."""
     require_gpu("ceilings")
-    folder = output_folder(arguments.output, "ceilings", arguments.commit) if arguments.output else None
-    rows = write_as_measured(folder, "ceilings", measure())
-    print(row_table(tuple(map(Column, ("ceiling", "value", "unit", "note"))), rows))
-    return 1 if any(row["value"] is None for row in rows) else 0
+
+    def measured(name: str) -> Row:
+        unit, factor, measure = CEILINGS[name]
+        return {"value": factor * measure(), "unit": unit}
+
+    for name in CEILINGS:
+        yield Task("ceilings", {"ceiling": name}, partial(measured, name))

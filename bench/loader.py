@@ -4,31 +4,27 @@ Draws a small synthetic set first, into a folder that is removed afterwards. Wha
 says why: a bare GPU machine has neither DALI nor PyAV.
 """
 
-from __future__ import annotations
-
 import argparse
+import atexit
 import itertools
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.common.record import Row, add_output, output_folder, write_as_measured
-from bench.common.table import Column, row_table
-from bench.common.timing import attempt
+from bench.common.record import Row
+from bench.common.tasks import Task
 
-COLUMNS = (
-    *map(Column, ("decoder", "device", "workers")), Column("pixels", "image_size"),
-    *map(Column, ("batch", "clips", "skipped")), Column("clips/s", "clips_per_second", ".1f"), Column("note"),
-)  # fmt: skip
 BATCH = 8
 
 
+@cache
 def draw_set(folder: Path, size: int) -> tuple[list, Any]:
     """Draw a synthetic set of H.264 videos with whole-frame boxes; return its training videos and its index."""
     from dataloading import FaceIndex, read_dataset
@@ -41,8 +37,9 @@ def draw_set(folder: Path, size: int) -> tuple[list, Any]:
     return dataset.split_videos("train"), FaceIndex.read(dataset.root)
 
 
-def measure(videos: list, index: Any, decoder: str, device: str, workers: int, image_size: int, count: int) -> Row:
+def measure(folder: Path, decoder: str, device: str, workers: int, image_size: int, count: int) -> Row:
     """Return clips a second over one epoch, after one that warms up files, decoders and the graph."""
+    videos, index = draw_set(folder, image_size)
     from dataloading.clips.loader import ClipLoader
     from dataloading.clips.sampling import TrainingClips
 
@@ -59,33 +56,21 @@ def measure(videos: list, index: Any, decoder: str, device: str, workers: int, i
     return {"clips": seen, "skipped": len(loader.skipped), "clips_per_second": seen / seconds}
 
 
-def measure_all(folder: Path, workers: list[int], size: int, count: int) -> Iterator[Row]:
-    """Yield a record for each decoder and number of workers, on videos drawn into `folder`."""
-    drawn, missing = attempt(partial(draw_set, folder, size))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for decoder, number in itertools.product(("pyav", "dali") if device == "cuda" else ("pyav",), workers):
-        given = decoder, device, number, size, count
-        measured, note = attempt(partial(measure, *drawn, *given)) if drawn else (None, missing)
-        measured = measured or dict.fromkeys(("clips", "skipped", "clips_per_second"))
-        row = {"decoder": decoder, "device": device, "workers": number, "image_size": size, "batch": BATCH}
-        yield row | measured | {"note": note}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add sizes."""
     parser.add_argument("--workers", type=int, action="append", help="threads that decode (repeatable; default by CPU)")
     parser.add_argument("--image-size", type=int, help="pixels (default 300; 64 on a CPU)")
     parser.add_argument("--clips", type=int, help="clips an epoch (default 256; 24 on a CPU)")
-    add_output(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure and write; return 1 if nothing could be measured."""
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield each decoder and number of workers."""
     on_gpu, cores = torch.cuda.is_available(), os.cpu_count() or 1
     workers = arguments.workers or sorted({1, min(4, cores), cores})
     size, count = arguments.image_size or (300 if on_gpu else 64), arguments.clips or (256 if on_gpu else 24)
-    folder = output_folder(arguments.output, "loader", arguments.commit)
-    with tempfile.TemporaryDirectory() as name:
-        rows = write_as_measured(folder, "loader", measure_all(Path(name) / "set", workers, size, count), COLUMNS)
-    print(row_table(COLUMNS, rows), folder, sep="\n\n")
-    return 0 if any(row["clips_per_second"] for row in rows) else 1
+    device = "cuda" if on_gpu else "cpu"
+    videos = Path(tempfile.mkdtemp()) / "set"
+    atexit.register(shutil.rmtree, videos.parent, ignore_errors=True)
+    for decoder, number in itertools.product(("pyav", "dali") if on_gpu else ("pyav",), workers):
+        row = {"decoder": decoder, "device": device, "workers": number, "image_size": size, "batch": BATCH}
+        yield Task("loader", row, partial(measure, videos, decoder, device, number, size, count))

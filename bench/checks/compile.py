@@ -7,34 +7,27 @@ than its case allows, loads fewer than 4 bytes at a time, passes the shared memo
 where they are due, or if a compiler crashes or hangs, which costs that case alone.
 """
 
-from __future__ import annotations
-
 import argparse
-import math
-import os
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from bench.checks.cases import ARCHITECTURES, OPERATIONS, CompileCase, compiled
-from bench.checks.sass import SHARED_MEMORY, Resources, compile_launch
-from bench.common.process_pool import run_tasks
+from bench.checks.numerics import HOLDS, add_checking, run_checks
+from bench.checks.sass import SHARED_MEMORY, compile_launch
 from bench.common.record import Row
-from bench.common.table import Column, row_table
 from kernels.common.launch import Launch, recorded
 
 SECONDS_A_CASE = 300.0
 NARROWEST_LOAD = 32  # bits
-OK = "ok"
-COLUMNS = tuple(map(Column, (
-    "kernel", "case", "sm", "rows", "warps", "registers", "spill B", "shared B", "loads bits:n", "stores bits:n",
-    "tensor core", "load/tile", "store/tile", "verdict",
-)))  # fmt: skip
+# What is printed of a record, and how wide.
+WIDTHS = {
+    "kernel": 30, "case": 45, "sm": 3, "rows": 4, "warps": 5, "registers": 9, "spill B": 7, "shared B": 8, "loads": 12,
+    "stores": 12, "tensor core": 11, "loads/tile": 10, "stores/tile": 11, "verdict": 7, "note": 0,
+}  # fmt: skip
 
 Task = tuple[str, int, int]  # operation, number of its case, architecture
 
 
-def tasks(
+def chosen(
     operations: Iterable[str] = OPERATIONS, architectures: Iterable[int] = ARCHITECTURES, everything: bool = False
 ) -> list[Task]:
     """Return the cases of `operations`, each for those of `architectures` that it names, or for all (`everything`)."""
@@ -47,13 +40,10 @@ def tasks(
     ]
 
 
-def compile_all(tasks: list[Task], processes: int | None = None) -> Iterator[tuple[Task, list[Row]]]:
-    """Compile in `processes` processes (one a core, at most 8); yield each task as it ends, with a record a launch."""
-    processes = processes or min(os.cpu_count() or 1, 8)
-    for outcome in run_tasks(compile_case, tasks, processes, SECONDS_A_CASE, math.inf):
-        operation, index, architecture = outcome.task
-        failed = {"kernel": "-", "case": compiled(operation)[index].name, "sm": architecture}
-        yield outcome.task, outcome.result or [failed | {"verdict": outcome.failure}]
+def described(task: Task) -> Row:
+    """Return what a record says of a task whose compiler crashed or hung."""
+    operation, index, architecture = task
+    return {"kernel": "-", "case": compiled(operation)[index].name, "sm": architecture}
 
 
 def compile_case(task: Task) -> list[Row]:
@@ -72,65 +62,48 @@ def launches_of(case: CompileCase, architecture: int) -> list[Launch]:
 
 def judge(case: CompileCase, launch: Launch, architecture: int) -> Row:
     """Compile one launch of the case; return what its machine code uses, and the verdict."""
-    resources = compile_launch(launch, architecture)
-    expected = case.expected(launch)
-    verdict = faults(resources, expected.spill)
-    if expected.tensor_cores and not resources.matrix_instructions:
+    expected, used = case.expected(launch), compile_launch(launch, architecture)
+    verdict, moved = faults(used, architecture, expected.spill), {}
+    if expected.tensor_cores and not used["tensor core"]:
         verdict.append("no tensor-core instruction")
-    loaded, stored = None, None
-    if tile := expected.tile_bytes:
-        loaded, stored = (
-            32 * launch.config.num_warps * sum(bits // 8 * count for bits, count in instructions.items()) / of_tile
-            for instructions, of_tile in zip((resources.loads, resources.stores), tile, strict=True)
-        )
-        if max(loaded, stored) > 1:
-            verdict.append(f"moves its tile {max(loaded, stored):.2f} times")
+    for which, of_tile in zip(("loads", "stores"), expected.tile_bytes or (), strict=False):
+        count = sum(bits // 8 * count for bits, count in used[which].items())
+        moved[f"{which}/tile"] = 32 * launch.config.num_warps * count / of_tile
+    if max(moved.values(), default=0) > 1:
+        verdict.append(f"moves its tile {max(moved.values()):.2f} times")
+    instructions = {
+        which: " ".join(f"{bits}:{count}" for bits, count in sorted(used[which].items()))
+        for which in ("loads", "stores")
+    }
     return {
         "kernel": launch.kernel.fn.__name__, "case": case.name, "sm": architecture,
         "rows": launch.config.kwargs.get("BLOCK_M", 1), "warps": launch.config.num_warps,
-        "registers": resources.registers, "spill B": resources.spilled_bytes, "shared B": resources.shared_bytes,
-        "loads bits:n": _counts(resources.loads), "stores bits:n": _counts(resources.stores),
-        "tensor core": resources.matrix_instructions,
-        "load/tile": loaded, "store/tile": stored, "verdict": "; ".join(verdict) or OK,
+        **used, **instructions, **moved, "verdict": "; ".join(verdict) or HOLDS,
     }  # fmt: skip
 
 
-def _counts(instructions: Counter[int]) -> str:
-    return " ".join(f"{bits}:{count}" for bits, count in sorted(instructions.items()))
-
-
-def faults(resources: Resources, allowed_spill: int, narrowest_load: int = NARROWEST_LOAD) -> list[str]:
-    """Return what is wrong with compiled code on its chip, in words."""
-    found = []
-    if resources.spilled_bytes > allowed_spill:
-        found.append(f"spills {resources.spilled_bytes} bytes, {allowed_spill} allowed")
-    if min(resources.loads, default=0) < narrowest_load:
-        found.append(f"loads {min(resources.loads, default=0)} bits at a time")
-    limit = SHARED_MEMORY[resources.architecture]
-    if resources.shared_bytes > limit:
-        found.append(f"asks for {resources.shared_bytes} bytes of shared memory, the chip has {limit}")
+def faults(used: Row, architecture: int, allowed_spill: int, narrowest_load: int = NARROWEST_LOAD) -> list[str]:
+    """Return what is wrong with what compiled code uses of its chip, in words."""
+    found, narrowest = [], min(used["loads"], default=0)
+    if used["spill B"] > allowed_spill:
+        found.append(f"spills {used['spill B']} bytes, {allowed_spill} allowed")
+    if narrowest < narrowest_load:
+        found.append(f"loads {narrowest} bits at a time")
+    if used["shared B"] > SHARED_MEMORY[architecture]:
+        found.append(f"asks for {used['shared B']} bytes of shared memory, the chip has {SHARED_MEMORY[architecture]}")
     return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which operations, for which chips."""
-    parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
-    parser.add_argument(
-        "--sm", action="append", type=int, choices=ARCHITECTURES, help="only this architecture (repeatable)"
-    )
+    choices = {"action": "append", "type": int, "choices": ARCHITECTURES}
+    parser.add_argument("--sm", **choices, help="only this architecture (repeatable)")
     parser.add_argument("--everything", action="store_true", help="every case for every architecture (minutes)")
-    parser.add_argument("--workers", type=int, help="processes (default: one a core, at most 8)")
+    add_checking(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table; 1 if a launch has a fault."""
-    wanted = tasks(arguments.operation or OPERATIONS, arguments.sm or ARCHITECTURES, arguments.everything)
-    done: dict[Task, list[Row]] = {}
-    for task, rows in compile_all(wanted, arguments.workers):
-        done[task] = rows
-        print(f"{len(done)}/{len(wanted)} cases", file=sys.stderr, flush=True)
-    rows = [row for task in wanted for row in done[task]]
-    print(row_table(COLUMNS, rows))
-    faulty = sum(row["verdict"] != OK for row in rows)
-    print(f"\n{len(rows)} compiled launches, {faulty} with a fault.")
-    return 1 if faulty else 0
+    """Print and write the records; 1 if a launch has a fault."""
+    wanted = chosen(arguments.operation or OPERATIONS, arguments.sm or ARCHITECTURES, arguments.everything)
+    given = described, WIDTHS, arguments, SECONDS_A_CASE
+    return run_checks("compile", "compiled launches", compile_case, wanted, *given)

@@ -4,8 +4,6 @@ A kernel holds when its relative Frobenius error is at most `LARGEST_RATIO` time
 in the same dtype, forward and every gradient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,14 +1,11 @@
 """Ahead-of-time compilation of recorded launches, and the resources that their machine code takes. No GPU needed."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 
+from bench.common.record import Row
 from kernels.common.launch import Launch, launch_options
 
 # The largest shared memory one program may ask for, in bytes (CUDA C programming guide, compute capabilities).
@@ -29,33 +27,13 @@ _MEMORY_INSTRUCTION = re.compile(r"\b(LDG|LDGSTS|STG)\.E((?:\.\w+)*)")
 _BITS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}  # by modifier; 32 without one
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What one compiled launch needs of a chip; `loads` and `stores` count instructions by width in bits."""
-
-    architecture: int
-    registers: int
-    spilled_bytes: int
-    shared_bytes: int
-    matrix_instructions: int
-    loads: Counter[int]
-    stores: Counter[int]
-
-
 def compile_kernel(
     kernel: Any, arguments: Mapping[str, Any], options: Mapping[str, Any], architecture: int, machine_code: bool = True
 ) -> Any:
     """Compile a kernel as Triton's own launcher does, for a GPU that need not be there; return what Triton returns.
 
-    Args:
-        kernel: a `triton.jit` function.
-        arguments: by name.
-        options: of the compiler.
-        architecture: compute capability as one number.
-        machine_code: False stops at PTX and leaves the cubin empty, in a cache of its own: ptxas takes its time.
-
-    Raises:
-        Exception: whatever Triton or ptxas say when it does not compile.
+    `arguments` are those of the kernel by name, `options` of the compiler. Without `machine_code` it stops at PTX and
+    leaves the cubin empty, in a cache of its own: ptxas takes its time. Raises whatever Triton or ptxas say.
     """
     gpu = SimpleNamespace(
         get_current_target=lambda: GPUTarget("cuda", architecture, 32),
@@ -72,8 +50,13 @@ def compile_kernel(
         return kernel.warmup(grid=(1,), **arguments, **options)
 
 
-def compile_launch(launch: Launch, architecture: int) -> Resources:
-    """Compile the kernel of `launch` and read its machine code; raises as `compile_kernel`."""
+def compile_launch(launch: Launch, architecture: int) -> Row:
+    """Compile the kernel of `launch` and read its machine code; raises as `compile_kernel`.
+
+    Returns:
+        Registers, bytes spilled and of shared memory, tensor-core instructions, and `loads` and `stores`: instructions
+        by width in bits.
+    """
     compiled = compile_kernel(launch.kernel, launch.arguments, launch_options(launch.config), architecture)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -87,12 +70,7 @@ def compile_launch(launch: Launch, architecture: int) -> Resources:
     for name, modifiers in _MEMORY_INSTRUCTION.findall(report):
         bits = next((_BITS[modifier] for modifier in modifiers.split(".") if modifier in _BITS), 32)
         (stores if name == "STG" else loads)[bits] += 1
-    return Resources(
-        architecture=architecture,
-        registers=int(usage[1]),
-        spilled_bytes=int(usage[2]) + int(usage[3]),
-        shared_bytes=compiled.metadata.shared,
-        matrix_instructions=len(_MATRIX_INSTRUCTION.findall(report)),
-        loads=loads,
-        stores=stores,
-    )
+    return {
+        "registers": int(usage[1]), "spill B": int(usage[2]) + int(usage[3]), "shared B": compiled.metadata.shared,
+        "loads": loads, "stores": stores, "tensor core": len(_MATRIX_INSTRUCTION.findall(report)),
+    }  # fmt: skip

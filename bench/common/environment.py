@@ -1,7 +1,5 @@
 """Device, clocks, versions and commit of a measurement; whether the machine has what a command needs."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform
@@ -30,23 +28,24 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 def environment(commit: str | None = None) -> dict[str, Any]:
     """Return everything that should stand beside a number, as JSON values.
 
-    Args:
-        commit: of the code that runs, where it runs from a copy without its repository.
+    `commit` is that of the code where it runs from a copy without its repository.
     """
     on_gpu = torch.cuda.is_available()
     found: dict[str, Any] = {
         "device": device_name(), "kind": "GPU" if on_gpu else "CPU",
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit or _commit(),
-        "python": platform.python_version(), "system": platform.platform(), "cpu": cpu_name(),
+        "python": platform.python_version(), "system": platform.platform(), "cpu": _cpu_name(),
         "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
         "versions": {name: version for name in _PACKAGES if (version := package_version(name))},
     }  # fmt: skip
     if on_gpu:
+        smi = _answer("nvidia-smi", f"--query-gpu={_NVIDIA_SMI}", "--format=csv,noheader", "--id=0")
+        found["nvidia_smi"] = dict(zip(_NVIDIA_SMI.split(","), smi.split(", "), strict=False)) if smi else {}
         properties = torch.cuda.get_device_properties(0)
         found |= {
             "compute_capability": f"{properties.major}.{properties.minor}", "memory_bytes": properties.total_memory,
             "multiprocessors": properties.multi_processor_count, "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(), "nvidia_smi": nvidia_smi(),
+            "cudnn": torch.backends.cudnn.version(),
         }  # fmt: skip
     return found
 
@@ -77,22 +76,14 @@ def gpu_or_interpreter() -> str:
 
 def device_name() -> str:
     """Return the GPU's name where PyTorch sees one, else the processor's: no run is filed under another device."""
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else cpu_name()
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else _cpu_name()
 
 
-def cpu_name() -> str:
-    """Return the processor's name as the operating system gives it."""
+def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
             return found[1].strip()
     return platform.processor() or platform.machine()
-
-
-def nvidia_smi() -> dict[str, str]:
-    """Return clocks, power, temperature and settings of the first GPU; empty where nvidia-smi is not to be had."""
-    answer = _answer("nvidia-smi", f"--query-gpu={_NVIDIA_SMI}", "--format=csv,noheader", "--id=0")
-    values = [value.strip() for value in answer.split(",")] if answer else []
-    return dict(zip(_NVIDIA_SMI.split(","), values, strict=False))
 
 
 def _commit() -> str | None:

@@ -1,19 +1,15 @@
 """Tasks in processes of their own: one that crashes, hangs or breaks the GPU's context costs itself and no other."""
 
-from __future__ import annotations
-
 import multiprocessing
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.common.record import one_line
-
-SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,52 +34,41 @@ def run_tasks(
         seconds_each: a task that takes longer is ended.
         seconds: after which what still runs is ended and nothing is started.
     """
-    context = multiprocessing.get_context("spawn")
+    context, of_thread, started = multiprocessing.get_context("spawn"), threading.local(), []
     deadline = time.monotonic() + seconds
-    waiting = deque(tasks)
-    working: dict[Connection, tuple[BaseProcess, Any, float]] = {}  # process, task and when it began
 
-    def begin(connection: Connection, process: BaseProcess) -> None:
-        working[connection] = process, waiting.popleft(), time.monotonic()
-        connection.send(working[connection][1])
-
-    def end(connection: Connection) -> None:
-        process = working.pop(connection)[0]
-        connection.close()
-        process.kill()
-        process.join()
-
-    try:
-        while (waiting or working) and time.monotonic() < deadline:
-            while waiting and len(working) < processes:
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-                process.start()
-                theirs.close()
-                begin(ours, process)
-            ready = wait(list(working), timeout=SECONDS_BETWEEN_LOOKS)
-            for connection, (process, task, began) in list(working.items()):
-                result = None
-                if connection in ready:
-                    try:
-                        result, failure = connection.recv()
-                    except (EOFError, OSError):
-                        process.join()
-                        failure = f"its process ended with status {process.exitcode}"
-                elif time.monotonic() - began > seconds_each:
+    def outcome(task: Any) -> Outcome:
+        """Hand a task to the process of this thread and wait for its answer."""
+        left = deadline - time.monotonic()
+        if left > 0 and getattr(of_thread, "process", None) is None:
+            of_thread.connection, theirs = context.Pipe()
+            of_thread.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+            of_thread.process.start()
+            started.append(of_thread.process)
+            theirs.close()
+        result, failure = None, "the time was used up"
+        try:
+            if left > 0:
+                of_thread.connection.send(task)
+                if of_thread.connection.poll(min(seconds_each, left)):
+                    result, failure = of_thread.connection.recv()
+                elif seconds_each < left:
                     failure = f"took more than {seconds_each:.0f} s"
-                else:
-                    continue
-                if waiting and not failure:
-                    begin(connection, process)
-                else:
-                    end(connection)
-                yield Outcome(task, result, failure)
-        waiting.extendleft(task for _, task, _ in working.values())
+        except (EOFError, OSError):
+            of_thread.process.join()
+            failure = f"its process ended with status {of_thread.process.exitcode}"
+        if failure and left > 0:
+            of_thread.process.kill()
+            of_thread.process = None
+        return Outcome(task, result, failure, failure != "the time was used up")
+
+    threads = ThreadPoolExecutor(processes)
+    try:
+        yield from (future.result() for future in as_completed([threads.submit(outcome, task) for task in tasks]))
     finally:
-        for connection in list(working):
-            end(connection)
-    yield from (Outcome(task, failure="the time was used up", in_time=False) for task in waiting)
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in started:
+            process.kill()
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:

@@ -4,14 +4,12 @@ An empty cell is a number that was not measured; the record says why in its `not
 benchmark that is killed while it writes leaves the table as it was before.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
-import io
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from typing import Any
 import torch
 
 from bench.common.environment import environment
-from bench.common.table import Column, cells
 from dataloading.errors import InputError
 from dataloading.io import replacing, write_json
 
@@ -27,6 +24,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 ENVIRONMENT = "environment.json"
 # How the note of a record begins that holds no measurement, and what a table shows in its place.
 NOT_MEASURED = "not measured"
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 Row = dict[str, Any]
 
@@ -40,19 +38,34 @@ class Run:
     tables: dict[str, list[dict[str, str]]]
 
 
-def add_output(parser: argparse.ArgumentParser, default: str = "bench/results/<device>/...") -> None:
-    """Add the options of every command that measures: where to, and of which code."""
+def add_output(
+    parser: argparse.ArgumentParser, default: str = "bench/results/<device>/...", *, budget: bool = False
+) -> None:
+    """Add the options of commands that write records: where to, of which code, and with a `budget` for how long."""
     parser.add_argument("--output", type=Path, help=f"folder to write into (default: {default})")
     parser.add_argument("--commit", help="of the code, where this is a copy without its repository")
+    if budget:
+        parser.add_argument(
+            "--budget", type=duration, default=math.inf, help="time after which nothing is begun, as 90s or 8m"
+        )
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a duration: `480`, `90s`, `8m` or `1h`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected for example 480, 90s, 8m or 1h")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def output_folder(output: Path | None, name: str, commit: str | None = None) -> Path:
     """Return the folder a command writes into, with its environment.json.
 
-    Args:
-        output: the folder; None for `bench/results/<device>/<date>-<name>`.
-        name: of the command.
-        commit: of the code, where it is a copy without its repository.
+    Without `output` it is `bench/results/<device>/<date>-<name>`; `commit` is that of a copy without its repository.
 
     Raises:
         InputError: it cannot be written in, or holds measurements of another device, commit or version, to which new
@@ -95,20 +108,11 @@ def write_table(folder: Path, name: str, rows: Iterable[Row]) -> None:
         writer.writerows(rows)
 
 
-def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row], columns: Sequence[Column] = ()) -> list[Row]:
-    """Write `<folder>/<name>.csv` after every record, so that a run cut short keeps what it measured; return all.
-
-    Args:
-        folder: None writes nothing.
-        name: of the table.
-        rows: records, measured while they are iterated over.
-        columns: what is printed of each record as it comes.
-    """
+def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row]) -> list[Row]:
+    """Write `<folder>/<name>.csv` after every record of an iterator that measures, unless it is None; return all."""
     measured: list[Row] = []
     for row in rows:
         measured.append(row)
-        if columns:
-            print("  ".join(cells(columns, row)), flush=True)
         if folder:
             write_table(folder, name, measured)
     return measured
@@ -123,42 +127,35 @@ def failure(error: Exception) -> str:
 
 def one_line(error: Exception) -> str:
     """Return the kind of an error and the first line of what it says."""
-    said, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {said}"
+    first, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
 
 
-def read_run(folder: Path, complain: Callable[[str], None] = print) -> Run:
+def read_run(folder: Path) -> Run:
     """Read what `write_table` left.
 
-    Args:
-        folder: of one run.
-        complain: told in a sentence of each table, or part of one, that cannot be used and is left out.
-
     Raises:
-        InputError: environment.json is not there or broken, so that what was measured is not known.
+        InputError: environment.json or a table is not there or broken, so that what was measured is not known.
     """
     found, tables = _read_environment(folder / ENVIRONMENT), {}
     for table in sorted(folder.glob("*.csv")):
         try:
-            whole, _, cut = table.read_text().rpartition("\n")  # the last number of a line that was cut may lack digits
-            rows = list(csv.DictReader(io.StringIO(whole)))
+            tables[table.stem] = list(csv.DictReader(table.read_text().splitlines()))
         except (OSError, UnicodeError, csv.Error) as error:
-            complain(f"{table}: cannot be read ({error}) and is left out.")
-            continue
-        tables[table.stem] = [row for row in rows if None not in row and None not in row.values()]
-        if incomplete := len(rows) - len(tables[table.stem]) + bool(cut):
-            complain(f"{table}: {incomplete} incomplete rows are left out.")
+            raise InputError(f"{table}: cannot be read ({error}).") from error
+        if any(None in row or None in row.values() for row in tables[table.stem]):
+            raise InputError(f"{table}: rows have other numbers of cells than its header; copy it again.")
     return Run(folder, found, tables)
 
 
-def read_runs(folders: Sequence[Path], complain: Callable[[str], None] = print) -> list[Run]:
-    """Read every run in or below `folders`, the newest last; `complain` as in `read_run`."""
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read every run in or below `folders`, the newest last; one that cannot be read is left out in a sentence."""
     runs = []
     for path in sorted({path for folder in folders for path in folder.rglob(ENVIRONMENT)}):
         try:
-            runs.append(read_run(path.parent, complain))
+            runs.append(read_run(path.parent))
         except InputError as error:
-            complain(f"{error} It is left out.")
+            print(f"{error} It is left out.")
     return sorted(runs, key=lambda run: run.environment["date"])
 
 
@@ -173,3 +170,29 @@ def _read_environment(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or any(not isinstance(found.get(key), str) for key in ("device", "kind", "date")):
         raise InputError(f"{path}: does not say which device was measured, of which kind, and when.")
     return found
+
+
+def record_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what records have in common, and a table of what differs."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [[cell(row.get(key)) for key in keys] for row in rows]
+    columns = dict(zip(keys, zip(*lines, strict=True), strict=True))
+    common = {key for key, column in columns.items() if len(rows) > 1 and len(set(column)) == 1}
+    caption = ", ".join(f"{key} {columns[key][0]}" for key in keys if key in common and columns[key][0])
+    different = [key for key in keys if key not in common]
+    return f"{caption}\n\n" + format_table(different, zip(*(columns[key] for key in different), strict=True))
+
+
+def cell(value: Any) -> str:
+    """Return a number with four digits, anything else as it is, nothing for None."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return columns as wide as their widest cell."""
+    padded = []
+    for title, *column in zip(header, *rows, strict=True):
+        texts = [title, *map(str, column)]
+        width = max(map(len, texts))
+        padded.append([text.ljust(width) for text in (title, "-" * width, *texts[1:])])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))

@@ -1,20 +1,17 @@
 """Time and peak memory of a call on a GPU with cold caches or on a CPU, and the bandwidth of GPU memory."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 import numpy as np
 import torch
 
-from bench.common.record import failure
+from bench.common.record import Row
 
 COPY_BYTES = 1 << 30  # more than any cache holds, and less than any GPU has
 CACHE_BYTES = 1 << 28  # read between two samples: more than any second-level cache holds
@@ -24,24 +21,15 @@ FEWEST_SAMPLES = {"cuda": 5, "cpu": 3}
 SECONDS_TO_RELEASE = 0.02  # the thread of a backward pass releases gradients a moment after the call has returned
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Microseconds of one call: the median, and the 20th and 80th percentile."""
-
-    median: float
-    low: float
-    high: float
-
-
-def time_call(function: Callable[[], object], *, milliseconds: int = 100, device: str = "cuda") -> Timing:
-    """Time `function` after a warm-up, for about `milliseconds`.
+def time_call(function: Callable[[], object], *, milliseconds: int = 100, device: str = "cuda") -> Row:
+    """Return the microseconds of one call and their 20th and 80th percentile, measured for about `milliseconds`.
 
     On a GPU caches are cold, and each call is queued behind a wait that is longer than the host takes to queue it: the
     host takes longer to launch many a kernel than the GPU to run it, and the way through PyTorch differs between peers.
     On a CPU it is the processor time of all threads: other processes spend most of the time on the clock.
     """
     microseconds = (_times_on_gpu if device == "cuda" else _times_on_cpu)(function, 1e-3 * milliseconds)
-    return Timing(*np.quantile(microseconds, (0.5, 0.2, 0.8)).tolist())
+    return dict(zip(("microseconds", "p20", "p80"), np.quantile(microseconds, (0.5, 0.2, 0.8)).tolist(), strict=True))
 
 
 def _times_on_cpu(function: Callable[[], object], seconds: float) -> Sequence[float]:
@@ -93,6 +81,7 @@ def peak_bytes(function: Callable[[], object], device: str = "cuda") -> int:
     """
     gc.collect()  # what earlier calls left in cycles, as Triton's interpreter does, would be released meanwhile
     if device == "cuda":
+        function()  # what stays after the first call, such as workspaces of libraries, is not the call's
         torch.cuda.synchronize()
         time.sleep(SECONDS_TO_RELEASE)
         torch.cuda.empty_cache()
@@ -112,14 +101,10 @@ def peak_bytes(function: Callable[[], object], device: str = "cuda") -> int:
     return max(itertools.accumulate((event.nbytes() for event in events), initial=0))
 
 
-def attempt(measure: Callable[[], Any]) -> tuple[Any, str]:
-    """Return what `measure` gives and an empty note, or None and the note of a row that was not measured."""
-    try:
-        return measure(), ""
-    except Exception as error:
-        return None, failure(error)
-    finally:
-        let_go()
+def time_and_memory(function: Callable[[], object], milliseconds: int, device: str = "cuda") -> Row:
+    """Return what `time_call` and `peak_bytes` find, as columns of a record."""
+    times = time_call(function, milliseconds=milliseconds, device=device)
+    return times | {"peak_bytes": peak_bytes(function, device)}
 
 
 def let_go() -> bool:
@@ -138,14 +123,16 @@ def let_go() -> bool:
     return True
 
 
+@cache
 def copy_bandwidth() -> float:
     """Return bytes a second, read and written together, of a device-to-device copy: what a byte floor divides by."""
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    return 2 * COPY_BYTES / (1e-6 * time_call(lambda: target.copy_(source)).median)
+    return 2 * COPY_BYTES / (1e-6 * time_call(lambda: target.copy_(source))["microseconds"])
 
 
+@cache
 def write_bandwidth() -> float:
     """Return bytes a second of filling memory: the floor of emitting a matrix."""
     target = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
-    return COPY_BYTES / (1e-6 * time_call(target.zero_).median)
+    return COPY_BYTES / (1e-6 * time_call(target.zero_)["microseconds"])

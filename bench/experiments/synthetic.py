@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from bench.common.table import format_table
+from bench.common.record import format_table
 from bench.report.markdown import table
 from istvt.cli.demo import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
 from istvt.config import DataSettings, preset

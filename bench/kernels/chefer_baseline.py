@@ -14,11 +14,8 @@ factor is 0), this does not: nothing here is larger than it has to be to store w
 their model does not have, follows this project's rule.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -154,18 +151,10 @@ def _run_block(layers: Layers, block: Block, x: Tensor) -> tuple[Tensor, list[Te
     return layers(addition, torch.add, x, branch), of_time + of_space
 
 
-class Heatmaps(NamedTuple):
-    """Logits [1], and heat [1, T, H, W] in time and in space."""
-
-    logits: Tensor
-    temporal: Tensor
-    spatial: Tensor
-
-
 def explain(
     model: ISTVT, clips: Tensor | None = None, *, tokens: Tensor | None = None, parameter_gradients: bool = False
-) -> Heatmaps:
-    """Return heatmaps of one clip for "fake".
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logit [1] of one clip, and heat for "fake" [1, T, H, W] in time and in space.
 
     Args:
         model: of `temporal_first` attention, in evaluation mode.
@@ -197,4 +186,4 @@ def explain(
     temporal, spatial = (reduce(torch.matmul, reversed(weighted[kind::2])) for kind in range(2))
     temporal, spatial = temporal[:, 1:, 0, 1:].transpose(1, 2), spatial[:, 1:, 0, 1:]
     grid = model.config.feature_grid
-    return Heatmaps(logits.detach().squeeze(-1), temporal.unflatten(2, grid), spatial.unflatten(2, grid))
+    return logits.detach().squeeze(-1), temporal.unflatten(2, grid), spatial.unflatten(2, grid)

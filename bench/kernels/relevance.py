@@ -5,54 +5,46 @@ Three operations over time and over space, in float32: `relevance` of q, k and v
 and relevance of every head in memory. The floor is the bytes that must move (7 tensors; 5 and the result) at the copy
 bandwidth of the same run. TFLOP/s count the necessary products at the unpadded head dimension; ours pads 91 to 96.
 
-Then explaining one clip is weighed against the published method's storage, and explaining a batch timed against a
-training step of it (bench/kernels/explanation.py). What runs out of memory or refuses is a record that says why.
+Then explaining one clip is weighed against the published method's storage, and explaining a batch timed, which a report
+sets beside the training step of `bench training`. Memory is the most that PyTorch's allocations held beyond what was
+there before: the model's weights and the clip (or its tokens). From a clip every method computes the backbone too; the
+published method, which keeps the autograd graph of the whole forward pass, keeps that of the backbone.
 
-Writes relevance.csv, explanation_memory.csv and explanation_time.csv to bench/results/<device>/. Without a GPU only
-memory is measured, of the preset seed: it takes minutes and 6 GB.
+Writes relevance.csv, explanation_memory.csv and explanation_time.csv. Without a GPU only memory is measured, of the
+preset seed: it takes minutes and 6 GB.
 """
-
-from __future__ import annotations
 
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 import torch
 
 import kernels
-from bench.common import ahead, timing
-from bench.common.record import Row, add_output, output_folder, write_as_measured
-from bench.common.table import Column, row_table
-from bench.kernels import explanation, peers
+from bench.common import timing
+from bench.common.record import Row
+from bench.common.tasks import Task
+from bench.kernels import chefer_baseline, peers
 from bench.kernels.peers import HEADS, OURS
+from bench.training.measurement import seconds_a_call
+from bench.training.steps import random_clips
 from istvt.config import PRESETS
+from istvt.config import preset as preset_named
+from istvt.device import allow_tf32
+from istvt.explain import explain
+from istvt.model.istvt import ISTVT
 from kernels.common.launch import padded_head_dim
 from kernels.relevance import reference
 
-COLUMNS = (
-    Column("contender"), Column("kind", "mode"), Column("D", "head_dim"), Column("T", "frames"), Column("B", "clips"),
-    Column("pass"), Column("us", "microseconds"), Column("floor us", "floor_microseconds"),
-    Column("of floor", "share_of_floor"), Column("TFLOP/s", "teraflops"),
-    Column("peak MiB", "peak_bytes", ".1f", 2**20), Column("note"),
-)  # fmt: skip
-MEMORY_COLUMNS = (
-    *map(Column, ("preset", "from", "storage")), Column("peak MiB", "peak_bytes", ".1f", 2**20),
-    Column("over this project's", "over_light"), Column("note"),
-)  # fmt: skip
-TIME_COLUMNS = (
-    Column("preset"), Column("B", "clips"), Column("explained in", "arithmetic"), Column("trained in", "training"),
-    Column("explain ms", "explain_ms"), Column("step ms", "training_ms"), Column("ratio"), Column("note"),
-)  # fmt: skip
-
+MILLISECONDS = 60
 POSITIONS = peers.POSITIONS
 # Clips and frames; the paper's first.
 SHAPES = [(8, 6), (1, 6), (32, 6), (8, 16)]
-QUICK_SHAPES = SHAPES[:1]
 HEAD_DIMS = (64, 91)
 KINDS = ("temporal", "spatial")
 # Products of length x length x D that a pass cannot do without.
@@ -63,6 +55,17 @@ FUNCTIONS = {
     "map": ("relevance_map", ("q", "k", "v", "u", "grad_out"), {"clamp": "after_mean"}),
     "rollout step": ("rollout_step", ("row", "q", "k", "v", "u", "grad_out"), {"clamp": "after_mean"}),
 }
+LIGHT = "this project"
+REFERENCE = "published storage"
+# From a model and a clip or its tokens to heatmaps, by what is stored on the way.
+STORAGES: dict[str, Callable[..., Any]] = {
+    LIGHT: explain,
+    "this project, keep_maps": partial(explain, keep_maps=True),
+    REFERENCE: chefer_baseline.explain,
+    "published storage, parameter gradients too": partial(chefer_baseline.explain, parameter_gradients=True),
+}
+# Arithmetic of the explanation and precision of the training step that it is compared with.
+PAIRS = (("float32", "float32"), ("float32", "bfloat16"), ("tf32", "tf32"), ("tf32", "bfloat16"))
 Tensors = dict[str, torch.Tensor]
 
 
@@ -101,88 +104,102 @@ def inputs(kind: str, shape: tuple[int, ...], width: int, device: torch.device |
     return dict(zip("qkv", qkv.unbind(3), strict=True)) | {"u": u, "grad_out": grad_out, "row": row}
 
 
-def floors(kind: str, clips: int, frames: int, width: int) -> dict[str, int]:
-    """Return by pass the bytes that must move."""
-    row = 4 * clips * (frames + 1) * POSITIONS
-    tensor, matrix = row * HEADS * width, row * (POSITIONS if kind == "spatial" else frames + 1)
-    return {"relevance": 7 * tensor, "map": 5 * tensor + matrix, "rollout step": 5 * tensor + 2 * row}
+def needed(kind: str, clips: int, frames: int, head_dim: int, width: int) -> dict[str, dict[str, int]]:
+    """Return by pass the bytes that must be `moved`, of heads padded to `width`, and the `operations` of its products.
+
+    The products are those that a pass cannot do without, at the unpadded head dimension.
+    """
+    row, keys = clips * (frames + 1) * POSITIONS, POSITIONS if kind == "spatial" else frames + 1
+    tensors = 4 * row * HEADS * width
+    moved = {"relevance": 7 * tensors, "map": 5 * tensors + 4 * row * keys, "rollout step": 5 * tensors + 8 * row}
+    operations = {which: 2 * count * row * HEADS * keys * head_dim for which, count in PRODUCTS.items()}
+    return {"moved": moved, "operations": operations}
 
 
-def useful_operations(kind: str, clips: int, frames: int, head_dim: int) -> dict[str, int]:
-    """Return by pass the floating-point operations of the products that it cannot do without."""
-    scores = clips * HEADS * (frames + 1) * POSITIONS * (POSITIONS if kind == "spatial" else frames + 1)
-    return {which: count * 2 * scores * head_dim for which, count in PRODUCTS.items()}
+def operations(shapes: Sequence[tuple[int, int]], milliseconds: int) -> Iterator[Task]:
+    """Yield all operations by both contenders at `shapes` of (clips, frames)."""
 
+    def make(name: str, kind: str, shape: tuple[int, ...], width: int) -> peers.Calls:
+        tensors, scale = inputs(kind, shape, width, peers.DEVICE), shape[-1] ** -0.5
+        return {which: partial(CONTENDERS[name], kind, which, tensors, scale) for which in PRODUCTS}
 
-def _width(name: str, head_dim: int) -> int:
-    return padded_head_dim(head_dim) if name == OURS else head_dim
-
-
-def calls(name: str, kind: str, clips: int, frames: int, head_dim: int) -> peers.Calls:
-    """Return a call a pass of a contender, on random tensors of the device."""
-    shape = clips, frames + 1, POSITIONS, HEADS, head_dim
-    tensors = inputs(kind, shape, _width(name, head_dim), peers.DEVICE)
-    return {which: partial(CONTENDERS[name], kind, which, tensors, head_dim**-0.5) for which in PRODUCTS}
-
-
-def measure(kind: str, clips: int, frames: int, head_dim: int, bandwidth: float, milliseconds: int) -> Iterator[Row]:
-    """Yield a record a contender and pass."""
-    operations = useful_operations(kind, clips, frames, head_dim)
-    for name in CONTENDERS:
-        columns = {
+    for (clips, frames), head_dim, kind, name in itertools.product(shapes, HEAD_DIMS, KINDS, CONTENDERS):
+        width = padded_head_dim(head_dim) if name == OURS else head_dim
+        row = {
             "contender": name, "mode": kind, "dtype": "float32", "clips": clips, "frames": frames,
             "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
         }  # fmt: skip
-        moved = floors(kind, clips, frames, _width(name, head_dim))
-        needed = {which: 1e6 * least / bandwidth for which, least in moved.items()}
-        given = columns, calls(name, kind, clips, frames, head_dim), milliseconds
-        yield from peers.measure(*given, floors=needed, operations=operations)
+        given = partial(make, name, kind, (clips, frames + 1, POSITIONS, HEADS, head_dim), width), milliseconds
+        yield from peers.speed_tasks("relevance", row, *given, **needed(kind, clips, frames, head_dim, width))
 
 
-def measure_operations(quick: bool, milliseconds: int) -> Iterator[Row]:
-    """Yield the records of all operations at the shapes of a quick or a whole run."""
-    bandwidth = timing.copy_bandwidth()
-    print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s")
-    sizes = list(itertools.product(QUICK_SHAPES if quick else SHAPES, HEAD_DIMS, KINDS))
-    at_paper = sizes[: len(HEAD_DIMS) * len(KINDS)]
-    ahead.compile_ahead(
-        call for shape, head_dim, kind in at_paper for call in calls(OURS, kind, *shape, head_dim).values()
-    )
-    for shape, head_dim, kind in sizes:
-        yield from measure(kind, *shape, head_dim, bandwidth, milliseconds)
+def explanation_memory(preset: str, device: torch.device) -> Iterator[Task]:
+    """Yield peak memory of explaining one clip with random weights, for each storage, from the clip and its tokens."""
+    light: dict[str, int] = {}
+
+    def measured(start: str, storage: str) -> Row:
+        call = partial(STORAGES[storage], _model(preset, device), **_starts(preset, device)[start])
+        peak = timing.peak_bytes(call, device.type)
+        if storage == LIGHT:
+            light[start] = peak
+        return {"peak_bytes": peak, "over_light": peak / light[start] if start in light else None}
+
+    for start in ("clip", "tokens"):
+        for storage in STORAGES:
+            row = {"preset": preset, "storage": storage, "from": start, "clips": 1, "dtype": "float32"}
+            row["head_dim"] = preset_named(preset).resolved_head_dim
+            yield Task("explanation_memory", row, partial(measured, start, storage))
+
+
+def explanation_time(preset: str, clips: int, device: torch.device, milliseconds: int) -> Iterator[Task]:
+    """Yield the time of explaining a batch, in each arithmetic."""
+
+    def measured(arithmetic: str) -> Row:
+        allow_tf32(arithmetic == "tf32")
+        try:
+            batch = random_clips(preset_named(preset), clips, device)
+            call = partial(explain, _model(preset, device), batch.clips)
+            return {"explain_ms": 1e3 * seconds_a_call(call, 1e-3 * milliseconds)}
+        finally:
+            allow_tf32(False)
+
+    for arithmetic in dict(PAIRS):
+        row = {"preset": preset, "clips": clips, "arithmetic": arithmetic}
+        yield Task("explanation_time", row, partial(measured, arithmetic))
+
+
+@lru_cache(maxsize=1)
+def _model(preset: str, device: torch.device) -> ISTVT:
+    torch.manual_seed(0)
+    return ISTVT(preset_named(preset)).to(device).eval()
+
+
+@lru_cache(maxsize=1)
+def _starts(preset: str, device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what `explain` is given, by where it starts."""
+    clip = random_clips(preset_named(preset), 1, device).clips
+    with torch.no_grad():
+        return {"clip": {"clips": clip}, "tokens": {"tokens": _model(preset, device).tokenize(clip)}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how much to measure."""
-    parser.add_argument("--quick", action="store_true", help="the paper's shape, one preset, no training step")
-    parser.add_argument("--milliseconds", type=int, default=60, help="time spent on each measurement")
+    """Add what is explained."""
     parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
-    parser.add_argument("--batch", type=int, default=8, help="clips of the batch that is explained and trained")
-    parser.add_argument(
-        "--execution", choices=("eager", "compile", "cuda_graphs"), default="compile", help="of the training step"
-    )
-    add_output(parser)
+    parser.add_argument("--batch", type=int, default=8, help="clips of the batch that is explained")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print and write the tables."""
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield the operations at the paper's shape, explanations, and the operations at other shapes."""
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    presets = arguments.preset or (["seed", "published"] if on_gpu and not arguments.quick else ["seed"])
-    folder = output_folder(arguments.output, "relevance", arguments.commit)
+    presets = arguments.preset or (["seed", "published"] if on_gpu else ["seed"])
     if on_gpu:
-        operations = measure_operations(arguments.quick, arguments.milliseconds)
-        print(row_table(COLUMNS, write_as_measured(folder, "relevance", operations, COLUMNS)), end="\n\n")
+        yield from operations(SHAPES[:1], arguments.milliseconds)
     else:
         print("PyTorch finds no NVIDIA GPU here: what an explanation stores is measured, and no time.")
-
-    storages = explanation.QUICK_STORAGES if arguments.quick else tuple(explanation.STORAGES)
-    rows = (row for preset in presets for row in explanation.measure_memory(preset, device, storages))
-    memory = write_as_measured(folder, "explanation_memory", rows, MEMORY_COLUMNS)
-    print(row_table(MEMORY_COLUMNS, memory), end="\n\n")
+    for preset in presets:
+        yield from explanation_memory(preset, device)
+        if on_gpu:
+            yield from explanation_time(preset, arguments.batch, device, arguments.milliseconds)
     if on_gpu:
-        given = arguments.batch, device, arguments.milliseconds, None if arguments.quick else arguments.execution
-        times = (row for preset in presets for row in explanation.measure_time(preset, *given))
-        print(row_table(TIME_COLUMNS, write_as_measured(folder, "explanation_time", times)))
-    print(f"\nwritten to {folder}")
-    return 0
+        yield from operations(SHAPES[1:], arguments.milliseconds)

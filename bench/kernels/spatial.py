@@ -5,42 +5,32 @@ output projection reads, and back to the gradient of the packed projection. TFLO
 backward at the unpadded head dimension. Of head dimension 91 ours is padded to 96 at the projection; peers come as they
 are, with the padding copies that they need, and on our padded projection. What refuses is a record with the reason.
 
-Writes spatial.csv, spatial_capture.csv (attention and its gradient over their byte floor), spatial_memory.csv and
-spatial_memory_exponents.csv (peak memory against S) to bench/results/<gpu>/, ours first, every record as it comes.
---memory measures the last alone, without a GPU too; --tune times candidate launch configs instead and prints rows for
-kernels/spatial/configs.py.
+Writes spatial.csv, spatial_capture.csv (attention and its gradient over their byte floor) and spatial_memory.csv (peak
+memory against S: as S without a capture, as S squared with one). Without a GPU the last alone: the same kernels run in
+Triton's interpreter, and what is counted is every tensor that PyTorch allocates meanwhile, the ones that a GPU would be
+asked for.
 """
-
-from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from bench.common import timing
-from bench.common.environment import gpu_or_interpreter, require_gpu
-from bench.common.record import Row, output_folder, write_as_measured, write_table
-from bench.common.table import Column, row_table
-from bench.kernels import memory, peers, tune
-from bench.kernels.peers import HEADS, OURS, POSITIONS, Contender, Task, over_positions
+from bench.common.environment import gpu_or_interpreter
+from bench.common.exponent import fit_exponent
+from bench.common.record import Row
+from bench.common.tasks import Task
+from bench.kernels import peers
+from bench.kernels.peers import FLEX, HEADS, OURS, POSITIONS, Contender, over_positions
 from kernels import AttentionCapture, spatial_attention, spatial_attention_packed
 from kernels.common.launch import padded_head_dim
 
-COLUMNS = (
-    *map(Column, ("attention", "contender", "dtype")), Column("D", "head_dim"), Column("B", "clips"),
-    Column("S", "positions"), Column("pass"), Column("us", "microseconds"), Column("TFLOP/s", "teraflops"),
-    Column("peak MiB", "peak_bytes", ".1f", 2**20), Column("note"),
-)  # fmt: skip
-CAPTURE_COLUMNS = (
-    Column("D", "head_dim"), Column("B", "clips"), Column("S", "positions"), Column("pass"),
-    Column("us", "microseconds"), Column("us with capture", "microseconds_with_capture"),
-    Column("added/floor", "added_over_floor"), Column("note"),
-)  # fmt: skip
+MILLISECONDS = 60
+add_arguments = peers.add_dtype
 
 
 class Shape(NamedTuple):
@@ -53,32 +43,39 @@ class Shape(NamedTuple):
 
 
 PAPER = Shape("spatial", 8, 7, POSITIONS)
-SHAPES = [
-    *(Shape("spatial", clips, 7, POSITIONS) for clips in (8, 1, 32)),
-    *(Shape("spatial", 8, 7, cells + 1) for cells in (49, 100, 196, 576, 1024)),
+PAPER_SHAPES = [PAPER, PAPER._replace(clips=1)]
+OTHER_SHAPES = [
+    PAPER._replace(clips=32), *(PAPER._replace(positions=cells + 1) for cells in (49, 100, 196, 576, 1024)),
     Shape("spatial", 2, 7, 2305), Shape("spatial", 1, 7, 4097), Shape("joint", 1, 1, 7 * POSITIONS),
 ]  # fmt: skip
-QUICK_SHAPES = SHAPES[:2]
-CAPTURE_SHAPES = [Shape("spatial", 1, 7, cells + 1) for cells in (49, 196, 361, 1024, 2304)]
+CAPTURE_SHAPES = [PAPER, *(Shape("spatial", 1, 7, cells + 1) for cells in (49, 196, 361, 1024, 2304))]
 HEAD_DIMS = (64, 91, 128)
 CAPTURE_HEAD_DIMS = (64, 91)
 # Products of S x S x D that a pass cannot do without.
 PRODUCTS = {"forward": 2, "backward": 5, "both": 7}
+WITHOUT, WITH = "without a capture", "with a capture"
 
 
-def columns(shape: Shape, head_dim: int, dtype: torch.dtype) -> Row:
-    """Return what every record says of the shape."""
-    return {
-        "attention": shape.attention, "dtype": str(dtype).removeprefix("torch."), "clips": shape.clips,
-        "rows": shape.rows, "positions": shape.positions, "heads": HEADS, "head_dim": head_dim,
-    }  # fmt: skip
+class Sizes(NamedTuple):
+    """Queries, keys and values `[1, rows, S, heads, head_dim]` for each S of `positions`."""
+
+    positions: tuple[int, ...]
+    rows: int
+    heads: int
+    head_dim: int
+    dtype: str
+
+
+# A program of the interpreter takes tens of milliseconds.
+IN_THE_INTERPRETER = Sizes((64, 128, 256, 512, 1024), rows=1, heads=1, head_dim=16, dtype="float16")
+ON_GPU = Sizes((65, 129, 257, 513, 1025, 2049, 4097), rows=7, heads=8, head_dim=64, dtype="bfloat16")
 
 
 def contenders(head_dim: int) -> list[Contender]:
     """Return what is compared at this head dimension."""
 
     def peer(name: str, width: int, attend: peers.Attention) -> Contender:
-        return Contender(name, width, lambda qkv, scale: over_positions(attend, *qkv.unbind(3), scale))
+        return Contender(name, width, lambda qkv, scale: over_positions(attend, *qkv.unbind(3), scale=scale))
 
     padded = padded_head_dim(head_dim)
     ours = Contender(OURS, padded, spatial_attention_packed)
@@ -92,84 +89,86 @@ def contenders(head_dim: int) -> list[Contender]:
     return [ours, ours._replace(name=f"{OURS}, unpadded", width=head_dim), *others]
 
 
-def tasks(shapes: Sequence[Shape], dtype: torch.dtype) -> list[Task]:
-    """Return all contenders at `shapes`; at the paper's in float32 too, which peers compute without tensor cores."""
+def attention(shapes: Sequence[Shape], dtype: torch.dtype, milliseconds: int) -> Iterator[Task]:
+    """Yield all contenders at `shapes`; at the paper's in float32 too, which peers compute without tensor cores."""
     cases = list(itertools.product(shapes, HEAD_DIMS, (dtype,)))
-    cases[len(HEAD_DIMS) : len(HEAD_DIMS)] = [(PAPER, head_dim, torch.float32) for head_dim in (64, 91)]
-    found = []
+    cases += itertools.product([PAPER] if PAPER in shapes else [], (64, 91), (torch.float32,))
     for shape, head_dim, working in dict.fromkeys(cases):
+        row = _described(shape, head_dim, working)
         product = 2 * shape.clips * shape.rows * HEADS * shape.positions**2 * head_dim
         operations = {which: count * product for which, count in PRODUCTS.items()}
-        at_paper = shape == PAPER and working.itemsize == 2
         for one in contenders(head_dim):
-            described = columns(shape, head_dim, working) | {"contender": one.name, "width": one.width}
-            found.append(Task(one, shape[1:], head_dim, working, described, at_paper, operations=operations))
-    return found
+            named, make = {"contender": one.name}, partial(one.calls, shape[1:], head_dim, working)
+            if one.name != FLEX or (shape == PAPER and working.itemsize == 2):
+                yield from peers.speed_tasks("spatial", named | row, make, milliseconds, operations=operations)
 
 
-def measure_capture(
-    shape: Shape, head_dim: int, dtype: torch.dtype, bandwidth: float, milliseconds: int
-) -> Iterator[Row]:
-    """Yield what handing out attention (forward) and its gradient (backward) adds, over writing them at `bandwidth`."""
-    qkv = torch.randn(*shape[1:], 3, HEADS, padded_head_dim(head_dim), device=peers.DEVICE).to(dtype)
-    leaves = [x.requires_grad_() for x in qkv.unbind(3)]
+def _described(shape: Shape, head_dim: int, dtype: torch.dtype) -> Row:
+    return shape._asdict() | {"dtype": str(dtype).removeprefix("torch."), "heads": HEADS, "head_dim": head_dim}
 
-    def attend(captured: bool, *qkv: Tensor) -> Tensor:
-        capture = AttentionCapture() if captured else None
-        return spatial_attention(*qkv, scale=head_dim**-0.5, capture=capture)
 
-    grad_out = torch.randn_like(leaves[0]).contiguous()
+def capture(shape: Shape, head_dim: int, dtype: torch.dtype, milliseconds: int) -> Iterator[Task]:
+    """Yield what handing out attention (forward) and its gradient (backward) adds, over the time to write them."""
     emitted = 4 * shape.clips * shape.rows * HEADS * shape.positions**2
-    row = columns(shape, head_dim, dtype) | {"emitted_bytes": emitted}
-    calls = [peers.passes(partial(attend, captured), leaves, grad_out) for captured in (False, True)]
-    if refused := peers.reason(calls[1]["both"]):
-        yield row | {"note": refused}
-        return
-    floor = 1e6 * emitted / bandwidth
-    for which in ("forward", "backward"):
-        plain, captured = (timing.time_call(both[which], milliseconds=milliseconds).median for both in calls)
-        added = captured - plain
-        yield row | {
-            "pass": which, "microseconds": plain, "microseconds_with_capture": captured, "added_microseconds": added,
-            "floor_microseconds": floor, "added_over_floor": added / floor,
+
+    def measured(which: str) -> Row:
+        qkv = torch.randn(*shape[1:], 3, HEADS, padded_head_dim(head_dim), device=peers.DEVICE).to(dtype)
+        leaves = [x.requires_grad_() for x in qkv.unbind(3)]
+        grad_out, times = torch.randn_like(leaves[0]).contiguous(), []
+        for kind in (AttentionCapture, lambda: None):
+            attend = lambda *qkv, kind=kind: spatial_attention(*qkv, capture=kind())  # noqa: E731
+            call = peers.passes(attend, leaves, grad_out)[which]
+            times.append(timing.time_call(call, milliseconds=milliseconds)["microseconds"])
+        captured, plain = times
+        floor = 1e6 * emitted / timing.write_bandwidth()
+        return {
+            "microseconds": plain, "microseconds_with_capture": captured, "floor_microseconds": floor,
+            "added_over_floor": (captured - plain) / floor,
         }  # fmt: skip
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how much to measure."""
-    peers.add_speed_arguments(parser, "the paper's shape at B = 8 and 1 only")
-    parser.add_argument("--memory", action="store_true", help="peak memory against S alone; needs no GPU")
-    parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 96, 128], help="what --tune tunes for")
+    for which in ("forward", "backward"):
+        row = _described(shape, head_dim, dtype) | {"pass": which, "emitted_bytes": emitted}
+        yield Task("spatial_capture", row, partial(measured, which))
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print and write the tables."""
-    if arguments.memory:
-        device = gpu_or_interpreter()
-        folder = output_folder(arguments.output, "spatial-memory", arguments.commit)
-        memory.write(folder, device)
-        print(f"\nwritten to {folder}")
-        return 0
-    require_gpu("spatial")
-    dtype = getattr(torch, arguments.dtype)
-    if arguments.tune:
-        tune.print_tuned("spatial", dtype, arguments.head_dims, arguments.milliseconds)
-        return 0
-    bandwidth = timing.write_bandwidth()
-    print(f"{torch.cuda.get_device_name()}: writes {bandwidth / 1e12:.2f} TB/s")
-    folder = output_folder(arguments.output, "spatial", arguments.commit)
-    captured: list[Row] = []
+def memory(sizes: Sizes, device: str) -> Iterator[Task]:
+    """Yield the peak of a forward and a backward pass beyond their inputs, without a capture and with one."""
 
-    def measure_capture_and_memory() -> None:
-        shapes = [PAPER, *([] if arguments.quick else CAPTURE_SHAPES)]
-        for shape, head_dim in itertools.product(shapes, CAPTURE_HEAD_DIMS):
-            captured.extend(measure_capture(shape, head_dim, dtype, bandwidth, arguments.milliseconds))
-            write_table(folder, "spatial_capture", captured)
-        memory.write(folder, "cuda")
+    def measured(positions: int, kind: str) -> Row:
+        shape = (4, 1, sizes.rows, positions, sizes.heads, sizes.head_dim)
+        *leaves, grad_out = torch.randn(shape).to(device, getattr(torch, sizes.dtype)).unbind(0)
+        leaves = [x.requires_grad_() for x in leaves]
 
-    chosen = tasks(QUICK_SHAPES if arguments.quick else SHAPES, dtype)
-    rows = peers.measure_tasks(chosen, arguments.milliseconds, measure_capture_and_memory)
-    print(row_table(COLUMNS, write_as_measured(folder, "spatial", rows, COLUMNS)))
-    print(row_table(CAPTURE_COLUMNS, captured))
-    print(f"\nwritten to {folder}")
-    return 0
+        def call() -> object:
+            capture = AttentionCapture() if kind == WITH else None
+            return torch.autograd.grad(spatial_attention(*leaves, capture=capture), leaves, grad_out), capture
+
+        return {"peak_bytes": timing.peak_bytes(call, device)}
+
+    for positions, kind in itertools.product(sizes.positions, (WITHOUT, WITH)):
+        row = sizes._asdict() | {"positions": positions, "capture": kind, "clips": 1}
+        yield Task("spatial_memory", row, partial(measured, positions, kind))
+
+
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield the records of the paper's shapes, then those of others; ours first of each."""
+    if gpu_or_interpreter() == "cpu":
+        print("PyTorch finds no NVIDIA GPU here: what the kernels have PyTorch allocate is measured, and no time.")
+        yield from memory(IN_THE_INTERPRETER, "cpu")
+        return
+    given = getattr(torch, arguments.dtype), arguments.milliseconds
+    captures = (capture(*case, *given) for case in itertools.product(CAPTURE_SHAPES, CAPTURE_HEAD_DIMS))
+    at_paper = attention(PAPER_SHAPES, *given), *captures, memory(ON_GPU, "cuda")
+    yield from peers.ordered(itertools.chain.from_iterable(at_paper))
+    yield from peers.ordered(attention(OTHER_SHAPES, *given))
+
+
+def exponents(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
+    """Fit the growth with S over the larger half of the sizes, without a capture and with one."""
+    fitted = {}
+    for capture in (WITHOUT, WITH):
+        points = [row for row in rows if row["capture"] == capture and row.get("peak_bytes")]
+        points = points[(len(points) - 1) // 2 :]
+        peaks = [int(row["peak_bytes"]) for row in points]
+        fitted[capture] = fit_exponent([int(row["positions"]) for row in points], peaks)
+    return fitted

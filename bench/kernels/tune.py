@@ -1,39 +1,34 @@
-"""Time candidate launch configs of the attention kernels, as rows for their `configs.py`."""
+"""Time candidate launch configs of the attention kernels at the paper's shape, in the mode that the model has.
 
-from __future__ import annotations
+Each backward kernel of spatial attention is timed with the other's present config. Writes tune.csv and prints the
+fastest config for each table of `configs.py`. Needs a GPU.
+"""
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+import argparse
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-import triton
 from torch import Tensor
 from triton import Config
 
-from bench.common import ahead, timing
-from bench.kernels import peers
+from bench.common import timing
+from bench.common.environment import require_gpu
+from bench.common.record import Row
+from bench.common.tasks import Task
+from bench.kernels import peers, spatial, temporal
 from kernels.common.launch import architecture, tile
-from kernels.common.strides import empty_like_contiguous
 from kernels.spatial import configs as spatial_configs
-from kernels.spatial import operator as spatial
 from kernels.temporal import configs as temporal_configs
-from kernels.temporal import operator as temporal
 
-# By table: bare launches that look into it, and the buffer that they write.
-Launches = dict[str, tuple[Callable[[], object], Tensor]]
-
-
-def row(config: Config) -> str:
-    """Return `config` as the tables of `configs.py` have it."""
-    blocks = config.kwargs.values()
-    if len(blocks) == 1:
-        block = f'{{"BLOCK_M": {config.kwargs["BLOCK_M"]}}}'
-        return f"Config({block}, num_warps={config.num_warps}, num_stages={config.num_stages})"
-    capped = "" if config.maxnreg is None else f", maxnreg={config.maxnreg}"
-    return f"tile({', '.join(map(str, blocks))}, {config.num_warps}, {config.num_stages}{capped})"
+MILLISECONDS = 60
+# By attention and bits of the dtype: what names of its tables of configs match.
+TABLES = {"temporal": {32: "^FP32_", 16: "^TENSOR_CORE_"}, "spatial": {32: "_32$", 16: "_16$"}}
 
 
 def candidates(kind: str, bits: int) -> list[Config]:
@@ -49,72 +44,54 @@ def candidates(kind: str, bits: int) -> list[Config]:
     return [tile(*blocks) for blocks in tiles] + capped
 
 
-def launches(kind: str, qkv: Tensor, grad_out: Tensor) -> Launches:
-    """Return the launches of one kind of attention, in the mode that the model has in this dtype."""
-    (q, k, v), out, gradient = qkv.unbind(3), empty_like_contiguous(grad_out), torch.empty_like(qkv)
-    single = qkv.dtype == torch.float32
-    if kind == "temporal":
-        form, mode = ("FP32", "fused") if single else ("TENSOR_CORE", "telescoped")
-        forward = partial(temporal.launch_forward, q, k, v, 0.1, mode, out, None)
-        backward = partial(temporal.launch_backward, q, k, v, grad_out, 0.1, mode, *gradient.unbind(3), None)
-        return {f"{form}_FORWARD": (forward, out), f"{form}_BACKWARD": (backward, gradient)}
-    row_stats = spatial.empty_row_stats(q)
-    forward = partial(spatial.launch_forward, q, k, v, 0.1, out, row_stats, None)
-    backward = partial(spatial.launch_backward, q, k, v, out, row_stats, grad_out, 0.1, *gradient.unbind(3), None)
-    found = {"FORWARD": (forward, out), "BACKWARD_QUERIES": (backward, gradient), "BACKWARD_KEYS": (backward, gradient)}
-    return {f"{name}_{32 if single else 16}": launch for name, launch in found.items()}
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is tuned, and for which tensors."""
+    parser.add_argument("kind", choices=TABLES, help="of attention")
+    parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 96], help="default: 64 96")
+    peers.add_dtype(parser)
 
 
-def print_tuned(kind: str, dtype: torch.dtype, head_dims: Iterable[int], milliseconds: int) -> None:
-    """Print the lines of `tune` as they come."""
-    for line in tune(kind, dtype, head_dims, milliseconds):
-        print(line, flush=True)
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield a record a table of configs and candidate."""
+    require_gpu("tune")
+    kind, dtype = arguments.kind, getattr(torch, arguments.dtype)
+    bits, configs = 8 * dtype.itemsize, vars(spatial_configs if kind == "spatial" else temporal_configs)
+    tables = {name: table for name, table in configs.items() if re.search(TABLES[kind][bits], name)}
+    mode = "fused" if bits == 32 else "telescoped"
+    for head_dim, (name, table) in product(arguments.head_dims, tables.items()):
+        ours, *_ = temporal.contenders(head_dim, mode) if kind == "temporal" else spatial.contenders(head_dim)
+        which = "forward" if "FORWARD" in name else "backward"
+        make = partial(lambda calls, which: calls()[which], partial(ours.calls, peers.PAPER, head_dim, dtype), which)
+        made_once = cache(make)  # of its own: what is compiled ahead leaves nothing but garbage in a graph
+        for config in candidates(kind, bits):
+            row = {"table": name, "head_dim": head_dim, "config": str(config)}
+            measure = partial(_measured, table, config, made_once, arguments.milliseconds)
+            yield Task("tune", row, measure, partial(_result, table, config, make))
 
 
-def tune(kind: str, dtype: torch.dtype, head_dims: Iterable[int], milliseconds: int) -> Iterator[str]:
-    """Yield a line a candidate at the paper's shape, the fastest first, and a row to paste into `configs.py`.
-
-    Each backward kernel of spatial attention is timed with the other's present config.
-    """
-    where = f"measured on {torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}"
-    for head_dim in head_dims:
-        qkv = torch.randn(8, 7, peers.POSITIONS, 3, peers.HEADS, head_dim, device=peers.DEVICE).to(dtype)
-        for name, (call, result) in launches(kind, qkv, torch.randn_like(qkv[:, :, :, 0])).items():
-            table = getattr(spatial_configs if kind == "spatial" else temporal_configs, name)
-            times, left_out = time_configs(table, candidates(kind, 8 * dtype.itemsize), call, result, milliseconds)
-            ordered = sorted(times, key=times.get)
-            yield from (f"# {name} D={head_dim} {row(config)}: {times[config]:.1f} us" for config in ordered)
-            yield from (f"# {name} D={head_dim} {row(config)}: left out: {why}" for config, why in left_out.items())
-            bound = head_dim if kind == "spatial" else 8  # frames, padded
-            sizes = f"B=8 F=7 S={peers.POSITIONS} N={peers.HEADS} D={head_dim}"
-            for best in ordered[:1]:
-                yield f"{name}:\n    {architecture(qkv)}: [({bound}, {row(best)})],  # {where}, {sizes}"
+def _result(table: dict[Any, Any], config: Config | None, make: Callable[[], Callable[[], Any]]) -> Tensor:
+    """Return what a call gives whose kernel looks into `table` and finds `config` there, or what it has at present."""
+    with patch.dict(table, {_architecture(): [(128, config)]} if config else {}):  # 128: the largest bound
+        found = make()()
+        return (found if isinstance(found, Tensor) else found[0]).detach()
 
 
-def time_configs(
-    table: dict[Any, Any], tried: Iterable[Config], call: Callable[[], object], result: Tensor, milliseconds: int
-) -> tuple[dict[Config, float], dict[Config, str]]:
-    """Return the microseconds of each of `tried` that works, and why each of the others does not.
+def _measured(table: dict[Any, Any], config: Config, make: Callable[[], Callable[[], Any]], milliseconds: int) -> Row:
+    expected, found = (_result(table, given, make) for given in (None, config))
+    if not (found - expected).norm() <= 0.01 * expected.norm():
+        raise ValueError("other numbers than those of the present config")
+    found.fill_(float("nan"))  # its memory is the next one's: what that does not write is found
+    with patch.dict(table, {_architecture(): [(128, config)]}):
+        return timing.time_call(make(), milliseconds=milliseconds)
 
-    `call` launches the kernel that looks into `table` and writes `result`. All are compiled before the first is timed.
-    """
 
-    def call_with(config: Config) -> None:
-        table[architecture(result)] = [(128, config)]  # the largest bound of head dimensions and of padded frames
-        call()
+def _architecture() -> int:
+    return architecture(torch.empty(0, device=peers.DEVICE))
 
-    call()
-    expected, times, left_out = result.clone(), {}, {}
-    with patch.dict(table):
-        ahead.compile_ahead(partial(call_with, config) for config in tried)
-        for config in tried:
-            result.fill_(float("nan"))
-            refused = peers.reason(partial(call_with, config))
-            if refused is not None:
-                left_out[config] = refused
-            elif not (result - expected).norm() <= 0.01 * expected.norm():
-                left_out[config] = "other numbers than those of the present config"
-            else:
-                times[config] = timing.time_call(call, milliseconds=milliseconds).median
-    call()  # what the next kernel reads is of the present config again
-    return times, left_out
+
+def conclude(tables: Mapping[str, list[Row]], folder: Path) -> int:
+    """Print the fastest config of each table and head dimension; 1 if none was measured."""
+    timed = sorted((row for row in tables["tune"] if "microseconds" in row), key=lambda row: row["microseconds"])
+    for row in {(row["table"], row["head_dim"]): row for row in reversed(timed)}.values():
+        print("{table}, D={head_dim}: {config}, {microseconds:.1f} us".format(**row))
+    return 0 if timed else 1

@@ -73,8 +73,8 @@ def execute_kernel(
     try:
         return machine.run(kernel, sizes, dict(bound.arguments), options, constants)
     except CompilationError as error:
-        *_, said = str(error).strip().splitlines()
-        raise InputError(f"{name} does not compile with these arguments: {said.strip()}.") from error
+        *_, reason = str(error).strip().splitlines()
+        raise InputError(f"{name} does not compile with these arguments: {reason.strip()}.") from error
 
 
 def _check_arguments(kernel: JITFunction, arguments: dict[str, Any]) -> None:

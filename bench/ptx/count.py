@@ -35,6 +35,7 @@ _GLOBAL = ("LDG", "STG", "CP_ASYNC")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which cases, and how much is said of each."""
     add_selection(parser)
+    parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
     parser.add_argument("--kernel", default="", help="only kernels whose name contains this")
     parser.add_argument("-v", "--verbose", action="store_true", help="the lines of Python that cost most")
     add_output(parser, "none, counts are only printed")

@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
-import math
 import os
 import re
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from bench.checks import cases
 from bench.checks.cases import OPERATIONS
-from bench.checks.error_bound import FAILS, HOLDS, NumericsCase, compare
-from bench.checks.numerics import NOT_RUN
-from bench.common.process_pool import run_tasks
-from bench.common.record import Row, add_output, output_folder, write_as_measured
-from bench.common.table import Column, cells
+from bench.checks.error_bound import FAILS, NumericsCase, compare
+from bench.checks.numerics import WIDTHS, add_checking, interleaved, run_checks
+from bench.common.record import Row
 from bench.ptx.library import library
 from bench.ptx.machine import ARCHITECTURES, Machine, Options
 
@@ -80,11 +74,6 @@ SHAPES: dict[str, dict[str, cases.Shapes]] = {
         "relevance": [(1, 7, 362, 8, 96), (1, 7, 362, 8, 64)],
     },
 }  # fmt: skip
-COLUMNS = (
-    *map(Column, ("sm", "kernel", "mode", "dtype", "shape", "quantity")),
-    Column("error", form=".1e"), Column("eager", form=".1e"), Column("ratio"), Column("verdict"), Column("note"),
-)  # fmt: skip
-_LINE = "{:<3}  {:<21}  {:<20}  {:<8}  {:<32}  {:<14}  {:>7}  {:>7}  {:>6}  {}  {}"
 _SECONDS_A_CASE = 900.0
 NOT_THE_SAME = "not the same bits in another order of programs and warps"
 
@@ -107,16 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--which", default="paper", choices=("small", "paper", "odd"), help="shapes (default: paper)")
     parser.add_argument("--repeat", action="store_true", help="run again in another order of programs and warps")
     parser.add_argument("--shape", default="", metavar="REGEX", help="of the shape, as the table prints it")
-    parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which nothing more is awaited")
-    parser.add_argument("--processes", type=int, help="how many cases at once (default: one a core, at most 12)")
-    add_output(parser, "none, rows are only printed")
+    add_checking(parser)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add the options that `execute` and `count` choose cases by."""
     choices = {"action": "append", "type": int, "choices": ARCHITECTURES}
     parser.add_argument("--sm", **choices, help="only this architecture (repeatable)")
-    parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="only this one (repeatable)")
     parser.add_argument("--match", default="", metavar="REGEX", help="of 'mode dtype shape'")
 
@@ -125,14 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print and write the records; 1 if a case fails or did not run."""
     tasks = _tasks(arguments)
     library()  # compiled once, and not by several processes at a time
-    if arguments.output:
-        output_folder(arguments.output, "execute", arguments.commit)
-    print(_LINE.format(*(column.title for column in COLUMNS)), flush=True)
-    rows = write_as_measured(arguments.output, "execute", _measure(tasks, arguments))
-    count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (HOLDS, FAILS, NOT_RUN)}
-    omitted = f", {count[NOT_RUN]} cases not run" if count[NOT_RUN] else ""
-    print(f"\n{count[HOLDS] + count[FAILS]} comparisons of compiled kernels, {count[FAILS]} failed{omitted}.")
-    return 0 if rows and count[HOLDS] == len(rows) else 1
+    given = _described, {"sm": 3} | WIDTHS, arguments, _SECONDS_A_CASE
+    return run_checks("execute", "comparisons of compiled kernels", execute_task, tasks, *given)
 
 
 def select(
@@ -163,26 +143,9 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
                 if re.search(arguments.shape, case.shape)
             ]
         )
-    tasks = [task for line in itertools.zip_longest(*columns) for task in line if task is not None]
-    processes = max(1, min(_processes(arguments), len(tasks)))
-    return [replace(task, threads=max(1, (os.cpu_count() or 1) // processes)) for task in tasks]
-
-
-def _processes(arguments: argparse.Namespace) -> int:
-    return arguments.processes or min(os.cpu_count() or 1, 12)
-
-
-def _measure(tasks: Sequence[Task], arguments: argparse.Namespace) -> Iterator[Row]:
-    started = time.monotonic()
-    outcomes = run_tasks(execute_task, tasks, _processes(arguments), _SECONDS_A_CASE, arguments.budget)
-    for number, outcome in enumerate(outcomes, 1):
-        failed = {"verdict": FAILS if outcome.in_time else NOT_RUN, "note": outcome.failure}
-        for row in [_described(outcome.task) | failed] if outcome.failure else outcome.result:
-            print(_LINE.format(*cells(COLUMNS, row)), flush=True)
-            yield row
-        spent = time.monotonic() - started
-        left = spent / number * (len(tasks) - number)
-        print(f"{number}/{len(tasks)} cases, {spent:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
+    tasks = interleaved(columns)
+    at_once = max(1, min(arguments.processes, len(tasks)))
+    return [replace(task, threads=max(1, (os.cpu_count() or 1) // at_once)) for task in tasks]
 
 
 def _described(task: Task) -> Row:

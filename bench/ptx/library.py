@@ -119,5 +119,5 @@ def _compile(compiler: str, sources: dict[str, str], folder: Path) -> None:
         )
         if done.returncode == 0:
             return
-    said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-    raise InputError(f"{compiler} does not compile the executor: {said}")
+    message = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+    raise InputError(f"{compiler} does not compile the executor: {message}")

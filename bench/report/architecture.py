@@ -4,8 +4,6 @@ A room is a folder or file at the top of a package; it stands above all rooms th
 Arrows that follow from others are left out. Writes docs/architecture.svg, the same for the same source.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 from collections.abc import Iterator

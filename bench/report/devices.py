@@ -1,7 +1,5 @@
 """Which rows a report is made of: of each entry of a table the newest measurement, over all runs of a device."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ _NAMED_BY = {
     "spatial_capture": ("attention", *_SHAPE),
     "spatial_memory": ("capture", "dtype", "clips", "rows", "heads", "head_dim"),
     "explanation_memory": ("preset", "storage", "from"),
-    "explanation_time": ("preset", "clips", "arithmetic", "training"),
+    "explanation_time": ("preset", "clips", "arithmetic"),
     "loader": ("decoder", "device", "workers", "image_size", "batch"),
     "scaling": ("axis", "method", "pass", "dtype", "clips", "heads", "head_dim"),
 }

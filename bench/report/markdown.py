@@ -1,7 +1,5 @@
 """Markdown tables, and generated sections of documents that are written by hand."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 
@@ -16,9 +14,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "")
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
-def number(text: str | float | None, digits: int = 2, factor: float = 1.0, suffix: str = "") -> str:
+def number(value: str | float | None, form: str = ".2f", factor: float = 1.0) -> str:
     """Return a measured number, or the words that it was not measured."""
-    return NOT_MEASURED if text in (None, "") else f"{factor * float(text):.{digits}f}{suffix}"
+    return NOT_MEASURED if value in (None, "") else format(factor * float(value), form).replace("%", " %")
 
 
 def replace_section(text: str, section: str, body: str) -> str:

@@ -1,22 +1,17 @@
 """Tables of runs in Markdown. Every number comes from a CSV file; a cell that nothing was measured of says so."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import partial
 from operator import ge, itemgetter, le, lt
-from typing import NamedTuple
 
 from bench.ceilings import CEILINGS
 from bench.checks.numerics import FAILS, NOT_RUN
 from bench.common.exponent import interval
 from bench.common.record import NOT_MEASURED, Row
-from bench.common.table import Column
-from bench.kernels import memory
-from bench.kernels.explanation import LIGHT, REFERENCE
+from bench.kernels import spatial
+from bench.kernels.relevance import LIGHT, PAIRS, REFERENCE
 from bench.report.devices import CASE, Device, Rows, entry_name
 from bench.report.markdown import number, table
 from bench.scaling import growth
@@ -29,27 +24,16 @@ _BESIDE_TIME = (("share_of_floor", 100, "% of floor"), ("teraflops", 1, "TFLOP/s
 # The paper's size; a column that a table does not have does not count.
 _PAPER = {"clips": "8", "frames": "6", "rows": "7", "positions": "362", "attention": "spatial"}
 _HOLDS = {"at least": ge, "at most": le, "under": lt}
-
-
-class Bound(NamedTuple):
-    """A limit of a number, "at least", "at most" or "under"; a `share` is written in percent."""
-
-    direction: str
-    limit: float
-    share: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.direction} {100 * self.limit:g} %" if self.share else f"{self.direction} {self.limit:g}"
-
-    def judged(self, value: float | str | None) -> str:
-        """Return whether it holds; nothing where nothing was measured."""
-        if value in (None, ""):
-            return ""
-        return "yes" if _HOLDS[self.direction](float(value), self.limit) else "no"
-
-
 # What was promised of explaining: the published storage over this project's, and the time over a training step's.
-_SAVING, _TIME_OVER_STEP = Bound("at least", 20), Bound("at most", 4)
+_SAVING, _TIME_OVER_STEP = "at least 20", "at most 4"
+
+
+def judged(promise: str, value: float | str | None) -> str:
+    """Return whether a number keeps a promise, as "at least 3" or "under 20 %"; nothing where none was measured."""
+    if value in (None, ""):
+        return ""
+    direction, limit = promise.removesuffix(" %").rsplit(" ", 1)
+    return "yes" if _HOLDS[direction](float(value) * (100 if "%" in promise else 1), float(limit)) else "no"
 
 
 def at_paper_size(rows: Rows) -> Rows:
@@ -66,9 +50,9 @@ def _by(rows: Rows, line: Callable[[Row], Hashable], column: Callable[[Row], Has
     return found
 
 
-def numerics(device: Device, name: str = "numerics", compiled_for: bool = False) -> str:
+def numerics(device: Device, name: str) -> str:
     """Return comparisons with float64 by operation and dtype, and by the architecture that kernels are compiled for."""
-    keys = {"kernel": "operation", "dtype": "dtype"} | ({"sm": "compiled for sm"} if compiled_for else {})
+    keys = {"kernel": "operation", "dtype": "dtype"} | ({"sm": "compiled for sm"} if name == "execute" else {})
     groups: dict[tuple[str, ...], Rows] = defaultdict(list)
     for row in device.rows(name):
         groups[tuple(row[key] for key in keys)].append(row)
@@ -78,7 +62,7 @@ def numerics(device: Device, name: str = "numerics", compiled_for: bool = False)
         ratios = [float(row["ratio"]) for row in rows if row["ratio"]]
         finite = all(map(math.isfinite, ratios))  # no number is larger than one that is none
         largest = number(max(ratios, default=None)) if finite else "not a finite number"
-        body.append([*map(str, key), str(len(ratios)), largest, str(count[FAILS]), str(count[NOT_RUN] or "")])
+        body.append([*key, str(len(ratios)), largest, str(count[FAILS]), str(count[NOT_RUN] or "")])
     header = (*keys.values(), "comparisons", "largest error over eager's", "failed", "cases not run")
     return table(header, body or [["every operation", "every dtype", *[NOT_MEASURED] * 3, ""]])
 
@@ -129,45 +113,42 @@ def operation(device: Device, name: str) -> str:
 
 def _time(row: Row) -> str:
     beside = [f"{factor * float(row[key]):.0f} {unit}" for key, factor, unit in _BESIDE_TIME if row.get(key)]
-    return number(row.get("microseconds"), 1) + (f" ({', '.join(beside)})" if beside else "")
+    return number(row.get("microseconds"), ".1f") + (f" ({', '.join(beside)})" if beside else "")
 
 
-def spatial_memory(device: Device) -> str:
+def spatial_memory(device: Device, name: str) -> str:
     """Return peak memory of spatial attention against the positions S, forward and backward, and how it grows."""
-    kinds, rows = (memory.WITHOUT, memory.WITH), device.rows("spatial_memory")
+    kinds, rows = (spatial.WITHOUT, spatial.WITH), device.rows(name)
     size = itemgetter("rows", "heads", "head_dim", "dtype")
     rows = [row for row in rows if size(row) == size(rows[0])]  # one kind of tensor
     body = [
-        [positions, *(number(found.get(kind, {}).get("peak_bytes"), 1, 2**-10) for kind in kinds)]
+        [positions, *(number(found.get(kind, {}).get("peak_bytes"), ".1f", 2**-10) for kind in kinds)]
         for positions, found in _by(rows, itemgetter("positions"), itemgetter("capture")).items()
     ]
-    counted = [row | {key: int(row[key]) for key in ("positions", "peak_bytes")} for row in rows]
-    body.append(["grows as S to the", *map(interval, memory.exponents(counted))])
+    body.append(["grows as S to the", *map(interval, spatial.exponents(rows).values())])
     text = table(("S", *(f"{kind}, KiB" for kind in kinds)), body)
     return "B = 1, F = {rows}, N = {heads}, D = {head_dim}, {dtype}.\n\n".format(**rows[0]) + text if rows else text
 
 
-def scaling(device: Device) -> str:
+def scaling(device: Device, name: str) -> str:
     """Return fitted exponents and what they say: fitted here, so that a run that was cut short has its lines too."""
-    rows = device.rows("scaling")
+    rows = device.rows(name)
     if not rows:
         return f"{NOT_MEASURED} on a {device.kind}\n"
-    fitted = growth.exponents(growth.numbers(rows))
-    body = []
-    for line, found in _by(fitted, itemgetter("method", "pass"), itemgetter("axis", "quantity")).items():
-        cells = list(line)
+    fitted, body = growth.exponents(rows), []
+    for method, which in dict.fromkeys((row["method"], row["pass"]) for row in rows):
+        body.append([method, which])
         for axis in ("T", "HW"):
-            cells.append(number(found.get((axis, "multiply-accumulates"), {}).get("exponent")))
-            cells += [interval(found.get((axis, quantity), {})) for quantity in ("time", "peak memory")]
-        body.append(cells)
+            work, *others = (fitted.get((axis, which, method, quantity), {}) for quantity in growth.QUANTITIES)
+            body[-1] += [number(work.get("exponent")), *map(interval, others)]
     header = ("method", "pass", "work, T", "time, T", "memory, T", "work, HW", "time, HW", "memory, HW")
     return f"{table(header, body)}\n{scaling_claims(device)}"
 
 
 def scaling_claims(device: Device, passes: Sequence[str] = PASSES) -> str:
     """Return which claims hold on a device, one sentence a line; nothing where nothing was measured."""
-    rows = growth.numbers(device.rows("scaling"))
-    sentences = growth.claims(rows, growth.exponents(rows), device.name, passes) if rows else []
+    rows = device.rows("scaling")
+    sentences = growth.claims(rows, device.name, passes) if rows else []
     return "".join(f"- {sentence}\n" for sentence in sentences)
 
 
@@ -183,27 +164,25 @@ def promises(device: Device) -> str:
         return float(a["step_ms"]) / float(b["step_ms"]) if a and b else None
 
     full = fastest("full", *PROJECT)
-    families = [row for row in device.rows("training_families") if full and all(row[key] == full[key] for key in CASE)]
-    attention = [
-        float(row["share"]) for row in families if row["family"] in ("temporal attention", "spatial attention")
-    ]
+    parts = [row for row in device.rows("training_families") if full and all(row[key] == full[key] for key in CASE)]
+    attention = [float(row["share"]) for row in parts if row["family"] in ("temporal attention", "spatial attention")]
     lines = (
-        ("model FLOP utilization", Bound("at least", 0.55, share=True), full.get("utilization_data_sheet")),
-        ("speed over naive eager", Bound("at least", 3), over(fastest("full", "naive eager"), full)),
-        ("speed over compiled SDPA", Bound("at least", 1.3), over(fastest("full", "compiled SDPA"), full)),
-        ("step time over spatial-only", Bound("at most", 1.5), over(full, fastest("spatial_only", *PROJECT))),
-        ("attention kernels in the step", Bound("under", 0.2, share=True), sum(attention) if families else None),
+        ("model FLOP utilization", "at least 55 %", full.get("utilization_data_sheet")),
+        ("speed over naive eager", "at least 3", over(fastest("full", "naive eager"), full)),
+        ("speed over compiled SDPA", "at least 1.3", over(fastest("full", "compiled SDPA"), full)),
+        ("step time over spatial-only", "at most 1.5", over(full, fastest("spatial_only", *PROJECT))),
+        ("attention kernels in the step", "under 20 %", sum(attention) if parts else None),
     )
     body = [
-        [name, str(bound), number(value, 1, 100, " %") if bound.share else number(value), bound.judged(value)]
-        for name, bound, value in lines
+        [name, promise, number(value, ".1%") if "%" in promise else number(value), judged(promise, value)]
+        for name, promise, value in lines
     ]
     return table(("bfloat16, preset seed, full model", "promised", "measured", "holds"), body)
 
 
-def families(device: Device) -> str:
+def families(device: Device, name: str) -> str:
     """Return where the time of a step goes: the full seed model in the first precision that was profiled."""
-    rows = device.rows("training_families")
+    rows = device.rows(name)
     if not rows:
         return table(("family", "share of the step"), [["every family of kernels", NOT_MEASURED]])
     first, *_ = rows
@@ -221,87 +200,89 @@ def _share(row: Row | None) -> str:
 
 
 def listing(device: Device, name: str) -> str:
-    """Return a table with a line for each row of a CSV file."""
-    rows, empty = device.rows(name), _EMPTY.get(name, ({},))
+    """Return a table with a line for each record."""
+    rows, columns = device.rows(name) or _EMPTY.get(name, [{}]), _COLUMNS[name]
     if name == "ceilings":
-        found = {row["ceiling"]: row for row in rows}
-        rows = [found.get(row["ceiling"], row) for row in empty]
+        found = {row.get("ceiling"): row for row in rows}
+        rows = [found.get(ceiling, {"ceiling": ceiling}) for ceiling in CEILINGS]
     elif name == "spatial_capture":
         rows = at_paper_size(rows)
     elif name == "explanation_memory":
-        rows = [row | {"holds": _SAVING.judged(row["over_light"] * (row["storage"] == REFERENCE))} for row in rows]
+        saved = [row.get("over_light") if row["storage"] == REFERENCE else None for row in rows]
+        rows = [row | {"holds": judged(_SAVING, value)} for row, value in zip(rows, saved, strict=True)]
     elif name == "explanation_time":
-        rows = [_beside_step(device, row) for row in rows]
-    columns = _COLUMNS[name]
-    body = [[_cell(column, row.get(column.key or column.title)) for column in columns] for row in rows or empty]
-    return table([column.title for column in columns], body)
+        rows = [_beside_step(device, row, step) for row in rows for of, step in PAIRS if of == row["arithmetic"]]
+    return table(list(columns), [[_cell(row, *shown.split(":")) for shown in columns.values()] for row in rows])
 
 
-def _beside_step(device: Device, row: Row) -> Row:
-    """Return the time of an explanation with that of its training step, looked up where it was not timed beside it."""
+def _beside_step(device: Device, row: Row, precision: str) -> Row:
+    """Return the time of an explanation with that of the training step that it is compared with."""
     steps = {entry_name("training", step): step["step_ms"] for step in device.rows("training")}
-    step = row["training_ms"] or steps.get((row["preset"], "full", row["training"], "this project", row["clips"]))
-    ratio = float(row["explain_ms"]) / float(step) if row["explain_ms"] and step else None
-    return row | {"training_ms": step, "ratio": ratio, "holds": _TIME_OVER_STEP.judged(ratio)}
+    step = steps.get((row["preset"], "full", precision, "this project", row.get("clips")))
+    ratio = float(row["explain_ms"]) / float(step) if row.get("explain_ms") and step else None
+    beside = {"training": precision, "training_ms": step, "ratio": ratio}
+    return row | beside | {"holds": judged(_TIME_OVER_STEP, ratio)}
 
 
-def _cell(column: Column, value: str | float | None) -> str:
-    """Return a number in its form or that it was not measured; where the column has no form, text."""
-    if not column.form:
-        return str(value or "")
-    return NOT_MEASURED if value in (None, "") else format(float(value) / column.unit, column.form).replace("%", " %")
+def _cell(row: Row, key: str, form: str = "", unit: str = "1") -> str:
+    """Return a number in its form and unit or that it was not measured; without a form, text."""
+    if not form:
+        return str(row.get(key) or "")
+    return number(row.get(key), form, 1 / float(unit))
 
 
-_TEXT = partial(Column, form="")
-_NOTE = _TEXT("note")
+# By CSV file: the title of each column, and its key, with form and unit where it is a number.
 _COLUMNS = {
-    "ceilings": (_TEXT("ceiling"), Column("measured", "value"), _TEXT("unit")),
-    "spatial_capture": (
-        _TEXT("D", "head_dim"), _TEXT("pass"), Column("µs", "microseconds"),
-        Column("µs with capture", "microseconds_with_capture"), Column("added over byte floor", "added_over_floor"),
-        _NOTE,
-    ),
-    "explanation_memory": (
-        _TEXT("preset"), _TEXT("explained from", "from"), _TEXT("storage"),
-        Column("peak MiB", "peak_bytes", ".0f", 2**20), Column("over this project's", "over_light", ".1f"),
-        _TEXT(str(_SAVING), "holds"), _NOTE,
-    ),
-    "explanation_time": (
-        _TEXT("preset"), _TEXT("clips"), _TEXT("explained in", "arithmetic"), _TEXT("trained in", "training"),
-        Column("explaining, ms", "explain_ms", ".1f"), Column("step, ms", "training_ms", ".1f"), Column("ratio"),
-        _TEXT(str(_TIME_OVER_STEP), "holds"), _NOTE,
-    ),
-    "training": (
-        *map(_TEXT, CASE), Column("clips/s", "clips_per_second"), Column("step ms", "step_ms"),
-        Column("utilization", "utilization_data_sheet", ".1%"), Column("of needed work", "needed_data_sheet", ".1%"),
-        Column("of measured peak", "utilization_measured_peak", ".1%"), Column("peak GB", "peak_bytes", ".1f", 1e9),
-        Column("reserved GB", "reserved_bytes", ".1f", 1e9), _NOTE,
-    ),
-    "loader": (
-        _TEXT("decoder"), _TEXT("onto", "device"), _TEXT("workers"), _TEXT("pixels", "image_size"),
-        Column("clips/s", "clips_per_second", ".1f"), _NOTE,
-    ),
+    "ceilings": {"ceiling": "ceiling", "measured": "value:.2f", "unit": "unit"},
+    "spatial_capture": {
+        "D": "head_dim", "pass": "pass", "µs": "microseconds:.2f", "µs with capture": "microseconds_with_capture:.2f",
+        "added over byte floor": "added_over_floor:.2f", "note": "note",
+    },
+    "explanation_memory": {
+        "preset": "preset", "explained from": "from", "storage": "storage", "peak MiB": "peak_bytes:.0f:1048576",
+        "over this project's": "over_light:.1f", _SAVING: "holds", "note": "note",
+    },
+    "explanation_time": {
+        "preset": "preset", "clips": "clips", "explained in": "arithmetic", "trained in": "training",
+        "explaining, ms": "explain_ms:.1f", "step, ms": "training_ms:.1f", "ratio": "ratio:.2f",
+        _TIME_OVER_STEP: "holds", "note": "note",
+    },
+    "training": {
+        **{key: key for key in CASE}, "clips/s": "clips_per_second:.2f", "step ms": "step_ms:.2f",
+        "utilization": "utilization_data_sheet:.1%", "of needed work": "needed_data_sheet:.1%",
+        "of measured peak": "utilization_measured_peak:.1%", "peak GB": "peak_bytes:.1f:1e9",
+        "reserved GB": "reserved_bytes:.1f:1e9", "note": "note",
+    },
+    "loader": {
+        "decoder": "decoder", "onto": "device", "workers": "workers", "pixels": "image_size",
+        "clips/s": "clips_per_second:.1f", "note": "note",
+    },
 }  # fmt: skip
 # The rows of a table where nothing was measured.
 _EMPTY: dict[str, Sequence[Row]] = {
-    "ceilings": [{"ceiling": name} for name in CEILINGS],
     "explanation_memory": [{"preset": "seed", "from": "clip", "storage": storage} for storage in (LIGHT, REFERENCE)],
-    "explanation_time": [
-        {"preset": "seed", "arithmetic": "float32", "training": dtype} for dtype in ("float32", "bfloat16")
-    ],
+    "explanation_time": [{"preset": "seed", "arithmetic": "float32"}],
     "training": [
         dict(zip(CASE, case, strict=False))
         for case in itertools.product(("seed", "published"), ATTENTIONS, PRECISIONS[:1], METHODS)
     ],
     "loader": [{"decoder": "pyav"}, {"decoder": "dali"}],
 }
-# By CSV file, the table of a device.
-TABLES: dict[str, Callable[[Device], str]] = {
-    **{name: partial(listing, name=name) for name in _COLUMNS},
-    **{name: partial(operation, name=name) for name in ("temporal", "layer_norm_difference", "spatial", "relevance")},
-    "numerics": numerics,
-    "execute": partial(numerics, name="execute", compiled_for=True),
-    "spatial_memory": spatial_memory,
-    "training_families": families,
-    "scaling": scaling,
+# By CSV file, in the order of the page: the title of a table, and what writes it.
+TABLES: dict[str, tuple[str, Callable[[Device, str], str]]] = {
+    "ceilings": ("Ceilings", listing),
+    "numerics": ("Numerics", numerics),
+    "execute": ("Compiled kernels, executed on this CPU", numerics),
+    "temporal": ("Temporal attention", operation),
+    "layer_norm_difference": ("LayerNorm and difference", operation),
+    "spatial": ("Spatial attention", operation),
+    "relevance": ("Relevance", operation),
+    "spatial_capture": ("What a capture of spatial attention costs", listing),
+    "spatial_memory": ("Memory of spatial attention", spatial_memory),
+    "explanation_memory": ("Memory of explaining one clip", listing),
+    "explanation_time": ("Time of explaining a batch", listing),
+    "training": ("A training step", listing),
+    "training_families": ("Where its time goes", families),
+    "loader": ("Loader", listing),
+    "scaling": ("Scaling", scaling),
 }

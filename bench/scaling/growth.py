@@ -1,16 +1,29 @@
-"""Growth of work, time and memory with T and HW: fitted exponents, and which claims they bear out."""
+"""How attention grows with the number of frames T and of feature cells HW: work, time and memory.
 
-from __future__ import annotations
+Compares attention over all (T+1)(HW+1) tokens at once with attention over frames and then over positions, naive and
+fused. Work is counted by torch's FLOP counter (bench/training/flops.py tells it what fused attention does) and by
+formula; exponents are fitted on log-log axes over the larger half of the sizes, where fixed costs weigh least, in T + 1
+and HW + 1. Writes scaling.csv, from which a report fits again and draws. On a CPU the sizes are small and the run takes
+under 2 minutes; what it says is then about that CPU, and time is processor time.
+"""
 
+import argparse
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+import torch
+
+from bench.common.environment import device_name
 from bench.common.exponent import fit_exponent, interval
 from bench.common.record import Row
+from bench.common.tasks import Task
+from bench.scaling import sweep
 from bench.scaling.sweep import PASSES
 
-_NUMBERS = {"T": int, "HW": int, "macs_counted": int, "macs_formula": int, "time_us": float, "peak_bytes": float}
+MILLISECONDS = 50
+QUANTITIES = {"multiply-accumulates": "macs_counted", "time": "time_us", "peak memory": "peak_bytes"}
 _PAIRS = (("naive joint", "naive factorized"), ("joint flash kernel", "factorized kernels"))
 _WORK = (
     "Work: at every size the FLOP counter finds exactly ((T+1)(HW+1))^2 query-key pairs in joint attention and "
@@ -19,64 +32,54 @@ _WORK = (
 )
 
 
-def numbers(rows: list[dict[str, str]]) -> list[Row]:
-    """Return rows of scaling.csv as they were before they were written."""
-    return [row | {key: kind(row[key]) if row[key] else None for key, kind in _NUMBERS.items()} for row in rows]
+def exponents(rows: Iterable[Row]) -> dict[tuple[str, ...], Row]:
+    """Fit the growth with T + 1 and HW + 1, by axis, pass, method and quantity, of rows measured or read.
 
-
-def exponents(rows: list[Row]) -> list[Row]:
-    """Return fitted exponents of work, time and memory in T + 1 and HW + 1, for each method and pass."""
-    lines, fitted = defaultdict(list), []
+    Over the larger half of the sizes whose time was measured, where fixed costs weigh least.
+    """
+    lines, fitted = defaultdict(list), {}
     for row in rows:
-        lines[row["axis"], row["method"], row["pass"]].append(row)
-    for (axis, method, name), points in lines.items():
-        points.sort(key=lambda row: row[axis])
-        measured = [row for row in points if row["time_us"] is not None] or points
-        larger_half = measured[len(measured) // 2 :]
-        for quantity, key, over in (
-            ("multiply-accumulates, all sizes", "macs_counted", points),
-            ("multiply-accumulates", "macs_counted", larger_half),
-            ("time", "time_us", larger_half),
-            ("peak memory", "peak_bytes", larger_half),
-        ):
-            there = [row for row in over if row[key] is not None]
-            fit = fit_exponent([row[axis] for row in there], [row[key] for row in there], offset=1)
-            fitted.append({"axis": axis, "method": method, "pass": name, "quantity": quantity} | fit)
+        lines[row["axis"], row["pass"], row["method"]].append(row)
+    for line, points in lines.items():
+        points.sort(key=lambda row: int(row[row["axis"]]))
+        points = [row for row in points if row.get("time_us")] or points
+        points = points[len(points) // 2 :]
+        for quantity, key in QUANTITIES.items():
+            there = {int(row[line[0]]): float(row[key]) for row in points if row.get(key)}
+            fitted[*line, quantity] = fit_exponent(list(there), list(there.values()), offset=1)
     return fitted
 
 
 def miscounted(row: Row) -> bool:
     """Return whether the FLOP counter and the formula disagree."""
-    return row["macs_counted"] is not None and row["macs_counted"] != row["macs_formula"]
+    return bool(row.get("macs_counted")) and int(row["macs_counted"]) != int(row["macs_formula"])
 
 
-def claims(rows: list[Row], fitted: list[Row], device: str, passes: Sequence[str] = PASSES) -> list[str]:
+def claims(rows: Sequence[Row], device: str, passes: Sequence[str] = PASSES) -> list[str]:
     """Return which claims hold, in sentences made of what was counted and measured of some passes."""
-    wrong = sum(map(miscounted, rows))
+    wrong, fitted = sum(map(miscounted, rows)), exponents(rows)
     differ = f"Work: counted and predicted multiply-accumulates differ in {wrong} of {len(rows)} rows."
     sentences = [differ if wrong else _WORK]
-    fitted = [row for row in fitted if row["exponent"] is not None]
-    of_line = {(row["axis"], row["pass"], row["method"], row["quantity"]): row for row in fitted}
     for which in passes:
         for axis, pair in itertools.product(("T", "HW"), _PAIRS):
-            times = [of_line.get((axis, which, method, "time")) for method in pair]
-            work = [of_line.get((axis, which, method, "multiply-accumulates")) for method in pair]
-            if all(times):
-                lines = [
-                    f"{method} {interval(time)} (work {macs['exponent']:.2f})"
-                    for method, time, macs in zip(pair, times, work, strict=True)
-                ]
-                judged = _judged(*times, saved=work[0]["exponent"] - work[1]["exponent"])
-                sentences.append(f"Time on {device}, {which}, growth with {axis}: {', '.join(lines)}; {judged}.")
+            times, work = (
+                [fitted.get((axis, which, method, quantity)) for method in pair]
+                for quantity in ("time", "multiply-accumulates")
+            )
+            if all(times + work):
+                macs = [fit["exponent"] for fit in work]
+                grow = [f"{pair[x]} {interval(times[x])} (work {macs[x]:.2f})" for x in range(2)]
+                judged = _judged(*times, saved=macs[0] - macs[1])
+                sentences.append(f"Time on {device}, {which}, growth with {axis}: {', '.join(grow)}; {judged}.")
         of_method = defaultdict(dict)
         for row in rows:
-            if row["pass"] == which and row["time_us"] is not None:
-                of_method[row["method"]][row["T"], row["HW"]] = row
+            if row["pass"] == which and row.get("time_us"):
+                of_method[row["method"]][int(row["T"]), int(row["HW"])] = row
         for joint, factorized in _PAIRS:
             if sizes := of_method[joint].keys() & of_method[factorized].keys():
                 frames, cells = size = max(sizes, key=lambda size: ((size[0] + 1) * (size[1] + 1), size))
                 slow, fast = of_method[joint][size], of_method[factorized][size]
-                macs, spent, held = (slow[key] / fast[key] for key in ("macs_counted", "time_us", "peak_bytes"))
+                macs, spent, held = (float(slow[key]) / float(fast[key]) for key in QUANTITIES.values())
                 sentences.append(
                     f"At T={frames}, HW={cells} on {device}, {which}: {joint} does {macs:.1f} times the "
                     f"multiply-accumulates of {factorized}, in {spent:.1f} times its time and {held:.1f} times its "
@@ -94,3 +97,15 @@ def _judged(joint: Row, factorized: Row, saved: float) -> str:
     if factorized["low"] > joint["high"]:
         return "the intervals are apart the other way: that factorized attention grows more slowly does not hold"
     return "the intervals overlap: these sizes do not decide whether factorized attention grows more slowly"
+
+
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield the sizes of a GPU or of a CPU."""
+    return sweep.tasks(sweep.ON_GPU if torch.cuda.is_available() else sweep.ON_CPU, arguments.milliseconds)
+
+
+def conclude(tables: Mapping[str, list[Row]], folder: Path) -> int:
+    """Fit and judge; return 1 if counted and predicted work differ anywhere."""
+    rows = tables["scaling"]
+    print(*claims(rows, device_name()), sep="\n")
+    return 1 if any(map(miscounted, rows)) else 0

@@ -9,8 +9,6 @@ Parameters and their names are those of `istvt.ISTVT`, and so is the function; o
 - all tokens of the last block, of which the classifier reads one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -7,8 +7,6 @@ the queries and one for those of keys and values, each computes scores and their
 waits for the other's sums; the two products more are not counted as work, nor is padding.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator

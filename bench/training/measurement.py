@@ -1,14 +1,26 @@
-"""Time, memory and kernel families of a training step, over what the GPU can do at most."""
+"""Clips a second, FLOP utilization and peak memory of a training step: this project against plain PyTorch.
 
-from __future__ import annotations
+Methods, each forward, backward, gradient clipping and AdamW on random clips that are on the device already:
 
+- naive eager: the model in plain PyTorch, attention matrices stored (bench/training/baseline_model.py);
+- eager SDPA: the same with PyTorch's fused attention over time and over space, fused optimizer;
+- compiled SDPA: that under torch.compile;
+- this project: `istvt.training.step.TrainingStep` of an accelerated `istvt.ISTVT`, as `istvt train` runs it, compiled;
+- this project, CUDA graphs: the same, replayed, as `istvt train --training.execution=cuda_graphs` runs it.
+
+Utilization counts 3 x 2 x the multiply-accumulates of istvt/model/flops.py a clip (padding not counted, every layer
+over the whole grid), over the device's peak; "needed" counts only what the logit needs, without what
+the last block leaves out. Real sizes need a GPU; on a CPU the preset `small` runs as a check that all of it works.
+"""
+
+import argparse
 import contextlib
 import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -18,10 +30,17 @@ from torch.utils.benchmark import Timer
 
 from bench.ceilings import product_rate
 from bench.common import timing
-from bench.common.record import NOT_MEASURED, Row, failure
+from bench.common.environment import require_gpu
+from bench.common.record import Row, one_line
+from bench.common.tasks import OTHERS, Task
+from bench.training import steps
 from bench.training.flops import needed_flops, useful_flops
-from bench.training.steps import PRECISIONS, Case, random_clips, training_step
+from bench.training.steps import ATTENTIONS, BATCH, METHODS, PRECISIONS, Case
+from istvt.config import PRESETS
 
+MILLISECONDS = 1000
+# What runs on a CPU unless asked for otherwise: compiling for one takes minutes and says nothing of a GPU.
+ON_CPU = ("this project", "naive eager", "eager SDPA")
 # The first that matches counts. Names are those of CUDA kernels on a GPU and of operators on a CPU.
 FAMILIES = (
     # What torch.compile fused is named after the operators in it; its templates are products.
@@ -49,51 +68,49 @@ DATA_SHEET = {
 }  # fmt: skip
 
 
-def measure(case: Case, batch_size: int, execution: str, seconds: float, peaks: Row, trace: Path | None = None) -> Row:
-    """Train some steps and return the record, with the profile's families under "families".
+def measure(case: Case, batch_size: int, execution: str, seconds: float, trace: Path | None = None) -> Row:
+    """Train some steps and return what was measured, with the profile's families under "families".
 
     Memory is the most of all steps, the first ones included, beyond what was held before: replaying CUDA graphs
     allocates nothing, so that what they use shows only when they are recorded.
     """
+    peaks, on_gpu = peak_rates(), torch.cuda.is_available()
     timing.let_go()
-    on_gpu = torch.cuda.is_available()
-    row = empty_row(case, batch_size)
+    row: Row = {}
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-    batch = random_clips(case.config, batch_size, torch.device("cuda" if on_gpu else "cpu"))
+    batch = steps.random_clips(case.config, batch_size, torch.device("cuda" if on_gpu else "cpu"))
     started = time.perf_counter()
-    step = training_step(case, batch, execution)
-    for _ in range(3):
-        step()
-    if on_gpu:
-        torch.cuda.synchronize()
-    row["first_steps_s"] = time.perf_counter() - started
-    per_step = seconds_a_call(step, seconds)
-    if on_gpu:  # reserved: tensors, the pools that recorded graphs keep, and gaps between them
-        row["peak_bytes"] = torch.cuda.max_memory_allocated() - before[0]
-        row["reserved_bytes"] = torch.cuda.max_memory_reserved() - before[1]
-    rate = batch_size / per_step
-    row |= {"step_ms": 1e3 * per_step, "clips_per_second": rate, "useful_tflops": rate * row["flops_per_clip"] / 1e12}
-    for key in ("data_sheet", "measured_peak"):
-        if peak := peaks.get((key, case.precision)):
-            row[f"utilization_{key}"] = rate * row["flops_per_clip"] / peak
-            row[f"needed_{key}"] = rate * row["needed_flops_per_clip"] / peak
     try:
-        row["families"] = profile_steps(step, trace=trace)
-    except Exception as error:  # the step is measured all the same
-        row["note"] = failure(error).replace(NOT_MEASURED, "no profile")
-    return row
+        step = steps.training_step(case, batch, execution)
+        for _ in range(3):
+            step()
+        if on_gpu:
+            torch.cuda.synchronize()
+        row["first_steps_s"] = time.perf_counter() - started
+        per_step = seconds_a_call(step, seconds)
+        if on_gpu:  # reserved: tensors, the pools that recorded graphs keep, and gaps between them
+            row["peak_bytes"] = torch.cuda.max_memory_allocated() - before[0]
+            row["reserved_bytes"] = torch.cuda.max_memory_reserved() - before[1]
+        row |= {"step_ms": 1e3 * per_step, "clips_per_second": batch_size / per_step}
+        for (of, precision), peak in peaks.items():
+            if precision == case.precision:
+                for name, flops in zip(("utilization", "needed"), work(case).values(), strict=True):
+                    row[f"{name}_{of}"] = flops * row["clips_per_second"] / peak
+        try:
+            row["families"] = profile_steps(step, trace=trace)
+        except Exception as error:  # the step is measured all the same
+            row["note"] = f"no profile: {one_line(error)}"
+        return row
+    finally:
+        with contextlib.suppress(Exception):  # it asks the GPU, which may have been broken
+            torch._dynamo.reset()
 
 
-def empty_row(case: Case, batch_size: int, note: str = "") -> Row:
-    """Return a record that nothing has been measured of yet."""
-    empty = (
-        "step_ms", "clips_per_second", "useful_tflops", "utilization_data_sheet", "needed_data_sheet",
-        "utilization_measured_peak", "needed_measured_peak", "peak_bytes", "reserved_bytes",
-    )  # fmt: skip
-    flops = {"flops_per_clip": useful_flops(case.config), "needed_flops_per_clip": needed_flops(case.config)}
-    return asdict(case) | {"batch": batch_size} | dict.fromkeys(empty) | flops | {"first_steps_s": None, "note": note}
+def work(case: Case) -> Row:
+    """Return the floating-point operations of a clip, as published tables count, and without what no logit needs."""
+    return {"flops_per_clip": useful_flops(case.config), "needed_flops_per_clip": needed_flops(case.config)}
 
 
 def seconds_a_call(call: Callable[[], object], seconds: float) -> float:
@@ -103,6 +120,7 @@ def seconds_a_call(call: Callable[[], object], seconds: float) -> float:
     return timer.timeit(max(2, count)).median
 
 
+@cache
 def peak_rates() -> Row:
     """Return the peaks of the current GPU by ("data_sheet" | "measured_peak", precision); none on a CPU."""
     if not torch.cuda.is_available():
@@ -148,3 +166,35 @@ def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None
         for name, spent in times.most_common()
         if spent
     ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what to train and for how long."""
+    parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
+    parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="only this one (repeatable)")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="only this one (repeatable)")
+    parser.add_argument("--method", action="append", choices=METHODS, help="only this one (repeatable)")
+    parser.add_argument("--batch", type=int, default=None, help=f"clips a step (default {BATCH}; 2 on a CPU)")
+    parser.add_argument("--execution", choices=("eager", "compile", "cuda_graphs"), help="of this project")
+    parser.add_argument("--trace", type=Path, help="folder for a chrome trace of each record's steps")
+
+
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield a record a case; where the time of a step goes is in `training_families`."""
+    on_gpu = torch.cuda.is_available()
+    presets = tuple(arguments.preset or (("seed", "published") if on_gpu else ("small",)))
+    if set(presets) - {"small"}:
+        require_gpu("training of the presets seed and published")
+    batch = arguments.batch or (BATCH if on_gpu else 2)
+    execution = arguments.execution or ("compile" if on_gpu else "eager")
+    precisions = arguments.precision or (PRECISIONS if on_gpu else ("float32", "bfloat16"))
+    methods = arguments.method or (METHODS if on_gpu else ON_CPU)
+
+    def measured(case: Case) -> Row:
+        trace = arguments.trace and arguments.trace / f"{'-'.join(case).replace(' ', '_')}.json"
+        found = measure(case, batch, execution, 1e-3 * arguments.milliseconds, trace)
+        parts = [case._asdict() | {"batch": batch} | part for part in found.pop("families", [])]
+        return found | {OTHERS: {"training_families": parts}}
+
+    for case in steps.ordered_cases(presets, precisions, methods, arguments.attention or ATTENTIONS):
+        yield Task("training", case._asdict() | {"batch": batch} | work(case), partial(measured, case))

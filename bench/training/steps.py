@@ -1,10 +1,8 @@
 """Training steps that are compared: models, precisions and methods, on clips that are on the device already."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -26,8 +24,7 @@ ATTENTIONS = {"full": "temporal_first", "spatial_only": "spatial_only"}
 BATCH = 8
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One record: what is trained, in which precision, by which method."""
 
     preset: str
@@ -59,12 +56,12 @@ class Clips(NamedTuple):
     labels: torch.Tensor
 
 
-def random_clips(config: ISTVTConfig, batch: int, device: torch.device) -> Clips:
+def random_clips(config: ISTVTConfig, size: int, device: torch.device) -> Clips:
     """Return clips uniform in [-1, 1], every other one labeled fake."""
     generator = torch.Generator().manual_seed(0)
     side = config.image_size
-    clips = 2 * torch.rand(batch, config.frames, 3, side, side, generator=generator) - 1
-    return Clips(clips.to(device), (torch.arange(batch) % 2).float().to(device))
+    clips = 2 * torch.rand(size, config.frames, 3, side, side, generator=generator) - 1
+    return Clips(clips.to(device), (torch.arange(size) % 2).float().to(device))
 
 
 def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], torch.Tensor]:

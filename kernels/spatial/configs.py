@@ -5,7 +5,7 @@ A tile is `BLOCK_M` (what a program owns: queries, or keys in `BACKWARD_KEYS`) b
 
 No row has been measured yet. Each is the largest tile tried whose resource report (`python -m bench compile`) shows
 no spilled register (a handful in float32 with heads wider than 64) and fits the shared memory of its chips: `ANY`
-fits the 99 KiB of sm_89. `python -m bench spatial --tune` measures the candidates and prints rows to paste here.
+fits the 99 KiB of sm_89. `python -m bench tune spatial` measures the candidates.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def test_numerics_starts_itself_where_there_is_a_gpu_or_not_and_writes_the_rows_
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == [column.title for column in numerics.COLUMNS]
+    assert lines[0].split() == list(numerics.WIDTHS)
     assert lines[-1].endswith(", 0 failed.")
     written = list(csv.DictReader((tmp_path / "numerics.csv").open()))
     assert {row["quantity"] for row in written} == {"out", "grad x", "grad weight", "grad bias"}
@@ -64,23 +64,23 @@ def test_numerics_that_run_out_of_time_leave_what_they_had_and_name_the_rest(tmp
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
-    "command", ["ceilings", "gpu", "spatial", "spatial --tune", "temporal", "temporal --tune", "training --preset seed"]
+    "command", ["ceilings", "gpu", "temporal", "tune spatial", "tune temporal", "training --preset seed"]
 )
 def test_a_command_that_needs_a_gpu_says_so_in_one_sentence_and_leaves_nothing(command, tmp_path, capsys):
     words = command.split()
     assert main([*words, "--output", str(tmp_path / "none")]) == 2
     what = "training of the presets seed and published" if words[0] == "training" else words[0]
-    said = f"bench: {what} needs an NVIDIA GPU, and PyTorch finds none here.\n"
-    assert capsys.readouterr() == ("", said)
+    sentence = f"bench: {what} needs an NVIDIA GPU, and PyTorch finds none here.\n"
+    assert capsys.readouterr() == ("", sentence)
     assert not (tmp_path / "none").exists()
 
 
 def test_compile_prints_the_resources_of_each_launch(capsys):
-    assert main(["compile", "--operation", "layer_norm_difference", "--sm", "90", "--workers", "1"]) == 0
+    assert main(["compile", "--operation", "layer_norm_difference", "--sm", "90", "--processes", "1"]) == 0
     out, _ = capsys.readouterr()
     assert "registers  spill B  shared B" in out
     assert "layer_norm_difference_backward" in out
-    assert out.splitlines()[-1].endswith(", 0 with a fault.")
+    assert out.splitlines()[-1].endswith(", 0 failed.")
 
 
 def verdict(exact, error, eager_error=1e-3):

@@ -1,17 +1,17 @@
 """Every kernel and config compiles for four GPU generations, and the machine code is what it should be."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import triton
 import triton.language as tl
 
+from bench.__main__ import main
 from bench.checks import compile as command
+from bench.checks import numerics
 from bench.checks.cases import ARCHITECTURES, OPERATIONS, compiled
 from bench.checks.sass import compile_launch
 from bench.common.process_pool import Outcome
-from bench.common.table import row_table
+from bench.common.record import read_run, record_table
 from kernels.common.launch import Launch
 from kernels.layer_norm import operator as layer_norm_difference
 from kernels.relevance import configs as relevance
@@ -39,25 +39,26 @@ def test_each_kernel_with_each_config_compiles_without_spills_or_narrow_loads_wi
                 launches.append((cases[index], launch))
             seen.add(config)
     rows = [command.judge(case, launch, architecture) for case, launch in launches]
-    faulty = [row for row in rows if row["verdict"] != "ok"]
-    assert not faulty, "\n" + row_table(command.COLUMNS, faulty)
+    faulty = [row for row in rows if row["verdict"] != "holds"]
+    assert not faulty, "\n" + record_table(faulty)
     assert {row["kernel"] for row in rows} == {kernel for kernel, _ in seen}
 
 
-def test_a_compiler_that_crashes_or_hangs_is_a_row_that_says_so(monkeypatch):
+def test_a_compiler_that_crashes_or_hangs_is_a_row_that_says_so(monkeypatch, tmp_path, capsys):
     """A pool of processes waited for ever for what one that had ended owed it: CI stood still until its limit."""
-    tasks = command.tasks(["layer_norm_difference"], [80, 90])
     failures = ["its process ended with status -11", "took more than 300 s"]
 
     def run_tasks(work, given, processes, seconds_each, seconds):
-        assert (work, given, seconds_each) == (command.compile_case, tasks, 300)
+        assert (work, seconds_each) == (command.compile_case, 300)
         yield from (Outcome(task, failure=failure) for task, failure in zip(given, failures, strict=False))
 
-    monkeypatch.setattr(command, "run_tasks", run_tasks)
-    rows = [row for _, found in command.compile_all(tasks) for row in found]
-    assert [row["verdict"] for row in rows] == failures
-    assert (rows[0]["case"], rows[0]["sm"]) == ("bfloat16 B=8 C=728", 80)
-    assert failures[0] in row_table(command.COLUMNS, rows)
+    monkeypatch.setattr(numerics, "run_tasks", run_tasks)
+    words = ["compile", "--operation", "layer_norm_difference", "--sm", "80", "--sm", "90", "--output", str(tmp_path)]
+    assert main(words) == 1
+    rows = read_run(tmp_path).tables["compile"]
+    assert [(row["verdict"], row["note"]) for row in rows] == [("FAILS", failure) for failure in failures]
+    assert (rows[0]["case"], rows[0]["sm"]) == ("bfloat16 B=8 C=728", "80")
+    assert failures[0] in capsys.readouterr().out
 
 
 TABLES = {
@@ -138,9 +139,9 @@ def test_a_kernel_that_loads_two_bytes_at_a_time_is_caught_and_so_is_one_that_sp
     out = torch.empty(64, 64, device="meta")
     config = triton.Config({}, num_warps=1, num_stages=1)
     launch = Launch(careless, 1, {"x": x, "out": out, "stride": 91, "N": 64}, config)
-    resources = compile_launch(launch, 89)
-    assert command.faults(resources, 0, narrowest_load=16) == []
-    assert command.faults(resources, 0, narrowest_load=32) == ["loads 16 bits at a time"]
-    assert command.faults(replace(resources, spilled_bytes=8), 0, 16) == ["spills 8 bytes, 0 allowed"]
-    (fault,) = command.faults(replace(resources, shared_bytes=100 * 1024), 0, 16)
+    used = compile_launch(launch, 89)
+    assert command.faults(used, 89, 0, narrowest_load=16) == []
+    assert command.faults(used, 89, 0, narrowest_load=32) == ["loads 16 bits at a time"]
+    assert command.faults(used | {"spill B": 8}, 89, 0, 16) == ["spills 8 bytes, 0 allowed"]
+    (fault,) = command.faults(used | {"shared B": 100 * 1024}, 89, 0, 16)
     assert fault == "asks for 102400 bytes of shared memory, the chip has 101376"

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bench import run_all as gpu
-from bench.__main__ import COMMANDS, load
-from bench.common.record import prepare_folder, read_run
-from bench.run_all import SECTIONS, Section, command_of, run_sections, seconds
+from bench.__main__ import COMMANDS, add_command
+from bench.common.record import duration, prepare_folder, read_run
+from bench.run_all import SECTIONS, run_sections
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def test_on_a_gpu_a_section_leaves_its_table_beside_the_device_and_the_commit(tm
     assert [row["outcome"] for row in found.tables["sections"]] == ["done"]
 
 
-def test_a_section_that_fails_or_hangs_costs_its_own_numbers_and_no_others(tmp_path):
+def test_a_section_that_fails_or_hangs_costs_its_own_numbers_and_no_others(tmp_path, monkeypatch):
     grandchild = tmp_path / "grandchild"
     programs = {
         "hangs": f"""
@@ -69,19 +69,13 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
 open({str(grandchild)!r}, "w").write(str(child.pid))
 time.sleep(100)""",
         "fails": "print('half a table'); raise SystemExit(3)",
-        "writes": "import sys; open(sys.argv[1] + '/writes.csv', 'w').write('a\\n1\\n')",
+        "writes": "import sys; open(sys.argv[sys.argv.index('--output') + 1] + '/writes.csv', 'w').write('a\\n1\\n')",
     }
+    monkeypatch.setattr(gpu, "COMMAND", [sys.executable, "-c", f"import sys; exec({programs}[sys.argv[1]])"])
     folder = prepare_folder(tmp_path / "visit", {"device": "a test", "kind": "GPU", "date": "2020"})
-    rows = run_sections(
-        [*(Section(name, 0.1 if name == "hangs" else 0.2) for name in programs), Section("never heard of", 0.2)],
-        folder, budget=30,
-        command=lambda section, where, limit: [sys.executable, "-c", programs[section.name], str(where)],
-    )  # fmt: skip
+    rows = run_sections({"hangs": 0.1, "fails": 0.3, "writes": 0.3}, folder, budget=30)
     outcomes = {row["section"]: row["outcome"] for row in rows}
-    assert outcomes == {
-        "fails": "failed with status 3", "hangs": "stopped at its limit", "writes": "done",
-        "never heard of": "not run: KeyError: 'never heard of'",
-    }  # fmt: skip
+    assert outcomes == {"fails": "failed with status 3", "hangs": "stopped at its limit", "writes": "done"}
     assert ends(int(grandchild.read_text())), "what a section started outlived it"
     tables = read_run(folder).tables
     assert tables["writes"] == [{"a": "1"}]
@@ -110,10 +104,11 @@ def test_a_visit_that_is_ended_by_a_signal_ends_the_section_that_is_running(tmp_
     visit = f"""
 import sys
 from pathlib import Path
-from bench.__main__ import ended_by_signals
-from bench.run_all import Section, run_sections
-with ended_by_signals():
-    run_sections([Section("sleeps", 1.0)], Path({str(tmp_path)!r}), 100, lambda *_: [sys.executable, "-c", {section!r}])
+from bench import run_all
+from bench.__main__ import end_by_signals
+run_all.COMMAND = [sys.executable, "-c", {section!r}]
+end_by_signals()
+run_all.run_sections({{"sleeps": 1.0}}, Path({str(tmp_path)!r}), 100)
 """
     process = subprocess.Popen([sys.executable, "-c", visit], cwd=ROOT)
     try:
@@ -127,59 +122,55 @@ with ended_by_signals():
         process.kill()
 
 
-def test_what_does_not_fit_the_budget_is_named_and_not_run(tmp_path):
+def test_what_does_not_fit_the_budget_is_named_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "_run", lambda *_: pytest.fail("nothing may start"))
     folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
-    rows = run_sections(SECTIONS, folder, budget=4.0, command=lambda *_: pytest.fail("nothing may start"))
-    assert [row["section"] for row in rows] == [section.name for section in SECTIONS]
+    rows = run_sections(SECTIONS, folder, budget=4.0)
+    assert [row["section"] for row in rows] == list(SECTIONS)
     assert {row["outcome"] for row in rows} == {"not run: the budget was used up"}
 
 
 def test_the_most_valuable_sections_come_first_and_each_is_a_command():
-    names = [section.name for section in SECTIONS]
     order = ["numerics", "ceilings", "temporal", "spatial", "relevance", "scaling", "training", "loader"]
-    assert names == order
-    assert set(names) <= set(COMMANDS)
+    assert list(SECTIONS) == order
+    assert set(SECTIONS) <= set(COMMANDS)
 
 
-def test_a_section_gets_its_folder_its_options_and_its_limit(tmp_path):
-    training = command_of(next(s for s in SECTIONS if s.name == "training"), tmp_path, 100)
-    assert training[1:] == [
-        "-m", "bench", "training", "--budget", "85", "--seconds", "1", "--output", str(tmp_path)
-    ]  # fmt: skip
-    ceilings = command_of(Section("ceilings", 1.0), tmp_path, 100)
-    assert ceilings[1:] == ["-m", "bench", "ceilings", "--output", str(tmp_path)]
+def started(sections, folder, budget, monkeypatch):
+    """The command line and the limit of each section, none of which is started."""
+    runs = []
+    monkeypatch.setattr(gpu, "_run", lambda words, log, limit: runs.append((words, limit)) or "done")
+    prepare_folder(folder, {"device": "a test", "kind": "GPU", "date": "2020"})
+    run_sections(sections, folder, budget, "given")
+    return runs
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
-def test_every_section_writes_its_tables_into_the_folder_of_the_visit_and_of_its_commit(section, tmp_path):
-    parser = argparse.ArgumentParser()
-    load(section.name).add_arguments(parser)
-    parsed = parser.parse_args(command_of(section, tmp_path, 100, "given")[4:])
-    assert (parsed.output, parsed.commit) == (tmp_path, "given")
+def test_every_section_has_options_to_write_into_the_folder_of_the_visit_and_of_its_commit(tmp_path, monkeypatch):
+    """And ends itself in time for a record begun just before its limit."""
+    for words, limit in started(SECTIONS, tmp_path, 1000, monkeypatch):
+        assert words[:3] == [sys.executable, "-m", "bench"]
+        parser = argparse.ArgumentParser()
+        add_command(parser, words[3])
+        parsed = parser.parse_args(words[4:])
+        assert (parsed.output, parsed.commit) == (tmp_path, "given")
+        assert parsed.budget == pytest.approx(0.85 * limit, abs=1)
 
 
-def test_sections_share_the_budget_and_inherit_what_those_before_them_leave(tmp_path):
-    folder = prepare_folder(tmp_path, {"device": "a test", "kind": "GPU", "date": "2020"})
-    assert sum(section.share for section in SECTIONS) == pytest.approx(1)
-    limits = {}
-
-    def command(section, where, limit):
-        limits[section.name] = limit
-        return [sys.executable, "-c", ""]
-
-    run_sections([Section("first", 0.25), Section("second", 0.25), Section("third", 0.5)], folder, 1000, command)
-    assert limits == pytest.approx({"first": 250, "second": 500, "third": 1000}, abs=20)
+def test_sections_share_the_budget_and_inherit_what_those_before_them_leave(tmp_path, monkeypatch):
+    assert sum(SECTIONS.values()) == pytest.approx(1)
+    runs = started({"first": 0.25, "second": 0.25, "third": 0.5}, tmp_path, 1000, monkeypatch)
+    assert [limit for _, limit in runs] == pytest.approx([250, 500, 1000], abs=20)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("480", 480), ("90s", 90), ("8m", 480), ("0.5h", 1800)])
 def test_a_budget_is_a_number_with_a_unit(text, expected):
-    assert seconds(text) == expected
+    assert duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "8 parsecs", "-3m", "0"])
 def test_a_budget_that_is_none_is_refused_by_name(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is no duration; expected for example 480"):
-        seconds(text)
+        duration(text)
 
 
 def test_on_a_machine_with_nothing_but_torch_and_triton_every_benchmark_is_there_and_a_step_is_made(tmp_path):

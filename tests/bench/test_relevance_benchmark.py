@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.common import ahead, timing
+from bench.common import timing
 from bench.common.record import read_run
+from bench.common.tasks import measure
 from bench.common.timing import peak_bytes
 from bench.kernels import chefer_baseline as published
-from bench.kernels import explanation as explanation_cost
 from bench.kernels import peers, relevance
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
@@ -26,9 +26,10 @@ def small(monkeypatch):
 @pytest.fixture
 def without_a_gpu(monkeypatch):
     """Everything but the time and the memory of a call, which take a GPU, is real."""
-    monkeypatch.setattr(timing, "time_call", lambda function, **_: timing.Timing(10.0, 9.0, 11.0))
+    found = {"microseconds": 10.0, "p20": 9.0, "p80": 11.0}
+    monkeypatch.setattr(timing, "time_call", lambda function, **_: [function(), dict(found)][1])
     monkeypatch.setattr(timing, "peak_bytes", lambda function, *_: 1024)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 1e12)
 
 
 def tiny_model(depth: int = 3, **options) -> ISTVT:
@@ -53,41 +54,42 @@ def test_the_stored_form_computes_what_the_kernels_do_padded_or_not(kind, which,
 
 def test_the_floor_counts_what_must_move():
     tensor, matrix = 4 * 8 * 7 * 362 * 8 * 96, 4 * 8 * 7 * 362**2
-    spatial, temporal = (relevance.floors(kind, 8, 6, 96) for kind in ("spatial", "temporal"))
-    assert spatial["map"] == 5 * tensor + matrix
-    assert spatial["relevance"] == 7 * tensor
-    assert temporal["map"] == 5 * tensor + 4 * 8 * 362 * 7**2
-    needed = relevance.useful_operations("spatial", 8, 6, 91)
-    assert needed["map"] == 3 * 2 * 8 * 7 * 8 * 362**2 * 91
-    assert needed["relevance"] == 2 * needed["map"]
+    spatial, temporal = (relevance.needed(kind, 8, 6, 91, 96) for kind in ("spatial", "temporal"))
+    assert spatial["moved"]["map"] == 5 * tensor + matrix
+    assert spatial["moved"]["relevance"] == 7 * tensor
+    assert temporal["moved"]["map"] == 5 * tensor + 4 * 8 * 362 * 7**2
+    assert spatial["operations"]["map"] == 3 * 2 * 8 * 7 * 8 * 362**2 * 91
+    assert spatial["operations"]["relevance"] == 2 * spatial["operations"]["map"]
 
 
-def test_every_contender_is_a_row_a_pass_and_what_runs_out_of_memory_says_so(small, without_a_gpu, monkeypatch):
+def test_every_contender_is_a_row_a_pass_and_what_runs_out_of_memory_says_so(
+    small, without_a_gpu, monkeypatch, tmp_path
+):
     def greedy(kind, which, tensors, scale):
         if which == "map":
             raise torch.OutOfMemoryError
         return relevance.stored(kind, which, tensors, scale)
 
     monkeypatch.setitem(relevance.CONTENDERS, "stored", greedy)
-    rows = list(relevance.measure("spatial", 1, 2, 8, 1e12, 1))
+    monkeypatch.setattr(relevance, "HEAD_DIMS", (8,))
+    monkeypatch.setattr(relevance, "KINDS", ("spatial",))
+    rows = measure(tmp_path, relevance.operations([(1, 2)], 1))["relevance"]
     assert [(row["contender"], row["pass"]) for row in rows] == [
         (name, which) for name in ("ours", "stored") for which in relevance.PRODUCTS
     ]
-    assert [row.get("note") for row in rows] == [None] * 4 + ["out of memory", None]
-    assert all(("microseconds" in row) != ("note" in row) for row in rows)
-    floor = relevance.floors("spatial", 1, 2, 16)["relevance"]
+    assert [row["note"] for row in rows] == [""] * 4 + ["not measured: more memory than this GPU has", ""]
+    assert all(("microseconds" in row) != bool(row["note"]) for row in rows)
+    floor = relevance.needed("spatial", 1, 2, 8, 16)["moved"]["relevance"]
     assert rows[0]["share_of_floor"] == pytest.approx(floor / 1e12 / 10e-6)
 
 
-def test_the_command_writes_the_operations_at_both_head_dimensions(small, without_a_gpu, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
-    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
-    compiled = []
-    monkeypatch.setattr(ahead, "compile_ahead", compiled.extend)
-    monkeypatch.setattr(relevance, "QUICK_SHAPES", [(1, 2)])
-    rows = list(relevance.measure_operations(quick=True, milliseconds=1))
-    assert len(compiled) == 2 * 2 * 3
-    assert {(row["mode"], row["head_dim"]) for row in rows} == {(k, d) for k in relevance.KINDS for d in (64, 91)}
+def test_operations_are_measured_at_both_head_dimensions_and_ours_are_compiled_ahead():
+    tasks = list(relevance.operations([(1, 2)], 1))
+    assert {(task.row["mode"], task.row["head_dim"]) for task in tasks} == {
+        (kind, head_dim) for kind in relevance.KINDS for head_dim in (64, 91)
+    }
+    assert {task.row["contender"] for task in tasks if task.prepare} == {"ours"}
+    assert len([task for task in tasks if task.prepare]) == 2 * 2 * 3
 
 
 @pytest.mark.parametrize("change", [{}, {"self_subtract": False}, {"head_norm": True, "layer_norm_eps": 0.1}], ids=str)
@@ -97,11 +99,11 @@ def test_the_published_storage_gives_the_heatmaps_of_its_rules(change, parameter
     model = tiny_model(**change).double()
     clip = 2 * torch.rand(1, 3, 3, 40, 40, dtype=torch.float64) - 1
     expected = explain(model, clip, stabilizer="reference", clamp="before_mean", keep_maps=True)
-    found = published.explain(model, clip, parameter_gradients=parameter_gradients)
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=0)
-    for name in ("temporal", "spatial"):
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=0)
-        assert getattr(found, name).std() > 0
+    logits, *heat = published.explain(model, clip, parameter_gradients=parameter_gradients)
+    torch.testing.assert_close(logits, expected.logits, rtol=1e-9, atol=0)
+    for found, name in zip(heat, ("temporal", "spatial"), strict=True):
+        torch.testing.assert_close(found, getattr(expected, name), rtol=1e-5, atol=0)
+        assert found.std() > 0
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -129,27 +131,28 @@ def test_the_published_storage_is_written_for_one_clip_and_one_order_of_attentio
 
 
 def test_on_a_cpu_the_command_weighs_an_explanation_and_times_nothing(tmp_path, capsys):
-    assert main(["relevance", "--quick", "--preset", "small", "--output", str(tmp_path)]) == 0
+    assert main(["relevance", "--preset", "small", "--output", str(tmp_path)]) == 0
     assert "what an explanation stores is measured, and no time" in capsys.readouterr().out
     tables = read_run(tmp_path).tables
     assert set(tables) == {"explanation_memory"}
     rows = {(row["from"], row["storage"]): row for row in tables["explanation_memory"]}
     assert {start for start, _ in rows} == {"clip", "tokens"}
     for start in ("clip", "tokens"):
-        light, full = (rows[start, name] for name in explanation_cost.QUICK_STORAGES)
+        light, full = (rows[start, name] for name in (relevance.LIGHT, relevance.REFERENCE))
         assert float(light["over_light"]) == 1
         ratio = int(full["peak_bytes"]) / int(light["peak_bytes"])
         assert float(full["over_light"]) == pytest.approx(ratio, rel=1e-4)
 
 
-def test_what_runs_out_of_memory_when_weighed_is_a_row_that_says_so(monkeypatch):
+def test_what_runs_out_of_memory_when_weighed_is_a_row_that_says_so(monkeypatch, tmp_path):
     def greedy(model, **of):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setitem(explanation_cost.STORAGES, explanation_cost.REFERENCE, greedy)
-    rows = list(explanation_cost.measure_memory("small", CPU, explanation_cost.QUICK_STORAGES))
+    light = relevance.STORAGES[relevance.LIGHT]
+    monkeypatch.setattr(relevance, "STORAGES", {relevance.LIGHT: light, relevance.REFERENCE: greedy})
+    rows = measure(tmp_path, relevance.explanation_memory("small", CPU))["explanation_memory"]
     assert [row["note"] for row in rows] == ["", "not measured: more memory than this GPU has"] * 2
-    assert rows[1]["peak_bytes"] is None and rows[1]["over_light"] is None
+    assert "peak_bytes" not in rows[1] and "over_light" not in rows[1]
 
 
 def test_a_gpu_that_an_error_broke_costs_rows_and_not_the_table(monkeypatch):
@@ -161,23 +164,11 @@ def test_a_gpu_that_an_error_broke_costs_rows_and_not_the_table(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, broken)
-    assert timing.attempt(lambda: 1) == (1, "")
-    assert timing.attempt(broken)[1].startswith("not measured: RuntimeError: CUDA error: an illegal")
+    assert not timing.let_go()
 
 
-def test_each_time_is_there_before_the_next_is_taken(monkeypatch):
-    """Killed at its limit the command left no time at all: all were taken before the first row."""
-    taken = []
-    monkeypatch.setattr(explanation_cost, "seconds_a_call", lambda *given: taken.append(given) or 1.0)
-    next(explanation_cost.measure_time("small", 1, CPU, 1, execution="eager"))
-    assert len(taken) == 2
-
-
-def test_explaining_is_timed_against_training_steps_in_each_precision(monkeypatch):
-    monkeypatch.setattr(explanation_cost, "PAIRS", (("float32", "float32"), ("float32", "bfloat16")))
-    rows = list(explanation_cost.measure_time("small", 1, CPU, 1, execution="eager"))
-    assert [(row["arithmetic"], row["training"]) for row in rows] == list(explanation_cost.PAIRS)
-    assert all(row["ratio"] == row["explain_ms"] / row["training_ms"] and not row["note"] for row in rows)
-    (left, _) = explanation_cost.measure_time("small", 1, CPU, 1, execution=None)
-    assert left["explain_ms"] > 0 and left["ratio"] is None
-    assert left["note"] == "the training step is timed by bench training"
+def test_explaining_is_timed_in_each_arithmetic():
+    rows = [task.row | task.measure() for task in relevance.explanation_time("small", 1, CPU, 1)]
+    assert [row["arithmetic"] for row in rows] == ["float32", "tf32"]
+    assert all(row["explain_ms"] > 0 for row in rows)
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -1,4 +1,4 @@
-"""The benchmark of spatial attention on a CPU, with clocks that stand still: what it compares, counts and writes."""
+"""The benchmarks of both attentions on a CPU, with clocks that stand still: what they compare, count and write."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ import torch
 from bench.__main__ import main
 from bench.common import ahead, record, timing
 from bench.common.record import read_run
-from bench.kernels import memory, peers, spatial, temporal, tune
+from bench.kernels import peers, spatial, temporal, tune
 from kernels.common.launch import tile
 from kernels.spatial import configs
 from kernels.spatial.reference import spatial_attention
@@ -23,16 +23,18 @@ def without_a_gpu(monkeypatch):
 
     def timed(function, **arguments):
         function()
-        return timing.Timing(10.0, 9.0, 11.0)
+        return {"microseconds": 10.0, "p20": 9.0, "p80": 11.0}
 
-    def weighed(function):
+    def weighed(function, device="cuda"):
         function()
         return 1024
 
     monkeypatch.setattr(timing, "time_call", timed)
     monkeypatch.setattr(timing, "peak_bytes", weighed)
-    monkeypatch.setattr(ahead, "compile_ahead", lambda calls: len(list(calls)))
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
+    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
+    monkeypatch.setattr(timing, "let_go", lambda: True)
+    monkeypatch.setattr(ahead, "compile_ahead", lambda calls, seconds: len([call() for call in calls]))
     monkeypatch.setattr(peers, "DEVICE", "cpu")
     monkeypatch.setattr(peers, "PEERS", {name: peer for name, peer in peers.PEERS.items() if "flex" not in name})
 
@@ -64,40 +66,25 @@ def test_padding_by_copies_gives_a_peer_a_width_that_it_takes_and_cuts_the_outpu
         return peers.naive_attention(q, k, v, scale)
 
     q, k, v = torch.randn(2, 1, 5, 3, 8, 91).unbind(3)
-    out = peers.over_positions(partial(peers.padded_by_copies, peer), q, k, v, 0.1)
+    out = peers.over_positions(partial(peers.padded_by_copies, peer), q, k, v, scale=0.1)
     assert widths == [96]
     torch.testing.assert_close(out, spatial_attention(q, k, v, scale=0.1))
 
 
-def task_of(contender, head_dim):
-    return next(
-        task
-        for task in spatial.tasks([SHAPE], torch.float32)
-        if task.contender.name == contender and task.head_dim == head_dim and task.size == SHAPE[1:]
-    )
-
-
 def test_the_shapes_are_the_papers_and_joint_attention_is_one_row_of_all_tokens():
-    assert spatial.PAPER == spatial.SHAPES[0] == ("spatial", 8, 7, 362)
-    assert spatial.SHAPES[-1] == ("joint", 1, 1, 7 * 362)
+    assert spatial.PAPER == spatial.PAPER_SHAPES[0] == ("spatial", 8, 7, 362)
+    assert spatial.OTHER_SHAPES[-1] == ("joint", 1, 1, 7 * 362)
+
+
+def tasks_at(head_dim):
+    return [task for task in spatial.attention([SHAPE], torch.float32, 1) if task.row["head_dim"] == head_dim]
 
 
 def test_useful_work_counts_two_products_forward_and_five_backward_at_the_unpadded_head(without_a_gpu):
-    rows = {row["pass"]: row for row in task_of("ours", 91).measure(1)}
+    rows = {task.row["pass"]: task.measure() for task in tasks_at(91) if task.row["contender"] == "ours"}
     product = 2 * 2 * 8 * 9**2 * 91
     for which, count in (("forward", 2), ("backward", 5), ("both", 7)):
         assert rows[which]["teraflops"] == pytest.approx(count * product / 10e-6 / 1e12)
-
-
-def test_every_contender_is_a_row_a_pass_and_what_cannot_run_says_why(without_a_gpu):
-    chosen = [task for task in spatial.tasks([SHAPE], torch.float32) if task.head_dim == 91 and task.size == SHAPE[1:]]
-    rows = [row for task in chosen for row in task.measure(1)]
-    assert len(rows) == 3 * len(chosen)
-    timed = {row["contender"] for row in rows if "microseconds" in row}
-    assert {"ours", "ours, unpadded", *ON_CPU} <= timed
-    for row in rows:
-        assert ("microseconds" in row) != bool(row.get("note"))
-    assert all(row["note"] for row in rows if row["contender"] == "xformers")
 
 
 def test_a_peer_that_cannot_run_backward_twice_costs_its_row_and_not_the_table(without_a_gpu):
@@ -117,34 +104,29 @@ def test_a_peer_that_cannot_run_backward_twice_costs_its_row_and_not_the_table(w
             return gradient
 
     contender = peers.Contender("a peer", 8, lambda qkv, scale: Once.apply(qkv)[:, :, :, 0])
-    calls = peers.Task(contender, SHAPE[1:], 8, torch.float32, {}, at_paper=True).calls()
+    calls = contender.calls(SHAPE[1:], 8, torch.float32)
     calls["backward"]()
-    assert "donated buffers" in peers.reason(calls["backward"])
-    assert peers.reason(calls["both"]) is None
+    with pytest.raises(RuntimeError, match="donated buffers"):
+        calls["backward"]()
+    calls["both"]()
 
 
-def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last(without_a_gpu, monkeypatch):
-    monkeypatch.setitem(peers.PEERS, "flex compiled", peers.naive_attention)
-    tasks = spatial.tasks(spatial.SHAPES, torch.bfloat16)
-    events = []
-    real = peers.Task.measure
-    monkeypatch.setattr(peers.Task, "measure", lambda task, _: real(task, 1) if task.rank == 3 else [task])
-    for task in peers.measure_tasks(tasks, 1, lambda: events.append("after ours")):
-        events.append(task)
-    ours = events[: events.index("after ours")]
-    assert {task.contender.name for task in ours} == {"ours", "ours, unpadded"}
-    flex = [task for task in tasks if task.contender.name == "flex compiled"]
-    measured = events[-len(flex) :][:3]
-    assert {(task.contender.name, task.size, task.dtype) for task in measured} == {
-        ("flex compiled", spatial.PAPER[1:], torch.bfloat16)
-    }
-    notes = {row["note"] for row in events[-len(flex) :][3:]}
-    assert notes == {"not measured: compiled for each shape anew; measured at the paper's"}
-    assert {task.rank for task in temporal.tasks(temporal.SHAPES, torch.bfloat16, 1e12)} == {0, 1, 2, 3}
+def test_ours_are_measured_before_peers_and_what_compiles_for_each_shape_last_at_the_papers_alone():
+    for ordered in (
+        peers.ordered(spatial.attention([*spatial.PAPER_SHAPES, *spatial.OTHER_SHAPES], torch.bfloat16, 1)),
+        peers.ordered(temporal.attention([*temporal.PAPER_SHAPES, *temporal.OTHER_SHAPES], torch.bfloat16, 1)),
+    ):
+        names = [task.row["contender"] for task in ordered]
+        ours = [name for name in names if name.startswith("ours")]
+        assert names[: len(ours)] == ours
+        flex = [task.row for task in ordered[names.index("flex compiled") :]]
+        assert {row["contender"] for row in flex} == {"flex compiled"}
+        assert {(row["positions"], row["dtype"]) for row in flex} == {(362, "bfloat16")}
+        assert {row["clips"] for row in flex} <= {1, 8}
 
 
 def test_the_capture_rows_hold_time_and_floor(without_a_gpu):
-    rows = list(spatial.measure_capture(SHAPE, 64, torch.float32, 4e12, 1))
+    rows = [task.row | task.measure() for task in spatial.capture(SHAPE, 64, torch.float32, 1)]
     assert [row["pass"] for row in rows] == ["forward", "backward"]
     emitted = 4 * 1 * 2 * 8 * 81
     assert {row["emitted_bytes"] for row in rows} == {emitted}
@@ -156,35 +138,40 @@ def a_gpu(without_a_gpu, monkeypatch):
     """A command finds a GPU, and its numbers, and its tensors are on the CPU all the same."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
-    monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
-    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
     found = {"device": "a GPU", "kind": "GPU", "date": "2020", "commit": None, "versions": {}}
     monkeypatch.setattr(record, "environment", lambda commit: found)
 
 
-def test_the_command_writes_its_tables(a_gpu, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(spatial, "PAPER", SHAPE)
-    monkeypatch.setattr(spatial, "QUICK_SHAPES", [SHAPE])
-    few = memory.Sizes((3, 5, 9, 17, 33), rows=1, heads=1, head_dim=8, dtype="float32")
-    monkeypatch.setattr(memory, "ON_GPU", few)
-    weigh = memory.measure
-    monkeypatch.setattr(memory, "measure", lambda sizes, device: weigh(sizes, "cpu"))
-    arguments = ["spatial", "--quick", "--dtype", "float32", "--output", str(tmp_path)]
-    assert main(arguments) == 0
+def test_the_command_writes_its_tables_and_every_contender_is_a_row_a_pass_that_is_timed_or_says_why_not(
+    a_gpu, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(spatial, "PAPER_SHAPES", [SHAPE])
+    monkeypatch.setattr(spatial, "OTHER_SHAPES", [])
+    monkeypatch.setattr(spatial, "CAPTURE_SHAPES", [SHAPE])
+    few = spatial.Sizes((3, 5, 9, 17, 33), rows=1, heads=1, head_dim=8, dtype="float32")
+    monkeypatch.setattr(spatial, "ON_GPU", few)
+    weigh = spatial.memory
+    monkeypatch.setattr(spatial, "memory", lambda sizes, device: weigh(sizes, "cpu"))
+    assert main(["spatial", "--dtype", "float32", "--output", str(tmp_path)]) == 0
     tables = read_run(tmp_path).tables
     assert {row["head_dim"] for row in tables["spatial"]} == {"64", "91", "128"}
     assert {row["pass"] for row in tables["spatial_capture"]} == {"forward", "backward"}
     assert {row["positions"] for row in tables["spatial_memory"]} == {"3", "5", "9", "17", "33"}
-    assert [row["capture"] for row in tables["spatial_memory_exponents"]] == ["without a capture", "with a capture"]
-    assert "TFLOP/s" in capsys.readouterr().out
+    assert "teraflops" in capsys.readouterr().out
+    rows = [row for row in tables["spatial"] if row["head_dim"] == "91"]
+    assert len(rows) == 3 * len(spatial.contenders(91))
+    assert {"ours", "ours, unpadded", *ON_CPU} <= {row["contender"] for row in rows if row["microseconds"]}
+    assert all(bool(row["microseconds"]) != row["note"].startswith("not measured: ") for row in rows)
+    assert all(row["note"] for row in rows if row["contender"] == "xformers")
 
 
 def test_the_command_of_temporal_attention_writes_its_tables(a_gpu, monkeypatch, tmp_path):
-    monkeypatch.setattr(peers, "HEADS", 2)
     for module in (peers, temporal):
+        monkeypatch.setattr(module, "HEADS", 2)
         monkeypatch.setattr(module, "POSITIONS", 5)
-    monkeypatch.setattr(temporal, "QUICK_SHAPES", [(1, 2)])
-    assert main(["temporal", "--quick", "--dtype", "float32", "--output", str(tmp_path)]) == 0
+    monkeypatch.setattr(temporal, "PAPER_SHAPES", [(1, 2)])
+    monkeypatch.setattr(temporal, "OTHER_SHAPES", [])
+    assert main(["temporal", "--dtype", "float32", "--output", str(tmp_path)]) == 0
     tables = read_run(tmp_path).tables
     assert {row["mode"] for row in tables["temporal"]} == {"telescoped", "fused", "off"}
     ours = {row["pass"]: float(row["floor_microseconds"]) for row in tables["temporal"] if row["contender"] == "ours"}
@@ -193,31 +180,31 @@ def test_the_command_of_temporal_attention_writes_its_tables(a_gpu, monkeypatch,
     assert {row["pass"] for row in tables["layer_norm_difference"]} == {"forward", "backward"}
 
 
-def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_gpu, monkeypatch):
+def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_gpu, monkeypatch, tmp_path, capsys):
     """Launches are replaced: one candidate is wrong, one does not run, and the last of the others is the fastest."""
     before = {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")}
     tried = [tile(block_m, 16, 4, 1) for block_m in (64, 32, 16, 128)]
     monkeypatch.setattr(tune, "candidates", lambda kind, bits: tried)
+    monkeypatch.setattr(ahead, "compile_ahead", lambda calls, seconds: 0)
 
-    def launches(kind, qkv, grad_out):
-        result = torch.ones(3, 64)
-
+    def calls(function, shape, dtype):
         def call():
             block_m = configs.FORWARD_32.get(0, [(128, tile(1, 1, 1, 1))])[0][1].kwargs["BLOCK_M"]
             if block_m == 32:
                 raise RuntimeError("out of resource: shared memory")
-            result.fill_(2.0 if block_m == 16 else 1.0)
+            return torch.full((3, 64), 2.0 if block_m == 16 else 1.0)
 
-        return {"FORWARD_32": (call, result)}
+        return {"forward": call, "backward": lambda: 1 / 0}
 
     spent = iter([30.0, 20.0])
-    monkeypatch.setattr(tune, "launches", launches)
-    monkeypatch.setattr(timing, "time_call", lambda *a, **k: timing.Timing(next(spent), 0, 0))
-    *timed, refused, wrong, row = tune.tune("spatial", torch.float32, [64], 1)
-    assert [note.split(": ")[1] for note in timed] == ["20.0 us", "30.0 us"]
-    assert "tile(32, 16, 4, 1)" in refused
-    assert refused.endswith("left out: RuntimeError: out of resource: shared memory")
-    assert "tile(16, 16, 4, 1)" in wrong
-    assert wrong.endswith("left out: other numbers than those of the present config")
-    assert row.startswith("FORWARD_32:\n    0: [(64, tile(128, 16, 4, 1))],  # measured on a GPU, torch")
+    monkeypatch.setattr(peers, "calls", calls)
+    monkeypatch.setattr(timing, "time_call", lambda *a, **k: {"microseconds": next(spent)})
+    words = ["tune", "spatial", "--dtype", "float32", "--head-dims", "64", "--output", str(tmp_path)]
+    assert main(words) == 0
+    rows = {row["config"]: row for row in read_run(tmp_path).tables["tune"] if row["table"] == "FORWARD_32"}
+    slow, refused, wrong, fast = (rows[str(config)] for config in tried)
+    assert (slow["microseconds"], fast["microseconds"]) == ("30", "20")
+    assert refused["note"].endswith("RuntimeError: out of resource: shared memory")
+    assert wrong["note"].endswith("other numbers than those of the present config")
+    assert f"FORWARD_32, D=64: {tried[-1]}, 20.0 us" in capsys.readouterr().out
     assert {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")} == before

@@ -3,18 +3,19 @@
 import argparse
 import itertools
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import training
+from bench.common import tasks, timing
 from bench.common.record import read_run
 from bench.training import measurement, steps
 from bench.training.baseline_model import BaselineModel
 from bench.training.flops import needed_flops, useful_flops
-from bench.training.measurement import empty_row, family, profile_steps
+from bench.training.measurement import family, profile_steps, work
 from bench.training.steps import Case, random_clips, training_step
 from istvt import ISTVT, ISTVTConfig, preset
 
@@ -85,16 +86,21 @@ def test_a_step_of_every_eager_method_trains(method, tiny):
 def arguments(folder, **options):
     defaults = {
         "preset": None, "attention": ["full"], "precision": ["float32"], "method": ["this project", "naive eager"],
-        "batch": 1, "execution": None, "seconds": 0.01, "budget": None, "trace": None, "output": folder, "commit": None,
+        "batch": 1, "execution": None, "milliseconds": 10, "budget": math.inf, "trace": None, "output": folder,
+        "commit": None,
     }  # fmt: skip
     return argparse.Namespace(**(defaults | options))
+
+
+def run(given):
+    return tasks.run("training", measurement, given)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", steps.METHODS)
 def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilization(tmp_path, method):
     options = {"preset": ["small"], "precision": ["bfloat16"], "method": [method], "batch": 2}
-    assert training.run(arguments(tmp_path, **options)) == 0
+    assert run(arguments(tmp_path, **options)) == 0
     (row,) = read_run(tmp_path).tables["training"]
     assert int(row["reserved_bytes"]) >= int(row["peak_bytes"]) > 0
     assert 0 < float(row["utilization_measured_peak"]) < 1
@@ -105,7 +111,7 @@ def test_on_a_gpu_every_method_is_measured_with_its_memory_and_its_utilization(t
 def test_on_a_gpu_replaying_a_step_takes_no_less_memory_than_running_it():
     """Measured while graphs were replayed, which allocates nothing, a step seemed to need its weights and no more."""
     both = [Case("small", "full", "bfloat16", method) for method in steps.PROJECT]
-    run, replayed = (measurement.measure(case, 8, "compile", 0.05, {}) for case in both)
+    run, replayed = (measurement.measure(case, 8, "compile", 0.05) for case in both)
     for key in ("peak_bytes", "reserved_bytes"):
         assert replayed[key] > 0.9 * run[key], key
 
@@ -117,18 +123,18 @@ def no_gpu(monkeypatch):
 
 def test_a_small_model_runs_on_a_cpu_and_leaves_rows_families_and_a_trace(tmp_path, no_gpu, tiny, capsys):
     folder = tmp_path / "run"
-    assert training.run(arguments(folder, trace=tmp_path / "traces")) == 0
+    assert run(arguments(folder, trace=tmp_path / "traces")) == 0
     tables = read_run(folder).tables
     assert [row["method"] for row in tables["training"]] == ["this project", "naive eager"]
     for row in tables["training"]:
         assert float(row["clips_per_second"]) == pytest.approx(1000 / float(row["step_ms"]), rel=1e-3)
-        assert row["utilization_data_sheet"] == row["peak_bytes"] == ""  # of a GPU; nothing is made up for a CPU
+        assert not row.keys() & {"utilization_data_sheet", "peak_bytes"}  # of a GPU; nothing is made up for a CPU
     for method in ("this project", "naive eager"):
         shares = [float(row["share"]) for row in tables["training_families"] if row["method"] == method]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
     trace = json.loads((tmp_path / "traces" / "small-full-float32-naive_eager.json").read_text())
     assert any("convolution" in event.get("name", "") for event in trace["traceEvents"])
-    assert "clips/s" in capsys.readouterr().out
+    assert "clips_per_second" in capsys.readouterr().out
 
 
 def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, monkeypatch):
@@ -142,28 +148,27 @@ def test_rows_that_cannot_be_measured_stay_empty_and_say_why(tmp_path, no_gpu, m
         raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered\nmore lines")
 
     monkeypatch.setattr(measurement, "measure", measure)
-    monkeypatch.setattr(training.timing, "let_go", lambda: not broken)
-    monkeypatch.setattr(torch._dynamo, "reset", lambda: 1 / (not broken))
+    monkeypatch.setattr(timing, "let_go", lambda: not broken)
     chosen = ["this project", "naive eager", "eager SDPA"]
-    assert training.run(arguments(tmp_path, method=chosen)) == 1
+    assert run(arguments(tmp_path, method=chosen)) == 1
     rows = read_run(tmp_path).tables["training"]
     assert [row["note"] for row in rows] == [
         "not measured: more memory than this GPU has",
         "not measured: RuntimeError: Triton Error [CUDA]: an illegal memory access was encountered",
         "not measured: an earlier error broke the GPU's context",
     ]
-    assert {row["step_ms"] for row in rows} == {""}
+    assert "step_ms" not in rows[0]
 
 
 def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_gpu, monkeypatch):
     def measure(case, *rest):
         if case.method == "naive eager":
             raise KeyboardInterrupt
-        return empty_row(case, 1) | {"step_ms": 1.0, "clips_per_second": 1000.0}
+        return {"step_ms": 1.0, "clips_per_second": 1000.0}
 
     monkeypatch.setattr(measurement, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
-        training.run(arguments(tmp_path))
+        run(arguments(tmp_path))
     rows = read_run(tmp_path).tables["training"]
     assert [(row["method"], row["note"]) for row in rows] == [
         ("this project", ""), ("naive eager", "not measured: the run was stopped before")
@@ -172,34 +177,23 @@ def test_rows_that_a_killed_run_never_reached_are_there_and_say_so(tmp_path, no_
 
 def test_a_step_that_cannot_be_profiled_is_measured_all_the_same(tmp_path, no_gpu, tiny, monkeypatch):
     monkeypatch.setattr(measurement, "profile_steps", lambda *_, **__: 1 / 0)
-    assert training.run(arguments(tmp_path, method=["naive eager"])) == 0
+    assert run(arguments(tmp_path, method=["naive eager"])) == 0
     (row,) = read_run(tmp_path).tables["training"]
     assert float(row["step_ms"]) > 0
     assert row["note"] == "no profile: ZeroDivisionError: division by zero"
 
 
-def test_a_table_that_says_what_was_to_come_is_there_before_anything_is_measured(tmp_path, no_gpu, monkeypatch):
-    def killed():
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(measurement, "peak_rates", killed)
-    with pytest.raises(KeyboardInterrupt):
-        training.run(arguments(tmp_path))
-    rows = read_run(tmp_path).tables["training"]
-    assert {row["note"] for row in rows} == {"not measured: the run was stopped before"}
-
-
 def test_on_a_cpu_nothing_is_compiled_unless_asked_for(tmp_path, no_gpu, monkeypatch):
     """The compiled peer took minutes of a run that is there to show that all of it works."""
-    monkeypatch.setattr(measurement, "measure", lambda case, batch, *_: empty_row(case, batch) | {"step_ms": 1.0})
-    assert training.run(arguments(tmp_path, method=None)) == 0
+    monkeypatch.setattr(measurement, "measure", lambda *_: {"step_ms": 1.0})
+    assert run(arguments(tmp_path, method=None)) == 0
     methods = {row["method"] for row in read_run(tmp_path).tables["training"]}
     assert methods == {"this project", "naive eager", "eager SDPA"}
 
 
 def test_when_the_budget_is_used_up_the_rest_is_named_and_not_begun(tmp_path, no_gpu, monkeypatch):
     monkeypatch.setattr(measurement, "measure", lambda *_: pytest.fail("nothing may start"))
-    assert training.run(arguments(tmp_path, budget=1e-9)) == 1
+    assert run(arguments(tmp_path, budget=1e-9)) == 1
     notes = {row["note"] for row in read_run(tmp_path).tables["training"]}
     assert notes == {"not measured: the time was used up"}
 
@@ -253,9 +247,12 @@ def test_a_profile_finds_where_the_time_goes():
     assert parts[0]["share"] > 0.5
 
 
-def test_a_row_that_was_not_measured_holds_counted_work_and_nothing_else():
-    row = empty_row(Case("seed", "full", "bfloat16", "this project"), 8, "not measured: a test")
-    filled = {key for key, value in row.items() if value is not None}
-    assert filled == {
+def test_a_row_that_was_not_measured_holds_counted_work_and_nothing_else(tmp_path, no_gpu, monkeypatch):
+    monkeypatch.setattr(measurement, "measure", lambda *_: 1 / 0)
+    assert run(arguments(tmp_path, method=["this project"])) == 1
+    (row,) = read_run(tmp_path).tables["training"]
+    assert set(row) == {
         "preset", "attention", "precision", "method", "batch", "flops_per_clip", "needed_flops_per_clip", "note"
     }  # fmt: skip
+    assert row["note"] == "not measured: ZeroDivisionError: division by zero"
+    assert int(row["flops_per_clip"]) == work(Case("small", "full", "float32", "this project"))["flops_per_clip"]

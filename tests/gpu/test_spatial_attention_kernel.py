@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import kernels.common.launch
-from bench.kernels import memory as spatial_memory
+from bench.kernels import spatial as benchmark
 from kernels import AttentionCapture, spatial_attention, spatial_attention_packed
 from kernels.common.launch import interpreted
 from kernels.spatial import operator
@@ -272,13 +272,13 @@ def test_float32_products_are_exact_in_narrow_heads_and_tf32_only_where_torch_al
 
 
 def test_memory_grows_as_the_positions_without_a_capture_and_as_their_square_with_one():
-    small = spatial_memory.Sizes((32, 64, 128, 256), rows=1, heads=1, head_dim=8, dtype="float16")
-    sizes = small if interpreted() else spatial_memory.ON_GPU
-    rows = list(spatial_memory.measure(sizes, DEVICE.type))
-    fitted = {row["capture"]: row["exponent"] for row in spatial_memory.exponents(rows)}
-    assert fitted[spatial_memory.WITHOUT] == pytest.approx(1, abs=0.02)
-    assert fitted[spatial_memory.WITH] == pytest.approx(2, abs=0.1)
+    small = benchmark.Sizes((32, 64, 128, 256), rows=1, heads=1, head_dim=8, dtype="float16")
+    sizes = small if interpreted() else benchmark.ON_GPU
+    rows = [task.row | task.measure() for task in benchmark.memory(sizes, DEVICE.type)]
+    fitted = benchmark.exponents(rows)
+    assert fitted[benchmark.WITHOUT]["exponent"] == pytest.approx(1, abs=0.02)
+    assert fitted[benchmark.WITH]["exponent"] == pytest.approx(2, abs=0.1)
     if interpreted():  # to the byte: output and gradients, two numbers a row, and with a capture two float32 matrices
         for row in rows:
-            positions, captured = row["positions"], row["capture"] == spatial_memory.WITH
+            positions, captured = row["positions"], row["capture"] == benchmark.WITH
             assert row["peak_bytes"] == positions * (4 * 2 * 8 + 2 * 4) + captured * 2 * 4 * positions**2

@@ -6,8 +6,6 @@ A module of this folder has `numerics(operation, device, shapes, captures)`, com
 commands and both tests.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Cases of temporal and spatial attention."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial

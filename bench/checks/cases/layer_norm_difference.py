@@ -1,7 +1,5 @@
 """Cases of LayerNorm and self-subtract."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
@@ -11,8 +9,8 @@ from torch import Tensor
 
 from bench.checks.cases import CompileCase, Shapes
 from bench.checks.error_bound import DTYPES, NumericsCase, numerics_case
+from bench.kernels.temporal import eager_layer_norm
 from kernels import layer_norm_difference
-from kernels.frame_difference import difference_rows
 from kernels.layer_norm import operator
 from kernels.layer_norm.reference import layer_norm_difference as reference
 
@@ -20,12 +18,6 @@ from kernels.layer_norm.reference import layer_norm_difference as reference
 NAME = "layer_norm_difference"
 SMALL = {NAME: ((2, 7, 3, 91), (1, 2, 4, 40), (2, 17, 2, 128))}
 LARGE = {NAME: ((8, 7, 362, 728), (2, 7, 101, 91), (1, 2, 50, 512), (1, 65, 26, 2912), (3, 17, 401, 64))}
-
-
-def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Normalize in the dtype of x (PyTorch keeps its statistics in float32), then subtract in that dtype."""
-    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    return difference_rows(torch.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias, 1e-6), 1)
 
 
 def numerics(operation: str, device: torch.device, shapes: Shapes, captures: Collection[int]) -> list[NumericsCase]:
@@ -41,7 +33,7 @@ def numerics(operation: str, device: torch.device, shapes: Shapes, captures: Col
     return [
         numerics_case(
             operation, "", dtype, "B={} F={} S={} C={}".format(*shape),
-            partial(inputs, shape, dtype), layer_norm_difference, eager, reference,
+            partial(inputs, shape, dtype), layer_norm_difference, eager_layer_norm, reference,
         )
         for shape in shapes
         for dtype in DTYPES

@@ -1,7 +1,5 @@
 """Cases of relevance through attention."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
