@@ -68,3 +68,14 @@ def edited_video(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("edited") / "two_people.mp4"
     draw_edited_video(path, seed=2026, frames=10, size=48)
     return path
+
+
+@pytest.fixture
+def broken_decoders(monkeypatch) -> None:
+    """Worker processes break on the files that `break_video` has marked."""
+    import broken_decoders
+
+    from dataloading.video import processes
+
+    monkeypatch.setattr(processes, "COMMAND", broken_decoders.COMMAND)
+    monkeypatch.setattr(processes, "_refused", {})

@@ -1,4 +1,4 @@
-"""`ClipLoader`: batches of clips for the model, decoded and augmented in background threads."""
+"""`ClipLoader`: batches of clips for the model, decoded in worker processes and augmented in a background thread."""
 
 import queue
 import threading
@@ -17,6 +17,7 @@ from dataloading.clips.reader import read_decoded, read_encoded
 from dataloading.clips.sampling import Clip
 from dataloading.errors import InputError
 from dataloading.video.decoder import choose_decoder
+from dataloading.video.processes import Workers, get
 
 PREFETCHED_BATCHES = 2  # batches that are ready, beyond the one in preparation
 # Position of a clip, and its sample or the reason why there is none.
@@ -41,10 +42,11 @@ class Batch:
 class ClipLoader:
     """Loader of a list of clips: decoded, cropped, resized and augmented, in order, each once an epoch.
 
-    Iterating it is one epoch, and it can be iterated again. Decoding and the DALI graph run in background threads, a
-    few batches ahead of the consumer. The last batch may be smaller. A clip that cannot be decoded is left out of its
-    batch and listed with the reason in `skipped`; the epoch goes on. A batch without any clip is
-    not yielded: processes that synchronize at every step have to count the batches.
+    Iterating it is one epoch, and it can be iterated again. Files are decoded in worker processes (by DALI on a GPU: in
+    this one), a few batches ahead of the consumer. The last batch may be smaller. A clip that cannot be decoded is left
+    out of its batch and listed with the reason in `skipped`, and so are clips of a file that makes the decoder crash or
+    stand still; the epoch goes on. A batch without any clip is not yielded: processes that synchronize at every step
+    have to count the batches.
 
     Attributes:
         decoder: `"pyav"` or `"dali"`, the one in use. Their colors differ by some gray levels, so a checkpoint
@@ -62,6 +64,7 @@ class ClipLoader:
         decoder: str = "auto",
         seed: int = 0,
         workers: int = 2,
+        processes: Workers | None = None,
     ):
         """Check the arguments; nothing is decoded yet.
 
@@ -75,7 +78,8 @@ class ClipLoader:
             decoder: `"pyav"`; `"dali"` (NVDEC on a GPU; on CPU it knows VP8, VP9 and MJPEG only); `"auto"`: DALI
                 on a GPU if it can decode every readable video of the list, else PyAV.
             seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
-            workers: Threads that read and decode, and threads of the DALI graph.
+            workers: Processes that read and decode, and threads of the DALI graph.
+            processes: Where files are decoded, such as those with the limits of a sandbox; by default the loader's.
 
         Raises:
             InputError: An argument is out of range, DALI is missing, or `decoder="dali"` and a video is not for it.
@@ -93,7 +97,7 @@ class ClipLoader:
         self.device = _existing_device(device)
         self.decoder = choose_decoder(decoder, (clip.video.path for clip in clips), self.device)
         self.skipped: list[tuple[Clip, str]] = []
-        self._workers = workers
+        self._workers, self._processes = workers, processes
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -103,16 +107,20 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.skipped = []
         self._epoch += 1
-        return _prefetch_batches(self._batches(self._epoch, self.skipped), PREFETCHED_BATCHES)
+        processes = self._processes or Workers()
+        return _prefetch_batches(self._batches(self._epoch, self.skipped, processes), PREFETCHED_BATCHES, processes)
 
-    def _batches(self, epoch: int, skipped: list[tuple[Clip, str]]) -> Iterator[Batch]:
+    def _batches(self, epoch: int, skipped: list[tuple[Clip, str]], processes: Workers) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
         graph = _RestartingGraph(self._build_graph)
         groups = _same_video(self.clips, self.batch_size)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="clip") as threads:
             try:
                 loads = _prefetch_clips(
-                    threads, lambda group: self._load(group, epoch), groups, PREFETCHED_BATCHES * self.batch_size
+                    threads,
+                    lambda group: self._load(group, epoch, processes),
+                    groups,
+                    PREFETCHED_BATCHES * self.batch_size,
                 )
                 while loaded := list(islice(loads, self.batch_size)):
                     batch = self._finish(loaded, graph, skipped)
@@ -125,14 +133,14 @@ class ClipLoader:
         decode, augment = self.decoder == "dali", self.augmentation is not None
         return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
 
-    def _load(self, positions: range, epoch: int) -> list[Loaded]:
+    def _load(self, positions: range, epoch: int, processes: Workers) -> list[Loaded]:
         """Read neighboring clips of one video, in a worker thread; a clip that cannot be read gives the reason."""
         clips = [self.clips[i] for i in positions]
         draws = [self._draw(clip, epoch) for clip in clips]
         if self.decoder == "dali":
-            outcomes = [read_encoded(clip, draw) for clip, draw in zip(clips, draws, strict=True)]
+            outcomes = [read_encoded(clip, draw, processes) for clip, draw in zip(clips, draws, strict=True)]
         else:
-            outcomes = read_decoded(clips[0].video.path, clips, draws, self.image_size)
+            outcomes = read_decoded(clips[0].video.path, clips, draws, self.image_size, processes)
         return list(zip(positions, outcomes, strict=True))
 
     def _draw(self, clip: Clip, epoch: int) -> Draw:
@@ -233,8 +241,11 @@ def _prefetch_clips(
         yield from pending.popleft()[1].result()
 
 
-def _prefetch_batches(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
-    """Yield the items from a background thread that prefetches up to `ahead` of them; its errors are raised here."""
+def _prefetch_batches(items: Iterator[Batch], ahead: int, processes: Workers) -> Iterator[Batch]:
+    """Yield the items from a background thread that prefetches up to `ahead` of them; its errors are raised here.
+
+    Where the consumer leaves early, what `processes` have in hand is given up.
+    """
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
@@ -252,13 +263,16 @@ def _prefetch_batches(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
     producer = threading.Thread(target=produce, name="clip-loader", daemon=True)
     producer.start()
     try:
-        while (entry := ready.get()) is not None:
+        while (entry := get(ready)) is not None:
             item, error = entry
             if error is not None:
                 raise error
             yield item
-    finally:
+    except BaseException:  # GeneratorExit, where the consumer leaves
         stop.set()
+        processes.stop()
+        raise
+    finally:
         producer.join()
 
 

@@ -5,13 +5,18 @@ with antialiasing, augmented, and scaled from [0, 255] to [-1, 1]. Whatever is r
 and applied to all of its frames alike: a change from frame to frame would be a temporal trace of its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from dataloading.errors import InputError
+
+if TYPE_CHECKING:
+    import torch  # worker processes, which read clips, do without the seconds of its import
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Augmentation:
     compression: float = 0.2
     lowest_quality: int = 60
 
-    def draw(self, random: np.random.Generator) -> "Draw":
+    def draw(self, random: np.random.Generator) -> Draw:
         """Draw the augmentation of one clip."""
         flip, compress = random.random(2) < (self.flip, self.compression)
         around = np.array([self.brightness, self.contrast, self.saturation])
@@ -82,6 +87,8 @@ class ClipGraph:
 
         `device` is the CPU or a GPU with its index.
         """
+        import torch
+
         self.decodes, self._augments = decode, augment
         device_id = device.index if device.type == "cuda" else None
         self._pipeline = _define(batch_size, image_size, device_id, decode, augment, threads)
@@ -95,6 +102,8 @@ class ClipGraph:
         Raises:
             RuntimeError: DALI could not decode one of the samples; it does not say which.
         """
+        import torch
+
         inputs: dict[str, list[np.ndarray]] = {
             "data": [sample.data for sample in samples],
             "roi_start": [np.float32([sample.box[1], sample.box[0]]) for sample in samples],

@@ -12,12 +12,15 @@ from dataloading.clips.sampling import Clip
 from dataloading.errors import InputError
 from dataloading.video.decode import iterate_frames
 from dataloading.video.probe import VideoInfo, probe_once
+from dataloading.video.processes import Workers
 
 LARGEST_SIDE = 4096  # pixels of the part of a frame that is kept
 
 
-def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image_size: int) -> list[Sample | str]:
-    """Decode clips of one video by PyAV, in one pass through the file.
+def read_decoded(
+    path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image_size: int, processes: Workers
+) -> list[Sample | str]:
+    """Decode clips of one video by PyAV in a worker process, in one pass through the file.
 
     Only the pixels that the crop to `image_size` can reach are kept.
 
@@ -25,31 +28,54 @@ def read_decoded(path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image
         For each clip its sample, or one sentence with the reason why there is none.
     """
     try:
+        outcomes = processes.call(decode_windows, path, clips, image_size, file=path)
+    except InputError as error:  # the file made the decoder crash
+        return [str(error)] * len(clips)
+    return [
+        outcome if isinstance(outcome, str) else Sample(outcome[0], clip.frames, outcome[1], draw)
+        for clip, draw, outcome in zip(clips, draws, outcomes, strict=True)
+    ]
+
+
+def decode_windows(path: Path, clips: Sequence[Clip], image_size: int) -> list[tuple[np.ndarray, np.ndarray] | str]:
+    """Return frames and box of each clip as in its `Sample`, or the reason why there is none; in a worker process."""
+    try:
         info = probe_once(path)
         windows = [_Window(clip, info, image_size) for clip in clips]
         for frame, picture in iterate_frames(path, np.concatenate([clip.frames for clip in clips]), info):
             for window in windows:
                 window.take(frame, picture)
-    except (InputError, OSError) as error:  # OSError: of a disk or a network drive
+    except Exception as error:  # OSError: of a disk or a network drive; PyAV has errors of many types
         if len(clips) == 1:
-            return [str(error)]
+            expected = isinstance(error, InputError | OSError)
+            return [str(error) if expected else f"{path} failed ({type(error).__name__}: {error})."]
         # Some clips cannot be decoded: read each by itself to keep the others.
-        return [read_decoded(path, [clip], [draw], image_size)[0] for clip, draw in zip(clips, draws, strict=True)]
-    return [window.sample(draw) for window, draw in zip(windows, draws, strict=True)]
+        return [decode_windows(path, [clip], image_size)[0] for clip in clips]
+    return [window.frames_and_box() for window in windows]
 
 
-def read_encoded(clip: Clip, draw: Draw) -> Sample | str:
+def read_encoded(clip: Clip, draw: Draw, processes: Workers) -> Sample | str:
     """Read the whole encoded file of a clip; return its sample, or one sentence with the reason why there is none."""
     path = clip.video.path
     try:
-        info = probe_once(path)
-        box = _checked_box(clip, info)
-        last = int(clip.frames[-1])
-        if last >= info.frames:
-            raise InputError(f"{path} has no frame {last}: it has {info.frames}, counted from 0.")
+        box = processes.call(check_encoded, clip, file=path)
         return Sample(np.fromfile(path, np.uint8), clip.frames, box, draw)
     except (InputError, OSError) as error:
         return str(error)
+
+
+def check_encoded(clip: Clip) -> np.ndarray:
+    """Return the box of a clip that its file holds, float32 [4]; in a worker process.
+
+    Raises:
+        InputError: The file is no video, or has no such frames or no such box.
+    """
+    info = probe_once(clip.video.path)
+    box = _checked_box(clip, info)
+    last = int(clip.frames[-1])
+    if last >= info.frames:
+        raise InputError(f"{clip.video.path} has no frame {last}: it has {info.frames}, counted from 0.")
+    return box
 
 
 @dataclass(slots=True, eq=False)
@@ -92,11 +118,11 @@ class _Window:
         sides = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
         return min(-(-max(sides) // LARGEST_SIDE), *sides)
 
-    def sample(self, draw: Draw) -> Sample:
-        """Return the collected frames, with the box moved to where they were cut."""
+    def frames_and_box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the collected frames, and the box moved to where they were cut."""
         corner = np.float32([self.columns.start, self.rows.start] * 2)
         frames = np.stack([self.parts[int(frame)] for frame in self.clip.frames])
-        return Sample(frames, self.clip.frames, (self.box - corner) / self.factor, draw)
+        return frames, (self.box - corner) / self.factor
 
 
 def _reach(low: float, high: float, length: int, image_size: int) -> slice:

@@ -1,10 +1,7 @@
 """Preparation of a data set: finds the face in every video, once, and writes the face index beside the set."""
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +15,12 @@ from dataloading.dataset import Dataset, Video
 from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces.boxes_file import read_boxes, with_boxes
-from dataloading.faces.detect import EVERY, find_face
+from dataloading.faces.detect import EVERY, find_face, whole_picture
 from dataloading.faces.detectors import make_detector
 from dataloading.faces.reuse import reuse_boxes
 from dataloading.io import locked, replacing
 from dataloading.video.probe import probe
-from dataloading.video.processes import process_pool
+from dataloading.video.processes import Workers
 
 
 def prepare(
@@ -42,8 +39,9 @@ def prepare(
 
     Each video is one line, written as soon as it is done: a run that was stopped goes on where it was, and videos that
     could not be used are tried again. A fake takes the boxes of the original it was made from wherever they fit. No
-    video stops the run; those that cannot be used are in the index with the reason, and listed at the end. Lines of the
-    index that are damaged, or that a later one replaced, are gone at the end of a run.
+    video stops the run; those that cannot be used are in the index with the reason, and listed at the end. At the
+    end of a run the lines of the index are in the order of the set, originals first, and those that are damaged, or
+    that a later one replaced, are gone.
 
     Args:
         dataset: From `read_dataset`.
@@ -53,8 +51,7 @@ def prepare(
         boxes: A JSON file `{video: [[frame, x0, y0, x1, y1], ...]}` with boxes made elsewhere; videos that it does
             not name are looked at as usual.
         every: Look at every so many frames.
-        workers: Processes; with 1 everything happens in this one. They are spawned, so a script that calls this needs
-            the usual `if __name__ == "__main__"`.
+        workers: Processes that read videos. One that crashes or stands still costs the video that it was reading.
         replace: Do again the videos whose boxes in the index are of another kind than those asked for here (of another
             detector, or whole pictures). Without it a set that has such videos is refused: they may have taken hours.
         before: Called once, when all arguments are found right and before the first video.
@@ -96,22 +93,23 @@ def prepare(
             [video for video in todo if video.source in names],
         )
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=_console(), disable=not (progress and todo)) as bar:
+        bar = Progress(*columns, console=_console(), disable=not (progress and todo))
+        with bar, Workers() as processes:
             shown = bar.add_task("Finding faces" if needs_detector else "Reading videos", total=len(todo))
             for wave in waves:
                 jobs = [
                     _Job(video, detector, every, given.get(video.name), index.entries.get(video.source or ""))
                     for video in wave
                 ]
-                for entry in _run(jobs, workers):
-                    line = entry.to_json()
+                for job, line in processes.run_all(prepare_video, jobs, workers, lambda job: job.video.path):
+                    if isinstance(line, InputError):
+                        line = FaceEntry(job.video.name, error=str(line)).to_json()
                     with writing(path), path.open("a", encoding="utf-8") as file:
                         file.write(line + "\n")
-                    index.entries[entry.video] = FaceEntry.from_json(line)
+                    index.entries[job.video.name] = FaceEntry.from_json(line)
                     index.lines += 1
                     bar.advance(shown)
-        if index.broken or index.lines > len(index):
-            _rewrite(index)
+        _order(index, sorted(dataset.videos, key=lambda video: video.source in names))
     if progress:
         _console().print(format_preparation(index, dataset.videos), markup=False, highlight=False, soft_wrap=True)
     return index
@@ -233,10 +231,17 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
-def _rewrite(index: FaceIndex) -> None:
-    """Write one line a video, in place of the whole file or not at all."""
-    with replacing(index.path) as temporary:
-        temporary.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
+def _order(index: FaceIndex, videos: Iterable[Video]) -> None:
+    """Leave one line a video in the file, in the order of `videos` and not in that in which processes were done.
+
+    It is written in place of the whole file or not at all, and only if something changes.
+    """
+    names = dict.fromkeys(video.name for video in videos)
+    order = [name for name in index.entries if name not in names] + [name for name in names if name in index.entries]
+    if index.broken or index.lines > len(index) or order != list(index.entries):
+        index.entries = {name: index.entries[name] for name in order}
+        with replacing(index.path) as temporary:
+            temporary.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")
 
 
 def _lock_file(path: Path) -> Path:
@@ -261,54 +266,15 @@ def _cut_off_half_line(path: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[FaceEntry]:
-    """Yield the entries of all jobs, in the order in which they are done."""
-    if workers == 1 or len(jobs) < 2:
-        yield from map(_prepare, jobs)
-        return
-    remaining = {job.video.name: job for job in jobs}
-    while remaining:
-        try:
-            for entry in _in_processes(list(remaining.values()), workers):
-                del remaining[entry.video]
-                yield entry
-        except BrokenProcessPool:
-            # A decoder or detector written in C took its process down. The video is one of the first that are left,
-            # because they are handed out in order; each gets a process of its own.
-            for job in list(remaining.values())[:workers]:
-                del remaining[job.video.name]
-                yield _isolated(job)
-
-
-def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[FaceEntry]:
-    # The processes are the parallelism. yuface's OpenMP reads this from the environment when it is loaded.
-    with process_pool(workers, os.putenv, ("OMP_NUM_THREADS", "1")) as pool:
-        for future in as_completed([pool.submit(_prepare, job) for job in jobs]):
-            yield future.result()
-
-
-def _isolated(job: _Job) -> FaceEntry:
-    try:
-        [entry] = _in_processes([job], 1)
-    except BrokenProcessPool:
-        return FaceEntry(job.video.name, error=f"{job.video.path} made the decoder or the face detector crash.")
-    return entry
-
-
 _detector = lru_cache(make_detector)  # one a process
 
 
-def _prepare(job: _Job) -> FaceEntry:
-    """Return the entry of a video, with the reason where it cannot be used."""
-    try:
-        return _prepare_video(job)
-    except InputError as error:
-        return FaceEntry(job.video.name, error=str(error))
-    except Exception as error:  # one video must not end the preparation of thousands
-        return FaceEntry(job.video.name, error=f"{job.video.path} failed ({type(error).__name__}: {error}).")
+def prepare_video(job: _Job) -> str:
+    """Return the line of a video in the face index; called in a worker process.
 
-
-def _prepare_video(job: _Job) -> FaceEntry:
+    Raises:
+        InputError: The video cannot be used.
+    """
     video, original = job.video, job.original
     info = probe(video.path)
     if job.boxes is None and job.detector != WHOLE_FRAME:
@@ -316,7 +282,23 @@ def _prepare_video(job: _Job) -> FaceEntry:
         if original is not None and original.boxes is not None:
             reused = reuse_boxes(original, video, info, detector)
             if reused is not None:
-                return reused
-        return find_face(video.path, detector, job.every, video.name, info, video.mask)
+                return reused.to_json()
+        return find_face(video.path, detector, job.every, video.name, info, video.mask).to_json()
     entry = FaceEntry(video.name, info.frames, info.fps, info.width, info.height, WHOLE_FRAME)
-    return entry if job.boxes is None else with_boxes(entry, job.boxes)
+    return (entry if job.boxes is None else with_boxes(entry, job.boxes)).to_json()
+
+
+def find_in_file(path: Path, detector: str | None, clip_frames: int) -> str:
+    """Return the line, as in a face index, of a video of no set, `"video"`; called in a worker process.
+
+    Args:
+        path: The file.
+        detector: Its name; None for the whole picture.
+        clip_frames: As for `find_face`.
+
+    Raises:
+        InputError: The video cannot be used.
+    """
+    if detector is None:
+        return whole_picture(path, "video").to_json()
+    return find_face(path, _detector(detector), name="video", clip_frames=clip_frames).to_json()

@@ -18,7 +18,7 @@ from dataloading.io import locked, read_json, write_json
 from dataloading.synthetic.edited import draw_edited_video
 from dataloading.synthetic.forgery import Extent, draw_extent
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
-from dataloading.video.processes import process_pool
+from dataloading.video.processes import Workers, alive
 
 GENERATOR_VERSION = 6
 COMPRESSION = "c23"
@@ -266,24 +266,22 @@ def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
     for folder in {path.parent for task in tasks for path in (task.path, task.mask) if path is not None}:
         folder.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar:
+    with Progress(*columns, disable=not progress) as bar, Workers() as processes:
         shown = bar.add_task("Drawing synthetic videos", total=len(tasks))
-        if workers == 1 or len(tasks) < 2:
-            for task in tasks:
-                _write(task)
-                bar.advance(shown)
-            return
-        with process_pool(workers, _use_one_thread) as pool:
-            for _ in pool.map(_write, tasks, chunksize=VIDEOS_OF_A_PAIR):
-                bar.advance(shown)
+        # Videos of a pair share what is drawn once.
+        jobs = [tasks[first : first + VIDEOS_OF_A_PAIR] for first in range(0, len(tasks), VIDEOS_OF_A_PAIR)]
+        done = processes.run_all(write_videos, jobs, workers, lambda job: job[0].path, blame="the encoder")
+        for job, failure in done:
+            if failure is not None:
+                raise failure
+            bar.advance(shown, len(job))
 
 
-def _use_one_thread() -> None:
+def write_videos(tasks: list[_Task]) -> None:
+    """Draw and write videos and their masks; called in a worker process."""
     cv2.setNumThreads(1)  # the processes are the parallelism
-
-
-def _write(task: _Task) -> None:
-    pictures, masks = zip(*render(task.plan), strict=True)
-    if task.mask is not None:
-        write_video(task.mask, masks, task.fps)
-    write_video(task.path, pictures, task.fps)
+    for task in tasks:
+        pictures, masks = zip(*alive(render(task.plan)), strict=True)
+        if task.mask is not None:
+            write_video(task.mask, alive(masks), task.fps)
+        write_video(task.path, alive(pictures), task.fps)

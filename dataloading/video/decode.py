@@ -10,6 +10,7 @@ from av.video.reformatter import VideoReformatter
 
 from dataloading.errors import InputError
 from dataloading.video.probe import VideoInfo, open_video, probe, video_stream
+from dataloading.video.processes import alive
 
 # Decoders that look at `skip_frame` for the packet at hand; others, such as dav1d, work ahead.
 _SKIPS_PACKET_BY_PACKET = ("h264", "hevc")
@@ -147,7 +148,7 @@ def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> 
         pictures = (
             _pictures_by_time(container, stream, start, wanted, info)
             if info.timed
-            else enumerate(container.decode(stream))
+            else enumerate(alive(container.decode(stream)))
         )
         expected = iter(wanted)
         remaining = set(wanted)
@@ -170,7 +171,7 @@ def _pictures_by_time(
     entry = int(info.timestamps[start])
     if start > 0:
         container.seek(entry, stream=stream, backward=True)
-    for packet in container.demux(stream):
+    for packet in alive(container.demux(stream)):
         if start > 0 and packet.pts is not None and packet.pts < entry:
             # Shown before the keyframe. In an open group of pictures some of these come after it and refer to what
             # came before; nothing shown later refers to them.

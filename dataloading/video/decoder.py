@@ -1,13 +1,18 @@
 """Choice of the decoder for a set of videos: PyAV reads all of them on the CPU, DALI is faster and reads some."""
 
+from __future__ import annotations
+
 import ctypes
 from collections.abc import Iterable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from dataloading.errors import InputError
 from dataloading.video.probe import VideoInfo, probe_once
+from dataloading.video.processes import Workers
+
+if TYPE_CHECKING:
+    import torch
 
 DECODERS = ("auto", "pyav", "dali")
 _EIGHT_BIT = ("yuv420p", "yuvj420p")
@@ -36,9 +41,10 @@ def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) ->
         return "pyav"
     if device.type == "cuda" and not has_nvdec():
         raise InputError("decoder is 'dali', but NVIDIA's video decoder (libnvcuvid.so.1) is not installed here.")
+    processes = Workers()
     for path in dict.fromkeys(paths):
         try:
-            reason = why_not_dali(probe_once(path), device.type)
+            reason = processes.call(probe_for_dali, path, device.type, file=path)
         except InputError:
             continue  # unreadable by either: it will be skipped and listed
         if reason is not None and decoder == "auto":
@@ -46,6 +52,11 @@ def choose_decoder(decoder: str, paths: Iterable[Path], device: torch.device) ->
         if reason is not None:
             raise InputError(f"decoder is 'dali', but {path} {reason}; decoder='pyav' reads it.")
     return "dali"
+
+
+def probe_for_dali(path: Path, device_type: str) -> str | None:
+    """Return `why_not_dali` of a file; called in a worker process."""
+    return why_not_dali(probe_once(path), device_type)
 
 
 def why_not_dali(info: VideoInfo, device_type: str) -> str | None:

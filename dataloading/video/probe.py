@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from dataloading.errors import InputError
+from dataloading.video.processes import alive
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 # Containers with an index: after a seek the times of their packets are still right (in MPEG-PS they are not).
@@ -60,6 +61,12 @@ def probe(path: str | Path) -> VideoInfo:
     with open_video(path) as container:
         stream = video_stream(container, path)
         return _describe(container, stream, path)
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Return width and height of the upright picture in pixels."""
+    info = probe_once(path)
+    return info.width, info.height
 
 
 def open_video(path: Path) -> "av.container.InputContainer":
@@ -153,7 +160,7 @@ def _describe(container: "av.container.InputContainer", stream: "av.VideoStream"
 def _packets(container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet"]:
     """Yield all packets with data; one that cannot be read ends them, as it does for a player."""
     try:
-        for packet in container.demux(stream):
+        for packet in alive(container.demux(stream)):
             if packet.size > 0:
                 yield packet
     except av.FFmpegError:

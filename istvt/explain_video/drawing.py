@@ -13,6 +13,7 @@ from dataloading.clips.sampling import Clip
 from dataloading.dataset import CLASSES, FAKE
 from dataloading.face_index import FaceEntry
 from dataloading.video.decode import iterate_frames
+from dataloading.video.processes import Workers
 from istvt.config import ExplanationSettings, Normalization
 from istvt.explain import heatmap
 from istvt.explain_video import pictures
@@ -115,7 +116,7 @@ class _SmallFrame:
 def _small_frames(video: Path, clip: Clip) -> list[_SmallFrame]:
     """Decode the frames of a clip, one at a time."""
     found = {}
-    for number, frame in iterate_frames(video, clip.frames):
+    for number, frame in Workers().iterate(iterate_frames, video, clip.frames, file=video):
         crops = [heatmap.crop(frame, clip.box, size) for size in (PANEL, STRIP)]
         whole = _fitted(frame)
         scale = np.divide(whole.shape[1::-1], frame.shape[1::-1])

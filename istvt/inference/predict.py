@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy as np
 from dataloading.dataset import Dataset, Video
 from dataloading.errors import InputError
 from dataloading.face_index import BOXES_FILE, FaceEntry
-from dataloading.faces import FaceDetector, find_face, make_detector
+from dataloading.faces import FaceDetector, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
-from dataloading.faces.detect import whole_picture
+from dataloading.faces.prepare import find_in_file
+from dataloading.video.processes import Workers
 from istvt.inference.crop import check_people, choose_crop, crop_difference
 from istvt.inference.people import UNLABELED, PersonScore, score_people, unknown_shots_remark
 from istvt.model.checkpoint import CheckpointInfo
@@ -154,7 +155,11 @@ def face_entry(path: Path, finder: FaceDetector | None, frames: int, rows: np.nd
         finder: looks for faces; None for the whole picture.
         frames: T, the frames of a clip.
         rows: frame, x0, y0, x1, y1 of the one face that is scored, where that is given.
+
+    Raises:
+        InputError: the file cannot be used. It is read in a worker process, in which it may crash a decoder.
     """
-    if rows is not None:
-        return with_boxes(whole_picture(path), rows)
-    return whole_picture(path) if finder is None else find_face(path, finder, clip_frames=frames)
+    detector = finder.name if finder and rows is None else None
+    line = Workers().call(find_in_file, path, detector, frames, file=path)
+    entry = replace(FaceEntry.from_json(line), video=str(path))
+    return entry if rows is None else with_boxes(entry, rows)

@@ -13,7 +13,8 @@ import numpy as np
 
 from dataloading.clips.sampling import Clip
 from dataloading.video.decode import decode_frames
-from dataloading.video.probe import probe
+from dataloading.video.probe import picture_size
+from dataloading.video.processes import Workers
 from istvt.evaluation.intervals import wilson_interval
 from istvt.explain import heatmap
 
@@ -79,9 +80,10 @@ def mask_of(clip: Clip, size: int) -> np.ndarray:
     Raises:
         InputError: the mask cannot be read, or lacks a frame.
     """
-    video, mask = probe(clip.video.path), probe(clip.video.mask)
-    scale_x, scale_y = mask.width / video.width, mask.height / video.height
+    processes, path, mask = Workers(), clip.video.path, clip.video.mask
+    sizes = [processes.call(picture_size, file, file=file) for file in (mask, path)]
+    scale_x, scale_y = np.divide(*sizes)
     x0, y0, x1, y1 = clip.box
     box = (x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y)
-    frames = decode_frames(clip.video.mask, clip.frames, mask)
+    frames = processes.call(decode_frames, mask, clip.frames, file=mask)
     return np.stack([heatmap.crop(frame.max(2), box, size, cv2.BORDER_CONSTANT) >= 128 for frame in frames])

@@ -298,7 +298,7 @@ def test_batches_are_prepared_while_the_consumer_works(tmp_path):
     loader = ClipLoader(clips, batch_size=2, image_size=32)
     loaded: list[int] = []
     load = loader._load
-    loader._load = lambda positions, epoch: loaded.extend(positions) or load(positions, epoch)
+    loader._load = lambda positions, *how: loaded.extend(positions) or load(positions, *how)
     batches = iter(loader)
     next(batches)
     # One batch was asked for. Two more wait in the queue, and the clips after them are being read.

@@ -5,11 +5,11 @@ import json
 import os
 import resource
 import shutil
-from dataclasses import replace
-from pathlib import Path, PosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_decoders import break_video, repair
 from video_fixtures import cut_short, write_numbered, write_sound, write_video
 
 from dataloading.dataset import Dataset
@@ -19,6 +19,7 @@ from dataloading.faces import installed_detectors, make_detector
 from dataloading.faces.prepare import format_preparation, prepare
 from dataloading.layouts import read_dataset
 from dataloading.synthetic import synthesize
+from dataloading.video import processes
 from dataloading.video.decode import decode_frames
 
 ORIGINALS = "original_sequences/youtube/c23/videos"
@@ -200,10 +201,11 @@ def test_only_what_goes_wrong_in_writing_the_index_is_said_of_the_index(tree, mo
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert too_large.value.filename == str(path)
 
-    def no_handles(*_):
+    def no_handles(*_, **__):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("dataloading.faces.prepare.process_pool", no_handles)
+    monkeypatch.setattr("dataloading.video.processes.subprocess.Popen", no_handles)
+    monkeypatch.setattr("dataloading.video.processes._idle", [])
     with pytest.raises(OSError, match="Too many open files") as no_more:
         run(dataset, detect=False, workers=2)
     assert no_more.value.filename is None
@@ -261,8 +263,8 @@ def test_videos_too_short_for_a_clip_are_counted_and_named(tree):
 
 
 def test_without_detection_the_whole_picture_is_the_box_and_nothing_is_decoded(tree, monkeypatch):
-    monkeypatch.setattr("dataloading.faces.prepare.find_face", None)
-    monkeypatch.setattr("dataloading.faces.prepare.make_detector", None)
+    broken = "import dataloading.faces.prepare as module; module.find_face = module.make_detector = None; "
+    monkeypatch.setattr(processes, "COMMAND", processes.COMMAND.replace("from", broken + "from"))
     dataset = read_dataset(tree)
     index = run(dataset, detect=False)
     assert {index.box(video.name, [3, 4]) for video in dataset.videos} == {(0, 0, 96, 96)}
@@ -327,19 +329,29 @@ def test_videos_that_cannot_be_used_are_named_and_stop_nothing(tree, capsys):
     assert set(run(dataset).errors) == {f"{ORIGINALS}/{number:03}" for number in (1, 2, 3)}
 
 
-class Exploding(PosixPath):
-    """A path that takes down the process that it is sent to, as a decoder may that is written in C."""
-
-    def __reduce__(self):
-        return os._exit, (11,)
-
-
-def test_a_video_that_crashes_a_process_costs_only_itself(tree):
+def test_videos_that_crash_or_hang_the_decoder_cost_themselves_only(tree, broken_decoders):
     dataset = read_dataset(tree).select(manipulation="original")
-    dataset.videos[1] = replace(dataset.videos[1], path=Exploding(dataset.videos[1].path))
-    index = run(dataset, workers=2, detect=False)
-    assert list(index.errors.values()) == [f"{dataset.videos[1].path} made the decoder or the face detector crash."]
+    for video, kind in zip(dataset.videos, ("segfault", "hang", "exception"), strict=False):
+        break_video(video.path, kind)
+    index = run(dataset, workers=2)
+    paths = [video.path for video in dataset.videos]
+    assert list(index.errors.values()) == [
+        f"{paths[0]} made the decoder or the face detector crash (segmentation fault).",
+        f"{paths[1]} made the decoder or the face detector stand still: nothing was decoded for 60 s.",
+        f"{paths[2]} failed (KeyError: 'a table of the decoder').",
+    ]
     assert len(index) == 4
+    # Repaired, they are looked at again.
+    repair(paths)
+    assert run(dataset).errors == {}
+
+
+def test_the_index_is_in_the_order_of_the_set_however_many_processes_there_were(tree):
+    """Its lines were in the order in which processes were done, another one each time."""
+    dataset = read_dataset(tree)
+    run(dataset, detect=False, workers=3)
+    originals, fakes = ([video.name for video in dataset.videos if video.label == label] for label in (0, 1))
+    assert [line["video"] for line in lines(tree)] == originals + fakes
 
 
 def fake_of_000(dataset: Dataset):

@@ -23,7 +23,8 @@ def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_expl
     seen = FaceTrack((0, 30), (40.0, 40.0), (40.0, 40.0), (30.0, 30.0))
     info = probe(video)
     face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", seen)
-    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder, **options: face)
+    for module in ("istvt.explain_video.video", "istvt.inference.predict"):
+        monkeypatch.setattr(f"{module}.face_entry", lambda *_: face)
     remark = "its shots are not known, because not every frame can be decoded: a clip may span a cut"
     crop = "This model was trained on whole pictures, and here it is shown faces found by"
     caveat = "has only ever seen drawn faces"

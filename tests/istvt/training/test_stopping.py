@@ -1,5 +1,6 @@
 """Real processes stopped by signals: one sentence, an exit status, no process left behind."""
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,11 @@ LIMIT = 60  # seconds; a machine under load starts three Pythons slowly
 
 def workers_of(pid: int) -> list[int]:
     """The processes that do its work."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    pids = [int(child) for child in children.read_text().split()] if children.exists() else []
-    return [child for child in pids if b"spawn_main" in command_of(child)]
+    pids: list[int] = []  # of any of its threads
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pids += map(int, children.read_text().split())
+    return [child for child in pids if b"dataloading.video.processes" in command_of(child)]
 
 
 def command_of(pid: int) -> bytes:
