@@ -57,5 +57,5 @@ setup(
     },
     install_requires=REQUIRED,
     extras_require={**EXTRAS, "all": [requirement for extra in EXTRAS.values() for requirement in extra]},
-    entry_points={"console_scripts": ["istvt = istvt.cli.main:main"]},
+    entry_points={"console_scripts": ["istvt = istvt.__main__:main"]},
 )

@@ -6,18 +6,22 @@ logits = model(clips)            # clips [B, T, 3, H, W] in [-1, 1]; positive = 
 
 from typing import TYPE_CHECKING, Any
 
-from istvt.config import ISTVTConfig, __version__, preset
-
 if TYPE_CHECKING:
+    from istvt.config import ISTVTConfig, __version__, preset
     from istvt.model.istvt import ISTVT
 
 __all__ = ["ISTVT", "ISTVTConfig", "__version__", "preset"]
 
 
 def __getattr__(name: str) -> Any:
-    # The model needs torch, whose import takes seconds that `istvt --help` should not.
+    # Imported when asked for: the model needs torch, whose import takes seconds that `istvt --help` should not, and a
+    # command can be stopped in a sentence only once its first lines have run.
     if name == "ISTVT":
         from istvt.model.istvt import ISTVT
 
         return ISTVT
+    if name in __all__:
+        from istvt import config
+
+        return getattr(config, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

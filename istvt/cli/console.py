@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from rich.console import Console
+
+from istvt.cli.stops import end_at_once, stopping
 
 # The first items of a run (decoders, memory) take longer than the rest: no estimate is made from them.
 SECONDS_TO_ESTIMATE = 20
 
 
-def starting(console: Console) -> contextlib.AbstractContextManager[Any]:
-    """Show a status line on a terminal while PyTorch is imported, which takes seconds."""
-    return console.status("starting") if console.is_terminal else contextlib.nullcontext()
+@contextlib.contextmanager
+def starting(console: Console) -> Iterator[None]:
+    """Show a status line on a terminal while PyTorch is imported, which takes seconds; a stop ends the process."""
+    with stopping(end_at_once), console.status("starting") if console.is_terminal else contextlib.nullcontext():
+        yield
 
 
 def print_lines(console: Console, *lines: str, style: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from istvt.cli.console import print_lines
+from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_dataset
 from istvt.config import ISTVTConfig
 
@@ -18,7 +18,8 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
 
 def run(options: Namespace, console: Console) -> int:
     """Print what a data set holds: videos by class, split and manipulation, and what is left out and why."""
-    from dataloading import format_summary, read_dataset
+    with starting(console):
+        from dataloading import format_summary, read_dataset
 
     dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
     print_lines(console, format_summary(dataset.summary()))

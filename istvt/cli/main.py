@@ -5,14 +5,12 @@ Every option can also stand in a YAML file given with --config; --print_config p
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 from rich.console import Console
@@ -21,6 +19,7 @@ from rich.markup import escape
 from dataloading.errors import InputError, as_input_error
 from istvt.cli import convert, dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
 from istvt.cli.parser import OptionParser, UsageError, given, read_settings_file
+from istvt.cli.stops import Terminated, interrupt, stopping
 from istvt.config import PRESETS, ISTVTConfig, preset
 
 USAGE_ERROR = 2
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             kept = "; finished work is kept, and the same command resumes it"
             _print_reason(errors, f"stopped{kept if set(RESUMABLE).intersection(arguments[:1]) else ''}")
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
 
 
 def _run_under_torchrun(arguments: list[str]) -> int:
@@ -100,20 +99,20 @@ def _run_under_torchrun(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     """Parse and run one command; invalid options and errors of the system are raised as InputError."""
     try:
-        with _sigterm_as_interrupt():
-            for argument in arguments:
-                _check_text(argument)
-            parser, commands = build_parser(_preset_of(arguments))
-            if not arguments:
-                parser.print_help()
-                return USAGE_ERROR
-            [name, *_] = arguments
-            if name in commands:
-                commands[name].check_values(arguments)
-            elif not name.startswith("-"):
-                raise InputError(f"the command is {name!r}; expected one of {', '.join(commands)}")
-            options = parser.parse_args(arguments)
-            command, _ = COMMANDS[name]
+        for argument in arguments:
+            _check_text(argument)
+        parser, commands = build_parser(_preset_of(arguments))
+        if not arguments:
+            parser.print_help()
+            return USAGE_ERROR
+        [name, *_] = arguments
+        if name in commands:
+            commands[name].check_values(arguments)
+        elif not name.startswith("-"):
+            raise InputError(f"the command is {name!r}; expected one of {', '.join(commands)}")
+        options = parser.parse_args(arguments)
+        command, _ = COMMANDS[name]
+        with stopping(interrupt):
             return command.run(options[name], Console())
     except UsageError as error:
         command = " ".join(["istvt", *arguments[:1]]) if arguments[0] in COMMANDS else "istvt"
@@ -134,29 +133,6 @@ def _check_text(argument: str) -> None:
     except UnicodeEncodeError as error:
         printable = os.fsencode(argument).decode(errors="backslashreplace")
         raise InputError(f"{printable}: is not UTF-8; expected a name in UTF-8, which a link to it may have") from error
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, sent by a scheduler, a terminal or a shutdown."""
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Turn SIGTERM into a KeyboardInterrupt, so that worker processes are ended before this one."""
-    # A process of a group may be waiting in a collective, which no handler interrupts: SIGTERM must end it at once.
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM ends the process at once
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _system_error(error: Exception) -> str | None:

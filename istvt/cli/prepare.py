@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from istvt.cli import PROBLEM_FOUND
-from istvt.cli.console import print_lines
+from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_dataset
 from istvt.config import ISTVTConfig
 
@@ -35,8 +35,9 @@ def run(options: Namespace, console: Console) -> int:
 
     Goes on where an earlier run stopped. A video without a face, too short for a clip or damaged is listed at the end
     with the reason, and never stops the run (the exit status is 1 then)."""
-    from dataloading import format_summary, read_dataset
-    from dataloading.faces.prepare import prepare, unusable
+    with starting(console):
+        from dataloading import format_summary, read_dataset
+        from dataloading.faces.prepare import prepare, unusable
 
     dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
     index = prepare(

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from istvt.cli.console import print_lines
+from istvt.cli.console import print_lines, starting
 from istvt.config import ISTVTConfig
 
 
@@ -34,7 +34,8 @@ def run(options: Namespace, console: Console) -> int:
     blend: another face blended in (a spatial trace). flicker: each frame is as plausible as a real one but does not
     agree with its neighbors (a purely temporal trace). both: both. It is for demonstration and tests: it says nothing
     about accuracy on real forgeries."""
-    from dataloading.synthetic import synthesize
+    with starting(console):
+        from dataloading.synthetic import synthesize
 
     values = options.as_dict()
     directory = values.pop("directory")
