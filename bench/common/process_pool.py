@@ -40,14 +40,15 @@ def run_tasks(
     def outcome(task: Any) -> Outcome:
         """Hand a task to the process of this thread and wait for its answer."""
         left = deadline - time.monotonic()
-        if left > 0 and getattr(of_thread, "process", None) is None:
-            of_thread.connection, theirs = context.Pipe()
-            of_thread.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-            of_thread.process.start()
-            started.append(of_thread.process)
-            theirs.close()
         result, failure = None, "the time was used up"
         try:
+            if left > 0 and getattr(of_thread, "process", None) is None:
+                of_thread.connection, theirs = context.Pipe()
+                of_thread.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+                of_thread.process.start()
+                started.append(of_thread.process)
+                theirs.close()
+                of_thread.connection.recv()  # once `work` is imported, which takes seconds of no task
             if left > 0:
                 of_thread.connection.send(task)
                 if of_thread.connection.poll(min(seconds_each, left)):
@@ -72,6 +73,7 @@ def run_tasks(
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
+    connection.send(None)
     while True:
         try:
             task = connection.recv()

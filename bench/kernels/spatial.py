@@ -56,19 +56,11 @@ PRODUCTS = {"forward": 2, "backward": 5, "both": 7}
 WITHOUT, WITH = "without a capture", "with a capture"
 
 
-class Sizes(NamedTuple):
-    """Queries, keys and values `[1, rows, S, heads, head_dim]` for each S of `positions`."""
-
-    positions: tuple[int, ...]
-    rows: int
-    heads: int
-    head_dim: int
-    dtype: str
-
-
-# A program of the interpreter takes tens of milliseconds.
-IN_THE_INTERPRETER = Sizes((64, 128, 256, 512, 1024), rows=1, heads=1, head_dim=16, dtype="float16")
-ON_GPU = Sizes((65, 129, 257, 513, 1025, 2049, 4097), rows=7, heads=8, head_dim=64, dtype="bfloat16")
+# Queries, keys and values `[1, rows, S, heads, head_dim]` for each S of `positions` whose memory is measured. A program
+# of the interpreter takes tens of milliseconds.
+IN_THE_INTERPRETER = {"positions": (64, 128, 256, 512, 1024), "rows": 1, "heads": 1, "head_dim": 16, "dtype": "float16"}
+_POSITIONS = (65, 129, 257, 513, 1025, 2049, 4097)
+ON_GPU = {"positions": _POSITIONS, "rows": 7, "heads": 8, "head_dim": 64, "dtype": "bfloat16"}
 
 
 def contenders(head_dim: int) -> list[Contender]:
@@ -131,12 +123,12 @@ def capture(shape: Shape, head_dim: int, dtype: torch.dtype, milliseconds: int) 
         yield Task("spatial_capture", row, partial(measured, which))
 
 
-def memory(sizes: Sizes, device: str) -> Iterator[Task]:
+def memory(sizes: Mapping[str, Any], device: str) -> Iterator[Task]:
     """Yield the peak of a forward and a backward pass beyond their inputs, without a capture and with one."""
 
     def measured(positions: int, kind: str) -> Row:
-        shape = (4, 1, sizes.rows, positions, sizes.heads, sizes.head_dim)
-        *leaves, grad_out = torch.randn(shape).to(device, getattr(torch, sizes.dtype)).unbind(0)
+        shape = (4, 1, sizes["rows"], positions, sizes["heads"], sizes["head_dim"])
+        *leaves, grad_out = torch.randn(shape).to(device, getattr(torch, sizes["dtype"])).unbind(0)
         leaves = [x.requires_grad_() for x in leaves]
 
         def call() -> object:
@@ -145,8 +137,8 @@ def memory(sizes: Sizes, device: str) -> Iterator[Task]:
 
         return {"peak_bytes": timing.peak_bytes(call, device)}
 
-    for positions, kind in itertools.product(sizes.positions, (WITHOUT, WITH)):
-        row = sizes._asdict() | {"positions": positions, "capture": kind, "clips": 1}
+    for positions, kind in itertools.product(sizes["positions"], (WITHOUT, WITH)):
+        row = {**sizes, "positions": positions, "capture": kind, "clips": 1}
         yield Task("spatial_memory", row, partial(measured, positions, kind))
 
 

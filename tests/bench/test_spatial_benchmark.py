@@ -148,7 +148,7 @@ def test_the_command_writes_its_tables_and_every_contender_is_a_row_a_pass_that_
     monkeypatch.setattr(spatial, "PAPER_SHAPES", [SHAPE])
     monkeypatch.setattr(spatial, "OTHER_SHAPES", [])
     monkeypatch.setattr(spatial, "CAPTURE_SHAPES", [SHAPE])
-    few = spatial.Sizes((3, 5, 9, 17, 33), rows=1, heads=1, head_dim=8, dtype="float32")
+    few = {"positions": (3, 5, 9, 17, 33), "rows": 1, "heads": 1, "head_dim": 8, "dtype": "float32"}
     monkeypatch.setattr(spatial, "ON_GPU", few)
     weigh = spatial.memory
     monkeypatch.setattr(spatial, "memory", lambda sizes, device: weigh(sizes, "cpu"))

@@ -272,7 +272,7 @@ def test_float32_products_are_exact_in_narrow_heads_and_tf32_only_where_torch_al
 
 
 def test_memory_grows_as_the_positions_without_a_capture_and_as_their_square_with_one():
-    small = benchmark.Sizes((32, 64, 128, 256), rows=1, heads=1, head_dim=8, dtype="float16")
+    small = {"positions": (32, 64, 128, 256), "rows": 1, "heads": 1, "head_dim": 8, "dtype": "float16"}
     sizes = small if interpreted() else benchmark.ON_GPU
     rows = [task.row | task.measure() for task in benchmark.memory(sizes, DEVICE.type)]
     fitted = benchmark.exponents(rows)
