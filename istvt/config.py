@@ -317,13 +317,16 @@ Method = Literal["lrp", "attnlrp", "gradient", "rollout", "raw", "gradcam"]
 Clamp = Literal["after_mean", "before_mean"]
 Order = Literal["last_block_first", "literal"]
 Normalization = Literal["clip", "frame"]
-Fill = Literal["surroundings", "gray"]
 TARGETS: tuple[str, ...] = get_args(Target)
 METHODS: tuple[str, ...] = get_args(Method)
 CLAMPS: tuple[str, ...] = get_args(Clamp)
 ORDERS: tuple[str, ...] = get_args(Order)
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
-FILLS: tuple[str, ...] = get_args(Fill)
+
+TOKEN_RELEVANCE = "token_relevance"  # LRP's relevance of the tokens themselves, without a rollout
+INTEGRATED_GRADIENTS = "integrated_gradients"  # from the original of a fake: a ceiling
+EXPLANATION_BASELINES = ("center_blob", "random")
+MEASURED_METHODS: tuple[str, ...] = (*METHODS, TOKEN_RELEVANCE, INTEGRATED_GRADIENTS, *EXPLANATION_BASELINES)
 
 DEFAULT_STABILIZER = 0.01
 # The rules that each method reads; any other rule has no effect on it.
@@ -391,6 +394,51 @@ class ExplanationSettings:
                 readers = " or ".join(method for method, read in RULES.items() if name in read)
                 raise ValueError(f"{name} is {value!r}, but method {self.method} reads none; expected method {readers}")
         return {name: getattr(self, name) for name in RULES[self.method]}
+
+
+@dataclass(frozen=True)
+class FaithfulnessSettings:
+    """Settings of the measurement of explanations (`istvt.explain.faithfulness`).
+
+    Attributes:
+        methods: explanation methods; token_relevance is LRP without its rollout, integrated_gradients (from the
+            original) a ceiling, center_blob and random know nothing of the clip.
+        stabilizer: with lrp and token_relevance: as of explanations.
+        fractions: of the pixels that are taken away, the first being 0.
+        clips_per_video: clips of each video, evenly spread over its first 270 frames.
+        curve_videos: videos of each class, drawn by chance, with deletion and insertion curves, which take most of the
+            time; the others are only explained, to see where and when.
+        batch_size: clips in work together.
+        sanity: clips for the sanity checks, each of another video; 0 leaves them out.
+        seed: of the random order, of ties, of noise and of the weights that replace trained ones.
+    """
+
+    methods: tuple[str, ...] = MEASURED_METHODS
+    stabilizer: float | str = DEFAULT_STABILIZER
+    fractions: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3)
+    clips_per_video: int = 1
+    curve_videos: int = 100
+    batch_size: int = 8
+    sanity: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.methods, str) or not self.methods:
+            raise ValueError(f"methods is {self.methods!r}; expected a list of one or more")
+        for place, method in enumerate(self.methods):
+            if method not in MEASURED_METHODS:
+                raise ValueError(f"methods holds {method!r}; expected some of {', '.join(MEASURED_METHODS)}")
+            if method in self.methods[:place]:
+                raise ValueError(f"methods holds {method!r} twice; expected each once")
+        fractions = tuple(self.fractions)
+        if len(fractions) < 2 or list(fractions) != sorted(set(fractions)) or fractions[0] != 0 or fractions[-1] > 1:
+            raise ValueError(f"fractions are {list(fractions)}; expected 0 and rising shares up to 1")
+        for name, least in (("clips_per_video", 1), ("curve_videos", 1), ("batch_size", 1), ("sanity", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        object.__setattr__(self, "methods", tuple(self.methods))
+        object.__setattr__(self, "fractions", fractions)
+        object.__setattr__(self, "stabilizer", checked_stabilizer(self.stabilizer))
 
 
 def checked_stabilizer(stabilizer: Any) -> float | str:

@@ -1,205 +1,192 @@
-"""Faithfulness of the explanations of the full models that the synthetic experiment trained.
+"""Faithfulness of the explanations of the models that the synthetic experiment trained.
 
-Every method, LRP by every stabilizer, and a random order are measured on the test people with each seed's model, and
-once more with gray in place of the removed pixels, which shows what a bad filling does to the comparison.
+Deletion, insertion, where, when and sanity of every method, on people that the models have never seen, beside a center
+blob and a random order; means over seeds with intervals over videos.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from scipy import stats
 
 from bench.report.markdown import replace_section, table
 from dataloading.errors import InputError
-from dataloading.io import parse_json
-from istvt.config import DEFAULT_STABILIZER, DataSettings
+from istvt.config import METHODS, DataSettings, FaithfulnessSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from istvt.explain.faithfulness.evaluate import Faithfulness, OrderingResult
+    from istvt.explain.faithfulness.results import Faithfulness, VideoMean
 
-STABILIZERS = (DEFAULT_STABILIZER, "reference", 1e-3, 3e-2, 1e-1)
-FILLS = ("surroundings", "gray")
-PAGE, CURVES = "faithfulness.md", "faithfulness.svg"
+SETTINGS = FaithfulnessSettings(curve_videos=60, sanity=12)
+PAGE, CURVES = "faithfulness.md", "faithfulness-{}.svg"
 SECTION = "faithfulness"
+WHEN_TARGET, DELETION_TARGET = 0.70, -0.10
 
 
-def measure_explanations(runs: Sequence[Path], data: DataSettings, console: Console) -> dict[str, list[Faithfulness]]:
-    """Return by filling the measurement of each run, kept in `RUN/explanations[-gray]` and read from there if whole.
+def measure_explanations(
+    runs: Mapping[str, Sequence[Path]], data: DataSettings, console: Console
+) -> dict[str, list[Faithfulness]]:
+    """Return the measurements of the runs of each model, kept in `RUN/explanations` and read from there if whole.
 
-    A report of the run shows that of the default filling.
+    A report of the run shows them.
     """
     from istvt.cli.console import progress_bar
     from istvt.explain.faithfulness.report import read_faithfulness
     from istvt.report.evaluate_checkpoint import evaluate_checkpoint_explanations, render_report
     from istvt.report.evaluation_files import EXPLANATIONS, METRICS
 
-    results: dict[str, list[Faithfulness]] = {fill: [] for fill in FILLS}
-    for run in runs:
-        for fill, found in results.items():
-            default = fill == FILLS[0]
-            folder = run / (EXPLANATIONS if default else f"{EXPLANATIONS}-{fill}")
-            measured = read_faithfulness(folder)
+    results: dict[str, list[Faithfulness]] = {}
+    for model, folders in runs.items():
+        for run in folders:
+            measured = read_faithfulness(run / EXPLANATIONS)
             if measured is None:
-                stabilizers = STABILIZERS if default else STABILIZERS[:1]
-                with progress_bar(console, f"explaining with {run.name}, {fill}") as advance:
+                with progress_bar(console, f"explaining with {run.name}") as advance:
                     measured, _ = evaluate_checkpoint_explanations(
-                        run, data, folder, stabilizers=stabilizers, fill=fill, clips_per_video=1, advance=advance
+                        run, data, run / EXPLANATIONS, SETTINGS, advance=advance
                     )
-            found.append(measured)
-        if (run / METRICS).is_file():
-            with suppress(InputError):  # an evaluation of an earlier version holds too little for a report
-                render_report(run, data, run)
+            results.setdefault(model, []).append(measured)
+            if (run / METRICS).is_file():
+                with suppress(InputError):  # an evaluation of an earlier version holds too little for a report
+                    render_report(run, data, run)
     return results
 
 
-def average(results: Sequence[Faithfulness]) -> Faithfulness:
-    """Return the means over models that were measured with the same orderings on the same clips.
-
-    Raises:
-        ValueError: there is none, or they were measured differently.
-    """
-    if not results:
-        raise ValueError("results is empty; expected one measurement or more.")
-    first = results[0]
-    settings = [(x.fractions, x.clips, x.settings, [item.ordering for item in x.orderings]) for x in results]
-    if any(other != settings[0] for other in settings):
-        raise ValueError("results differ in orderings, fractions, clips or settings; expected the same of each.")
-    values = asdict(first) | {"orderings": _mean([asdict(result)["orderings"] for result in results])}
-    values |= {"skipped": sorted({item for result in results for item in result.skipped}), "evaluated": None}
-    return parse_json(json.dumps(values).encode(), type(first), "the mean of the measurements")
-
-
-def _mean(values: Sequence[Any]) -> Any:
-    """Return the means of equally nested dictionaries and lists; None does not count, of texts it is the first."""
-    from istvt.evaluation.intervals import wilson_interval
-
-    first = next((value for value in values if value is not None), None)
-    if isinstance(first, dict):
-        found = {key: _mean([value[key] for value in values]) for key in first}
-        if found.get("pointing") is not None:  # models see the same clips: more models do not narrow the interval
-            hits = round(found["pointing"] * found["clips"])
-            found["low"], found["high"] = wilson_interval(hits, found["clips"])
-        return found
-    if isinstance(first, list):
-        return [_mean(each) for each in zip(*values, strict=True)]
-    return first if first is None or isinstance(first, str) else mean(value for value in values if value is not None)
-
-
-def write_documents(results: dict[str, list[Faithfulness]], versions: dict[str, Any], documents: Path) -> Path:
-    """Write the page and its plot to a folder; return the page."""
+def write_documents(
+    results: Mapping[str, Sequence[Faithfulness]], seeds: Sequence[int], versions: dict[str, Any], documents: Path
+) -> Path:
+    """Write the page and a plot of each model to a folder; return the page."""
     from istvt.explain.faithfulness.report import write_plot
 
     documents.mkdir(parents=True, exist_ok=True)
-    means = average(results["surroundings"])
-    write_plot(replace(means, orderings=list(_by_method(means).values())), documents / CURVES)
+    for model, found in results.items():
+        write_plot(found, documents / CURVES.format(model))
     page = documents / PAGE
-    page.write_text(_page(results, versions))
+    page.write_text(_page(results, seeds, versions))
     return page
 
 
-def write_section(results: Sequence[Faithfulness], document: Path) -> None:
-    """Write the short table between the markers of a document."""
+def write_section(results: Mapping[str, Sequence[Faithfulness]], document: Path) -> None:
+    """Write the sentences between the markers of a document."""
     document.write_text(replace_section(document.read_text(), SECTION, section(results)))
 
 
-def section(results: Sequence[Faithfulness]) -> str:
-    """Return the short table: the means over models, the best order first."""
-    means = average(results)
-    before, place, rows = means.orderings[0].accuracy[0], means.fractions.index(0.1), []
-    for method, item in sorted(_by_method(means).items(), key=lambda pair: pair[1].accuracy_area):
-        both = item.localization["both"]
-        values = [item.accuracy[place], item.accuracy_area, both.pointing, both.mass]
-        rows.append([f"`{method}`", *("none" if value is None else f"{100 * value:.1f}" for value in values)])
-    header = ("order in which pixels are removed", "accuracy at 10 %", "mean accuracy, 0 to 30 %",
-              "hottest cell in the mask", "heat in the mask")  # fmt: skip
+def section(results: Mapping[str, Sequence[Faithfulness]]) -> str:
+    """Return when, deletion and where of the first model in a sentence each, and the sanity checks in a line."""
+    from istvt.explain.faithfulness.report import counts
+    from istvt.explain.faithfulness.results import estimate
+
+    model, found = next(iter(results.items()))
+    number, best = counts(found), _best_where(found)
+
+    def of(method: str, name: str, subset: str = "detected") -> VideoMean:
+        return estimate(found, method, name, subset)
+
+    deletion = {method: of(method, "counterfactual_deletion") for method in ("attnlrp", "lrp", "raw", "random")}
+    each = [f"`{method}` {mean}" for method, mean in deletion.items()]
     return (
-        f"{conclusion(results)} Means over {len(results)} models trained with other seeds, {means.videos} videos of "
-        f"people they had never seen, accuracy {100 * before:.1f} % before anything is removed. Lower is better in "
-        f"the first two columns, higher in the others. All in %.\n\n{table(header, rows, 'lrrrr')}"
+        f"Of detected fakes with one forged frame of {found[0].frames}, LRP's hottest frame is that frame in "
+        f"{of('lrp', 'when', 'one frame')} of cases (raw attention {of('raw', 'when', 'one frame')}, chance "
+        f"{1 / found[0].frames:.2f}). "
+        f"Where the hottest pixels are replaced by those of the original, the probability of fake falls, on average "
+        f"from 0 to {100 * found[0].fractions[-1]:g} % of the pixels, to {', '.join(each)}. "
+        f"Where half of the face is forged, {100 * number['half_mask']:.0f} % of the picture, the hottest pixels of "
+        f"`{best}` lie in that half to {of(best, 'rank', 'halves')} (rank accuracy; LRP {of('lrp', 'rank', 'halves')}, "
+        f"a center blob {of('center_blob', 'rank', 'halves')}).\n\n{_sanity_line(found)}\n\n"
+        f"Means of {len(found)} seed{'s' * (len(found) > 1)} of the model `{model}`, with 95 % intervals over videos."
     )
 
 
-def conclusion(results: Sequence[Faithfulness]) -> str:
-    """Return whether LRP's order hurts the models more than raw attention's and than chance, and where it does not."""
-    mean_of = _by_method(average(results))
+def targets(results: Sequence[Faithfulness]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of what was aimed at, what was measured, and whether it was met."""
+    from istvt.explain.faithfulness.results import estimate
 
-    def beats(of: dict[str, OrderingResult]) -> bool:
-        return of["lrp"].accuracy_area < min(of["raw"].accuracy_area, of["random"].accuracy_area)
+    def both(difference: str, method: str, minus: str, most: float) -> list[str]:
+        each = [estimate([one], method, "counterfactual_deletion", "detected", minus=minus) for one in results]
+        met = all(mean.value is not None and mean.value <= most for mean in each)
+        return [difference, "; ".join(map(str, each)), "yes" if met else "**no**"]
 
-    sentence = "LRP does **not** beat both raw attention and a random order here."
-    if beats(mean_of):
-        sentence = (
-            "Removing what LRP marks hurts the model more than removing what raw attention marks or random pixels, "
-            f"with {sum(beats(_by_method(result)) for result in results)} of {len(results)} seeds."
+    when = estimate(results, "lrp", "when", "one frame")
+    best = _best_where(results)
+    blob = estimate(results, best, "rank", "halves", minus="center_blob")
+    chance = _above_chance(results, best)
+    above = all(mean.low is not None and mean.low > 0 for mean in (blob, chance))
+    return ["aim", "measured", "met"], [
+        [f"LRP finds the one forged frame in at least {WHEN_TARGET:.2f}", str(when),
+         "yes" if when.value is not None and when.value >= WHEN_TARGET else "**no**"],
+        both(f"deletion with the original: LRP minus raw attention at most {DELETION_TARGET:.2f}, seed by seed", "lrp",
+             "raw", DELETION_TARGET),
+        both("deletion with the original: AttnLRP minus LRP below 0, seed by seed", "attnlrp", "lrp", 0.0),
+        [f"half faces: rank accuracy of the best shipped method (`{best}`) above chance and above the center blob",
+         f"{chance}; {blob}", "yes" if above else "**no**"],
+    ]  # fmt: skip
+
+
+def _above_chance(results: Sequence[Faithfulness], method: str) -> VideoMean:
+    """Return rank accuracy minus the mask's share of the picture, which is what a random order scores."""
+    from istvt.explain.faithfulness.results import pooled
+
+    values = [
+        [
+            None if rank is None else rank - clip.mask_share
+            for clip, rank in zip(one.clips, one.methods[method].rank, strict=True)
+        ]
+        for one in results
+    ]
+    return pooled(results, values, "halves")
+
+
+def _best_where(results: Sequence[Faithfulness]) -> str:
+    """Return the method of `istvt explain` with the best rank accuracy on half faces."""
+    from istvt.explain.faithfulness.results import estimate
+
+    shipped = [method for method in METHODS if method in results[0].methods]
+    return max(shipped, key=lambda method: estimate(results, method, "rank", "halves", resamples=1).value or 0.0)
+
+
+def _sanity_line(results: Sequence[Faithfulness]) -> str:
+    """Return which methods pass every sanity check with every seed, and where the others fail."""
+    from istvt.explain.faithfulness.sanity import verdicts
+
+    checked = [one.sanity for one in results if one.sanity is not None]
+    if not checked:
+        return "Sanity was not checked."
+    passing, failing = [], []
+    for method in checked[0].methods:
+        failed = sorted(
+            {name for one in checked for name, (_, passes) in verdicts(one.methods[method]).items() if passes is False}
         )
-    lrp, chance = (mean_of[name].localization["both"].pointing for name in ("lrp", "random"))
-    if None not in (lrp, chance) and lrp <= chance:
-        sentence += " Its single hottest cell lies in the manipulation mask no more often than a random cell does."
-    return sentence
+        if failed:
+            failing.append(f"`{method}` ({', '.join(failed)})")
+        else:
+            passing.append(f"`{method}`")
+    every = f"with {'every seed' if len(checked) > 1 else 'its one seed'}"
+    return (
+        f"Sanity checks (fresh weights, another clip, the other class, noise, conservation): {_listed(passing)} pass "
+        f"all of them {every}; not so {_listed(failing)}."
+    )
 
 
-def _page(results: dict[str, list[Faithfulness]], versions: dict[str, Any]) -> str:
-    from istvt.explain.faithfulness.report import faithfulness_table
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
 
-    found = results["surroundings"]
-    each = [_by_method(result) for result in found]
-    seeds = [[method, *(f"{100 * one[method].accuracy_area:.1f}" for one in each)] for method in each[0]]
-    models = [f"model {number}" for number in range(len(found))]
+
+def _page(results: Mapping[str, Sequence[Faithfulness]], seeds: Sequence[int], versions: dict[str, Any]) -> str:
+    from istvt.explain.faithfulness.report import faithfulness_tables, sanity_table
+
+    parts = []
+    for model, found in results.items():
+        parts += [f"## Model `{model}`", f"![Deletion and insertion curves, means over seeds]({CURVES.format(model)})"]
+        without = [replace(one, sanity=None) for one in found]
+        parts += [faithfulness_tables(without), f"### Sanity of `{model}`, seed by seed"]
+        for seed, one in zip(seeds, found, strict=True):
+            parts += [f"Seed {seed}:", sanity_table(one.sanity) if one.sanity else "not checked: no fake was detected."]
+    first = next(iter(results.values()))
     return Path(__file__).with_suffix(".template.md").read_text().format(
-        conclusion=conclusion(found), models=len(found), curves=CURVES, means=faithfulness_table(average(found)),
-        seeds=table(("order", *models), seeds, "l" + "r" * len(found)), **_stabilizers(found),
-        gray=faithfulness_table(average(results["gray"])),
+        sentences=section(results), targets=table(*targets(first), align="lrl"), seeds=", ".join(map(str, seeds)),
+        models=" and ".join(f"`{model}`" for model in results), tables="\n\n".join(part.strip() for part in parts),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
     )  # fmt: skip
-
-
-def _stabilizers(results: Sequence[Faithfulness]) -> dict[str, Any]:
-    """Return the table of LRP by stabilizer, and whether the measurement tells them apart."""
-    lrp = [place for place, item in enumerate(results[0].orderings) if item.ordering.method == "lrp"]
-    areas = np.array([[100 * result.orderings[place].accuracy_area for result in results] for place in lrp])
-    means = [average(results).orderings[place] for place in lrp]
-    names = [item.ordering.stabilizer for item in means]
-    default = areas[names.index(DEFAULT_STABILIZER)]
-    better, worse, largest, rows = [], [], 0.0, []
-    for name, item, area, difference in zip(names, means, areas, areas - default, strict=True):
-        both, beside = item.localization["both"], ""
-        if name != DEFAULT_STABILIZER:
-            error = f" ± {stats.sem(difference):.1f}" if len(results) > 1 else ""
-            beside = f"{difference.mean():+.1f}{error}"
-            better += [f"`{name}`"] * bool((difference < 0).all())
-            worse += [f"`{name}`"] * bool((difference > 0).all())
-            largest = max(largest, abs(difference.mean()))
-        rows.append(
-            [
-                str(name), f"{100 * item.accuracy_area:.1f}", " / ".join(f"{x:.1f}" for x in area), beside,
-                f"{item.confidence_area:.3f}", f"{both.pointing:.2f}", f"{both.mass:.2f}",
-            ]
-        )  # fmt: skip
-    header = ("eps", "mean accuracy, %", "seed by seed", f"minus that of {DEFAULT_STABILIZER}", "confidence",
-              "hottest cell in the mask", "heat in the mask")  # fmt: skip
-    speaks_for = f"by this alone it would be {' or '.join(better)}" if better else "nothing here speaks for another"
-    return {
-        "stabilizers": table(header, rows, "lrlrrrr"), "default": DEFAULT_STABILIZER, "gain": 1 / DEFAULT_STABILIZER,
-        "largest": largest, "scatter": np.ptp(default), "less": "less" if largest < np.ptp(default) else "not less",
-        "better": ", ".join(better) or "none", "worse": ", ".join(worse) or "none", "choice": speaks_for,
-        "cases": 2 ** (len(results) - 1),
-    }  # fmt: skip
-
-
-def _by_method(result: Faithfulness) -> dict[str, OrderingResult]:
-    """Return the orderings that are compared, by method: of LRP's stabilizers only the default."""
-    return {
-        item.ordering.method: item
-        for item in result.orderings
-        if item.ordering.method != "lrp" or item.ordering.stabilizer == DEFAULT_STABILIZER
-    }

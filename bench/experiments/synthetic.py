@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 from bench.common.record import format_table
 from bench.report.markdown import table
-from istvt.cli.demo import SPLITS, TRAINING, VIDEO_FRAMES, VIDEO_SIZE
+from istvt.cli.demo import TRAINING, VIDEO_FRAMES
 from istvt.config import DataSettings, preset
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-IDENTITIES = 200
+IDENTITIES = 260
+SPLITS = (0.54, 0.08, 0.38)
+VIDEO_SIZE = 128
 EPOCHS = 24
 SEEDS = (0, 1, 2)
 FULL = "temporal_first"
-ATTENTIONS = ("spatial_only", FULL)
+# (preset, attention), in the order of training: explanations need a grid on which they can be wrong about where.
+MODELS = (("fine", FULL), ("small", FULL), ("small", "spatial_only"))
 RESULTS = "results.json"
 PAGE = "what-each-attention-sees.md"
 PARTS = ("attention", "faithfulness")
@@ -36,7 +39,7 @@ PARTS = ("attention", "faithfulness")
 
 @dataclass
 class Results:
-    """What RESULTS holds: package versions, and by model and seed the AUC with its interval by manipulation."""
+    """What RESULTS holds: package versions, and by preset, attention and seed the AUCs by manipulation."""
 
     versions: dict[str, str]
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -46,8 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where to write, and which part."""
     parser.add_argument("--output", type=Path, default=Path("runs/experiment"), help="folder of the videos and runs")
     parser.add_argument("--documents", type=Path, help="also write a page of each part to this folder")
-    parser.add_argument("--readme", type=Path, help="also write the short faithfulness table between its markers")
+    parser.add_argument("--readme", type=Path, help="also write the sentences on faithfulness between its markers")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part (repeatable)")
+    parser.add_argument("--preset", action="append", choices=("fine", "small"), help="only this model (repeatable)")
+    parser.add_argument("--seed", action="append", type=int, help="only this seed (repeatable)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,9 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.experiments.faithfulness import measure_explanations, section, write_documents, write_section
 
     console, output, documents = Console(), arguments.output, arguments.documents
-    parts = arguments.only or PARTS
+    parts, seeds = arguments.only or PARTS, sorted(set(arguments.seed or SEEDS))
+    models = [(name, attention) for name, attention in MODELS if name in (arguments.preset or (name,))]
+    if "attention" not in parts:
+        models = [model for model in models if model[1] == FULL]
     data = _draw(output / "videos")
-    results = _train(output, data, ATTENTIONS if "attention" in parts else (FULL,), console)
+    results = _train(output, data, models, seeds, console)
     if "attention" in parts:
         print(format_table(*_table(results.rows)))
         if documents:
@@ -67,14 +75,20 @@ def run(arguments: argparse.Namespace) -> int:
             (documents / PAGE).write_text(page(results))
             print(f"written to {documents / PAGE}")
     if "faithfulness" in parts:
-        explained = measure_explanations([output / f"{FULL}-{seed}" for seed in SEEDS], data, console)
-        print(section(explained["surroundings"]))
+        full = [name for name, attention in models if attention == FULL]
+        runs = {name: [_folder(output, name, FULL, seed) for seed in seeds] for name in full}
+        explained = measure_explanations(runs, data, console)
+        print(section(explained))
         if documents:
-            print(f"written to {write_documents(explained, results.versions, documents)}")
+            print(f"written to {write_documents(explained, seeds, results.versions, documents)}")
         if arguments.readme:
-            write_section(explained["surroundings"], arguments.readme)
+            write_section(explained, arguments.readme)
             print(f"written to {arguments.readme}")
     return 0
+
+
+def _folder(output: Path, name: str, attention: str, seed: int) -> Path:
+    return output / f"{name}-{attention}-{seed}"
 
 
 def _draw(folder: Path) -> DataSettings:
@@ -83,12 +97,14 @@ def _draw(folder: Path) -> DataSettings:
     from dataloading.synthetic import synthesize
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    synthesize(folder, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
+    synthesize(folder, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS, varied=True)
     prepare(read_dataset(folder), detect=False)
     return DataSettings(root=folder, evaluation_clips=2)
 
 
-def _train(output: Path, data: DataSettings, attentions: Sequence[str], console: Console) -> Results:
+def _train(
+    output: Path, data: DataSettings, models: Sequence[tuple[str, str]], seeds: Sequence[int], console: Console
+) -> Results:
     """Train and evaluate each model with each seed; write RESULTS after each."""
     from dataloading.io import read_json, write_json
     from istvt.cli.console import progress_bar
@@ -98,13 +114,13 @@ def _train(output: Path, data: DataSettings, attentions: Sequence[str], console:
 
     path = output / RESULTS
     results = read_json(path, Results) if path.is_file() else Results(versions())
-    done = {(row["attention"], row["seed"]) for row in results.rows}
-    for seed in SEEDS:
-        for attention in attentions:
-            if (attention, seed) in done:
+    done = {(row["preset"], row["attention"], row["seed"]) for row in results.rows}
+    for name, attention in models:
+        for seed in seeds:
+            if (name, attention, seed) in done:
                 continue
-            console.rule(f"{attention}, seed {seed}")
-            folder, config = output / f"{attention}-{seed}", replace(preset("small"), attention=attention)
+            console.rule(f"{name}, {attention}, seed {seed}")
+            folder, config = _folder(output, name, attention, seed), replace(preset(name), attention=attention)
             trained = train(data, config, replace(TRAINING, epochs=EPOCHS, seed=seed), folder, console=console)
             seconds = sum(row["seconds"] for row in trained.history)  # of all its epochs, also where a run went on
             more_clips = replace(data, evaluation_clips=4)
@@ -114,7 +130,8 @@ def _train(output: Path, data: DataSettings, attentions: Sequence[str], console:
                 name: {"value": m.auc.value, "low": m.auc.low, "high": m.auc.high, "fakes": m.fake, "reals": m.real}
                 for name, m in found.manipulations.items()
             }
-            results.rows.append({"attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs})
+            row = {"preset": name, "attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs}
+            results.rows.append(row)
             results.versions = versions()
             write_json(path, asdict(results))
     return results
@@ -123,14 +140,19 @@ def _train(output: Path, data: DataSettings, attentions: Sequence[str], console:
 def _table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return header and lines: the AUC of each model by manipulation, seed by seed and in the mean."""
     names, lines = sorted(rows[0]["auc"]), []
-    for attention in ATTENTIONS:
-        own = [row for row in rows if row["attention"] == attention]
+    for name, attention in MODELS:
+        own = sorted(
+            (row for row in rows if (row["preset"], row["attention"]) == (name, attention)), key=lambda row: row["seed"]
+        )
+        if not own:
+            continue
+        model = f"`{name}`, `{attention}`"
         for row in own:
-            aucs = [row["auc"][name] for name in names]
+            aucs = [row["auc"][key] for key in names]
             cells = [f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" for auc in aucs]
-            lines.append([f"`{attention}`", str(row["seed"]), *cells, f"{row['seconds']:.0f}"])
-        means = [mean(row["auc"][name]["value"] for row in own) for name in names]
-        lines.append([f"`{attention}`", "mean", *(f"**{value:.3f}**" for value in means), ""])
+            lines.append([model, str(row["seed"]), *cells, f"{row['seconds']:.0f}"])
+        means = [mean(row["auc"][key]["value"] for row in own) for key in names]
+        lines.append([model, "mean", *(f"**{value:.3f}**" for value in means), ""])
     return ["model", "seed", *names, "training, s"], lines
 
 
@@ -138,7 +160,7 @@ def page(results: Results) -> str:
     """Return the results as a page of documentation; every number in it is computed."""
     return Path(__file__).with_suffix(".template.md").read_text().format(
         counts=next(iter(results.rows[0]["auc"].values())), table=table(*_table(results.rows)),
-        identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, config=preset("small"), epochs=EPOCHS,
-        training=TRAINING, seeds=", ".join(map(str, sorted({row["seed"] for row in results.rows}))),
+        identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, small=preset("small"), fine=preset("fine"),
+        epochs=EPOCHS, training=TRAINING, seeds=", ".join(map(str, sorted({row["seed"] for row in results.rows}))),
         versions=", ".join(f"{name} {version}" for name, version in results.versions.items()),
     )  # fmt: skip

@@ -9,10 +9,12 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from dataloading.dataset import SPLITS
-from dataloading.errors import InputError
+from dataloading.errors import InputError, as_input_error
 from istvt.cli.console import print_lines, progress_bar, starting
 from istvt.cli.options import add_checkpoint, add_device, check_device_name, settings_of
-from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill, ISTVTConfig, Precision
+from istvt.config import MEASURED_METHODS, DataSettings, FaithfulnessSettings, ISTVTConfig, Precision
+
+SANITY_CLIPS = 24
 
 
 def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
@@ -32,16 +34,16 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
     parser.add_argument(
-        "--stabilizers",
-        type=list[float | str] | None,
+        "--methods",
+        type=list[str] | None,
         default=None,
-        help="with --explain: measure LRP with each of these stabilizers, numbers or 'reference'",
+        help=f"with --explain: only these; default: all of {', '.join(MEASURED_METHODS)}",
     )
     parser.add_argument(
-        "--fill",
-        type=Fill | None,
-        default=None,
-        help="with --explain: what replaces removed pixels; default: surroundings, as gray can look forged itself",
+        "--sanity",
+        action="store_true",
+        help=f"with --explain: also check on {SANITY_CLIPS} clips that each method depends on the weights, on the "
+        "clip and on the class",
     )
     add_device(parser)
     parser.add_class_arguments(DataSettings, "data", skip={"train_clips"})
@@ -56,20 +58,24 @@ def run(options: Namespace, console: Console) -> int:
 
     if options.bootstrap < 1:
         raise InputError(f"--bootstrap is {options.bootstrap}; expected at least 1")
-    for option, value in (("--stabilizers", options.stabilizers), ("--fill", options.fill)):
+    for option, value in (("--methods", options.methods), ("--sanity", options.sanity or None)):
         if value is not None and not options.explain:
             raise InputError(f"{option} is given without --explain, which measures with it")
+    with as_input_error():  # invalid options are refused before the evaluation, not after it
+        chosen = MEASURED_METHODS if options.methods is None else tuple(options.methods)
+        settings = FaithfulnessSettings(
+            chosen,
+            clips_per_video=options.data.evaluation_clips,
+            sanity=SANITY_CLIPS if options.sanity else 0,
+        )
     data = settings_of(DataSettings, options.data)
     check_device_name(options.device)
     require_directory(data.root)
     model_file(options.checkpoint)
     with starting(console):
         from istvt.evaluation.results import skipped_line
-        from istvt.explain.faithfulness.evaluate import orderings_of
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint
         from istvt.report.summary import summary
-    if options.stabilizers is not None:
-        orderings_of(stabilizers=options.stabilizers)  # invalid options are refused before the evaluation, not after it
     output = _evaluation_directory(options, data, console)
     with progress_bar(console, "scoring clips") as update:
         result = evaluate_checkpoint(
@@ -90,7 +96,7 @@ def run(options: Namespace, console: Console) -> int:
         print_lines(console, *(f"  {skipped_line(name, reason)}" for name, reason in result.evaluation.skipped))
     print_lines(console, f"\nreport: {result.report}")
     if options.explain:
-        _measure_explanations(options, data, output, console)
+        _measure_explanations(options, data, settings, output, console)
     return 0
 
 
@@ -114,9 +120,11 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     return output
 
 
-def _measure_explanations(options: Namespace, data: DataSettings, output: Path, console: Console) -> None:
-    """Measure deletion curves, pointing game and mass inside the mask, for every method and for random order."""
-    from istvt.explain.faithfulness.report import faithfulness_table
+def _measure_explanations(
+    options: Namespace, data: DataSettings, settings: FaithfulnessSettings, output: Path, console: Console
+) -> None:
+    """Measure deletion, insertion, where and when of every method, beside a center blob and a random order."""
+    from istvt.explain.faithfulness.report import faithfulness_tables
     from istvt.report.evaluate_checkpoint import evaluate_checkpoint_explanations, render_report
     from istvt.report.evaluation_files import EXPLANATIONS
 
@@ -127,11 +135,10 @@ def _measure_explanations(options: Namespace, data: DataSettings, output: Path, 
             options.checkpoint,
             data,
             output / EXPLANATIONS,
+            settings,
             split=options.split,
             device=options.device,
-            stabilizers=options.stabilizers or (DEFAULT_STABILIZER,),
-            fill=options.fill or "surroundings",
             advance=update,
         )
     render_report(options.checkpoint, data, output)
-    print_lines(console, faithfulness_table(measured), f"explanations: {', '.join(map(str, written.values()))}")
+    print_lines(console, faithfulness_tables([measured]), f"explanations: {', '.join(map(str, written.values()))}")

@@ -10,11 +10,12 @@ from dataloading.dataset import Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.layouts import open_dataset
-from istvt.config import DEFAULT_STABILIZER, DataSettings, Fill
+from istvt.config import DataSettings, FaithfulnessSettings
 from istvt.device import pick_device, resolve_precision, versions
 from istvt.evaluation.evaluate import evaluate_split
-from istvt.explain.faithfulness.evaluate import Faithfulness, evaluate_explanations
+from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.report import read_faithfulness, write_faithfulness
+from istvt.explain.faithfulness.results import Faithfulness
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import load_model, read_info
 from istvt.report.evaluation_files import (
@@ -145,12 +146,10 @@ def evaluate_checkpoint_explanations(
     checkpoint: str | Path,
     data: DataSettings,
     output: str | Path,
+    settings: FaithfulnessSettings | None = None,
     *,
     split: str = "test",
     device: str = "auto",
-    stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,),
-    fill: Fill = "surroundings",
-    clips_per_video: int | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> tuple[Faithfulness, dict[str, Path]]:
     """Measure how faithful each explanation of a checkpoint is, and write it as `write_faithfulness` does.
@@ -158,8 +157,7 @@ def evaluate_checkpoint_explanations(
     Args:
         checkpoint, data, split, device: as for `evaluate_checkpoint`.
         output: directory of what is written.
-        stabilizers, fill: of `istvt.explain.faithfulness.evaluate.evaluate_explanations`.
-        clips_per_video: as many as `data` has evaluated, if None.
+        settings: what is measured; the defaults if None.
         advance: called with (clips done, clips in all).
 
     Returns:
@@ -174,10 +172,8 @@ def evaluate_checkpoint_explanations(
         model,
         dataset,
         index,
+        settings,
         split=split,
-        stabilizers=stabilizers,
-        fill=fill,
-        clips_per_video=clips_per_video or data.evaluation_clips,
         decoder=data.decoder,
         workers=data.workers,
         advance=advance,

@@ -23,7 +23,7 @@ from istvt.report.html import render, write_page
 from istvt.report.summary import interval_sentence, verdict_sentence
 
 if TYPE_CHECKING:
-    from istvt.explain.faithfulness.evaluate import Faithfulness
+    from istvt.explain.faithfulness.results import Faithfulness
 
 _LISTED_VIDEOS = 1000
 _HEADLINE = {
@@ -103,7 +103,7 @@ def write_report(
         video_count=len(scores),
         settings=_grouped(evaluation.settings | ({"versions": evaluation.versions} if evaluation.versions else {})),
         explanations=explanations,
-        deletion_curves=_deletion_curves(explanations) if measured else [],
+        measured=_explanation_section(explanations) if measured else None,
     )
     write_page(path, page)
     return Path(path)
@@ -185,15 +185,36 @@ def _ends_in_words(lines: Sequence[charts.Series], epochs: Sequence[int]) -> str
     return " ".join(sentences)
 
 
-def _deletion_curves(measured: Faithfulness) -> list[dict[str, Any]]:
-    removed = [100 * fraction for fraction in measured.fractions]
-    curves = []
-    for title, key in (("Accuracy of videos", "accuracy"), ("Confidence in the first verdict", "confidence")):
-        lines = [charts.Series(item.ordering.name, getattr(item, key)) for item in measured.orderings]
-        figure = charts.line_chart(removed, lines, "hottest pixels removed (%)", y_range=(0, 1))
-        what = f"{title} against the share of pixels removed, a line for each order. The table has the numbers."
-        curves.append({"title": title, "chart": charts.inline_svg(figure, what), "notes": []})
-    return curves
+def _explanation_section(measured: Faithfulness) -> dict[str, Any]:
+    """Return the curves, the tables and the numbers of the section on explanations."""
+    # Imported here: a report without explanations needs none of it.
+    from istvt.explain.faithfulness import report as tables
+    from istvt.explain.faithfulness.results import CURVES
+
+    curves, results = [], [measured]
+    for name in CURVES:
+        lines, removed = [], []
+        for method in tables.by_counterfactual(results):
+            if line := tables.mean_curve(results, method, name):
+                removed, values = line
+                lines.append(charts.Series(method, values))
+        if lines:
+            figure = charts.line_chart(removed, lines, "hottest pixels (%)", y_range=(0, 1))
+            title = f"P(fake) by {tables.TITLES[name]}"
+            what = f"{title} against the share of pixels, a line for each method. The table has the mean heights."
+            curves.append({"title": title, "chart": charts.inline_svg(figure, what), "notes": []})
+    counts = tables.counts(results)
+    named = {"P(fake) of detected fakes": tables.curve_rows, "Share called right after deletion": tables.accuracy_rows}
+    if counts["mask"]:
+        named["Where and when"] = tables.place_rows
+    shown = {caption: rows(results) for caption, rows in named.items()}
+    if measured.sanity is not None:
+        shown["Sanity checks"] = tables.sanity_rows(measured.sanity)
+    plain = {
+        caption: (header, [[cell.replace("`", "").replace("**", "") for cell in row] for row in rows])
+        for caption, (header, rows) in shown.items()
+    }
+    return {"curves": curves, "tables": plain, "counts": counts}
 
 
 def _undefined_in(line: charts.Series, epochs: Sequence[int]) -> str:

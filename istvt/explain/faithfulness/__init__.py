@@ -1,1 +1,1 @@
-"""Faithfulness of explanations: deletion curves, pointing game and mass in the mask, for each method and for chance."""
+"""Faithfulness of explanations: deletion and insertion, where and when the forgery is found, and sanity checks."""

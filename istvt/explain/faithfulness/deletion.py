@@ -1,67 +1,83 @@
-"""Deletion curve: how much a model's accuracy and confidence suffer when the hottest pixels of a clip are removed.
+"""Deletion and insertion curves: what becomes of a logit when the hottest pixels of a clip are taken away or kept.
 
-What stands where pixels were must not be evidence itself. A constant gray draws the removed shape into the face: a
-detector of forgeries takes it for one, whatever was under it. So by default a removed pixel takes the color of what
-is left around it, as in Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
-(ICML 2022), here by a pyramid of averages, which needs no linear system.
+The same pixels change in all frames: other pixels in each frame would be flicker, which is a forged trace itself. What
+stands in their place must not be evidence either. Without an original they take the color of what is left around them,
+as in Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022), here by a
+pyramid of averages, which needs no linear system. Where the original of a fake is known, they are its pixels: the true
+counterfactual, of which nothing can look forged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dataloading.clips.sampling import Clip
-from istvt.config import Fill
-from istvt.explain import heatmap
-from istvt.inference.video_score import DEFAULT_THRESHOLD, probability_of
-
 _NOTHING = 1e-12
 
 
-def delete(
-    clips: Tensor, heat: np.ndarray, fractions: Sequence[float], fill: Fill, random: np.random.Generator
-) -> Iterator[Tensor]:
-    """Give the clips without their hottest pixels, for each fraction.
+def hottest_first(where: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return pixels from hottest to coldest, int64 [B, H_i * W_i], of where [B, H_i, W_i]; chance orders equal heat."""
+    flat = where.reshape(len(where), -1)
+    chance = random.random(flat.shape)
+    return np.stack([np.lexsort((tie, -heat)) for heat, tie in zip(flat, chance, strict=True)])
+
+
+def changed_pixels(order: np.ndarray, fraction: float, height: int, width: int) -> Tensor:
+    """Return the first `fraction` of pixels in `order`, bool [B, 1, H_i, W_i]: one mask for all frames."""
+    changed = np.zeros(order.shape, bool)
+    np.put_along_axis(changed, order[:, : round(fraction * order.shape[1])], True, axis=1)
+    return torch.from_numpy(changed.reshape(len(order), 1, height, width))
+
+
+def curve(
+    logits_of: Callable[[Tensor], np.ndarray],
+    clips: Tensor,
+    order: np.ndarray,
+    fractions: Sequence[float],
+    first: np.ndarray,
+    *,
+    insert: bool = False,
+    originals: Tensor | None = None,
+) -> np.ndarray:
+    """Return logits, float64 [B, fractions], of clips whose hottest pixels are taken away, or are all that is left.
 
     Args:
-        clips: [B, T, 3, H_i, W_i] in [-1, 1].
-        heat: [B, T, H, W].
-        fractions: of all pixels of a clip.
-        fill: see `remove`.
-        random: ranks pixels of equal heat.
+        logits_of: of clips [B, T, 3, H_i, W_i].
+        clips: the same.
+        order: of `hottest_first`.
+        fractions: of the pixels of a frame, the first being 0.
+        first: [B], logits at 0, the same for every order: of the whole clips or, of insertion, of what it begins with.
+        insert: keep the hottest and change all others.
+        originals: clips before they were forged, whose pixels stand in place of what is changed; otherwise it is
+            filled from the surroundings.
     """
-    batch, frames, _, height, width = clips.shape
-    heat = torch.from_numpy(heatmap.upscale(heat, height, width)).to(clips.device).flatten(1)
-    chance = torch.from_numpy(random.random(heat.shape, np.float32)).to(heat.device)
-    # Chance decides between equal heat and nothing else: far below a gray level of the color scale.
-    largest = heat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
-    order = (heat / largest + 1e-6 * chance).argsort(dim=1, descending=True)
-    for fraction in fractions:
-        removed = torch.zeros_like(heat, dtype=torch.bool)
-        removed.scatter_(1, order[:, : round(fraction * order.shape[1])], True)
-        yield remove(clips, removed.view(batch, frames, height, width), fill)
+    found = [first]
+    for fraction in fractions[1:]:
+        changed = changed_pixels(order, fraction, *clips.shape[-2:]).to(clips.device)
+        changed = (~changed if insert else changed).expand(-1, clips.shape[1], -1, -1)
+        if originals is None:
+            found.append(logits_of(remove(clips, changed)))
+        else:
+            found.append(logits_of(torch.where(changed.unsqueeze(2), originals, clips)))
+    return np.stack(found, axis=1)
 
 
-def remove(clips: Tensor, removed: Tensor, fill: Fill = "surroundings") -> Tensor:
-    """Return clips without some of their pixels.
+def remove(clips: Tensor, removed: Tensor) -> Tensor:
+    """Return clips without some of their pixels, which are filled smoothly from those of the same frame that are left.
 
     Args:
         clips: [B, T, 3, H_i, W_i] in [-1, 1].
         removed: bool [B, T, H_i, W_i].
-        fill: "surroundings": smoothly from the pixels of the same frame that are left (mid-gray if there is none);
-            "gray": 0, mid-gray.
 
     Returns:
-        [B, T, 3, H_i, W_i]; where nothing was removed as before, bit for bit.
+        [B, T, 3, H_i, W_i]; where nothing was removed as before, bit for bit; a frame of which nothing is left is 0,
+        mid-gray.
     """
     known = (~removed).unsqueeze(2).to(clips.dtype)
-    if fill == "gray":
-        return clips * known
     values = torch.where(removed.unsqueeze(2), 0.0, clips)
     filled = _filled(values.flatten(0, 1), known.flatten(0, 1)).view_as(clips)
     return torch.where(removed.unsqueeze(2), filled, clips)
@@ -83,26 +99,3 @@ def _filled(values: Tensor, known: Tensor) -> Tensor:
     coarse = _filled(halved / weight.clamp(min=_NOTHING) * trust, trust)
     coarse = functional.interpolate(coarse, values.shape[-2:], mode="bilinear", align_corners=False)
     return values + (1 - known) * coarse
-
-
-def curves(clips: Sequence[Clip], logits: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return balanced accuracy of videos and mean confidence of clips, for logits [clips, fractions].
-
-    Confidence is the probability of the class that the whole clip was given.
-    """
-    probabilities = probability_of(logits)
-    of_video: dict[tuple[str, int], list[int]] = {}
-    for place, clip in enumerate(clips):
-        of_video.setdefault((clip.video.name, clip.label), []).append(place)
-    right: dict[int, list[np.ndarray]] = {}
-    for (_, label), places in of_video.items():
-        right.setdefault(label, []).append((probabilities[places].mean(0) > DEFAULT_THRESHOLD) == bool(label))
-    accuracy = np.mean([np.mean(each, axis=0) for each in right.values()], axis=0)
-    first = probabilities[:, :1] > DEFAULT_THRESHOLD
-    confidence = np.where(first, probabilities, 1 - probabilities).mean(0)
-    return accuracy.tolist(), confidence.tolist()
-
-
-def mean_height(fractions: Sequence[float], values: Sequence[float]) -> float:
-    """Return the mean height of a curve (trapezoids)."""
-    return float(np.trapezoid(values, fractions) / (fractions[-1] - fractions[0]))

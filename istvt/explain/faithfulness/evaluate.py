@@ -1,258 +1,300 @@
-"""Evaluation of explanation methods on the videos of a data set: deletion curves and localization, beside chance."""
+"""Evaluation of explanation methods on the videos of a data set: deletion, insertion, where and when."""
 
 from __future__ import annotations
 
+import copy
+import json
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip, evaluation_clips
 from dataloading.dataset import CLASSES, FAKE, Dataset
-from dataloading.errors import InputError, as_input_error
+from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
-from istvt.config import DEFAULT_STABILIZER, FILLS, METHODS, Fill, checked_stabilizer
-from istvt.evaluation.results import EvaluatedSet
-from istvt.explain.explanation import explain, logits_of
-from istvt.explain.faithfulness.deletion import curves, delete, mean_height
-from istvt.explain.faithfulness.localization import Localization, MaskedClip, localizations, mask_of
-from istvt.inference.video_score import check_finite, probability_of, verdict_of
+from dataloading.synthetic.dataset import FORGERIES, forgeries
+from istvt.config import INTEGRATED_GRADIENTS, FaithfulnessSettings
+from istvt.explain.explanation import logits_of
+from istvt.explain.faithfulness.deletion import curve, hottest_first
+from istvt.explain.faithfulness.heat import heat_of, marginals
+from istvt.explain.faithfulness.localization import hottest_hit, mask_of, mass_in, rank_accuracy
+from istvt.explain.faithfulness.results import CURVES, Faithfulness, MeasuredClip, MethodValues, Sanity
+from istvt.explain.faithfulness.sanity import check_sanity
+from istvt.inference.video_score import check_finite, probability_of
 from istvt.model.istvt import ISTVT
 
-FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3)
-RANDOM = "random"
+WHOLE_REGION = "whole"
 
 
-@dataclass(frozen=True)
-class Ordering:
-    """One way to rank the cells of a clip: a method of `istvt.explain.explain` with its stabilizer, or chance."""
+class Sample(NamedTuple):
+    """A clip [T, 3, H_i, W_i] with its place in the list, and the same frames before they were forged, if known."""
 
-    name: str
-    method: str
-    stabilizer: float | str = DEFAULT_STABILIZER
-
-
-@dataclass
-class OrderingResult:
-    """The measurements of one ordering.
-
-    Attributes:
-        ordering: which.
-        accuracy: of videos, mean over the two classes, after each fraction of pixels was removed: one half is what is
-            left when the model says the same of every video.
-        confidence: mean probability of the class that the model first gave to each clip, after the same.
-        accuracy_area, confidence_area: mean height of the two curves (trapezoids), lower is better.
-        localization: by kind of heat: temporal, spatial, both.
-        by_manipulation: the same for each manipulation.
-    """
-
-    ordering: Ordering
-    accuracy: list[float]
-    confidence: list[float]
-    accuracy_area: float
-    confidence_area: float
-    localization: dict[str, Localization]
-    by_manipulation: dict[str, dict[str, Localization]]
-
-
-@dataclass
-class Faithfulness:
-    """The measurements of all orderings on the same clips.
-
-    Attributes:
-        fractions: of the pixels of a clip that were removed.
-        orderings: each one's results.
-        videos, clips: how many were judged.
-        mask_share: mean share of pixels in the mask, over clips with one: what pointing at random would score.
-        skipped: (video name, reason) of every clip or mask that could not be used.
-        settings: how it was measured.
-        evaluated: with which model and on which videos, where that is recorded.
-    """
-
-    fractions: list[float]
-    orderings: list[OrderingResult]
-    videos: int
-    clips: int
-    mask_share: float | None
-    skipped: list[tuple[str, str]]
-    settings: dict[str, Any]
-    evaluated: EvaluatedSet | None = None
-
-
-def orderings_of(
-    methods: Sequence[str] = METHODS, stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,)
-) -> list[Ordering]:
-    """Return the methods, `lrp` once for each stabilizer, and the random order; no two have the same name.
-
-    Raises:
-        InputError: a method or stabilizer is none or there twice, or there is none of them.
-    """
-    for name, values in (("methods", methods), ("stabilizers", stabilizers)):
-        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            raise InputError(f"{name} is {values!r}; expected a list of one or more")
-    for method in methods:
-        if method not in METHODS:
-            raise InputError(f"methods holds {method!r}; expected some of {', '.join(METHODS)}")
-    with as_input_error():
-        stabilizers = [checked_stabilizer(stabilizer) for stabilizer in stabilizers]
-    for name, values in (("methods", methods), ("stabilizers", stabilizers)):
-        for place, value in enumerate(values):
-            if value in values[:place]:
-                raise InputError(f"{name} holds {value!r} twice; expected each once")
-    found = []
-    for method in methods:
-        if method == "lrp" and len(stabilizers) > 1:
-            found += [Ordering(f"lrp {stabilizer}", method, stabilizer) for stabilizer in stabilizers]
-        else:
-            found.append(Ordering(method, method, stabilizers[0]))
-    return [*found, Ordering(RANDOM, RANDOM)]
+    index: int
+    pictures: Tensor
+    original: Tensor | None
 
 
 def evaluate_explanations(
     model: ISTVT,
     dataset: Dataset,
     index: FaceIndex,
+    settings: FaithfulnessSettings | None = None,
     *,
     split: str | None = "test",
-    methods: Sequence[str] = METHODS,
-    stabilizers: Sequence[float | str] = (DEFAULT_STABILIZER,),
-    fractions: Sequence[float] = FRACTIONS,
-    fill: Fill = "surroundings",
-    clips_per_video: int = 2,
-    batch_size: int = 8,
     decoder: str = "auto",
     workers: int = 2,
-    seed: int = 0,
     advance: Callable[[int, int], None] | None = None,
 ) -> Faithfulness:
     """Measure how faithful each method is on the videos of a data set.
 
-    Pixels are ranked by the sum of temporal and spatial heat (`istvt.explain.heatmap.upscale`); equal heat is ranked by
-    chance. The two are summed as they are, for their unit is the same: stretched to the same range, the
-    map that says little would count as much as the one that says nearly everything. For the deletion curve every clip
-    is explained by what the model says of it, for the localization fakes are explained as fake.
+    Every clip is explained as fake: of a real clip it is the evidence against it. The forms of heat and the orders of
+    removal are those of `istvt.explain.faithfulness.heat` and `deletion`.
 
     Args:
         model: on the device to use.
-        dataset: its videos, and their masks where it has any.
+        dataset: its videos, their masks where it has any, and the originals of its fakes where they are in it.
         index: their face boxes.
+        settings: what is measured; the defaults if None.
         split: "train", "val", "test", or None for all videos.
-        methods: of `istvt.explain.explain`; the random order is always measured.
-        stabilizers: `lrp` is measured with each; the first serves everywhere else.
-        fractions: of the pixels of a clip to remove, the first being 0.
-        fill: what stands where pixels were removed; see `istvt.explain.faithfulness.deletion.remove`.
-        clips_per_video: clips of each video, evenly spread over its first 270 frames.
-        batch_size: clips in work together.
         decoder, workers: of `ClipLoader`.
-        seed: of the random order.
         advance: called with (clips done, clips in all).
 
     Raises:
-        InputError: the split has no usable video, an argument is wrong, or a logit is not finite.
+        InputError: the split has no usable video, or a logit is not finite.
     """
-    orderings = orderings_of(methods, stabilizers)
-    if len(fractions) < 2 or list(fractions) != sorted(set(fractions)) or fractions[0] != 0 or fractions[-1] > 1:
-        raise InputError(f"fractions are {list(fractions)}; expected 0 and rising shares up to 1")
-    if fill not in FILLS:
-        raise InputError(f"fill is {fill!r}; expected one of {', '.join(FILLS)}")
+    settings = settings or FaithfulnessSettings()
+    # A copy: with its channels last the convolutions take half the time on a CPU.
+    model = copy.deepcopy(model).to(memory_format=torch.channels_last)
     videos = dataset.videos if split is None else dataset.select(split).videos
-    clips = evaluation_clips(videos, index, model.config.frames, clips_per_video)
+    clips = evaluation_clips(videos, index, model.config.frames, settings.clips_per_video)
     if not clips:
         reason = f": {clips.skipped[0].reason}" if clips.skipped else ""
         raise InputError(f"{dataset.root} has no usable video in the {split or 'whole'} set{reason}")
-    measurement = _Measurement(model, clips, orderings, list(fractions), fill, seed)
-    loader = ClipLoader(
-        clips,
-        batch_size,
-        model.config.image_size,
-        device=next(model.parameters()).device,
-        decoder=decoder,
-        workers=workers,
-    )
+    samples = _Samples(model, clips, dataset, settings.batch_size, decoder, workers)
+    measurement = _Measurement(model, clips, _halves(dataset), settings)
     done = 0
-    for batch in loader:
-        measurement.add(batch.clips, batch.indices.tolist())
-        done += len(batch.indices)
+    for batch in samples:
+        measurement.add(batch)
+        done += len(batch)
         if advance:
             advance(done, len(clips))
-    skipped = [(item.video.name, item.reason) for item in clips.skipped]
-    skipped += [(clip.video.name, reason) for clip, reason in loader.skipped] + measurement.skipped
-    if not measurement.judged:
+    skipped = [(item.video.name, item.reason) for item in clips.skipped] + samples.skipped + measurement.skipped
+    if not measurement.clips:
         raise InputError(f"None of the {len(clips)} clips could be decoded: {skipped[-1][1]}")
-    settings = {"split": split, "clips_per_video": clips_per_video, "seed": seed, "fill": fill}
-    return measurement.result(skipped, settings)
+    return Faithfulness(
+        fractions=list(settings.fractions),
+        frames=model.config.frames,
+        clips=measurement.clips,
+        methods=measurement.methods,
+        skipped=skipped,
+        settings={"split": split, **json.loads(json.dumps(asdict(settings)))},  # as they are read back
+        sanity=measurement.sanity(),
+    )
+
+
+def _halves(dataset: Dataset) -> set[str]:
+    """Return names of the fakes of which half the face was forged, which the synthetic set alone knows."""
+    if not (Path(dataset.root) / FORGERIES).is_file():
+        return set()
+    return {name for name, forgery in forgeries(dataset.root).items() if forgery.region != WHOLE_REGION}
+
+
+class _Samples:
+    """Clips as batches of `Sample`, each after its original in the loader's list.
+
+    Attributes:
+        skipped: (video name, reason) of clips that could not be decoded, once the batches were taken.
+    """
+
+    def __init__(
+        self, model: ISTVT, clips: Sequence[Clip], dataset: Dataset, batch_size: int, decoder: str, workers: int
+    ) -> None:
+        by_name = {video.name: video for video in dataset.videos}
+        self.batch_size, self.skipped = batch_size, []
+        self.listed: list[Clip] = []
+        self.role: list[tuple[int, bool]] = []  # the clip's index, and whether this is its original
+        for number, clip in enumerate(clips):
+            original = by_name.get(clip.video.source)
+            if clip.label == FAKE and original is not None:
+                self.listed.append(Clip(original, clip.frames, clip.box, original.label, number))
+                self.role.append((number, True))
+            self.listed.append(clip)
+            self.role.append((number, False))
+        device = next(model.parameters()).device
+        options = {"device": device, "decoder": decoder, "workers": workers}
+        self.loader = ClipLoader(self.listed, batch_size, model.config.image_size, **options)
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        originals: dict[int, Tensor] = {}
+        ready: list[Sample] = []
+        for batch in self.loader:
+            for place, pictures in zip(batch.indices.tolist(), batch.clips, strict=True):
+                number, is_original = self.role[place]
+                if is_original:
+                    originals = {number: pictures}  # the next clip is its own, unless that cannot be decoded
+                else:
+                    ready.append(Sample(number, pictures, originals.pop(number, None)))
+            while len(ready) >= self.batch_size:
+                yield ready[: self.batch_size]
+                ready = ready[self.batch_size :]
+        if ready:
+            yield ready
+        self.skipped = [(clip.video.name, reason) for clip, reason in self.loader.skipped]
+
+
+@dataclass
+class _Row:
+    """One clip of a batch that is explained: its place in the batch, and its logit."""
+
+    place: int
+    pictures: Tensor
+    original: Tensor | None
+    mask: np.ndarray | None
+    clip: MeasuredClip
+    logit: float
+
+    def has(self, curve: str) -> bool:
+        """Return whether this kind of curve is measured: deletion of every clip, the others of detected fakes."""
+        if curve == "deletion":
+            return True
+        return self.clip.detected and (self.original is not None or not curve.startswith("counterfactual"))
+
+
+class _Starts:
+    """Logits with which curves of a batch begin, which do not depend on the method."""
+
+    def __init__(self, model: ISTVT, rows: Sequence[_Row]) -> None:
+        whole = {row.place: row.logit for row in rows}
+        nothing = float(logits_of(model, torch.zeros_like(rows[0].pictures).unsqueeze(0))[0])
+        paired = [row for row in rows if row.has("counterfactual_insertion")]
+        originals = logits_of(model, torch.stack([row.original for row in paired])) if paired else []
+        self.logits = {
+            "deletion": whole,
+            "insertion": dict.fromkeys(whole, nothing),
+            "counterfactual_deletion": whole,
+            "counterfactual_insertion": {row.place: x for row, x in zip(paired, originals, strict=True)},
+        }
+
+    def of(self, curve: str, rows: Sequence[_Row]) -> np.ndarray:
+        """Return the logits of some rows."""
+        return np.array([self.logits[curve][row.place] for row in rows])
 
 
 @dataclass
 class _Measurement:
-    """Logits after deletion, and localization, collected batch by batch."""
+    """Logits of changed clips and localization, collected batch by batch."""
 
     model: ISTVT
-    clips: Sequence[Clip]
-    orderings: list[Ordering]
-    fractions: list[float]
-    fill: Fill
-    seed: int
-    judged: list[Clip] = field(default_factory=list)
-    logits: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    masked: list[MaskedClip] = field(default_factory=list)
+    sampled: Sequence[Clip]
+    halves: set[str]
+    settings: FaithfulnessSettings
+    clips: list[MeasuredClip] = field(default_factory=list)
+    methods: dict[str, MethodValues] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    for_sanity: list[Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # A stream each: what chance says of one ordering does not depend on which others are measured.
-        names = [ordering.name for ordering in self.orderings]
-        self.random = {name: np.random.default_rng([self.seed, zlib.crc32(name.encode())]) for name in names}
+        self.methods = {method: MethodValues() for method in self.settings.methods}
+        # A stream each: what chance gives one method does not depend on which others are measured.
+        seed = self.settings.seed
+        self.random = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in self.methods}
+        chance = np.random.default_rng(seed)
+        self.with_curves: set[str] = set()
+        for label in range(len(CLASSES)):
+            names = sorted({clip.video.name for clip in self.sampled if clip.label == label})
+            self.with_curves |= set(chance.permutation(names)[: self.settings.curve_videos].tolist())
 
-    def add(self, pictures: Tensor, indices: list[int]) -> None:
-        """Measure clips [B, T, 3, H_i, W_i] by their places in the list."""
-        clips = [self.clips[index] for index in indices]
-        masks = {place: mask for place, clip in enumerate(clips) if (mask := self._mask(clip)) is not None}
-        masked = {
-            place: MaskedClip(clips[place].video.manipulation, float(mask.mean())) for place, mask in masks.items()
-        }
-        whole = self._logits(pictures, clips)
-        verdicts = [verdict_of(probability) for probability in probability_of(whole)]
-        for ordering in self.orderings:
-            heat, as_fake = self._heat(ordering, pictures, verdicts, list(masked))
-            remaining = delete(pictures, heat, self.fractions[1:], self.fill, self.random[ordering.name])
-            logits = [whole, *(self._logits(part, clips) for part in remaining)]
-            self.logits[ordering.name].append(np.stack(logits, axis=1))
-            for place, pair in as_fake.items():
-                masked[place].locate(ordering.name, *pair, masks[place])
-        self.judged += clips
-        self.masked += masked.values()
-
-    def _heat(
-        self, ordering: Ordering, pictures: Tensor, verdicts: list[str], masked: list[int]
-    ) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
-        """Return heat to rank pixels by, [B, T, H, W], and (temporal, spatial) of masked clips explained as fake."""
-        shape = (self.model.config.frames, *self.model.config.feature_grid)
-        if ordering.method == RANDOM:
-            random = self.random[ordering.name].random
-            heat = np.stack([random(shape) for _ in verdicts])
-            as_fake = {place: (random(shape), random(shape)) for place in masked}
-        else:
-            temporal, spatial = self._maps(ordering, pictures, verdicts)
-            heat = temporal + spatial
-            as_fake = {place: (temporal[place], spatial[place]) for place in masked}
-            if missed := [place for place in masked if verdicts[place] != CLASSES[FAKE]]:
-                again = self._maps(ordering, pictures[missed], [CLASSES[FAKE]] * len(missed))
-                as_fake |= zip(missed, zip(*again, strict=True), strict=True)
-        return heat, as_fake
-
-    def _maps(self, ordering: Ordering, pictures: Tensor, targets: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        result = explain(self.model, pictures, target=targets, method=ordering.method, stabilizer=ordering.stabilizer)
-        return result.temporal.float().cpu().numpy(), result.spatial.float().cpu().numpy()
-
-    def _logits(self, pictures: Tensor, clips: Sequence[Clip]) -> np.ndarray:
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Measure some clips by every method."""
+        pictures = torch.stack([sample.pictures for sample in samples])
+        sampled = [self.sampled[sample.index] for sample in samples]
         logits = logits_of(self.model, pictures)
-        check_finite(clips, logits)
-        return logits
+        check_finite(sampled, logits)
+        masks = [self._mask(clip) for clip in sampled]
+        measured = [
+            self._measured(*parts) for parts in zip(samples, sampled, masks, probability_of(logits), strict=True)
+        ]
+        self.clips += measured
+        self._keep_for_sanity(samples, measured)
+        rows = [
+            _Row(place, samples[place].pictures, samples[place].original, masks[place], clip, float(logits[place]))
+            for place, clip in enumerate(measured)
+            if masks[place] is not None or clip.video in self.with_curves
+        ]
+        for values in self.methods.values():
+            for column in vars(values).values():
+                column.extend([None] * len(samples))
+        self._measure(rows, [method for method in self.methods if method != INTEGRATED_GRADIENTS], len(samples))
+        if INTEGRATED_GRADIENTS in self.methods:
+            known = [row for row in rows if row.original is not None and row.clip.detected]
+            self._measure(known, [INTEGRATED_GRADIENTS], len(samples))
+
+    def _measure(self, rows: Sequence[_Row], methods: Sequence[str], of: int) -> None:
+        """Add the values by some methods of clips in the last batch, which has `of` clips."""
+        if not rows or not methods:
+            return
+        pictures = torch.stack([row.pictures for row in rows])
+        chosen = replace(self.settings, methods=tuple(methods))
+        originals = torch.stack([row.original for row in rows]) if methods == [INTEGRATED_GRADIENTS] else None
+        heats = heat_of(self.model, pictures, chosen, self.random, originals)
+        starts = _Starts(self.model, rows)
+        for method, heat in heats.items():
+            values, first = self.methods[method], len(self.methods[method].when) - of
+            where, when = marginals(heat)
+            order = hottest_first(where, self.random[method])
+            for number, row in enumerate(rows):
+                if row.mask is None:
+                    continue
+                at, union, forged = first + row.place, row.mask.any(0), row.mask.any((1, 2))
+                values.hottest[at] = hottest_hit(where[number], union)
+                values.rank[at] = rank_accuracy(order[number], union)
+                values.mass[at] = mass_in(where[number], union)
+                if not forged.all():
+                    values.when[at] = hottest_hit(when[number], forged)
+            for name in CURVES:
+                use = [
+                    number for number, row in enumerate(rows) if row.has(name) and row.clip.video in self.with_curves
+                ]
+                if use:
+                    part = [rows[number] for number in use]
+                    curves = self._curves(name, part, order[use], starts)
+                    for row, one in zip(part, curves, strict=True):
+                        getattr(values, name)[first + row.place] = one.tolist()
+
+    def _curves(self, name: str, rows: Sequence[_Row], order: np.ndarray, starts: _Starts) -> np.ndarray:
+        """Return one kind of curve, probabilities of fake [rows, fractions]."""
+        originals = torch.stack([row.original for row in rows]) if name.startswith("counterfactual") else None
+        return probability_of(
+            curve(
+                lambda clips: logits_of(self.model, clips),
+                torch.stack([row.pictures for row in rows]),
+                order,
+                self.settings.fractions,
+                starts.of(name, rows),
+                insert=name.endswith("insertion"),
+                originals=originals,
+            )
+        )
+
+    def _measured(self, sample: Sample, clip: Clip, mask: np.ndarray | None, probability: float) -> MeasuredClip:
+        video = clip.video
+        return MeasuredClip(
+            video=video.name,
+            label=clip.label,
+            manipulation=video.manipulation,
+            probability=float(probability),
+            original=sample.original is not None,
+            forged=None if mask is None else np.flatnonzero(mask.any((1, 2))).tolist(),
+            mask_share=None if mask is None else float(mask.any(0).mean()),
+            half=video.name in self.halves,
+        )
 
     def _mask(self, clip: Clip) -> np.ndarray | None:
         """Return the mask of a clip; None where it has none or nothing in it."""
@@ -266,32 +308,18 @@ class _Measurement:
             return None
         return mask if mask.any() else None
 
-    def result(self, skipped: list[tuple[str, str]], settings: dict[str, Any]) -> Faithfulness:
-        """Return everything that was collected, as metrics."""
-        of_manipulation: dict[str, list[MaskedClip]] = {}
-        for clip in sorted(self.masked, key=lambda clip: clip.manipulation):
-            of_manipulation.setdefault(clip.manipulation, []).append(clip)
-        results = []
-        for ordering in self.orderings:
-            accuracy, confidence = curves(self.judged, np.concatenate(self.logits[ordering.name]))
-            results.append(
-                OrderingResult(
-                    ordering,
-                    accuracy,
-                    confidence,
-                    mean_height(self.fractions, accuracy),
-                    mean_height(self.fractions, confidence),
-                    localizations(self.masked, ordering.name),
-                    {name: localizations(clips, ordering.name) for name, clips in of_manipulation.items()},
-                )
-            )
-        shares = [clip.mask_share for clip in self.masked]
-        return Faithfulness(
-            fractions=self.fractions,
-            orderings=results,
-            videos=len({clip.video.name for clip in self.judged}),
-            clips=len(self.judged),
-            mask_share=float(np.mean(shares)) if shares else None,
-            skipped=skipped,
-            settings=settings,
-        )
+    def _keep_for_sanity(self, samples: Sequence[Sample], measured: Sequence[MeasuredClip]) -> None:
+        """Keep the first detected fakes, each of another video."""
+        kept = {self.sampled[sample.index].video.name for sample in self.for_sanity}
+        for sample, clip in zip(samples, measured, strict=True):
+            if len(self.for_sanity) < self.settings.sanity and clip.detected and clip.video not in kept:
+                kept.add(clip.video)
+                self.for_sanity.append(sample)
+
+    def sanity(self) -> Sanity | None:
+        """Return the sanity checks of the kept clips; None where none were asked for or no fake was detected."""
+        if len(self.for_sanity) < 2:
+            return None
+        names = [self.sampled[sample.index].video.name for sample in self.for_sanity]
+        pictures = torch.stack([sample.pictures for sample in self.for_sanity])
+        return check_sanity(self.model, pictures, names, self.settings)

@@ -1,12 +1,11 @@
-"""Localization: pointing game and mass in the mask, where a fake has a mask of what was manipulated.
+"""Localization: whether heat is where the manipulation mask is, and whether the hottest frame is the forged one.
 
-Pointing game: how often the hottest pixel lies in the mask. Mass: how much of the heat does.
+*Where*, of heat summed over frames against the union of the frames' masks: the hottest pixel lies in the mask
+(pointing game); relevance rank accuracy, the share of the K hottest pixels in a mask of K pixels; relevance mass, the
+share of heat in it (Arras et al., "CLEVR-XAI", Information Fusion 2022). *When*: the hottest frame is a forged one.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -15,63 +14,30 @@ from dataloading.clips.sampling import Clip
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import picture_size
 from dataloading.video.processes import Workers
-from istvt.evaluation.intervals import wilson_interval
 from istvt.explain import heatmap
 
-KINDS = ("temporal", "spatial", "both")
+
+def hottest_hit(heat: np.ndarray, mask: np.ndarray) -> float:
+    """Return whether the hottest entry lies in the mask; of several that are equally hot, the share that does."""
+    hottest = heat == heat.max()
+    return float(mask[hottest].mean())
 
 
-@dataclass
-class Localization:
-    """How well heat finds the manipulation, over clips of fakes with a mask, explained as fake.
+def rank_accuracy(order: np.ndarray, mask: np.ndarray) -> float:
+    """Return the share of the first K pixels in the mask, where K are the mask's pixels.
 
-    Attributes:
-        clips: how many.
-        pointing: share of clips whose hottest pixel lies in the mask; a clip without heat has missed. None of no clip.
-        low, high: its 95 % Wilson interval.
-        mass: mean share of the heat that lies in the mask, over the clips with heat; None where there is none.
+    Args:
+        order: int [pixels], hottest first.
+        mask: bool [H_i, W_i].
     """
-
-    clips: int
-    pointing: float | None
-    low: float | None
-    high: float | None
-    mass: float | None
+    flat = mask.ravel()
+    return float(flat[order[: int(flat.sum())]].mean())
 
 
-@dataclass
-class MaskedClip:
-    """Where heat lay in one clip: by (ordering, kind) whether the hottest pixel is in the mask, and the share in it.
-
-    Attributes:
-        manipulation: of the video.
-        mask_share: of the clip's pixels that were manipulated.
-    """
-
-    manipulation: str
-    mask_share: float
-    hit: dict[tuple[str, str], bool] = field(default_factory=dict)
-    mass: dict[tuple[str, str], float | None] = field(default_factory=dict)
-
-    def locate(self, ordering: str, temporal: np.ndarray, spatial: np.ndarray, mask: np.ndarray) -> None:
-        """Note where the heat of an ordering, [T, H, W] each, lies beside the mask, bool [T, H_i, W_i]."""
-        for kind, heat in zip(KINDS, (temporal, spatial, temporal + spatial), strict=True):
-            heat = heatmap.upscale(np.maximum(heat, 0), *mask.shape[1:])
-            total = float(heat.sum(dtype=np.float64))
-            self.hit[ordering, kind] = total > 0 and bool(mask.flat[int(heat.argmax())])
-            self.mass[ordering, kind] = float(heat[mask].sum(dtype=np.float64)) / total if total > 0 else None
-
-
-def localizations(clips: Sequence[MaskedClip], ordering: str) -> dict[str, Localization]:
-    """Return the localization of an ordering by kind of heat."""
-    result = {}
-    for kind in KINDS:
-        hits = sum(clip.hit[ordering, kind] for clip in clips)
-        masses = [clip.mass[ordering, kind] for clip in clips if clip.mass[ordering, kind] is not None]
-        low, high = wilson_interval(hits, len(clips)) if clips else (None, None)
-        share = hits / len(clips) if clips else None
-        result[kind] = Localization(len(clips), share, low, high, float(np.mean(masses)) if masses else None)
-    return result
+def mass_in(where: np.ndarray, mask: np.ndarray) -> float | None:
+    """Return the share of heat, [H_i, W_i] and not negative, in the mask; None where there is no heat."""
+    total = where.sum(dtype=np.float64)
+    return float(where[mask].sum(dtype=np.float64) / total) if total > 0 else None
 
 
 def mask_of(clip: Clip, size: int) -> np.ndarray:

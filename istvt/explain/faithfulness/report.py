@@ -1,18 +1,37 @@
-"""Faithfulness measurements as files: JSON, a table in Markdown and a plot."""
+"""Faithfulness measurements as files: JSON, tables in Markdown and a plot."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from dataloading.errors import InputError
 from dataloading.io import read_json, replacing, write_json
-from istvt.explain.faithfulness.evaluate import Faithfulness
-from istvt.explain.faithfulness.localization import Localization
+from istvt.explain.faithfulness.results import (
+    CURVES,
+    Faithfulness,
+    Sanity,
+    VideoMean,
+    accuracy_by_class,
+    estimate,
+)
+from istvt.explain.faithfulness.sanity import LIMITS, verdicts
 
 DATA, TABLE, PLOT = "faithfulness.json", "faithfulness.md", "faithfulness.svg"
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _MARKERS = "osD^vPX*"
+TITLES = {
+    "deletion": "deletion",
+    "insertion": "insertion",
+    "counterfactual_deletion": "deletion, original",
+    "counterfactual_insertion": "insertion, original",
+    "hottest": "hottest pixel in mask",
+    "rank": "rank accuracy",
+    "mass": "heat in mask",
+}
 
 
 def write_faithfulness(result: Faithfulness, out: str | Path) -> dict[str, Path]:
@@ -21,8 +40,8 @@ def write_faithfulness(result: Faithfulness, out: str | Path) -> dict[str, Path]
     out.mkdir(parents=True, exist_ok=True)
     files = {"data": out / DATA, "table": out / TABLE, "plot": out / PLOT}
     with replacing(files["table"]) as temporary:
-        temporary.write_text(faithfulness_table(result))
-    write_plot(result, files["plot"])
+        temporary.write_text(faithfulness_tables([result]))
+    write_plot([result], files["plot"])
     # The last: a measurement of which this file is there is whole.
     write_json(files["data"], asdict(result))
     return files
@@ -36,69 +55,179 @@ def read_faithfulness(out: str | Path) -> Faithfulness | None:
         return None
 
 
-def faithfulness_table(result: Faithfulness) -> str:
-    """Return a table in Markdown: one row an ordering, best (lowest area) first."""
-    removed = [f"{100 * fraction:g} %" for fraction in result.fractions]
-    lines = [
-        f"{result.videos} videos, {result.clips} clips. Accuracy of videos (%, mean over both classes) after the "
-        "hottest pixels were removed, the mean height of that curve and of the confidence in the first verdict (lower "
-        "is better), the share of clips of fakes whose hottest pixel lies in the manipulation mask, and the share of "
-        "heat in it (higher is better; temporal / spatial / both).",
-        "",
-        "| order | " + " | ".join(removed) + " | area | confidence | pointing game | mass in mask |",
-        "|---|" + "---:|" * (len(removed) + 2) + "---|---|",
+def by_counterfactual(results: Sequence[Faithfulness]) -> list[str]:
+    """Return the methods, most faithful first: by deletion with the original, or without where none is known."""
+
+    def area(method: str) -> float:
+        found = [estimate(results, method, name, "detected", resamples=1).value for name in
+                 ("counterfactual_deletion", "deletion")]  # fmt: skip
+        return next((value for value in found if value is not None), np.inf)
+
+    return sorted(results[0].methods, key=area)
+
+
+def curve_rows(results: Sequence[Faithfulness]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of P(fake) of detected fakes under deletion and insertion, a row a method."""
+    header = ["method", *(TITLES[name] for name in CURVES)]
+    rows = [
+        [f"`{method}`", *(str(estimate(results, method, name, "detected")) for name in CURVES)]
+        for method in by_counterfactual(results)
     ]
-    for item in sorted(result.orderings, key=lambda item: item.accuracy_area):
-        values = [f"{100 * accuracy:.1f}" for accuracy in item.accuracy]
-        values += [f"{100 * item.accuracy_area:.1f}", f"{item.confidence_area:.3f}"]
-        kinds = [item.localization[kind] for kind in ("temporal", "spatial", "both")]
-        pointing, mass = _shares(kinds, "pointing"), _shares(kinds, "mass")
-        lines.append(f"| {item.ordering.name} | " + " | ".join(values) + f" | {pointing} | {mass} |")
-    if result.mask_share is not None:
-        clips = result.orderings[0].localization["both"].clips
-        lines += [
-            "",
-            f"{clips} clips have a mask; it covers {100 * result.mask_share:.1f} % of their pixels on average.",
+    return header, rows
+
+
+def accuracy_rows(results: Sequence[Faithfulness]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the share of clips of each class that are called so after deletion."""
+    fractions = results[0].fractions
+    header = ["method", *(f"{name}, {100 * fraction:g} %" for name in ("real", "fake") for fraction in fractions)]
+    rows = []
+    for method in by_counterfactual(results):
+        if any(one is not None for one in results[0].methods[method].deletion):
+            found = [accuracy_by_class(results, method, fraction) for fraction in fractions]
+            rows.append([f"`{method}`", *(_number(one[name]) for name in ("real", "fake") for one in found)])
+    return header, rows
+
+
+def place_rows(results: Sequence[Faithfulness]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of where and when, a row a method; halves where the set knows them."""
+    halves = any(clip.half for result in results for clip in result.clips)
+    where = "halves" if halves else "detected"
+    columns = [(TITLES[name] + (", halves" if halves else ""), name, where) for name in ("rank", "hottest", "mass")]
+    columns += [(TITLES["rank"] + ", all", "rank", "detected")] if halves else []
+    columns += [("forged frame found", "when", "one frame"), ("one of two", "when", "two frames"),
+                ("forged frame, detected or not", "when", "one frame, detected or not")]  # fmt: skip
+    rows = [
+        [f"`{method}`", *(str(estimate(results, method, name, subset)) for _, name, subset in columns)]
+        for method in by_counterfactual(results)
+    ]
+    return ["method", *(title for title, _, _ in columns)], rows
+
+
+def counts(results: Sequence[Faithfulness]) -> dict[str, float]:
+    """Return how many videos each table is about, means over models, and what chance gives."""
+    method = next(iter(results[0].methods))
+
+    def videos(subset: str, name: str = "mass") -> float:
+        return estimate(results, method, name, subset, resamples=1).videos
+
+    shares = [clip.mask_share for result in results for clip in result.clips if clip.mask_share is not None]
+    half = [clip.mask_share for result in results for clip in result.clips if clip.half and clip.mask_share is not None]
+    return {
+        "videos": results[0].videos,
+        "fakes": len({clip.video for clip in results[0].clips if clip.label}),
+        "detected": videos("detected", "deletion"),
+        "original": videos("detected", "counterfactual_deletion"),
+        "halves": videos("halves"),
+        "one": videos("one frame", "when"),
+        "two": videos("two frames", "when"),
+        "one_all": videos("one frame, detected or not", "when"),
+        "mask": float(np.mean(shares)) if shares else 0.0,
+        "half_mask": float(np.mean(half)) if half else 0.0,
+    }
+
+
+def sanity_rows(sanity: Sanity) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the sanity checks; a value that fails is marked."""
+    header = ["method", *LIMITS, "passes"]
+    rows = []
+    for method, row in sanity.methods.items():
+        found = verdicts(row)
+        marks = {True: "", False: " **fails**", None: ""}
+        cells = ["none" if mean is None else f"{mean}{marks[passes]}" for mean, passes in found.values()]
+        rows.append([f"`{method}`", *cells, "no" if any(passes is False for _, passes in found.values()) else "yes"])
+    return header, rows
+
+
+def sanity_table(sanity: Sanity) -> str:
+    """Return the sanity checks as a table in Markdown, with what each means."""
+    cascade = ", ".join(sanity.stages)
+    return (
+        f"{len(sanity.videos)} detected fakes. Rank correlation of the heat with that of the same model with fresh "
+        f"weights ({cascade}; below {LIMITS['randomized']} passes), with that of another clip (below "
+        f"{LIMITS['other clip']}), and with the evidence for real (below {LIMITS['other target']}); largest relative "
+        f"change under noise of two gray levels (below {LIMITS['max-sensitivity']:g}); what arrives of what was "
+        f"explained (within {LIMITS['conservation']} of 1, where the method promises it). A check passes where its "
+        f"whole 95 % interval does.\n\n{_table(*sanity_rows(sanity))}"
+    )
+
+
+def faithfulness_tables(results: Sequence[Faithfulness]) -> str:
+    """Return everything as tables in Markdown, for one model or several on the same videos."""
+    result, found = results[0], counts(results)
+    parts = [
+        f"{found['videos']} videos; {found['fakes']} are fakes, of which {found['detected']:.0f} are detected. Means "
+        "over videos with 95 % intervals of a bootstrap over videos.",
+        f"P(fake) of detected fakes, mean height of the curve from 0 to {100 * result.fractions[-1]:g} % of the "
+        "pixels, the same in all frames: deletion is better low, insertion high. Pixels are filled from their "
+        f"surroundings, or are the original's ({found['original']:.0f} videos).",
+        _table(*curve_rows(results)),
+        "Share of clips called what they are after deletion (filled from the surroundings), by class:",
+        _table(*accuracy_rows(results)),
+    ]
+    if found["mask"]:
+        halves = f"{found['halves']:.0f} detected fakes forged in half of the face, " if found["halves"] else ""
+        parts += [
+            f"Where, of heat summed over frames: {halves}whose masks cover "
+            f"{100 * (found['half_mask'] or found['mask']):.1f} % of the pixels, which is chance. When: the hottest "
+            f"frame is the forged one ({found['one']:.0f} detected fakes with one forged frame, chance "
+            f"{1 / result.frames:.2f}), or one of two ({found['two']:.0f}, {2 / result.frames:.2f}); "
+            f"{found['one_all']:.0f} with the undetected.",
+            _table(*place_rows(results)),
         ]
-    if result.skipped:
-        lines += ["", f"{len(result.skipped)} clips or masks could not be used:", ""]
-        lines += [f"- {name}: {reason}" for name, reason in result.skipped]
-    return "\n".join(lines) + "\n"
+    if result.sanity is not None:
+        parts += ["Sanity checks:", sanity_table(result.sanity)]
+    skipped = sorted({item for one in results for item in one.skipped})
+    if skipped:
+        parts += [f"{len(skipped)} clips or masks could not be used:"]
+        parts += ["\n".join(f"- {name}: {reason}" for name, reason in skipped)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def write_plot(result: Faithfulness, path: Path) -> None:
-    """Write both deletion curves as one SVG; lines differ in dash and marker as well as in color."""
+def write_plot(results: Sequence[Faithfulness], path: Path) -> None:
+    """Write the four curves as one SVG, means over models; lines differ in dash and marker as well as in color."""
     from matplotlib import colormaps
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 8), layout="constrained")
     FigureCanvasSVG(figure)
-    removed = [100 * fraction for fraction in result.fractions]
     shade = colormaps["viridis"]
-    for axes, name, title in zip(
-        figure.subplots(1, 2),
-        ("accuracy", "confidence"),
-        ("accuracy of videos, mean over both classes", "confidence in the first verdict"),
-        strict=True,
-    ):
-        for number, item in enumerate(result.orderings):
-            is_random = item.ordering.name == "random"
+    methods = by_counterfactual(results)
+    grid = figure.subplots(2, 2)
+    for axes, name in zip(grid.flat, CURVES, strict=True):
+        for number, method in enumerate(methods):
+            if (line := mean_curve(results, method, name)) is None:
+                continue
             axes.plot(
-                removed,
-                getattr(item, name),
+                *line,
                 linestyle=_DASHES[number % len(_DASHES)],
                 marker=_MARKERS[number % len(_MARKERS)],
-                color="0.45" if is_random else shade(0.85 * number / max(1, len(result.orderings) - 1)),
-                label=item.ordering.name,
+                color="0.45" if method == "random" else shade(0.85 * number / max(1, len(methods) - 1)),
+                label=method,
             )
-        axes.set(xlabel="hottest pixels removed (%)", ylabel=title, ylim=(0, 1.02))
+        axes.set(xlabel="hottest pixels (%)", ylabel="P(fake) of detected fakes", title=TITLES[name], ylim=(0, 1.02))
         axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
+    grid[0, 0].legend(frameon=False, fontsize="small")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def _shares(kinds: list[Localization], field: str) -> str:
-    values = [getattr(kind, field) for kind in kinds]
-    return " / ".join("none" if value is None else f"{value:.2f}" for value in values)
+def mean_curve(results: Sequence[Faithfulness], method: str, name: str) -> tuple[list[float], list[float]] | None:
+    """Return percent of pixels and mean P(fake) of detected fakes; None where no clip has this curve."""
+    means = []
+    for result in results:
+        curves = zip(result.clips, getattr(result.methods[method], name), strict=True)
+        if chosen := [one for clip, one in curves if one is not None and clip.detected]:
+            means.append(np.mean(chosen, axis=0))
+    if not means:
+        return None
+    return [100 * fraction for fraction in results[0].fractions], np.mean(means, axis=0).tolist()
+
+
+def _number(mean: VideoMean) -> str:
+    return "none" if mean.value is None else f"{mean.value:.2f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

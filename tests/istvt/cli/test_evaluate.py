@@ -147,28 +147,30 @@ def test_what_explanations_are_measured_with_is_looked_at_before_the_evaluation_
     trained_run, synthetic_set, capsys
 ):
     command = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}"]
-    assert "stabilizer is 'a'; expected" in refused(capsys, [*command, "--explain", "--stabilizers=[0.1,a]"])
-    for twice in ("[0.1,1e-1]", '[0.1,"0.1"]'):
-        message = refused(capsys, [*command, "--explain", f"--stabilizers={twice}"])
-        assert "stabilizers holds 0.1 twice; expected each once" in message
-    assert "stabilizers is []; expected a list" in refused(capsys, [*command, "--explain", "--stabilizers=[]"])
-    assert "--stabilizers is given without --explain" in refused(capsys, [*command, "--stabilizers=[0.1]"])
-    assert "--fill is given without --explain" in refused(capsys, [*command, "--fill=surroundings"])
+    assert "methods holds 'lpr'; expected some of" in refused(capsys, [*command, "--explain", "--methods=[lpr]"])
+    assert "methods holds 'lrp' twice; expected each once" in refused(
+        capsys, [*command, "--explain", "--methods=[lrp,lrp]"]
+    )
+    assert "methods is (); expected a list" in refused(capsys, [*command, "--explain", "--methods=[]"])
+    assert "--methods is given without --explain" in refused(capsys, [*command, "--methods=[lrp]"])
+    assert "--sanity is given without --explain" in refused(capsys, [*command, "--sanity"])
 
 
 def test_evaluate_explain_measures_every_method_against_random_order(trained_run, synthetic_set, tmp_path, capsys):
     arguments = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={tmp_path}"]
-    arguments += ["--explain", "--stabilizers=[0.01,reference]", "--data.evaluation_clips=1", "--bootstrap=50"]
+    methods = ("lrp", "attnlrp", "raw", "random")
+    arguments += ["--explain", "--sanity", f"--methods=[{','.join(methods)}]", "--data.evaluation_clips=1"]
+    arguments += ["--bootstrap=50"]
     assert main(arguments) == 0
     table = capsys.readouterr().out
-    for method in ("lrp", "attnlrp", "raw", "rollout", "gradient", "gradcam", "random", "reference"):
-        assert method in table
+    assert all(table.count(f"| `{method}` |") >= 3 for method in methods)
+    assert "max-sensitivity" in table
     assert {path.suffix for path in (tmp_path / "explanations").iterdir()} == {".json", ".md", ".svg"}
     page = (tmp_path / "report.html").read_text()  # it said nothing of them
     assert '<a href="#explanations">' in page
     section = page.split('<section id="explanations"')[1].split("</section>")[0]
-    assert section.count('<th scope="row"') == 8
-    assert section.count('<svg class="chart"') == 2
+    assert section.count('<th scope="row"') == 4 + 4 + 4 + 3  # curves, accuracy, places, sanity
+    assert section.count('<svg class="chart"') == 4
 
     # Without --explain the report lost its section, and the explanations stayed beside it, unlinked.
     assert main([*arguments[:4], "--data.evaluation_clips=1", "--bootstrap=50"]) == 0

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,250 +11,247 @@ from torch import nn
 
 from dataloading import FaceIndex, read_dataset
 from dataloading.clips.sampling import evaluation_clips
+from dataloading.dataset import FAKE
 from dataloading.errors import InputError
+from dataloading.faces.prepare import prepare
+from dataloading.synthetic import forgeries, synthesize
+from istvt.config import MEASURED_METHODS, FaithfulnessSettings
 from istvt.explain.explanation import logits_of
-from istvt.explain.faithfulness import deletion
-from istvt.explain.faithfulness import evaluate as faithfulness
+from istvt.explain.faithfulness import evaluate as evaluation
+from istvt.explain.faithfulness.deletion import changed_pixels, curve, hottest_first
 from istvt.explain.faithfulness.evaluate import evaluate_explanations
-from istvt.explain.faithfulness.localization import MaskedClip, mask_of
-from istvt.explain.faithfulness.report import write_faithfulness
-from istvt.inference.score import score_clips
+from istvt.explain.faithfulness.heat import heat_of, integrated_gradients, marginals
+from istvt.explain.faithfulness.localization import hottest_hit, mask_of, mass_in, rank_accuracy
+from istvt.explain.faithfulness.report import faithfulness_tables, read_faithfulness, write_faithfulness
+from istvt.explain.faithfulness.results import CURVES, MeasuredClip, accuracy_by_class, estimate, mean_height, pooled
 from istvt.model.checkpoint import load_model
 
 
 @pytest.fixture(scope="module")
-def measured(synthetic_set, trained_run):
-    model, _ = load_model(trained_run)
-    dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
-    return evaluate_explanations(
-        model, dataset, index, clips_per_video=1, stabilizers=(0.01, "reference"), methods=("lrp", "raw"), workers=1
-    )
+def varied_set(tmp_path_factory):
+    """Fakes that differ in where and when they are forged, of 10 people."""
+    root = tmp_path_factory.mktemp("varied") / "videos"
+    shares = (0.2, 0.2, 0.6)
+    synthesize(root, identities=10, frames=12, size=48, workers=1, splits=shares, varied=True, progress=False)
+    prepare(read_dataset(root), detect=False)
+    return root
 
 
-def test_every_method_every_stabilizer_and_chance_are_measured_on_the_same_clips(measured, synthetic_set):
-    names = [item.ordering.name for item in measured.orderings]
-    assert names == ["lrp 0.01", "lrp reference", "raw", "random"]
-    assert measured.videos == len(read_dataset(synthetic_set).select("test"))
-    assert len({item.accuracy[0] for item in measured.orderings}) == 1
-    assert len({item.confidence[0] for item in measured.orderings}) == 1
-    for item in measured.orderings:
-        assert len(item.accuracy) == len(item.confidence) == 5
-        assert item.localization["both"].clips > 0
-        assert sum(part["both"].clips for part in item.by_manipulation.values()) == item.localization["both"].clips
-        assert 0 <= item.localization["temporal"].mass <= 1
+@pytest.fixture(scope="module")
+def model(trained_run):
+    return load_model(trained_run)[0]
 
 
-def test_the_results_are_written_as_json_table_and_plot(measured, tmp_path):
-    files = write_faithfulness(measured, tmp_path)
-    data = json.loads(files["data"].read_text())
-    assert data["fractions"] == [0, 0.05, 0.1, 0.2, 0.3]
-    assert len(data["orderings"]) == 4
-    table = files["table"].read_text()
-    assert all(f"| {item.ordering.name} |" in table for item in measured.orderings)
-    plot = files["plot"].read_text()
-    assert plot.startswith("<?xml")
-    # Text is drawn as outlines, each after a comment that says it: one entry of the legend an ordering.
-    assert all(plot.count(f"<!-- {item.ordering.name} -->") == 1 for item in measured.orderings)
-    assert "<!-- accuracy of videos, mean over both classes -->" in plot
-    assert "<!-- confidence in the first verdict -->" in plot
+def measure(root, model, **settings):
+    """One clip of each test video, three at a time, so that fakes and their originals come in different batches."""
+    settings = FaithfulnessSettings(**({"batch_size": 3} | settings))
+    return evaluate_explanations(model, read_dataset(root), FaceIndex.read(root), settings, workers=1)
 
 
-class CornerDetector(nn.Module):
-    """Says fake where the upper left corner of the frames is anything but gray, and looks nowhere else."""
+@pytest.fixture(scope="module")
+def measured(varied_set, model):
+    return measure(varied_set, model, fractions=(0, 0.1, 0.3), sanity=3)
+
+
+class FakeEverywhere(nn.Module):
+    """Says fake of every clip, the more surely the brighter it is."""
 
     def __init__(self, model) -> None:
         super().__init__()
         self.config, self.weight = model.config, nn.Parameter(torch.ones(1))
 
     def forward(self, clips):
-        return 20 * self.weight * (clips[..., :10, :10].abs().mean((1, 2, 3, 4)) - 0.1)
+        return self.weight * (3 + clips.mean((1, 2, 3, 4)))
 
 
-class ConstantDetector(nn.Module):
-    """Says the same of every clip."""
-
-    def __init__(self, model, logit: float) -> None:
-        super().__init__()
-        self.config, self.logit = model.config, nn.Parameter(torch.tensor(logit))
+class CornerDetector(FakeEverywhere):
+    """Says fake where the upper left corner of the frames is bright, and looks nowhere else."""
 
     def forward(self, clips):
-        return self.logit.expand(len(clips))
+        return 10 * self.weight * clips[..., :10, :10].mean((1, 2, 3, 4))
 
 
-def measure(synthetic_set, model, **arguments):
-    """One clip of each test video."""
-    dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
-    return evaluate_explanations(model, dataset, index, **({"clips_per_video": 1, "workers": 1} | arguments))
+def test_every_method_is_measured_on_the_same_clips(measured, varied_set):
+    assert tuple(measured.methods) == MEASURED_METHODS
+    assert measured.videos == len(measured.clips) == len(read_dataset(varied_set).select("test"))
+    assert measured.skipped == []
+    marked = forgeries(varied_set)
+    for clip in measured.clips:
+        assert clip.original == bool(clip.label)
+        assert clip.half == (bool(clip.label) and marked[clip.video].region != "whole")
+        if clip.label:
+            frames = {frame for frame in range(6) if frame in marked[clip.video].frames}  # the clip begins at frame 0
+            assert set(clip.forged) == frames
+    for method, values in measured.methods.items():
+        for clip, *of_clip in zip(measured.clips, *vars(values).values(), strict=True):
+            found = dict(zip(vars(values), of_clip, strict=True))
+            explained = clip.detected or method != "integrated_gradients"  # which need an original
+            assert (found["deletion"] is not None) == explained
+            assert (found["counterfactual_deletion"] is not None) == clip.detected
+            assert (found["rank"] is not None) == bool(clip.label and explained)
+            assert (found["when"] is not None) == bool(clip.label and explained and len(clip.forged) < 6)
 
 
-def heat_by(maps_of):
-    """In place of `explain`: the (temporal, spatial) heat [T, H, W] that `maps_of(target)` gives for each clip."""
-
-    def explain(_, pictures, *, target, method, stabilizer):
-        temporal, spatial = (torch.from_numpy(np.stack(maps)) for maps in zip(*map(maps_of, target), strict=True))
-        return SimpleNamespace(temporal=temporal, spatial=spatial)
-
-    return explain
-
-
-def flat_heat(model):
-    """In place of `explain`: heat that says nothing."""
-    zeros = np.zeros((model.config.frames, *model.config.feature_grid), np.float32)
-    return heat_by(lambda _: (zeros, zeros))
+def test_the_results_are_written_as_json_tables_and_plot_and_read_back(measured, tmp_path):
+    files = write_faithfulness(measured, tmp_path)
+    assert read_faithfulness(tmp_path) == measured
+    text = files["table"].read_text()
+    for table in text.split("| method |")[1:4]:
+        assert all(f"| `{method}` |" in table for method in MEASURED_METHODS)
+    assert "Sanity checks:" in text
+    plot = files["plot"].read_text()
+    assert plot.startswith("<?xml")
+    # Text is drawn as outlines, each after a comment that says it: one entry of the legend a method.
+    assert all(plot.count(f"<!-- {method} -->") == 1 for method in MEASURED_METHODS)
 
 
-def known(monkeypatch, synthetic_set, trained_run, heat_of):
-    """Measures `CornerDetector` with heatmaps made by `heat_of(shape)`, beside the random order."""
-    model = CornerDetector(load_model(trained_run)[0])
-    shape = (model.config.frames, *model.config.feature_grid)
-    monkeypatch.setattr(faithfulness, "explain", heat_by(lambda _: (heat_of(shape), np.zeros(shape, np.float32))))
-    return measure(synthetic_set, model, methods=("lrp",), fill="gray").orderings
+def test_the_same_pixels_change_in_every_frame_hottest_first_and_chance_orders_equal_heat():
+    """Other pixels in each frame were flicker, a forged trace itself: reals fell from 78 to 32 % right."""
+    where = np.zeros((2, 4, 4), np.float32)
+    where[0, 1, 2], where[0, 3, 3] = 2, 1
+    order = hottest_first(where, np.random.default_rng(0))
+    assert order[0, :2].tolist() == [6, 15]
+    assert order[1].tolist() != list(range(16)) and sorted(order[1]) == list(range(16))
+    changed = changed_pixels(order, 2 / 16, 4, 4)
+    assert changed.shape == (2, 1, 4, 4)  # one mask for all frames
+    assert changed[0, 0].nonzero().tolist() == [[1, 2], [3, 3]]
 
 
-@pytest.mark.parametrize("logit", [2.0, -2.0])
-def test_a_model_that_says_the_same_of_every_video_is_half_right_and_as_sure_whatever_it_says(
-    monkeypatch, synthetic_set, trained_run, logit
-):
-    labels = [video.label for video in read_dataset(synthetic_set).select("test").videos]
-    assert np.mean(labels) != 0.5
-    model = ConstantDetector(load_model(trained_run)[0], logit)
-    monkeypatch.setattr(faithfulness, "explain", flat_heat(model))
-    sure = 1 / (1 + np.exp(-2))
-    for item in measure(synthetic_set, model, methods=("raw",)).orderings:
-        assert item.accuracy == [0.5] * 5
-        assert item.confidence == pytest.approx([sure] * 5)
-        # Both areas are the mean height of a curve that is level.
-        assert (item.accuracy_area, item.confidence_area) == pytest.approx((0.5, sure))
+def test_taking_away_what_the_model_uses_hurts_and_leaving_it_is_enough(model):
+    detector, clips = CornerDetector(model), torch.rand(2, 6, 3, 40, 40) * 0.2 - 0.9
+    clips[..., :10, :10] += 1.5
+    where = np.zeros((2, 40, 40), np.float32)
+    where[:, :10, :10] = 1
+    used, unused = (hottest_first(heat, np.random.default_rng(0)) for heat in (where, -where))
+    whole, originals = logits_of(detector, clips), clips - 1.0
+
+    def logits(order, **options):
+        return curve(lambda x: logits_of(detector, x), clips, order, (0, 1 / 16), whole, **options)[:, 1]
+
+    assert (whole > 5).all()
+    assert (logits(used) < -5).all()  # filled from the dark surroundings
+    assert logits(unused) == pytest.approx(whole)
+    assert logits(used, insert=True) == pytest.approx(whole)
+    assert logits(used, originals=originals) == pytest.approx(logits_of(detector, originals), abs=1e-5)
+    assert logits(used, insert=True, originals=originals) == pytest.approx(whole, abs=1e-5)
+    assert logits(unused, originals=originals) == pytest.approx(whole, abs=1e-5)
 
 
-def test_the_area_of_a_curve_is_its_mean_height_between_the_fractions(measured):
-    for item in measured.orderings:
-        for values, area in ((item.accuracy, item.accuracy_area), (item.confidence, item.confidence_area)):
-            heights = [(left + right) / 2 for left, right in pairwise(values)]
-            assert area == pytest.approx(np.dot(heights, [0.05, 0.05, 0.1, 0.1]) / 0.3)
+def test_hottest_pixel_rank_accuracy_and_mass_by_hand():
+    mask = np.zeros((4, 4), bool)
+    mask[0, :2] = True
+    where = np.zeros((4, 4))
+    where[0, 0], where[3, 3], where[0, 1] = 3, 2, 1
+    order = hottest_first(where[None], np.random.default_rng(0))[0]
+    assert (hottest_hit(where, mask), rank_accuracy(order, mask), mass_in(where, mask)) == (1, 0.5, 4 / 6)
+    where[3, 3] = 3  # as hot as the one in the mask: half a hit
+    assert hottest_hit(where, mask) == 0.5
+    assert hottest_hit(np.zeros((4, 4)), mask) == 2 / 16
+    assert mass_in(np.zeros((4, 4)), mask) is None
+    assert hottest_hit(np.array([1.0, 1.0, 1.0]), np.array([False, True, False])) == pytest.approx(1 / 3)
 
 
-def test_removing_what_the_model_used_hurts_more_than_chance_and_removing_the_rest_hurts_less(
-    monkeypatch, synthetic_set, trained_run
-):
-    def used(shape):
-        heat = np.zeros(shape, np.float32)
-        heat[:, 0, 0] = 1
-        return heat
+def heat_by(monkeypatch, root, model, heat):
+    """In place of `heat_of`: the heat [T, h, w] that `heat(mask)` gives for a fake; nothing for a real clip."""
+    masks = {}
+    fakes = [video for video in read_dataset(root).select("test").videos if video.label == FAKE]
+    for clip in evaluation_clips(fakes, FaceIndex.read(root), 6, 1):
+        masks[clip.video.name] = mask_of(clip, model.config.image_size)
+    monkeypatch.setattr(evaluation, "mask_of", lambda clip, size: masks[clip.video.name])
+    rows = []
+    row = evaluation._Row
+    monkeypatch.setattr(evaluation, "_Row", lambda *fields: rows.append(fields[3]) or row(*fields))
 
-    best, chance = known(monkeypatch, synthetic_set, trained_run, used)
-    worst, _ = known(monkeypatch, synthetic_set, trained_run, lambda shape: 1 - used(shape))
-    assert best.confidence_area < chance.confidence_area < worst.confidence_area
-    assert worst.confidence[2] == pytest.approx(worst.confidence[0])  # nothing it looks at was touched
-    assert best.confidence[2] < best.confidence[0] - 0.05
+    def heats(_, pictures, settings, random, originals=None, target="fake"):
+        chosen, rows[:] = list(rows), []
+        empty = np.zeros((6, *pictures.shape[-2:]), bool)
+        found = np.stack([heat(empty if mask is None else mask) for mask in chosen]).astype(np.float32)
+        return dict.fromkeys(settings.methods, found)
 
-
-def masks_of_fakes(synthetic_set, trained_run) -> list[np.ndarray]:
-    """Of one clip of each fake of the test set, where the cells of the model's grid look."""
-    dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
-    fakes = [video for video in dataset.select("test").videos if video.label == 1]
-    size = load_model(trained_run)[0].config.image_size
-    return [mask_of(clip, size)[:, 3::16, 3::16] for clip in evaluation_clips(fakes, index, 6, 1)]
+    monkeypatch.setattr(evaluation, "heat_of", heats)
 
 
-def in_every_mask(synthetic_set, trained_run) -> np.ndarray:
-    """Cells that are forged in every clip: bool [T, H, W]."""
-    cells = np.all(masks_of_fakes(synthetic_set, trained_run), axis=0)
-    assert cells.any()
-    return cells
+def test_heat_on_the_mask_finds_where_and_when_and_heat_beside_it_nothing(monkeypatch, varied_set, model):
+    detector = FakeEverywhere(model)
+    with monkeypatch.context() as patch:
+        heat_by(patch, varied_set, model, lambda mask: mask)
+        right = measure(varied_set, detector, methods=("lrp",), fractions=(0, 0.9))
+    with monkeypatch.context() as patch:
+        heat_by(patch, varied_set, model, lambda mask: ~mask)
+        wrong = measure(varied_set, detector, methods=("lrp",), fractions=(0, 0.9))
+    for name, subset in (("rank", "halves"), ("hottest", "detected"), ("mass", "detected"), ("when", "one frame")):
+        assert estimate([right], "lrp", name, subset).value == pytest.approx(1)
+    assert estimate([wrong], "lrp", "when", "one frame").value == pytest.approx(0)
+    for name in ("rank", "hottest", "mass"):
+        # Of a clip with forged frames and others, the heat of the others lies over the mask too.
+        whole = [clip for clip in wrong.clips if clip.label and len(clip.forged) == 6]
+        values = dict(zip([clip.video for clip in wrong.clips], getattr(wrong.methods["lrp"], name), strict=True))
+        assert max(values[clip.video] for clip in whole) < 0.2
 
 
-def in_no_mask(synthetic_set, trained_run) -> np.ndarray:
-    """Cells that are forged in no clip: bool [T, H, W]."""
-    cells = ~np.any(masks_of_fakes(synthetic_set, trained_run), axis=0)
-    assert cells.any()
-    return cells
+def test_a_fake_whose_hottest_pixels_are_its_originals_is_its_original(monkeypatch, varied_set, model):
+    detector = FakeEverywhere(model)
+    heat_by(monkeypatch, varied_set, model, lambda mask: np.ones_like(mask))
+    found = measure(varied_set, detector, methods=("lrp",), fractions=(0, 1))
+    real = {clip.video: clip.probability for clip in found.clips if not clip.label}
+    sources = {name: forgery.original for name, forgery in forgeries(varied_set).items()}
+    curves = zip(found.clips, found.methods["lrp"].counterfactual_deletion, strict=True)
+    for clip, one in curves:
+        if clip.label:
+            assert one == pytest.approx([clip.probability, real[sources[clip.video]]], abs=1e-6)
+    inserted = zip(found.clips, found.methods["lrp"].counterfactual_insertion, strict=True)
+    for clip, one in inserted:
+        if clip.label:
+            assert one == pytest.approx([real[sources[clip.video]], clip.probability], abs=1e-6)
 
 
-def test_heat_on_the_mask_scores_one_and_heat_beside_it_scores_nothing(monkeypatch, synthetic_set, trained_run):
-    everywhere, nowhere = in_every_mask(synthetic_set, trained_run), in_no_mask(synthetic_set, trained_run)
-    inside, _ = known(monkeypatch, synthetic_set, trained_run, lambda _: everywhere.astype(np.float32))
-    outside, _ = known(monkeypatch, synthetic_set, trained_run, lambda _: nowhere.astype(np.float32))
-    assert inside.localization["temporal"].pointing == 1
-    assert inside.localization["temporal"].mass > 0.5
-    assert outside.localization["temporal"].pointing == 0
-    assert outside.localization["temporal"].mass < 0.2  # between two cells heat reaches from the one to the other
-    # No heat at all points nowhere, which is a miss, and has no mass to be anywhere.
-    assert inside.localization["spatial"].pointing == 0
-    assert inside.localization["spatial"].mass is None
+def test_curves_are_of_a_part_of_the_videos_and_the_others_are_still_localized(varied_set, model):
+    found = measure(varied_set, FakeEverywhere(model), methods=("center_blob",), curve_videos=2)
+    values = found.methods["center_blob"]
+    with_curves = [clip.label for clip, one in zip(found.clips, values.deletion, strict=True) if one is not None]
+    assert sorted(with_curves) == [0, 0, 1, 1]
+    assert sum(one is not None for one in values.rank) == sum(clip.label for clip in found.clips) > 2
 
 
-def test_heat_is_compared_with_the_mask_pixel_by_pixel_where_its_cell_looks():
-    """By an even division of the picture cell (1, 1), which looks at pixel (19, 19), was at (23.5, 23.5)."""
-    heat, nothing = np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.float32)
-    heat[0, 1, 1] = 1
-    for where, pointing, mass in (
-        (np.s_[:, :20, :20], True, (17 / 32) ** 2),  # a quarter of the tent and the peak
-        (np.s_[:, 20:, :], False, 0.5 - 1 / 32),
-        (np.s_[:, 35:, 35:], False, 0),
-        (np.s_[:, 4:35, 4:35], True, 1),
-    ):
-        mask = np.zeros((1, 64, 64), bool)
-        mask[where] = True
-        clip = MaskedClip("blend", float(mask.mean()))
-        clip.locate("lrp", heat, nothing, mask)
-        assert clip.hit["lrp", "temporal"] == clip.hit["lrp", "both"] == pointing
-        assert clip.mass["lrp", "temporal"] == pytest.approx(mass, abs=1e-6)
-        assert (clip.hit["lrp", "spatial"], clip.mass["lrp", "spatial"]) == (False, None)
+def test_a_video_without_its_original_has_no_counterfactual_and_everything_else(varied_set, model):
+    dataset, index = read_dataset(varied_set), FaceIndex.read(varied_set)
+    dataset.videos = [replace(video, source=None) for video in dataset.videos]
+    settings = FaithfulnessSettings(methods=("integrated_gradients", "center_blob"), fractions=(0, 0.2))
+    found = evaluate_explanations(FakeEverywhere(model), dataset, index, settings, workers=1)
+    assert not any(found.methods["integrated_gradients"].rank)
+    assert not any(found.methods["center_blob"].counterfactual_deletion)
+    assert estimate([found], "center_blob", "deletion", "detected").videos > 0
+    assert "none" in faithfulness_tables([found])
 
 
-def test_each_clip_is_explained_by_what_the_model_says_of_it(monkeypatch, synthetic_set, trained_run):
-    model, _ = load_model(trained_run)
-    dataset, index = read_dataset(synthetic_set).select("test"), FaceIndex.read(synthetic_set)
-    dataset.videos = [replace(video, mask=None) for video in dataset.videos]  # nothing is explained for a mask
-    clips = evaluation_clips(dataset.videos, index, 6, 1)
-    with torch.no_grad():  # fake of one half and real of the other
-        model.head.bias -= float(np.median(score_clips(model, clips, workers=1).logits))
-    seen = []
-
-    def explain(_, pictures, *, target, **settings):
-        seen.extend(zip(logits_of(model, pictures), target, strict=True))
-        return flat_heat(model)(_, pictures, target=target, **settings)
-
-    monkeypatch.setattr(faithfulness, "explain", explain)
-    evaluate_explanations(model, dataset, index, methods=("lrp",), clips_per_video=1, workers=1)
-    assert len(seen) == len(clips)
-    assert {target for _, target in seen} == {"fake", "real"}
-    assert all(target == ("fake" if logit > 0 else "real") for logit, target in seen)
+def test_a_mask_that_cannot_be_read_is_counted_and_does_not_stop_the_measurement(varied_set, model, tmp_path):
+    dataset, index = read_dataset(varied_set).select("test"), FaceIndex.read(varied_set)
+    broken = tmp_path / "mask.mp4"
+    broken.write_bytes(b"nothing")
+    dataset.videos = [replace(v, mask=broken if v.manipulation == "blend" else v.mask) for v in dataset.videos]
+    settings = FaithfulnessSettings(methods=("center_blob",), fractions=(0, 0.2))
+    result = evaluate_explanations(model, dataset, index, settings, workers=1)
+    blends = [video.name for video in dataset.videos if video.manipulation == "blend"]
+    assert sorted(name for name, _ in result.skipped) == sorted(blends)
+    assert all("mask.mp4" in reason for _, reason in result.skipped)
 
 
-@pytest.mark.parametrize("logit", [2.0, -2.0])
-def test_a_fake_with_a_mask_is_explained_as_fake_to_find_the_mask_whatever_the_model_says(
-    monkeypatch, synthetic_set, trained_run, logit
-):
-    inside, outside = in_every_mask(synthetic_set, trained_run), in_no_mask(synthetic_set, trained_run)
-    model = ConstantDetector(load_model(trained_run)[0], logit)
-    heat = {"fake": inside.astype(np.float32), "real": outside.astype(np.float32)}
-    monkeypatch.setattr(faithfulness, "explain", heat_by(lambda target: (heat[target], np.zeros_like(heat[target]))))
-    result, _ = measure(synthetic_set, model, methods=("lrp",)).orderings
-    assert result.localization["temporal"].clips > 0
-    assert result.localization["temporal"].pointing == 1
-
-
-def test_a_model_that_gives_no_number_is_refused_at_its_first_clip(monkeypatch, synthetic_set, trained_run):
+def test_a_model_that_gives_no_number_is_refused_at_its_first_clip(varied_set, model):
     """It was measured to the end, and its NaN was no JSON."""
-    model = ConstantDetector(load_model(trained_run)[0], float("nan"))
-    monkeypatch.setattr(faithfulness, "explain", None)
+    broken = FakeEverywhere(model)
+    broken.weight.data[:] = float("nan")
     with pytest.raises(InputError, match=r"The model gave nan for a clip of .+: its weights or its training have"):
-        measure(synthetic_set, model)
+        measure(varied_set, broken)
 
 
-def test_what_chance_says_of_one_ordering_does_not_depend_on_the_others(measured, synthetic_set, trained_run):
-    model, _ = load_model(trained_run)
-    alone = {item.ordering.name: item for item in measure(synthetic_set, model, methods=("raw",)).orderings}
-    beside = {item.ordering.name: item for item in measured.orderings}
-    assert alone["random"] == beside["random"]
-    assert alone["raw"] == beside["raw"]
+def test_what_chance_says_of_random_does_not_depend_on_the_other_methods(measured, varied_set, model):
+    alone = measure(varied_set, model, fractions=(0, 0.1, 0.3), methods=("random",))
+    assert alone.methods["random"] == measured.methods["random"]
 
 
 def test_masks_lie_over_the_middle_of_the_face(synthetic_set):
     dataset, index = read_dataset(synthetic_set), FaceIndex.read(synthetic_set)
-    fake = next(video for video in dataset.videos if video.label == 1)
+    fake = next(video for video in dataset.videos if video.label == FAKE)
     mask = mask_of(evaluation_clips([fake], index, 6, 1)[0], 64)
     assert mask.shape == (6, 64, 64)
     assert mask[:, 28:36, 28:36].mean() > 0.9
@@ -263,62 +259,96 @@ def test_masks_lie_over_the_middle_of_the_face(synthetic_set):
     assert not mask[:, :, :7].any()
 
 
-@pytest.mark.parametrize("louder", ["temporal", "spatial"])
-def test_a_quiet_map_does_not_count_as_much_as_a_loud_one(monkeypatch, synthetic_set, trained_run, louder):
-    """Each map was stretched to 0..1 before the sum: a spatial map a thousandth as large decided half of the order."""
-    model, _ = load_model(trained_run)
-    shape = (model.config.frames, *model.config.feature_grid)
-    loud, quiet = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    loud[:, 0, 0], loud[:, 1, 1], quiet[:, 2, 2] = 1.0, 0.5, 1e-3
-    maps = (loud, quiet) if louder == "temporal" else (quiet, loud)
-    monkeypatch.setattr(faithfulness, "explain", heat_by(lambda _: maps))
-    seen = []
-    monkeypatch.setattr(deletion, "remove", lambda clips, removed, fill: seen.append(removed) or clips)
-    measure(synthetic_set, model, methods=("lrp",), fractions=(0, 0.05))
-    height, width = seen[0].shape[-2:]
-    removed = seen[0][0].float().mean(0)
-    assert removed[: height // 4, : width // 4].mean() > 5 * removed[height // 2 :, width // 2 :].mean()
+def test_integrated_gradients_sum_to_the_difference_of_the_logits_and_are_zero_where_nothing_was_forged(model):
+    model = model.double()
+    original = torch.rand(2, 6, 3, 40, 40, dtype=torch.float64) * 2 - 1
+    fake = original.clone()
+    fake[:, 2, :, 10:20, 10:20] += 0.3
+    found = integrated_gradients(model, fake, original, steps=40)
+    differences = logits_of(model, fake) - logits_of(model, original)
+    model.float()
+    assert found.flatten(1).sum(1).numpy() == pytest.approx(differences, abs=0.02 * np.abs(differences).max())
+    found[:, 2, :, 10:20, 10:20] = 0
+    assert not found.any()
 
 
-def test_flat_heat_is_ranked_by_chance_not_by_position(monkeypatch, synthetic_set, trained_run):
-    flat, chance = known(monkeypatch, synthetic_set, trained_run, lambda shape: np.zeros(shape, np.float32))
-    # Pixel by pixel chance spares the mean of the corner: ranking by position would remove the corner first.
-    assert flat.confidence[1] > chance.confidence[1] - 0.1
+def test_heat_of_a_clip_says_where_in_its_sum_over_frames_and_when_in_its_sum_over_pixels(model):
+    clips = torch.rand(2, 6, 3, 40, 40) * 2 - 1
+    settings = FaithfulnessSettings(methods=("lrp", "attnlrp", "token_relevance", "raw", "center_blob"))
+    for heat in heat_of(model, clips, settings, {}).values():
+        assert heat.shape == (2, 6, 40, 40)
+        assert (heat >= 0).all()
+        where, when = marginals(heat)
+        assert where.sum((1, 2)) == pytest.approx(when.sum(1), rel=1e-4)
+    blob = heat_of(model, clips, replace(settings, methods=("center_blob",)), {})["center_blob"]
+    where, when = marginals(blob)
+    assert np.ptp(when) == 0  # knows no frame
+    assert where[0, 19:21, 19:21] == pytest.approx(where[0].max())
 
 
-def test_a_mask_that_cannot_be_read_is_counted_and_does_not_stop_the_measurement(
-    synthetic_set, trained_run, tmp_path, monkeypatch
-):
-    model, _ = load_model(trained_run)
-    dataset, index = read_dataset(synthetic_set).select("test"), FaceIndex.read(synthetic_set)
-    broken = tmp_path / "mask.mp4"
-    broken.write_bytes(b"nothing")
-    dataset.videos = [replace(v, mask=broken if v.manipulation == "blend" else v.mask) for v in dataset.videos]
-    result = evaluate_explanations(model, dataset, index, methods=("raw",), clips_per_video=1, workers=1)
-    blends = [video.name for video in dataset.videos if video.manipulation == "blend"]
-    assert sorted(name for name, _ in result.skipped) == sorted(blends)
-    assert all("mask.mp4" in reason for _, reason in result.skipped)
-    assert result.videos == len(dataset)
+def clip_of(name, label=FAKE, probability=0.9, **fields):
+    return MeasuredClip(name, label, "blend", probability, **fields)
+
+
+def test_a_mean_over_videos_counts_each_video_once_and_more_models_do_not_narrow_its_interval():
+    clips = [clip_of("a"), clip_of("a"), clip_of("b"), clip_of("real", label=0), clip_of("missed", probability=0.1)]
+    result = SimpleNamespace(clips=clips)
+    mean = pooled([result], [[0.0, 0.0, 1.0, 5.0, 5.0]], "detected")
+    assert (mean.value, mean.videos) == (0.5, 2)
+    assert (mean.low, mean.high) == (0, 1)
+    many = [clip_of(str(number)) for number in range(100)]
+    values = (np.arange(100) % 2).astype(float).tolist()
+    one = pooled([SimpleNamespace(clips=many)], [values], "detected")
+    three = pooled([SimpleNamespace(clips=many)] * 3, [values] * 3, "detected")
+    assert (three.value, three.low, three.high) == (one.value, one.low, one.high)
+    assert one.low == pytest.approx(0.4, abs=0.02) and one.high == pytest.approx(0.6, abs=0.02)
+    nothing = pooled([result], [[None] * 5], "detected")
+    assert (nothing.value, nothing.videos, str(nothing)) == (None, 0, "none")
+
+
+def test_a_difference_of_two_methods_is_taken_clip_by_clip(measured):
+    rank = estimate([measured], "lrp", "rank", "detected").value, estimate([measured], "raw", "rank", "detected").value
+    difference = estimate([measured], "lrp", "rank", "detected", minus="raw")
+    assert difference.value == pytest.approx(rank[0] - rank[1])
+    same = estimate([measured], "lrp", "rank", "detected", minus="lrp")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_the_area_of_a_curve_is_its_mean_height_and_accuracy_is_by_class(measured):
+    assert mean_height((0, 0.1, 0.3), (1.0, 0.5, 0.0)) == pytest.approx((0.75 * 0.1 + 0.25 * 0.2) / 0.3)
+    before = accuracy_by_class([measured], "lrp", 0.0)
+    for label, name in enumerate(("real", "fake")):
+        right = [(clip.probability > 0.5) == bool(label) for clip in measured.clips if clip.label == label]
+        assert before[name].value == pytest.approx(np.mean(right))
+    assert all(len(one) == 3 for name in CURVES for one in getattr(measured.methods["lrp"], name) if one is not None)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("wrong", "sentence"),
     [
-        ({"split": "holdout"}, "no usable video in the holdout set"),
-        ({"methods": ("lrp", "shap")}, "methods holds 'shap'"),
-        ({"methods": ("raw", "raw")}, "methods holds 'raw' twice; expected each once"),
-        ({"methods": ()}, r"methods is \(\); expected a list of one or more"),
-        ({"stabilizers": (0.01, 0.03, 1e-2)}, "stabilizers holds 0.01 twice; expected each once"),
-        ({"stabilizers": (0.01, "0.01")}, "stabilizers holds 0.01 twice; expected each once"),
-        ({"stabilizers": ("reference", "reference")}, "stabilizers holds 'reference' twice"),
-        ({"stabilizers": (0.01, -1)}, 'stabilizer is -1; expected "reference" or a number above 0'),
-        ({"stabilizers": []}, r"stabilizers is \[\]; expected a list of one or more"),
-        ({"stabilizers": 0.01}, r"stabilizers is 0.01; expected a list of one or more"),
-        ({"fill": "black"}, "fill is 'black'; expected one of surroundings, gray"),
-        ({"fractions": (0.1, 0.2)}, r"fractions are \[0.1, 0.2\]; expected 0 and rising"),
+        ({"methods": ("lpr",)}, "methods holds 'lpr'; expected some of lrp, attnlrp"),
+        ({"methods": ("lrp", "lrp")}, "methods holds 'lrp' twice"),
+        ({"methods": "lrp"}, "methods is 'lrp'; expected a list"),
+        ({"fractions": (0.1, 0.2)}, r"fractions are \[0.1, 0.2\]; expected 0 and rising shares"),
+        ({"fractions": (0, 2)}, "fractions are"),
+        ({"stabilizer": 0}, "stabilizer is 0; expected"),
+        ({"clips_per_video": 0}, "clips_per_video is 0; expected at least 1"),
+        ({"sanity": -1}, "sanity is -1"),
     ],
 )
-def test_a_wrong_argument_is_one_sentence(synthetic_set, trained_run, arguments, sentence):
-    model, _ = load_model(trained_run)
-    with pytest.raises(InputError, match=sentence):
-        evaluate_explanations(model, read_dataset(synthetic_set), FaceIndex.read(synthetic_set), **arguments)
+def test_settings_that_measure_nothing_are_named(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        FaithfulnessSettings(**wrong)
+
+
+def test_a_set_without_a_usable_video_is_one_sentence(varied_set, model):
+    dataset, index = read_dataset(varied_set), FaceIndex.read(varied_set)
+    dataset.videos = [video for video in dataset.videos if video.split == "train"]
+    with pytest.raises(InputError, match="no usable video in the test set"):
+        evaluate_explanations(model, dataset, index, workers=1)
+
+
+def test_a_measurement_that_is_not_whole_is_none(tmp_path):
+    assert read_faithfulness(tmp_path) is None
+    (tmp_path / "faithfulness.json").write_text(json.dumps({"fractions": [0]}))
+    assert read_faithfulness(tmp_path) is None

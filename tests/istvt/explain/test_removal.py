@@ -17,21 +17,19 @@ def hole(clips: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
     return removed
 
 
-@pytest.mark.parametrize("fill", ["surroundings", "gray"])
-def test_what_is_not_removed_stays_bit_for_bit(fill):
+def test_what_is_not_removed_stays_bit_for_bit():
     clips = torch.rand(2, 3, 3, 37, 50) * 2 - 1
     removed = torch.rand(2, 3, 37, 50) < 0.3
-    after = remove(clips, removed, fill).permute(0, 1, 3, 4, 2)
+    after = remove(clips, removed).permute(0, 1, 3, 4, 2)
     assert torch.equal(after[~removed], clips.permute(0, 1, 3, 4, 2)[~removed])
     assert torch.isfinite(after).all()
 
 
-def test_gray_draws_the_removed_shape_into_a_smooth_picture_and_the_surroundings_do_not():
-    """By gray every removed pixel made a real face look forged: deletion then measured the shape, not the evidence."""
+def test_what_is_removed_from_a_smooth_picture_leaves_no_shape():
+    """Filled with gray every removed pixel made a real face look forged: deletion then measured the shape."""
     clips = ramp(64, 64)
     removed = hole(clips, slice(20, 36), slice(40, 56))
-    gray, filled = (remove(clips, removed, fill) for fill in ("gray", "surroundings"))
-    assert (gray - clips).abs().max() > 0.5
+    filled = remove(clips, removed)
     assert (filled - clips).abs().max() < 0.15
     assert (filled[..., 1:] - filled[..., :-1]).abs().max() < 0.15  # no edge
 

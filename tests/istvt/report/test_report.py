@@ -12,8 +12,7 @@ import pytest
 
 from dataloading.errors import InputError
 from istvt.evaluation.metrics import compute_metrics
-from istvt.explain.faithfulness.evaluate import Faithfulness, Ordering, OrderingResult
-from istvt.explain.faithfulness.localization import Localization
+from istvt.explain.faithfulness.results import Faithfulness, MeasuredClip, MethodValues, Sanity, SanityRow
 from istvt.inference.video_score import VideoScore
 from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
 from istvt.report.examples import Example, choose_examples
@@ -249,22 +248,37 @@ def test_a_split_of_one_class_is_said_in_words_and_never_nan(tmp_path, label, na
 
 
 def test_measured_explanations_are_a_section_and_a_sentence_takes_its_place(tmp_path):
-    def ordering(name, area):
-        kinds = dict.fromkeys(("temporal", "spatial", "both"), Localization(4, 0.5, 0.2, 0.8, None))
-        return OrderingResult(Ordering(name, name), [0.9, area], [0.8, 0.4], area, 0.6, kinds, {})
+    clips = [
+        MeasuredClip("a", 1, "blend", 0.9, True, [2], 0.125, half=True),
+        MeasuredClip("b", 1, "blend", 0.8, True, [0, 1, 2, 3, 4, 5], 0.125),
+        MeasuredClip("c", 0, "original", 0.1),
+    ]
 
-    orderings = [ordering("random", 0.75), ordering("lrp", 0.25)]
-    measured = Faithfulness([0.0, 0.3], orderings, 8, 9, 0.125, [("a", "no mask")], {})
+    def values(first, last):
+        curves = [[[first, last], [first, last], None], [[0.5, last], [0.5, last], None]]
+        deletion = [*curves[0][:2], [0.1, 0.2]]
+        return MethodValues(deletion, curves[1], curves[0], curves[1], [1, 0, None], [0.5, 1, None], [0.4, 0.6, None],
+                            [1, None, None])  # fmt: skip
+
+    methods = {"random": values(0.9, 0.7), "lrp": values(0.9, 0.3)}
+    row = SanityRow([[0.1, 0.2]], [0.3, 0.3], [1.0, 1.0], [0.5, 0.5], None)
+    measured = Faithfulness([0.0, 0.3], 6, clips, methods, [("a", "no mask")], {})
+    measured.sanity = Sanity(["backbone"], ["a", "b"], {"lrp": row})
     _, page = write(tmp_path / "report.html", explanations=measured)
     assert page.unmatched == []
-    assert "8 videos, 9 clips; the lowest mean accuracy first" in page.words
-    assert "lrp90.025.025.060.050.0none random90.075.075.060.050.0none" in page.words
-    assert "covers 12.5\u2009% of the pixels" in page.source.replace("&thinsp;", "\u2009")
+    assert "3 videos, of which 2 are fakes and 2 of these are detected" in page.words
+    assert "lrp0.60 (0.60 to 0.60)" in page.words  # the lowest deletion first
+    assert page.words.index("lrp0.60 (0.60 to 0.60)") < page.words.index("random0.80 (0.80 to 0.80)")
+    assert "lrp0.50 (0.50 to 0.50)1.00 (1.00 to 1.00)" in page.words  # rank accuracy and hottest pixel of the half
+    assert "1.00 (1.00 to 1.00) fails0.50 (0.50 to 0.50)noneno" in page.words
+    assert "Masks cover 12.5\u2009% of the pixels and the forged frame is one of 6" in page.source.replace(
+        "&thinsp;", "\u2009"
+    )
     assert "1 clip or mask could not be used" in page.words
-    assert [pieces_and_markers(page, name, "real") for name in ("Accuracy of videos", "Confidence")] == [(1, 3)] * 2
+    assert page.source.count("<h3>P(fake) by") == 4
     _, page = write(tmp_path / "report.html", explanations="They are of another model.")
     assert "Whether the explanations are true They are of another model." in page.words
-    assert "Confidence in the first verdict" not in page.source
+    assert "P(fake) by" not in page.source
 
 
 def test_an_evaluation_without_training_has_no_training_section(tmp_path):
