@@ -325,7 +325,7 @@ NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 
 TOKEN_RELEVANCE = "token_relevance"  # LRP's relevance of the tokens themselves, without a rollout
 INTEGRATED_GRADIENTS = "integrated_gradients"  # from the original of a fake: a ceiling
-EXPLANATION_BASELINES = ("center_blob", "random")
+EXPLANATION_BASELINES = ("motion", "center_blob", "random")  # know nothing of the model
 MEASURED_METHODS: tuple[str, ...] = (*METHODS, TOKEN_RELEVANCE, INTEGRATED_GRADIENTS, *EXPLANATION_BASELINES)
 
 DEFAULT_STABILIZER = 0.01
@@ -402,7 +402,7 @@ class FaithfulnessSettings:
 
     Attributes:
         methods: explanation methods; token_relevance is LRP without its rollout, integrated_gradients (from the
-            original) a ceiling, center_blob and random know nothing of the clip.
+            original) a ceiling; motion knows the clip and not the model, center_blob and random neither.
         stabilizer: with lrp and token_relevance: as of explanations.
         fractions: of the pixels that are taken away, the first being 0.
         clips_per_video: clips of each video, evenly spread over its first 270 frames.

@@ -90,7 +90,7 @@ def section(results: Mapping[str, Sequence[Faithfulness]]) -> str:
     return (
         f"Of detected fakes with one forged frame of {found[0].frames}, LRP's hottest frame is that frame in "
         f"{of('lrp', 'when', 'one frame')} of cases (raw attention {of('raw', 'when', 'one frame')}, chance "
-        f"{1 / found[0].frames:.2f}). "
+        f"{1 / found[0].frames:.2f}, the frame that moves most {of('motion', 'when', 'one frame')}). "
         f"Where the hottest pixels are replaced by those of the original, the probability of fake falls, on average "
         f"from 0 to {100 * found[0].fractions[-1]:g} % of the pixels, to {', '.join(each)}. "
         f"Where half of the face is forged, {100 * number['half_mask']:.0f} % of the picture, the hottest pixels of "

@@ -113,8 +113,11 @@ def _train(
     from istvt.training.trainer import train
 
     path = output / RESULTS
-    results = read_json(path, Results) if path.is_file() else Results(versions())
-    done = {(row["preset"], row["attention"], row["seed"]) for row in results.rows}
+
+    def finished() -> Results:
+        return read_json(path, Results) if path.is_file() else Results(versions())
+
+    done = {(row["preset"], row["attention"], row["seed"]) for row in finished().rows}
     for name, attention in models:
         for seed in seeds:
             if (name, attention, seed) in done:
@@ -123,18 +126,16 @@ def _train(
             folder, config = _folder(output, name, attention, seed), replace(preset(name), attention=attention)
             trained = train(data, config, replace(TRAINING, epochs=EPOCHS, seed=seed), folder, console=console)
             seconds = sum(row["seconds"] for row in trained.history)  # of all its epochs, also where a run went on
-            more_clips = replace(data, evaluation_clips=4)
             with progress_bar(console, "scoring clips") as advance:
-                found = evaluate_checkpoint(trained.checkpoint, more_clips, folder, advance=advance).evaluation
+                found = evaluate_checkpoint(trained.checkpoint, data, folder, advance=advance).evaluation
             aucs = {
                 name: {"value": m.auc.value, "low": m.auc.low, "high": m.auc.high, "fakes": m.fake, "reals": m.real}
                 for name, m in found.manipulations.items()
             }
             row = {"preset": name, "attention": attention, "seed": seed, "seconds": round(seconds, 1), "auc": aucs}
-            results.rows.append(row)
-            results.versions = versions()
-            write_json(path, asdict(results))
-    return results
+            results = finished()  # again: seeds may be trained in several processes
+            write_json(path, asdict(Results(versions(), [*results.rows, row])))
+    return finished()
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

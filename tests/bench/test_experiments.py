@@ -24,11 +24,14 @@ from istvt.explain.faithfulness.results import (
 from istvt.report import evaluate_checkpoint as evaluation
 from istvt.report.evaluate_checkpoint import evaluate_checkpoint
 
-QUICK = FaithfulnessSettings(methods=("lrp", "attnlrp", "raw", "center_blob", "random"), fractions=(0, 0.2), sanity=2)
+QUICK = FaithfulnessSettings(
+    methods=("lrp", "attnlrp", "raw", "motion", "center_blob", "random"), fractions=(0, 0.2), sanity=2
+)
 METHODS = {  # deletion with the original, rank accuracy on halves, hottest frame: one number for all clips
     "lrp": (0.50, 0.6, 1.0),
     "attnlrp": (0.40, 0.8, 1.0),
     "raw": (0.65, 0.3, 0.0),
+    "motion": (0.70, 0.2, 1.0),
     "center_blob": (0.80, 0.3, 1 / 6),
     "random": (0.90, 0.1, 1 / 6),
 }
@@ -105,7 +108,7 @@ def test_an_aim_is_met_by_every_seed_or_it_says_no():
 def test_three_sentences_say_when_deletion_and_where_and_a_line_which_methods_are_sane():
     text = section({"fine": [known(), known(shift=0.02)]})
     assert "LRP's hottest frame is that frame in 1.00 (1.00 to 1.00) of cases (raw attention 0.00" in text
-    assert "chance 0.17" in text
+    assert "chance 0.17, the frame that moves most 1.00" in text
     assert "`attnlrp` 0.41 (0.41 to 0.41), `lrp` 0.51 (0.51 to 0.51), `raw` 0.66 (0.66 to 0.66)" in text
     assert "the hottest pixels of `attnlrp` lie in that half to 0.80" in text
     assert "`lrp`, `attnlrp` pass all of them with every seed; not so `raw` (other target)." in text

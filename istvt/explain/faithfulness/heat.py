@@ -1,4 +1,4 @@
-"""Heat of clips by every method that is measured: those of `istvt.explain.explain`, a ceiling and two baselines.
+"""Heat of clips by every method that is measured: those of `istvt.explain.explain`, a ceiling and three baselines.
 
 Heat is one number for each pixel of each frame, `[B, T, H_i, W_i]`, of the evidence for "fake". Its sum over frames
 says *where*, its sum over a frame *when*, so that one picture has to answer both.
@@ -6,7 +6,7 @@ says *where*, its sum over a frame *when*, so that one picture has to answer bot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from istvt.model.istvt import ISTVT
 
 PATH_STEPS = 8  # of integrated gradients: points between original and fake, the midpoints of as many equal pieces
 CENTER_BLOB_DEVIATION = 1 / 6  # of the picture's side
-CENTER_BLOB, RANDOM = EXPLANATION_BASELINES
+MOTION, CENTER_BLOB, RANDOM = EXPLANATION_BASELINES
 
 
 def heat_of(
@@ -50,7 +50,7 @@ def heat_of(
     lrp: Explanation | None = None
     for method in settings.methods:
         if method in EXPLANATION_BASELINES:
-            found[method] = _baseline(method, clips.shape, model.config.feature_grid, random.get(method))
+            found[method] = _baseline(method, clips, model.config.feature_grid, random.get(method))
         elif method == INTEGRATED_GRADIENTS:
             if originals is not None:
                 relevance = integrated_gradients(model, clips, originals).sum(2) * (1 if target == "fake" else -1)
@@ -117,10 +117,10 @@ def _blurred(relevance: Tensor) -> np.ndarray:
     return np.stack([heatmap.smooth(one) for one in relevance.float().cpu().numpy()])
 
 
-def _baseline(
-    method: str, shape: Sequence[int], grid: tuple[int, int], random: np.random.Generator | None
-) -> np.ndarray:
-    batch, frames, _, height, width = shape
+def _baseline(method: str, clips: Tensor, grid: tuple[int, int], random: np.random.Generator | None) -> np.ndarray:
+    batch, frames, _, height, width = clips.shape
+    if method == MOTION:  # how far each pixel is from its mean over the clip
+        return _blurred((clips - clips.mean(1, keepdim=True)).abs().sum(2))
     if method == RANDOM:
         return heatmap.upscale(random.random((batch, frames, *grid), np.float32), height, width)
     down, across = ((np.arange(side) + 0.5) / side - 0.5 for side in (height, width))

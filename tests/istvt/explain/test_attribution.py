@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,3 +55,27 @@ def test_infidelity_and_sensitivity_of_captum_take_an_attribution(model, clips, 
         assert found.shape == (2,)
         assert found.isfinite().all()
         assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("method", ["lrp", "attnlrp"])
+def test_metrics_of_quantus_take_an_attribution(model, clips, method):
+    """Complexity and robustness take clips as they are, localization the sum over frames and colors."""
+    quantus = pytest.importorskip("quantus", reason="quantus is not installed")
+    options = {"disable_warnings": True, "abs": True, "normalise": False}
+    batch = {"model": model, "x_batch": clips.numpy(), "y_batch": np.zeros(2, int), "channel_first": True,
+             "device": "cpu"}  # fmt: skip
+
+    def explained(model, inputs, targets, **_):
+        return attribution(model, torch.as_tensor(inputs, dtype=torch.float32), method=method).numpy()
+
+    found = attribution(model, clips, method=method).numpy()
+    for metric in (quantus.Sparseness(**options), quantus.Complexity(**options)):
+        assert np.isfinite(metric(**batch, a_batch=found)).all()
+    change = quantus.MaxSensitivity(nr_samples=2, **options)(**batch, a_batch=found, explain_func=explained)
+    assert len(change) == 2 and min(change) > 0
+    # In the mask that holds what is hottest, half of the pixels, lies more than half of the relevance.
+    where = np.abs(found.sum((1, 2), keepdims=True))[:, :, 0]
+    mask = where >= np.median(where, axis=(2, 3), keepdims=True)
+    batch["x_batch"] = clips.flatten(1, 2).numpy()
+    for metric in (quantus.RelevanceRankAccuracy(**options), quantus.RelevanceMassAccuracy(**options)):
+        assert min(metric(**batch, a_batch=where, s_batch=mask)) > 0.5

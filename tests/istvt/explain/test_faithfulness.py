@@ -286,6 +286,15 @@ def test_heat_of_a_clip_says_where_in_its_sum_over_frames_and_when_in_its_sum_ov
     assert where[0, 19:21, 19:21] == pytest.approx(where[0].max())
 
 
+def test_motion_knows_the_clip_and_not_the_model(model):
+    clips = torch.zeros(1, 6, 3, 40, 40)
+    clips[0, 4, :, 10:20, 20:30] = 0.5
+    where, when = marginals(heat_of(model, clips, FaithfulnessSettings(methods=("motion",)), {})["motion"])
+    assert when[0].argmax() == 4
+    assert where[0, 15, 25] == pytest.approx(where[0].max(), rel=1e-3)
+    assert where[0, :5].max() == 0
+
+
 def clip_of(name, label=FAKE, probability=0.9, **fields):
     return MeasuredClip(name, label, "blend", probability, **fields)
 
