@@ -50,7 +50,7 @@ def demo(output: Path, console: Console) -> int:
     with starting(console):
         from dataloading import read_dataset
         from dataloading.faces.prepare import prepare
-        from dataloading.synthetic import EDITED, read_edited_video, synthesize
+        from dataloading.synthetic import draw_edited_video, read_edited_video, synthesize
         from istvt.device import pick_device
         from istvt.explain_video.video import explain_video
         from istvt.inference.predict import predict
@@ -66,8 +66,8 @@ def demo(output: Path, console: Console) -> int:
     summary = synthesize(data, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
     print_lines(console, f"{summary.written} videos drawn, {summary.already_there} were there already: {data}")
     # Drawn from another seed: identities and forgeries outside the training set.
-    fresh_videos = {"identities": 6, "frames": VIDEO_FRAMES, "size": VIDEO_SIZE, "seed": FRESH_SEED}
-    synthesize(fresh, **fresh_videos, edited=True, progress=False)
+    drawing = {"frames": VIDEO_FRAMES, "size": VIDEO_SIZE, "seed": FRESH_SEED}
+    synthesize(fresh, identities=6, **drawing, progress=False)
 
     console.rule("[bold]2  Face index: the videos are face crops, so whole pictures are used")
     prepare(read_dataset(data), detect=False)
@@ -104,8 +104,9 @@ def demo(output: Path, console: Console) -> int:
     print_lines(console, f"{suspect.path} is explained in {output / 'explanation' / 'explanation.html'}")
 
     console.rule("[bold]7  An edited video of two people: who is forged, where and when")
-    edited, place = fresh / EDITED, output / "explanation_of_people"
-    content = read_edited_video(edited)
+    edited, place = output / "edited" / "two_people.mp4", output / "explanation_of_people"
+    edited.parent.mkdir(exist_ok=True)
+    content = read_edited_video(edited) if edited.exists() else draw_edited_video(edited, **drawing)
     with progress_bar(console, "explaining") as update:
         people = explain_video(
             edited,

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from commands import refused
 from video_fixtures import write_numbered
@@ -135,3 +136,16 @@ def test_each_person_has_a_section_and_a_line_in_the_chart_with_the_cuts_and_one
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"explanation.html", "explanation.json", "explanation.mp4", "in_frame.mp4", "clip_1.png"}
     assert "shows 2 people, and person is 7; expected 1 to 2" in refused(capsys, [*command, "--person=7"])
+
+
+def test_boxes_given_by_hand_for_one_of_two_people_explain_that_one_and_say_so(trained_run, edited_video, tmp_path):
+    track = read_edited_video(edited_video).face_entry(edited_video).people[1]
+    half = track.size / 2
+    rows = np.column_stack([track.frame, track.x - half, track.y - half, track.x + half, track.y + half]).tolist()
+    (tmp_path / "boxes.json").write_text(json.dumps({edited_video.name: rows}))
+    command = ["explain", str(edited_video), f"--checkpoint={trained_run}", f"--boxes={tmp_path / 'boxes.json'}"]
+    assert main([*command, f"--out={tmp_path}", "--clips=1"]) == 0
+    data = json.loads((tmp_path / "explanation.json").read_text())
+    assert [[shot["shot"] for shot in person["shots"]] for person in data["people"]] == [[2, 3, 4]]
+    assert "the face whose boxes were given is scored; others were not looked for" in data["notes"]
+    assert data["settings"]["detector"] == "boxes file"
