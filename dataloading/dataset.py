@@ -11,6 +11,7 @@ REAL, FAKE = 0, 1
 CLASSES = ("real", "fake")
 SPLITS = ("train", "val", "test")
 NO_SPLIT = "no split"
+FIRST_FRAMES = 270  # of a video that evaluations use, as in the paper
 ORIGINAL = "original"
 SYNTHETIC_SETTINGS = "synthetic.json"  # in the root of a set written by `istvt synthesize`
 SYNTHETIC_NOTE = (
@@ -36,6 +37,8 @@ class Video:
         identity: The group that must not be in two splits at once (people, and originals together with their fakes).
         source: `name` of the original that a fake was made from (it shares the frames), where that is in the set.
         mask: The video that shows where a fake was manipulated, where the set has one.
+        crops: In a crop store (`dataloading.clips.store`): the table of `path`, which holds a region of each frame.
+        first_frames: How many frames from the beginning are there; None for all.
     """
 
     path: Path
@@ -46,6 +49,8 @@ class Video:
     identity: str
     source: str | None = None
     mask: Path | None = None
+    crops: Path | None = None
+    first_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ _NAMED_BY = {
     "spatial_memory": ("capture", "dtype", "clips", "rows", "heads", "head_dim"),
     "explanation_memory": ("preset", "storage", "from"),
     "explanation_time": ("preset", "clips", "arithmetic"),
-    "loader": ("decoder", "device", "workers", "image_size", "batch"),
+    "loader": ("source", "picture", "decoder", "device", "workers", "image_size", "batch"),
     "scaling": ("axis", "method", "pass", "dtype", "clips", "heads", "head_dim"),
 }
 # A row with one of these was measured; one of a method that refused or failed was not, and hides no other.

@@ -254,8 +254,12 @@ _COLUMNS = {
         "reserved GB": "reserved_bytes:.1f:1e9", "note": "note",
     },
     "loader": {
-        "decoder": "decoder", "onto": "device", "workers": "workers", "pixels": "image_size",
-        "clips/s": "clips_per_second:.1f", "note": "note",
+        "read from": "source", "picture": "picture", "decoder": "decoder", "onto": "device", "workers": "workers",
+        "pixels": "image_size", "clips/s a core": "clips_per_core:.1f",
+        "read and decoded alone": "decoded_per_core:.1f",
+        "by 16 cores": "decoded_16_cores:.0f", "KiB a frame": "bytes_per_frame:.1f:1024",
+        "MiB of memory": "memory_bytes:.0f:1048576", "without decoding": "lock_clips:.0f",
+        "16 threads, of ideal": "thread_share:.0%", "note": "note",
     },
 }  # fmt: skip
 # The rows of a table where nothing was measured.
@@ -266,7 +270,7 @@ _EMPTY: dict[str, Sequence[Row]] = {
         dict(zip(CASE, case, strict=False))
         for case in itertools.product(("seed", "published"), ATTENTIONS, PRECISIONS[:1], METHODS)
     ],
-    "loader": [{"decoder": "pyav"}, {"decoder": "dali"}],
+    "loader": [{"source": source} for source in ("originals", "ffv1", "jpeg")],
 }
 # By CSV file, in the order of the page: the title of a table, and what writes it.
 TABLES: dict[str, tuple[str, Callable[[Device, str], str]]] = {

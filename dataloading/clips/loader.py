@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from dataloading.clips.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
-from dataloading.clips.reader import read_decoded, read_encoded
+from dataloading.clips.reader import read_decoded, read_encoded, read_pictures
 from dataloading.clips.sampling import Clip
+from dataloading.clips.store import read_table
+from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.video.decoder import choose_decoder
 from dataloading.video.processes import Workers, get
@@ -49,8 +51,8 @@ class ClipLoader:
     have to count the batches.
 
     Attributes:
-        decoder: `"pyav"` or `"dali"`, the one in use. Their colors differ by some gray levels, so a checkpoint
-            records it.
+        decoder: The one in use: `"pyav"`, `"dali"`, or `"jpeg"` for the pictures of a lossy crop store. Their colors
+            differ by some gray levels, so a checkpoint records it. Lossless crops give the same clips as `"pyav"`.
         skipped: `(clip, reason)` of each clip of the latest epoch that could not be decoded so far.
     """
 
@@ -76,7 +78,8 @@ class ClipLoader:
                 was iterated, and on the clip (its `index` and video): not on the batch size or on what is skipped.
             device: Where the graph runs and the batches are: `"cpu"`, `"cuda"` or `"cuda:1"`.
             decoder: `"pyav"`; `"dali"` (NVDEC on a GPU; on CPU it knows VP8, VP9 and MJPEG only); `"auto"`: DALI
-                on a GPU if it can decode every readable video of the list, else PyAV.
+                on a GPU if it can decode every readable video of the list, else PyAV. JPEG crops are always decoded by
+                DALI, on the device, and lossless ones always by PyAV.
             seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
             workers: Processes that read and decode, and threads of the DALI graph.
             processes: Where files are decoded, such as those with the limits of a sandbox; by default the loader's.
@@ -95,7 +98,7 @@ class ClipLoader:
         self.batch_size, self.image_size, self.seed = batch_size, image_size, seed
         self.augmentation = (augment if isinstance(augment, Augmentation) else Augmentation()) if augment else None
         self.device = _existing_device(device)
-        self.decoder = choose_decoder(decoder, (clip.video.path for clip in clips), self.device)
+        self.decoder = decoder_of((clip.video for clip in clips), decoder, self.device)
         self.skipped: list[tuple[Clip, str]] = []
         self._workers, self._processes = workers, processes
         self._epoch = 0
@@ -131,7 +134,8 @@ class ClipLoader:
 
     def _build_graph(self) -> ClipGraph:
         decode, augment = self.decoder == "dali", self.augmentation is not None
-        return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers)
+        pictures = len(self.clips[0].frames) if self.decoder == "jpeg" else 0
+        return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers, pictures)
 
     def _load(self, positions: range, epoch: int, processes: Workers) -> list[Loaded]:
         """Read neighboring clips of one video, in a worker thread; a clip that cannot be read gives the reason."""
@@ -139,8 +143,10 @@ class ClipLoader:
         draws = [self._draw(clip, epoch) for clip in clips]
         if self.decoder == "dali":
             outcomes = [read_encoded(clip, draw, processes) for clip, draw in zip(clips, draws, strict=True)]
+        elif self.decoder == "jpeg":
+            outcomes = [read_pictures(clip, draw, self.image_size) for clip, draw in zip(clips, draws, strict=True)]
         else:
-            outcomes = read_decoded(clips[0].video.path, clips, draws, self.image_size, processes)
+            outcomes = read_decoded(clips, draws, self.image_size, processes)
         return list(zip(positions, outcomes, strict=True))
 
     def _draw(self, clip: Clip, epoch: int) -> Draw:
@@ -168,6 +174,35 @@ class ClipLoader:
         if self.device.type == "cuda":
             labels = labels.pin_memory()  # asynchronous host-to-device copy
         return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
+
+
+def decoder_of(videos: Iterable[Video], decoder: str, device: torch.device) -> str:
+    """Return `"pyav"`, `"dali"` or `"jpeg"`: what decodes these videos where `decoder` is asked for.
+
+    Raises:
+        InputError: As `choose_decoder`; or some of the videos are JPEG crops and others are not.
+    """
+    videos = list(dict.fromkeys(videos))
+    originals = [video.path for video in videos if video.crops is None]
+    kinds = {kind for video in videos if video.crops is not None and (kind := _crop_format(video)) is not None}
+    if (originals and "jpeg" in kinds) or len(kinds) > 1:
+        raise InputError("The clips are of JPEG crops and of other videos; expected a list of either.")
+    if not videos and decoder == "jpeg":
+        return decoder
+    if not kinds:
+        return choose_decoder(decoder, originals, device)
+    if decoder == "dali":
+        raise InputError("decoder is 'dali', which decodes whole videos, and these are crops of a store; give 'auto'.")
+    if decoder != "jpeg" or "jpeg" not in kinds:
+        choose_decoder(decoder, (), torch.device("cpu"))  # refuses an unknown one
+    return "jpeg" if "jpeg" in kinds else "pyav"
+
+
+def _crop_format(video: Video) -> str | None:
+    try:
+        return read_table(video.crops).format
+    except InputError:
+        return None  # it will be skipped and listed
 
 
 def _existing_device(device: str | torch.device) -> torch.device:

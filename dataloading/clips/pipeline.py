@@ -65,13 +65,14 @@ class Sample:
     """Input of the graph: one clip.
 
     Attributes:
-        data: uint8 [T, H, W, 3] decoded frames, or uint8 [bytes], a whole encoded file, where DALI decodes.
+        data: uint8 [T, H, W, 3] decoded frames; or, where DALI decodes, uint8 [bytes], a whole encoded file, or T such
+            JPEG pictures of one size.
         frames: int32 [T], the frames to decode from the file.
         box: float32 [4], x0, y0, x1, y1 in pixels of the picture; it may reach beyond it, where the border is repeated.
         draw: Its augmentation.
     """
 
-    data: np.ndarray
+    data: np.ndarray | tuple[np.ndarray, ...]
     frames: np.ndarray
     box: np.ndarray
     draw: Draw
@@ -81,17 +82,24 @@ class ClipGraph:
     """A built DALI pipeline. Once a run has raised, the pipeline is dead and a new one has to be built."""
 
     def __init__(
-        self, batch_size: int, image_size: int, device: torch.device, decode: bool, augment: bool, threads: int
+        self,
+        batch_size: int,
+        image_size: int,
+        device: torch.device,
+        decode: bool,
+        augment: bool,
+        threads: int,
+        pictures: int = 0,
     ):
         """`decode`: samples are encoded files. `augment`: samples' draws are applied, otherwise ignored.
 
-        `device` is the CPU or a GPU with its index.
+        `pictures`: samples are so many JPEG pictures each. `device` is the CPU or a GPU with its index.
         """
         import torch
 
-        self.decodes, self._augments = decode, augment
+        self.decodes, self._augments, self._pictures = decode or pictures > 0, augment, pictures
         device_id = device.index if device.type == "cuda" else None
-        self._pipeline = _define(batch_size, image_size, device_id, decode, augment, threads)
+        self._pipeline = _define(batch_size, image_size, device_id, decode, augment, threads, pictures)
         self._pipeline.build()
         # On the training stream a copy would wait for all steps that are queued there.
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -105,11 +113,14 @@ class ClipGraph:
         import torch
 
         inputs: dict[str, list[np.ndarray]] = {
-            "data": [sample.data for sample in samples],
             "roi_start": [np.float32([sample.box[1], sample.box[0]]) for sample in samples],
             "roi_end": [np.float32([sample.box[3], sample.box[2]]) for sample in samples],
         }
-        if self.decodes:
+        if self._pictures:
+            inputs |= {f"data{t}": [sample.data[t] for sample in samples] for t in range(self._pictures)}
+        else:
+            inputs["data"] = [sample.data for sample in samples]
+        if self.decodes and not self._pictures:
             inputs["frames"] = [np.asarray(sample.frames, np.int32) for sample in samples]
         if self._augments:
             for name in ("brightness", "contrast", "saturation"):
@@ -139,10 +150,13 @@ def require_dali() -> None:
         ) from error
 
 
-def _define(batch_size: int, image_size: int, device_id: int | None, decode: bool, augment: bool, threads: int):
+def _define(
+    batch_size: int, image_size: int, device_id: int | None, decode: bool, augment: bool, threads: int, pictures: int
+):
     from nvidia.dali import fn, math, pipeline_def, types
 
     on_gpu = device_id is not None
+    decoder = "mixed" if on_gpu else "cpu"
 
     # One batch in, one batch out: the loader's own thread runs ahead, and nothing is lost between epochs.
     @pipeline_def(
@@ -158,7 +172,11 @@ def _define(batch_size: int, image_size: int, device_id: int | None, decode: boo
             encoded = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
             frames = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
             # pad_mode: the default turns a frame beyond the end into a black one.
-            video = fn.decoders.video(encoded, device="mixed" if on_gpu else "cpu", frames=frames, pad_mode="none")
+            video = fn.decoders.video(encoded, device=decoder, frames=frames, pad_mode="none")
+        elif pictures:
+            encoded = [fn.external_source(name=f"data{t}", dtype=types.UINT8, ndim=1) for t in range(pictures)]
+            video = fn.stack(*(fn.decoders.image(picture, device=decoder) for picture in encoded))
+            video = fn.reshape(video, layout="FHWC")
         else:
             video = fn.external_source(name="data", dtype=types.UINT8, layout="FHWC")
             if on_gpu:

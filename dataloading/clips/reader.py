@@ -1,34 +1,44 @@
-"""Reading of clips from their files, as decoded frames cut to the crop (PyAV) or as the encoded file (for DALI)."""
+"""Reading of clips from their files: decoded frames cut to the crop (PyAV), or what DALI decodes.
 
-from collections.abc import Sequence
+DALI is given a whole encoded video, or the JPEG pictures of a crop store.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dataloading.clips.pipeline import Draw, Sample
 from dataloading.clips.sampling import Clip
+from dataloading.clips.store import LEAST_IMAGE_SIZE, decode_crops, read_frames, read_table
+from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.video.decode import iterate_frames
-from dataloading.video.probe import VideoInfo, probe_once
+from dataloading.video.probe import picture_size, probe_once
 from dataloading.video.processes import Workers
 
 LARGEST_SIDE = 4096  # pixels of the part of a frame that is kept
 
 
 def read_decoded(
-    path: Path, clips: Sequence[Clip], draws: Sequence[Draw], image_size: int, processes: Workers
+    clips: Sequence[Clip], draws: Sequence[Draw], image_size: int, processes: Workers
 ) -> list[Sample | str]:
-    """Decode clips of one video by PyAV in a worker process, in one pass through the file.
+    """Decode clips of one video by PyAV, in one pass through the file; of a crop store only the frames of the clips.
 
-    Only the pixels that the crop to `image_size` can reach are kept.
+    A video is decoded in a worker process. The bytes of a crop are those that this program wrote, by their checksums,
+    and are decoded in the thread that calls this, which leaves the interpreter to others meanwhile. Only the pixels
+    that the crop to `image_size` can reach are kept.
 
     Returns:
         For each clip its sample, or one sentence with the reason why there is none.
     """
+    video = clips[0].video
     try:
-        outcomes = processes.call(decode_windows, path, clips, image_size, file=path)
+        if video.crops is None:
+            outcomes = processes.call(decode_windows, clips, image_size, file=video.path)
+        else:
+            outcomes = decode_windows(clips, image_size)
     except InputError as error:  # the file made the decoder crash
         return [str(error)] * len(clips)
     return [
@@ -37,20 +47,28 @@ def read_decoded(
     ]
 
 
-def decode_windows(path: Path, clips: Sequence[Clip], image_size: int) -> list[tuple[np.ndarray, np.ndarray] | str]:
-    """Return frames and box of each clip as in its `Sample`, or the reason why there is none; in a worker process."""
+def decode_windows(clips: Sequence[Clip], image_size: int) -> list[tuple[np.ndarray, np.ndarray] | str]:
+    """Return frames and box of each clip as in its `Sample`, or the reason why there is none."""
+    video = clips[0].video
+    frames = np.concatenate([clip.frames for clip in clips])
     try:
-        info = probe_once(path)
-        windows = [_Window(clip, info, image_size) for clip in clips]
-        for frame, picture in iterate_frames(path, np.concatenate([clip.frames for clip in clips]), info):
+        if video.crops is None:
+            info, x, y = probe_once(video.path), 0, 0
+            part, pictures = (0, 0, info.width, info.height), iterate_frames(video.path, frames, info)
+        else:
+            info = read_table(video.crops)
+            x, y, *_ = info.region
+            part, pictures = info.usable, decode_crops(video.path, info, frames)
+        windows = [_Window(clip, info.width, info.height, image_size, part) for clip in clips]
+        for frame, picture in pictures:
             for window in windows:
-                window.take(frame, picture)
+                window.take(frame, picture, x, y)
     except Exception as error:  # OSError: of a disk or a network drive; PyAV has errors of many types
         if len(clips) == 1:
             expected = isinstance(error, InputError | OSError)
-            return [str(error) if expected else f"{path} failed ({type(error).__name__}: {error})."]
+            return [str(error) if expected else f"{video.path} failed ({type(error).__name__}: {error})."]
         # Some clips cannot be decoded: read each by itself to keep the others.
-        return [decode_windows(path, [clip], image_size)[0] for clip in clips]
+        return [decode_windows([clip], image_size)[0] for clip in clips]
     return [window.frames_and_box() for window in windows]
 
 
@@ -71,11 +89,56 @@ def check_encoded(clip: Clip) -> np.ndarray:
         InputError: The file is no video, or has no such frames or no such box.
     """
     info = probe_once(clip.video.path)
-    box = _checked_box(clip, info)
+    box = _checked_box(clip, info.width, info.height)
     last = int(clip.frames[-1])
     if last >= info.frames:
         raise InputError(f"{clip.video.path} has no frame {last}: it has {info.frames}, counted from 0.")
     return box
+
+
+def read_pictures(clip: Clip, draw: Draw, image_size: int) -> Sample | str:
+    """Read the JPEG pictures of a clip of a crop store; return its sample, or one sentence why there is none."""
+    try:
+        table = read_table(clip.video.crops)
+        window = _Window(clip, table.width, table.height, image_size, table.usable)
+        pictures = dict(read_frames(clip.video.path, table, clip.frames))
+        corner = np.float32([*table.region[:2]] * 2)
+        data = tuple(np.frombuffer(pictures[int(frame)], np.uint8) for frame in clip.frames)
+        return Sample(data, clip.frames, window.box - corner, draw)
+    except (InputError, OSError) as error:
+        return str(error)
+
+
+def whole_pictures(
+    video: Video, frames: Sequence[int] | np.ndarray, processes: Workers
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode frames of a video as `iterate_frames` does; what a crop store does not hold of a picture is gray.
+
+    Raises:
+        InputError: As `iterate_frames`.
+    """
+    if video.crops is None:
+        yield from processes.iterate(iterate_frames, video.path, frames, file=video.path)
+        return
+    table = read_table(video.crops)
+    x0, y0, x1, y1 = table.region
+    for frame, part in decode_crops(video.path, table, frames):
+        picture = np.full((table.height, table.width, 3), 128, np.uint8)
+        picture[y0:y1, x0:x1] = part
+        yield frame, picture
+
+
+def size_of_video(video: Video, processes: Workers) -> tuple[int, int]:
+    """Return width and height of the upright picture of a video, also of one in a crop store, which keeps a part of it.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if video.crops is None:
+        width, height = processes.call(picture_size, video.path, file=video.path)
+        return width, height
+    table = read_table(video.crops)
+    return table.width, table.height
 
 
 @dataclass(slots=True, eq=False)
@@ -88,23 +151,34 @@ class _Window:
     """
 
     clip: Clip
-    info: VideoInfo
+    width: int
+    height: int
     image_size: int
+    available: tuple[int, int, int, int]  # of the picture: x0, y0, x1, y1
     parts: dict[int, np.ndarray] = field(default_factory=dict)
     box: np.ndarray = field(init=False)
     rows: slice = field(init=False)
     columns: slice = field(init=False)
 
     def __post_init__(self) -> None:
-        self.box = _checked_box(self.clip, self.info)
+        self.box = _checked_box(self.clip, self.width, self.height)
         x0, y0, x1, y1 = self.box
-        self.rows = _reach(y0, y1, self.info.height, self.image_size)
-        self.columns = _reach(x0, x1, self.info.width, self.image_size)
+        self.rows = _reach(y0, y1, self.height, self.image_size)
+        self.columns = _reach(x0, x1, self.width, self.image_size)
+        x0, y0, x1, y1 = self.available
+        if self.columns.start < x0 or self.rows.start < y0 or self.columns.stop > x1 or self.rows.stop > y1:
+            raise InputError(
+                f"{self.clip.video.path} holds a part of each picture, and the box {self.clip.box} at an image size of "
+                f"{self.image_size} reaches beyond it; expected the boxes of its store, and a size of "
+                f"{LEAST_IMAGE_SIZE} or more."
+            )
 
-    def take(self, frame: int, picture: np.ndarray) -> None:
-        """Keep a part of the picture [H, W, 3] if the frame belongs to the clip."""
+    def take(self, frame: int, picture: np.ndarray, x: int, y: int) -> None:
+        """Keep a part of the picture if the frame belongs to the clip; it is given from pixel (x, y) on, [h, w, 3]."""
         if frame in self.clip.frames:
-            part, factor = picture[self.rows, self.columns], self.factor
+            rows = slice(self.rows.start - y, self.rows.stop - y)
+            columns = slice(self.columns.start - x, self.columns.stop - x)
+            part, factor = picture[rows, columns], self.factor
             if factor > 1:
                 height, width = (side // factor for side in part.shape[:2])
                 part = part[: height * factor, : width * factor]
@@ -132,12 +206,11 @@ def _reach(low: float, high: float, length: int, image_size: int) -> slice:
     return slice(first, int(np.clip(np.ceil(high + margin), first + 1, length)))
 
 
-def _checked_box(clip: Clip, info: VideoInfo) -> np.ndarray:
+def _checked_box(clip: Clip, width: int, height: int) -> np.ndarray:
     """Return the box as float32 [4]; DALI crashes the process where a box does not overlap the picture."""
     x0, y0, x1, y1 = box = np.float32(clip.box)
     if not (np.isfinite(box).all() and x0 < x1 and y0 < y1):
         raise InputError(f"{clip.video.path} has the box {clip.box}; expected x0 < x1 and y0 < y1 in pixels.")
-    if x0 > info.width - 1 or y0 > info.height - 1 or x1 < 1 or y1 < 1:
-        size = f"{info.width}x{info.height}"
-        raise InputError(f"{clip.video.path} has the box {clip.box}, which lies outside its {size} picture.")
+    if x0 > width - 1 or y0 > height - 1 or x1 < 1 or y1 < 1:
+        raise InputError(f"{clip.video.path} has the box {clip.box}, which lies outside its {width}x{height} picture.")
     return box

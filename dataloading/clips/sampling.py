@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataloading.dataset import CLASSES, Video
+from dataloading.dataset import CLASSES, FIRST_FRAMES, Video
 from dataloading.errors import InputError
 from dataloading.face_index import Box, FaceEntry, FaceIndex
 
@@ -64,7 +64,7 @@ def evaluation_clips(
     index: FaceIndex,
     frames: int = CLIP_FRAMES,
     clips_per_video: int = 4,
-    first_frames: int | None = 270,
+    first_frames: int | None = FIRST_FRAMES,
 ) -> Clips:
     """Return the same clips every time: evenly spread over the first frames of each video, as the paper evaluates.
 
@@ -110,7 +110,7 @@ def clips_over_shots(video: Video, entry: FaceEntry, frames: int = CLIP_FRAMES, 
     Returns:
         The clips in the order of the video, and in `.skipped` the video, where it gives none.
     """
-    ranges = _start_ranges(entry, frames, None)
+    ranges = _start_ranges(entry, frames, video.first_frames)
     if clips is None:
         seconds = entry.frames_seen / entry.fps if entry.fps else 0
         clips = min(max(CLIPS, len(ranges), int(seconds / SECONDS_A_CLIP)), MOST_CLIPS)
@@ -232,9 +232,10 @@ def _usable_videos(
             skipped.append(SkippedVideo(video, f"{video.path} is not in the face index: run `istvt prepare` again."))
             continue
         entry = index.entry(video.name)
-        reason = why_no_clip(video, entry, frames, first_frames)
+        kept = min(filter(None, (first_frames, video.first_frames)), default=None)
+        reason = why_no_clip(video, entry, frames, kept)
         if reason is None:
-            usable.append((video, _starts(entry, frames, first_frames)))
+            usable.append((video, _starts(entry, frames, kept)))
         else:
             skipped.append(SkippedVideo(video, reason))
     return usable, skipped

@@ -1,7 +1,7 @@
 """Preparation of a data set: finds the face in every video, once, and writes the face index beside the set."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,8 @@ def prepare(
     replace: bool = False,
     before: Callable[[], None] | None = None,
     progress: bool = True,
+    index_file: str | Path | None = None,
+    again: Collection[str] = (),
 ) -> FaceIndex:
     """Find the main face and the shots of every video and write the face index.
 
@@ -56,6 +58,8 @@ def prepare(
             detector, or whole pictures). Without it a set that has such videos is refused: they may have taken hours.
         before: Called once, when all arguments are found right and before the first video.
         progress: Show a progress bar and a summary on standard error.
+        index_file: The face index, where it does not lie in the root of the data set.
+        again: Videos (`Video.name`) that are looked at again, as their files have changed.
 
     Returns:
         The whole index, with the videos that were there already.
@@ -72,14 +76,23 @@ def prepare(
     given = read_boxes(boxes, dataset) if boxes is not None else {}
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
-    path = dataset.root / FILE_NAME
+    path = Path(index_file or dataset.root / FILE_NAME)
     _check_writable(path)
     # The compressions of a set share an index, and a run replaces the file at its end.
     with locked(_lock_file(path), f"writing {path}; wait for it"):
         _cut_off_half_line(path)
         index = FaceIndex.read(path, leave_out_broken=True)
+        for name in again:
+            index.entries.pop(name, None)
         plan = _Plan(dataset.videos, index, detector, given)
         todo, superseded = plan.todo(), plan.superseded()
+        if any(video.crops for video in dataset.videos):
+            if superseded:
+                raise InputError(
+                    f"{dataset.root} is a crop store, cut for the boxes that it has; `istvt prepare` with its data set "
+                    f"and --crops {dataset.root} makes others."
+                )
+            todo = []  # what cannot be used was looked at in the data set
         if superseded and not replace:
             raise InputError(plan.refusal())
         if before:
@@ -256,7 +269,8 @@ def _check_writable(path: Path) -> None:
         path.open("ab").close()
     except OSError as error:
         raise InputError(
-            f"The face index {path} cannot be written ({error.strerror}); expected a data set that may be written to."
+            f"The face index {path} cannot be written ({error.strerror}); expected a data set that may be written to; "
+            "`istvt prepare --crops DIR` keeps it in DIR."
         ) from error
 
 

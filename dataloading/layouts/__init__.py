@@ -1,4 +1,7 @@
-"""Published layouts of deepfake data sets, read into one form with their official splits and labels."""
+"""Published layouts of deepfake data sets, read into one form with their official splits and labels.
+
+There are more than nine files because there is one a layout, beside those that they share.
+"""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import NamedTuple
 from dataloading.dataset import ORIGINAL, Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
-from dataloading.layouts import celeb_df, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
+from dataloading.layouts import celeb_df, crop_store, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
 from dataloading.layouts.builder import format_summary
 from dataloading.layouts.files import directories
 
@@ -22,6 +25,7 @@ class _Layout(NamedTuple):
 
 # In the order of recognition: layouts with the most specific names first.
 _LAYOUTS = {
+    crop_store.NAME: _Layout(crop_store.EXPECTED, crop_store.recognize, crop_store.read),
     deeper_forensics.NAME: _Layout(deeper_forensics.EXPECTED, deeper_forensics.recognize, deeper_forensics.read),
     faceforensics.NAME: _Layout(faceforensics.EXPECTED, faceforensics.recognize, faceforensics.read),
     celeb_df.NAME: _Layout(celeb_df.EXPECTED, celeb_df.recognize, celeb_df.read),

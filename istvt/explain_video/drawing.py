@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dataloading.clips.reader import whole_pictures
 from dataloading.clips.sampling import Clip
 from dataloading.dataset import CLASSES, FAKE
 from dataloading.face_index import FaceEntry
-from dataloading.video.decode import iterate_frames
 from dataloading.video.processes import Workers
 from istvt.config import ExplanationSettings, Normalization
 from istvt.explain import heatmap
@@ -58,7 +58,7 @@ class Drawing:
         self.scale = f"from the coldest to the hottest cell of the {settings.normalization}, however near they are"
         self.timeline = timeline(face, score)
         self.clips = [
-            (clip, _small_frames(video, clip.clip), _heat_panels(clip, settings.normalization, image_size))
+            (clip, _small_frames(clip.clip), _heat_panels(clip, settings.normalization, image_size))
             for clip in person.clips
         ]
 
@@ -113,10 +113,10 @@ class _SmallFrame:
     box: heatmap.Box
 
 
-def _small_frames(video: Path, clip: Clip) -> list[_SmallFrame]:
+def _small_frames(clip: Clip) -> list[_SmallFrame]:
     """Decode the frames of a clip, one at a time."""
     found = {}
-    for number, frame in Workers().iterate(iterate_frames, video, clip.frames, file=video):
+    for number, frame in whole_pictures(clip.video, clip.frames, Workers()):
         crops = [heatmap.crop(frame, clip.box, size) for size in (PANEL, STRIP)]
         whole = _fitted(frame)
         scale = np.divide(whole.shape[1::-1], frame.shape[1::-1])

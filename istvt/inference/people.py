@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dataloading.clips.sampling import CLIPS, Clip, clips_over_shots, evaluation_clips
+from dataloading.clips.store import as_stored
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import MARGIN, Box, Brief, FaceEntry, FaceIndex
@@ -178,7 +179,7 @@ def score_people(
     Raises:
         InputError: there is no such person, or not one person can be scored.
     """
-    video = Video(path, 0, UNLABELED, None, entry.video, entry.video)  # the loader's batch needs a label, unread
+    video = as_stored(Video(path, 0, UNLABELED, None, entry.video, entry.video))  # a batch needs a label, unread
     found = len(entry.people)
     numbers = [person or 1] if person or faces == "main" else range(1, min(max(found, 1), MOST_PEOPLE) + 1)
     entries = {number: entry.of_person(number) for number in numbers}

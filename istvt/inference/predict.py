@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloading.clips.store import stored_face
 from dataloading.dataset import Dataset, Video
 from dataloading.errors import InputError
 from dataloading.face_index import BOXES_FILE, FaceEntry
@@ -159,6 +160,9 @@ def face_entry(path: Path, finder: FaceDetector | None, frames: int, rows: np.nd
     Raises:
         InputError: the file cannot be used. It is read in a worker process, in which it may crash a decoder.
     """
+    stored = stored_face(path)
+    if stored is not None and rows is None:
+        return stored  # of a crop store: the boxes for which it was cut
     detector = finder.name if finder and rows is None else None
     line = Workers().call(find_in_file, path, detector, frames, file=path)
     entry = replace(FaceEntry.from_json(line), video=str(path))

@@ -44,7 +44,7 @@ class CheckpointInfo:
 
     Attributes:
         config: the model's configuration.
-        decoder: decoder of the training clips, "pyav" or "dali"; their grays differ slightly.
+        decoder: decoder of the training clips, "pyav", "dali" or "jpeg"; their grays differ slightly.
         settings: data, model and training settings, as values of JSON.
         versions: packages and their versions at training.
         metrics: training loss and validation metrics of the epoch it was saved at.

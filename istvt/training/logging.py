@@ -179,6 +179,8 @@ def print_run(run: Any) -> None:
         warnings.append(f"the validation split holds only {only} videos: {chosen}")
     for warning in warnings:
         run.console.print(f"[yellow]{warning}[/]", soft_wrap=True)
+    for note in run.notes:
+        run.console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_skipped(skipped: Mapping[str, str], title: str, console: Console) -> None:

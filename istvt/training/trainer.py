@@ -24,11 +24,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading import Video
-from dataloading.clips.loader import ClipLoader
+from dataloading.clips.loader import ClipLoader, decoder_of
 from dataloading.clips.sampling import TrainingClips, evaluation_clips
 from dataloading.errors import InputError, as_input_error
 from dataloading.layouts import open_dataset
-from dataloading.video.decoder import choose_decoder
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings, entry_flow_sizes
 from istvt.device import allow_tf32, is_out_of_memory, pick_device, resolve_precision, versions
 from istvt.model.attention import resolve_backend
@@ -96,6 +95,7 @@ class Trainer:
     Attributes:
         sampler: the training clips of any epoch that are this process's share.
         val_clips: the validation clips of all processes.
+        notes: sentences on the data set: how it was split, and what of it is in a crop store.
         model: the model; under FSDP this process's share of it.
         step: makes a step.
         state: state of the run besides its tensors.
@@ -124,7 +124,7 @@ class Trainer:
         console.quiet = console.quiet or not processes.is_main
 
         dataset, index = open_dataset(**data.source)
-        self.synthetic = dataset.synthetic
+        self.synthetic, self.notes = dataset.synthetic, dataset.notes
         self.videos = {split: dataset.split_videos(split) for split in ("train", "val")}
         train_videos, val_videos = self.videos.values()
         share = (processes.rank, processes.world_size)
@@ -361,5 +361,5 @@ def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.devi
 
 def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device: torch.device) -> str:
     """Return the decoder of the run, the same in all processes, each of which checks a share of the videos."""
-    share = [video.path for video in videos[processes.rank :: processes.world_size]]
-    return "pyav" if "pyav" in processes.all_gather(choose_decoder(decoder, share, device)) else "dali"
+    found = processes.all_gather(decoder_of(videos[processes.rank :: processes.world_size], decoder, device))
+    return next((name for name in ("jpeg", "pyav") if name in found), "dali")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from dataloading.clips.reader import size_of_video
 from dataloading.clips.sampling import Clip
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import picture_size
@@ -46,9 +47,9 @@ def mask_of(clip: Clip, size: int) -> np.ndarray:
     Raises:
         InputError: the mask cannot be read, or lacks a frame.
     """
-    processes, path, mask = Workers(), clip.video.path, clip.video.mask
-    sizes = [processes.call(picture_size, file, file=file) for file in (mask, path)]
-    scale_x, scale_y = np.divide(*sizes)
+    processes, mask = Workers(), clip.video.mask
+    size_of_mask = processes.call(picture_size, mask, file=mask)
+    scale_x, scale_y = np.divide(size_of_mask, size_of_video(clip.video, processes))
     x0, y0, x1, y1 = clip.box
     box = (x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y)
     frames = processes.call(decode_frames, mask, clip.frames, file=mask)

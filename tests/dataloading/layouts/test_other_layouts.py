@@ -423,7 +423,7 @@ def test_a_missing_directory_a_file_and_an_unknown_layout_are_said(tmp_path):
     with pytest.raises(InputError, match=r"a\.mp4 is not a directory"):
         read_dataset(tmp_path / "a.mp4")
     with pytest.raises(
-        InputError, match="layout is 'imagenet'; expected auto or one of deeper-forensics, faceforensics"
+        InputError, match="layout is 'imagenet'; expected auto or one of crop-store, deeper-forensics, faceforensics"
     ):
         read_dataset(tmp_path, layout="imagenet")
 

@@ -1,8 +1,12 @@
-"""`istvt prepare`: videos that give no clip, and options that are refused."""
+"""`istvt prepare`: videos that give no clip, options that are refused, and crop stores in place of data sets."""
 
+import csv
 import json
 import shutil
+import subprocess
+from pathlib import Path
 
+import pytest
 from commands import refused
 from video_fixtures import write_numbered
 
@@ -30,3 +34,101 @@ def test_wrong_options_of_prepare_are_refused_before_anything_is_printed(synthet
     assert "--replace does that" in refused(capsys, ["prepare", str(synthetic_set)])
     assert main(["prepare", str(synthetic_set), "--detector=retina", "--replace"]) == 2
     assert capsys.readouterr().out == ""
+
+
+# Crop stores
+
+
+@pytest.fixture(scope="module")
+def crop_store(synthetic_set, tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("crops") / "store"
+    assert main(["prepare", str(synthetic_set), "--no-detect", "--workers=1", f"--crops={target}"]) == 0
+    return target
+
+
+def test_training_and_evaluation_from_a_crop_store_are_those_of_the_data_set(
+    synthetic_set, crop_store, trained_run, tmp_path, train_arguments, capsys
+):
+    assert main(train_arguments(crop_store, tmp_path / "run")) == 0
+    assert "These are lossless FFV1 crops of the first 270 frames of" in "".join(capsys.readouterr().out)
+    histories = [list(csv.DictReader((run / "history.csv").open())) for run in (trained_run, tmp_path / "run")]
+    for row in (*histories[0], *histories[1]):
+        del row["seconds"], row["clips_per_second"]
+    assert histories[0] == histories[1]
+    scores = []
+    for root in (synthetic_set, crop_store):
+        output = tmp_path / root.name
+        arguments = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={root}", f"--out={output}"]
+        assert main([*arguments, "--bootstrap=9", "--explain"]) == 0
+        scores.append([line.rpartition(",")[0] for line in (output / "scores.csv").read_text().splitlines()])
+        [found] = (output / "explanations").glob("*.json")
+        table = json.loads(found.read_text())
+        scores[-1].append({name: value for name, value in table.items() if name not in ("settings", "data")})
+    assert scores[0] == scores[1]
+
+
+def test_prediction_and_explanation_take_files_of_a_crop_store(synthetic_set, crop_store, trained_run, tmp_path):
+    def predictions(place: Path) -> dict[str, float]:
+        target = tmp_path / "scores.json"
+        assert main(["predict", str(place), f"--checkpoint={trained_run}", f"--json={target}"]) == 0
+        return {Path(row["path"]).stem: row["probability_fake"] for row in json.loads(target.read_text())}
+
+    parts = [place / "original_sequences" for place in (synthetic_set, crop_store / "videos")]
+    expected, found = map(predictions, parts)
+    assert len(expected) == 8
+    assert found == expected
+    video = next(parts[1].rglob("*.mkv"))
+    assert main(["explain", str(video), f"--checkpoint={trained_run}", f"--out={tmp_path / 'why'}", "--clips=1"]) == 0
+    assert (tmp_path / "why" / "explanation.html").is_file()
+
+
+def test_verify_reads_a_crop_store_and_names_what_is_not_as_it_was_written(crop_store, synthetic_set, tmp_path, capsys):
+    target = shutil.copytree(crop_store, tmp_path / "store")
+    assert main(["dataset", str(target), "--verify"]) == 0
+    assert "all 88 files are what was written" in capsys.readouterr().out
+    victim = next((target / "masks").rglob("*.mp4"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert main(["dataset", str(target), "--verify"]) == 1
+    printed = capsys.readouterr().out
+    assert f"{victim}: is not what was written" in printed
+    assert "1 file of 88 differ" in printed
+    assert main(["prepare", str(target), "--no-detect"]) == 0  # it is prepared
+    assert "is a crop store, cut for the boxes that it has" in refused(capsys, ["prepare", str(target), "--replace"])
+    assert "--verify checks a crop store" in refused(capsys, ["dataset", str(synthetic_set), "--verify"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--quality=90"], "--quality is given without --crops"),
+        (["--crops-format=jpeg"], "--crops-format is given without --crops"),
+        (["--crops=DIR", "--quality=90"], "--quality is given with lossless crops"),
+        (["--crops=DIR", "--crops-format=jpeg", "--quality=0"], "quality is 0; expected 1 to 100"),
+        (["--crops=DIR", "--crops-frames=-1"], "--crops-frames is -1; expected 0 or more"),
+        (["--crops=SET/crops"], "is in the data set"),
+        (["--crops=SET/synthetic.json"], "expected a directory"),
+    ],
+)
+def test_wrong_options_of_crops_are_refused_before_anything_is_read(synthetic_set, tmp_path, capsys, options, says):
+    options = [option.replace("DIR", str(tmp_path / "crops")).replace("SET", str(synthetic_set)) for option in options]
+    assert says in refused(capsys, ["prepare", str(synthetic_set), "--no-detect", *options])
+    assert not (tmp_path / "crops").exists()
+
+
+def test_a_data_set_on_a_read_only_disk_is_prepared_into_its_crop_store(synthetic_set, tmp_path, capsys):
+    root = shutil.copytree(synthetic_set, tmp_path / "set")
+    (root / "face_index.jsonl").unlink()
+    mounted = subprocess.run(["mount", "--bind", "-o", "ro", root, root], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a read-only disk cannot be mounted here")
+    subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+    try:
+        assert "cannot be written" in refused(capsys, ["prepare", str(root), "--no-detect"])
+        arguments = ["prepare", str(root), "--no-detect", "--workers=1", f"--crops={tmp_path / 'store'}"]
+        for cut in (32, 0):
+            assert main(arguments) == 0
+            assert f"{cut} cut now" in capsys.readouterr().err
+    finally:
+        subprocess.run(["umount", root], check=True)
+    assert not (root / "face_index.jsonl").exists()
+    assert main(["dataset", str(tmp_path / "store"), "--verify"]) == 0
