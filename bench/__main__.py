@@ -28,6 +28,7 @@ COMMANDS = {
         "training.measurement",
         "clips per second, FLOP utilization and memory of a step against its peers",
     ),
+    "inference": ("inference", "seconds a clip on a processor: layout, folding, bfloat16, compilation; training"),
     "loader": ("loader", "clips per second of the loader, by decoder and number of workers"),
     "gpu": ("run_all", "all of these within a time budget, most valuable first, into one folder"),
     "report": ("report.pages", "tables and plots of such folders, written into bench/README.md and README.md"),

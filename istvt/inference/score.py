@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -63,13 +64,21 @@ def score_clips(
         list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
     )
     positions, logits = [], []
-    with in_evaluation_mode(model):
+    scorer = for_scoring(model) if device.type == "cpu" else model
+    with in_evaluation_mode(scorer):
         for batch in loader:
             with autocast(device, dtype):
-                logits.append(model(batch.clips).float())  # read at the end: a read would wait for the device
+                logits.append(scorer(batch.clips).float())  # read at the end: a read would wait for the device
             positions.append(batch.indices)
             if advance:
                 advance(len(batch.indices))
     order = torch.cat(positions).tolist() if positions else []
     values = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
     return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder)
+
+
+def for_scoring(model: ISTVT) -> ISTVT:
+    """Return a model of the same parameters, but for a backbone whose batch normalizations are folded."""
+    folded = copy.copy(model)
+    folded._modules = {**model._modules, "backbone": model.backbone.folded()}
+    return folded

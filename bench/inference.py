@@ -1,0 +1,126 @@
+"""Seconds a clip on a processor: memory layout, folded batch norms, bfloat16, compilation, clips at once; training.
+
+Each way takes turns with the plain one of its task, round after round on the same random clips, so that what else the
+machine does meets both alike. A speed-up is the median over rounds of the plain way's seconds over its own, with the
+lowest and the highest round. What this processor cannot do is a record that says so.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from bench.common.record import NOT_MEASURED, Row
+from bench.common.tasks import Task
+from bench.training.steps import Case, Clips, training_step
+from istvt.config import PRESETS, preset
+from istvt.device import autocast, cpu_has_bfloat16
+from istvt.inference.score import for_scoring
+from istvt.model.istvt import ISTVT
+
+NO_BFLOAT16 = f"{NOT_MEASURED}: this processor does not multiply bfloat16 (AMX, AVX512-BF16)"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How clips are scored, or trained on.
+
+    Attributes:
+        task: "score" or "train".
+        way: "plain" is PyTorch's default layout with batch norms apart; "folded" as `istvt predict` scores, channels
+            last; "compiled" that, by torch.compile; "channels last" as `istvt train` trains.
+        batch: clips at once.
+        precision: of autocast.
+    """
+
+    task: str
+    way: str
+    batch: int
+    precision: str = "float32"
+
+
+WAYS = (
+    Way("score", "plain", 4), Way("score", "plain", 1), Way("score", "folded", 1), Way("score", "folded", 4),
+    Way("score", "folded", 4, "bfloat16"), Way("score", "compiled", 4), Way("score", "compiled", 4, "bfloat16"),
+    Way("train", "channels last", 2), Way("train", "channels last", 2, "bfloat16"),
+)  # fmt: skip
+
+
+@cache
+def model_of(name: str) -> ISTVT:
+    """Return the model of a preset, with random weights."""
+    torch.manual_seed(0)
+    return ISTVT(preset(name)).eval()
+
+
+def prepared(way: Way, name: str) -> Callable[[], Tensor]:
+    """Return the call that is timed; it returns probabilities of the clips, or the loss of a training step."""
+    model = model_of(name)
+    side = model.config.image_size
+    clips = (
+        2 * torch.rand(way.batch, model.config.frames, 3, side, side, generator=torch.Generator().manual_seed(0)) - 1
+    )
+    if way.task == "train":
+        case = Case(name, "full", way.precision, "this project")
+        return training_step(case, Clips(clips, torch.arange(way.batch) % 2 * 1.0), "eager")
+    if way.way == "plain":
+        model = copy.deepcopy(model)
+        model.backbone.memory_format = torch.contiguous_format
+    else:
+        model = for_scoring(model)
+    if way.way == "compiled":
+        model = copy.deepcopy(model)
+        for part in (model.backbone, *model.blocks[:-1]):  # the last block computes one token
+            part.compile(fullgraph=True, dynamic=False)
+
+    @torch.inference_mode()
+    def score() -> Tensor:
+        with autocast(clips.device, getattr(torch, way.precision)):
+            return model(clips).float().sigmoid()
+
+    return score
+
+
+def measure(way: Way, plain: Way, name: str, rounds: int) -> Row:
+    """Return seconds a clip of a way and its speed-up over `plain`, after `rounds` rounds of both."""
+    if way.precision == "bfloat16" and not cpu_has_bfloat16():
+        return {"note": NO_BFLOAT16}
+    calls = {way: prepared(way, name), plain: prepared(plain, name)}
+    started = time.perf_counter()
+    result = calls[way]()
+    first = time.perf_counter() - started
+    difference = (result[:1] - calls[plain]()[:1]).abs().max().item() if way.task == "score" else None
+    seconds: dict[Way, list[float]] = {each: [] for each in calls}
+    for _ in range(rounds):
+        for each, call in calls.items():
+            started = time.perf_counter()
+            call()
+            seconds[each].append((time.perf_counter() - started) / each.batch)
+    ratios = [before / now for before, now in zip(seconds[plain], seconds[way], strict=True)]
+    return {
+        "seconds_per_clip": statistics.median(seconds[way]), "speed_up": statistics.median(ratios),
+        "speed_up_low": min(ratios), "speed_up_high": max(ratios), "first_call_s": first,
+        "probability_differs_by": difference,
+    }  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what to score and how often."""
+    parser.add_argument("--preset", choices=PRESETS, default="seed", help="the model (default seed, the paper's)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often a way takes its turn (default 3)")
+    parser.add_argument("--way", action="append", help="only this (repeatable): plain, folded, compiled, channels last")
+
+
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield each way; compilation last, as it takes minutes."""
+    chosen = [way for way in WAYS if not arguments.way or way.way in arguments.way]
+    for way in sorted(chosen, key=lambda way: way.way == "compiled"):
+        plain = next(other for other in WAYS if other.task == way.task)
+        row = asdict(way) | {"preset": arguments.preset, "rounds": arguments.rounds}
+        yield Task("inference", row, partial(measure, way, plain, arguments.preset, arguments.rounds))
