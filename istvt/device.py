@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from istvt.config import __version__
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _OUT_OF_MEMORY = re.compile(r"out of memory|DefaultCPUAllocator: (can't allocate|not enough) memory")
+# Values of ONEDNN_MAX_CPU_ISA below the instructions that multiply bfloat16.
+_ISA_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 # Packages, each with the distributions that provide it; the first installed one counts.
 _PACKAGES = {
     "torch": ("torch",),
@@ -62,17 +65,30 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of `precision` on `device`; "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
+    """Return the dtype of `precision` on `device`; "auto" is bfloat16 where the hardware multiplies it, else float32.
 
     Raises:
         InputError: an unknown name.
     """
     if precision == "auto":
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        on_gpu = device.type == "cuda"
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_has_bfloat16()
         return torch.bfloat16 if has_bfloat16 else torch.float32
     if precision not in _DTYPES:
         raise InputError(f"precision is {precision!r}; expected auto, {', '.join(_DTYPES)}")
     return _DTYPES[precision]
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether this processor multiplies bfloat16 (AMX, AVX512-BF16) and oneDNN may use it.
+
+    Elsewhere bfloat16 is emulated and slower than float32. `ONEDNN_MAX_CPU_ISA`, oneDNN's own variable, set to a lesser
+    instruction set such as AVX512_CORE keeps "auto" at float32 on any processor.
+    """
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _ISA_WITHOUT_BFLOAT16:
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:

@@ -17,6 +17,7 @@ from istvt.cli.options import (
     add_checkpoint,
     add_device,
     add_face_detection,
+    add_precision,
     check_device_name,
     detect_option,
 )
@@ -43,6 +44,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     add_boxes(parser)
     add_device(parser)
+    add_precision(parser)
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -78,6 +80,7 @@ def run(options: Namespace, console: Console) -> int:
             boxes=options.boxes,
             clips_explained=options.clips,
             device=str(pick_device(options.device)),
+            precision=options.precision,
             advance=lambda what, done, total: update(done, total, what),
         )
     score, people = explanation.score, explanation.people

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
 from dataloading.errors import InputError, as_input_error
-from istvt.config import PRESETS, DataSettings, ISTVTConfig, TrainingSettings
+from istvt.config import PRESETS, DataSettings, ISTVTConfig, Precision, TrainingSettings
 
 Settings = TypeVar("Settings", ISTVTConfig, DataSettings, TrainingSettings)
 
@@ -47,6 +47,16 @@ def settings_of(kind: type[Settings], options: Namespace) -> Settings:
 def add_device(parser: ArgumentParser) -> None:
     """Add the device."""
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def add_precision(parser: ArgumentParser) -> None:
+    """Add the precision of scores."""
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="of the model: auto is bfloat16 where the GPU or the processor multiplies it, float32 elsewhere",
+    )
 
 
 def check_device_name(device: str) -> None:

@@ -18,6 +18,7 @@ from istvt.cli.options import (
     add_checkpoint,
     add_device,
     add_face_detection,
+    add_precision,
     check_device_name,
     detect_option,
 )
@@ -51,6 +52,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     )
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     add_device(parser)
+    add_precision(parser)
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -110,6 +112,7 @@ def run(options: Namespace, console: Console) -> int:
             person=options.person,
             boxes=options.boxes,
             clips=options.clips,
+            precision=options.precision,
             advance=advance,
             progress=progress,
         )

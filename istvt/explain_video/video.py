@@ -90,6 +90,7 @@ def explain_video(
     device: str = "cpu",
     batch_size: int = 4,
     workers: int = 2,
+    precision: str = "auto",
     notes: Sequence[str] = (),
     advance: Callable[[str, int, int], None] | None = None,
 ) -> VideoExplanation:
@@ -117,6 +118,8 @@ def explain_video(
         device: of a model that is loaded here.
         batch_size: clips in work together.
         workers: threads that decode.
+        precision: of the score over time: "auto" is bfloat16 where the hardware multiplies it; the explanation itself
+            is computed in float32 or float64.
         notes: sentences that belong beside the verdict, before those that are found here.
         advance: called with (what is being done, done, of how many).
 
@@ -158,6 +161,7 @@ def explain_video(
         clips=clips_scored,
         batch_size=batch_size,
         workers=workers,
+        precision=precision,
         advance=lambda done, total: advance("scoring clips", done, total),
     )
     people = explain_people(

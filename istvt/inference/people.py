@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dataloading.clips.sampling import CLIPS, Clip, clips_over_shots, evaluation_clips
 from dataloading.clips.store import as_stored
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import MARGIN, Box, Brief, FaceEntry, FaceIndex
+from istvt.device import resolve_precision
 from istvt.inference.score import ScoredClips, score_clips
 from istvt.inference.video_score import score_videos, verdict_of
 from istvt.model.istvt import ISTVT
@@ -160,6 +162,7 @@ def score_people(
     clips: int | None = None,
     batch_size: int = 8,
     workers: int = 2,
+    precision: str = "auto",
     advance: Callable[[int, int], None] | None = None,
 ) -> ScoredPeople:
     """Score the people of one video that belongs to no data set.
@@ -174,6 +177,7 @@ def score_people(
         clips: how many are scored of each person; None leaves it to `clips_over_shots` (with "main": 8).
         batch_size: clips a forward pass.
         workers: threads that decode.
+        precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
         advance: called with (clips done, clips in all) after each batch.
 
     Raises:
@@ -194,7 +198,8 @@ def score_people(
         chosen[number] = sampled
         if sampled.skipped:
             reasons[number] = sampled.skipped[0].reason
-    scored = _score_together(model, chosen, batch_size, workers, advance)
+    dtype = resolve_precision(precision, next(model.parameters()).device)
+    scored = _score_together(model, chosen, batch_size, workers, dtype, advance)
     for number, of_person in scored.items():
         if not of_person.clips and of_person.skipped:
             reasons[number] = of_person.skipped[0][1]
@@ -282,6 +287,7 @@ def _score_together(
     chosen: dict[int, Sequence[Clip]],
     batch_size: int,
     workers: int,
+    dtype: torch.dtype,
     advance: Callable[[int, int], None] | None,
 ) -> dict[int, ScoredClips]:
     """Score the clips of all people in one pass through the video; return them by person."""
@@ -297,7 +303,7 @@ def _score_together(
             advance(done, len(pairs))
 
     clips = [clip for _, clip in pairs]
-    scored = score_clips(model, clips, batch_size=batch_size, workers=workers, advance=count)
+    scored = score_clips(model, clips, batch_size=batch_size, workers=workers, dtype=dtype, advance=count)
     by_person = {}
     for number in chosen:
         kept = [i for i, clip in enumerate(scored.clips) if owners[id(clip)] == number]

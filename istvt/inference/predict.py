@@ -67,6 +67,7 @@ def predict(
     clips: int | None = None,
     batch_size: int = 8,
     workers: int = 2,
+    precision: str = "auto",
     advance: Callable[[Prediction], None] | None = None,
     progress: Callable[[Path, int, int], None] | None = None,
 ) -> list[Prediction]:
@@ -86,6 +87,7 @@ def predict(
         clips: clips scored a person; None for 8, and more where there are more shots, or long ones.
         batch_size: clips a forward pass.
         workers: threads that decode.
+        precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
         advance: called after each file.
         progress: called within a file with (file, clips done, clips in all).
 
@@ -114,6 +116,7 @@ def predict(
                 clips=clips,
                 batch_size=batch_size,
                 workers=workers,
+                precision=precision,
                 advance=report,
             )
             only = [ONLY_GIVEN] if path in given else []

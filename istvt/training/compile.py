@@ -43,9 +43,7 @@ def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, 
         )
     # Every batch has the same shape, so cuDNN benchmarks each convolution once.
     torch.backends.cudnn.benchmark = True
-    if sharded:
-        model.backbone.register_forward_pre_hook(_channels_last_input)
-    else:
+    if not sharded:  # the weights like the frames; FSDP shards contiguous parameters only
         model.to(memory_format=torch.channels_last)
     if training.activation_checkpointing:
         for block in model.blocks:
@@ -63,11 +61,6 @@ def _recomputed(forward: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Call `forward`, save only its inputs, and recompute it in the backward pass."""
     # A block draws no random numbers, so their state need not be saved.
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
-
-
-def _channels_last_input(backbone: torch.nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    (frames,) = inputs
-    return (frames.contiguous(memory_format=torch.channels_last),)
 
 
 def _compile(model: ISTVT, backend: str, graphs: bool) -> None:

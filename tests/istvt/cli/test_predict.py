@@ -68,6 +68,19 @@ def test_the_clips_that_a_damaged_video_has_lost_are_counted_in_its_verdict(trai
     assert all(reason in shown for reason in row["remark"].split("; "))
 
 
+def test_a_processor_scores_in_the_precision_that_was_asked_for(trained_run, synthetic_set, tmp_path):
+    [video, *_] = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))
+    probabilities = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        output = tmp_path / f"{precision}.json"
+        command = ["predict", f"--checkpoint={trained_run}", str(video), "--no-detect", f"--json={output}"]
+        assert main([*command, f"--precision={precision}", "--clips=2"]) == 0
+        probabilities[precision] = np.array(json.loads(output.read_text())[0]["clip_probabilities"])
+    assert (probabilities["auto"] == probabilities["float32"]).all()
+    difference = np.abs(probabilities["bfloat16"] - probabilities["float32"])
+    assert 0 < difference.max() < 0.01
+
+
 def test_predict_in_three_lines_of_python_gives_the_command_lines_scores(trained_run, synthetic_set, tmp_path):
     from istvt.inference.predict import predict
 

@@ -2,11 +2,17 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from dataloading import FaceIndex, read_dataset
+from dataloading.clips.sampling import evaluation_clips
 from istvt import ISTVT, ISTVTConfig
 from istvt.inference import score as scoring
+from istvt.inference.video_score import probability_of
+from istvt.model.checkpoint import load_model
+from istvt.run_dir import model_file
 
 
 class ModelOnTheSecondGPU:
@@ -55,3 +61,20 @@ def test_scoring_leaves_every_part_of_the_model_in_its_own_mode_whatever_happens
         scoring.score_clips(model, [])
     assert [name for name, part in model.named_children() if not part.training] == ["backbone"]
     assert model.training
+
+
+def test_probabilities_in_bfloat16_and_with_folded_batch_norms_are_those_of_float32(synthetic_set, trained_run):
+    dataset = read_dataset(synthetic_set)
+    model, _ = load_model(model_file(trained_run))
+    clips = evaluation_clips(dataset.split_videos("test"), FaceIndex.read(dataset.root), model.config.frames, 2, None)
+    scored = scoring.score_clips(model, clips, workers=1)
+    in_bfloat16 = scoring.score_clips(model, clips, workers=1, dtype=torch.bfloat16)
+    plain = []
+    with torch.no_grad(), scoring.in_evaluation_mode(model):
+        for batch in scoring.ClipLoader(list(clips), 8, model.config.image_size, workers=1):
+            plain.append(model(batch.clips))
+    plain = torch.cat(plain).numpy()
+    assert len(plain) >= 8 and np.ptp(plain) > 0
+    np.testing.assert_allclose(scored.logits, plain, atol=1e-4)
+    assert np.abs(probability_of(in_bfloat16.logits) - probability_of(scored.logits)).max() < 0.01
+    assert in_bfloat16.logits.tolist() != scored.logits.tolist()

@@ -1,4 +1,4 @@
-"""Xception weights of timm and Cadene files: loading, and one-sentence errors."""
+"""The entry flow folded for evaluation; Xception weights of timm and Cadene files: loading, and one-sentence errors."""
 
 import pytest
 import torch
@@ -17,6 +17,18 @@ def xception_like_state() -> dict[str, torch.Tensor]:
     state = {k: torch.randn_like(v.float()).to(v.dtype) for k, v in XceptionEntryFlow(DIMS, DIM).state_dict().items()}
     state |= {f"block{n}.rep.1.conv1.weight": torch.zeros(12, 1, 3, 3) for n in range(4, 13)}
     return state | {"conv3.conv1.weight": torch.zeros(2), "bn4.bias": torch.zeros(2), "fc.weight": torch.zeros(2, 2)}
+
+
+def test_an_entry_flow_with_its_batch_normalizations_folded_computes_the_same():
+    state = xception_like_state()
+    state |= {name: value.abs() + 0.5 for name, value in state.items() if name.endswith("running_var")}
+    backbone = XceptionEntryFlow(DIMS, DIM).eval()
+    backbone.load_state_dict({name: value for name, value in state.items() if name in backbone.state_dict()})
+    frames, plain = torch.randn(2, 3, 40, 56).double(), backbone.double()
+    folded = plain.folded()
+    torch.testing.assert_close(folded(frames), plain(frames), rtol=1e-9, atol=1e-9)
+    assert not [name for name, part in folded.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert len([name for name, part in plain.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]) == 11
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
