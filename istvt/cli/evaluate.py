@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -11,8 +10,8 @@ from rich.console import Console
 from dataloading.dataset import SPLITS
 from dataloading.errors import InputError, as_input_error
 from istvt.cli.console import print_lines, progress_bar, starting
-from istvt.cli.options import add_checkpoint, add_device, check_device_name, settings_of
-from istvt.config import MEASURED_METHODS, DataSettings, FaithfulnessSettings, ISTVTConfig, Precision
+from istvt.cli.options import add_checkpoint, add_device, add_precision, check_device_name, settings_of
+from istvt.config import MEASURED_METHODS, DataSettings, FaithfulnessSettings, ISTVTConfig
 
 SANITY_CLIPS = 24
 
@@ -29,7 +28,6 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "data set that was trained on, and evaluation-SET-SPLIT/ for anything else",
     )
     parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     parser.add_argument("--batch-size", "--batch_size", type=int, default=16)
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
@@ -46,6 +44,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         "clip and on the class",
     )
     add_device(parser)
+    add_precision(parser)
     parser.add_class_arguments(DataSettings, "data", skip={"train_clips"})
 
 
