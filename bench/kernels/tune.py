@@ -7,6 +7,7 @@ fastest config for each table of `configs.py`. Needs a GPU.
 import argparse
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -71,7 +72,7 @@ def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
 
 def _result(table: dict[Any, Any], config: Config | None, make: Callable[[], Callable[[], Any]]) -> Tensor:
     """Return what a call gives whose kernel looks into `table` and finds `config` there, or what it has at present."""
-    with patch.dict(table, {_architecture(): [(128, config)]} if config else {}):  # 128: the largest bound
+    with _alone(table, config) if config else nullcontext():
         found = make()()
         return (found if isinstance(found, Tensor) else found[0]).detach()
 
@@ -81,8 +82,19 @@ def _measured(table: dict[Any, Any], config: Config, make: Callable[[], Callable
     if not (found - expected).norm() <= 0.01 * expected.norm():
         raise ValueError("other numbers than those of the present config")
     found.fill_(float("nan"))  # its memory is the next one's: what that does not write is found
-    with patch.dict(table, {_architecture(): [(128, config)]}):
+    with _alone(table, config):
         return timing.time_call(make(), milliseconds=milliseconds)
+
+
+@contextmanager
+def _alone(table: dict[Any, Any], config: Config) -> Iterator[None]:
+    """Have `table` hold `config` for all sizes; one backward pass is left out for the tables of two."""
+    one_pass = spatial_configs.BACKWARD_16
+    with (
+        patch.dict(table, {_architecture(): [(128, config)]}),  # 128: the largest bound
+        patch.dict(one_pass, {} if table is one_pass else {_architecture(): []}),
+    ):
+        yield
 
 
 def _architecture() -> int:

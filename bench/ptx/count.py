@@ -20,8 +20,9 @@ from bench.ptx.machine import ARCHITECTURES, Machine, Options, Report
 # whether they are over frames (of a position) or over positions (of a frame).
 PRODUCTS = {
     "tensor_core_forward": (2, "frames"), "tensor_core_backward": (5, "frames"),
-    "spatial_forward": (2, "positions"), "spatial_backward_queries": (3, "positions"),
-    "spatial_backward_keys": (4, "positions"), "spatial_row_stats": (1, "positions"),
+    "spatial_forward": (2, "positions"), "spatial_backward": (5, "positions"),
+    "spatial_backward_queries": (3, "positions"), "spatial_backward_keys": (4, "positions"),
+    "spatial_row_stats": (1, "positions"),
     "spatial_relevance q": (4, "positions"), "spatial_relevance k": (4, "positions"),
     "spatial_relevance v": (2, "positions"), "spatial_map": (3, "positions"),
     "temporal_relevance": (6, "frames"), "temporal_map": (3, "frames"),

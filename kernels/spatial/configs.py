@@ -11,6 +11,7 @@ fits the 99 KiB of sm_89. `python -m bench tune spatial` measures the candidates
 from __future__ import annotations
 
 import torch
+import triton
 from triton import Config
 
 from kernels.common.launch import ANY, Table, choose, tile
@@ -44,6 +45,19 @@ _AMPERE_QUERIES = [  # not measured; from the resource report
     (96, tile(128, 32, 8, 3)),
     (128, tile(64, 32, 4, 3)),
 ]
+# One pass over a head of a frame row, 16-bit. 128 keys and 64 queries give both warp groups of sm_90 work; a third
+# stage spills 32 bytes there. On sm_80 the products hold the queries in registers: 64 of them spill 680 bytes. Heads
+# wider than 64 spill everywhere (40 bytes at best on sm_90, 430 on sm_80) and take two passes, as sm_100 does.
+_AMPERE_BACKWARD = [(64, tile(128, 32, 8, 3))]  # not measured; from the resource report
+BACKWARD_16: Table = {
+    80: _AMPERE_BACKWARD,
+    89: _AMPERE_BACKWARD,
+    90: [(64, tile(128, 64, 8, 2))],  # not measured; from the resource report
+    0: [(64, tile(128, 64, 8, 2))],  # of the interpreter
+    ANY: [],
+}
+# Multiprocessors of the largest chip of an architecture: A100, RTX 4090, H200.
+MULTIPROCESSORS = {80: 108, 89: 128, 90: 132}
 BACKWARD_QUERIES_16: Table = {
     80: _AMPERE_QUERIES,
     89: _AMPERE_QUERIES,
@@ -89,6 +103,22 @@ FEW_BACKWARD_KEYS: Table = {ANY: [(128, tile(32, 16, 4, 1))]}  # not measured; f
 def forward(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
     """Return the config of the forward kernel."""
     return _choose(FORWARD_16, FORWARD_32, FEW_FORWARD, q, k, architecture)
+
+
+def backward(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config | None:
+    """Return the config of the kernel that gives all gradients in one pass, or None where two passes are taken.
+
+    One pass executes three fifths of the instructions of two, but in a program a head instead of one a tile of keys
+    (`python -m bench count`). While each program of two passes has a multiprocessor to itself they are done sooner.
+    """
+    if q.element_size() == 4 or q.shape[2] <= FEW_QUERIES:
+        return None
+    config = choose(BACKWARD_16, architecture, k.shape[-1])
+    clips, frames, positions, heads, _ = k.shape
+    if config is None:
+        return None
+    programs = clips * frames * heads * triton.cdiv(positions, config.kwargs["BLOCK_M"])
+    return config if programs > MULTIPROCESSORS.get(architecture, 0) else None
 
 
 def backward_queries(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:

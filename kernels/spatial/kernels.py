@@ -4,10 +4,13 @@
     m, l, acc <- online softmax over tiles of keys        o = sum_u exp2(scale_log2 S_tu - m_t) v_u / l_t
     P  = exp2(scale_log2 S - lse)                         recomputed backward; lse = m + log2(l), base 2
     dP = do v^T,  dS = P * (dP - delta)                   delta = rowsum(do * o) = rowsum(P * dP)
-    dq = scale dS k,  dk = scale dS^T q,  dv = P^T do     dq in one kernel, dk and dv in another
+    dq = scale dS k,  dk = scale dS^T q,  dv = P^T do
 
-Two backward kernels, so that every number is written by one program and repeats bit for bit: seven products where five
-would do with atomic additions. In float32 row_max = m and inv_row_sum = 1 / l stand for lse: a logarithm is rounded to
+Backward has no atomic additions: every number is written by one program, in a fixed order, and repeats bit for bit.
+Either `spatial_backward` makes all three gradients from five products, a program a head of a frame row, which adds the
+dq of one block of keys after another; or, where there are few heads and frame rows, where an attention gradient is
+asked for, and where the registers do not suffice, `spatial_backward_queries` (dq) and `spatial_backward_keys` (dk and
+dv) make them from seven. In float32 row_max = m and inv_row_sum = 1 / l stand for lse: a logarithm is rounded to
 float32, which puts every entry of its row off alike, and the whole of it twice as far as eager PyTorch is. Where an
 attention matrix (or its gradient) is asked for, a second pass over the keys (or the loop of dq) writes it. Without v
 forward writes the row stats alone.
@@ -17,7 +20,17 @@ The scale is not negative here: the caller moves a negative one into q.
 import triton
 import triton.language as tl
 
-from kernels.common.blocks import add_product, load_rows, locate, product_transposed, store_rows, tile_rows, zeros
+from kernels.common.blocks import (
+    add_product,
+    load_rows,
+    locate,
+    product,
+    product_transposed,
+    store_columns,
+    store_rows,
+    tile_rows,
+    zeros,
+)
 
 
 @triton.jit
@@ -241,3 +254,183 @@ def spatial_backward_keys(
         store_rows(dk + offset, rows, key_valid, dk0, dk1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
     if dv is not None:
         store_rows(dv + offset, rows, key_valid, dv0, dv1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+
+
+@triton.jit
+def fragment_order(
+    x, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, WARPS_M: tl.constexpr, WARPS_N: tl.constexpr, WGMMA: tl.constexpr
+):
+    """Return the product `x` [BLOCK_N, BLOCK_D] as [quadruples, threads, 4]: four neighbors are one thread's registers.
+
+    A tensor core leaves rows i, i + 8 and columns j, j + 1 with a thread. Written in this order a tile goes from
+    registers to memory and back 16 bytes at a time, with no exchange through shared memory. Where the compiler deals
+    its warps out otherwise than over [WARPS_M, WARPS_N] the result is the same, by way of shared memory.
+    """
+    COLUMNS: tl.constexpr = WARPS_N if 8 * WARPS_N <= BLOCK_D else BLOCK_D // 8  # of warps
+    ROW_TILES: tl.constexpr = BLOCK_N // (16 * WARPS_M)
+    COLUMN_TILES: tl.constexpr = BLOCK_D // (8 * COLUMNS)
+    if WGMMA:
+        x = tl.reshape(x, [ROW_TILES, WARPS_M, 2, 8, COLUMNS, COLUMN_TILES, 4, 2])
+        x = tl.permute(x, [0, 5, 4, 1, 3, 6, 2, 7])
+    else:
+        x = tl.reshape(x, [ROW_TILES, WARPS_M, 2, 8, COLUMN_TILES, COLUMNS, 4, 2])
+        x = tl.permute(x, [0, 4, 1, 5, 3, 6, 2, 7])
+    return tl.reshape(x, [ROW_TILES * COLUMN_TILES, WARPS_M * COLUMNS * 32, 4])
+
+
+@triton.jit
+def row_order(
+    x, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, WARPS_M: tl.constexpr, WARPS_N: tl.constexpr, WGMMA: tl.constexpr
+):
+    """Return [BLOCK_N, BLOCK_D] of an `x` in `fragment_order`."""
+    COLUMNS: tl.constexpr = WARPS_N if 8 * WARPS_N <= BLOCK_D else BLOCK_D // 8
+    ROW_TILES: tl.constexpr = BLOCK_N // (16 * WARPS_M)
+    COLUMN_TILES: tl.constexpr = BLOCK_D // (8 * COLUMNS)
+    if WGMMA:
+        x = tl.reshape(x, [ROW_TILES, COLUMN_TILES, COLUMNS, WARPS_M, 8, 4, 2, 2])
+        x = tl.permute(x, [0, 3, 6, 4, 2, 1, 5, 7])
+    else:
+        x = tl.reshape(x, [ROW_TILES, COLUMN_TILES, WARPS_M, COLUMNS, 8, 4, 2, 2])
+        x = tl.permute(x, [0, 2, 6, 4, 1, 3, 5, 7])
+    return tl.reshape(x, [BLOCK_N, BLOCK_D])
+
+
+@triton.jit
+def fragment_pointers(
+    pointer, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, WARPS_M: tl.constexpr, WARPS_N: tl.constexpr
+):
+    """Return the pointers of a tile in `fragment_order`, contiguous from `pointer` on."""
+    THREADS: tl.constexpr = WARPS_M * (WARPS_N if 8 * WARPS_N <= BLOCK_D else BLOCK_D // 8) * 32
+    quadruple = tl.arange(0, BLOCK_N * BLOCK_D // (4 * THREADS)) * (4 * THREADS)
+    thread = tl.arange(0, THREADS) * 4
+    return pointer + (quadruple[:, None, None] + thread[None, :, None] + tl.arange(0, 4)[None, None, :])
+
+
+@triton.jit
+def add_to_dq(
+    ds, k, dq, dq_sum, first, scale, rows, valid,
+    FIRST_COLUMN: tl.constexpr, LAST: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_DIM: tl.constexpr,
+    WARPS_M: tl.constexpr, WARPS_N: tl.constexpr, WGMMA: tl.constexpr,
+):  # fmt: skip
+    """Add `dS k` of one block of keys to the sum of those before it, `BLOCK_D` columns; write `dq` with the last."""
+    if BLOCK_D > 0:
+        pointers = fragment_pointers(dq_sum, BLOCK_N, BLOCK_D, WARPS_M, WARPS_N)
+        before = tl.load(pointers, mask=first > 0, other=0.0)
+        total = product(ds, k) + row_order(before, BLOCK_N, BLOCK_D, WARPS_M, WARPS_N, WGMMA)
+        if LAST:
+            store_columns(dq, rows, valid, total * scale, FIRST_COLUMN, BLOCK_D, HEAD_DIM)
+        else:
+            tl.store(pointers, fragment_order(total, BLOCK_N, BLOCK_D, WARPS_M, WARPS_N, WGMMA))
+
+
+@triton.jit
+def backward_of_keys(
+    q, k, v, minus_lse, do, delta, dq_sum, dq, dk, dv, first, scale, scale_log2, queries, positions,
+    stride_qs, stride_ks, stride_vs, stride_dos, stride_dqs, stride_dks,
+    LAST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr, INT64_OFFSETS: tl.constexpr,
+    WARPS_M: tl.constexpr, WARPS_N: tl.constexpr, WGMMA: tl.constexpr,
+):  # fmt: skip
+    """Write dk and dv of `BLOCK_M` keys, and add their share of dq, against all queries of the head and frame row."""
+    key = tile_rows(first, BLOCK_M, INT64_OFFSETS)
+    key_valid = key < positions
+    k0, k1 = load_rows(k, key * stride_ks, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)  # [BLOCK_M, D]
+    v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    dk0, dk1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)
+    dv0, dv1 = zeros(BLOCK_M, BLOCK_D0, BLOCK_D1)
+    dq_sum1 = dq_sum + tl.cdiv(queries, BLOCK_N) * (BLOCK_N * BLOCK_D0)
+    for start in range(0, queries, BLOCK_N):
+        query = tile_rows(start, BLOCK_N, INT64_OFFSETS)
+        query_valid = query < queries
+        # q, do: [BLOCK_N, D]; offset, delta: [BLOCK_N]; s, p, dp, ds (transposed): [BLOCK_M, BLOCK_N]
+        q0, q1 = load_rows(q, query * stride_qs, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        offset = tl.load(minus_lse + query, mask=query_valid, other=0.0)
+        do0, do1 = load_rows(do, query * stride_dos, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        delta_i = tl.load(delta + query, mask=query_valid, other=0.0)
+        s = product_transposed(k0, k1, q0, q1, BLOCK_D1)
+        p = tl.exp2(s * scale_log2 + offset[None, :])
+        if LAST:  # rows past the last key have a score of 0: exp2 may overflow, and infinity times their k is not 0
+            p = tl.where(key_valid[:, None], p, 0.0)
+        dv0, dv1 = add_product(dv0, dv1, p.to(do0.dtype), do0, do1, BLOCK_D1)
+        dp = product_transposed(v0, v1, do0, do1, BLOCK_D1)
+        ds = (p * (dp - delta_i[None, :])).to(q0.dtype)
+        dk0, dk1 = add_product(dk0, dk1, ds, q0, q1, BLOCK_D1)
+        ds = tl.trans(ds)
+        rows = query * stride_dqs
+        # Where products are not of warp groups Triton gives all those of a block of code the same warps, and too few
+        # rows of dq to eight of them, which then repeat the work: in a block of its own a product gets its own.
+        if WGMMA or start >= 0:
+            add_to_dq(
+                ds, k0, dq, dq_sum + start * BLOCK_D0, first, scale, rows, query_valid,
+                0, LAST, BLOCK_N, BLOCK_D0, HEAD_DIM, WARPS_M, WARPS_N, WGMMA,
+            )  # fmt: skip
+        if WGMMA or start >= 0:
+            add_to_dq(
+                ds, k1, dq, dq_sum1 + start * BLOCK_D1, first, scale, rows, query_valid,
+                BLOCK_D0, LAST, BLOCK_N, BLOCK_D1, HEAD_DIM, WARPS_M, WARPS_N, WGMMA,
+            )  # fmt: skip
+
+    rows = key * stride_dks
+    store_rows(dk, rows, key_valid, dk0 * scale, dk1 * scale, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    store_rows(dv, rows, key_valid, dv0, dv1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+
+
+@triton.jit
+def spatial_backward(
+    q, k, v, o, lse, do, row_sums, dq_sum, dq, dk, dv,
+    scale, scale_log2, queries, positions, heads, frames,
+    stride_qb, stride_qf, stride_qs, stride_qh,
+    stride_kb, stride_kf, stride_ks, stride_kh,
+    stride_vb, stride_vf, stride_vs, stride_vh,
+    stride_ob, stride_of, stride_os, stride_oh,
+    stride_dob, stride_dof, stride_dos, stride_doh,
+    stride_dqb, stride_dqf, stride_dqs, stride_dqh,
+    stride_dkb, stride_dkf, stride_dks, stride_dkh,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_DELTA: tl.constexpr, STAGES: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr, INT64_OFFSETS: tl.constexpr,
+    WARPS_M: tl.constexpr, WARPS_N: tl.constexpr, WGMMA: tl.constexpr,
+):  # fmt: skip
+    """Run one program: dq, dk and dv of one head of one frame row, 16-bit; `BLOCK_M` keys after another.
+
+    `dk` and `dv` have the same strides. `row_sums` `[B, F, N, 2, S_q]` takes delta and -lse; `dq_sum` the
+    sums of dq of the blocks of keys so far, `BLOCK_N` queries after another, all of the first `BLOCK_D0` columns before
+    the rest. A program writes and reads its own part of both alone; barriers order that.
+    """
+    _, head, frame, clip = locate(tl.program_id(0), 1, heads, frames)
+    q += clip * stride_qb + frame * stride_qf + head * stride_qh
+    k += clip * stride_kb + frame * stride_kf + head * stride_kh
+    v += clip * stride_vb + frame * stride_vf + head * stride_vh
+    o += clip * stride_ob + frame * stride_of + head * stride_oh
+    do += clip * stride_dob + frame * stride_dof + head * stride_doh
+    dq += clip * stride_dqb + frame * stride_dqf + head * stride_dqh
+    dk += clip * stride_dkb + frame * stride_dkf + head * stride_dkh
+    dv += clip * stride_dkb + frame * stride_dkf + head * stride_dkh
+    group = (clip * frames + frame) * heads + head
+    lse += group * queries
+    delta = row_sums + group * 2 * queries
+    minus_lse = delta + queries
+    dq_sum += group * (tl.cdiv(queries, BLOCK_N) * BLOCK_N) * (BLOCK_D0 + BLOCK_D1)
+
+    for start in tl.range(0, queries, BLOCK_DELTA, num_stages=STAGES):
+        query = tile_rows(start, BLOCK_DELTA, INT64_OFFSETS)
+        query_valid = query < queries
+        do0, do1 = load_rows(do, query * stride_dos, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)  # [BLOCK_DELTA, D]
+        o0, o1 = load_rows(o, query * stride_os, query_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        tl.store(delta + query, row_sum_of_product(do0, do1, o0, o1, BLOCK_D1), mask=query_valid)
+        tl.store(minus_lse + query, -tl.load(lse + query, mask=query_valid, other=0.0), mask=query_valid)
+    tl.debug_barrier()
+
+    last = (tl.cdiv(positions, BLOCK_M) - 1) * BLOCK_M
+    for first in range(0, last, BLOCK_M):
+        backward_of_keys(
+            q, k, v, minus_lse, do, delta, dq_sum, dq, dk, dv, first, scale, scale_log2, queries, positions,
+            stride_qs, stride_ks, stride_vs, stride_dos, stride_dqs, stride_dks,
+            False, BLOCK_M, BLOCK_N, HEAD_DIM, BLOCK_D0, BLOCK_D1, INT64_OFFSETS, WARPS_M, WARPS_N, WGMMA,
+        )  # fmt: skip
+        tl.debug_barrier()
+    backward_of_keys(
+        q, k, v, minus_lse, do, delta, dq_sum, dq, dk, dv, last, scale, scale_log2, queries, positions,
+        stride_qs, stride_ks, stride_vs, stride_dos, stride_dqs, stride_dks,
+        True, BLOCK_M, BLOCK_N, HEAD_DIM, BLOCK_D0, BLOCK_D1, INT64_OFFSETS, WARPS_M, WARPS_N, WGMMA,
+    )  # fmt: skip

@@ -23,7 +23,12 @@ from kernels.common.strides import (
     with_strides,
 )
 from kernels.spatial import configs
-from kernels.spatial.kernels import spatial_backward_keys, spatial_backward_queries, spatial_forward
+from kernels.spatial.kernels import (
+    spatial_backward,
+    spatial_backward_keys,
+    spatial_backward_queries,
+    spatial_forward,
+)
 
 Tensor = torch.Tensor
 
@@ -97,6 +102,18 @@ def launch_backward(
 ) -> None:  # fmt: skip
     """Write the three gradients (any strides, those of `grad_k` and `grad_v` equal), and d loss / d attention."""
     grad_out = contiguous_rows(grad_out)
+    config = configs.backward(q, k, architecture(q)) if grad_attention is None else None
+    if config is None:
+        launch_two_passes(q, k, v, out, row_stats, grad_out, scale, grad_q, grad_k, grad_v, grad_attention)
+    else:
+        launch_one_pass(config, q, k, v, out, row_stats, grad_out, scale, grad_q, grad_k, grad_v)
+
+
+def launch_two_passes(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, row_stats: Tensor, grad_out: Tensor, scale: float,
+    grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, grad_attention: Tensor | None,
+) -> None:  # fmt: skip
+    """Write what `launch_backward` does, dq by one kernel and dk and dv by another; `grad_out` has contiguous rows."""
     shared = {
         "delta": torch.empty_like(row_stats[0]),
         "scale": scale,
@@ -127,6 +144,47 @@ def launch_backward(
             **with_strides(dk=grad_k) | {"dk": dk, "dv": dv},
             INT64_OFFSETS=needs_int64_positions(None, q, k, v, grad_out, grad_k),
         )
+
+
+def launch_one_pass(
+    config: Config, q: Tensor, k: Tensor, v: Tensor, out: Tensor, row_stats: Tensor, grad_out: Tensor, scale: float,
+    grad_q: Tensor, grad_k: Tensor, grad_v: Tensor,
+) -> None:  # fmt: skip
+    """Write the three gradients of 16-bit attention, a program a head of a frame row; `grad_out` as above."""
+    clips, frames, queries, heads, head_dim = q.shape
+    groups = clips * frames * heads
+    block_n, warps = config.kwargs["BLOCK_N"], config.num_warps
+    wgmma = architecture(q) == 90
+    # How the compiler deals out the warps over a product [BLOCK_N, D]: 64 rows to a warp group, or 16 to a warp.
+    warps_m = 4 if wgmma else block_n // 16
+    block_d0, block_d1 = split_head_dim(head_dim)
+    rows = triton.cdiv(queries, block_n) * block_n
+    launch(
+        spatial_backward,
+        groups,
+        config,
+        q.device,
+        lse=row_stats[0],
+        row_sums=torch.empty((groups, 2, queries), dtype=torch.float32, device=q.device),
+        dq_sum=torch.empty((groups, rows * (block_d0 + block_d1)), dtype=torch.float32, device=q.device),
+        dv=grad_v,
+        scale=scale,
+        scale_log2=scale * LOG2_E,
+        queries=queries,
+        positions=k.shape[2],
+        heads=heads,
+        frames=frames,
+        HEAD_DIM=head_dim,
+        BLOCK_D0=block_d0,
+        BLOCK_D1=block_d1,
+        BLOCK_DELTA=128,
+        STAGES=config.num_stages,
+        WARPS_M=warps_m,
+        WARPS_N=warps // warps_m,
+        WGMMA=wgmma,
+        INT64_OFFSETS=needs_int64_positions(None, q, k, v, out, grad_out, grad_q, grad_k),
+        **with_strides(q=q, k=k, v=v, o=out, do=grad_out, dq=grad_q, dk=grad_k),
+    )
 
 
 def empty_row_stats(q: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ TABLES = {
     },
     "spatial_attention": {
         "spatial_forward": (spatial.FORWARD_16, spatial.FORWARD_32, spatial.FEW_FORWARD),
+        "spatial_backward": (spatial.BACKWARD_16,),
         "spatial_backward_queries": (
             spatial.BACKWARD_QUERIES_16, spatial.BACKWARD_QUERIES_32, spatial.FEW_BACKWARD_QUERIES,
         ),

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from bench.checks import cases
 from bench.checks.cases import OPERATIONS
 from bench.checks.error_bound import HOLDS
 from bench.ptx import Machine, Options
 from bench.ptx.execute import SHAPES, execute_case, select
+from kernels.spatial import configs as spatial_configs
 
 
 def executed_cases():
@@ -31,6 +33,21 @@ def test_a_compiled_kernel_holds_in_every_dtype_and_mode(case, architecture):
     if large and case.dtype == torch.float32 and case.shape not in SMALL:
         pytest.xfail(f"float32 on tensor cores is not within the bound at every size: {', '.join(large)}")
     assert not large
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [(torch.bfloat16, (1, 1, 133, 1, 24)), (torch.float16, (1, 1, 70, 1, 64, 33))]
+)
+def test_one_backward_pass_holds_for_few_heads_too(dtype, shape, architecture, monkeypatch):
+    """The models take it where there are many heads and frame rows, which would take minutes to execute."""
+    monkeypatch.setattr(spatial_configs, "MULTIPROCESSORS", {})
+    found = cases.numerics("spatial_attention", torch.device("cpu"), True, [shape], ())
+    (case,) = [case for case in found if case.dtype == dtype]
+    machine = Machine(Options(architecture=architecture))
+    rows = execute_case(case, machine, repeat=True)
+    assert {report.name for report in machine.reports} == {"spatial_forward", "spatial_backward"}
+    assert all(row["verdict"] == HOLDS for row in rows), rows
 
 
 def test_every_operation_has_shapes_in_every_set():
