@@ -39,7 +39,7 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
         type=Path | None,
         default=None,
         help="also write a crop store to this directory: the region around each face, lossless, from which training "
-        "and evaluation read many times as fast; give it as data set to the other commands",
+        "and evaluation read faster; give it as data set to the other commands",
     )
     parser.add_argument(
         "--crops-format",

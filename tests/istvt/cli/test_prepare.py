@@ -6,11 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import refused
 from video_fixtures import write_numbered
 
+from dataloading.clips.sampling import evaluation_clips
+from dataloading.layouts import open_dataset
 from istvt.cli.main import main
+from istvt.explain.faithfulness.localization import mask_of
 
 
 def test_a_video_too_short_for_a_clip_is_named_once_and_makes_prepare_exit_1(
@@ -59,12 +63,19 @@ def test_training_and_evaluation_from_a_crop_store_are_those_of_the_data_set(
     for root in (synthetic_set, crop_store):
         output = tmp_path / root.name
         arguments = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={root}", f"--out={output}"]
-        assert main([*arguments, "--bootstrap=9", "--explain"]) == 0
+        assert main([*arguments, "--bootstrap=9"]) == 0
         scores.append([line.rpartition(",")[0] for line in (output / "scores.csv").read_text().splitlines()])
-        [found] = (output / "explanations").glob("*.json")
-        table = json.loads(found.read_text())
-        scores[-1].append({name: value for name, value in table.items() if name not in ("settings", "data")})
     assert scores[0] == scores[1]
+
+
+def test_masks_lie_in_the_crops_of_a_store_as_in_those_of_the_data_set(synthetic_set, crop_store):
+    masks = []
+    for root in (synthetic_set, crop_store):
+        dataset, index = open_dataset(root)
+        [clip] = evaluation_clips([next(video for video in dataset.videos if video.mask)], index, clips_per_video=1)
+        masks.append(mask_of(clip, 40))
+    assert masks[0].any()
+    np.testing.assert_array_equal(*masks)
 
 
 def test_prediction_and_explanation_take_files_of_a_crop_store(synthetic_set, crop_store, trained_run, tmp_path):
