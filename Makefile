@@ -1,11 +1,11 @@
-# make demo | make test | make ptx | make experiment. Each makes .venv first, once, and uses what is already there.
+# make demo | make test | make ptx | make long-videos | make experiment. Each makes .venv first, once, and uses what is already there.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs README.md Makefile setup.py
 
-.PHONY: install demo test ptx experiment lint clean
+.PHONY: install demo test ptx long-videos experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test: lint
 # All shapes of `bench execute` and the executor's full tests: an hour of one core.
 ptx: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 -m 'exhaustive or not exhaustive' tests/bench/ptx
+
+# Half an hour of 1080p, searched for faces: some minutes of two cores.
+long-videos: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/dataloading/faces
 
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md

@@ -34,6 +34,7 @@ COMMANDS = {
     "report": ("report.pages", "tables and plots of such folders, written into bench/README.md and README.md"),
     "architecture": ("report.architecture", "draw the packages, their folders and imports as docs/architecture.svg"),
     "shots": ("experiments.shots", "precision and recall of shot boundaries, beside PySceneDetect where installed"),
+    "faces": ("experiments.faces", "what each installed face detector finds in edited videos"),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 

@@ -10,7 +10,8 @@ interpolated), or the whole picture (`boxes` is null), or the sentence that says
 
 `boxes` are those of the main person over all shots; `others`, where there are any, is a list of the same for each of
 the other people. `brief`, where there are any, is `[first frame, last frame, size]` of the largest faces that were
-found and are too brief for a clip, and `briefs` how many those are in all. `boxes_of` is the video whose boxes these
+found and are too brief for a clip, and `briefs` how many those are in all. `crowd` is the most faces in one frame,
+where these are more than are followed. `boxes_of` is the video whose boxes these
 are, where that is another one. `shots` are the first and last frames of the shots, null where they are not known: lines
 of version 1 do not have them, and are read as one shot.
 A later line replaces an earlier one of the same video.
@@ -28,6 +29,7 @@ import numpy as np
 from dataloading.errors import InputError
 from dataloading.io import parse_json, read_bytes
 
+LONG_VIDEO = 60.0  # seconds; up to here every video of the published data sets is used as in earlier versions
 LONGEST_BREAK = (50, 2.0)  # frames and seconds between two recorded boxes; after the longer of both a face was gone
 FILE_NAME = "face_index.jsonl"
 MAX_BYTES = 4 << 30
@@ -94,6 +96,7 @@ class FaceEntry:
         others: The faces of the other people, largest (area times time) first.
         brief: The largest of the faces that were found, each followed within one shot, and are too brief for a clip.
         briefs: How many of these there are in all.
+        crowd: Most faces in one frame, where they are more than are followed; else 0.
         version: Of the format of a line.
     """
 
@@ -110,6 +113,7 @@ class FaceEntry:
     others: tuple[FaceTrack, ...] = ()
     brief: tuple[Brief, ...] = ()
     briefs: int = 0
+    crowd: int = 0
     version: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
@@ -167,23 +171,32 @@ class FaceEntry:
 
     @property
     def clip_ranges(self) -> list[Shot]:
-        """First and last frame (inclusive) between which clips can lie, of each shot in which the face is known."""
+        """First and last frame (inclusive) between which clips can lie, of each shot in which the face is known.
+
+        In a long video a shot counts as several where the face is gone for longer than `LONGEST_BREAK`.
+        """
         shots = [(0, self.frames - 1)] if self.shots is None else self.shots
         if self.boxes is None:
             return list(shots)
         keys = [self.key_frames[(self.key_frames >= first) & (self.key_frames <= last)] for first, last in shots]
-        return [(int(inside[0]), int(inside[-1])) for inside in keys if len(inside)]
+        keys = [inside for inside in keys if len(inside)]
+        if self.fps > 0 and self.frames > LONG_VIDEO * self.fps:
+            keys = [seen for inside in keys for seen in np.split(inside, 1 + np.flatnonzero(self._breaks(inside)))]
+        return [(int(inside[0]), int(inside[-1])) for inside in keys]
+
+    def _breaks(self, frames: np.ndarray) -> np.ndarray:
+        """Return after which of these frames with a box the face is gone for longer than `LONGEST_BREAK`, bool."""
+        return np.diff(frames) > max(LONGEST_BREAK[0], round(LONGEST_BREAK[1] * self.fps))
 
     @property
     def frames_seen(self) -> int:
         """How many frames show the main person, or the whole picture, without breaks of over `LONGEST_BREAK`."""
         if self.boxes is None:
             return self.frames
-        longest = max(LONGEST_BREAK[0], round(LONGEST_BREAK[1] * self.fps))
         frames, seen = self.key_frames, 0
         for first, last in self.clip_ranges:
-            steps = np.diff(frames[(frames >= first) & (frames <= last)])
-            seen += 1 + int(steps[steps <= longest].sum())
+            inside = frames[(frames >= first) & (frames <= last)]
+            seen += 1 + int(np.diff(inside)[~self._breaks(inside)].sum())
         return seen
 
     @property
@@ -217,7 +230,7 @@ class FaceEntry:
             if self.boxes:
                 line["boxes"] = _rounded(line["boxes"])
             line["others"] = [_rounded(track) for track in line["others"]]
-            for name in ("others", "brief", "briefs"):
+            for name in ("others", "brief", "briefs", "crowd"):
                 if not line[name]:
                     del line[name]
         return json.dumps(line, ensure_ascii=False)

@@ -1,7 +1,7 @@
 """Preparation of a data set: finds the face in every video, once, and writes the face index beside the set."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +15,10 @@ from dataloading.dataset import Dataset, Video
 from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces.boxes_file import read_boxes, with_boxes
-from dataloading.faces.detect import EVERY, find_face, whole_picture
+from dataloading.faces.detect import find_face, finding_face, finding_shots
 from dataloading.faces.detectors import make_detector
 from dataloading.faces.reuse import reuse_boxes
+from dataloading.faces.tracking import EVERY
 from dataloading.io import locked, replacing
 from dataloading.video.probe import probe
 from dataloading.video.processes import Workers
@@ -302,17 +303,26 @@ def prepare_video(job: _Job) -> str:
     return (entry if job.boxes is None else with_boxes(entry, job.boxes)).to_json()
 
 
-def find_in_file(path: Path, detector: str | None, clip_frames: int) -> str:
-    """Return the line, as in a face index, of a video of no set, `"video"`; called in a worker process.
+def find_in_file(
+    path: Path, detector: str | None, clip_frames: int, threads: int = 1
+) -> Iterator[tuple[int, int] | str]:
+    """Yield how far it is, and last the line, as in a face index, of a video of no set; called in a worker process.
 
     Args:
         path: The file.
         detector: Its name; None for the whole picture.
         clip_frames: As for `find_face`.
+        threads: That decode.
+
+    Yields:
+        (frames searched, frames in all) now and then; at last the line, whose video is `"video"`.
 
     Raises:
         InputError: The video cannot be used.
     """
     if detector is None:
-        return whole_picture(path, "video").to_json()
-    return find_face(path, _detector(detector), name="video", clip_frames=clip_frames).to_json()
+        entry = yield from finding_shots(path, "video", threads)
+    else:
+        finder = _detector(detector)
+        entry = yield from finding_face(path, finder, name="video", clip_frames=clip_frames, threads=threads)
+    yield entry.to_json()

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from dataloading.dataset import Video
 from dataloading.face_index import FaceEntry, FaceTrack
-from dataloading.faces.detect import faces_in, manipulated_faces
+from dataloading.faces.detect import manipulated_faces
 from dataloading.faces.detectors import Detection, FaceDetector, overlap
+from dataloading.faces.search import faces_in
 from dataloading.video.decode import decode_frames
 from dataloading.video.probe import VideoInfo
 

@@ -1,5 +1,6 @@
 """Frame-exact decoding of a video file to RGB arrays, by PyAV (FFmpeg)."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +61,12 @@ def iterate_frames(
 
 
 def scan_frames(
-    path: str | Path, frames: Sequence[int] | np.ndarray, thumbnail: tuple[int, int], info: VideoInfo | None = None
+    path: str | Path,
+    frames: Sequence[int] | np.ndarray,
+    thumbnail: tuple[int, int],
+    info: VideoInfo | None = None,
+    largest: int | None = None,
+    threads: int = 1,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
     """Decode every frame of a video once: a thumbnail of each, and chosen ones whole.
 
@@ -69,6 +75,8 @@ def scan_frames(
         frames: Indices of those that are wanted whole.
         thumbnail: Height and width, as the picture is stored (not turned upright).
         info: What `probe` says of the file, if it is known already.
+        largest: Chosen pictures are scaled down so that no side has more pixels; None leaves them as they are.
+        threads: That decode.
 
     Yields:
         `(frame, uint8 [height, width, 3], uint8 [H, W, 3] or None)`, ascending.
@@ -80,13 +88,16 @@ def scan_frames(
     info = info or probe(path)
     whole = {int(frame) for frame in frames}
     height, width = thumbnail
-    for frame, picture in iterate_pictures(path, range(info.frames), info):
-        small = picture.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
-        yield frame, small, to_rgb(picture, info.rotation) if frame in whole else None
+    for frame, picture in iterate_pictures(path, range(info.frames), info, threads):
+        yield (
+            frame,
+            _scaled(picture, width, height),
+            to_rgb(picture, info.rotation, largest) if frame in whole else None,
+        )
 
 
 def iterate_pictures(
-    path: Path, frames: Sequence[int] | np.ndarray, info: VideoInfo
+    path: Path, frames: Sequence[int] | np.ndarray, info: VideoInfo, threads: int = 1
 ) -> Iterator[tuple[int, "av.VideoFrame"]]:
     """Decode as `iterate_frames` does, but yield each picture as it is stored: in its own pixel format, not turned."""
     wanted = sorted({int(frame) for frame in frames})
@@ -96,7 +107,7 @@ def iterate_pictures(
         if not 0 <= frame < info.frames:
             raise InputError(f"{path} has no frame {frame}: it has {info.frames}, counted from 0.")
     for run in _runs(wanted, info):
-        yield from _decode_run(path, run, info)
+        yield from _decode_run(path, run, info, threads)
 
 
 def _runs(wanted: list[int], info: VideoInfo) -> Iterator[list[int]]:
@@ -114,37 +125,41 @@ def _keyframe_before(frame: int, info: VideoInfo) -> int:
     return int(info.keyframes[np.searchsorted(info.keyframes, frame, side="right") - 1])
 
 
-def _decode_run(path: Path, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, "av.VideoFrame"]]:
+def _decode_run(path: Path, wanted: list[int], info: VideoInfo, threads: int) -> Iterator[tuple[int, "av.VideoFrame"]]:
     """Yield the wanted frames, or raise an InputError that names the first one that is missing."""
     # From the nearest keyframe first. Where a stream cannot be entered there, its beginning always works.
     error: av.FFmpegError | None = None
     for start in dict.fromkeys((_keyframe_before(wanted[0], info), 0)):
+        done = 0
         try:
-            for frame, picture in _decode_from(path, start, wanted, info):
+            for frame, picture in _decode_from(path, start, wanted, info, threads):
                 width, height = (
                     (picture.height, picture.width) if info.rotation % 180 else (picture.width, picture.height)
                 )
                 if (width, height) != (info.width, info.height):
                     size, expected = f"{width}x{height}", f"{info.width}x{info.height}"
                     raise InputError(f"{path} changes its picture size: {expected} at first, {size} in frame {frame}.")
-                wanted = wanted[1:]
+                done += 1
                 yield frame, picture
         except av.FFmpegError as failure:
             error = failure
+        wanted = wanted[done:]
         if not wanted:
             return
     reason = f" ({error.strerror})" if error is not None and error.strerror else ""
     raise InputError(f"{path} is damaged: frame {wanted[0]} of {info.frames} cannot be decoded{reason}.") from error
 
 
-def _decode_from(path: Path, start: int, wanted: list[int], info: VideoInfo) -> Iterator[tuple[int, "av.VideoFrame"]]:
+def _decode_from(
+    path: Path, start: int, wanted: list[int], info: VideoInfo, threads: int
+) -> Iterator[tuple[int, "av.VideoFrame"]]:
     """Yield the wanted frames, ascending, decoded forward from keyframe `start`; end early where one is missing."""
     with open_video(path) as container:
         stream = video_stream(container, path)
-        # An error must be an error: by default FFmpeg paints over damage and says nothing. One thread a file, because
-        # the loader already decodes several files at once.
+        # An error must be an error: by default FFmpeg paints over damage and says nothing. One thread a file unless it
+        # is the only one: the loader decodes several files at once.
         stream.codec_context.options = {"err_detect": "explode"}
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_count = threads
         pictures = (
             _pictures_by_time(container, stream, start, wanted, info)
             if info.timed
@@ -185,10 +200,34 @@ def _pictures_by_time(
                 yield int(np.searchsorted(info.timestamps, picture.pts)), picture
 
 
-def to_rgb(picture: "av.VideoFrame", rotation: int) -> np.ndarray:
-    """Return uint8 [H, W, 3], turned upright. More than 8 bits are scaled to 8."""
-    if not hasattr(_converter, "of_thread"):
-        _converter.of_thread = VideoReformatter()
-    # By default each picture would start as many threads as there are processors, to the same result.
-    rgb = _converter.of_thread.reformat(picture, format="rgb24", threads=1).to_ndarray()
+def to_rgb(picture: "av.VideoFrame", rotation: int, largest: int | None = None) -> np.ndarray:
+    """Return uint8 [H, W, 3], turned upright. More than 8 bits are scaled to 8.
+
+    Where a side has more pixels than `largest`, the picture is scaled down.
+    """
+    factor = max(picture.width, picture.height) / (largest or sys.maxsize)
+    if factor > 1:
+        rgb = _scaled(picture, *(max(round(side / factor), 1) for side in (picture.width, picture.height)))
+    else:
+        rgb = _converter_to(None).reformat(picture, format="rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, rotation // 90)) if rotation else rgb
+
+
+def _scaled(picture: "av.VideoFrame", width: int, height: int) -> np.ndarray:
+    """Return uint8 [height, width, 3]: each pixel is the mean of those that it stands for."""
+    converter = _converter_to((width, height))
+    return converter.reformat(picture, width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
+
+
+def _converter_to(size: tuple[int, int] | None) -> VideoReformatter:
+    """Return this thread's converter to a size: one that is given others in turn is set up for each picture.
+
+    Its calls are given threads=1: by default each picture would start as many as there are processors.
+    """
+    if not hasattr(_converter, "of_thread"):
+        _converter.of_thread = {}
+    if size not in _converter.of_thread:
+        if len(_converter.of_thread) > 4:
+            _converter.of_thread.clear()
+        _converter.of_thread[size] = VideoReformatter()
+    return _converter.of_thread[size]

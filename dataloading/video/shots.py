@@ -47,8 +47,8 @@ class ShotFinder:
         self._cuts: list[int] = []  # the first frames after hard cuts
         self._mixed: list[Shot] = []  # first and last frames of gradual transitions
 
-    def add(self, thumbnail: np.ndarray) -> None:
-        """Look at the next frame's thumbnail, uint8 [24, 32, 3]."""
+    def add(self, thumbnail: np.ndarray) -> float:
+        """Look at the next frame's thumbnail, uint8 [24, 32, 3]; return its difference from the one before."""
         picture = thumbnail.astype(np.float32)
         if self._recent:
             self._steps.append(difference(self._recent[-1], picture))
@@ -57,6 +57,7 @@ class ShotFinder:
         self._look_for_cut(REACH)
         if self._frames % 2 == 0:
             self._look_for_mixtures(REACH)
+        return self._steps[-1] if self._steps else 0.0
 
     def shots(self) -> list[Shot]:
         """Return the first and last frame (inclusive) of each shot, ascending; frames of transitions are in none."""

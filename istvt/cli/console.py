@@ -36,21 +36,27 @@ def counted(number: int, noun: str) -> str:
 def progress_bar(console: Console, description: str) -> Iterator[Callable[..., None]]:
     """Show a progress bar; the context gives a function of (done, total) and, where that changes, a description.
 
-    Without a terminal, one line after some seconds estimates the time that is left, if that is over a minute.
+    Another total is another task, whose time is estimated by itself. Without a terminal, one line after some seconds
+    estimates the time that is left of a task, if that is over a minute.
     """
     from rich.progress import Progress
 
     started, announced = time.monotonic(), console.is_terminal
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(description, total=None)
+        task, total_before, done_before = progress.add_task(description, total=None), None, 0.0
 
-        def update(done: int, total: int, what: str = description) -> None:
-            nonlocal announced
+        def update(done: float, total: int, what: str = description) -> None:
+            nonlocal announced, started, total_before, done_before
+            if total != total_before:
+                progress.reset(task, total=total)
+                if total_before is not None:
+                    started, done_before, announced = time.monotonic(), done, console.is_terminal
+                total_before = total
             progress.update(task, completed=done, total=total, description=what)
             seconds = time.monotonic() - started
-            minutes = seconds / 60 * (total / done - 1) if done else 0
+            minutes = seconds / 60 * (total - done) / (done - done_before) if done > done_before else 0
             if not announced and seconds > SECONDS_TO_ESTIMATE and minutes > 1:
                 announced = True
-                console.print(f"{what}: {done} of {total} done, about {minutes:.0f} min more", style="dim")
+                console.print(f"{what}: {done / total:.0%} done, about {minutes:.0f} min more", style="dim")
 
         yield update

@@ -99,8 +99,11 @@ def run(options: Namespace, console: Console) -> int:
                 print_lines(console, *prediction.notes, style="yellow")
             update(done, len(files))
 
-        def progress(path: Path, clips: int, in_all: int) -> None:
-            update(done + clips / in_all, len(files), f"scoring {escape(path.name)}")
+        def progress(path: Path, what: str, part: int, in_all: int) -> None:
+            if what == "scoring":
+                update(done + part / in_all, len(files), f"scoring {escape(path.name)}")
+            else:
+                update(part, in_all, f"{what} in {escape(path.name)}")
 
         predictions = predict(
             model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def explain_video(
     if face is not None and boxes is not None:
         raise InputError(f"face is given and boxes is {boxes}; expected one of them")
     advance = advance or (lambda *_: None)
+    looking = partial(advance, "looking for faces")
     if isinstance(checkpoint, ISTVT):
         model, info, name = checkpoint, CheckpointInfo(checkpoint.config), "model"
     else:
@@ -145,12 +147,14 @@ def explain_video(
         about_crop = crop_difference(info.detectors, [face.detector])
     elif boxes is not None:
         rows = boxes_of(boxes, [video])
-        face, about_crop = face_entry(video, None, model.config.frames, rows[video]), ONLY_GIVEN
+        face = face_entry(video, None, model.config.frames, rows[video], workers=workers, advance=looking)
+        about_crop = ONLY_GIVEN
         notes += filter(None, [crop_difference(info.detectors, [face.detector])])
     else:
         crop = choose_crop(info.detectors, detector, detect)
         finder = make_detector(crop.detector) if crop.detector else None
-        face, about_crop = face_entry(video, finder, model.config.frames), crop.note
+        face = face_entry(video, finder, model.config.frames, workers=workers, advance=looking)
+        about_crop = crop.note
     notes += filter(None, [about_crop, unknown_shots_remark(face, given)])
     output_directory(out)
     scored = score_people(

@@ -21,7 +21,9 @@ from dataloading.clips.store import as_stored
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import MARGIN, Box, Brief, FaceEntry, FaceIndex
+from dataloading.faces.search import MOST_FACES
 from istvt.device import resolve_precision
+from istvt.inference.clip_quality import blur_remark, still_remark
 from istvt.inference.score import ScoredClips, score_clips
 from istvt.inference.video_score import score_videos, verdict_of
 from istvt.model.istvt import ISTVT
@@ -226,6 +228,8 @@ def unscored_faces(entry: FaceEntry, frames: int) -> list[str]:
             f"(person {MOST_PEOPLE + 1} to {len(entry.people)} can be chosen by number)"
         )
     needs = f"a clip needs the same face in {frames} frames of one shot"
+    if entry.crowd:
+        sentences.append(f"up to {entry.crowd} faces are in one frame; the {MOST_FACES} largest of each are followed")
     sentences += [f"{_brief_face(face, entry.fps)} is not scored: {needs}" for face in entry.brief[:MOST_NAMED]]
     more = entry.briefs - len(entry.brief[:MOST_NAMED])
     if more > 0:
@@ -308,7 +312,8 @@ def _score_together(
     for number in chosen:
         kept = [i for i, clip in enumerate(scored.clips) if owners[id(clip)] == number]
         skipped = [(clip, reason) for clip, reason in scored.skipped if owners[id(clip)] == number]
-        by_person[number] = ScoredClips([scored.clips[i] for i in kept], scored.logits[kept], skipped, scored.decoder)
+        rows = (scored.logits[kept], skipped, scored.decoder, scored.motion[kept], scored.detail[kept])
+        by_person[number] = ScoredClips([scored.clips[i] for i in kept], *rows)
     return by_person
 
 
@@ -317,7 +322,9 @@ def _person_score(number: int, entry: FaceEntry, scored: ScoredClips, image_size
     [score] = score_videos(scored.clips, scored.logits)
     shots = _shot_scores(entry, score.clip_frames, score.clip_probabilities)
     size = float(np.median(entry.boxes.size)) if entry.boxes else None
-    remarks = filter(None, [lost_clips_remark(scored), small_face_remark(size, image_size)])
+    side = MARGIN * size / image_size if size else 1.0
+    remarks = [lost_clips_remark(scored), small_face_remark(size, image_size), still_remark(scored.motion)]
+    remarks.append(blur_remark(scored.detail, side))
     probability = score.probability if plain_mean else person_probability(score.clip_probabilities, shots)
     pick = np.argmax if verdict_of(probability) == "fake" else np.argmin
     surest = int(pick(score.clip_probabilities))
@@ -332,7 +339,7 @@ def _person_score(number: int, entry: FaceEntry, scored: ScoredClips, image_size
         size=size,
         surest_clip=surest,
         box=entry.box(score.clip_frames[surest]),
-        remark="; ".join(remarks) or None,
+        remark="; ".join(filter(None, remarks)) or None,
     )
 
 

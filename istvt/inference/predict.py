@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def predict(
     workers: int = 2,
     precision: str = "auto",
     advance: Callable[[Prediction], None] | None = None,
-    progress: Callable[[Path, int, int], None] | None = None,
+    progress: Callable[[Path, str, int, int], None] | None = None,
 ) -> list[Prediction]:
     """Score the people of video files; a bad file is reported and does not stop the others.
 
@@ -89,7 +90,8 @@ def predict(
         workers: threads that decode.
         precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
         advance: called after each file.
-        progress: called within a file with (file, clips done, clips in all).
+        progress: called within a file with (file, what is being done, done, of how many): "looking for faces" counts
+            frames, "scoring" clips.
 
     Raises:
         InputError: no detector is installed, the boxes file is wrong, or arguments exclude each other.
@@ -105,8 +107,9 @@ def predict(
     predictions = []
     for path in files:
         try:
-            entry = face_entry(path, finder, model.config.frames, given.get(path))
-            report = progress and (lambda done, total, path=path: progress(path, done, total))
+            report = progress and partial(progress, path)
+            looking, scoring = (report and partial(report, what) for what in ("looking for faces", "scoring"))
+            entry = face_entry(path, finder, model.config.frames, given.get(path), workers=workers, advance=looking)
             scored = score_people(
                 model,
                 path,
@@ -117,7 +120,7 @@ def predict(
                 batch_size=batch_size,
                 workers=workers,
                 precision=precision,
-                advance=report,
+                advance=scoring,
             )
             only = [ONLY_GIVEN] if path in given else []
             predictions.append(
@@ -151,7 +154,15 @@ def boxes_of(boxes: str | Path, files: Sequence[Path]) -> dict[Path, np.ndarray]
     return {path: rows[name] for path, name in names.items() if name in rows}
 
 
-def face_entry(path: Path, finder: FaceDetector | None, frames: int, rows: np.ndarray | None = None) -> FaceEntry:
+def face_entry(
+    path: Path,
+    finder: FaceDetector | None,
+    frames: int,
+    rows: np.ndarray | None = None,
+    *,
+    workers: int = 1,
+    advance: Callable[[int, int], None] | None = None,
+) -> FaceEntry:
     """Return the people, with their boxes, and the shots of a file.
 
     Args:
@@ -159,6 +170,8 @@ def face_entry(path: Path, finder: FaceDetector | None, frames: int, rows: np.nd
         finder: looks for faces; None for the whole picture.
         frames: T, the frames of a clip.
         rows: frame, x0, y0, x1, y1 of the one face that is scored, where that is given.
+        workers: threads that decode.
+        advance: called with (frames searched, frames in all) now and then.
 
     Raises:
         InputError: the file cannot be used. It is read in a worker process, in which it may crash a decoder.
@@ -167,6 +180,11 @@ def face_entry(path: Path, finder: FaceDetector | None, frames: int, rows: np.nd
     if stored is not None and rows is None:
         return stored  # of a crop store: the boxes for which it was cut
     detector = finder.name if finder and rows is None else None
-    line = Workers().call(find_in_file, path, detector, frames, file=path)
+    line = ""
+    for step in Workers().iterate(find_in_file, path, detector, frames, workers, file=path):
+        if isinstance(step, str):
+            line = step
+        elif advance:
+            advance(*step)
     entry = replace(FaceEntry.from_json(line), video=str(path))
     return entry if rows is None else with_boxes(entry, rows)

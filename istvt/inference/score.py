@@ -12,6 +12,7 @@ import torch
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip
 from istvt.device import autocast, in_evaluation_mode
+from istvt.inference.clip_quality import detail, motion
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.istvt import ISTVT
 
@@ -25,12 +26,16 @@ class ScoredClips:
         logits: float64 [clips], positive = fake.
         skipped: (clip, reason) of every clip that could not be decoded.
         decoder: decoder of the clips, "pyav" or "dali".
+        motion: gray levels by which neighboring frames differ, float64 [clips], see `clip_quality.motion`.
+        detail: part of the model's input that is sharp, float64 [clips], see `clip_quality.detail`.
     """
 
     clips: list[Clip]
     logits: np.ndarray
     skipped: list[tuple[Clip, str]]
     decoder: str
+    motion: np.ndarray
+    detail: np.ndarray
 
     def videos(self) -> list[VideoScore]:
         """Return one score a video, the mean of its clips' probabilities."""
@@ -63,18 +68,20 @@ def score_clips(
     loader = ClipLoader(
         list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
     )
-    positions, logits = [], []
+    positions, logits, qualities = [], [], []
     scorer = for_scoring(model) if device.type == "cpu" else model
     with in_evaluation_mode(scorer):
         for batch in loader:
             with autocast(device, dtype):
                 logits.append(scorer(batch.clips).float())  # read at the end: a read would wait for the device
+            qualities.append(torch.stack([motion(batch.clips), detail(batch.clips)]))
             positions.append(batch.indices)
             if advance:
                 advance(len(batch.indices))
     order = torch.cat(positions).tolist() if positions else []
     values = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
-    return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder)
+    of_clips = torch.cat(qualities, dim=1).double().cpu().numpy() if qualities else np.empty((2, 0))
+    return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder, *of_clips)
 
 
 def for_scoring(model: ISTVT) -> ISTVT:

@@ -25,7 +25,7 @@ def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_expl
     info = probe(video)
     face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", seen)
     for module in ("istvt.explain_video.video", "istvt.inference.predict"):
-        monkeypatch.setattr(f"{module}.face_entry", lambda *_: face)
+        monkeypatch.setattr(f"{module}.face_entry", lambda *_, **__: face)
     remark = "its shots are not known, because not every frame can be decoded: a clip may span a cut"
     crop = "This model was trained on whole pictures, and here it is shown faces found by"
     caveat = "has only ever seen drawn faces"
@@ -95,7 +95,7 @@ def test_each_person_has_a_section_and_a_line_in_the_chart_with_the_cuts_and_one
 ):
     face = replace(read_edited_video(edited_video).face_entry(edited_video), detector="yuface", brief=((3, 4, 9.0),))
     face = replace(face, briefs=1)
-    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder, **options: face)
+    monkeypatch.setattr("istvt.explain_video.video.face_entry", lambda *_, **__: face)
     command = [
         "explain",
         str(edited_video),

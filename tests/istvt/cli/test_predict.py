@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 import torch
 from commands import refused
+from face_fixtures import detector_or_skip
+from rich.console import Console
 from safetensors.torch import save_file
 from video_fixtures import uneven_times, write_numbered, write_sound
 
+from bench.experiments.edited_videos import still_with_voice, write
+from dataloading.clips.sampling import clips_over_shots
+from dataloading.dataset import Video
 from dataloading.errors import InputError
+from dataloading.faces import find_face
 from dataloading.synthetic import read_edited_video
+from istvt.cli.console import progress_bar
 from istvt.cli.main import main
+from istvt.inference.predict import face_entry as in_a_process
+from istvt.inference.score import score_clips
 from istvt.model.checkpoint import load_model, save_model
 
 
@@ -282,7 +291,11 @@ def two_people(edited_video, monkeypatch):
     content = read_edited_video(edited_video)
     entry = content.face_entry(edited_video)
     found = replace(entry, detector="yuface", brief=((12, 14, 20.0),), briefs=1)
-    monkeypatch.setattr("istvt.inference.predict.find_face", lambda path, finder, **options: found)
+
+    def face_entry(path, finder, frames, rows=None, **options):
+        return found if rows is None else in_a_process(path, finder, frames, rows, **options)
+
+    monkeypatch.setattr("istvt.inference.predict.face_entry", face_entry)
     return edited_video
 
 
@@ -370,3 +383,39 @@ def test_boxes_given_by_hand_for_one_of_two_people_score_that_one_and_say_so(tra
     assert main(command) == 1
     assert "has 55 frames, but its boxes file has frame 99." in capsys.readouterr().out
     assert main([*command, "--person=2"]) == 1
+
+
+def test_the_verdict_on_a_still_picture_with_a_voice_says_that_nothing_moves(trained_run, tmp_path, capsys):
+    """There is no evidence over time in it, and a verdict without a word claimed some."""
+    detector_or_skip("yuface")
+    still, output = write(tmp_path / "still.mp4", still_with_voice()), tmp_path / "scores.json"
+    model, _ = load_model(trained_run)
+    entry = find_face(still, detector_or_skip("yuface"), clip_frames=model.config.frames)
+    clips = clips_over_shots(Video(still, 0, "unlabeled", None, "v", "v"), replace(entry, video="v"))
+    assert score_clips(model, clips, workers=1).motion.max() < 0.01
+    assert main(["predict", f"--checkpoint={trained_run}", str(still), "--detect", f"--json={output}"]) == 0
+    sentence = "nothing moves in its clips: there is no evidence over time, and the verdict is on a still picture"
+    assert sentence in " ".join(capsys.readouterr().out.split())
+    [row] = json.loads(output.read_text())
+    assert sentence in row["remark"]
+
+
+def test_the_time_that_is_left_is_estimated_for_each_task_by_itself(monkeypatch, capsys):
+    """Half an hour of video is searched for minutes before its first clip is scored."""
+    now = 1000.0
+    monkeypatch.setattr("istvt.cli.console.time.monotonic", lambda: now)
+    console = Console(width=120)
+    with progress_bar(console, "scoring videos") as update:
+        update(0, 45000, "looking for faces in long.mp4")
+        now += 30
+        update(4500, 45000, "looking for faces in long.mp4")
+        now += 270
+        update(45000, 45000, "looking for faces in long.mp4")
+        update(0, 1, "scoring long.mp4")
+        now += 25
+        update(0.1, 1, "scoring long.mp4")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "looking for faces in long.mp4: 10% done, about 4 min more",
+        "scoring long.mp4: 10% done, about 4 min more",
+    ]

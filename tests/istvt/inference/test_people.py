@@ -48,7 +48,8 @@ def judged(monkeypatch):
             logits = [rule((clip.box[0] + clip.box[2]) / 2, int(clip.frames[0])) for clip in clips]
             if advance:
                 advance(len(clips))
-            return ScoredClips(list(clips), np.array(logits, np.float64), [], "pyav")
+            qualities = np.ones((2, len(clips)))
+            return ScoredClips(list(clips), np.array(logits, np.float64), [], "pyav", *qualities)
 
         monkeypatch.setattr(scoring, "score_clips", score)
 
