@@ -10,8 +10,10 @@ their public names and read whole, however they were sharded, so that any number
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -22,11 +24,12 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from typing_extensions import TypedDict  # before Python 3.12 pydantic takes no other
 
 from dataloading.errors import InputError, writing
 from dataloading.face_index import crop_name
-from dataloading.io import read_json
+from dataloading.io import read_bytes, read_json, shown
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.run_dir import TRAINING_STATES
 from istvt.training.distributed import Processes
@@ -41,6 +44,8 @@ FREE_SETTINGS = {
 }
 # A run's state names every skipped video.
 MAX_RUN_STATE_BYTES = 256 << 20
+# A few hundred bytes a tensor and process.
+MAX_METADATA_BYTES = 64 << 20
 _RUN_STATE = "run.json"
 _PARTIAL = ".partial"
 
@@ -96,6 +101,13 @@ class RunState:
         for name, least in {"world_size": 1, "epoch": 0, "clips": 0, "step": 0, "seconds": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if [row["epoch"] for row in self.history] != [*range(1, self.epoch + 1)]:
+            rows = f"{len(self.history)} row{'s' * (len(self.history) != 1)}"
+            raise ValueError(f"history has {rows}; expected one for each of the {self.epoch} finished epochs, in order")
+        if self.clips and self.seconds < 1e-6:
+            raise ValueError(f"seconds is {self.seconds} and clips {self.clips}; expected the time that they took")
+        if self.csv_size is not None and self.csv_size < 0:
+            raise ValueError(f"csv_size is {self.csv_size}; expected at least 0")
 
     def require_same_run(self, now: RunState, output: Path) -> None:
         """Refuse to resume the run of this state with that of `now`, unless both train the same model on the same data.
@@ -107,7 +119,7 @@ class RunState:
         defaults = {"data": DataSettings(), "model": ISTVTConfig(), "training": TrainingSettings()}
         known = {group: json.loads(json.dumps(asdict(values), default=str)) for group, values in defaults.items()}
         changed = [
-            f"{group}.{name} {old!r}, now {now.settings.get(group, {}).get(name)!r}"
+            f"{group}.{name} {shown(old)}, now {now.settings.get(group, {}).get(name)!r}"
             for group, values in self.settings.items()
             for name, old in (known.get(group, {}) | values).items()
             if now.settings.get(group, {}).get(name) != old and name not in FREE_SETTINGS.get(group, ())
@@ -131,7 +143,7 @@ def save_checkpoint(output: Path, state: RunState, step: TrainingStep, processes
     partial = final.with_name(final.name + _PARTIAL)
     if processes.is_main:
         for left_over in final.parent.glob("*" + _PARTIAL):
-            shutil.rmtree(left_over)
+            _delete(left_over)
         partial.mkdir(parents=True)
     processes.barrier()
     tensors = _run_tensors(step) | _random_state(step.device, processes)
@@ -152,7 +164,15 @@ def _remove(checkpoint: Path) -> None:
     """Delete a checkpoint after renaming it, so that a half-deleted one never looks complete."""
     outdated = checkpoint.with_name(checkpoint.name + ".outdated" + _PARTIAL)
     os.replace(checkpoint, outdated)
-    shutil.rmtree(outdated)
+    _delete(outdated)
+
+
+def _delete(path: Path) -> None:
+    """Delete a directory, a file or a link; what a link names stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def newest_checkpoint(output: Path, processes: Processes) -> tuple[Path, RunState] | None:
@@ -180,7 +200,7 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
     tensors = _run_tensors(step)
     random = _random_state(step.device, processes)
     with _as_input_error(Exception, f"checkpoint {checkpoint}: cannot be read", "delete it to use the one before it"):
-        reader = dcp.FileSystemReader(checkpoint)
+        reader = _TensorReader(checkpoint)
         # A checkpoint of fewer processes has no random state of this one: it keeps that of its seed.
         stored = reader.read_metadata().state_dict_metadata
         random = {name: tensor for name, tensor in random.items() if name in stored}
@@ -190,6 +210,62 @@ def load_checkpoint(checkpoint: Path, step: TrainingStep, processes: Processes) 
             torch.cuda.set_rng_state(state, step.device)
         else:
             torch.set_rng_state(state)
+
+
+class _TensorReader(dcp.FileSystemReader):
+    """A reader of tensors alone, by which no code in a checkpoint is run.
+
+    DCP keeps its metadata as a pickle and reads whatever it lists as another object than a tensor by torch.load without
+    `weights_only`: each would run the code of a file.
+    """
+
+    def read_metadata(self, *arguments: Any, **options: Any) -> Metadata:
+        """Return the metadata.
+
+        Raises:
+            InputError: it is larger than that of a checkpoint.
+            pickle.UnpicklingError: it holds something else than the metadata of tensors.
+        """
+        # The superclass sets what depends on the reader.
+        found = _MetadataUnpickler(io.BytesIO(read_bytes(Path(self.path, ".metadata"), MAX_METADATA_BYTES))).load()
+        if not isinstance(found, Metadata) or not isinstance(found.state_dict_metadata, dict):
+            raise pickle.UnpicklingError(f"{type(found).__name__} instead of the metadata of tensors")
+        for name, item in found.state_dict_metadata.items():
+            if not isinstance(item, TensorStorageMetadata):
+                raise pickle.UnpicklingError(f"{name} is {type(item).__name__} instead of a tensor")
+        for stored in found.storage_data.values():
+            if Path(stored.relative_path).name != stored.relative_path:
+                raise pickle.UnpicklingError(f"{stored.relative_path!r} is no file of the checkpoint")
+        found.storage_meta = dcp.metadata.StorageMeta(load_id=self.load_id)
+        return found
+
+
+# By module: what the metadata of tensors consists of.
+_METADATA_CLASSES = {
+    "torch.distributed.checkpoint.metadata": {
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
+    "pathlib": {"PosixPath"},
+}
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """An unpickler that knows the classes of DCP's metadata and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class of the metadata."""
+        if name not in _METADATA_CLASSES.get(module, ()):
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+        return super().find_class(module, name)
 
 
 @contextlib.contextmanager
