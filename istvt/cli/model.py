@@ -45,10 +45,14 @@ def run(options: Namespace, console: Console) -> int:
         table.add_row(part.part, *numbers, style="bold" if part.part == "total" else None)
     console.print(table)
     if options.backbone_weights is not None:
+        import torch
+
         from istvt.model.checkpoint import load_backbone_weights
         from istvt.model.xception import XceptionEntryFlow
 
-        ignored = load_backbone_weights(XceptionEntryFlow(config.backbone_dims, config.dim), options.backbone_weights)
+        with torch.device("meta"):  # shapes alone: no memory for weights
+            backbone = XceptionEntryFlow(config.backbone_dims, config.dim)
+        ignored = load_backbone_weights(backbone, options.backbone_weights)
         beyond = f"{len(ignored)} tensors beyond it are ignored"
         print_lines(console, f"{options.backbone_weights} fits the backbone; {beyond}")
     return 0

@@ -14,25 +14,27 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataloading.dataset import SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
 from dataloading.io import parse_json, replacing
-from istvt.config import ISTVTConfig
+from istvt.config import ISTVTConfig, entry_flow_sizes
 from istvt.model.istvt import ISTVT
 from istvt.model.xception import XceptionEntryFlow
 from istvt.run_dir import model_file
 
 _METADATA_KEY, _CHECKSUM_KEY = "istvt", "checksum"
 _MISMATCHES_SHOWN = 3
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 # Modules of a full Xception beyond the entry flow: middle flow, exit flow, classifier.
 BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_linear|classifier|head)\.")
@@ -115,8 +117,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[IS
         device: of the model.
 
     Raises:
-        InputError: no such file, not a checkpoint of ISTVT, its tensors do not fit its configuration, or it has changed
-            since it was written (files of versions without a checksum are not checked).
+        InputError: no such file, not a checkpoint of ISTVT, its tensors do not fit its configuration or are not finite,
+            every clip has the same logit, or it has changed since it was written (files of versions without a checksum
+            are not checked).
     """
     path = model_file(path)
     info, state = _read(path)
@@ -133,7 +136,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[IS
         raise InputError(f"{where}: {problems}")
     model = ISTVT(config)
     model.load_state_dict(state)
-    return model.to(device).eval(), info
+    if reason := why_no_detector(model.eval()):
+        raise InputError(f"checkpoint {path}: {reason}")
+    return model.to(device), info
 
 
 def read_info(path: str | Path) -> CheckpointInfo:
@@ -181,19 +186,11 @@ def _checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load a state dict into a module.
-
-    Raises:
-        InputError: tensors are missing, unknown or misshapen; `where` begins the error, which names the first few.
-    """
-    if problems := state_dict_mismatches(state, module.state_dict()):
-        raise InputError(f"{where}: {problems}")
-    module.load_state_dict(state)
-
-
 def state_dict_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """Describe the first few tensors of `state` that differ from `wanted` in name, shape or dtype; None if none."""
+    """Describe the first few tensors of `state` that cannot be those of `wanted`; None if there are none.
+
+    They differ in name or shape, or they are not of the kind of number, or not finite in the dtype, of `wanted`.
+    """
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [f"{name} is not in this model" for name in state if name not in wanted]
     problems += [
@@ -201,13 +198,57 @@ def state_dict_mismatches(state: Mapping[str, Tensor], wanted: Mapping[str, Tens
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
-    problems += [
-        f"{name} is of {state[name].dtype}, not {tensor.dtype}"
+    odd = {
+        name: f"{name} is {_kind(state[name])}, not {tensor.dtype}"
         for name, tensor in wanted.items()
-        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
+        if name in state and not _may_become(state[name], tensor)
+    }
+    problems += odd.values()
+    problems += [
+        f"{name} holds numbers that are not finite"
+        for name, tensor in wanted.items()
+        if name in state and name not in odd and not state[name].to(tensor.dtype).isfinite().all()
     ]
     more = [f"and {len(problems) - _MISMATCHES_SHOWN} more"] if len(problems) > _MISMATCHES_SHOWN else []
     return "; ".join(problems[:_MISMATCHES_SHOWN] + more) or None
+
+
+def _kind(value: Tensor) -> str:
+    return f"of {value.dtype}" if value.layout == torch.strided else f"of {value.dtype} in {value.layout}"
+
+
+def _may_become(value: Tensor, wanted: Tensor) -> bool:
+    """Return whether a tensor holds numbers of the kind of `wanted`: floating point of 16 bits or more, or integers."""
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return False
+    return value.dtype in (_FLOATS if wanted.is_floating_point() else _INTEGERS)
+
+
+@torch.inference_mode()
+def why_no_detector(model: ISTVT) -> str | None:
+    """Return why a model in evaluation mode cannot tell clips apart, or None.
+
+    Two clips of noise go through a copy of it that shares its weights and takes smaller pictures.
+
+    Returns:
+        A sentence where their logits are the same, as those of weights of zero are, or not finite.
+    """
+    config, sides = model.config, []
+    for cells in model.config.feature_grid:
+        sides.append(next(side for side in range(7, 100) if entry_flow_sizes(side)[-1] == min(cells, 2)))
+    small = replace(config, grid=tuple(min(cells, 2) for cells in config.feature_grid))
+    with torch.device("meta"):
+        probe = ISTVT(small)
+    state = model.state_dict()
+    state["position_embedding"] = state["position_embedding"][:, : small.positions]
+    probe.load_state_dict(state, assign=True)
+    noise = torch.rand(2, config.frames, 3, *sides, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    first, second = probe.eval()(noise.to(model.head.weight.device)).tolist()
+    if not math.isfinite(first - second):
+        return f"its weights give noise a logit of {first if math.isfinite(second) else second}; expected a finite one"
+    if first == second:
+        return f"its weights give any clip a logit of {first:g}, whatever it shows; expected those of a trained model"
+    return None
 
 
 def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Tensor]:
@@ -250,14 +291,15 @@ def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list
     """Load ImageNet weights from a timm or Cadene Xception file.
 
     Args:
-        backbone: the entry flow to fill, at Xception's own widths.
+        backbone: the entry flow to fill, at Xception's own widths; one on the meta device is only compared.
         path: see `read_state_dict`.
 
     Returns:
         The keys of the middle flow, exit flow and classifier, which were ignored by name.
 
     Raises:
-        InputError: the file cannot be read, or keys are missing, unknown or misshapen (the first few are named).
+        InputError: the file cannot be read, or keys are missing, unknown, misshapen or not finite (the first few are
+            named).
     """
     state = read_state_dict(path, "backbone weights", "a timm or Cadene Xception checkpoint")
     state = {re.sub(r"^(module\.|model\.|backbone\.)+", "", name): value for name, value in state.items()}
@@ -265,7 +307,14 @@ def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list
     state = {name: value for name, value in state.items() if not BEYOND_ENTRY_FLOW.match(name)}
     # Cadene's first file stores 1x1 convolutions as matrices.
     state = {n: v[:, :, None, None] if n.endswith("pointwise.weight") and v.dim() == 2 else v for n, v in state.items()}
+    wanted = backbone.state_dict()
     # Files as old as Cadene's have no batch counts.
-    counts = {name: value for name, value in backbone.state_dict().items() if name.endswith("num_batches_tracked")}
-    load_weights(backbone, counts | state, f"backbone weights {path}")
+    counts = {
+        name: torch.zeros_like(value, device="cpu") for name, value in wanted.items() if name.endswith("_tracked")
+    }
+    state = counts | state
+    if problems := state_dict_mismatches(state, wanted):
+        raise InputError(f"backbone weights {path}: {problems}")
+    if not backbone.conv1.weight.is_meta:
+        backbone.load_state_dict(state)
     return ignored

@@ -122,7 +122,10 @@ BAD = {
     ),
     "flat": (lambda s: s | {"vit.pos_embedding": torch.zeros(4)}, "vit.pos_embedding has shape (4,), not 4 dimensions"),
     "empty": (lambda s: s | {"vit.pos_embedding": torch.zeros(1, 0, 5, 12)}, "model.frames is 0"),
-    "huge": (lambda s: s | {"xcep.model.conv1.weight": torch.zeros(10**12, 0, 3, 3)}, "has shape"),
+    "huge": (
+        lambda s: s | {"xcep.model.conv1.weight": torch.zeros(10**12, 0, 3, 3)},
+        "model.backbone_dims is (1000000000000, 3, 4, 5)",
+    ),
     "many": (lambda s: {f"x{i}": torch.zeros(1) for i in range(9)}, "missing among x0, x1, x2, ..."),
     "list": (lambda s: [1, 2], "expected a state dict of tensors"),
     "numbers": (lambda s: {"vit.space_token": 3}, "expected a state dict of tensors"),
