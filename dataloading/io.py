@@ -48,6 +48,7 @@ MAX_BYTES = 4 << 20  # of a file, unless its reader gives another limit
 LARGEST_INT = 2**63 - 1  # largest integer of NumPy and torch
 MAX_YAML_BYTES = 256 << 10  # PyYAML reads 30 KB a second at worst
 MAX_YAML_NODES = 100_000  # aliases counted as the nodes they stand for
+MAX_YAML_DEPTH = 100
 
 # Only where one of these stands in a file, all digits being 0 and E being e, need its numbers be looked at one by one.
 _UNUSUAL_NUMBERS = (b"0" * 19, b"e000", b"e+000", b"NaN", b"Infinity")
@@ -102,24 +103,33 @@ def read_yaml(path: str | Path, model: type[T], *, unknown: Unknown = "forbid", 
     Raises:
         InputError: The file cannot be read, holds something else, or holds a key twice (YAML would take the second).
     """
+    return parse_json(_json_of_yaml(read_text(path, max_bytes), str(path)), model, str(path), unknown=unknown)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value of YAML text, of JSON's types; `where` begins the sentence of an InputError."""
+    return json.loads(_json_of_yaml(text, where))
+
+
+def _json_of_yaml(text: str, where: str) -> bytes:
     import yaml
     from pydantic_core import to_json
 
-    text = read_text(path, max_bytes)
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is not None:
-            _check_nodes(root, str(path))
+            _check_nodes(root, where)
         values = None if root is None else loader.construct_document(root)
-        data = to_json(values, inf_nan_mode="constants")
-    except InputError:
+        return to_json(values, inf_nan_mode="constants")
+    except (InputError, MemoryError):
         raise
     except RecursionError:
-        raise InputError(f"{path}: nested too deeply; expected a few levels") from None
+        raise InputError(f"{where}: nested too deeply; expected a few levels") from None
     except (yaml.YAMLError, ValueError) as error:  # a ValueError where a date or a number is none
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); expected YAML") from None
-    return parse_json(data, model, str(path), unknown=unknown)
+        raise InputError(f"{where}: not YAML ({' '.join(str(error).split())}); expected YAML") from None
+    except Exception:  # PyYAML's constructors raise KeyError, AttributeError and more where text does not fit its tag
+        raise InputError(f"{where}: not YAML (a value does not fit its tag); expected YAML") from None
 
 
 def read_csv(path: str | Path, row: type[T], *, unknown: Unknown = "forbid", max_bytes: int = MAX_BYTES) -> list[T]:
@@ -164,16 +174,18 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
     try:
         # O_NONBLOCK: opening a pipe would wait for its other end.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{path}: a directory or a device; expected a regular file")
-            data = file.read(max_bytes + 1)
+            # Not read(max_bytes + 1), which takes that much memory before it reads a single byte.
+            data = file.read() if status.st_size <= max_bytes else b""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a readable file") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{str(path)!r}: not a file name ({error}); expected a path") from None
-    if len(data) > max_bytes:
+    if max(len(data), status.st_size) > max_bytes:
         raise InputError(f"{path}: larger than {max_bytes:,} bytes; expected a smaller file")
     return data.removeprefix(b"\xef\xbb\xbf")
 
@@ -272,14 +284,16 @@ def _decoded(data: bytes, where: str) -> str:
 
 def _check_nodes(root: Any, where: str) -> None:
     """Raise InputError where a mapping of a YAML tree holds a key twice, or the tree has too many nodes."""
-    nodes, seen = [("", root)], 0
+    nodes, seen = [("", root, 0)], 0
     while nodes:
-        name, node = nodes.pop()
+        name, node, depth = nodes.pop()
         seen += 1
+        if depth > MAX_YAML_DEPTH:
+            raise InputError(f"{where}: nested too deeply; expected a few levels")
         if seen > MAX_YAML_NODES:
             raise InputError(f"{where}: more than {MAX_YAML_NODES:,} values; expected fewer")
         if node.id == "sequence":
-            nodes += [(f"{name}[{number}]", item) for number, item in enumerate(node.value)]
+            nodes += [(f"{name}[{number}]", item, depth + 1) for number, item in enumerate(node.value)]
         if node.id != "mapping":
             continue
         lines: dict[str, int] = {}
@@ -291,7 +305,7 @@ def _check_nodes(root: Any, where: str) -> None:
                 first = lines[field]
                 raise InputError(f"{where}: {field}: given in line {first} and again in line {line}; expected it once")
             lines[field] = line
-            nodes.append((field, value))
+            nodes.append((field, value, depth + 1))
 
 
 def _check_numbers(tree: Any, where: str) -> None:
@@ -306,13 +320,13 @@ def _check_numbers(tree: Any, where: str) -> None:
         elif isinstance(value, float) and not abs(value) < float("inf"):
             raise InputError(f"{where}: {_field(loc)}{value}; expected a finite number")
         elif isinstance(value, int) and abs(value) > LARGEST_INT:
-            raise InputError(f"{where}: {_field(loc)}{_shown(value)}; expected a number of at most 64 bits")
+            raise InputError(f"{where}: {_field(loc)}{shown(value)}; expected a number of at most 64 bits")
 
 
 def _sentence(where: str, errors: list[Any], tree: Any) -> str:
     """Return the sentence that says what is wrong with the innermost field that pydantic complains of."""
     first = max(errors, key=lambda error: len(_location(error, tree)))
-    loc, kind, found = _location(first, tree), first["type"], _shown(first["input"])
+    loc, kind, found = _location(first, tree), first["type"], shown(first["input"])
     if kind in ("value_error", "assertion_error"):
         return f"{where}: {_field(loc)}{first['ctx']['error']}"
     if kind in _UNKNOWN_FIELD:
@@ -346,13 +360,13 @@ def _field(loc: tuple[str | int, ...]) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
         elif _NAME.fullmatch(step):
-            text += f".{_shown(step)[1:-1]}"
+            text += f".{shown(step)[1:-1]}"
         else:
-            text += f"[{_shown(step)}]"
+            text += f"[{shown(step)}]"
     return f"{text.lstrip('.')}: " if text else ""
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return a value as a few words of Python, however large it is."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 60

@@ -27,6 +27,53 @@ Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 LARGEST_HEAD_DIM = 128  # of the kernels
+# Smallest and largest values of sizes and counts, checked before memory is taken for them. The largest are far beyond
+# what is useful: a file that asks for more is damaged, or made to exhaust the machine.
+_MODEL_LIMITS = {
+    "frames": (1, 4096),
+    "image_size": (7, 8192),
+    "dim": (1, 65_536),
+    "heads": (1, 4096),
+    "head_dim": (1, LARGEST_HEAD_DIM),
+    "depth": (1, 1024),
+    "mlp_dim": (1, 1_048_576),
+}
+_LARGEST_GRID, _LARGEST_CHANNELS = 512, 65_536
+_DATA_LIMITS = {"train_clips": (1, 100_000), "evaluation_clips": (1, 100_000), "workers": (1, 1024)}
+_TRAINING_LIMITS = {
+    "epochs": (1, 1_000_000),
+    "batch_size": (1, 65_536),
+    "accumulation": (1, 65_536),
+    "momentum": (0, 1),
+    "weight_decay": (0, 1e6),
+    "warmup_epochs": (0, 1_000_000),
+    "gradient_clip": (0, 1e12),
+    "seed": (0, 2**63 - 1),
+    "checkpoint_steps": (0, 10**12),
+    "checkpoint_minutes": (0, 1e9),
+    "log_steps": (1, 10**12),
+}
+
+
+def _check_limits(values: Any, group: str, limits: dict[str, tuple[float, float]]) -> None:
+    """Check numbers of a dataclass, its integers for being integers.
+
+    Raises:
+        ValueError: one is out of its limits.
+    """
+    for name, (smallest, largest) in limits.items():
+        value, annotation = getattr(values, name), type(values).__annotations__[name]
+        if value is None and "None" in annotation:
+            continue
+        whole = annotation.startswith("int")
+        if isinstance(value, bool) or not isinstance(value, int if whole else Real):
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(f"{group}.{name} is {value!r}; expected {kind} from {smallest:g} to {largest:,}")
+        if not smallest <= value <= largest:
+            short = f"{value!r:.40}"
+            if value < smallest:
+                raise ValueError(f"{group}.{name} is {short}; expected {smallest:g} or more")
+            raise ValueError(f"{group}.{name} is {short}; expected {largest:,} or less")
 
 
 @dataclass(frozen=True)
@@ -72,10 +119,7 @@ class ISTVTConfig:
     backbone_dims: tuple[int, int, int, int] = (32, 64, 128, 256)
 
     def __post_init__(self) -> None:
-        for name in ("frames", "dim", "heads", "depth", "mlp_dim"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"model.{name} is {value!r}; expected a whole number of at least 1")
+        _check_limits(self, "model", _MODEL_LIMITS)
         if self.attention not in ATTENTIONS:
             raise ValueError(f"model.attention is {self.attention!r}; expected one of {', '.join(ATTENTIONS)}")
         if self.position_embedding not in POSITION_EMBEDDINGS:
@@ -90,8 +134,6 @@ class ISTVTConfig:
                 f"model.dim is {self.dim} and model.heads is {self.heads}; expected dim to be a multiple of heads, "
                 "or model.head_dim to be given"
             )
-        if self.head_dim is not None and not 1 <= self.head_dim <= LARGEST_HEAD_DIM:
-            raise ValueError(f"model.head_dim is {self.head_dim}; expected 1 to {LARGEST_HEAD_DIM}")
         if self.resolved_head_dim > LARGEST_HEAD_DIM:
             raise ValueError(
                 f"model.dim is {self.dim} and model.heads is {self.heads}, which gives a head_dim of "
@@ -99,15 +141,16 @@ class ISTVTConfig:
             )
         if self.attention == "decomposed_blocks" and self.depth < 2:
             raise ValueError("model.depth is 1; expected at least 2 for decomposed_blocks (one temporal, one spatial)")
-        if len(self.backbone_dims) != 4 or min(self.backbone_dims) < 1:
-            raise ValueError(f"model.backbone_dims is {self.backbone_dims!r}; expected four positive channel counts")
-        object.__setattr__(self, "backbone_dims", tuple(self.backbone_dims))
-        if self.grid is not None:
-            if len(self.grid) != 2 or min(self.grid) < 1:
-                raise ValueError(f"model.grid is {self.grid!r}; expected (height, width), each at least 1")
-            object.__setattr__(self, "grid", tuple(self.grid))
-        elif self.image_size < MINIMUM_IMAGE_SIZE:
-            raise ValueError(f"model.image_size is {self.image_size}; expected at least {MINIMUM_IMAGE_SIZE} pixels")
+        for name, count, largest, expected in (
+            ("backbone_dims", 4, _LARGEST_CHANNELS, "four channel counts"),
+            ("grid", 2, _LARGEST_GRID, "(height, width)"),
+        ):
+            values = getattr(self, name)
+            if values is None and name == "grid":
+                continue
+            if len(values) != count or not all(type(value) is int and 1 <= value <= largest for value in values):
+                raise ValueError(f"model.{name} is {values!r:.80}; expected {expected}, each from 1 to {largest:,}")
+            object.__setattr__(self, name, tuple(values))
 
     @property
     def feature_grid(self) -> tuple[int, int]:
@@ -169,8 +212,6 @@ def entry_flow_sizes(pixels: int) -> tuple[int, int, int, int, int]:
     block2 = (block1 - 1) // 2 + 1
     return conv1, conv2, block1, block2, (block2 - 1) // 2 + 1
 
-
-MINIMUM_IMAGE_SIZE = 7
 
 # `seed`: head dimension C/N. `published`: the network of the authors' released code, exactly (64-wide heads, MLP four
 # times C, their LayerNorms and position embedding). `small`: trains in minutes on two CPU cores; the demo uses it.
@@ -235,9 +276,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
-        for name in ("train_clips", "evaluation_clips", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; expected at least 1")
+        _check_limits(self, "data", _DATA_LIMITS)
 
 
 @dataclass
@@ -296,15 +335,9 @@ class TrainingSettings:
     log_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation", "log_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; expected at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"training.learning_rate is {self.learning_rate}; expected more than 0")
-        at_least_zero = ("momentum", "weight_decay", "warmup_epochs", "gradient_clip", "seed")
-        for name in (*at_least_zero, "checkpoint_steps", "checkpoint_minutes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; expected 0 or more")
+        _check_limits(self, "training", _TRAINING_LIMITS)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"training.learning_rate is {self.learning_rate}; expected a number above 0")
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"training.warmup_epochs is {self.warmup_epochs:g} and training.epochs {self.epochs}: the rate "

@@ -108,6 +108,13 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def memory_of(device: torch.device) -> int:
+    """Return how many bytes of memory a device has, used ones among them."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error is of a memory allocator, on a GPU (torch.OutOfMemoryError) or a CPU."""
     return isinstance(error, MemoryError) or (

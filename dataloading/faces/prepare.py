@@ -21,7 +21,7 @@ from dataloading.faces.reuse import reuse_boxes
 from dataloading.faces.tracking import EVERY
 from dataloading.io import locked, replacing
 from dataloading.video.probe import probe
-from dataloading.video.processes import Workers
+from dataloading.video.processes import MOST_WORKERS, Workers
 
 
 def prepare(
@@ -72,6 +72,8 @@ def prepare(
     for argument, value in (("every", every), ("workers", workers)):
         if value < 1:
             raise InputError(f"{argument} is {value}; expected at least 1.")
+    if workers > MOST_WORKERS:
+        raise InputError(f"workers is {workers}; expected at most {MOST_WORKERS:,}.")
     if not detect and detector != "auto":
         raise InputError(f"detector is {detector}, but face detection is off; give one or the other.")
     given = read_boxes(boxes, dataset) if boxes is not None else {}

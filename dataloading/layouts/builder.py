@@ -7,7 +7,7 @@ from pathlib import Path
 from dataloading.dataset import ORIGINAL, Dataset, LeftOut, Summary, Video
 from dataloading.errors import InputError
 from dataloading.face_index import FILE_NAME as FACE_INDEX
-from dataloading.layouts.files import VIDEO_SUFFIXES, is_video, walk
+from dataloading.layouts.files import NO_TEXT, VIDEO_SUFFIXES, is_text, is_video, walk
 from dataloading.layouts.identity_split import IN_TWO_SPLITS, split_by_identity
 
 LIST_BYTES = 256 << 20  # of a list of a published data set
@@ -70,7 +70,9 @@ class DatasetBuilder:
         for path in sorted(walk(directory) if recursive else inside):
             if path.is_dir() or path.name.startswith(".") or path.name == FACE_INDEX:
                 continue
-            if is_video(path):
+            if is_video(path) and not is_text(path):
+                self.leave_out(path, NO_TEXT)
+            elif is_video(path):
                 found.append(path)
             else:
                 self.leave_out(path, NOT_A_VIDEO)

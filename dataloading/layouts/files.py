@@ -1,6 +1,7 @@
 """Search for video files below a root: suffixes, links, and directories that are skipped."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -10,11 +11,21 @@ from dataloading.errors import InputError
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 MASKS = "masks"
 MASK_VIDEO = f"in {MASKS}/, where data sets keep videos of the manipulated regions"
+NO_TEXT = "a file whose name is not UTF-8 (a link to it may have one that is)"
 
 
 def is_video(path: Path) -> bool:
     """Return whether the name is that of a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a path can be written to a file in UTF-8; on Linux a name may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def directories(directory: Path) -> list[Path]:
@@ -69,7 +80,8 @@ def video_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[LeftOut]]
     """Return files as given, and the video files of directories and what is below them, in order; nothing is opened.
 
     Returns:
-        The files, and those of the directories that are masks of manipulations and no videos of faces.
+        The files, and those of the directories that are masks of manipulations and no videos of faces, or whose names
+        are not UTF-8.
 
     A link to a file that is gone is among them: opening it fails with a sentence, and the next one is read.
 
@@ -85,10 +97,17 @@ def video_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[LeftOut]]
             files.append(path)  # also without the suffix of a video
             continue
         found = [file for file in walk(path) if is_video(file)]
-        masks = [file for file in found if MASKS in file.relative_to(path).parts[:-1]]
-        if len(masks) == len(found):
-            besides = f"; its {len(masks)} videos are all {MASK_VIDEO}" if masks else ""
+        reasons = {file: _why_left_out(file, path) for file in found}
+        if None not in reasons.values():
+            besides = "".join(f"; {count} is {reason}" for reason, count in Counter(reasons.values()).items())
             raise InputError(f"{path} holds no video file (looked for {', '.join(sorted(VIDEO_SUFFIXES))}{besides}).")
-        files += [file for file in found if MASKS not in file.relative_to(path).parts[:-1]]
-        left_out += [LeftOut(mask, MASK_VIDEO) for mask in masks]
+        files += [file for file, reason in reasons.items() if reason is None]
+        left_out += [LeftOut(file, reason) for file, reason in reasons.items() if reason is not None]
     return files, left_out
+
+
+def _why_left_out(file: Path, root: Path) -> str | None:
+    """Return why a video below `root` is not used, or None."""
+    if MASKS in file.relative_to(root).parts[:-1]:
+        return MASK_VIDEO
+    return None if is_text(file) else NO_TEXT

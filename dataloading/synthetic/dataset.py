@@ -14,14 +14,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
-from dataloading.io import locked, read_json, write_json
+from dataloading.io import locked, read_json, shown, write_json
 from dataloading.synthetic.edited import draw_edited_video
 from dataloading.synthetic.forgery import Extent, draw_extent
 from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
-from dataloading.video.processes import Workers, alive
+from dataloading.video.processes import MOST_WORKERS, Workers, alive
 
 GENERATOR_VERSION = 6
 COMPRESSION = "c23"
+# Smallest and largest values, checked before anything is written or memory is taken.
+_LIMITS = {
+    "identities": (2, 100_000),
+    "videos_per_identity": (1, 1000),
+    "frames": (8, 100_000),
+    "size": (32, 4096),
+    "fps": (1, 1000),
+}
 FORGERIES = "forgeries.json"  # in the root: where and when each fake is forged
 EDITED = "edited/two_people.mp4"
 LOCK = f".{SYNTHETIC_SETTINGS}.lock"
@@ -160,14 +168,17 @@ def forgeries(root: str | os.PathLike[str]) -> dict[str, Forgery]:
 
 
 def _check(settings: _Settings, workers: int) -> None:
-    for name, least in (("identities", 2), ("videos_per_identity", 1), ("frames", 8), ("size", 32), ("fps", 1)):
-        if getattr(settings, name) < least:
-            raise InputError(f"{name} is {getattr(settings, name)}; the synthetic set needs at least {least}.")
+    for name, (least, most) in _LIMITS.items():
+        value = getattr(settings, name)
+        if value < least:
+            raise InputError(f"{name} is {value}; the synthetic set needs at least {least}.")
+        if value > most:
+            raise InputError(f"{name} is {value}; the synthetic set takes at most {most:,}.")
     for name in ("identities", "size"):
         if getattr(settings, name) % 2:
             raise InputError(f"{name} is {getattr(settings, name)}; the synthetic set needs an even number.")
-    if workers < 1:
-        raise InputError(f"workers is {workers}; at least 1 is needed.")
+    if not 1 <= workers <= MOST_WORKERS:
+        raise InputError(f"workers is {workers}; 1 to {MOST_WORKERS:,} are possible.")
     if settings.seed < 0:
         raise InputError(f"seed is {settings.seed}; it must not be negative.")
     shares = settings.splits
@@ -210,7 +221,7 @@ def _check_place(root: Path, settings: _Settings) -> None:
         raise InputError(f"{root} is a file; a directory for the synthetic set is needed.")
     if path.exists():
         found, now = asdict(read_json(path, _Settings)), asdict(settings)
-        differing = [f"{name} {found[name]} (now {now[name]})" for name in now if found[name] != now[name]]
+        differing = [f"{name} {shown(found[name])} (now {now[name]})" for name in now if found[name] != now[name]]
         if differing:
             raise InputError(
                 f"{root} holds a synthetic set made with {', '.join(differing)}; choose another directory or remove it."

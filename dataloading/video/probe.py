@@ -78,7 +78,7 @@ def open_video(path: Path) -> "av.container.InputContainer":
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); expected a video file.")
     try:
-        container = av.open(str(path), mode="r")
+        container = av.open(str(path), mode="r", metadata_errors="replace")  # titles and such: any bytes
     except PermissionError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except (av.FFmpegError, OSError) as error:

@@ -48,6 +48,7 @@ from dataloading.errors import InputError
 Job = TypeVar("Job")
 Item = TypeVar("Item")
 
+MOST_WORKERS = 1024
 STALLED_SECONDS = 60.0  # without a decoded picture or packet; a frame of 16K takes about one second
 STOP_SECONDS = 1.0  # that jobs in hand may take when `Workers` are closed
 WAIT_SECONDS = 0.5  # at most, without a look at signals that have arrived

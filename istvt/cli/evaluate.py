@@ -10,7 +10,7 @@ from rich.console import Console
 from dataloading.dataset import SPLITS
 from dataloading.errors import InputError, as_input_error
 from istvt.cli.console import print_lines, progress_bar, starting
-from istvt.cli.options import add_checkpoint, add_device, add_precision, check_device_name, settings_of
+from istvt.cli.options import add_checkpoint, add_device, add_precision, check_counts, check_device_name, settings_of
 from istvt.config import MEASURED_METHODS, DataSettings, FaithfulnessSettings, ISTVTConfig
 
 SANITY_CLIPS = 24
@@ -55,8 +55,7 @@ def run(options: Namespace, console: Console) -> int:
     from dataloading.layouts import require_directory
     from istvt.run_dir import model_file
 
-    if options.bootstrap < 1:
-        raise InputError(f"--bootstrap is {options.bootstrap}; expected at least 1")
+    check_counts(options, "bootstrap", "batch_size")
     for option, value in (("--methods", options.methods), ("--sanity", options.sanity or None)):
         if value is not None and not options.explain:
             raise InputError(f"{option} is given without --explain, which measures with it")

@@ -18,6 +18,7 @@ from istvt.cli.options import (
     add_device,
     add_face_detection,
     add_precision,
+    check_counts,
     check_device_name,
     detect_option,
 )
@@ -55,8 +56,7 @@ def run(options: Namespace, console: Console) -> int:
     from istvt.inference.crop import check_people
     from istvt.run_dir import model_file
 
-    if options.clips < 1:
-        raise InputError(f"--clips is {options.clips}; expected at least 1")
+    check_counts(options, "clips")
     detect = detect_option(options)
     check_people(person=options.person, boxes=options.boxes, detect=detect)
     with as_input_error():

@@ -44,6 +44,19 @@ def settings_of(kind: type[Settings], options: Namespace) -> Settings:
         return kind(**values)
 
 
+# Largest values of counts: far beyond what is useful, and small enough for memory.
+_LARGEST = {"batch_size": 65_536, "bootstrap": 1_000_000, "clips": 100_000}
+
+
+def check_counts(options: Namespace, *names: str) -> None:
+    """Refuse counts below 1, or so large that they would exhaust the memory; one that is None is left alone."""
+    for name in names:
+        if options[name] is not None and not 1 <= options[name] <= _LARGEST[name]:
+            option = f"--{name.replace('_', '-')}"
+            expected = "at least 1" if options[name] < 1 else f"at most {_LARGEST[name]:,}"
+            raise InputError(f"{option} is {options[name]}; expected {expected}")
+
+
 def add_device(parser: ArgumentParser) -> None:
     """Add the device."""
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from dataloading.errors import InputError
-from dataloading.io import read_yaml
+from dataloading.io import parse_yaml, read_yaml
 
 _EXPECTED = {
     int: "a whole number",
@@ -118,11 +118,9 @@ def given(arguments: Sequence[str], option: str) -> list[str]:
 
 def _loaded(value: Any) -> Any:
     """Return text as YAML reads it, or as a number where YAML does not (5e-4); any other value unchanged."""
-    import yaml
-
     if isinstance(value, str):
-        with contextlib.suppress(yaml.YAMLError, RecursionError):
-            value = yaml.safe_load(value)
+        with contextlib.suppress(InputError):
+            value = parse_yaml(value, "")
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)

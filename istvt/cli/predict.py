@@ -19,6 +19,7 @@ from istvt.cli.options import (
     add_device,
     add_face_detection,
     add_precision,
+    check_counts,
     check_device_name,
     detect_option,
 )
@@ -67,8 +68,7 @@ def run(options: Namespace, console: Console) -> int:
     from istvt.inference.crop import check_people
     from istvt.run_dir import model_file
 
-    if options.clips is not None and options.clips < 1:
-        raise InputError(f"--clips is {options.clips}; expected at least 1")
+    check_counts(options, "clips")
     if options.json and options.json.is_dir():
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")
     if options.json and not options.json.parent.is_dir():

@@ -29,9 +29,10 @@ from dataloading.clips.sampling import TrainingClips, evaluation_clips
 from dataloading.errors import InputError, as_input_error
 from dataloading.layouts import open_dataset
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings, entry_flow_sizes
-from istvt.device import allow_tf32, is_out_of_memory, pick_device, resolve_precision, versions
+from istvt.device import allow_tf32, is_out_of_memory, memory_of, pick_device, resolve_precision, versions
 from istvt.model.attention import resolve_backend
 from istvt.model.checkpoint import CheckpointInfo, load_backbone_weights, save_model
+from istvt.model.flops import total_cost
 from istvt.model.istvt import ISTVT
 from istvt.run_dir import MODEL_FILE, only_run
 from istvt.training.checkpoint import EpochRow, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -148,6 +149,7 @@ class Trainer:
         with as_input_error():
             self.backend = resolve_backend(training.backend, device)
             self.training = training = replace(training, execution=resolve_execution(training, device))
+        _require_memory(config, training, processes, device)
         self.model = ISTVT(config)
         if training.backbone_weights:
             load_backbone_weights(self.model.backbone, training.backbone_weights)
@@ -357,6 +359,27 @@ def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.devi
             f"training.batch_size is {training.batch_size}, which does not fit into the memory of {device}; "
             f"expected a smaller one (a larger training.accumulation gives a step as many clips){others}"
         ) from error
+
+
+def _require_memory(
+    config: ISTVTConfig, training: TrainingSettings, processes: Processes, device: torch.device
+) -> None:
+    """Refuse a run whose weights and clips alone are larger than the memory, before any of it is taken.
+
+    Raises:
+        InputError: float32 weights, gradients and optimizer state, and the clips of a batch, do not fit.
+    """
+    parameters = total_cost(config).parameters
+    sharded = processes.is_distributed and training.parallel == "fsdp"
+    copies = 1 if sharded else 2 + (2 if training.optimizer == "adamw" else 1)
+    batch = training.batch_size * config.frames * 3 * config.image_size**2
+    needed, available = 4 * (copies * parameters + batch), memory_of(device)
+    if needed > available:
+        raise InputError(
+            f"a model of {parameters:,} parameters and batches of {training.batch_size} clips need at least "
+            f"{needed / 2**30:,.0f} GiB, and {device} has {available / 2**30:,.0f} GiB; expected a smaller model "
+            "(model.depth, model.dim, model.mlp_dim) or training.batch_size"
+        )
 
 
 def _one_decoder(decoder: str, videos: list[Video], processes: Processes, device: torch.device) -> str:

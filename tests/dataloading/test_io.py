@@ -203,7 +203,8 @@ def test_text_is_utf_8_with_or_without_a_byte_order_mark(tmp_path):
         ("epoch: " + "9" * 5_000, "not YAML (Exceeds the limit"),
         ("points: [{x: .inf}]\nepoch: 1", "points[0].x: inf; expected a finite number"),
         ("[" * 3_000, "nested too deeply; expected a few levels"),
-        ("epoch: &a [*a]", "more than 100,000 values; expected fewer"),
+        ("epoch: &a [*a]", "nested too deeply; expected a few levels"),
+        ("epoch: " + "{a: " * 150 + "1" + "}" * 150, "nested too deeply; expected a few levels"),
         (
             "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n"
             + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 8)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),

@@ -184,7 +184,7 @@ def test_a_directory_of_other_files_is_refused(tmp_path):
         ({"frames": 5}, "frames is 5; .* at least 8"),
         ({"size": 65}, "size is 65; .* an even number"),
         ({"fps": 0}, "fps is 0; .* at least 1"),
-        ({"workers": 0}, "workers is 0; at least 1"),
+        ({"workers": 0}, "workers is 0; 1 to 1,024"),
         ({"seed": -1}, "seed is -1; it must not be negative"),
         ({"splits": (1, -1, 1)}, "splits is .* none of them negative"),
         ({"splits": (1, 1)}, "three shares"),
