@@ -1,11 +1,11 @@
-# make demo | make test | make ptx | make long-videos | make experiment. Each makes .venv first, once, and uses what is already there.
+# make demo | make test | make fuzz | make ptx | make long-videos | make experiment. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-WORDS  := kernels istvt dataloading bench tests docs README.md Makefile setup.py
+WORDS  := kernels istvt dataloading bench tests docs README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test ptx long-videos experiment lint clean
+.PHONY: install demo test fuzz ptx long-videos experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,10 @@ ptx: install
 # Half an hour of 1080p, searched for faces: some minutes of two cores.
 long-videos: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/dataloading/faces
+
+# Thousands of damaged inputs through the commands: ten minutes of two cores. It goes on where it was stopped.
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long_run.py --inputs 2100 --workers 2 --write SECURITY.md
 
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md

@@ -1,7 +1,7 @@
 """Tests marked `gpu` need an NVIDIA GPU and are skipped, by name, where there is none.
 
-With several processes (pytest-xdist) the tests of a file run in one of them, because they share what they set up; those
-of the slowest files share nothing, and each goes where there is time for it.
+With several processes (pytest-xdist) the tests of a file (those of `fuzz`: of all files) run in one of them, because
+they share what they set up; those of the slowest files share nothing, and each goes where there is time for it.
 """
 
 import os
@@ -22,7 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         alone = item.path.name in SHARE_NOTHING
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
+        together = item.path.parent if item.path.parent.name == "fuzz" else item.path
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(together)))
 
 
 # A small real data set and a small trained run, made once a session by the commands that a user types.

@@ -1,0 +1,499 @@
+"""Damaged inputs by kind: what is damaged, the command that reads it, and what must hold of the result.
+
+A target writes the files of one input into a directory and returns a `Case`; the same random numbers give the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+import torch
+from fork_server import Result
+from mutations import (
+    changed_csv,
+    changed_json,
+    changed_lines,
+    changed_option,
+    changed_yaml,
+    damaged,
+    odd_name,
+)
+from safetensors.torch import load_file, safe_open, save_file
+from seeds import Seeds, copy_tree, training, write
+
+CANARY = "code was run"
+Target = Callable[[Random, Seeds, Path], "Case"]
+
+
+@dataclass
+class Case:
+    """One input.
+
+    Attributes:
+        what: what was damaged, and how.
+        arguments: of the command.
+        function: that is called with them.
+        scored: the video and the file of scores, where its scores are to be checked.
+        after: returns what is wrong with what the command left, or None.
+    """
+
+    what: str
+    arguments: list[str]
+    function: str = "istvt.cli.main:main"
+    scored: tuple[Path, Path] | None = None
+    after: Callable[[Result], str | None] = field(default=lambda result: None)
+
+
+def _evaluation(checkpoint: Path, root: Path) -> list[str]:
+    return ["evaluate", f"--checkpoint={checkpoint}", f"--data.root={root}", "--bootstrap=9"]
+
+
+# Videos.
+
+
+def _damaged_video(random: Random, seeds: Seeds, names: list[str] | None = None) -> tuple[str, bytes, str]:
+    name, donor = random.choice(names or [*seeds.videos]), random.choice([*seeds.videos])
+    data, what = damaged(seeds.videos[name].read_bytes(), random, seeds.videos[donor].read_bytes())
+    return name, data, f"{name}: {what} (donor {donor})"
+
+
+def predict(random: Random, seeds: Seeds, place: Path) -> Case:
+    name, data, what = _damaged_video(random, seeds)
+    path, scores = write(place / name, data), place / "scores.json"
+    how = random.choice(("--detect", "--detect", "--no-detect"))
+    arguments = ["predict", str(path), f"--checkpoint={seeds.run}", how, f"--json={scores}"]
+    return Case(f"{what}, {how}", arguments, scored=(path, scores))
+
+
+def explain(random: Random, seeds: Seeds, place: Path) -> Case:
+    name, data, what = _damaged_video(random, seeds)
+    path, out = write(place / name, data), place / "why"
+    arguments = ["explain", str(path), f"--checkpoint={seeds.run}", "--no-detect", f"--out={out}", "--clips=1"]
+
+    def after(result: Result) -> str | None:
+        if result.status == 0 and not 0 <= json.loads((out / "explanation.json").read_text())["probability_fake"] <= 1:
+            return "a probability that is none"
+        return None
+
+    return Case(what, arguments, after=after)
+
+
+def prepare(random: Random, seeds: Seeds, place: Path) -> Case:
+    name, data, what = _damaged_video(random, seeds)
+    root, suffix = place / "set", Path(name).suffix
+    suffix = {".ts": ".mpg"}.get(suffix, suffix)  # .ts is none of the suffixes of videos in sets
+    for kind in ("real", "fake"):
+        (root / kind).mkdir(parents=True)
+    write(root / "real" / f"damaged{suffix}", data)
+    os.link(seeds.videos["h264.mp4"], root / "fake" / "whole.mp4")
+    how = random.choice(([], ["--no-detect"], ["--every=1"]))
+
+    def after(result: Result) -> str | None:
+        entries = {}
+        for line in (root / "face_index.jsonl").read_text().splitlines():
+            entry = json.loads(line)
+            entries[entry["video"]] = entry.get("error")
+        if set(entries) != {"real/damaged", "fake/whole"} or entries["fake/whole"]:
+            return f"the index is {entries}"
+        # A video that is too short for a clip is no error, and the status is 1 all the same.
+        return f"status 0, but {entries}" if entries["real/damaged"] and result.status == 0 else None
+
+    return Case(f"{what}, {how}", ["prepare", str(root), "--workers=1", *how], after=after)
+
+
+def train_on_video(random: Random, seeds: Seeds, place: Path) -> Case:
+    _, data, what = _damaged_video(random, seeds)
+    root = copy_tree(seeds.small, place / "set")
+    video = random.choice(sorted(root.rglob("*.mp4")))
+    write(video, data)
+    arguments = [*training(root, place / "run"), "--training.epochs=1", "--data.train_clips=2"]
+
+    def after(result: Result) -> str | None:
+        if result.status == 0 and not (place / "run" / "best.safetensors").is_file():
+            return "there is no model"
+        return None
+
+    return Case(f"{what} as {video.name}", arguments, after=after)
+
+
+# Lists and indices of data sets.
+
+
+def dataset_list(random: Random, seeds: Seeds, place: Path) -> Case:
+    from seeds import LISTS
+
+    name = random.choice([*LISTS])
+    change = {".json": changed_json, ".csv": changed_csv, ".txt": changed_lines}[Path(name).suffix]
+    content = json.loads(LISTS[name]) if name.endswith(".json") else LISTS[name]
+    data, what = change(content, random)
+    root = copy_tree(seeds.lists / name.split("/")[0], place / "set")
+    write(root / name.partition("/")[2], data)
+    return Case(f"{name}: {what}", ["dataset", str(root)])
+
+
+def synthetic_settings(random: Random, seeds: Seeds, place: Path) -> Case:
+    data, what = changed_json(json.loads((seeds.set / "synthetic.json").read_text()), random)
+    root = copy_tree(seeds.set, place / "set")
+    write(root / "synthetic.json", data)
+    arguments = ["synthesize", str(root), "--identities=8", "--frames=10", "--size=48", "--workers=1"]
+    return Case(f"synthetic.json: {what}", arguments)
+
+
+def face_index(random: Random, seeds: Seeds, place: Path) -> Case:
+    root = copy_tree(seeds.small, place / "set")
+    entries = [json.loads(line) for line in (root / "face_index.jsonl").read_text().splitlines()]
+    shots = [[0, 6], [7, 15]]
+    boxes = {"frame": [0, 5, 15], "x": [48.0, 50.0, 48.5], "y": [48.0, 48.0, 50.0], "size": [40.0, 41.0, 42.0]}
+    more = {
+        "boxes": boxes,
+        "boxes_of": "train/real/train_real",
+        "shots": shots,
+        "others": [boxes],
+        "detector": "yuface",
+    }
+    entry = random.choice(entries)
+    entry |= more if random.random() < 0.7 else {}
+    number = entries.index(entry)
+    data, what = changed_json(entry, random)
+    lines = [json.dumps(entry).encode() for entry in entries]
+    lines[number] = data.replace(b"\n", b" ") if random.random() < 0.9 else data
+    write(root / "face_index.jsonl", b"\n".join(lines) + b"\n" * random.choice((0, 1, 1)))
+    run = place / "run"
+    commands = {
+        "train": [*training(root, run), "--training.epochs=1"],
+        "evaluate": [*_evaluation(seeds.run, root), f"--output={run}", "--split=val"],
+        "prepare": ["prepare", str(root), "--workers=1", *random.choice(([], ["--no-detect"], ["--replace"]))],
+    }  # fmt: skip
+    name = random.choice([*commands])
+    return Case(f"face_index.jsonl line {number}: {what}, {name}", commands[name])
+
+
+def boxes_file(random: Random, seeds: Seeds, place: Path) -> Case:
+    root = copy_tree(seeds.small, place / "set")
+    (root / "face_index.jsonl").unlink()
+    boxes = {
+        f"{split}/{kind}/{split}_{kind}": [[0, 10, 10, 60, 60], [9, 12.5, 10, 62, 61]]
+        for split in ("train", "val")
+        for kind in ("real", "fake")
+    }
+    data, what = changed_json(boxes, random)
+    file = write(place / "boxes.json", data)
+    return Case(f"boxes: {what}", ["prepare", str(root), f"--boxes={file}", "--no-detect", "--workers=1"])
+
+
+# Settings.
+
+
+@lru_cache
+def _option_names(command: str) -> list[str]:
+    from istvt.cli.main import build_parser
+    from istvt.config import preset
+
+    options = build_parser(preset("small"))[1][command]._actions
+    names = [option.dest for option in options if option.dest not in ("help", "config", "print_config")]
+    return [*names, "model", "data", "training", "unknown"]
+
+
+def settings_file(random: Random, seeds: Seeds, place: Path) -> Case:
+    command = random.choice(("model", "train", "train", "evaluate", "predict", "explain", "prepare", "synthesize"))
+    data, what = changed_yaml(_option_names(command), random)
+    file = write(place / "settings.yaml", data)
+    config = f"--config={file}"
+    video = seeds.videos["h264.mp4"]
+    fixed = {
+        "model": ["model", config],
+        # Of a finished run: what is no other setting ends at once.
+        "train": [*training(seeds.set, copy_tree(seeds.run, place / "run")), config] if command == "train" else [],
+        "evaluate": [*_evaluation(seeds.run, seeds.set), f"--output={place}/out", config],
+        "predict": ["predict", str(video), f"--checkpoint={seeds.run}", config],
+        "explain": ["explain", str(video), f"--checkpoint={seeds.run}", f"--out={place}/why", config],
+        "prepare": ["prepare", str(seeds.small), config],
+        "synthesize": ["synthesize", str(place / "synthetic"), "--identities=3", config],
+    }  # fmt: skip
+    arguments = fixed[command]
+    if command in ("train", "evaluate") and random.random() < 0.8:
+        # On the command line the later one wins: that of the file is then what counts.
+        given = what.split(":")[0]
+        arguments = [argument for argument in arguments if not argument.startswith(f"--{given}=")]
+    if random.random() < 0.4:  # the same value on the command line
+        name, value = changed_option(_option_names(command), random)
+        arguments = [argument for argument in arguments if argument != config and not argument.startswith(f"--{name}=")]
+        return Case(f"option of {command}: --{name}={value[:60]!r}", [*arguments, f"--{name}={value}"])
+    return Case(f"settings of {command}: {what}", arguments)
+
+
+# Checkpoints, runs and weights.
+
+
+def _reads_checkpoint(random: Random, seeds: Seeds, place: Path, file: Path) -> list[str]:
+    video = seeds.videos["h264.mp4"]
+    commands = (
+        ["predict", str(video), f"--checkpoint={file}"],
+        ["predict", str(video), f"--checkpoint={file}"],
+        [*_evaluation(file, seeds.small), "--split=val", f"--output={place}/out"],
+        ["explain", str(video), f"--checkpoint={file}", "--no-detect", f"--out={place}/why", "--clips=1"],
+        ["convert", str(file), f"{place}/authors.pth"],
+    )  # fmt: skip
+    return random.choice(commands)
+
+
+def checkpoint_metadata(random: Random, seeds: Seeds, place: Path) -> Case:
+    source = seeds.run / "best.safetensors"
+    with safe_open(source, framework="pt") as file:
+        metadata = json.loads(file.metadata()["istvt"])
+    data, what = changed_json(metadata, random)
+    text = data.decode(errors="replace").replace("\0", "\\u0000")
+    path = place / "best.safetensors"
+    save_file(load_file(source), path, metadata={"istvt": text})
+    return Case(f"metadata: {what}", _reads_checkpoint(random, seeds, place, path))
+
+
+def checkpoint_tensors(random: Random, seeds: Seeds, place: Path) -> Case:
+    source = seeds.run / "best.safetensors"
+    with safe_open(source, framework="pt") as file:
+        metadata = file.metadata()
+    state, what = _odd_tensors(load_file(source), random)
+    path = place / "best.safetensors"
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()}, path, metadata={"istvt": metadata["istvt"]}
+    )
+
+    def after(result: Result) -> str | None:
+        wrong = what.split()[-1] in _CANNOT_BE
+        return "weights that cannot be right were used" if wrong and result.status != 2 else None
+
+    return Case(f"tensors: {what}", _reads_checkpoint(random, seeds, place, path), after=after)
+
+
+_CANNOT_BE = ("int8", "bool", "nan", "inf", "shape", "missing", "unknown", "empty", "all-int8", "all-zero")
+
+
+def _odd_tensors(state: dict[str, torch.Tensor], random: Random) -> tuple[dict[str, torch.Tensor], str]:
+    name = random.choice([name for name, tensor in state.items() if tensor.is_floating_point()])
+    tensor = state[name]
+    kinds = {
+        "int8": lambda: tensor.to(torch.int8),
+        "bool": lambda: tensor.to(torch.bool),
+        "float64": lambda: tensor.double(),
+        "float16": lambda: tensor.half(),
+        "bfloat16": lambda: tensor.bfloat16(),
+        "nan": lambda: torch.where(torch.arange(tensor.numel()).reshape(tensor.shape) == 0, float("nan"), tensor),
+        "inf": lambda: torch.full_like(tensor, float("inf")),
+        "shape": lambda: torch.zeros(*tensor.shape, 2),
+        "empty": lambda: torch.zeros(0),
+        "huge": lambda: tensor * 1e30,
+        "zero": lambda: torch.zeros_like(tensor),
+    }
+    kind = random.choice([*kinds, "missing", "unknown", "all-zero", "all-int8", "all-half"])
+    if kind == "missing":
+        del state[name]
+    elif kind == "unknown":
+        state["unknown.weight"] = torch.zeros(3)
+    elif kind == "all-zero":
+        state = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    elif kind == "all-int8":
+        state = {name: tensor.to(torch.int8) for name, tensor in state.items()}
+    elif kind == "all-half":
+        state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    else:
+        state[name] = kinds[kind]()
+    return state, f"{name} {kind}"
+
+
+def checkpoint_bytes(random: Random, seeds: Seeds, place: Path) -> Case:
+    data, what = damaged((seeds.run / "best.safetensors").read_bytes(), random, seeds.videos["h264.mp4"].read_bytes())
+    path = write(place / "best.safetensors", data)
+
+    def after(result: Result) -> str | None:
+        same = data == (seeds.run / "best.safetensors").read_bytes()
+        return "a damaged model was used" if result.status != 2 and not same else None
+
+    return Case(f"best.safetensors: {what}", _reads_checkpoint(random, seeds, place, path), after=after)
+
+
+class _RunsCode:
+    """An object whose pickle writes a file when it is loaded."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.canary,)
+
+
+def _no_code_was_run(place: Path) -> Callable[[Result], str | None]:
+    return lambda result: "code of the file was run" if (place / CANARY).exists() else None
+
+
+def run_state(random: Random, seeds: Seeds, place: Path) -> Case:
+    run = copy_tree(seeds.half_run, place / "run")
+    [checkpoint] = (run / "checkpoints").glob("epoch-0001-*") if random.random() < 2 else []
+    name = random.choice(
+        ("run.json", "run.json", "run.json", ".metadata", "distcp", "steps.csv", "history.csv", "pickle")
+    )
+    if name == "run.json":
+        data, what = changed_json(json.loads((checkpoint / name).read_text()), random)
+        write(checkpoint / name, data)
+    elif name == "pickle":
+        what = "a pickle that runs code"
+        metadata = pickle.loads((checkpoint / ".metadata").read_bytes())
+        if random.random() < 0.5:
+            metadata = _RunsCode(place / CANARY)
+        else:
+            metadata.planner_data = _RunsCode(place / CANARY)
+        write(checkpoint / ".metadata", pickle.dumps(metadata))
+    else:
+        path = {"steps.csv": run / name, "history.csv": run / name, ".metadata": checkpoint / name}.get(name)
+        path = path or random.choice(sorted(checkpoint.glob("*.distcp")))
+        change = changed_csv if name.endswith(".csv") else None
+        data, what = change(path.read_text(), random) if change else damaged(path.read_bytes(), random)
+        write(path, data)
+    return Case(f"{name}: {what}", training(seeds.set, run), after=_no_code_was_run(place))
+
+
+def evaluation(random: Random, seeds: Seeds, place: Path) -> Case:
+    run = copy_tree(seeds.run, place / "run")
+    name = random.choice(("evaluation/evaluation.json", "evaluation/scores.csv", "history.csv"))
+    content = (run / name).read_text()
+    data, what = changed_json(json.loads(content), random) if name.endswith("json") else changed_csv(content, random)
+    write(run / name, data)
+    if name == "evaluation/scores.csv" or random.random() < 0.5:
+        arguments = [str(run), str(seeds.set), str(run / "evaluation")]
+        return Case(f"{name}: {what}, report", arguments, "python_calls:render")
+    arguments = [
+        "evaluate",
+        f"--checkpoint={run}",
+        f"--data.root={seeds.set}",
+        "--bootstrap=9",
+        "--data.evaluation_clips=2",
+    ]
+    return Case(f"{name}: {what}, evaluate", arguments)
+
+
+_ODD_OBJECTS = (
+    3,
+    None,
+    [],
+    {},
+    {1: torch.zeros(2)},
+    {("a", 2): torch.zeros(2)},
+    torch.zeros(3),
+    {"a": 1},
+    {"state_dict": {3: 4}},
+    {"model": {"model": {}}},
+    {"conv1.weight": torch.zeros(2).to_sparse()},
+    {"conv1.weight": torch.zeros(2, dtype=torch.complex64)},
+    {"": torch.zeros(1)},
+    {"module.": torch.zeros(1)},
+    {"\ud800": torch.zeros(1)},
+    {"vit.pos_embedding": torch.zeros(1, 6, 10**6 + 1, 1)[..., :0]},
+)
+
+
+def weights(random: Random, seeds: Seeds, place: Path) -> Case:
+    source = random.choice(sorted(seeds.weights.iterdir()))
+    path = place / source.name
+    kind = random.choice(("bytes", "tensors", "object", "pickle"))
+    if kind == "bytes":
+        data, what = damaged(source.read_bytes(), random, seeds.videos["h264.mp4"].read_bytes())
+        write(path, data)
+    elif kind == "pickle":
+        what = "a pickle that runs code"
+        state = {"conv1.weight": _RunsCode(place / CANARY)}
+        torch.save(state, path) if random.random() < 0.5 else path.write_bytes(pickle.dumps(state))
+    elif kind == "object" and path.suffix == ".pth":
+        content = random.choice(_ODD_OBJECTS)
+        what = f"holds {str(content)[:40]!r}"
+        torch.save(content, path)
+    else:
+        state = load_file(source) if source.suffix == ".safetensors" else torch.load(source, weights_only=True)
+        state, what = _odd_tensors(dict(state), random)
+        state = {name: tensor.contiguous() for name, tensor in state.items()}
+        save_file(state, path) if source.suffix == ".safetensors" else torch.save(state, path)
+    if source.stem == "authors":
+        arguments = ["convert", str(path), f"{place}/model.safetensors", "--heads=2"]
+    else:
+        from seeds import MODEL
+
+        arguments = ["model", *MODEL, f"--backbone-weights={path}"]
+    wrong = kind == "pickle" or (kind == "object" and path.suffix == ".pth")
+    # A backbone of zeros may be trained; the model that it becomes is refused where it is still one of zeros.
+    wrong = wrong or what.split()[-1] in _CANNOT_BE[:-1]
+
+    def after(result: Result) -> str | None:
+        if wrong and result.status != 2:
+            return "weights that cannot be right were used"
+        return _no_code_was_run(place)(result)
+
+    return Case(f"{source.name}: {what}", arguments, after=after)
+
+
+# Names.
+
+
+def file_name(random: Random, seeds: Seeds, place: Path) -> Case:
+    name = odd_name(random)
+    directory = os.fsencode(place) + b"/"
+    suffix = random.choice((b".mp4", b".avi", b"", b".jpg"))
+    kind = random.choice(("predict", "predict in", "explain", "prepare", "dataset", "train", "checkpoint", "out"))
+    what = f"{kind} {name!r}"
+    h264 = seeds.videos["h264.mp4"]
+    predicting = [f"--checkpoint={seeds.run}", "--no-detect", f"--json={place}/scores.json"]
+    path = os.fsdecode(directory + name + suffix)
+    try:
+        if kind in ("predict", "explain"):
+            os.link(h264, path)
+            if kind == "predict":
+                return Case(what, ["predict", path, *predicting])
+            return Case(
+                what, ["explain", path, f"--checkpoint={seeds.run}", "--no-detect", f"--out={place}/why", "--clips=1"]
+            )
+        if kind == "predict in":
+            (place / "in").mkdir()
+            os.link(h264, os.fsdecode(directory + b"in/" + name + b".mp4"))
+            return Case(what, ["predict", str(place / "in"), *predicting])
+        if kind in ("prepare", "dataset", "train"):
+            root = copy_tree(seeds.small, place / "set")
+            os.link(h264, os.fsdecode(os.fsencode(root) + b"/train/real/" + name + b".mp4"))
+            commands = {
+                "prepare": ["prepare", str(root), "--no-detect", "--workers=1"],
+                "dataset": ["dataset", str(root)],
+                "train": [*training(root, place / "run"), "--training.epochs=1"],
+            }
+            return Case(what, commands[kind])
+        if kind == "checkpoint":
+            os.link(seeds.run / "best.safetensors", path)
+            return Case(what, ["predict", str(h264), f"--checkpoint={path}"])
+        return Case(
+            what, ["explain", str(h264), f"--checkpoint={seeds.run}", "--no-detect", f"--out={path}", "--clips=1"]
+        )
+    except (OSError, ValueError):  # a name that this file system does not take
+        return Case(f"{what}, which is no name here", ["predict", str(place / "absent.mp4"), *predicting])
+
+
+# With their shares of a long run.
+TARGETS: dict[str, tuple[int, Target]] = {
+    "predict": (24, predict),
+    "prepare": (12, prepare),
+    "explain": (2, explain),
+    "train": (5, train_on_video),
+    "dataset_list": (8, dataset_list),
+    "synthetic_settings": (2, synthetic_settings),
+    "face_index": (7, face_index),
+    "boxes_file": (4, boxes_file),
+    "settings_file": (9, settings_file),
+    "checkpoint_metadata": (7, checkpoint_metadata),
+    "checkpoint_tensors": (6, checkpoint_tensors),
+    "checkpoint_bytes": (3, checkpoint_bytes),
+    "run_state": (6, run_state),
+    "evaluation": (5, evaluation),
+    "weights": (6, weights),
+    "file_name": (6, file_name),
+}
