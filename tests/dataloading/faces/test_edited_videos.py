@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from face_fixtures import detector_or_skip
+from face_fixtures import detector_or_skip, searched_in_a_new_process
 
 from bench.experiments.edited_videos import VIDEOS, Edited, loop, looped_part, write
 from bench.experiments.faces import measure
@@ -65,15 +65,14 @@ def test_a_face_of_40_pixels_in_1080p_is_found_at_a_second_look(file_of):
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 def test_half_an_hour_of_1080p_is_searched_in_less_time_than_it_plays_and_in_the_memory_of_two_minutes(tmp_path):
-    from test_search import searched_in_a_new_process
-
     detector_or_skip("yuface")
     part = write(tmp_path / "part.mp4", looped_part(1080, 1920), {"preset": "veryfast", "g": "250"})
     short = searched_in_a_new_process(loop(part, tmp_path / "short.mp4", 4))
-    long = searched_in_a_new_process(loop(part, tmp_path / "long.mp4", 60))
-    assert long["frames"] / 25 == pytest.approx(1800, abs=2)
+    long = searched_in_a_new_process(loop(part, tmp_path / "long.mp4", 61))
+    plays = long["frames"] / 25
+    assert plays > 1800
     print(f"searched in {long['seconds']:.0f} s of wall time, {long['cpu']:.0f} s of CPU time, {long['peak']:.0f} MiB")
-    assert long["seconds"] < 1800
+    assert long["seconds"] < plays
     assert long["peak"] - short["peak"] < 64
-    assert len(long["shots"]) == 240
+    assert len(long["shots"]) == 4 * 61
     assert long["people"] >= 1

@@ -1,13 +1,10 @@
 """The schedule of a search: where it looks in short and in long videos, how large its pictures are, what it keeps."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from face_fixtures import detector_or_skip, square
+from face_fixtures import detector_or_skip, searched_in_a_new_process, square
 from video_fixtures import write_video
 
 from bench.experiments.edited_videos import loop, looped_part, man, room, write
@@ -135,26 +132,6 @@ def test_a_face_that_leaves_the_picture_at_its_border_is_used_as_long_as_it_is_t
     assert entry.face_range[1] == 25  # then it is narrower than 8 pixels
     x0, _, x1, _ = entry.box(range(20, 26))
     assert x1 > WIDTH - 8 > x0
-
-
-MEMORY = """
-import json, sys, time
-from pathlib import Path
-from dataloading.faces import find_face, make_detector
-started = time.perf_counter()
-entry = find_face(sys.argv[1], make_detector("yuface"), clip_frames=6, threads=2)
-peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(json.dumps({"peak": int(peak.split()[1]) / 1024, "shots": entry.shots, "tracks": len(entry.tracks()),
-    "frames": entry.frames, "people": len(entry.people), "seconds": time.perf_counter() - started,
-    "cpu": time.process_time()}))
-"""
-
-
-def searched_in_a_new_process(path: Path) -> dict:
-    """What was found, and the peak of memory in MiB of a process that does nothing else."""
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_the_memory_of_a_search_does_not_grow_with_the_length_of_the_video(tmp_path):
