@@ -93,7 +93,7 @@ def test_the_report_of_a_run_shows_what_was_measured_of_its_explanations(results
 def test_an_aim_is_met_by_every_seed_or_it_says_no():
     _, rows = targets([known(), known()])
     assert [row[2] for row in rows] == ["yes"] * 4
-    assert rows[0][1] == "1.00 (1.00 to 1.00)"
+    assert rows[0][1] == "1.00 (1.00 to 1.00); seed by seed 1.00 (1.00 to 1.00); 1.00 (1.00 to 1.00)"
     assert rows[1][1] == "-0.15 (-0.15 to -0.15); -0.15 (-0.15 to -0.15)"
     assert "`attnlrp`" in rows[3][0]
     assert rows[3][1] == "0.70 (0.70 to 0.70); 0.50 (0.50 to 0.50)"
@@ -168,7 +168,9 @@ def test_the_page_its_pictures_and_the_section_hold_every_model_and_every_aim(tm
     text = page.read_text()
     for words in ("What was aimed at", "## Model `fine`", "## Model `small`", "Seed 2:", "seeds 0, 2"):
         assert words in text
-    assert text.count("| `attnlrp` |") == 2 * (3 + 2)  # curves, accuracy, places, sanity of two seeds
+    # curves, accuracy, places, seed by seed, sanity of two seeds
+    assert text.count("| `attnlrp` |") == 2 * (3 + 1 + 2)
+    assert "| method | deletion, original, seed 0 | deletion, original, seed 2 |" in text
     for name in ("fine", "small"):
         assert f"(faithfulness-{name}.svg)" in text
         assert (page.parent / f"faithfulness-{name}.svg").read_text().startswith("<?xml")

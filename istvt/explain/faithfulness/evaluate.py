@@ -20,6 +20,7 @@ from dataloading.dataset import CLASSES, FAKE, Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.synthetic.dataset import FORGERIES, forgeries
+from dataloading.synthetic.forgery import WHOLE
 from istvt.config import INTEGRATED_GRADIENTS, FaithfulnessSettings
 from istvt.explain.explanation import logits_of
 from istvt.explain.faithfulness.deletion import curve, hottest_first
@@ -29,8 +30,6 @@ from istvt.explain.faithfulness.results import CURVES, Faithfulness, MeasuredCli
 from istvt.explain.faithfulness.sanity import check_sanity
 from istvt.inference.video_score import check_finite, probability_of
 from istvt.model.istvt import ISTVT
-
-WHOLE_REGION = "whole"
 
 
 class Sample(NamedTuple):
@@ -103,7 +102,7 @@ def _halves(dataset: Dataset) -> set[str]:
     """Return names of the fakes of which half the face was forged, which the synthetic set alone knows."""
     if not (Path(dataset.root) / FORGERIES).is_file():
         return set()
-    return {name for name, forgery in forgeries(dataset.root).items() if forgery.region != WHOLE_REGION}
+    return {name for name, forgery in forgeries(dataset.root).items() if forgery.region != WHOLE}
 
 
 class _Samples:
@@ -207,9 +206,12 @@ class _Measurement:
         self.random = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in self.methods}
         chance = np.random.default_rng(seed)
         self.with_curves: set[str] = set()
+        self.place: dict[str, int] = {}  # of a video in the order drawn by chance
         for label in range(len(CLASSES)):
             names = sorted({clip.video.name for clip in self.sampled if clip.label == label})
-            self.with_curves |= set(chance.permutation(names)[: self.settings.curve_videos].tolist())
+            names = chance.permutation(names).tolist()
+            self.with_curves |= set(names[: self.settings.curve_videos])
+            self.place |= {name: number for number, name in enumerate(names)}
 
     def add(self, samples: Sequence[Sample]) -> None:
         """Measure some clips by every method."""
@@ -309,12 +311,14 @@ class _Measurement:
         return mask if mask.any() else None
 
     def _keep_for_sanity(self, samples: Sequence[Sample], measured: Sequence[MeasuredClip]) -> None:
-        """Keep the first detected fakes, each of another video."""
+        """Keep detected fakes, the first in the order drawn by chance, each of another video."""
         kept = {self.sampled[sample.index].video.name for sample in self.for_sanity}
         for sample, clip in zip(samples, measured, strict=True):
-            if len(self.for_sanity) < self.settings.sanity and clip.detected and clip.video not in kept:
+            if clip.detected and clip.video not in kept:
                 kept.add(clip.video)
                 self.for_sanity.append(sample)
+        self.for_sanity.sort(key=lambda sample: self.place[self.sampled[sample.index].video.name])
+        del self.for_sanity[self.settings.sanity :]
 
     def sanity(self) -> Sanity | None:
         """Return the sanity checks of the kept clips; None where none were asked for or no fake was detected."""

@@ -151,6 +151,6 @@ def _correlations(a: np.ndarray, b: np.ndarray) -> list[float]:
 
 
 def _relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Return the norm of the change of each clip over the norm before; 0 where there is no heat before and after."""
+    """Return the norm of the change of each clip over the norm before: 1 where there was no heat, 0 if none came."""
     change, norm = (np.sqrt((x.reshape(len(x), -1) ** 2).sum(1, dtype=np.float64)) for x in (after - before, before))
-    return np.divide(change, norm, out=np.where(change > 0, np.inf, 0.0), where=norm > 0)
+    return np.divide(change, norm, out=np.where(change > 0, 1.0, 0.0), where=norm > 0)

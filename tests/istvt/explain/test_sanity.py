@@ -98,6 +98,16 @@ def test_heat_that_changes_with_every_gray_level_is_too_sensitive(monkeypatch, m
     assert verdicts(checked(model, clips, "gradient").methods["gradient"])["max-sensitivity"][1] is False
 
 
+def test_heat_that_appears_with_noise_alone_is_a_number(monkeypatch, model, clips):
+    """Its change over a norm of 0 was infinite, which is no JSON: a measurement of 20 minutes was lost at its end."""
+
+    def appears(_, changed):
+        return np.full((len(changed), 3, 40, 40), float(not torch.equal(changed, clips)), np.float32)
+
+    constant_heat(monkeypatch, appears)
+    assert checked(model, clips, "gradcam").methods["gradcam"].sensitivity == [1, 1, 1]
+
+
 def test_flat_heat_ranks_nothing_and_correlates_with_nothing(monkeypatch, model, clips):
     constant_heat(monkeypatch, lambda model, clips: np.zeros((len(clips), 3, 40, 40), np.float32))
     row = checked(model, clips, "gradient").methods["gradient"]
