@@ -1,11 +1,11 @@
 """`make fuzz`: thousands of damaged inputs through the commands, and the counts of the run in SECURITY.md.
 
-    python tests/fuzz/long_run.py --inputs 2000                  all kinds of inputs, by their shares
-    python tests/fuzz/long_run.py --target predict --first 1234 --inputs 1 --keep out    one of them again
+    python tests/fuzz/long_run.py --inputs 2000                                       all kinds, by their shares
+    python tests/fuzz/long_run.py --target predict --first 58 --inputs 1 --results one.jsonl     one of them again
 
 Every input is one of a target, a seed and a number, and is made from these alone. Results are written to a file as they
-come: a run that was stopped goes on where it was. Every hundredth input goes through the real `istvt` executable too,
-which must end as the fork did.
+come: a run that was stopped goes on where it was, and one that was finished starts anew. Every hundredth input goes
+through the real `istvt` executable too, which must end as the fork did.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def main() -> int:
         rows = map(json.loads, options.results.read_text().splitlines())
         done = {(row["target"], row["seed"], row["number"]): row for row in rows}
     todo = [each for each in wanted if (each[0], options.seed, each[1]) not in done]
+    if not todo:  # of a run that is finished: the next one starts anew
+        options.results.unlink()
+        todo, done = wanted, {}
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-seeds")))
         seeds = make_seeds(place) if todo else None
