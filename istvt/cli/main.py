@@ -24,6 +24,7 @@ from istvt.config import PRESETS, ISTVTConfig, preset
 
 USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+LONGEST_REASON = 1500  # characters; four paths of the longest kind that is common
 # Commands that resume from their finished work when they are called again.
 RESUMABLE = ("synthesize", "prepare", "train", "demo")
 # Time for torchrun to end a failing process: longer than the other processes need to fail with the same error.
@@ -153,6 +154,9 @@ def _system_error(error: Exception) -> str | None:
 
 
 def _print_reason(errors: Console, reason: str) -> None:
+    if len(reason) > LONGEST_REASON:  # a value of a file may be of any length: its middle is left out
+        half = LONGEST_REASON // 2
+        reason = f"{reason[:half]} ... {reason[-half:]}"
     errors.print(f"[red]istvt:[/] {escape(reason)}", soft_wrap=True, highlight=False)
 
 

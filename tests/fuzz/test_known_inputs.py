@@ -422,6 +422,16 @@ def test_a_long_value_is_shown_shortened(seeds, tmp_path, capsys):
     assert len(sentence) < 500
 
 
+def test_the_middle_of_a_long_sentence_is_left_out(seeds, tmp_path, capsys):
+    root = copy_tree(seeds.lists / "celeb", tmp_path / "set")
+    write(root / "List_of_testing_videos.txt", b"x" * 200_000)
+    for arguments in (["dataset", str(root)], ["train", f"--device={'[' * 3_000}"]):
+        sentence = refused(capsys, arguments)
+        assert " ... " in sentence
+        assert "; expected a line such as" in sentence or "; expected auto, cpu" in sentence
+        assert len(sentence) < 1_600
+
+
 def test_every_list_of_the_fuzzer_is_read_whole(seeds):
     for directory in {name.split("/")[0] for name in LISTS}:
         assert read_dataset(seeds.lists / directory).videos
