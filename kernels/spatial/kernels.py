@@ -15,6 +15,13 @@ float32, which puts every entry of its row off alike, and the whole of it twice 
 attention matrix (or its gradient) is asked for, a second pass over the keys (or the loop of dq) writes it. Without v
 forward writes the row stats alone.
 The scale is not negative here: the caller moves a negative one into q.
+
+On sm_90 k and v of the forward loop are written to shared memory by cp.async (generic proxy) and read by wgmma (async
+proxy), which takes a fence.proxy.async between the two. Triton's pass that puts it there counts reads by wgmma since
+https://github.com/triton-lang/triton/pull/9610 (in releases 3.7 by https://github.com/triton-lang/triton/pull/10537).
+What 3.7.1 compiles has one fence a turn, after the wait for k. The wait for v follows it, so that the fence stands
+between the start of that copy and its arrival: nothing in PTX guarantees that order. The backward loops wait for all
+their copies before their fence.
 """
 
 import triton

@@ -49,8 +49,8 @@ def eager(
 ) -> Tensor:
     """Attend by two products and a softmax, every step in the inputs' dtype; over positions without `self_subtract`.
 
-    Few queries over positions are multiplied among others: BLAS sums the product of a single row in another, more exact
-    order than that of many, by as much as two thirds, and differently on each processor.
+    Few queries over positions are multiplied among others: in 16 bits BLAS sums the product of a single row in another,
+    more exact order than that of many, by as much as two thirds, and differently on each processor.
     """
     scale = q.shape[-1] ** -0.5
     axis = 2 if self_subtract is None else 1
