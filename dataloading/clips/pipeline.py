@@ -165,7 +165,6 @@ def _define(
         device_id=device_id,
         prefetch_queue_depth=1,
         exec_dynamic=True,
-        enable_conditionals=True,
     )
     def graph():
         if decode:
@@ -194,9 +193,13 @@ def _define(
             mirror = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
             quality = fn.external_source(name="quality", dtype=types.INT32, ndim=0)
             video = math.clamp(fn.color_twist(video, dtype=types.FLOAT, **factors), 0.0, 255.0)
-            if quality < UNCOMPRESSED:
-                compressed = fn.jpeg_compression_distortion(fn.cast(video, dtype=types.UINT8), quality=quality)
-                video = fn.cast(compressed, dtype=types.FLOAT)
+            # What `enable_conditionals` makes of an if statement; it would write the converted source into a file,
+            # which a process that is killed leaves in the temporary directory.
+            compress = quality < UNCOMPRESSED
+            video, kept = fn._conditional.split(video, predicate=compress)
+            quality, _ = fn._conditional.split(quality, predicate=compress)
+            video = fn.jpeg_compression_distortion(fn.cast(video, dtype=types.UINT8), quality=quality)
+            video = fn._conditional.merge(fn.cast(video, dtype=types.FLOAT), kept, predicate=compress)
         return fn.crop_mirror_normalize(
             video, dtype=types.FLOAT, output_layout="FCHW", mean=[127.5] * 3, std=[127.5] * 3, mirror=mirror
         )

@@ -63,6 +63,8 @@ def decode_windows(clips: Sequence[Clip], image_size: int) -> list[tuple[np.ndar
         for frame, picture in pictures:
             for window in windows:
                 window.take(frame, picture, x, y)
+    except MemoryError:
+        raise
     except Exception as error:  # OSError: of a disk or a network drive; PyAV has errors of many types
         if len(clips) == 1:
             expected = isinstance(error, InputError | OSError)

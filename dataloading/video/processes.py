@@ -38,15 +38,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from dataloading.errors import InputError
+from dataloading.video.sandbox import Sandbox, restrict
 
 Job = TypeVar("Job")
 Item = TypeVar("Item")
+_Kind = tuple[str, Sandbox | None]  # of a process: its command and its limits
 
 MOST_WORKERS = 1024
 STALLED_SECONDS = 60.0  # without a decoded picture or packet; a frame of 16K takes about one second
@@ -54,11 +57,12 @@ STOP_SECONDS = 1.0  # that jobs in hand may take when `Workers` are closed
 WAIT_SECONDS = 0.5  # at most, without a look at signals that have arrived
 LARGEST_RESULT = 4 << 30  # bytes; six frames of 16K, as they are kept for a clip, are 300 MB
 DECODER = "the decoder or the face detector"
-# What a new process runs; the numbers of its socket and its lifeline follow.
+# What a new process runs; sys.path, the numbers of its socket and its lifeline, and its limits follow.
 COMMAND = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from dataloading.video.processes import serve; serve(*map(int, sys.argv[2:]))"
+    "from dataloading.video.processes import serve; serve(*map(json.loads, sys.argv[2:]))"
 )
+_ENVIRONMENT = ("PATH", "PYTHON", "VIRTUAL_ENV", "LD_", "LANG", "LC_", "OMP_", "HOME", "TMPDIR")  # of a sandbox
 _LENGTH = struct.Struct("<Q")
 _END = object()
 _patience = 0.0  # seconds; in a worker process, while it has a job
@@ -75,7 +79,10 @@ class Workers:
     that a half of one is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sandbox: Sandbox | None = None) -> None:
+        """`sandbox`: limits of the processes, which are then used by these `Workers` alone and end with them."""
+        self.sandbox = sandbox
+        self._kind = COMMAND, sandbox
         self._busy: set[_Worker] = set()
         self._lock = threading.Lock()
         self._stopped = False
@@ -85,6 +92,8 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self.sandbox is not None:
+            _end_idle_workers(self._kind)
 
     def call(self, function: Callable[..., Any], *arguments: Any, file: str | Path, blame: str = DECODER) -> Any:
         """Return what a function of a module returns in a worker process.
@@ -100,9 +109,9 @@ class Workers:
             blame: What would have crashed, for the sentence.
 
         Raises:
-            InputError: As the function, and where `file` made the process crash or stand still, or the function raised
-                an error of an unexpected type.
-            OSError, MemoryError: As the function.
+            InputError: As the function, and where `file` made the process crash, stand still or take more memory than
+                there is, or the function raised an error of an unexpected type.
+            OSError: As the function.
             Stopped: `stop` was called meanwhile.
         """
         values = self.iterate(function, *arguments, file=file, blame=blame)
@@ -119,7 +128,7 @@ class Workers:
 
         Where the process dies, another one begins again, and what was yielded already is left out.
         """
-        version, yielded, end = _version(file), 0, {}
+        version, yielded, end = (self.sandbox, _version(file)), 0, {}
         if version in _refused:
             raise InputError(_refused[version])
         for last in (False, True):
@@ -140,7 +149,7 @@ class Workers:
                     raise Stopped from None
                 if last or death.stalled:
                     reason = f"{file} made {blame} {death}."
-                    if version is not None:
+                    if None not in version[1:]:  # a file that is there
                         _refused[version] = reason
                     raise InputError(reason) from None
             except BaseException:  # Ctrl-C in this thread, or the consumer leaves: replies are still to come
@@ -200,7 +209,7 @@ class Workers:
         with self._lock:
             if self._stopped:
                 raise Stopped
-            worker = _idle_worker() or _Worker()
+            worker = _idle_worker(self._kind) or _Worker(*self._kind)
             self._busy.add(worker)
             return worker
 
@@ -238,12 +247,18 @@ class _GarbledError(Exception):
     """What a worker process sent is no message."""
 
 
+class _LateError(Exception):
+    """The time of a job is over."""
+
+
 class _DiedError(Exception):
     """A worker process ended in its job; the message follows "made the decoder"."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, how: str = "") -> None:
         self.stalled = status == -signal.SIGALRM
-        if self.stalled:
+        if how:
+            pass
+        elif self.stalled:
             how = f"stand still: nothing was decoded for {STALLED_SECONDS:.0f} s"
         elif status == -signal.SIGKILL:
             how = "fail twice: its process was killed, as the system does where memory runs out"
@@ -257,20 +272,26 @@ class _DiedError(Exception):
 class _Worker:
     """One process, from the side of the process that started it."""
 
-    def __init__(self) -> None:
-        self.command = COMMAND
+    def __init__(self, command: str, sandbox: Sandbox | None) -> None:
+        self.kind = command, sandbox
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the processes are the parallelism
+        if sandbox:  # no keys or tokens; and what it prints is not shown
+            environment = {name: value for name, value in environment.items() if name.startswith(_ENVIRONMENT)}
+        self._seconds = sandbox.seconds if sandbox else math.inf
         self._connection, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         arguments = [json.dumps(list(map(str, sys.path))), str(theirs.fileno()), str(lifeline)]
+        arguments += [json.dumps(asdict(sandbox))] if sandbox else []
         # What is blocked here is blocked in a new process from its first instruction on.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", self.command, *arguments],
+                [sys.executable, "-c", command, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # what a C library prints is no result of a command
+                stdout=subprocess.DEVNULL if sandbox else 2,  # what a C library prints is no result of a command
+                stderr=subprocess.DEVNULL if sandbox else None,
                 pass_fds=(theirs.fileno(), lifeline),
-                env={**os.environ, "OMP_NUM_THREADS": "1"},  # the processes are the parallelism
+                env=environment,
             )
         except BaseException:
             self._connection.close()
@@ -289,11 +310,14 @@ class _Worker:
             self._connection.sendall(_LENGTH.pack(len(request)) + request)
             self._connection.settimeout(WAIT_SECONDS)  # see `get`
             reply: dict[str, Any] = {"value": None}
+            deadline = time.monotonic() + self._seconds
             while "value" in reply:
-                reply, arrays = _receive_values(self._connection)
+                reply, arrays = _receive_values(self._connection, deadline)
                 if "value" in reply:
                     reply["value"] = _with_arrays(reply["value"], arrays)
                 yield reply
+        except _LateError:
+            raise _DiedError(-signal.SIGALRM, f"take longer than {self._seconds:.0f} s") from None
         except (OSError, EOFError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=5)  # its end is closed before it has ended
@@ -312,15 +336,15 @@ class _Worker:
 
 _idle: list[_Worker] = []
 _idle_lock = threading.Lock()
-_refused: dict[tuple[str, int, int], str] = {}
+_refused: dict[tuple[Any, ...], str] = {}  # the sentence, by limits and version of a file
 os.register_at_fork(after_in_child=_idle.clear)  # they answer to the process that started them
 
 
-def _idle_worker() -> _Worker | None:
+def _idle_worker(kind: _Kind) -> _Worker | None:
     """Return a process that waits for a job, the one that was used last; those that have died meanwhile go."""
     with _idle_lock:
         for place in range(len(_idle) - 1, -1, -1):
-            if _idle[place].command == COMMAND:
+            if _idle[place].kind == kind:
                 worker = _idle.pop(place)
                 if worker.process.poll() is None:
                     return worker
@@ -329,10 +353,12 @@ def _idle_worker() -> _Worker | None:
 
 
 @atexit.register
-def _end_idle_workers() -> None:
+def _end_idle_workers(kind: _Kind | None = None) -> None:
+    """End the idle processes of a kind, or all."""
     with _idle_lock:
-        while _idle:
-            _idle.pop().end()
+        for worker in [worker for worker in _idle if kind in (None, worker.kind)]:
+            _idle.remove(worker)
+            worker.end()
 
 
 def _version(file: str | Path) -> tuple[str, int, int] | None:
@@ -353,18 +379,18 @@ def _raise_error(reply: dict[str, Any], file: str | Path) -> None:
             raise InputError(sentence)
         case {"os_error": [int(number), str(reason), str() | None as name]}:
             raise OSError(number, reason, name)
-        case {"memory_error": str(sentence)}:
-            raise MemoryError(sentence)
+        case {"memory_error": _}:
+            raise InputError(f"{file} needs more memory than its process may use.")
         case {"error": str(kind), "traceback": str(where)}:
             raise InputError(f"{file} failed ({kind}).") from RuntimeError(f"in a worker process:\n{where}")
     raise InputError(f"{file} failed (its process gave an answer that is none).")
 
 
-def _receive_values(connection: socket.socket) -> tuple[dict[str, Any], list[np.ndarray]]:
+def _receive_values(connection: socket.socket, deadline: float) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return the JSON object and the arrays of a message; EOFError where it is cut short."""
-    size = _length(connection)
+    size = _length(connection, deadline)
     text = bytearray(size)
-    _receive_into(connection, memoryview(text))
+    _receive_into(connection, memoryview(text), deadline)
     try:
         described, reply = json.loads(text)
         if not isinstance(reply, dict):
@@ -380,21 +406,23 @@ def _receive_values(connection: socket.socket) -> tuple[dict[str, Any], list[np.
         raise _GarbledError from error
     arrays = [np.empty(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     for array in arrays:
-        _receive_into(connection, memoryview(array.reshape(-1).view(np.uint8)))
+        _receive_into(connection, memoryview(array.reshape(-1).view(np.uint8)), deadline)
     return reply, arrays
 
 
-def _length(connection: socket.socket) -> int:
+def _length(connection: socket.socket, deadline: float = math.inf) -> int:
     data = bytearray(_LENGTH.size)
-    _receive_into(connection, memoryview(data))
+    _receive_into(connection, memoryview(data), deadline)
     (length,) = _LENGTH.unpack(data)
     if length > LARGEST_RESULT:
         raise _GarbledError
     return length
 
 
-def _receive_into(connection: socket.socket, view: memoryview) -> None:
+def _receive_into(connection: socket.socket, view: memoryview, deadline: float = math.inf) -> None:
     while view:
+        if time.monotonic() > deadline:
+            raise _LateError
         try:
             received = connection.recv_into(view)
         except TimeoutError:
@@ -420,7 +448,7 @@ def _with_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
 # In a worker process.
 
 
-def serve(connection_number: int, lifeline: int) -> None:
+def serve(connection_number: int, lifeline: int, limits: dict[str, Any] | None = None) -> None:
     """Do jobs in a worker process until the process that started it leaves."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -433,6 +461,8 @@ def serve(connection_number: int, lifeline: int) -> None:
     if select.select([lifeline], [], [], 0)[0]:
         return  # it has ended already
     connection = socket.socket(fileno=connection_number)
+    if limits is not None:
+        restrict(Sandbox(**limits))
     with contextlib.suppress(EOFError, OSError):
         while True:
             request = bytearray(_length(connection))
@@ -461,8 +491,8 @@ def _replies(request: bytearray) -> Iterator[dict[str, Any]]:
         if error.errno is not None and error.strerror is not None:
             name = None if error.filename is None else os.fsdecode(error.filename)
             end = {"os_error": [error.errno, error.strerror, name]}
-    except MemoryError as error:
-        end = {"memory_error": str(error)}
+    except MemoryError:
+        end = {"memory_error": None}
     except Exception as error:
         end = _unexpected(error)
     signal.setitimer(signal.ITIMER_REAL, 0)

@@ -51,6 +51,12 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument(
         "--clips", type=int | None, default=None, help="clips scored a person; 8, and more for many or long shots"
     )
+    parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="read each video in processes with limits on memory, time, files and network, and slower: for videos of "
+        "unknown origin",
+    )
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     add_device(parser)
     add_precision(parser)
@@ -80,6 +86,7 @@ def run(options: Namespace, console: Console) -> int:
     files, left_out = video_files(options.videos)
     with starting(console):
         from dataloading.io import write_json
+        from dataloading.video.sandbox import missing
         from istvt.device import pick_device
         from istvt.inference.predict import predict
         from istvt.model.checkpoint import load_model
@@ -89,6 +96,8 @@ def run(options: Namespace, console: Console) -> int:
     model, info = load_model(options.checkpoint, pick_device(options.device))
     for reason, count in Counter(item.reason for item in left_out).items():
         print_lines(console, f"{counted(count, 'video')} left out: {reason}", style="dim")
+    if options.isolate and (unenforced := missing()):
+        print_lines(console, f"isolated, but not limited here: {' and '.join(unenforced)}", style="yellow")
     done = 0
     with progress_bar(console, "scoring videos") as update:
 
@@ -116,6 +125,7 @@ def run(options: Namespace, console: Console) -> int:
             boxes=options.boxes,
             clips=options.clips,
             precision=options.precision,
+            isolate=options.isolate,
             advance=advance,
             progress=progress,
         )

@@ -22,6 +22,7 @@ from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import MARGIN, Box, Brief, FaceEntry, FaceIndex
 from dataloading.faces.search import MOST_FACES
+from dataloading.video.processes import Workers
 from istvt.device import resolve_precision
 from istvt.inference.clip_quality import blur_remark, still_remark
 from istvt.inference.score import ScoredClips, score_clips
@@ -165,6 +166,7 @@ def score_people(
     batch_size: int = 8,
     workers: int = 2,
     precision: str = "auto",
+    processes: Workers | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> ScoredPeople:
     """Score the people of one video that belongs to no data set.
@@ -178,8 +180,9 @@ def score_people(
         person: scores this one alone, where it is given: 1 is the main one.
         clips: how many are scored of each person; None leaves it to `clips_over_shots` (with "main": 8).
         batch_size: clips a forward pass.
-        workers: threads that decode.
+        workers: processes that decode.
         precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
+        processes: in which the file is read, such as those with the limits of a sandbox.
         advance: called with (clips done, clips in all) after each batch.
 
     Raises:
@@ -201,7 +204,7 @@ def score_people(
         if sampled.skipped:
             reasons[number] = sampled.skipped[0].reason
     dtype = resolve_precision(precision, next(model.parameters()).device)
-    scored = _score_together(model, chosen, batch_size, workers, dtype, advance)
+    scored = _score_together(model, chosen, batch_size, workers, dtype, processes, advance)
     for number, of_person in scored.items():
         if not of_person.clips and of_person.skipped:
             reasons[number] = of_person.skipped[0][1]
@@ -292,6 +295,7 @@ def _score_together(
     batch_size: int,
     workers: int,
     dtype: torch.dtype,
+    processes: Workers | None,
     advance: Callable[[int, int], None] | None,
 ) -> dict[int, ScoredClips]:
     """Score the clips of all people in one pass through the video; return them by person."""
@@ -307,7 +311,9 @@ def _score_together(
             advance(done, len(pairs))
 
     clips = [clip for _, clip in pairs]
-    scored = score_clips(model, clips, batch_size=batch_size, workers=workers, dtype=dtype, advance=count)
+    # DALI would decode in this process, out of the sandbox.
+    how = {"decoder": "pyav" if processes and processes.sandbox else "auto", "processes": processes, "dtype": dtype}
+    scored = score_clips(model, clips, batch_size=batch_size, workers=workers, advance=count, **how)
     by_person = {}
     for number in chosen:
         kept = [i for i, clip in enumerate(scored.clips) if owners[id(clip)] == number]

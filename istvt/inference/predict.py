@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from dataloading.faces import FaceDetector, make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
 from dataloading.faces.prepare import find_in_file
 from dataloading.video.processes import Workers
+from dataloading.video.sandbox import Sandbox
 from istvt.inference.crop import check_people, choose_crop, crop_difference
 from istvt.inference.people import UNLABELED, PersonScore, score_people, unknown_shots_remark
 from istvt.model.checkpoint import CheckpointInfo
@@ -69,6 +71,7 @@ def predict(
     batch_size: int = 8,
     workers: int = 2,
     precision: str = "auto",
+    isolate: bool = False,
     advance: Callable[[Prediction], None] | None = None,
     progress: Callable[[Path, str, int, int], None] | None = None,
 ) -> list[Prediction]:
@@ -87,8 +90,9 @@ def predict(
             videos, by file name or path; in these no other face is looked for.
         clips: clips scored a person; None for 8, and more where there are more shots, or long ones.
         batch_size: clips a forward pass.
-        workers: threads that decode.
+        workers: processes that decode.
         precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
+        isolate: reads each file in processes of its own with the limits of `dataloading.video.sandbox`.
         advance: called after each file.
         progress: called within a file with (file, what is being done, done, of how many): "looking for faces" counts
             frames, "scoring" clips.
@@ -109,19 +113,21 @@ def predict(
         try:
             report = progress and partial(progress, path)
             looking, scoring = (report and partial(report, what) for what in ("looking for faces", "scoring"))
-            entry = face_entry(path, finder, model.config.frames, given.get(path), workers=workers, advance=looking)
-            scored = score_people(
-                model,
-                path,
-                entry,
-                faces=faces,
-                person=person,
-                clips=clips,
-                batch_size=batch_size,
-                workers=workers,
-                precision=precision,
-                advance=scoring,
-            )
+            with Workers(Sandbox(os.path.realpath(path)) if isolate else None) as processes:
+                reading = {"workers": workers, "processes": processes}
+                entry = face_entry(path, finder, model.config.frames, given.get(path), **reading, advance=looking)
+                scored = score_people(
+                    model,
+                    path,
+                    entry,
+                    faces=faces,
+                    person=person,
+                    clips=clips,
+                    batch_size=batch_size,
+                    precision=precision,
+                    **reading,
+                    advance=scoring,
+                )
             only = [ONLY_GIVEN] if path in given else []
             predictions.append(
                 Prediction(
@@ -161,6 +167,7 @@ def face_entry(
     rows: np.ndarray | None = None,
     *,
     workers: int = 1,
+    processes: Workers | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> FaceEntry:
     """Return the people, with their boxes, and the shots of a file.
@@ -171,6 +178,7 @@ def face_entry(
         frames: T, the frames of a clip.
         rows: frame, x0, y0, x1, y1 of the one face that is scored, where that is given.
         workers: threads that decode.
+        processes: in which the file is read.
         advance: called with (frames searched, frames in all) now and then.
 
     Raises:
@@ -181,7 +189,7 @@ def face_entry(
         return stored  # of a crop store: the boxes for which it was cut
     detector = finder.name if finder and rows is None else None
     line = ""
-    for step in Workers().iterate(find_in_file, path, detector, frames, workers, file=path):
+    for step in (processes or Workers()).iterate(find_in_file, path, detector, frames, workers, file=path):
         if isinstance(step, str):
             line = step
         elif advance:

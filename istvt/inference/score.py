@@ -11,6 +11,7 @@ import torch
 
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip
+from dataloading.video.processes import Workers
 from istvt.device import autocast, in_evaluation_mode
 from istvt.inference.clip_quality import detail, motion
 from istvt.inference.video_score import VideoScore, score_videos
@@ -51,6 +52,7 @@ def score_clips(
     decoder: str = "auto",
     workers: int = 2,
     dtype: torch.dtype = torch.float32,
+    processes: Workers | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> ScoredClips:
     """Score clips with `model`, on the device its parameters are on.
@@ -60,14 +62,14 @@ def score_clips(
         clips: of videos prepared for it.
         batch_size: clips a forward pass.
         decoder: "auto", "pyav" or "dali".
-        workers: threads that decode.
+        workers: processes that decode.
         dtype: autocast to this dtype; float32 is plain.
+        processes: of `ClipLoader`.
         advance: called with the number of clips done after each batch.
     """
     device = next(model.parameters()).device
-    loader = ClipLoader(
-        list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
-    )
+    size, how = model.config.image_size, {"device": device, "decoder": decoder, "workers": workers}
+    loader = ClipLoader(list(clips), batch_size, size, processes=processes, **how)
     positions, logits, qualities = [], [], []
     scorer = for_scoring(model) if device.type == "cpu" else model
     with in_evaluation_mode(scorer):

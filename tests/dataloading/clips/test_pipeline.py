@@ -1,4 +1,5 @@
 import builtins
+import tempfile
 
 import numpy as np
 import pytest
@@ -159,3 +160,10 @@ def test_the_graph_gives_the_same_on_a_gpu():
     assert output.is_cuda
     assert (output.cpu() - _run(samples, augment=True)).abs().mean() < 1 / 127.5
     assert [read_number((frame.permute(1, 2, 0).cpu().numpy() + 1) * 127.5) for frame in output[1]] == [0, 1, 2, 3]
+
+
+def test_an_augmented_graph_leaves_nothing_in_the_temporary_directory(tmp_path, monkeypatch):
+    """DALI wrote the converted source of an if statement there; of a run that was killed it stayed for ever."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ClipGraph(1, 16, torch.device("cpu"), decode=False, augment=True, threads=1)
+    assert list(tmp_path.iterdir()) == []

@@ -68,6 +68,20 @@ def test_predict_scores_the_other_files_and_explain_refuses_in_a_sentence(
     assert sentence == f"istvt: {folder / 'blend.mp4'} {CRASH}"
 
 
+def test_isolated_videos_have_the_scores_of_others_and_one_that_breaks_its_decoder_is_a_sentence(
+    broken_set, trained_run, tmp_path, capsys
+):
+    root, broken = broken_set
+    good = next((root / "original_sequences").rglob("*.mp4"))
+    rows = []
+    for name, more in (("plain", []), ("isolated", [str(broken[0]), "--isolate"])):
+        command = ["predict", str(good), *more, f"--checkpoint={trained_run}", "--no-detect"]
+        assert main([*command, f"--json={tmp_path / name}"]) == (1 if more else 0)
+        rows.append(json.loads((tmp_path / name).read_text()))
+    assert rows[0][0] == rows[1][0]
+    assert f"not scored  {broken[0]} {CRASH}" in capsys.readouterr().out
+
+
 def test_synthesize_names_the_file_whose_process_is_killed_and_draws_no_half_of_it(tmp_path, capsys, monkeypatch):
     """A worker that was killed ended it with a traceback of `concurrent.futures`."""
     from dataloading.video import processes
