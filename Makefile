@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz ptx long-videos experiment lint clean
+.PHONY: install demo test fuzz kill-test ptx long-videos experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ demo: install
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
+
+# Commands stopped at 100 random moments, and what they write after they went on: half an hour of two cores.
+kill-test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 -m exhaustive tests/kill
 
 # All shapes of `bench execute` and the executor's full tests: an hour of one core.
 ptx: install

@@ -13,7 +13,13 @@ import torch
 # Without it a processor that multiplies bfloat16 would compute in it, and results differ from machine to machine.
 os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
 
-SHARE_NOTHING = ("test_arithmetic.py", "test_compile.py", "test_in_the_interpreter.py", "test_kernels_executed.py")
+SHARE_NOTHING = (
+    "test_arithmetic.py",
+    "test_compile.py",
+    "test_in_the_interpreter.py",
+    "test_kernels_executed.py",
+    "test_kills.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
