@@ -33,7 +33,9 @@ def main(arguments: list[str]) -> int:
         return 0
     model, _ = load_model(checkpoint)
     info = probe(video)
-    entry = face_entry(Path(video), make_detector() if how == "--detect" else None, model.config.frames)
+    # As the command looks for it: pictures are checked here, and not where a face is.
+    finder = make_detector() if how == "--detect" else None
+    entry = face_entry(Path(video), finder, model.config.frames, workers=2)
     pictures, damaged = plain_pictures(video, info)
     graph = ClipGraph(1, model.config.image_size, torch.device("cpu"), False, False, 1)
     for person in people:
