@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from face_fixtures import detector_or_skip, talking_face
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from istvt.inference.score import ScoredClips, score_clips
 from istvt.inference.video_score import probability_of
 from istvt.model.checkpoint import load_model
 
-MODEL = SimpleNamespace(config=SimpleNamespace(frames=6, image_size=64))
+MODEL = SimpleNamespace(config=SimpleNamespace(frames=6, image_size=64), parameters=lambda: iter([torch.zeros(1)]))
 VIDEO = Path("edited.mp4")
 
 
