@@ -60,7 +60,6 @@ class Case:
 @cache
 def make_videos(folder: Path, width: int, height: int) -> Path:
     """Write a data set of such videos with its face index, and both crop stores, below `folder`; return it."""
-    import cv2
     import numpy as np
 
     from dataloading import FaceIndex, read_dataset
@@ -73,8 +72,7 @@ def make_videos(folder: Path, width: int, height: int) -> Path:
     lines, at = [], np.arange(0, FRAMES, 5)
     for number in range(VIDEOS):
         random = np.random.default_rng(number)
-        scene = cv2.resize(random.uniform(60, 190, (height // 8, width // 8, 3)), (width, height))
-        scene += cv2.GaussianBlur(random.normal(0, 25, (height, width, 3)), (0, 0), 1.2)
+        scene = _textured(random, width, height)
         drawn = [picture for picture, _ in render(VideoPlan(0, number, number, 0, 0, "original", 40, side))]
         x, y = (width - side) // 2, (height - side) // 2
         drift = 12 * np.sin(np.arange(FRAMES) / 40 + number)
@@ -97,6 +95,14 @@ def make_videos(folder: Path, width: int, height: int) -> Path:
     for options in (CropOptions(), CropOptions("jpeg", QUALITY)):
         write_crops(dataset, index, folder / options.format, options, workers=1, progress=False)
     return folder
+
+
+def _textured(random: Any, width: int, height: int) -> Any:
+    """Return a background, float64 [height, width, 3]."""
+    import cv2
+
+    scene = cv2.resize(random.uniform(60, 190, (height // 8, width // 8, 3)), (width, height))
+    return scene + cv2.GaussianBlur(random.normal(0, 25, (height, width, 3)), (0, 0), 1.2)
 
 
 def _encode(path: Path, frames: Iterator[Any], width: int, height: int) -> None:

@@ -23,8 +23,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import av
-import cv2
 import numpy as np
 
 from dataloading.dataset import FIRST_FRAMES, Video
@@ -32,7 +30,6 @@ from dataloading.errors import InputError
 from dataloading.face_index import FILE_NAME as FACE_INDEX
 from dataloading.face_index import FaceEntry, FaceIndex
 from dataloading.io import parse_json, read_bytes
-from dataloading.video.decode import to_rgb
 
 MANIFEST, JOURNAL, VIDEOS, MASKS = "store.json", "crops.jsonl", "videos", "masks"
 VERSION = 1
@@ -355,6 +352,12 @@ def decode_crops(path: Path, table: CropTable, frames: Sequence[int] | np.ndarra
     Raises:
         InputError: As `read_frames`.
     """
+    # Data sets are listed, stores too, where PyAV and OpenCV are not installed.
+    import av
+    import cv2
+
+    from dataloading.video.decode import to_rgb
+
     if table.format == "jpeg":
         for frame, data in read_frames(path, table, frames):
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
