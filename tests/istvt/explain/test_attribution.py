@@ -61,7 +61,7 @@ def test_infidelity_and_sensitivity_of_captum_take_an_attribution(model, clips, 
 def test_metrics_of_quantus_take_an_attribution(model, clips, method):
     """Complexity and robustness take clips as they are, localization the sum over frames and colors."""
     quantus = pytest.importorskip("quantus", reason="quantus is not installed")
-    options = {"disable_warnings": True, "abs": True, "normalise": False}
+    options = {"disable_warnings": True, "abs": True}
     batch = {"model": model, "x_batch": clips.numpy(), "y_batch": np.zeros(2, int), "channel_first": True,
              "device": "cpu"}  # fmt: skip
 
