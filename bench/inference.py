@@ -21,7 +21,6 @@ from bench.common.tasks import Task
 from bench.training.steps import Case, Clips, training_step
 from istvt.config import PRESETS, preset
 from istvt.device import autocast, cpu_has_bfloat16
-from istvt.inference.score import for_scoring
 from istvt.model.istvt import ISTVT
 
 NO_BFLOAT16 = f"{NOT_MEASURED}: this processor does not multiply bfloat16 (AMX, AVX512-BF16)"
@@ -61,6 +60,8 @@ def model_of(name: str) -> ISTVT:
 
 def prepared(way: Way, name: str) -> Callable[[], Tensor]:
     """Return the call that is timed; it returns probabilities of the clips, or the loss of a training step."""
+    from istvt.inference.score import for_scoring  # its loader needs what a bare GPU machine lacks
+
     model = model_of(name)
     side = model.config.image_size
     clips = (
