@@ -16,12 +16,12 @@ attention matrix (or its gradient) is asked for, a second pass over the keys (or
 forward writes the row stats alone.
 The scale is not negative here: the caller moves a negative one into q.
 
-On sm_90 k and v of the forward loop are written to shared memory by cp.async (generic proxy) and read by wgmma (async
-proxy), which takes a fence.proxy.async between the two. Triton's pass that puts it there counts reads by wgmma since
-https://github.com/triton-lang/triton/pull/9610 (in releases 3.7 by https://github.com/triton-lang/triton/pull/10537).
-What 3.7.1 compiles has one fence a turn, after the wait for k. The wait for v follows it, so that the fence stands
-between the start of that copy and its arrival: nothing in PTX guarantees that order. The backward loops wait for all
-their copies before their fence.
+On sm_90 the tiles of a loop are written to shared memory by cp.async (generic proxy) and read by wgmma (async proxy),
+which takes a fence.proxy.async between the two. Triton's pass that puts it there counts reads by wgmma since
+https://github.com/triton-lang/triton/pull/9610 (in releases 3.7 by https://github.com/triton-lang/triton/pull/10537),
+and is content with one fence between the start of a copy and the product. So every tile is loaded before the first
+product: then one wait for all of them stands before the fence. With v loaded after q k^T 3.7.1 waited for it behind the
+fence, an order that nothing in PTX guarantees.
 """
 
 import triton
@@ -108,6 +108,8 @@ def spatial_forward(
         key_valid = key < positions
         # k, v: [BLOCK_N, D]; s, p: [BLOCK_M, BLOCK_N]
         k0, k1 = load_rows(k, key * stride_ks, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+        if v is not None:  # before the first product: see above
+            v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
         s = scores(q0, q1, k0, k1, key_valid, start + BLOCK_N > positions, BLOCK_D1, PRECISION)
         m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
         p = tl.exp2(s * scale_log2 - m_new[:, None])
@@ -115,7 +117,6 @@ def spatial_forward(
         m_i = m_new
         l_i = l_i * alpha + tl.sum(p, 1)
         if v is not None:
-            v0, v1 = load_rows(v, key * stride_vs, key_valid, BLOCK_D0, BLOCK_D1, HEAD_DIM)
             acc0 = acc0 * alpha[:, None]
             if BLOCK_D1 > 0:
                 acc1 = acc1 * alpha[:, None]
