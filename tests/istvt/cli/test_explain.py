@@ -58,8 +58,8 @@ def test_explain_says_which_clips_were_left_out_and_that_there_are_fewer_than_as
 ):
     """Only the page knew it."""
 
-    def read(path, clips, *arguments):
-        samples = zip(clips, whole(path, clips, *arguments), strict=True)
+    def read(clips, *arguments):
+        samples = zip(clips, whole(clips, *arguments), strict=True)
         return ["it is damaged" if clip.frames[0] == 3 else sample for clip, sample in samples]
 
     whole = loader.read_decoded

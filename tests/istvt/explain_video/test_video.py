@@ -41,8 +41,8 @@ def explained(video, trained_run, tmp_path_factory):
 def undecodable(monkeypatch, frames):
     """Clips that start at one of these frames cannot be decoded."""
 
-    def read(path, clips, *arguments):
-        read = {int(clip.frames[0]): sample for clip, sample in zip(clips, whole(path, clips, *arguments), strict=True)}
+    def read(clips, *arguments):
+        read = {int(clip.frames[0]): sample for clip, sample in zip(clips, whole(clips, *arguments), strict=True)}
         return [f"frame {first} is damaged" if first in frames else sample for first, sample in read.items()]
 
     whole = loader.read_decoded
