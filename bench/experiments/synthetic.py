@@ -3,8 +3,8 @@
 `spatial_only` judges every frame alone, so it cannot see `flicker`, whose frames are each as plausible as a real one;
 the full model compares frames and can. Both can see `blend`, whose boundary is in every frame. Each model is trained
 on all manipulations together, with several seeds, and judged by manipulation on people it has never seen. Then the
-explanations of the full models are measured: deletion curves, pointing game, heat inside the mask. What a stopped run
-has finished is kept in the output folder and is not done again.
+explanations of the full models are measured: deletion and insertion, where and when heat lies, sanity checks. What a
+stopped run has finished is kept in the output folder and is not done again.
 """
 
 from __future__ import annotations
