@@ -27,14 +27,16 @@ def test_a_stop_while_a_command_starts_is_a_sentence_and_no_traceback_of_imports
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL)
     )
-    while not handles_sigterm(process.pid):
+    while process.poll() is None and not handles_sigterm(process.pid):
         time.sleep(0.001)
     time.sleep(after)
     process.send_signal(sent)
     _, message = process.communicate(timeout=60)
-    assert message in ("istvt: stopped\n", "") or message.startswith("istvt: ")
     assert "Traceback" not in message
-    assert process.returncode in (status, 2)  # 2: the command was done
+    if "does not exist" in message:  # the command was done; while it exits, Python takes its handlers away
+        assert process.returncode in (2, -sent)
+    else:
+        assert (message, process.returncode) == ("istvt: stopped\n", status)
 
 
 def test_hardly_anything_is_imported_before_a_command_can_be_stopped():
