@@ -48,6 +48,8 @@ setup(
     name="istvt",
     version="0.1.0",
     description="ISTVT, the interpretable spatial-temporal video transformer for deepfake detection",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["kernels*", "istvt*", "dataloading*", "bench*"]),
     package_data={
