@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.report.markdown import replace_section, table
+from bench.report.markdown import keep_sections, replace_section, table
 from dataloading.errors import InputError
 from istvt.config import METHODS, DataSettings, FaithfulnessSettings
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SETTINGS = FaithfulnessSettings(curve_videos=60, sanity=12)
 PAGE, CURVES = "faithfulness.md", "faithfulness-{}.svg"
 SECTION = "faithfulness"
+LEADING = "fine"  # the model of the sentences and of the aims: on a coarser grid heat can hardly be wrong about where
 WHEN_TARGET, DELETION_TARGET = 0.70, -0.10
 
 
@@ -58,28 +59,39 @@ def measure_explanations(
 def write_documents(
     results: Mapping[str, Sequence[Faithfulness]], seeds: Sequence[int], versions: dict[str, Any], documents: Path
 ) -> Path:
-    """Write the page and a plot of each model to a folder; return the page."""
+    """Write the page and a plot of each model to a folder; return the page.
+
+    The page keeps what it says of models that are not among `results`.
+    """
     from istvt.explain.faithfulness.report import write_plot
 
     documents.mkdir(parents=True, exist_ok=True)
     for model, found in results.items():
         write_plot(found, documents / CURVES.format(model))
     page = documents / PAGE
-    page.write_text(_page(results, seeds, versions))
+    text = Path(__file__).with_suffix(".template.md").read_text()
+    if page.is_file():
+        text = keep_sections(text, page.read_text())
+    for model, found in results.items():
+        text = replace_section(text, model, _model_section(model, found, seeds, versions))
+    if LEADING in results:
+        aims = f"## What was aimed at\n\n{table(*targets(results[LEADING]), align='lrl')}"
+        text = replace_section(text, "summary", f"{section(results)}\n\n{aims}")
+    page.write_text(text)
     return page
 
 
 def write_section(results: Mapping[str, Sequence[Faithfulness]], document: Path) -> None:
-    """Write the sentences between the markers of a document."""
+    """Write the sentences on the leading model between the markers of a document."""
     document.write_text(replace_section(document.read_text(), SECTION, section(results)))
 
 
 def section(results: Mapping[str, Sequence[Faithfulness]]) -> str:
-    """Return when, deletion and where of the first model in a sentence each, and the sanity checks in a line."""
+    """Return when, deletion and where of the leading model in a sentence each, and the sanity checks in a line."""
     from istvt.explain.faithfulness.report import counts
     from istvt.explain.faithfulness.results import estimate
 
-    model, found = next(iter(results.items()))
+    found = results[LEADING]
     number, best = counts(found), _best_where(found)
 
     def of(method: str, name: str, subset: str = "detected") -> VideoMean:
@@ -96,7 +108,7 @@ def section(results: Mapping[str, Sequence[Faithfulness]]) -> str:
         f"Where half of the face is forged, {100 * number['half_mask']:.0f} % of the picture, the hottest pixels of "
         f"`{best}` lie in that half to {of(best, 'rank', 'halves')} (rank accuracy; LRP {of('lrp', 'rank', 'halves')}, "
         f"a center blob {of('center_blob', 'rank', 'halves')}).\n\n{_sanity_line(found)}\n\n"
-        f"Means of {len(found)} seed{'s' * (len(found) > 1)} of the model `{model}`, with 95 % intervals over videos."
+        f"Means of {len(found)} seed{'s' * (len(found) > 1)} of the model `{LEADING}`, with 95 % intervals over videos."
     )
 
 
@@ -190,20 +202,15 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _page(results: Mapping[str, Sequence[Faithfulness]], seeds: Sequence[int], versions: dict[str, Any]) -> str:
+def _model_section(model: str, found: Sequence[Faithfulness], seeds: Sequence[int], versions: dict[str, Any]) -> str:
     from istvt.explain.faithfulness.report import faithfulness_tables, sanity_table
 
-    parts = []
-    for model, found in results.items():
-        parts += [f"## Model `{model}`", f"![Deletion and insertion curves, means over seeds]({CURVES.format(model)})"]
-        without = [replace(one, sanity=None) for one in found]
-        parts += [faithfulness_tables(without), f"### `{model}`, seed by seed", table(*_seed_rows(found, seeds))]
-        parts += [f"### Sanity of `{model}`, seed by seed"]
-        for seed, one in zip(seeds, found, strict=True):
-            parts += [f"Seed {seed}:", sanity_table(one.sanity) if one.sanity else "not checked: no fake was detected."]
-    first = next(iter(results.values()))
-    return Path(__file__).with_suffix(".template.md").read_text().format(
-        sentences=section(results), targets=table(*targets(first), align="lrl"), seeds=", ".join(map(str, seeds)),
-        models=" and ".join(f"`{model}`" for model in results), tables="\n\n".join(part.strip() for part in parts),
-        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-    )  # fmt: skip
+    parts = [f"## Model `{model}`, seeds {', '.join(map(str, seeds))}"]
+    parts += [f"![Deletion and insertion curves, means over seeds]({CURVES.format(model)})"]
+    without = [replace(one, sanity=None) for one in found]
+    parts += [faithfulness_tables(without), f"### `{model}`, seed by seed", table(*_seed_rows(found, seeds))]
+    parts += [f"### Sanity of `{model}`, seed by seed"]
+    for seed, one in zip(seeds, found, strict=True):
+        parts += [f"Seed {seed}:", sanity_table(one.sanity) if one.sanity else "not checked: no fake was detected."]
+    parts += [f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}."]
+    return "\n\n".join(part.strip() for part in parts)

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where to write, and which part."""
     parser.add_argument("--output", type=Path, default=Path("runs/experiment"), help="folder of the videos and runs")
     parser.add_argument("--documents", type=Path, help="also write a page of each part to this folder")
-    parser.add_argument("--readme", type=Path, help="also write the sentences on faithfulness between its markers")
+    parser.add_argument("--readme", type=Path, help="also write the sentences on the finer model between its markers")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part (repeatable)")
     parser.add_argument("--preset", action="append", choices=("fine", "small"), help="only this model (repeatable)")
     parser.add_argument("--seed", action="append", type=int, help="only this seed (repeatable)")
@@ -59,7 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run what is missing of the experiment, print its tables and write its documents."""
     from rich.console import Console
 
-    from bench.experiments.faithfulness import measure_explanations, section, write_documents, write_section
+    from bench.experiments.faithfulness import (
+        LEADING,
+        measure_explanations,
+        section,
+        write_documents,
+        write_section,
+    )
 
     console, output, documents = Console(), arguments.output, arguments.documents
     parts, seeds = arguments.only or PARTS, sorted(set(arguments.seed or SEEDS))
@@ -78,10 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
         full = [name for name, attention in models if attention == FULL]
         runs = {name: [_folder(output, name, FULL, seed) for seed in seeds] for name in full}
         explained = measure_explanations(runs, data, console)
-        print(section(explained))
         if documents:
             print(f"written to {write_documents(explained, seeds, results.versions, documents)}")
-        if arguments.readme:
+        if LEADING in explained:
+            print(section(explained))
+        if arguments.readme and LEADING in explained:
             write_section(explained, arguments.readme)
             print(f"written to {arguments.readme}")
     return 0

@@ -30,3 +30,12 @@ def replace_section(text: str, section: str, body: str) -> str:
     if text.count(begin) != 1 or text.count(end) != 1 or not re.search(pattern, text, re.DOTALL):
         raise ValueError(f"expected the markers {begin} and {end} once each, in this order.")
     return re.sub(pattern, lambda _: f"{begin}\n{body.strip()}\n{end}", text, flags=re.DOTALL)
+
+
+def keep_sections(text: str, earlier: str) -> str:
+    """Return `text` with what an earlier version of it holds between the same markers."""
+    for section in re.findall(r"<!-- begin: (.+?) -->", text):
+        begin, end = f"<!-- begin: {section} -->", f"<!-- end: {section} -->"
+        if begin in earlier and end in earlier:
+            text = replace_section(text, section, earlier.split(begin)[1].split(end)[0])
+    return text

@@ -53,10 +53,11 @@ def known(shift=0.0, **changes) -> Faithfulness:
 
     def values(deletion, rank, when):
         fakes, reals = [[1.0, 2 * (deletion + shift) - 1.0]] * 6, [[0.1, 0.1]] * 6
-        none = [None] * 6
+        none, others = [None] * 6, (1 - when) / 5
+        by_frame = [[when if frame == forged else others for frame in range(6)] for forged in range(6)]
         return MethodValues(
             fakes + reals, fakes + none, fakes + none, fakes + none, [rank] * 6 + none, [rank] * 6 + none,
-            [rank] * 6 + none, [when] * 6 + none,
+            [rank] * 6 + none, by_frame + none,
         )  # fmt: skip
 
     def row(failing):
@@ -151,7 +152,13 @@ def test_the_command_goes_on_where_it_was_stopped_and_writes_the_documents(
     assert main([*words, "--only", "faithfulness", "--preset", "fine", "--seed", "1"]) == 0
     assert not trained
     assert sorted(path.name for path in documents.iterdir()) == ["faithfulness-fine.svg", "faithfulness.md"]
-    assert "seeds 1, one clip" in (documents / "faithfulness.md").read_text()
+    assert "## Model `fine`, seeds 1\n" in (documents / "faithfulness.md").read_text()
+    capsys.readouterr()
+    part = [*words, "--only", "faithfulness", "--preset", "small", "--readme", str(readme)]
+    untouched = readme.read_text()
+    assert main(part) == 0
+    assert readme.read_text() == untouched and "Of detected fakes" not in capsys.readouterr().out
+    assert not trained
     assert main([*words, "--readme", str(readme)]) == 0
     assert main(words) == 0
     assert trained == [("spatial_only", 64, 1)]
@@ -166,8 +173,8 @@ def test_the_page_its_pictures_and_the_section_hold_every_model_and_every_aim(tm
     found = {"fine": [known(), known()], "small": [known(), known()]}
     page = write_documents(found, (0, 2), {"istvt": "1"}, tmp_path / "docs")
     text = page.read_text()
-    for words in ("What was aimed at", "## Model `fine`", "## Model `small`", "Seed 2:", "seeds 0, 2"):
-        assert words in text
+    heads = "What was aimed at", "## Model `fine`, seeds 0, 2", "## Model `small`, seeds 0, 2", "Seed 2:"
+    assert all(words in text for words in heads)
     # curves, accuracy, places, seed by seed, sanity of two seeds
     assert text.count("| `attnlrp` |") == 2 * (3 + 1 + 2)
     assert "| method | deletion, original, seed 0 | deletion, original, seed 2 |" in text
@@ -181,6 +188,23 @@ def test_the_page_its_pictures_and_the_section_hold_every_model_and_every_aim(tm
     assert "old" not in written
     assert written.startswith("before\n") and written.endswith("after\n")
     assert section(found) in written
+
+
+def test_a_page_keeps_what_it_says_of_models_that_are_not_measured_again(tmp_path):
+    """The finer model takes half an hour of training a seed; writing the small model's tables removed its own."""
+    seeds, versions = (0, 1), {"istvt": "1"}
+    fine, small = {"fine": [known(), known()]}, {"small": [known(shift=0.1), known(shift=0.1)]}
+    alone = write_documents(fine, seeds, versions, tmp_path).read_text()
+    assert "The model `small` was not measured yet." in alone
+    both = write_documents(small, seeds, {"istvt": "2"}, tmp_path).read_text()
+    assert both == write_documents(fine | small, seeds, versions, tmp_path / "new").read_text().replace(
+        "Versions: istvt 1.\n<!-- end: small", "Versions: istvt 2.\n<!-- end: small"
+    )
+    assert both.split("<!-- begin: small")[0] == alone.split("<!-- begin: small")[0]
+    # The sentences above the tables are the finer model's, and are written anew with it.
+    again = write_documents({"fine": [known(shift=0.3)] * 2}, seeds, versions, tmp_path).read_text()
+    assert "`lrp` 0.80" in again and "`lrp` 0.80" not in both
+    assert again.split("<!-- begin: small")[1] == both.split("<!-- begin: small")[1]
 
 
 def test_measurements_of_a_real_run_make_a_page(results, tmp_path):

@@ -248,7 +248,7 @@ class _Measurement:
         heats = heat_of(self.model, pictures, chosen, self.random, originals)
         starts = _Starts(self.model, rows)
         for method, heat in heats.items():
-            values, first = self.methods[method], len(self.methods[method].when) - of
+            values, first = self.methods[method], len(self.methods[method].rank) - of
             where, when = marginals(heat)
             order = hottest_first(where, self.random[method])
             for number, row in enumerate(rows):
@@ -259,7 +259,7 @@ class _Measurement:
                 values.rank[at] = rank_accuracy(order[number], union)
                 values.mass[at] = mass_in(where[number], union)
                 if not forged.all():
-                    values.when[at] = hottest_hit(when[number], forged)
+                    values.by_frame[at] = when[number].tolist()
             for name in CURVES:
                 use = [
                     number for number, row in enumerate(rows) if row.has(name) and row.clip.video in self.with_curves

@@ -95,7 +95,8 @@ def place_rows(results: Sequence[Faithfulness]) -> tuple[list[str], list[list[st
     where = "halves" if halves else "detected"
     columns = [(TITLES[name] + (", halves" if halves else ""), name, where) for name in ("rank", "hottest", "mass")]
     columns += [(TITLES["rank"] + ", all", "rank", "detected")] if halves else []
-    columns += [("forged frame found", "when", "one frame"), ("one of two", "when", "two frames"),
+    columns += [("forged frame found", "when", "one frame"), ("the one before it", "before", "one frame"),
+                ("the one after it", "after", "one frame"), ("one of two", "when", "two frames"),
                 ("forged frame, detected or not", "when", "one frame, detected or not")]  # fmt: skip
     rows = [
         [f"`{method}`", *(str(estimate(results, method, name, subset)) for _, name, subset in columns)]

@@ -10,9 +10,11 @@ import numpy as np
 
 from dataloading.dataset import CLASSES, FAKE
 from istvt.evaluation.results import EvaluatedSet
+from istvt.explain.faithfulness.localization import hottest_hit
 from istvt.inference.video_score import DEFAULT_THRESHOLD
 
 CURVES = ("deletion", "insertion", "counterfactual_deletion", "counterfactual_insertion")
+FRAME_SHIFTS = {"before": -1, "when": 0, "after": 1}  # frames from a forged one
 CONFIDENCE = 0.95
 
 
@@ -55,7 +57,9 @@ class MethodValues:
         hottest: whether the hottest pixel is in the mask; a share where several are equally hot.
         rank: relevance rank accuracy.
         mass: share of the heat in the mask.
-        when: whether the hottest frame is a forged one, where some are not; a share where several are equally hot.
+        by_frame: heat of each frame, of clips of which some frames are forged and some are not. Read from it: `when`,
+            whether the hottest frame is a forged one, and `before` and `after`, whether it is a neighbor of one; a
+            share where several are equally hot.
     """
 
     deletion: list[list[float] | None] = field(default_factory=list)
@@ -65,7 +69,7 @@ class MethodValues:
     hottest: list[float | None] = field(default_factory=list)
     rank: list[float | None] = field(default_factory=list)
     mass: list[float | None] = field(default_factory=list)
-    when: list[float | None] = field(default_factory=list)
+    by_frame: list[list[float] | None] = field(default_factory=list)
 
 
 @dataclass
@@ -166,11 +170,23 @@ def mean_height(fractions: Sequence[float], values: Sequence[float]) -> float:
 
 
 def column(result: Faithfulness, method: str, name: str) -> list[float | None]:
-    """Return one number a clip: the mean height of a curve, a place, or `when`."""
-    values = getattr(result.methods[method], name)
+    """Return one number a clip: the mean height of a curve, a place, or a key of `FRAME_SHIFTS`."""
+    of_method = result.methods[method]
+    if name in FRAME_SHIFTS:
+        pairs = zip(result.clips, of_method.by_frame, strict=True)
+        return [_hottest_frame(clip, heat, FRAME_SHIFTS[name]) for clip, heat in pairs]
+    values = getattr(of_method, name)
     if name not in CURVES:
         return values
     return [None if one is None else mean_height(result.fractions, one) for one in values]
+
+
+def _hottest_frame(clip: MeasuredClip, by_frame: Sequence[float] | None, shift: int) -> float | None:
+    """Return whether the hottest frame is a forged one, or one so far behind it; None where the clip has none there."""
+    if by_frame is None:
+        return None
+    frames = np.isin(np.arange(len(by_frame)) - shift, clip.forged)
+    return hottest_hit(np.array(by_frame), frames) if frames.any() else None
 
 
 def estimate(

@@ -23,7 +23,16 @@ from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.heat import heat_of, integrated_gradients, marginals
 from istvt.explain.faithfulness.localization import hottest_hit, mask_of, mass_in, rank_accuracy
 from istvt.explain.faithfulness.report import faithfulness_tables, read_faithfulness, write_faithfulness
-from istvt.explain.faithfulness.results import CURVES, MeasuredClip, accuracy_by_class, estimate, mean_height, pooled
+from istvt.explain.faithfulness.results import (
+    CURVES,
+    MeasuredClip,
+    MethodValues,
+    accuracy_by_class,
+    column,
+    estimate,
+    mean_height,
+    pooled,
+)
 from istvt.model.checkpoint import load_model
 
 
@@ -89,7 +98,7 @@ def test_every_method_is_measured_on_the_same_clips(measured, varied_set):
             assert (found["deletion"] is not None) == explained
             assert (found["counterfactual_deletion"] is not None) == clip.detected
             assert (found["rank"] is not None) == bool(clip.label and explained)
-            assert (found["when"] is not None) == bool(clip.label and explained and len(clip.forged) < 6)
+            assert (found["by_frame"] is not None) == bool(clip.label and explained and len(clip.forged) < 6)
 
 
 def test_the_results_are_written_as_json_tables_and_plot_and_read_back(measured, tmp_path):
@@ -152,6 +161,15 @@ def test_hottest_pixel_rank_accuracy_and_mass_by_hand():
     assert hottest_hit(np.zeros((4, 4)), mask) == 2 / 16
     assert mass_in(np.zeros((4, 4)), mask) is None
     assert hottest_hit(np.array([1.0, 1.0, 1.0]), np.array([False, True, False])) == pytest.approx(1 / 3)
+
+
+def test_the_hottest_frame_is_the_forged_one_or_a_neighbor_of_it_and_of_equal_ones_a_share():
+    clips = [clip_of("first", forged=[0]), clip_of("last", forged=[2]), clip_of("all", forged=[0, 1, 2])]
+    values = MethodValues(by_frame=[[1.0, 3.0, 2.0], [4.0, 4.0, 4.0], None])
+    result = SimpleNamespace(clips=clips, methods={"lrp": values})
+    assert column(result, "lrp", "when") == [0, 1 / 3, None]
+    assert column(result, "lrp", "after") == [1, None, None]  # there is no frame after the last one
+    assert column(result, "lrp", "before") == [None, 1 / 3, None]
 
 
 def heat_by(monkeypatch, root, model, heat):
