@@ -40,6 +40,13 @@ _MODEL_LIMITS = {
 }
 _LARGEST_GRID, _LARGEST_CHANNELS = 512, 65_536
 _DATA_LIMITS = {"train_clips": (1, 100_000), "evaluation_clips": (1, 100_000), "workers": (1, 1024)}
+_EXPLANATION_LIMITS = {
+    "clips": (1, 100_000),
+    "clips_scored": (1, 100_000),
+    "person": (1, 100_000),
+    "batch_size": (1, 65_536),
+    "workers": (1, 1024),
+}
 _TRAINING_LIMITS = {
     "epochs": (1, 1_000_000),
     "batch_size": (1, 65_536),
@@ -65,15 +72,27 @@ def _check_limits(values: Any, group: str, limits: dict[str, tuple[float, float]
         value, annotation = getattr(values, name), type(values).__annotations__[name]
         if value is None and "None" in annotation:
             continue
+        name = f"{group}.{name}".lstrip(".")
         whole = annotation.startswith("int")
         if isinstance(value, bool) or not isinstance(value, int if whole else Real):
             kind = "a whole number" if whole else "a number"
-            raise ValueError(f"{group}.{name} is {value!r}; expected {kind} from {smallest:g} to {largest:,}")
+            raise ValueError(f"{name} is {value!r}; expected {kind} from {smallest:g} to {largest:,}")
         if not smallest <= value <= largest:
             short = f"{value!r:.40}"
             if value < smallest:
-                raise ValueError(f"{group}.{name} is {short}; expected {smallest:g} or more")
-            raise ValueError(f"{group}.{name} is {short}; expected {largest:,} or less")
+                raise ValueError(f"{name} is {short}; expected {smallest:g} or more")
+            raise ValueError(f"{name} is {short}; expected {largest:,} or less")
+
+
+def _check_choices(values: Any, choices: dict[str, tuple[str, ...]]) -> None:
+    """Check fields of a dataclass that have a few values.
+
+    Raises:
+        ValueError: one has another.
+    """
+    for name, expected in choices.items():
+        if getattr(values, name) not in expected:
+            raise ValueError(f"{name} is {getattr(values, name)!r}; expected one of {', '.join(expected)}")
 
 
 @dataclass(frozen=True)
@@ -362,9 +381,10 @@ EXPLANATION_BASELINES = ("motion", "center_blob", "random")  # know nothing of t
 MEASURED_METHODS: tuple[str, ...] = (*METHODS, TOKEN_RELEVANCE, INTEGRATED_GRADIENTS, *EXPLANATION_BASELINES)
 
 DEFAULT_STABILIZER = 0.01
+EVERY_RULE = ("stabilizer", "clamp", "order")
 # The rules that each method reads; any other rule has no effect on it.
 RULES: dict[str, tuple[str, ...]] = {
-    "lrp": ("stabilizer", "clamp", "order"),
+    "lrp": EVERY_RULE,
     "attnlrp": (),
     "gradient": ("clamp", "order"),
     "rollout": ("order",),
@@ -374,11 +394,10 @@ RULES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class ExplanationSettings:
-    """Settings of explanations (`istvt.explain.explain` has the equations), and the scale of the colors.
+class HeatmapSettings:
+    """Settings of heatmaps: the method and its rules; `istvt.explain.explain` has the equations.
 
     Attributes:
-        target: the class whose evidence is shown: fake, real, or verdict for the class that the model predicts.
         method: explanation method: lrp, gradient, rollout, raw or gradcam over feature cells, attnlrp for every pixel.
         stabilizer: with lrp: relevance is divided by sums that may cancel, so each is enlarged by this fraction of
             its absolute terms; larger is smoother, smaller closer to the rule. reference is the published 1e-9, in
@@ -387,22 +406,15 @@ class ExplanationSettings:
             the heads, so that heads can cancel; before_mean, in each head, as the published code does.
         order: with lrp, gradient or rollout: how the blocks' maps are multiplied: last_block_first, from the logit
             down to the tokens, or literal, in the order that the paper prints.
-        normalization: the colors reach from the coldest to the hottest cell of the whole clip, or of each frame by
-            itself.
     """
 
-    target: Literal["verdict", "fake", "real"] = "verdict"
     method: Method = "lrp"
     stabilizer: float | str = DEFAULT_STABILIZER
     clamp: Clamp = "after_mean"
     order: Order = "last_block_first"
-    normalization: Normalization = "clip"
 
     def __post_init__(self) -> None:
-        choices = {"target": ("verdict", *TARGETS), "method": METHODS, "clamp": CLAMPS, "order": ORDERS}
-        for name, expected in (choices | {"normalization": NORMALIZATIONS}).items():
-            if getattr(self, name) not in expected:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(expected)}")
+        _check_choices(self, {"method": METHODS, "clamp": CLAMPS, "order": ORDERS})
         object.__setattr__(self, "stabilizer", checked_stabilizer(self.stabilizer))
 
     @property
@@ -421,12 +433,56 @@ class ExplanationSettings:
         Raises:
             ValueError: another one is not the default, and would change nothing.
         """
-        for name in ("stabilizer", "clamp", "order"):
+        for name in EVERY_RULE:
             value = getattr(self, name)
             if name not in RULES[self.method] and value != getattr(type(self), name):
                 readers = " or ".join(method for method, read in RULES.items() if name in read)
                 raise ValueError(f"{name} is {value!r}, but method {self.method} reads none; expected method {readers}")
         return {name: getattr(self, name) for name in RULES[self.method]}
+
+
+@dataclass(frozen=True)
+class ExplanationSettings(HeatmapSettings):
+    """Settings of the explanation of a video: of its heatmaps, of what is explained in it, and of how it is read.
+
+    Attributes:
+        target: the class whose evidence is shown: fake, real, or verdict for the class that the model predicts.
+        normalization: the colors reach from the coldest to the hottest cell of the whole clip, or of each frame by
+            itself.
+        clips: how many are explained of each person: those that support the verdict most.
+        clips_scored: how many are scored of each person, for the score over time; 8, and more for many or long shots.
+        person: explain one person alone: 1 is the main one, the others follow by size times time.
+        boxes: JSON file {video: [[frame, x0, y0, x1, y1], ...]} with the boxes of a face; no other is looked for then.
+        detector: face detector (yuface, dlib or opencv); auto crops videos as the training videos were.
+        detect: False takes whole pictures and True looks for faces, however the training videos were cropped.
+        precision: of the score over time: auto is bfloat16 where the hardware multiplies it; heatmaps are computed in
+            float32 or float64.
+        batch_size: clips in work together.
+        workers: processes that decode.
+    """
+
+    target: Literal["verdict", "fake", "real"] = "verdict"
+    normalization: Normalization = "clip"
+    clips: int = 3
+    clips_scored: int | None = None
+    person: int | None = None
+    boxes: Path | None = None
+    detector: str = "auto"
+    detect: bool | None = None
+    precision: Precision = "auto"
+    batch_size: int = 4
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choices(self, {"target": ("verdict", *TARGETS), "normalization": NORMALIZATIONS})
+        _check_limits(self, "", _EXPLANATION_LIMITS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as values of JSON, without the rules that the method does not read."""
+        unread = set(EVERY_RULE).difference(RULES[self.method])
+        values = {name: value for name, value in asdict(self).items() if name not in unread}
+        return values | {"boxes": None if self.boxes is None else str(self.boxes)}
 
 
 @dataclass(frozen=True)

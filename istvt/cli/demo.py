@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from istvt.config import DataSettings, ISTVTConfig, TrainingSettings, preset
+from istvt.config import DataSettings, ExplanationSettings, ISTVTConfig, TrainingSettings, preset
 
 if TYPE_CHECKING:  # benchmarks import the constants below on machines without these packages
     from jsonargparse import ArgumentParser, Namespace
@@ -97,7 +97,7 @@ def demo(output: Path, console: Console) -> int:
             suspect.path,
             model,
             output / "explanation",
-            detect=False,
+            ExplanationSettings(detect=False),
             notes=info.caveats,
             advance=lambda what, done, total: update(done, total, what),
         )

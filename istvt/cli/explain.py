@@ -18,7 +18,6 @@ from istvt.cli.options import (
     add_device,
     add_face_detection,
     add_precision,
-    check_counts,
     check_device_name,
     detect_option,
 )
@@ -35,15 +34,9 @@ def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
     parser.add_argument(
         "--out", "--output", type=Path, default=Path("explanation"), help="directory of everything that is written"
     )
-    parser.add_class_arguments(ExplanationSettings)
-    parser.add_argument(
-        "--clips", type=int, default=3, help="clips to explain of each person, those that support the verdict most"
-    )
-    add_face_detection(parser)
-    parser.add_argument(
-        "--person", type=int | None, default=None, help="explain one person alone: 1 is the main one, 2 the next"
-    )
+    parser.add_class_arguments(ExplanationSettings, skip={"boxes", "detector", "detect", "precision"})
     add_boxes(parser)
+    add_face_detection(parser)
     add_device(parser)
     add_precision(parser)
 
@@ -56,11 +49,10 @@ def run(options: Namespace, console: Console) -> int:
     from istvt.inference.crop import check_people
     from istvt.run_dir import model_file
 
-    check_counts(options, "clips")
-    detect = detect_option(options)
-    check_people(person=options.person, boxes=options.boxes, detect=detect)
+    chosen = {field.name: options[field.name] for field in fields(ExplanationSettings) if field.name != "detect"}
     with as_input_error():
-        settings = ExplanationSettings(**{field.name: options[field.name] for field in fields(ExplanationSettings)})
+        settings = ExplanationSettings(**chosen, detect=detect_option(options))
+    check_people(person=settings.person, boxes=settings.boxes, detect=settings.detect)
     check_device_name(options.device)
     model_file(options.checkpoint)
     if not options.video.exists():
@@ -74,13 +66,7 @@ def run(options: Namespace, console: Console) -> int:
             options.checkpoint,
             options.out,
             settings,
-            detector=options.detector,
-            detect=detect,
-            person=options.person,
-            boxes=options.boxes,
-            clips_explained=options.clips,
             device=str(pick_device(options.device)),
-            precision=options.precision,
             advance=lambda what, done, total: update(done, total, what),
         )
     score, people = explanation.score, explanation.people
@@ -92,7 +78,7 @@ def run(options: Namespace, console: Console) -> int:
             seen = f"seen {person.score.seconds:.1f} s, {counted(len(person.score.clip_probabilities), 'clip')}"
             verdict = f"{person.score.verdict} {person.score.probability:.1%}"
             print_lines(console, f"{person.score.name}: {verdict}, {seen}")
-        _print_clips(console, person, options.clips)
+        _print_clips(console, person, settings.clips)
     print_lines(console, *explanation.not_scored, style="yellow")
     console.print(f"open [bold]{escape(str(options.out / 'explanation.html'))}[/]", soft_wrap=True)
     return 0

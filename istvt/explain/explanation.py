@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from dataloading.errors import InputError
-from istvt.config import DEFAULT_STABILIZER, TARGETS, Clamp, ExplanationSettings, Method, Order, Target
+from istvt.config import DEFAULT_STABILIZER, TARGETS, Clamp, HeatmapSettings, Method, Order, Target
 from istvt.device import in_evaluation_mode
 from istvt.explain.attnlrp import attnlrp
 from istvt.explain.grid import pool, upscale
@@ -72,7 +72,7 @@ class Explanation:
     token_gradient: Tensor | None
     blocks: list[BlockMaps] | None
     target: tuple[Target, ...]
-    settings: ExplanationSettings
+    settings: HeatmapSettings
     pixels: Tensor | None = None
     colors: Tensor | None = None
     conservation: Tensor | None = None
@@ -144,7 +144,7 @@ def explain(
     Raises:
         ValueError: an argument is wrong; the sentence names it.
     """
-    settings = ExplanationSettings(method=method, stabilizer=stabilizer, clamp=clamp, order=order)
+    settings = HeatmapSettings(method=method, stabilizer=stabilizer, clamp=clamp, order=order)
     targets = [target] if isinstance(target, str) or not isinstance(target, Sequence) else target
     for name in targets:
         if name not in TARGETS:
@@ -215,7 +215,7 @@ def _explanation(
     tokens: Tensor,
     sign: Tensor,
     targets: tuple[Target, ...],
-    settings: ExplanationSettings,
+    settings: HeatmapSettings,
     keep_maps: bool,
 ) -> Explanation:
     dtype = _arithmetic(model, tokens, settings)
@@ -238,7 +238,7 @@ def _explanation(
 
 
 def _pixel_explanation(
-    model: ISTVT, clips: Tensor, sign: Tensor, targets: tuple[Target, ...], settings: ExplanationSettings
+    model: ISTVT, clips: Tensor, sign: Tensor, targets: tuple[Target, ...], settings: HeatmapSettings
 ) -> Explanation:
     """Explain by AttnLRP, and pool the relevance of pixels to maps."""
     with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False):
@@ -308,6 +308,6 @@ def _own(x: Any, name: str, layout: str) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def _arithmetic(model: ISTVT, tokens: Tensor, settings: ExplanationSettings) -> torch.dtype:
+def _arithmetic(model: ISTVT, tokens: Tensor, settings: HeatmapSettings) -> torch.dtype:
     double = torch.float64 in (tokens.dtype, model.head.weight.dtype) or settings.stabilizer == "reference"
     return torch.float64 if double else torch.float32

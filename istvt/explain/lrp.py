@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kernels
-from istvt.config import ExplanationSettings
+from istvt.config import HeatmapSettings
 from istvt.explain.rollout import AttentionSlice, Kind, Recorder
 from istvt.model.attention import Attention, attend_positions, resolve_backend
 from istvt.model.block import Block
@@ -83,7 +83,7 @@ class LRPBackward:
     """
 
     model: ISTVT
-    settings: ExplanationSettings
+    settings: HeatmapSettings
     sign: Tensor
     dtype: torch.dtype
     recorder: Recorder

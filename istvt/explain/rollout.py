@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import kernels
-from istvt.config import ExplanationSettings, ISTVTConfig
+from istvt.config import HeatmapSettings, ISTVTConfig
 from kernels.relevance import reference
 
 Kind = Literal["temporal", "spatial", "joint"]
@@ -93,7 +93,7 @@ class Recorder:
     captures: ClassVar[bool] = False
     config: ISTVTConfig
     batch: int
-    settings: ExplanationSettings
+    settings: HeatmapSettings
     blocks: list[BlockMaps] | None = field(default=None, init=False)
 
     @property

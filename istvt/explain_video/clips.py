@@ -63,9 +63,7 @@ def explain_clips(
     clips: Sequence[Clip],
     settings: ExplanationSettings,
     *,
-    batch_size: int = 4,
     decoder: str = "auto",
-    workers: int = 2,
     skipped: list[tuple[Clip, str]] | None = None,
 ) -> Iterator[ExplainedClip]:
     """Explain clips one after the other.
@@ -74,15 +72,12 @@ def explain_clips(
         model: on the device to use.
         clips: all of the model's number of frames.
         settings: of which `target` is "fake" or "real".
-        batch_size: clips decoded and explained together.
         decoder: of `ClipLoader`.
-        workers: threads that decode.
         skipped: receives the clips that cannot be decoded, with the reason.
     """
     device = next(model.parameters()).device
-    loader = ClipLoader(
-        list(clips), batch_size, model.config.image_size, device=device, decoder=decoder, workers=workers
-    )
+    options = {"device": device, "decoder": decoder, "workers": settings.workers}
+    loader = ClipLoader(list(clips), settings.batch_size, model.config.image_size, **options)
     for batch in loader:
         result = explain(model, batch.clips, target=settings.target, method=settings.method, **settings.rules())
         maps = [x.float().cpu().numpy() for x in (result.temporal, result.spatial, result.class_row)]

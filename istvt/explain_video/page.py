@@ -60,7 +60,7 @@ def write_page(
     Raises:
         InputError: the file cannot be written.
     """
-    settings = {key: value for key, value in data["settings"].items() if key != "model"}
+    settings = {key: value for key, value in data["settings"].items() if key != "model" and value is not None}
     notes = PIXEL_NOTES if settings["method"] == "attnlrp" else PANEL_NOTES
     fps = data["video"]["fps"] or 25.0
     seconds = data["video"]["frames"] / fps

@@ -43,10 +43,6 @@ def explain_people(
     model: ISTVT,
     scored: ScoredPeople,
     settings: ExplanationSettings,
-    count: int,
-    *,
-    batch_size: int,
-    workers: int,
     advance: Callable[[str, int, int], None],
 ) -> list[PersonExplanation]:
     """Explain clips of each person, those on which the verdict rests.
@@ -54,10 +50,8 @@ def explain_people(
     Args:
         model: on the device to use.
         scored: the people, and their clips.
-        settings: of which `target` may be "verdict": each person's own.
-        count: clips of each person, or fewer where there are no more without a common frame.
-        batch_size: clips in work together.
-        workers: threads that decode.
+        settings: of which `target` may be "verdict": each person's own; fewer than `clips` are explained where there
+            are no more without a common frame.
         advance: called with (what is being done, done, of how many).
 
     Raises:
@@ -66,15 +60,13 @@ def explain_people(
     plans = []
     for score, of_person in zip(scored.people, scored.clips, strict=True):
         target = score.verdict if settings.target == "verdict" else settings.target
-        plans.append((score, of_person, target, select_clips(of_person, target, count)))
+        plans.append((score, of_person, target, select_clips(of_person, target, settings.clips)))
     done, in_all = 0, sum(len(chosen) for *_, chosen in plans)
     people = []
     for score, of_person, target, chosen in plans:
         skipped: list[tuple[Clip, str]] = []
         explained = []
-        its_settings = replace(settings, target=target)
-        options = {"batch_size": batch_size, "workers": workers, "skipped": skipped}
-        for clip in explain_clips(model, chosen, its_settings, **options):
+        for clip in explain_clips(model, chosen, replace(settings, target=target), skipped=skipped):
             explained.append(clip)
             done += 1
             advance("explaining clips", done, in_all)

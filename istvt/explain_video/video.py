@@ -42,12 +42,14 @@ class VideoExplanation:
         not_scored: a sentence for each person and face that was found and not scored, with the reason.
         files: what was written: data and page, and panels, pasted and strips of the most suspicious person.
         notes: sentences that belong beside the verdict, as they are written.
+        settings: how the video was explained.
     """
 
     people: list[PersonExplanation]
     not_scored: list[str]
     files: dict[str, Path | list[Path]]
     notes: list[str]
+    settings: ExplanationSettings
 
     @property
     def most_suspicious(self) -> PersonExplanation:
@@ -82,16 +84,7 @@ def explain_video(
     settings: ExplanationSettings | None = None,
     *,
     face: FaceEntry | None = None,
-    boxes: str | Path | None = None,
-    detector: str = "auto",
-    detect: bool | None = None,
-    person: int | None = None,
-    clips_scored: int | None = None,
-    clips_explained: int = 3,
     device: str = "cpu",
-    batch_size: int = 4,
-    workers: int = 2,
-    precision: str = "auto",
     notes: Sequence[str] = (),
     advance: Callable[[str, int, int], None] | None = None,
 ) -> VideoExplanation:
@@ -108,19 +101,8 @@ def explain_video(
         out: directory, made where it is not there.
         settings: the defaults, if None. A rule that the method does not read is not among the settings that are
             written, and refused where it is not the default.
-        face: where the people and shots are, if that is known; else they are looked for with
-        boxes: JSON file `{video: [[frame, x0, y0, x1, y1], ...]}` with the one face that is explained, or
-        detector: "auto" takes that of training, or the best installed one.
-        detect: False takes the whole picture, True looks for faces, whatever training did.
-        person: explains this one alone, where it is given: 1 is the main one, the others follow by size times time.
-        clips_scored: of each person, for the score over time; None for 8, and more for many or long shots, as
-            `predict` does.
-        clips_explained: how many of them are explained: those on the side of the verdict, the surest first.
+        face: where the people and shots are, if that is known; else they are looked for, as the settings say.
         device: of a model that is loaded here.
-        batch_size: clips in work together.
-        workers: threads that decode.
-        precision: of the score over time: "auto" is bfloat16 where the hardware multiplies it; the explanation itself
-            is computed in float32 or float64.
         notes: sentences that belong beside the verdict, before those that are found here.
         advance: called with (what is being done, done, of how many).
 
@@ -130,10 +112,9 @@ def explain_video(
     video, out = Path(video), Path(out)
     settings = settings or ExplanationSettings()
     with as_input_error():
-        rules = settings.rules()
-    if clips_explained < 1:
-        raise InputError(f"clips_explained is {clips_explained}; expected 1 or more")
-    check_people(person=person, boxes=boxes, detect=detect)
+        settings.rules()
+    boxes, workers = settings.boxes, settings.workers
+    check_people(person=settings.person, boxes=boxes, detect=settings.detect)
     if face is not None and boxes is not None:
         raise InputError(f"face is given and boxes is {boxes}; expected one of them")
     advance = advance or (lambda *_: None)
@@ -151,7 +132,7 @@ def explain_video(
         about_crop = ONLY_GIVEN
         notes += filter(None, [crop_difference(info.detectors, [face.detector])])
     else:
-        crop = choose_crop(info.detectors, detector, detect)
+        crop = choose_crop(info.detectors, settings.detector, settings.detect)
         finder = make_detector(crop.detector) if crop.detector else None
         face = face_entry(video, finder, model.config.frames, workers=workers, advance=looking)
         about_crop = crop.note
@@ -161,23 +142,19 @@ def explain_video(
         model,
         video,
         face,
-        person=person,
-        clips=clips_scored,
-        batch_size=batch_size,
+        person=settings.person,
+        clips=settings.clips_scored,
+        batch_size=settings.batch_size,
         workers=workers,
-        precision=precision,
+        precision=settings.precision,
         advance=lambda done, total: advance("scoring clips", done, total),
     )
-    people = explain_people(
-        model, scored, settings, clips_explained, batch_size=batch_size, workers=workers, advance=advance
-    )
-    explained_with = {"method": settings.method} | rules | {"normalization": settings.normalization}
-    explained_with |= {"target": settings.target, "checkpoint": name, "detector": face.detector}
-    explained_with |= {"model": model.config.to_dict()}
+    people = explain_people(model, scored, settings, advance)
+    used = {"checkpoint": name, "detector": face.detector, "model": model.config.to_dict()}
     data = summarize(video, face, people, model.config.image_size)
-    data |= {"not_scored": scored.not_scored, "settings": explained_with, "notes": notes}
+    data |= {"not_scored": scored.not_scored, "settings": settings.to_dict() | used, "notes": notes}
     files = _write(out, video, face, people, settings, model.config.image_size, data, advance)
-    explanation = VideoExplanation(people, scored.not_scored, files, notes)
+    explanation = VideoExplanation(people, scored.not_scored, files, notes, settings)
     files |= explanation.most_suspicious.files
     return explanation
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,10 +10,12 @@ from commands import refused
 from video_fixtures import write_numbered
 
 from dataloading.clips import loader
+from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceTrack
 from dataloading.synthetic import read_edited_video
 from dataloading.video.probe import probe
 from istvt.cli.main import main
+from istvt.config import ExplanationSettings
 
 
 def test_what_makes_a_verdict_doubtful_is_in_every_output_of_predict_and_of_explain(
@@ -88,6 +90,32 @@ def test_explain_takes_the_rules_of_the_method_and_refuses_a_wrong_one(trained_r
     assert sentence in refused(capsys, [*command, "--stabilizer=small"])
     sentence = "stabilizer is 0.3, but method rollout reads none; expected method lrp"
     assert sentence in refused(capsys, [*command, "--method=rollout", "--stabilizer=0.3"])
+
+
+def test_options_reach_python_as_one_object_which_holds_every_setting(trained_run, edited_video, monkeypatch, capsys):
+    """They were 14 arguments of a function beside an object of the other six."""
+    taken = []
+
+    def take(video, checkpoint, out, settings, **rest):
+        taken.append((settings, sorted(rest)))
+        raise InputError("enough")
+
+    monkeypatch.setattr("istvt.explain_video.video.explain_video", take)
+    command = ["explain", str(edited_video), f"--checkpoint={trained_run}"]
+    given = {"method": "gradient", "clamp": "before_mean", "target": "real", "normalization": "frame", "clips": 2,
+             "clips_scored": 9, "person": 2, "detector": "opencv", "precision": "float32", "batch_size": 3,
+             "workers": 1}  # fmt: skip
+    assert "enough" in refused(capsys, [*command, *(f"--{name}={value}" for name, value in given.items())])
+    assert "enough" in refused(capsys, [*command, "--no-detect", "--stabilizer=0.1", "--order=literal"])
+    assert "enough" in refused(capsys, [*command, f"--boxes={trained_run}/boxes.json"])
+    assert [settings for settings, _ in taken] == [
+        ExplanationSettings(**given),
+        ExplanationSettings(detect=False, stabilizer=0.1, order="literal"),
+        ExplanationSettings(boxes=trained_run / "boxes.json"),
+    ]
+    assert all(rest == ["advance", "device"] for _, rest in taken)
+    covered = {*given, "detect", "stabilizer", "order", "boxes"}
+    assert {field.name for field in fields(ExplanationSettings)} == covered
 
 
 def test_each_person_has_a_section_and_a_line_in_the_chart_with_the_cuts_and_one_can_be_explained_alone(

@@ -47,7 +47,7 @@ def test_a_path_with_square_brackets_is_printed_as_it_is(synthetic_set, tmp_path
         (["predict", "a.mp4", "--checkpoint=/nowhere/run"], "checkpoint /nowhere/run: no such file"),
         (["explain", "a.mp4", "--checkpoint=/nowhere/run"], "checkpoint /nowhere/run: no such file"),
         (["train", "--training.warmup_epochs=30"], "training.warmup_epochs is 30 and training.epochs 20"),
-        (["explain", "a.mp4", "--clips=0"], "--clips is 0; expected at least 1"),
+        (["explain", "a.mp4", "--clips=0"], "clips is 0; expected 1 or more"),
         (["dataset", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["model", "--preset", "huge"], "preset is 'huge'; expected one of seed, published, small"),
         (["model", "--model.dim=15"], "model.dim is 15"),

@@ -16,6 +16,7 @@ from dataloading.clips.sampling import Clip
 from dataloading.dataset import Video
 from dataloading.face_index import FaceEntry
 from istvt import ISTVT, ISTVTConfig
+from istvt.config import ExplanationSettings
 from istvt.explain_video import pictures
 from istvt.explain_video.video import explain_video
 
@@ -40,8 +41,9 @@ def write_repeated(path: Path, width: int, height: int, frames: int) -> Path:
     return path
 
 
-def explained(video: str | Path, out: str | Path, **options):
-    return explain_video(video, ISTVT(MODEL), out, detect=False, clips_explained=1, workers=1, batch_size=1, **options)
+def explained(video: str | Path, out: str | Path, clips_scored: int | None = None, **options):
+    settings = ExplanationSettings(detect=False, clips=1, clips_scored=clips_scored, workers=1, batch_size=1)
+    return explain_video(video, ISTVT(MODEL), out, settings, **options)
 
 
 def peak_of_explaining(video: Path, out: Path) -> int:

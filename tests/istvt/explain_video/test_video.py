@@ -27,6 +27,11 @@ from istvt.model.checkpoint import load_model
 IMAGE_SIZE = 40  # of the model of `trained_run`
 
 
+def quick(**settings):
+    """Settings: whole pictures, and one scored clip, unless others are given."""
+    return ExplanationSettings(**({"detect": False, "clips_scored": 1, "workers": 1} | settings))
+
+
 @pytest.fixture(scope="module")
 def video(synthetic_set):
     return next(iter(sorted(synthetic_set.glob("manipulated_sequences/both/c23/videos/*.mp4"))))
@@ -35,7 +40,7 @@ def video(synthetic_set):
 @pytest.fixture(scope="module")
 def explained(video, trained_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("explained")
-    return explain_video(video, trained_run, out, detect=False, clips_scored=4, clips_explained=2, workers=1)
+    return explain_video(video, trained_run, out, quick(clips_scored=4, clips=2))
 
 
 def undecodable(monkeypatch, frames):
@@ -67,7 +72,7 @@ def heat_of(clip, normalization="clip"):
 
 def test_the_score_is_the_one_that_predict_gives(video, trained_run, tmp_path):
     """By default `explain` scored other clips than `predict`, and a verdict could differ."""
-    explained = explain_video(video, trained_run, tmp_path, detect=False, clips_explained=1, workers=1)
+    explained = explain_video(video, trained_run, tmp_path, quick(clips_scored=None, clips=1))
     model, _ = load_model(trained_run)
     [prediction] = predict(model, [video], detect=False, workers=1)
     assert explained.score.clip_frames == prediction.score.clip_frames
@@ -79,7 +84,7 @@ def test_a_video_is_cropped_as_those_of_training_and_what_is_doubtful_is_said_fr
     video, trained_run, tmp_path
 ):
     """A model of whole pictures was shown face boxes unless the command line chose, and nothing said it."""
-    result = explain_video(video, trained_run, tmp_path, clips_scored=1, workers=1, notes=["Found online."])
+    result = explain_video(video, trained_run, tmp_path, quick(detect=None), notes=["Found online."])
     data, page = json.loads(result.files["data"].read_text()), result.files["page"].read_text()
     assert data["settings"]["detector"] == "none"
     mine, caveat, crop = data["notes"]
@@ -95,7 +100,7 @@ def test_a_face_that_is_given_and_is_no_crop_of_training_or_hardly_ever_there_is
     info = probe(video)
     seen = FaceTrack((0, 30), (40.0, 40.0), (40.0, 40.0), (30.0, 30.0))
     face = FaceEntry(str(video), info.frames, info.fps, info.width, info.height, "yuface", seen)
-    result = explain_video(video, trained_run, tmp_path, face=face, clips_scored=1, workers=1)
+    result = explain_video(video, trained_run, tmp_path, quick(detect=None), face=face)
     assert "trained on whole pictures, and here it is shown faces found by yuface" in result.notes[-2]
     assert result.notes[-1].startswith("its shots are not known, because the face boxes that were given have none")
 
@@ -174,8 +179,7 @@ def test_a_strip_of_one_frame_is_wide_enough_for_what_is_written_below_it():
 
 
 def test_each_frame_has_a_scale_of_its_own_where_that_is_asked_for(video, trained_run, tmp_path):
-    settings = ExplanationSettings(normalization="frame")
-    result = explain_video(video, trained_run, tmp_path, settings, detect=False, clips_scored=1, workers=1)
+    result = explain_video(video, trained_run, tmp_path, quick(normalization="frame"))
     for maps in (result.clips[0].temporal, result.clips[0].spatial):
         assert not np.allclose(heatmap.normalize(maps, "frame"), heatmap.normalize(maps, "clip"), atol=0.1)
     assert_strip_shows(result.files["strips"][0], result.clips[0], video, "frame")
@@ -191,7 +195,7 @@ def test_the_timeline_shows_every_clip_that_was_scored_at_its_time_and_their_mea
         for parameter in model.head.parameters():
             parameter *= 2 / float(np.std(logits))
         model.head.bias += 1
-    result = explain_video(video, model, tmp_path, detect=False, clips_scored=4, clips_explained=1, workers=1)
+    result = explain_video(video, model, tmp_path, quick(clips_scored=4, clips=1))
     page, score, fps = result.files["page"].read_text(), result.score, probe(video).fps
     assert np.std(score.clip_probabilities) > 0.1
     dots = re.findall(r"<title>([0-9.]+) s: ([0-9.]+)</title>", page)
@@ -297,10 +301,8 @@ def test_the_page_holds_everything_and_loads_nothing(explained):
 def test_a_file_name_cannot_become_part_of_the_page(video, trained_run, tmp_path):
     hostile = tmp_path / "<img src=x onerror=alert(1)>.mp4"
     hostile.write_bytes(video.read_bytes())
-    settings = ExplanationSettings(target="real", method="rollout", normalization="frame")
-    result = explain_video(
-        hostile, trained_run, tmp_path / "out", settings, detect=False, clips_scored=1, clips_explained=1, workers=1
-    )
+    settings = quick(target="real", method="rollout", normalization="frame")
+    result = explain_video(hostile, trained_run, tmp_path / "out", settings)
     text = result.files["page"].read_text()
     assert "<img src=x" not in text
     assert "from the coldest to the hottest cell of the frame, however near they are" in text
@@ -311,10 +313,7 @@ def test_rules_other_than_the_default_change_the_maps_and_are_said_in_the_json_a
     explained, video, trained_run, tmp_path
 ):
     rules = {"stabilizer": "reference", "clamp": "before_mean", "order": "literal"}
-    settings = ExplanationSettings(**rules)
-    result = explain_video(
-        video, trained_run, tmp_path, settings, detect=False, clips_scored=4, clips_explained=2, workers=1
-    )
+    result = explain_video(video, trained_run, tmp_path, quick(clips_scored=4, clips=2, **rules))
     assert not np.allclose(result.clips[0].temporal, explained.clips[0].temporal, rtol=1e-2)
     settings = json.loads(result.files["data"].read_text())["settings"]
     page = result.files["page"].read_text()
@@ -326,8 +325,7 @@ def test_rules_other_than_the_default_change_the_maps_and_are_said_in_the_json_a
 def test_attnlrp_writes_the_same_files_with_the_relevance_of_pixels_and_its_conservation(
     video, trained_run, tmp_path, explained
 ):
-    settings = ExplanationSettings(method="attnlrp")
-    result = explain_video(video, trained_run, tmp_path, settings, detect=False, clips_scored=2, workers=1)
+    result = explain_video(video, trained_run, tmp_path, quick(method="attnlrp", clips_scored=2))
     assert {path.name for path in tmp_path.iterdir()} >= {"explanation.mp4", "in_frame.mp4", "clip_1.png"}
     [clip] = result.clips
     [values] = json.loads(result.files["data"].read_text())["people"][0]["explained_clips"]
@@ -352,30 +350,39 @@ def test_attnlrp_writes_the_same_files_with_the_relevance_of_pixels_and_its_cons
 )
 def test_a_rule_that_the_method_does_not_read_is_not_among_its_settings(video, trained_run, tmp_path, method, read):
     """It was written down as if it had been applied."""
-    settings = ExplanationSettings(method=method)
-    result = explain_video(video, trained_run, tmp_path, settings, detect=False, clips_scored=1, workers=1)
+    result = explain_video(video, trained_run, tmp_path, quick(method=method))
     settings = json.loads(result.files["data"].read_text())["settings"]
     assert settings.keys() & {"stabilizer", "clamp", "order"} == read
+
+
+def test_the_settings_of_an_explanation_are_those_it_was_given_and_those_that_are_written(explained):
+    assert explained.settings == quick(clips_scored=4, clips=2)
+    written = json.loads(explained.files["data"].read_text())["settings"]
+    assert written.items() >= (explained.settings.to_dict() | {"detector": "none"}).items()
+    assert written.keys() - explained.settings.to_dict().keys() == {"checkpoint", "model"}
+    page = explained.files["page"].read_text()
+    assert '<th scope="row">clips_scored</th><td>4</td>' in page
+    assert '<th scope="row">person</th>' not in page  # none was chosen
 
 
 def test_strips_of_an_explanation_with_more_clips_do_not_stay_and_nothing_else_goes(video, trained_run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "clip_4.png").write_text("not of an explanation: there is no explanation here yet")
-    options = {"detect": False, "clips_scored": 4, "workers": 1}
+    settings = quick(clips_scored=4, clips=1)
     model = load_model(trained_run)[0]
-    first = explain_video(video, model, out, clips_explained=1, **options)
+    first = explain_video(video, model, out, settings)
     assert (out / "clip_4.png").is_file()
     for name in ("clip_2.png", "clip_30.png", "clip_art.png"):
         (out / name).write_bytes(first.files["strips"][0].read_bytes())
-    second = explain_video(video, model, out, clips_explained=1, **options)
+    second = explain_video(video, model, out, settings)
     assert second.files["strips"] == [out / "clip_1.png"]
     assert {path.name for path in out.glob("*.png")} == {"clip_1.png", "clip_art.png"}
 
 
 def test_clips_that_cannot_be_decoded_are_listed_with_their_first_frame(video, trained_run, tmp_path, monkeypatch):
     undecodable(monkeypatch, frames=range(2))
-    result = explain_video(video, trained_run, tmp_path, detect=False, clips_scored=5, workers=1)
+    result = explain_video(video, trained_run, tmp_path, quick(clips_scored=5))
     assert result.skipped == [(0, "frame 0 is damaged"), (1, "frame 1 is damaged")]
     assert [frames[0] for frames in result.score.clip_frames] == [2, 3, 4]
     data = json.loads(result.files["data"].read_text())
@@ -387,7 +394,7 @@ def test_a_model_of_one_block_has_no_spatial_heat_and_everything_is_written_all_
     from istvt import ISTVT, ISTVTConfig
 
     model = ISTVT(ISTVTConfig(image_size=40, dim=16, heads=2, depth=1, mlp_dim=24, backbone_dims=(4, 4, 8, 8)))
-    result = explain_video(video, model, tmp_path, detect=False, clips_scored=1, workers=1)
+    result = explain_video(video, model, tmp_path, quick())
     assert not result.clips[0].spatial.any()
     data = json.loads(result.files["data"].read_text())
     spatial = data["people"][0]["explained_clips"][0]["spatial"]
@@ -434,22 +441,19 @@ def test_the_page_says_of_each_map_its_share_of_all_heat_and_what_it_can_and_can
             "order is 'literal', but method gradcam reads none; expected method lrp or gradient or rollout",
         ),
         ({"order": "random"}, "order is 'random'; expected one of last_block_first, literal"),
+        ({"clips": 0}, "clips is 0; expected 1 or more"),
+        ({"clips_scored": 0}, "clips_scored is 0; expected 1 or more"),
+        ({"person": 0}, "person is 0; expected 1 or more"),
+        ({"batch_size": 0.5}, "batch_size is 0.5; expected a whole number from 1 to 65,536"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence_and_nothing_is_written(video, trained_run, tmp_path, arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
-        settings = ExplanationSettings(**arguments)
-        explain_video(video, trained_run, tmp_path / "out", settings, detect=False, clips_scored=1, workers=1)
-    assert not (tmp_path / "out").exists()
-
-
-def test_no_clip_to_explain_is_one_sentence_and_nothing_is_written(video, trained_run, tmp_path):
-    with pytest.raises(InputError, match="clips_explained is 0; expected 1 or more"):
-        explain_video(video, trained_run, tmp_path / "out", detect=False, clips_explained=0)
+        explain_video(video, trained_run, tmp_path / "out", quick(**arguments))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_no_video_is_one_sentence(trained_run, tmp_path):
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(InputError, match=r"text\.mp4"):
-        explain_video(tmp_path / "text.mp4", trained_run, tmp_path / "out", detect=False)
+        explain_video(tmp_path / "text.mp4", trained_run, tmp_path / "out", quick())
