@@ -202,13 +202,42 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def _neighbors(results: Sequence[Faithfulness]) -> str:
+    """Return which frame LRP calls the hottest where one frame is forged, and what self-subtraction has to do with it.
+
+    The sentence on the cause is only there where the numbers show it.
+    """
+    from istvt.explain.faithfulness.results import estimate
+
+    def of(method: str, name: str, among: Sequence[Faithfulness] = results) -> VideoMean:
+        return estimate(among, method, name, "one frame")
+
+    either, after, before = (of("lrp", name) for name in ("either", "after", "before"))
+    chance = of("center_blob", "either")
+    each = "; ".join(f"{of('lrp', 'when', [one])}, {of('lrp', 'after', [one])}" for one in results)
+    text = (
+        f"Where one frame is forged, LRP's hottest frame is that frame or the one after it in {either} of cases "
+        f"(center blob, which is chance, {chance}; raw attention {of('raw', 'either')}), and the one before it in "
+        f"{before}. That frame, and the one after it, seed by seed: {each}."
+    )
+    measured = None not in (either.low, chance.high, after.low, before.high)
+    if not measured or either.low <= chance.high or after.low <= before.high:
+        return text
+    return (
+        f"{text} Keys of temporal attention are differences, each frame's from the one before it, and a map has a "
+        "place for each difference. A single forged frame makes two, into it and out of it, and LRP names one of the "
+        "two: a difference does not say which of its frames is the odd one."
+    )
+
+
 def _model_section(model: str, found: Sequence[Faithfulness], seeds: Sequence[int], versions: dict[str, Any]) -> str:
     from istvt.explain.faithfulness.report import faithfulness_tables, sanity_table
 
     parts = [f"## Model `{model}`, seeds {', '.join(map(str, seeds))}"]
     parts += [f"![Deletion and insertion curves, means over seeds]({CURVES.format(model)})"]
     without = [replace(one, sanity=None) for one in found]
-    parts += [faithfulness_tables(without), f"### `{model}`, seed by seed", table(*_seed_rows(found, seeds))]
+    parts += [faithfulness_tables(without), _neighbors(found)]
+    parts += [f"### `{model}`, seed by seed", table(*_seed_rows(found, seeds))]
     parts += [f"### Sanity of `{model}`, seed by seed"]
     for seed, one in zip(seeds, found, strict=True):
         parts += [f"Seed {seed}:", sanity_table(one.sanity) if one.sanity else "not checked: no fake was detected."]

@@ -190,6 +190,24 @@ def test_the_page_its_pictures_and_the_section_hold_every_model_and_every_aim(tm
     assert section(found) in written
 
 
+def test_why_lrp_misses_a_forged_frame_is_said_where_the_numbers_show_it(tmp_path):
+    """It named the frame after the forged one, from which self-subtraction makes a difference just as large."""
+    right, after = known(), known()
+    after.methods["lrp"].by_frame[:6] = [
+        [float(frame == min(forged + 1, 5)) for frame in range(6)] for forged in range(6)
+    ]
+    blob = [[1.0] * 6] * 6 + [None] * 6
+    for one in (right, after):
+        one.methods["center_blob"].by_frame = blob
+    page = write_documents({"fine": [right, after], "small": [right] * 2}, (0, 1), {}, tmp_path).read_text()
+    fine, small = (page.split(f"<!-- begin: {name} -->")[1].split("<!-- end")[0] for name in ("fine", "small"))
+    assert "hottest frame is that frame or the one after it in 1.00 (1.00 to 1.00) of cases" in fine
+    assert "1.00 (1.00 to 1.00), 0.00 (0.00 to 0.00); 0.17 (0.00 to 0.50), 1.00 (1.00 to 1.00)." in fine
+    cause = "a difference does not say which of its frames is the odd one"
+    assert cause in fine
+    assert "that frame or the one after it in 1.00" in small and cause not in small
+
+
 def test_a_page_keeps_what_it_says_of_models_that_are_not_measured_again(tmp_path):
     """The finer model takes half an hour of training a seed; writing the small model's tables removed its own."""
     seeds, versions = (0, 1), {"istvt": "1"}

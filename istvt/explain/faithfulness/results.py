@@ -14,7 +14,7 @@ from istvt.explain.faithfulness.localization import hottest_hit
 from istvt.inference.video_score import DEFAULT_THRESHOLD
 
 CURVES = ("deletion", "insertion", "counterfactual_deletion", "counterfactual_insertion")
-FRAME_SHIFTS = {"before": -1, "when": 0, "after": 1}  # frames from a forged one
+FRAME_SHIFTS = {"before": (-1,), "when": (0,), "after": (1,), "either": (0, 1)}  # frames from a forged one
 CONFIDENCE = 0.95
 
 
@@ -58,8 +58,8 @@ class MethodValues:
         rank: relevance rank accuracy.
         mass: share of the heat in the mask.
         by_frame: heat of each frame, of clips of which some frames are forged and some are not. Read from it: `when`,
-            whether the hottest frame is a forged one, and `before` and `after`, whether it is a neighbor of one; a
-            share where several are equally hot.
+            whether the hottest frame is a forged one, `before` and `after`, whether it is a neighbor of one, and
+            `either`, whether it is a forged one or the one after it; a share where several are equally hot.
     """
 
     deletion: list[list[float] | None] = field(default_factory=list)
@@ -181,11 +181,11 @@ def column(result: Faithfulness, method: str, name: str) -> list[float | None]:
     return [None if one is None else mean_height(result.fractions, one) for one in values]
 
 
-def _hottest_frame(clip: MeasuredClip, by_frame: Sequence[float] | None, shift: int) -> float | None:
-    """Return whether the hottest frame is a forged one, or one so far behind it; None where the clip has none there."""
+def _hottest_frame(clip: MeasuredClip, by_frame: Sequence[float] | None, shifts: Sequence[int]) -> float | None:
+    """Return whether the hottest frame is so far behind a forged one; None where the clip has no such frame."""
     if by_frame is None:
         return None
-    frames = np.isin(np.arange(len(by_frame)) - shift, clip.forged)
+    frames = np.isin(np.arange(len(by_frame)), [frame + shift for frame in clip.forged for shift in shifts])
     return hottest_hit(np.array(by_frame), frames) if frames.any() else None
 
 

@@ -170,6 +170,7 @@ def test_the_hottest_frame_is_the_forged_one_or_a_neighbor_of_it_and_of_equal_on
     assert column(result, "lrp", "when") == [0, 1 / 3, None]
     assert column(result, "lrp", "after") == [1, None, None]  # there is no frame after the last one
     assert column(result, "lrp", "before") == [None, 1 / 3, None]
+    assert column(result, "lrp", "either") == [1, 1 / 3, None]
 
 
 def heat_by(monkeypatch, root, model, heat):
