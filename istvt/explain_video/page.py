@@ -35,6 +35,11 @@ PANEL_NOTES = {
     "class_row": "Can say which places the verdict itself was read from, in the class frame, where all frames are "
     "gathered. Cannot say in which frame: it is one map for the whole clip, drawn over each of its frames.",
 }
+# Of the temporal map of a model with self-subtraction (docs/faithfulness.md has how often it is so).
+DIFFERENCES_NOTE = (
+    " Nor which of two neighbors stands out: what is compared is how each frame differs from the one before it, so one "
+    "odd frame makes heat in its own place, in that of the frame after it, or in both."
+)
 PIXEL_NOTES = {
     "pixels": "Can say which pixels speak for the target, from the logit down through all layers; it is blurred a "
     "little, and what speaks against is not drawn. Cannot say that the logit is made of these pixels alone: biases, "
@@ -61,7 +66,10 @@ def write_page(
         InputError: the file cannot be written.
     """
     settings = {key: value for key, value in data["settings"].items() if key != "model" and value is not None}
+    model = data["settings"]["model"]
     notes = PIXEL_NOTES if settings["method"] == "attnlrp" else PANEL_NOTES
+    if notes is PANEL_NOTES and model["self_subtract"] and model["attention"] != "spatial_only":
+        notes = notes | {"temporal": notes["temporal"] + DIFFERENCES_NOTE}
     fps = data["video"]["fps"] or 25.0
     seconds = data["video"]["frames"] / fps
     verdict = max((person.score for person in people), key=lambda score: score.probability)
@@ -77,7 +85,7 @@ def write_page(
         panel_notes=[(name, PANEL_TITLES[name], note) for name, note in notes.items()],
         by_frame=[name for name in notes if name not in ("class_row", "whole_clip")],
         faint_share=FAINT_SHARE,
-        model=data["settings"]["model"],
+        model=model,
     )
     page_template.write_page(path, html)
 

@@ -215,10 +215,8 @@ def test_a_page_keeps_what_it_says_of_models_that_are_not_measured_again(tmp_pat
     alone = write_documents(fine, seeds, versions, tmp_path).read_text()
     assert "The model `small` was not measured yet." in alone
     both = write_documents(small, seeds, {"istvt": "2"}, tmp_path).read_text()
-    assert both == write_documents(fine | small, seeds, versions, tmp_path / "new").read_text().replace(
-        "Versions: istvt 1.\n<!-- end: small", "Versions: istvt 2.\n<!-- end: small"
-    )
     assert both.split("<!-- begin: small")[0] == alone.split("<!-- begin: small")[0]
+    assert "Versions: istvt 2.\n<!-- end: small" in both and "Versions: istvt 1.\n<!-- end: fine" in both
     # The sentences above the tables are the finer model's, and are written anew with it.
     again = write_documents({"fine": [known(shift=0.3)] * 2}, seeds, versions, tmp_path).read_text()
     assert "`lrp` 0.80" in again and "`lrp` 0.80" not in both

@@ -425,6 +425,7 @@ def test_the_page_says_of_each_map_its_share_of_all_heat_and_what_it_can_and_can
         title = pictures.PANEL_TITLES[kind]
         (note,) = re.findall(rf"<dt>{title}</dt><dd[^>]*>(.*?)</dd>", text)
         assert note.startswith("Can say") and "Cannot say" in note
+        assert ("how each frame differs from the one before it" in note) == (kind == "temporal")
 
 
 @pytest.mark.parametrize(
