@@ -1,7 +1,8 @@
 """Triton building blocks of the relevance kernels: the ratio rule, and `a b^T` of rows never held in a tile whole.
 
 A float32 product on tensor cores holds each operand as three tf32 tiles. Three or four such products of whole rows at a
-time do not fit into registers, so rows are read `BLOCK_K` columns at a time (again from cache for each product).
+time do not fit into registers, so rows are read `BLOCK_K` columns at a time (again from cache for each product). Tensor
+cores cut their sums off, sm_80 those of four columns: what they lose grows with the columns that they add up.
 """
 
 import triton
@@ -11,7 +12,6 @@ from kernels.common.blocks import product
 from kernels.relevance import reference
 
 SMALLEST_MAGNITUDE = tl.constexpr(reference.SMALLEST_MAGNITUDE)
-BLOCK_K = tl.constexpr(32)
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def ratio(relevance, total, magnitude, eps):
 
 
 @triton.jit
-def load_block(pointer, rows, valid, first, HEAD_DIM: tl.constexpr):
+def load_block(pointer, rows, valid, first, HEAD_DIM: tl.constexpr, BLOCK_K: tl.constexpr):
     """Return columns `first .. first + BLOCK_K` of the rows at offsets `rows`; zero where not `valid`."""
     columns = first + tl.arange(0, BLOCK_K)
     mask = valid[:, None] & (columns < HEAD_DIM)[None, :]
@@ -35,14 +35,14 @@ def load_block(pointer, rows, valid, first, HEAD_DIM: tl.constexpr):
 def row_products(
     a, a_rows, a_valid, b, b_rows, b_valid,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
-    MAGNITUDE: tl.constexpr,
+    MAGNITUDE: tl.constexpr, BLOCK_K: tl.constexpr = 32,
 ):  # fmt: skip
     """Return `a b^T` of rows in memory, and where `MAGNITUDE` `|a| |b|^T` (else zeros): [BLOCK_M, BLOCK_N] each."""
     c = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     magnitude = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for first in range(0, HEAD_DIM, BLOCK_K):
-        a_block = load_block(a, a_rows, a_valid, first, HEAD_DIM)  # [BLOCK_M, BLOCK_K]
-        b_block = load_block(b, b_rows, b_valid, first, HEAD_DIM)  # [BLOCK_N, BLOCK_K]
+        a_block = load_block(a, a_rows, a_valid, first, HEAD_DIM, BLOCK_K)  # [BLOCK_M, BLOCK_K]
+        b_block = load_block(b, b_rows, b_valid, first, HEAD_DIM, BLOCK_K)  # [BLOCK_N, BLOCK_K]
         c += product(a_block, tl.trans(b_block), PRECISION)
         if MAGNITUDE:
             magnitude += product(tl.abs(a_block), tl.trans(tl.abs(b_block)), PRECISION)

@@ -33,7 +33,8 @@ def spatial_attention(
     CUDA tensors take the Triton kernels (flash attention: nothing of size S x S exists without a capture), CPU and
     float64 tensors the reference. The kernels read q, k and v in place through any strides (last dimension
     contiguous); their backward repeats bit for bit. float32 products run as three tf32 products (float32 accuracy;
-    plain multiply-adds where D is below 64), as one where `torch.backends.cuda.matmul.fp32_precision` is `"tf32"`.
+    plain multiply-adds where D or the keys are below 64), as one where
+    `torch.backends.cuda.matmul.fp32_precision` is `"tf32"`.
 
     Args:
         q: `[B, F, S_q, N, D]`; the leading `S_q <= S` positions.

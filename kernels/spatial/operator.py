@@ -40,7 +40,7 @@ def split_columns(head_dim: int, precision: str) -> tuple[int, int]:
 
 
 def _sizes(q: Tensor, k: Tensor) -> dict[str, Any]:
-    precision = float32_precision(q)
+    precision = "ieee" if configs.sums_few_keys(k) else float32_precision(q)
     block_d0, block_d1 = split_columns(k.shape[-1], precision)
     return {
         "queries": q.shape[2],

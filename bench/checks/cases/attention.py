@@ -125,6 +125,7 @@ def compiled(operation: str) -> list[CompileCase]:
         variants = [case(single, 96, frames=1, queries=1)]
         variants += [case(dtype, 96, capture=True) for dtype in (half, single)]
         variants.append(case(single, 56))  # no tensor cores in narrow heads of float32
+        variants += [case(single, head_dim, frames=1, positions=33) for head_dim in (64, 96)]  # few keys: none either
         variants += [case(dtype, 96, positions=10**6) for dtype in (half, single)]  # offsets beyond 32 bits
     return [*everywhere, *(replace(variant, architectures=(90,)) for variant in variants)]
 
