@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -62,14 +62,15 @@ _TRAINING_LIMITS = {
 }
 
 
-def _check_limits(values: Any, group: str, limits: dict[str, tuple[float, float]]) -> None:
+def check_limits(values: Any, group: str, limits: dict[str, tuple[float, float]]) -> None:
     """Check numbers of a dataclass, its integers for being integers.
 
     Raises:
         ValueError: one is out of its limits.
     """
+    annotations = {field.name: field.type for field in fields(values)}
     for name, (smallest, largest) in limits.items():
-        value, annotation = getattr(values, name), type(values).__annotations__[name]
+        value, annotation = getattr(values, name), annotations[name]
         if value is None and "None" in annotation:
             continue
         name = f"{group}.{name}".lstrip(".")
@@ -96,7 +97,24 @@ def _check_choices(values: Any, choices: dict[str, tuple[str, ...]]) -> None:
 
 
 @dataclass(frozen=True)
-class ISTVTConfig:
+class DetectorConfig:
+    """What the configurations of all detectors have; each has an `architecture`, its name, besides.
+
+    Attributes:
+        frames: T, consecutive frames in a clip.
+        image_size: side of the square face crop in pixels.
+    """
+
+    frames: int = 6
+    image_size: int = 300
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values of JSON, as checkpoints store them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ISTVTConfig(DetectorConfig):
     """Configuration of an `istvt.ISTVT`: everything that determines its parameters and its function.
 
     Attributes:
@@ -120,10 +138,9 @@ class ISTVTConfig:
         layer_norm_eps: added to the variance in every LayerNorm.
         head_norm: a second LayerNorm between the final one and the linear head (the authors' code).
         backbone_dims: output channels of conv1, conv2, block1 and block2 of the Xception entry flow.
+        architecture: always istvt; another name has another configuration (`istvt.model.architectures`).
     """
 
-    frames: int = 6
-    image_size: int = 300
     grid: tuple[int, int] | None = None
     dim: int = 728
     heads: int = 8
@@ -136,9 +153,10 @@ class ISTVTConfig:
     layer_norm_eps: float = 1e-6
     head_norm: bool = False
     backbone_dims: tuple[int, int, int, int] = (32, 64, 128, 256)
+    architecture: Literal["istvt"] = "istvt"
 
     def __post_init__(self) -> None:
-        _check_limits(self, "model", _MODEL_LIMITS)
+        check_limits(self, "model", _MODEL_LIMITS)
         if self.attention not in ATTENTIONS:
             raise ValueError(f"model.attention is {self.attention!r}; expected one of {', '.join(ATTENTIONS)}")
         if self.position_embedding not in POSITION_EMBEDDINGS:
@@ -213,10 +231,6 @@ class ISTVTConfig:
         if self.attention != "decomposed_blocks":
             return self.attention
         return "temporal_only" if index < -(-self.depth // 2) else "spatial_only"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values of JSON, as checkpoints store them."""
-        return asdict(self)
 
 
 def entry_flow_sizes(pixels: int) -> tuple[int, int, int, int, int]:
@@ -295,7 +309,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
-        _check_limits(self, "data", _DATA_LIMITS)
+        check_limits(self, "data", _DATA_LIMITS)
 
 
 @dataclass
@@ -323,7 +337,8 @@ class TrainingSettings:
         activation_checkpointing: keep only the input of each block and recompute the rest in the backward pass.
         parallel: with several processes, ddp (a copy of the model in each) or fsdp (FSDP2: parameters, gradients and
             optimizer state are sharded; not with sgd).
-        backbone_weights: a timm or Cadene Xception checkpoint to start the backbone from.
+        backbone_weights: ImageNet weights to start the backbone from: a timm or Cadene Xception checkpoint for istvt,
+            what `istvt model --model.architecture NAME` says for another architecture.
         seed: of initial weights, sampling and augmentation.
         checkpoint_steps: steps between checkpoints, besides those before and after the validation of each epoch; 0
             turns these off.
@@ -354,7 +369,7 @@ class TrainingSettings:
     log_steps: int = 10
 
     def __post_init__(self) -> None:
-        _check_limits(self, "training", _TRAINING_LIMITS)
+        check_limits(self, "training", _TRAINING_LIMITS)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"training.learning_rate is {self.learning_rate}; expected a number above 0")
         if self.warmup_epochs > self.epochs:
@@ -476,7 +491,7 @@ class ExplanationSettings(HeatmapSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_choices(self, {"target": ("verdict", *TARGETS), "normalization": NORMALIZATIONS})
-        _check_limits(self, "", _EXPLANATION_LIMITS)
+        check_limits(self, "", _EXPLANATION_LIMITS)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as values of JSON, without the rules that the method does not read."""

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from dataloading.errors import InputError
 from istvt.cli.console import print_lines, starting
-from istvt.config import ISTVTConfig
+from istvt.config import DetectorConfig
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     parser.add_argument("source", type=Path, help="a state dict of the authors' code (.pth), or a checkpoint")
     parser.add_argument("output", type=Path, help="the file to write: a checkpoint (.safetensors), or a state dict")

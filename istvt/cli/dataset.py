@@ -11,10 +11,10 @@ from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
 from istvt.cli.console import counted, print_lines, progress_bar, starting
 from istvt.cli.options import add_dataset
-from istvt.config import ISTVTConfig
+from istvt.config import DetectorConfig
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     add_dataset(parser)
     parser.add_argument("--list", dest="list_all", action="store_true", help="name every file that is left out")

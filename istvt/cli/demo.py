@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from istvt.config import DataSettings, ExplanationSettings, ISTVTConfig, TrainingSettings, preset
+from istvt.config import DataSettings, DetectorConfig, ExplanationSettings, TrainingSettings, preset
 
 if TYPE_CHECKING:  # benchmarks import the constants below on machines without these packages
     from jsonargparse import ArgumentParser, Namespace
@@ -29,7 +29,7 @@ EDITED_NOTE = (
 )
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     parser.add_argument(
         "--output", "--out", type=Path, default=Path("runs/demo"), help="directory of everything written"

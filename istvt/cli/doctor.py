@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
-from istvt.config import ISTVTConfig
+from istvt.config import DetectorConfig
 
 State = Literal["ok", "missing", "unusable", "warning"]
 
@@ -26,7 +26,7 @@ class Finding:
     detail: str
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add no option: the command has none of its own."""
 
 

@@ -10,13 +10,21 @@ from rich.console import Console
 from dataloading.dataset import SPLITS
 from dataloading.errors import InputError, as_input_error
 from istvt.cli.console import print_lines, progress_bar, starting
-from istvt.cli.options import add_checkpoint, add_device, add_precision, check_counts, check_device_name, settings_of
-from istvt.config import MEASURED_METHODS, DataSettings, FaithfulnessSettings, ISTVTConfig
+from istvt.cli.options import (
+    add_checkpoint,
+    add_device,
+    add_precision,
+    check_architecture,
+    check_counts,
+    check_device_name,
+    settings_of,
+)
+from istvt.config import MEASURED_METHODS, DataSettings, DetectorConfig, FaithfulnessSettings
 
 SANITY_CLIPS = 24
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     add_checkpoint(parser)
     parser.add_argument(
@@ -100,10 +108,14 @@ def run(options: Namespace, console: Console) -> int:
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
     """Return the output directory; an evaluation of other videos there is replaced only with an explicit --output."""
+    from istvt.explain.explanation import require_explainable
     from istvt.model.checkpoint import read_info
     from istvt.report.evaluation_files import default_output, evaluated_set, foreign_explanations, replaced_evaluation
 
     info = read_info(options.checkpoint)
+    check_architecture(options)
+    if options.explain:
+        require_explainable(info.config)
     output = options.output or default_output(options.checkpoint, info, data, options.split)
     evaluated = evaluated_set(info, data, options.split)
     replaced, foreign = replaced_evaluation(output, evaluated), foreign_explanations(output, evaluated)

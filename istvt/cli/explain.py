@@ -18,16 +18,17 @@ from istvt.cli.options import (
     add_device,
     add_face_detection,
     add_precision,
+    check_architecture,
     check_device_name,
     detect_option,
 )
-from istvt.config import ExplanationSettings, ISTVTConfig
+from istvt.config import DetectorConfig, ExplanationSettings
 
 if TYPE_CHECKING:  # it imports PyTorch
     from istvt.explain_video.people import PersonExplanation
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     parser.add_argument("video", type=Path, help="the video to explain")
     add_checkpoint(parser)
@@ -60,6 +61,7 @@ def run(options: Namespace, console: Console) -> int:
     with starting(console):
         from istvt.device import pick_device
         from istvt.explain_video.video import explain_video
+    check_architecture(options)
     with progress_bar(console, "explaining") as update:
         explanation = explain_video(
             options.video,

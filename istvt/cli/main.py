@@ -16,11 +16,12 @@ from types import ModuleType
 from rich.console import Console
 from rich.markup import escape
 
-from dataloading.errors import InputError, as_input_error
+from dataloading.errors import InputError
 from istvt.cli import convert, dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
-from istvt.cli.parser import OptionParser, UsageError, given, read_settings_file
+from istvt.cli.options import chosen_model
+from istvt.cli.parser import OptionParser, UsageError
 from istvt.cli.stops import Terminated, interrupt, stopping
-from istvt.config import PRESETS, ISTVTConfig, preset
+from istvt.config import DetectorConfig
 
 USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -102,7 +103,7 @@ def _run(arguments: list[str]) -> int:
     try:
         for argument in arguments:
             _check_text(argument)
-        parser, commands = build_parser(_preset_of(arguments))
+        parser, commands = build_parser(chosen_model(arguments))
         if not arguments:
             parser.print_help()
             return USAGE_ERROR
@@ -160,7 +161,7 @@ def _print_reason(errors: Console, reason: str) -> None:
     errors.print(f"[red]istvt:[/] {escape(reason)}", soft_wrap=True, highlight=False)
 
 
-def build_parser(base: ISTVTConfig) -> tuple[OptionParser, dict[str, OptionParser]]:
+def build_parser(base: DetectorConfig) -> tuple[OptionParser, dict[str, OptionParser]]:
     """Return the parser of all commands, and each command's; `base` gives the defaults of the model's options."""
     parser = OptionParser(prog="istvt", description=DESCRIPTION, usage="istvt COMMAND [options]")
     subcommands, commands = parser.add_subcommands(required=True), {}
@@ -172,14 +173,6 @@ def build_parser(base: ISTVTConfig) -> tuple[OptionParser, dict[str, OptionParse
         sub.usage = " ".join(["istvt", name, *positional, "[options]"])
         subcommands.add_subcommand(name, sub, help=help_line)
     return parser, commands
-
-
-def _preset_of(arguments: Sequence[str]) -> ISTVTConfig:
-    """Return the preset that the command line or a settings file names: it gives the defaults of the options."""
-    in_files = [read_settings_file(path).get("preset") for path in given(arguments, "--config")]
-    named = [name for name in in_files if name is not None] + given(arguments, "--preset")
-    with as_input_error():
-        return preset(str(named[-1])) if named else PRESETS["small"]
 
 
 if __name__ == "__main__":

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
 from dataloading.errors import InputError, as_input_error
-from istvt.config import PRESETS, DataSettings, ISTVTConfig, Precision, TrainingSettings
+from dataloading.io import parse_yaml
+from istvt.cli.parser import given, read_settings_file
+from istvt.config import DataSettings, DetectorConfig, Precision, TrainingSettings
+from istvt.model.architectures import ARCHITECTURES, DEFAULT, architecture, model_preset
 
-Settings = TypeVar("Settings", ISTVTConfig, DataSettings, TrainingSettings)
+Settings = TypeVar("Settings", DetectorConfig, DataSettings, TrainingSettings)
+ANY = "any"  # architecture of a checkpoint
 
 
 def add_dataset(parser: ArgumentParser) -> None:
@@ -25,11 +30,50 @@ def add_dataset(parser: ArgumentParser) -> None:
     )
 
 
-def add_model(parser: ArgumentParser, base: ISTVTConfig) -> None:
-    """Add a preset and every field that it sets."""
-    parser.add_argument("--preset", choices=list(PRESETS), default="small", help="defaults of the model's options")
-    parser.add_class_arguments(ISTVTConfig, "model")
+def add_model(parser: ArgumentParser, base: DetectorConfig) -> None:
+    """Add the architecture, its presets, and every field that a preset sets."""
+    presets = list(architecture(base.architecture).presets)
+    parser.add_argument("--preset", choices=presets, default="small", help="defaults of the model's options")
+    parser.add_class_arguments(type(base), "model", skip={"architecture"})
+    parser.add_argument(
+        "--model.architecture",
+        choices=list(ARCHITECTURES),
+        default=base.architecture,
+        help="the network, which decides which options of this group there are",
+    )
     parser.set_defaults({f"model.{name}": value for name, value in asdict(base).items()})
+
+
+def chosen_model(arguments: Sequence[str]) -> DetectorConfig:
+    """Return the preset of the architecture that the command line or a settings file names: the options' defaults.
+
+    Raises:
+        InputError: there is no such architecture or preset, or a settings file cannot be read.
+    """
+    presets, names = [], []
+    for path in given(arguments, "--config"):
+        settings = read_settings_file(path)
+        presets.append(settings.get("preset"))
+        names.append(_architecture_in(settings.get("model")))
+    for text in given(arguments, "--model"):  # a group may stand in a file of its own, or on the command line
+        names.append(_architecture_in(_group(text)))
+    presets += given(arguments, "--preset")
+    names += given(arguments, "--model.architecture")
+    named, preset = ([str(value) for value in values if value not in (None, ANY)][-1:] for values in (names, presets))
+    with as_input_error():
+        return model_preset(*(named or [DEFAULT]), *preset)
+
+
+def _architecture_in(group: Any) -> Any:
+    return group.get("architecture") if isinstance(group, dict) else None
+
+
+def _group(text: str) -> Any:
+    try:
+        inline = parse_yaml(text, "")
+    except InputError:
+        return None
+    return inline if isinstance(inline, dict) else read_settings_file(text, "--model")
 
 
 def settings_of(kind: type[Settings], options: Namespace) -> Settings:
@@ -86,6 +130,26 @@ def add_checkpoint(parser: ArgumentParser) -> None:
         default=Path("runs/latest"),
         help="a .safetensors file of istvt train, or the run's directory",
     )
+    parser.add_argument_group("model", name="model").add_argument(
+        "--model.architecture",
+        choices=[ANY, *ARCHITECTURES],
+        default=ANY,
+        help="what the checkpoint has to be of; it knows by itself what it is",
+    )
+
+
+def check_architecture(options: Namespace) -> None:
+    """Refuse a checkpoint of another architecture than the one that is asked for; imports PyTorch where one is."""
+    asked = options.model.architecture
+    if asked == ANY:
+        return
+    from istvt.model.checkpoint import read_info
+
+    found = read_info(options.checkpoint).config.architecture
+    if found != asked:
+        raise InputError(
+            f"checkpoint {options.checkpoint}: is of {found}; expected {asked}, as --model.architecture says"
+        )
 
 
 def add_face_detection(parser: ArgumentParser) -> None:

@@ -19,11 +19,12 @@ from istvt.cli.options import (
     add_device,
     add_face_detection,
     add_precision,
+    check_architecture,
     check_counts,
     check_device_name,
     detect_option,
 )
-from istvt.config import ISTVTConfig
+from istvt.config import DetectorConfig
 
 if TYPE_CHECKING:  # they import PyTorch
     from istvt.inference.people import PersonScore
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # they import PyTorch
 FACES = ("all", "main")
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     add_checkpoint(parser)
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
@@ -93,6 +94,7 @@ def run(options: Namespace, console: Console) -> int:
         from istvt.run_dir import output_directory
     if options.json:
         output_directory(options.json.parent)  # fails here if it is not writable
+    check_architecture(options)
     model, info = load_model(options.checkpoint, pick_device(options.device))
     for reason, count in Counter(item.reason for item in left_out).items():
         print_lines(console, f"{counted(count, 'video')} left out: {reason}", style="dim")

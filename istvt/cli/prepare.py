@@ -13,13 +13,13 @@ from dataloading.errors import InputError, as_input_error
 from istvt.cli import PROBLEM_FOUND
 from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_dataset
-from istvt.config import ISTVTConfig
+from istvt.config import DetectorConfig
 
 if TYPE_CHECKING:
     from dataloading.clips.store import CropOptions
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     add_dataset(parser)
     parser.add_argument(

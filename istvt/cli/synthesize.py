@@ -8,10 +8,10 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from istvt.cli.console import print_lines, starting
-from istvt.config import ISTVTConfig
+from istvt.config import DetectorConfig
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     parser.add_argument("directory", type=Path, help="root of the set; videos that are there already are kept")
     parser.add_argument("--identities", type=int, default=48, help="people, an even number")

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_device, add_model, check_device_name, settings_of
-from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
+from istvt.config import DataSettings, DetectorConfig, TrainingSettings
+from istvt.model.architectures import architecture
 
 
-def add(parser: ArgumentParser, base: ISTVTConfig) -> None:
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     parser.add_argument("--output", "--out", type=Path, default=Path("runs/latest"), help="directory of the run")
     add_device(parser)
@@ -33,7 +34,8 @@ def run(options: Namespace, console: Console) -> int:
 
     if options.backbone_weights is not None:
         options.training.backbone_weights = options.backbone_weights
-    data, model = settings_of(DataSettings, options.data), settings_of(ISTVTConfig, options.model)
+    data = settings_of(DataSettings, options.data)
+    model = settings_of(architecture(options.model.architecture).config, options.model)
     training = settings_of(TrainingSettings, options.training)
     check_device_name(options.device)
     require_directory(data.root)

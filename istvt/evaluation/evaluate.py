@@ -18,11 +18,11 @@ from istvt.inference.crop import crop_difference
 from istvt.inference.score import score_clips
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo
-from istvt.model.istvt import ISTVT
+from istvt.model.detector import Detector
 
 
 def evaluate_split(
-    model: ISTVT,
+    model: Detector,
     info: CheckpointInfo,
     dataset: Dataset,
     index: FaceIndex,

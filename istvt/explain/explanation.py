@@ -23,18 +23,40 @@ import torch
 from torch import Tensor
 
 from dataloading.errors import InputError
-from istvt.config import DEFAULT_STABILIZER, TARGETS, Clamp, HeatmapSettings, Method, Order, Target
+from istvt.config import (
+    DEFAULT_STABILIZER,
+    TARGETS,
+    Clamp,
+    DetectorConfig,
+    HeatmapSettings,
+    ISTVTConfig,
+    Method,
+    Order,
+    Target,
+)
 from istvt.device import in_evaluation_mode
 from istvt.explain.attnlrp import attnlrp
 from istvt.explain.grid import pool, upscale
 from istvt.explain.lrp import LRPBackward
 from istvt.explain.rollout import BlockMaps, ClassRows, RolloutRows, StoredMaps
+from istvt.model.architectures import ARCHITECTURES
 from istvt.model.istvt import ISTVT
 
 # Tokens in work at a time: enough for matrix products; of many clips on a GPU a quarter, because there it is launches
 # that cost time, and so that a clip of many takes no more memory than a single one.
 CHUNK_TOKENS = {"cpu": 512, "cuda": 1024}
 GPU_CHUNKS = 4
+
+
+def require_explainable(config: DetectorConfig) -> None:
+    """Refuse a model of another architecture: the maps are defined by the tokens and attentions of ISTVT.
+
+    Raises:
+        InputError: the configuration is not one of ISTVT.
+    """
+    if not isinstance(config, ISTVTConfig):
+        known = ", ".join(name for name, row in ARCHITECTURES.items() if issubclass(row.config, ISTVTConfig))
+        raise InputError(f"a model of {config.architecture} cannot be explained; expected one of {known}")
 
 
 @dataclass
@@ -144,6 +166,7 @@ def explain(
     Raises:
         ValueError: an argument is wrong; the sentence names it.
     """
+    require_explainable(model.config)
     settings = HeatmapSettings(method=method, stabilizer=stabilizer, clamp=clamp, order=order)
     targets = [target] if isinstance(target, str) or not isinstance(target, Sequence) else target
     for name in targets:

@@ -14,6 +14,7 @@ from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
 from dataloading.io import write_json
 from istvt.config import ExplanationSettings
+from istvt.explain.explanation import require_explainable
 from istvt.explain_video import page, pictures
 from istvt.explain_video.clips import ExplainedClip
 from istvt.explain_video.drawing import Drawing, timeline
@@ -23,6 +24,7 @@ from istvt.inference.crop import check_people, choose_crop, crop_difference
 from istvt.inference.people import PersonScore, score_people, unknown_shots_remark
 from istvt.inference.predict import ONLY_GIVEN, boxes_of, face_entry
 from istvt.model.checkpoint import CheckpointInfo, load_model
+from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
 from istvt.run_dir import output_directory
 
@@ -119,10 +121,11 @@ def explain_video(
         raise InputError(f"face is given and boxes is {boxes}; expected one of them")
     advance = advance or (lambda *_: None)
     looking = partial(advance, "looking for faces")
-    if isinstance(checkpoint, ISTVT):
+    if isinstance(checkpoint, Detector):
         model, info, name = checkpoint, CheckpointInfo(checkpoint.config), "model"
     else:
         (model, info), name = load_model(checkpoint, device), str(checkpoint)
+    require_explainable(model.config)
     notes, given = [*notes, *info.caveats], face is not None
     if given:
         about_crop = crop_difference(info.detectors, [face.detector])

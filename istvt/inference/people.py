@@ -27,7 +27,7 @@ from istvt.device import resolve_precision
 from istvt.inference.clip_quality import blur_remark, still_remark
 from istvt.inference.score import ScoredClips, score_clips
 from istvt.inference.video_score import score_videos, verdict_of
-from istvt.model.istvt import ISTVT
+from istvt.model.detector import Detector
 
 UNLABELED = "unlabeled"  # manipulation of a video without a label
 MOST_PEOPLE = 8  # that are scored of one video
@@ -156,7 +156,7 @@ class ScoredPeople:
 
 
 def score_people(
-    model: ISTVT,
+    model: Detector,
     path: Path,
     entry: FaceEntry,
     *,
@@ -290,7 +290,7 @@ def small_face_remark(size: float | None, image_size: int) -> str | None:
 
 
 def _score_together(
-    model: ISTVT,
+    model: Detector,
     chosen: dict[int, Sequence[Clip]],
     batch_size: int,
     workers: int,

@@ -23,7 +23,7 @@ from dataloading.video.sandbox import Sandbox
 from istvt.inference.crop import check_people, choose_crop, crop_difference
 from istvt.inference.people import UNLABELED, PersonScore, score_people, unknown_shots_remark
 from istvt.model.checkpoint import CheckpointInfo
-from istvt.model.istvt import ISTVT
+from istvt.model.detector import Detector
 
 ONLY_GIVEN = "the face whose boxes were given is scored; others were not looked for"
 
@@ -58,7 +58,7 @@ class Prediction:
 
 
 def predict(
-    model: ISTVT,
+    model: Detector,
     files: Iterable[str | Path],
     *,
     info: CheckpointInfo | None = None,

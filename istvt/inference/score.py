@@ -15,6 +15,7 @@ from dataloading.video.processes import Workers
 from istvt.device import autocast, in_evaluation_mode
 from istvt.inference.clip_quality import detail, motion
 from istvt.inference.video_score import VideoScore, score_videos
+from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
 
 
@@ -45,7 +46,7 @@ class ScoredClips:
 
 @torch.inference_mode()
 def score_clips(
-    model: ISTVT,
+    model: Detector,
     clips: Sequence[Clip],
     *,
     batch_size: int = 16,
@@ -86,8 +87,10 @@ def score_clips(
     return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder, *of_clips)
 
 
-def for_scoring(model: ISTVT) -> ISTVT:
-    """Return a model of the same parameters, but for a backbone whose batch normalizations are folded."""
+def for_scoring(model: Detector) -> Detector:
+    """Return a model of the same parameters, but of ISTVT with a backbone whose batch normalizations are folded."""
+    if not isinstance(model, ISTVT):
+        return model
     folded = copy.copy(model)
     folded._modules = {**model._modules, "backbone": model.backbone.folded()}
     return folded

@@ -1,1 +1,1 @@
-"""The network: Xception entry flow, attention, blocks, ISTVT, its cost and its model files."""
+"""The networks: ISTVT and those that it is compared with, by name; their cost and their model files."""

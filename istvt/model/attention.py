@@ -75,15 +75,15 @@ def why_no_xformers(device: torch.device) -> str | None:
 
 
 class Attention(nn.Module):
-    """Projections of an attention: packed QKV without bias, output with bias.
+    """Projections of an attention: packed QKV, without bias in ISTVT, and output with bias.
 
     Rows of `qkv.weight` are all queries, all keys, all values, each head-major.
     """
 
-    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, qkv_bias: bool = False) -> None:
         super().__init__()
         self.heads, self.head_dim = heads, head_dim
-        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=False)
+        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=qkv_bias)
         self.proj = nn.Linear(heads * head_dim, dim)
         self.backend: str = "auto"
 
@@ -108,9 +108,12 @@ class Attention(nn.Module):
         """
         head_dim = self._padded_head_dim(x)
         weight = self.qkv.weight.view(3, self.heads, self.head_dim, -1)[parts]
+        bias = None if self.qkv.bias is None else self.qkv.bias.view(3, self.heads, self.head_dim)[parts]
         if head_dim != self.head_dim:
             weight = functional.pad(weight, (0, 0, 0, head_dim - self.head_dim))
-        return functional.linear(x, weight.reshape(-1, weight.shape[-1])).unflatten(-1, (-1, self.heads, head_dim))
+            bias = None if bias is None else functional.pad(bias, (0, head_dim - self.head_dim))
+        packed = functional.linear(x, weight.reshape(-1, weight.shape[-1]), None if bias is None else bias.flatten())
+        return packed.unflatten(-1, (-1, self.heads, head_dim))
 
     def project_leading(self, x: Tensor, leading: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries of `leading`, keys and values of `x`: one product where they have one shape, else two."""
@@ -130,10 +133,15 @@ class Attention(nn.Module):
 
 
 class TemporalAttention(Attention):
-    """Attention over frame rows at each position, queries and keys from frame differences if `self_subtract`."""
+    """Attention over frame rows at each position, queries and keys from frame differences if `self_subtract`.
 
-    def __init__(self, dim: int, heads: int, head_dim: int, self_subtract: bool) -> None:
-        super().__init__(dim, heads, head_dim)
+    Its projections can have a bias where nothing is subtracted: a difference of projections has none.
+    """
+
+    def __init__(self, dim: int, heads: int, head_dim: int, self_subtract: bool, qkv_bias: bool = False) -> None:
+        super().__init__(dim, heads, head_dim, qkv_bias)
+        if self_subtract and qkv_bias:
+            raise ValueError("self_subtract and qkv_bias are given together; expected one of them")
         self.self_subtract = self_subtract
 
     def forward(

@@ -83,6 +83,8 @@ def save_authors(path: str | Path, model: ISTVT) -> None:
     Raises:
         InputError: the model is not the authors' network, or the file cannot be written.
     """
+    if (name := model.config.architecture) != "istvt":
+        raise InputError(f"authors' checkpoint {path}: cannot be written (the model is {name}; expected istvt)")
     for name in _FIXED:
         value, theirs = getattr(model.config, name), getattr(preset("published"), name)
         if value != theirs:

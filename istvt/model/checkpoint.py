@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,8 +25,10 @@ from torch import Tensor
 
 from dataloading.dataset import SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
-from dataloading.io import parse_json, replacing
-from istvt.config import ISTVTConfig, entry_flow_sizes
+from dataloading.io import parse_json, replacing, shown
+from istvt.config import DetectorConfig, entry_flow_sizes
+from istvt.model.architectures import ARCHITECTURES, DEFAULT, build
+from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
 from istvt.model.xception import XceptionEntryFlow
 from istvt.run_dir import model_file
@@ -40,12 +42,15 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_linear|classifier|head)\.")
 
 
+Config = TypeVar("Config", bound=DetectorConfig)
+
+
 @dataclass
-class CheckpointInfo:
+class CheckpointInfo(Generic[Config]):
     """Metadata of a checkpoint.
 
     Attributes:
-        config: the model's configuration.
+        config: the model's configuration, of the type that its architecture has.
         decoder: decoder of the training clips, "pyav", "dali" or "jpeg"; their grays differ slightly.
         settings: data, model and training settings, as values of JSON.
         versions: packages and their versions at training.
@@ -56,7 +61,7 @@ class CheckpointInfo:
         format: version of this metadata.
     """
 
-    config: ISTVTConfig
+    config: Config
     decoder: str | None = None
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -81,7 +86,14 @@ class CheckpointInfo:
         return [SYNTHETIC_MODEL_NOTE] if synthetic else []
 
 
-def save_model(path: str | Path, model: ISTVT, info: CheckpointInfo, state: dict[str, Tensor] | None = None) -> None:
+@dataclass
+class _OfArchitecture:
+    """What is read of a checkpoint's metadata to know the type of its configuration."""
+
+    config: dict[str, Any]
+
+
+def save_model(path: str | Path, model: Detector, info: CheckpointInfo, state: dict[str, Tensor] | None = None) -> None:
     """Write a checkpoint atomically (to a temporary file that is then renamed).
 
     Args:
@@ -109,7 +121,7 @@ def save_model(path: str | Path, model: ISTVT, info: CheckpointInfo, state: dict
         raise InputError(f"checkpoint {path}: cannot be written ({error})") from error
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[ISTVT, CheckpointInfo]:
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Detector, CheckpointInfo]:
     """Load a checkpoint that `save_model` wrote: the model, in evaluation mode, and the metadata.
 
     Args:
@@ -117,24 +129,24 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[IS
         device: of the model.
 
     Raises:
-        InputError: no such file, not a checkpoint of ISTVT, its tensors do not fit its configuration or are not finite,
-            every clip has the same logit, or it has changed since it was written (files of versions without a checksum
-            are not checked).
+        InputError: no such file, not a checkpoint of this project, its tensors do not fit its configuration or are not
+            finite, every clip has the same logit, or it has changed since it was written (files of versions without a
+            checksum are not checked).
     """
     path = model_file(path)
     info, state = _read(path)
     config, where = info.config, f"checkpoint {path}: is of another configuration"
     # Before memory is allocated for a configuration that may be damaged.
-    if config.depth > len(state):
-        raise InputError(f"{where}: config.depth is {config.depth}, and there are {len(state)} tensors")
+    if (depth := getattr(config, "depth", 0)) > len(state):
+        raise InputError(f"{where}: config.depth is {depth}, and there are {len(state)} tensors")
     try:
         with torch.device("meta"):
-            wanted = ISTVT(config).state_dict()
+            wanted = build(config).state_dict()
     except (RuntimeError, TypeError) as error:  # of a size beyond a C++ integer
         raise InputError(f"{where}: config: has sizes that no tensor can have") from error
     if problems := state_dict_mismatches(state, wanted):
         raise InputError(f"{where}: {problems}")
-    model = ISTVT(config)
+    model = build(config)
     model.load_state_dict(state)
     if reason := why_no_detector(model.eval()):
         raise InputError(f"checkpoint {path}: {reason}")
@@ -145,7 +157,7 @@ def read_info(path: str | Path) -> CheckpointInfo:
     """Return the metadata of a checkpoint without reading its tensors.
 
     Raises:
-        InputError: no such file, or not a checkpoint of ISTVT.
+        InputError: no such file, or not a checkpoint of this project.
     """
     return _read(model_file(path), with_tensors=False)[0]
 
@@ -172,7 +184,11 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[s
     text, checksum = metadata[_METADATA_KEY], metadata.get(_CHECKSUM_KEY, "")
     if with_tensors and checksum and checksum != _checksum(text, state):
         raise InputError(f"checkpoint {path}: is damaged (its content does not match its checksum); copy it again")
-    info = parse_json(text.encode(), CheckpointInfo, f"checkpoint {path}")
+    where = f"checkpoint {path}"
+    name = parse_json(text.encode(), _OfArchitecture, where, unknown="ignore").config.get("architecture", DEFAULT)
+    if name not in ARCHITECTURES:
+        raise InputError(f"{where}: config.architecture: {shown(name)}; expected one of {', '.join(ARCHITECTURES)}")
+    info = parse_json(text.encode(), CheckpointInfo[ARCHITECTURES[name].config], where)
     info.checksum = checksum
     return info, state
 
@@ -225,16 +241,29 @@ def _may_become(value: Tensor, wanted: Tensor) -> bool:
 
 
 @torch.inference_mode()
-def why_no_detector(model: ISTVT) -> str | None:
+def why_no_detector(model: Detector) -> str | None:
     """Return why a model in evaluation mode cannot tell clips apart, or None.
 
-    Two clips of noise go through a copy of it that shares its weights and takes smaller pictures.
+    Two clips of noise go through it; of ISTVT through a copy that shares its weights and takes smaller pictures.
 
     Returns:
         A sentence where their logits are the same, as those of weights of zero are, or not finite.
     """
+    probe, sides = _small_copy(model) if isinstance(model, ISTVT) else (model, [model.config.image_size] * 2)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(2, model.config.frames, 3, *sides, generator=generator) * 2 - 1
+    first, second = probe(noise.to(next(model.parameters()).device)).tolist()
+    if not math.isfinite(first - second):
+        return f"its weights give noise a logit of {first if math.isfinite(second) else second}; expected a finite one"
+    if first == second:
+        return f"its weights give any clip a logit of {first:g}, whatever it shows; expected those of a trained model"
+    return None
+
+
+def _small_copy(model: ISTVT) -> tuple[ISTVT, list[int]]:
+    """Return a model of the same weights for at most 2x2 feature cells, and the height and width of its pictures."""
     config, sides = model.config, []
-    for cells in model.config.feature_grid:
+    for cells in config.feature_grid:
         sides.append(next(side for side in range(7, 100) if entry_flow_sizes(side)[-1] == min(cells, 2)))
     small = replace(config, grid=tuple(min(cells, 2) for cells in config.feature_grid))
     with torch.device("meta"):
@@ -242,13 +271,7 @@ def why_no_detector(model: ISTVT) -> str | None:
     state = model.state_dict()
     state["position_embedding"] = state["position_embedding"][:, : small.positions]
     probe.load_state_dict(state, assign=True)
-    noise = torch.rand(2, config.frames, 3, *sides, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    first, second = probe.eval()(noise.to(model.head.weight.device)).tolist()
-    if not math.isfinite(first - second):
-        return f"its weights give noise a logit of {first if math.isfinite(second) else second}; expected a finite one"
-    if first == second:
-        return f"its weights give any clip a logit of {first:g}, whatever it shows; expected those of a trained model"
-    return None
+    return probe.eval(), sides
 
 
 def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Tensor]:
@@ -269,6 +292,9 @@ def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Ten
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{what} {path}: no such file; expected {expected}")
+    if is_checkpoint(path):
+        found = read_info(path).config.architecture
+        raise InputError(f"{what} {path}: is a checkpoint of {found}; expected {expected}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.load warns about the protocol of a pickle before it refuses it
@@ -285,6 +311,34 @@ def read_state_dict(path: str | Path, what: str, expected: str) -> dict[str, Ten
     if not named or not state:
         raise InputError(f"{what} {path}: expected a state dict of tensors")
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_pretrained(model: Detector, path: str | Path) -> list[str]:
+    """Load weights that were trained for something else into the part of a detector that they are for.
+
+    Args:
+        model: the detector; one on the meta device is only compared.
+        path: a file as `model.pretrained_from` says, see `read_state_dict`; of ISTVT see `load_backbone_weights`.
+
+    Returns:
+        The keys that were ignored by name.
+
+    Raises:
+        InputError: the detector starts from random weights, the file cannot be read, it is a checkpoint, or keys are
+            missing, unknown, misshapen or not finite (the first few are named).
+    """
+    if isinstance(model, ISTVT):
+        return load_backbone_weights(model.backbone, path)
+    name = model.config.architecture
+    if model.pretrained_from is None:
+        raise InputError(f"backbone weights {path}: {name} starts from random weights; expected none")
+    state = read_state_dict(path, "backbone weights", model.pretrained_from)
+    part, state, ignored = model.adapt_pretrained(state)
+    if problems := state_dict_mismatches(state, part.state_dict()):
+        raise InputError(f"backbone weights {path}: {problems}; expected {model.pretrained_from}")
+    if not next(part.parameters()).is_meta:
+        part.load_state_dict(state)
+    return ignored
 
 
 def load_backbone_weights(backbone: XceptionEntryFlow, path: str | Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a model, by part, counted by formula.
+"""Parameters and multiply-accumulates of a model, by part: of ISTVT by formula, of other detectors as PyTorch counts.
 
 The published tables count linear and convolution layers only; attention products (QK^T and AV) stand on their own.
 Every layer is counted over the whole token grid, as the tables do; `ISTVT.forward` computes less in the last block.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from istvt.config import ISTVTConfig, entry_flow_sizes
+from istvt.config import DetectorConfig, ISTVTConfig, entry_flow_sizes
+from istvt.model.architectures import build
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class PartCost:
     attention_macs: int = 0
 
 
-def model_cost(config: ISTVTConfig) -> list[PartCost]:
+def model_cost(config: DetectorConfig) -> list[PartCost]:
     """Return the cost of one clip through the model of `config`, part by part, in the order of the data."""
+    if not isinstance(config, ISTVTConfig):
+        return _counted_cost(config)
     tokens = config.frame_rows * config.positions
     inner = config.heads * config.resolved_head_dim
     blocks = config.depth
@@ -55,7 +58,7 @@ def model_cost(config: ISTVTConfig) -> list[PartCost]:
     return parts
 
 
-def total_cost(config: ISTVTConfig) -> PartCost:
+def total_cost(config: DetectorConfig) -> PartCost:
     """Return the sum of `model_cost`."""
     parts = model_cost(config)
     return PartCost(
@@ -64,6 +67,30 @@ def total_cost(config: ISTVTConfig) -> PartCost:
         sum(p.layer_macs for p in parts),
         sum(p.attention_macs for p in parts),
     )
+
+
+def _counted_cost(config: DetectorConfig) -> list[PartCost]:
+    """Return the cost of each of the network's own modules, in a forward pass that computes and stores nothing."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = build(config, backend="reference").eval()
+        clip = torch.empty(1, config.frames, 3, config.image_size, config.image_size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(clip)
+    counts, parts = counter.get_flop_counts(), []
+    names = [name for name, _ in model.named_children()]
+    own = sum(parameter.numel() for parameter in model.parameters(recurse=False))
+    if own:
+        parts.append(PartCost("class tokens and positions", own, 0))
+    for name in names:
+        flops = counts.get(f"{type(model).__name__}.{name}", {})
+        # The products of attentions are batched; layers are matrix products of one matrix, and convolutions.
+        attention = sum(count for operator, count in flops.items() if operator is torch.ops.aten.bmm)
+        parameters = sum(parameter.numel() for parameter in model.get_submodule(name).parameters())
+        parts.append(PartCost(name, parameters, (sum(flops.values()) - attention) // 2, attention // 2))
+    return parts
 
 
 def attention_counts(config: ISTVTConfig) -> tuple[int, int, int]:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from istvt.config import ISTVTConfig
-from istvt.model.attention import Attention, resolve_backend
 from istvt.model.block import Block, BlockCaptures
+from istvt.model.detector import Detector
 from istvt.model.xception import XceptionEntryFlow
 
 
-class ISTVT(nn.Module):
+class ISTVT(Detector):
     """The detector: clips of T face frames in, one logit a clip out (positive = fake).
 
     Args:
@@ -54,17 +54,9 @@ class ISTVT(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def set_backend(self, backend: str) -> ISTVT:
-        """Choose the implementation of every attention; return the model.
-
-        Raises:
-            ValueError: the backend is unknown, or cannot run on the device that the parameters are on.
-        """
-        resolve_backend(backend, self.head.weight.device)
-        for module in self.modules():
-            if isinstance(module, Attention):
-                module.backend = backend
-        return self
+    def equal_blocks(self) -> nn.ModuleList:
+        """Return the transformer's blocks."""
+        return self.blocks
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return the logits of clips.

@@ -17,6 +17,7 @@ from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.report import read_faithfulness, write_faithfulness
 from istvt.explain.faithfulness.results import Faithfulness
 from istvt.inference.video_score import VideoScore
+from istvt.model.architectures import architecture
 from istvt.model.checkpoint import load_model, read_info
 from istvt.report.evaluation_files import (
     EXPLANATIONS,
@@ -92,11 +93,12 @@ def evaluate_checkpoint(
     )
     used = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(data).items()}
     del used["train_clips"]
+    name = architecture(info.config.architecture).title
     stored = StoredEvaluation(
         **vars(evaluation),
         checkpoint=str(model_file(checkpoint).resolve()),
         evaluated=evaluated_set(info, data, split),
-        title=f"ISTVT on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {split} split",
+        title=f"{name} on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {split} split",
         settings={**info.settings, "evaluation": {"checkpoint": str(checkpoint), "split": split, **used}},
         versions=versions(),
     )

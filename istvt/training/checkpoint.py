@@ -30,7 +30,8 @@ from typing_extensions import TypedDict  # before Python 3.12 pydantic takes no 
 from dataloading.errors import InputError, writing
 from dataloading.face_index import crop_name
 from dataloading.io import read_bytes, read_json, shown
-from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
+from istvt.config import DataSettings, TrainingSettings
+from istvt.model.architectures import ARCHITECTURES, DEFAULT
 from istvt.run_dir import TRAINING_STATES
 from istvt.training.distributed import Processes
 from istvt.training.step import TrainingStep
@@ -115,8 +116,12 @@ class RunState:
         Raises:
             InputError: settings that decide what is learned, or the faces that clips are cropped to, have changed.
         """
+        name, new_name = (state.settings.get("model", {}).get("architecture", DEFAULT) for state in (self, now))
+        if name != new_name:
+            raise InputError(f"{output} holds a run of {name}, and this one trains {new_name}; choose another output")
         # A setting that an earlier version did not have counts as its present default.
-        defaults = {"data": DataSettings(), "model": ISTVTConfig(), "training": TrainingSettings()}
+        config = ARCHITECTURES[new_name].config()
+        defaults = {"data": DataSettings(), "model": config, "training": TrainingSettings()}
         known = {group: json.loads(json.dumps(asdict(values), default=str)) for group, values in defaults.items()}
         changed = [
             f"{group}.{name} {shown(old)}, now {now.settings.get(group, {}).get(name)!r}"

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from dataloading.errors import InputError
 from istvt.config import TrainingSettings
 from istvt.model.attention import resolve_backend
+from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
 
 
@@ -24,7 +25,7 @@ def resolve_execution(training: TrainingSettings, device: torch.device) -> str:
     return "compile" if kernels else "eager"
 
 
-def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, backend: str = "inductor") -> None:
+def accelerate(model: Detector, training: TrainingSettings, sharded: bool = False, backend: str = "inductor") -> None:
     """Apply channels_last, checkpointing and torch.compile to the model in place; parameter names do not change.
 
     Args:
@@ -34,7 +35,7 @@ def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, 
         backend: of torch.compile.
 
     Raises:
-        InputError: CUDA graphs of sharded parameters.
+        InputError: CUDA graphs of sharded parameters, or checkpointing of a network without blocks.
     """
     if sharded and training.execution == "cuda_graphs":
         raise InputError(
@@ -46,7 +47,12 @@ def accelerate(model: ISTVT, training: TrainingSettings, sharded: bool = False, 
     if not sharded:  # the weights like the frames; FSDP shards contiguous parameters only
         model.to(memory_format=torch.channels_last)
     if training.activation_checkpointing:
-        for block in model.blocks:
+        if not model.equal_blocks():
+            raise InputError(
+                f"training.activation_checkpointing is true, and {model.config.architecture} has no blocks to "
+                "recompute; expected false"
+            )
+        for block in model.equal_blocks():
             block.forward = functools.partial(_recomputed, block.forward)
     if training.execution in ("compile", "cuda_graphs"):
         _compile(model, backend, graphs=training.execution == "cuda_graphs")
@@ -63,15 +69,22 @@ def _recomputed(forward: Callable[..., Tensor], *inputs: object) -> Tensor:
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
-def _compile(model: ISTVT, backend: str, graphs: bool) -> None:
-    """Compile the backbone and every block by itself: equal blocks compile once, and a graph break is an error."""
+def _compile(model: Detector, backend: str, graphs: bool) -> None:
+    """Compile the backbone and every block by itself: equal blocks compile once, and a graph break is an error.
+
+    A network without blocks is compiled whole.
+    """
     how = {"fullgraph": True, "dynamic": False, "backend": backend}
     if backend == "inductor":
         # Tokens with padded strides cannot be viewed as a matrix: every linear layer would copy its input.
         how["options"] = {"comprehensive_padding": False, "triton.cudagraphs": graphs}
-    model.backbone.compile(**how)
-    for block in model.blocks:
+    if not model.equal_blocks():
+        model.compile(**how)
+    for block in model.equal_blocks():
         block.compile(**how)
+    if not isinstance(model, ISTVT):
+        return
+    model.backbone.compile(**how)
     if model.config.attention == "temporal_first":
         last = model.blocks[-1]
         last.class_token = torch.compile(last.class_token, **how)

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.nn.parallel import DistributedDataParallel
 
 from dataloading.errors import InputError
+from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
 
 
@@ -113,7 +114,7 @@ def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.de
         dist.destroy_process_group()
 
 
-def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.device) -> nn.Module:
+def distribute(model: Detector, parallel: str, processes: Processes, device: torch.device) -> nn.Module:
     """Return the module whose forward averages gradients over the processes: `model` itself, its DDP or its FSDP2.
 
     Running statistics of batch normalization are averaged by `TrainingStep`.
@@ -128,10 +129,11 @@ def distribute(model: ISTVT, parallel: str, processes: Processes, device: torch.
     # Logits are a view of the head's output, and nothing here writes into them.
     warnings.filterwarnings("ignore", message=".*returned a view tensor")
     mesh = init_device_mesh(device.type, (processes.world_size,))
-    for block in model.blocks:
+    for block in model.equal_blocks():
         fully_shard(block, mesh=mesh)
-    # The last block is entered by this method, not by forward; its parameters are gathered there too.
-    register_fsdp_forward_method(model.blocks[-1], "class_token")
+    if isinstance(model, ISTVT):
+        # The last block is entered by this method, not by forward; its parameters are gathered there too.
+        register_fsdp_forward_method(model.blocks[-1], "class_token")
     fully_shard(model, mesh=mesh)
     return model
 

@@ -23,6 +23,7 @@ from dataloading.dataset import only_class
 from dataloading.errors import writing
 from dataloading.face_index import crop_name
 from dataloading.io import replacing
+from istvt.config import ISTVTConfig
 from istvt.evaluation.results import skipped_line
 from istvt.model.flops import total_cost
 
@@ -157,8 +158,9 @@ def print_run(run: Any) -> None:
     if processes.is_distributed:
         where = f"{processes.world_size} processes ({training.parallel}), each on {where}"
         step += f" x {processes.world_size} processes"
+    name = config.attention if isinstance(config, ISTVTConfig) else config.architecture
     run.console.print(
-        f"[bold]{config.attention}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
+        f"[bold]{name}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
         f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "
         f"{config.image_size} pixels, attention products not counted\n"
         f"on {where}, {', '.join(how)}\n"
@@ -167,8 +169,8 @@ def print_run(run: Any) -> None:
         f"{run.sampler.clips_in_all} clips an epoch in steps of {step}, "
         f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
     )
-    height, width = config.feature_grid
     warnings = []
+    height, width = config.feature_grid if isinstance(config, ISTVTConfig) else (LEAST_GRID, LEAST_GRID)
     if min(height, width) < LEAST_GRID:
         larger = "a larger model.image_size gives finer heatmaps"
         warnings.append(f"the feature grid is only {height}x{width}: {larger}")

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from istvt.config import TrainingSettings
 from istvt.device import autocast
-from istvt.model.istvt import ISTVT
+from istvt.model.detector import Detector
 from istvt.training.distributed import Processes, no_grad_sync
 from istvt.training.optim import LossScale
 
@@ -60,7 +60,7 @@ class TrainingStep:
 
     def __init__(
         self,
-        model: ISTVT,
+        model: Detector,
         forward: nn.Module,
         optimizer: torch.optim.Optimizer,
         dtype: torch.dtype,
@@ -158,11 +158,14 @@ class TrainingStep:
 
     def _flat_statistics(self) -> Tensor:
         """Return the running statistics of batch normalization as one float64 vector."""
-        return torch.cat([buffer.flatten() for buffer in self._statistics]).double()
+        none = torch.empty(0, device=self.device)  # of a network without batch normalization
+        return torch.cat([none, *(buffer.flatten() for buffer in self._statistics)]).double()
 
     def _set_statistics(self, flat: Tensor) -> None:
         """Set the running statistics, in every process to the same: their mean weighted by clips."""
         parts = flat.float().split([buffer.numel() for buffer in self._statistics])
+        if not self._statistics:
+            return
         torch._foreach_copy_(self._statistics, [p.view_as(b) for p, b in zip(parts, self._statistics, strict=True)])
 
     def _count(self, loss_sum: Tensor, clips: Tensor, finite: Tensor) -> None:

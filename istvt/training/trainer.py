@@ -28,12 +28,12 @@ from dataloading.clips.loader import ClipLoader, decoder_of
 from dataloading.clips.sampling import TrainingClips, evaluation_clips
 from dataloading.errors import InputError, as_input_error
 from dataloading.layouts import open_dataset
-from istvt.config import DataSettings, ISTVTConfig, TrainingSettings, entry_flow_sizes
+from istvt.config import DataSettings, DetectorConfig, ISTVTConfig, TrainingSettings, entry_flow_sizes
 from istvt.device import allow_tf32, is_out_of_memory, memory_of, pick_device, resolve_precision, versions
+from istvt.model.architectures import build
 from istvt.model.attention import resolve_backend
-from istvt.model.checkpoint import CheckpointInfo, load_backbone_weights, save_model
+from istvt.model.checkpoint import CheckpointInfo, load_pretrained, save_model
 from istvt.model.flops import total_cost
-from istvt.model.istvt import ISTVT
 from istvt.run_dir import MODEL_FILE, only_run
 from istvt.training.checkpoint import EpochRow, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from istvt.training.compile import accelerate, resolve_execution
@@ -64,7 +64,7 @@ class TrainingResult:
 
 def train(
     data: DataSettings,
-    model: ISTVTConfig,
+    model: DetectorConfig,
     training: TrainingSettings,
     output: str | Path,
     *,
@@ -75,7 +75,7 @@ def train(
 
     Args:
         data: which videos and how clips are taken from them.
-        model: the model's configuration.
+        model: the model's configuration, which names its architecture.
         training: optimizer, schedule, precision.
         output: the run's directory.
         device: "auto", "cpu", "cuda" or "cuda:N"; under torchrun "cuda" is one GPU a process.
@@ -106,7 +106,7 @@ class Trainer:
     def __init__(
         self,
         data: DataSettings,
-        config: ISTVTConfig,
+        config: DetectorConfig,
         training: TrainingSettings,
         output: Path,
         processes: Processes,
@@ -115,12 +115,8 @@ class Trainer:
     ) -> None:
         if training.execution == "cuda_graphs" and device.type != "cuda":
             raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {device}")
-        side = entry_flow_sizes(config.image_size)[-1]
-        if config.feature_grid != (side, side):
-            raise InputError(
-                f"model.grid is {config.grid}, but clips of model.image_size {config.image_size} give {side}x{side} "
-                "feature cells; leave model.grid out, or give tokens from Python"
-            )
+        if isinstance(config, ISTVTConfig):
+            _require_grid_of_clips(config)
         self.output, self.processes, self.console = output, processes, console
         console.quiet = console.quiet or not processes.is_main
 
@@ -150,9 +146,9 @@ class Trainer:
             self.backend = resolve_backend(training.backend, device)
             self.training = training = replace(training, execution=resolve_execution(training, device))
         _require_memory(config, training, processes, device)
-        self.model = ISTVT(config)
+        self.model = build(config)
         if training.backbone_weights:
-            load_backbone_weights(self.model.backbone, training.backbone_weights)
+            load_pretrained(self.model, training.backbone_weights)
         # After the move: whether a backend runs is decided by the device of the parameters.
         self.model.to(device).train().set_backend(training.backend)
         accelerate(self.model, training, sharded=processes.is_distributed and training.parallel == "fsdp")
@@ -361,8 +357,18 @@ def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.devi
         ) from error
 
 
+def _require_grid_of_clips(config: ISTVTConfig) -> None:
+    """Refuse a feature grid that clips do not give."""
+    side = entry_flow_sizes(config.image_size)[-1]
+    if config.feature_grid != (side, side):
+        raise InputError(
+            f"model.grid is {config.grid}, but clips of model.image_size {config.image_size} give {side}x{side} "
+            "feature cells; leave model.grid out, or give tokens from Python"
+        )
+
+
 def _require_memory(
-    config: ISTVTConfig, training: TrainingSettings, processes: Processes, device: torch.device
+    config: DetectorConfig, training: TrainingSettings, processes: Processes, device: torch.device
 ) -> None:
     """Refuse a run whose weights and clips alone are larger than the memory, before any of it is taken.
 

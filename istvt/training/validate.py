@@ -14,14 +14,15 @@ from istvt.config import DataSettings, TrainingSettings
 from istvt.evaluation.metrics import epoch_metrics
 from istvt.inference.score import score_clips
 from istvt.inference.video_score import score_videos
-from istvt.model.istvt import ISTVT
+from istvt.model.architectures import build
+from istvt.model.detector import Detector
 from istvt.training.compile import run_eagerly
 from istvt.training.distributed import Processes
 from istvt.training.logging import RunLog
 
 
 def validate(
-    model: ISTVT,
+    model: Detector,
     clips: list[Clip],
     training: TrainingSettings,
     data: DataSettings,
@@ -61,7 +62,7 @@ def validate(
     return metrics, {name: reason for _, _, skipped in shares for name, reason in skipped}
 
 
-def whole_model(model: ISTVT, backend: str) -> ISTVT:
+def whole_model(model: Detector, backend: str) -> Detector:
     """Return a model that a process can run and save alone: `model`, or under FSDP a copy with whole parameters.
 
     All processes must call it together.
@@ -69,6 +70,6 @@ def whole_model(model: ISTVT, backend: str) -> ISTVT:
     if not isinstance(model, FSDPModule):
         return model
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
-    copy = ISTVT(model.config).to(next(model.parameters()).device).set_backend(backend)
+    copy = build(model.config).to(next(model.parameters()).device).set_backend(backend)
     copy.load_state_dict(state)
     return copy
