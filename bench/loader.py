@@ -1,7 +1,7 @@
-"""Clips a second of the loader: originals beside lossless and JPEG crops, at 640x480 and 1280x720.
+"""Clips a second of the loader: originals beside lossless (FFV1, MagicYUV) and JPEG crops, at 640x480 and 1280x720.
 
 Videos are made first, into a folder that is removed afterwards: a drawn face in a textured scene with sensor noise,
-H.264 as FaceForensics++ has it (crf 23, a key frame every 250), and the crop stores of them. Each is then read in a
+H.264 as FaceForensics++ has it (crf 23, a key frame every 250), and crop stores of them. Each is then read in a
 process of its own, in alternating order, and counted in processor time of all threads: other processes take time on the
 clock and none of that. Reading and decoding alone, which is what the processors do where a GPU crops and augments, is a
 column of its own, and so is memory before and after the epochs.
@@ -34,7 +34,7 @@ import torch
 from bench.common.record import Row
 from bench.common.tasks import Task
 
-SOURCES = ("originals", "ffv1", "jpeg")
+SOURCES = ("originals", "ffv1", "magicyuv", "jpeg")
 PICTURES = {"640x480": (640, 480), "1280x720": (1280, 720)}
 FRAMES, VIDEOS = 300, 2
 FACE = 0.3125  # of the picture's height: 150 pixels of 480, as in FaceForensics++
@@ -59,7 +59,7 @@ class Case:
 
 @cache
 def make_videos(folder: Path, width: int, height: int) -> Path:
-    """Write a data set of such videos with its face index, and both crop stores, below `folder`; return it."""
+    """Write a data set of such videos with its face index, and its crop stores, below `folder`; return it."""
     import numpy as np
 
     from dataloading import FaceIndex, read_dataset
@@ -92,7 +92,7 @@ def make_videos(folder: Path, width: int, height: int) -> Path:
         lines.append(FaceEntry(name, FRAMES, 25.0, width, height, "drawn", track).to_json())
     (root / "face_index.jsonl").write_text("".join(f"{line}\n" for line in lines))
     dataset, index = read_dataset(root), FaceIndex.read(root)
-    for options in (CropOptions(), CropOptions("jpeg", QUALITY)):
+    for options in (CropOptions(), CropOptions("magicyuv"), CropOptions("jpeg", QUALITY)):
         write_crops(dataset, index, folder / options.format, options, workers=1, progress=False)
     return folder
 
@@ -118,18 +118,25 @@ def _encode(path: Path, frames: Iterator[Any], width: int, height: int) -> None:
 
 
 def clips_of(case: Case) -> Sequence[Any]:
-    """Return training clips of the videos: random starts within the frames that a store keeps, as in an epoch."""
+    """Return clips of the videos at random starts within the frames that a store keeps, as in a training epoch.
+
+    Neighbors are of different videos, as they are among thousands: the loader decodes neighboring clips of one video in
+    one pass, which two videos would give the originals by chance and a data set does not.
+    """
     from dataloading.clips.sampling import evaluation_clips
     from dataloading.layouts import open_dataset
 
     dataset, index = open_dataset(case.root)
-    clips = evaluation_clips(dataset.videos, index, clips_per_video=case.clips)
-    return [clips[i] for i in torch.randperm(len(clips), generator=torch.Generator().manual_seed(0)).tolist()]
+    of_videos = [evaluation_clips([video], index, clips_per_video=case.clips) for video in dataset.videos]
+    draw = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(case.clips, generator=draw).tolist() for _ in of_videos]
+    return [clips[order[i]] for i in range(case.clips) for clips, order in zip(of_videos, orders, strict=True)]
 
 
 def measure(case: Case) -> Row:
     """Return speed and memory of a loader over some epochs, after one that warms up; of the process that calls this."""
     from dataloading.clips.loader import ClipLoader
+    from dataloading.clips.store import LOSSLESS
 
     os.environ["OMP_NUM_THREADS"] = "1"
     clips = clips_of(case)
@@ -154,7 +161,7 @@ def measure(case: Case) -> Row:
         "decoded_per_core": len(clips) / decoding, "decoded_16_cores": 16 * len(clips) / decoding,
         "bytes_per_frame": _bytes_per_frame(case, clips, len(frames)), "memory_bytes": after,
         "grown_bytes": after - before,
-    } | (_lock(clips, case.image_size, decoding / len(clips)) if case.source == "ffv1" else {})  # fmt: skip
+    } | (_lock(clips, case.image_size, decoding / len(clips)) if case.source in LOSSLESS else {})  # fmt: skip
 
 
 def _seconds_to_decode(clips: Sequence[Any], image_size: int, decoder: str) -> float:

@@ -270,7 +270,7 @@ _EMPTY: dict[str, Sequence[Row]] = {
         dict(zip(CASE, case, strict=False))
         for case in itertools.product(("seed", "published"), ATTENTIONS, PRECISIONS[:1], METHODS)
     ],
-    "loader": [{"source": source} for source in ("originals", "ffv1", "jpeg")],
+    "loader": [{"source": source} for source in ("originals", "ffv1", "magicyuv", "jpeg")],
 }
 # By CSV file, in the order of the page: the title of a table, and what writes it.
 TABLES: dict[str, tuple[str, Callable[[Device, str], str]]] = {

@@ -31,11 +31,11 @@ from dataloading.video.decode import iterate_pictures, to_rgb
 from dataloading.video.probe import VideoInfo, probe
 from dataloading.video.processes import Workers
 
-# Pixel formats whose planes can be cut, of those that FFV1 knows (without the j of full range, which is kept apart).
+# Pixel formats whose planes can be cut (without the j of full range, which is kept apart).
 _PLANAR = re.compile(r"(gray|yuv4(20|22|44)p)(9|10|12|14|16)?(le)?")
 LOCK = ".store.lock"
 _CHROMA_LOCATIONS = range(7)  # AVChromaLocation: unspecified, left, center, top left, top, bottom left, bottom
-_MILLISECONDS = Fraction(1, 1000)  # the unit of time in Matroska
+_MILLISECONDS = Fraction(1, 1000)  # the unit of time in Matroska, and here in all containers
 
 
 class _NotTheSameError(Exception):
@@ -178,7 +178,7 @@ def verify(root: Path, advance: Callable[[int, int], None] | None = None) -> tup
     masks = {item.video: item.mask for item in manifest.videos}
     count, problems = 0, []
     for done, (name, item) in enumerate(finished.items(), start=1):
-        path = store.video_file(root, name)
+        path = store.video_file(root, name, item.options.format)
         files = [(path, item.sha256), (store.table_file(path), item.table_sha256)]
         if item.mask_sha256 and masks.get(name):
             files.append((root / masks[name], item.mask_sha256))
@@ -216,17 +216,20 @@ def cut_video(job: Job) -> str:
     original = _version_of(video.path)
     frames = min(info.frames, options.first_frames or info.frames)
     needed = _needed_region(entry, frames)
-    path = store.video_file(job.root, video.name)
+    path = store.video_file(job.root, video.name, options.format)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         try:
-            table = _write(temporary, job, info, frames, needed, native=options.format == "ffv1")
+            table = _write(temporary, job, info, frames, needed, native=options.format in store.LOSSLESS)
         except _NotTheSameError:
             table = _write(temporary, job, info, frames, needed, native=False)
         size, digest = temporary.stat().st_size, store.checksum(temporary)
     text = json.dumps(asdict(table) | {name: getattr(table, name).tolist() for name in store.COLUMNS})
     with replacing(store.table_file(path)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+    for other in store.CONTAINERS:  # what a store of another format had
+        if (old := store.video_file(job.root, video.name, other)) != path:
+            old.unlink(missing_ok=True)
     mask = None
     if video.mask is not None:
         place = job.root / _mask_name(video)
@@ -286,7 +289,7 @@ def _aligned(needed: Region, info: VideoInfo) -> Region:
 
 
 def _write(temporary: Path, job: Job, info: VideoInfo, frames: int, needed: Region, native: bool) -> CropTable:
-    """Write the Matroska file of a video and check it against the decoded pictures; return its table.
+    """Write the file of a video and check it against the decoded pictures; return its table.
 
     Raises:
         _NotTheSameError: `native`, and the regions are not converted to the same RGB.
@@ -314,14 +317,14 @@ def _write(temporary: Path, job: Job, info: VideoInfo, frames: int, needed: Regi
     )
     damaged: list[tuple[int, str]] = []
     digests: dict[int, int] = {}
-    with temporary.open("wb") as file, _matroska(file) as container:
-        writer: _Ffv1Writer | _JpegWriter | None = None
+    with temporary.open("wb") as file, _container(file, job.options.format) as container:
+        writer: _LosslessWriter | _JpegWriter | None = None
         for frame, picture in _readable(job.video.path, frames, info, damaged):
             whole = to_rgb(picture, info.rotation)
             digests[frame] = _digest(whole, table.usable)
             if writer is None:
                 times = _milliseconds(table)
-                kind = _JpegWriter if job.options.format == "jpeg" else _Ffv1Writer
+                kind = _JpegWriter if job.options.format == "jpeg" else _LosslessWriter
                 writer = kind(container, picture, part, table, native, job.options.quality)
             writer.add(picture, whole, int(times[frame]))
         if writer is None:
@@ -356,9 +359,9 @@ def _with_chroma_location(path: Path, table: CropTable, digests: dict[int, int])
 
 
 @contextlib.contextmanager
-def _matroska(file: BinaryIO) -> Iterator[av.container.OutputContainer]:
-    """Write a Matroska file; an error of writing, such as that of a full disk, is not hidden by one of closing."""
-    container = av.open(file, "w", format="matroska")
+def _container(file: BinaryIO, crop_format: str) -> Iterator[av.container.OutputContainer]:
+    """Write a container; an error of writing, such as that of a full disk, is not hidden by one of closing."""
+    container = av.open(file, "w", format=store.CONTAINERS[crop_format])
     try:
         yield container
     except BaseException:
@@ -383,8 +386,12 @@ def _readable(
             first += 1
 
 
-class _Ffv1Writer:
-    """FFV1 frames of a Matroska file, in the pixel format of the video (`native`) or as RGB."""
+# By codec: the RGB pixel format for what it cannot keep as it is, and options of the encoder.
+_CODECS = {"ffv1": ("bgr0", {"level": "3", "slicecrc": "1"}), "magicyuv": ("gbrp", {"pred": "gradient"})}
+
+
+class _LosslessWriter:
+    """Losslessly encoded frames of a container, in the pixel format of the video (`native`) or as RGB."""
 
     def __init__(
         self,
@@ -395,22 +402,23 @@ class _Ffv1Writer:
         native: bool,
         quality: int | None,
     ) -> None:
-        name = picture.format.name.replace("yuvj", "yuv")
-        if native and (_PLANAR.fullmatch(name) is None or name not in _ffv1_formats()):
+        name, (rgb, options) = picture.format.name.replace("yuvj", "yuv"), _CODECS[table.format]
+        known = {pixels.name for pixels in av.codec.Codec(table.format, "w").video_formats}
+        if native and (_PLANAR.fullmatch(name) is None or name not in known):
             raise _NotTheSameError
         self._first, self._part, self._native, self._container = picture.format.name, part, native, container
         self.table = replace(
             table,
-            pixel_format=name if native else "bgr0",
+            pixel_format=name if native else rgb,
             colorspace=int(picture.colorspace) if native else 0,
             color_range=int(picture.color_range) if native else 0,
         )
-        self._stream = container.add_stream("ffv1", rate=25)
+        self._stream = container.add_stream(table.format, rate=25)
         x0, y0, x1, y1 = part if native else table.region
         self._stream.width, self._stream.height, self._stream.pix_fmt = x1 - x0, y1 - y0, self.table.pixel_format
         self._stream.time_base = _MILLISECONDS
         context = self._stream.codec_context
-        context.options, context.thread_count = {"level": "3", "slicecrc": "1"}, 1
+        context.options, context.thread_count = dict(options), 1
         context.time_base, context.gop_size = _MILLISECONDS, 1
         context.colorspace, context.color_range = self.table.colorspace, self.table.color_range
 
@@ -425,7 +433,7 @@ class _Ffv1Writer:
         else:
             x0, y0, x1, y1 = self.table.region
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(whole[y0:y1, x0:x1]), format="rgb24")
-            frame = rgb.reformat(format="bgr0")
+            frame = rgb.reformat(format=self.table.pixel_format)
         frame.pts, frame.time_base = time, _MILLISECONDS
         self._container.mux(self._stream.encode(frame))
 
@@ -436,7 +444,7 @@ class _Ffv1Writer:
 
 
 class _JpegWriter:
-    """JPEG pictures of a Matroska file, upright."""
+    """JPEG pictures of a container, upright."""
 
     def __init__(
         self,
@@ -467,10 +475,6 @@ class _JpegWriter:
         """Write what is left: nothing."""
 
 
-def _ffv1_formats() -> set[str]:
-    return {pixels.name for pixels in av.codec.Codec("ffv1", "w").video_formats}
-
-
 def _cut_planes(picture: av.VideoFrame, part: Region, pixel_format: str) -> av.VideoFrame:
     """Return a part of a planar picture that begins at even pixels, plane by plane."""
     x0, y0, x1, y1 = part
@@ -487,7 +491,7 @@ def _cut_planes(picture: av.VideoFrame, part: Region, pixel_format: str) -> av.V
 
 
 def _find_packets(path: Path, table: CropTable, frames: Sequence[int]) -> None:
-    """Fill in where the bytes of each frame are in a Matroska file."""
+    """Fill in where the bytes of each frame are in a file."""
     end = 0
     with (
         path.open("rb") as file,
@@ -505,7 +509,7 @@ def _find_packets(path: Path, table: CropTable, frames: Sequence[int]) -> None:
 
 
 def _milliseconds(table: CropTable) -> np.ndarray:
-    """Return the times of frames in Matroska's unit, int64 [n], strictly ascending."""
+    """Return the times of frames in milliseconds, int64 [n], strictly ascending."""
     base = Fraction(*table.time_base) / _MILLISECONDS
     times = np.round((table.timestamps - table.timestamps[0]) * float(base)).astype(np.int64)
     steps = np.arange(len(times))
@@ -606,7 +610,7 @@ def _plan(
 
 
 def _is_there(root: Path, item: Finished) -> bool:
-    path = store.video_file(root, item.video)
+    path = store.video_file(root, item.video, item.options.format)
     try:
         return path.stat().st_size == item.bytes and store.table_file(path).is_file()
     except OSError:

@@ -5,14 +5,15 @@ A store is a directory that `istvt prepare ROOT --crops DIR` writes and that sta
     DIR/store.json           what is kept and of which videos: labels, splits, manipulations (`Manifest`)
     DIR/face_index.jsonl     the boxes that the regions were cut for, in the form of any data set
     DIR/crops.jsonl          a line a finished video: checksums, the original's version (`Finished`); later lines win
-    DIR/videos/NAME.mkv      one region of every kept frame, each a key frame: FFV1 (lossless) or JPEG (lossy)
+    DIR/videos/NAME.mkv      one region of every kept frame, each a key frame: FFV1 (lossless) or JPEG (lossy); or
+    DIR/videos/NAME.mov      MagicYUV (lossless), which Matroska has no name for
     DIR/videos/NAME.json     where each frame's bytes are in it, with their CRC-32 (`CropTable`)
     DIR/masks/NAME.mp4       copies of mask videos
 
-The Matroska files play anywhere. Clips do not go through Matroska: the bytes of a frame are read by their position and
-checked, and nothing else is. FFV1 keeps the region in the video's own pixel format, so that its conversion to RGB is
-that of the original; where that does not give the same bytes (odd picture sizes, whose chroma FFmpeg interpolates
-depending on the size) the region of the converted picture is kept instead.
+The files play anywhere. Clips do not go through their containers: the bytes of a frame are read by their position and
+checked, and nothing else is. A lossless codec keeps the region in the video's own pixel format, so that its conversion
+to RGB is that of the original; where that does not give the same bytes (odd picture sizes, whose chroma FFmpeg
+interpolates depending on the size) the region of the converted picture is kept instead.
 """
 
 import os
@@ -38,7 +39,10 @@ BORDER = 2  # pixels of a region beside the picture's edge whose chroma may come
 MAX_BYTES = 4 << 30
 COLUMNS = ("timestamps", "offset", "size", "crc32")  # of a table: one number a frame
 
-CropFormat = Literal["ffv1", "jpeg"]
+CropFormat = Literal["ffv1", "magicyuv", "jpeg"]
+LOSSLESS = {"ffv1": "FFV1", "magicyuv": "MagicYUV"}  # by FFmpeg's name of the codec
+CONTAINERS = {"ffv1": "matroska", "magicyuv": "mov", "jpeg": "matroska"}  # as FFmpeg calls them
+SUFFIXES = {"matroska": ".mkv", "mov": ".mov"}
 Region = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright picture
 
 
@@ -47,8 +51,8 @@ class CropOptions:
     """What a store keeps of each video.
 
     Attributes:
-        format: `"ffv1"`, lossless, or `"jpeg"`.
-        quality: Of JPEG, 1 to 100; None for FFV1.
+        format: `"ffv1"` or `"magicyuv"`, lossless, or `"jpeg"`.
+        quality: Of JPEG, 1 to 100; None for the others.
         first_frames: How many frames from the beginning; None for all.
     """
 
@@ -65,7 +69,8 @@ class CropOptions:
             raise ValueError(f"first_frames is {self.first_frames}; expected 1 or more")
 
     def __str__(self) -> str:
-        kind = "lossless FFV1" if self.format == "ffv1" else f"lossy JPEG of quality {self.quality}"
+        name = LOSSLESS.get(self.format)
+        kind = f"lossless {name}" if name else f"lossy JPEG of quality {self.quality}"
         frames = "all frames" if self.first_frames is None else f"the first {self.first_frames} frames"
         return f"{kind} crops of {frames}"
 
@@ -135,7 +140,7 @@ class Finished:
         original: The file that it was cut from.
         options: What was kept of it.
         face: The line of the face index that the region was cut for.
-        bytes, sha256: Of the Matroska file.
+        bytes, sha256: Of the video file.
         table_sha256: Of its `CropTable`.
         mask_sha256: Of the copy of its mask video.
     """
@@ -152,7 +157,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CropTable:
-    """Content of NAME.json: what the Matroska file beside it holds, n frames.
+    """Content of NAME.json: what the video file beside it holds, n frames.
 
     Attributes:
         face: The line of the face index that the region was cut for.
@@ -208,14 +213,14 @@ class CropTable:
         )
 
 
-def video_file(root: Path, name: str) -> Path:
-    """Return the Matroska file of a video in a store."""
-    return root / VIDEOS / f"{name}.mkv"
+def video_file(root: Path, name: str, crop_format: str) -> Path:
+    """Return the file of a video in a store."""
+    return root / VIDEOS / f"{name}{SUFFIXES[CONTAINERS[crop_format]]}"
 
 
 def table_file(video: Path) -> Path:
     """Return the file with the table of a stored video."""
-    return video.with_name(f"{video.name.removesuffix('.mkv')}.json")
+    return video.with_suffix(".json")
 
 
 def is_store(root: Path) -> bool:
@@ -306,7 +311,7 @@ def stored_face(path: Path) -> FaceEntry | None:
 def _table_of(path: Path) -> Path | None:
     """Return the file of the table of a stored video; None for any other file."""
     table = table_file(path)
-    inside = path.suffix == ".mkv" and table.is_file() and any(map(is_store, path.absolute().parents))
+    inside = path.suffix in SUFFIXES.values() and table.is_file() and any(map(is_store, path.absolute().parents))
     return table if inside else None
 
 
@@ -365,7 +370,7 @@ def decode_crops(path: Path, table: CropTable, frames: Sequence[int] | np.ndarra
                 raise InputError(f"{path} is damaged: the JPEG picture of frame {frame} cannot be decoded.")
             yield frame, picture
         return
-    decoder = av.CodecContext.create("ffv1", "r")
+    decoder = av.CodecContext.create(table.format, "r")
     # The bytes are those that were written, by their CRC: a decoder of its own process is not needed.
     decoder.extradata = bytes.fromhex(table.extradata)
     decoder.width, decoder.height, decoder.pix_fmt = *_stored_size(table), table.pixel_format
@@ -433,9 +438,9 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def as_video(root: Path, item: StoredVideo, first_frames: int | None) -> Video:
+def as_video(root: Path, item: StoredVideo, options: CropOptions) -> Video:
     """Return a video of a store."""
-    path = video_file(root, item.video)
+    path = video_file(root, item.video, options.format)
     return Video(
         path=path,
         label=item.label,
@@ -446,5 +451,5 @@ def as_video(root: Path, item: StoredVideo, first_frames: int | None) -> Video:
         source=item.source,
         mask=root / item.mask if item.mask else None,
         crops=table_file(path),
-        first_frames=first_frames,
+        first_frames=options.first_frames,
     )

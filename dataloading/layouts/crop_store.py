@@ -35,7 +35,7 @@ def read(root: Path) -> Dataset:
     videos, left_out = [], [LeftOut(Path(path), reason) for path, reason in manifest.left_out]
     for item in manifest.videos:
         entry, cut = index.entries.get(item.video), finished.get(item.video)
-        video = store.as_video(root, item, manifest.options.first_frames)
+        video = store.as_video(root, item, manifest.options)
         unusable = entry is not None and why_no_clip(video, entry, 1, video.first_frames) is not None
         if cut is None and not unusable:
             left_out.append(LeftOut(video.path, NOT_CUT))

@@ -127,6 +127,39 @@ def test_augmentations_do_what_they_are_called():
     assert torch.allclose(plain, _run([_sample(clip)])[0], atol=1e-6)
 
 
+def test_colors_are_those_of_dali_and_compressed_clips_bit_for_bit():
+    """The clamp to gray levels and most changes of color are made after the graph, where they cost a fifth."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    random = np.random.default_rng(0)
+    draws = [Augmentation(compression=0.5).draw(random) for _ in range(8)]
+    assert 0 < sum(draw.quality < 101 for draw in draws) < 8
+    clips = [255 * random.integers(0, 2, (2, 40, 40, 3), np.uint8) for _ in draws]  # many colors leave the gray levels
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1, exec_dynamic=True)
+    def whole(clip, draw):
+        names = ("brightness", "contrast", "saturation")
+        video = fn.external_source(name="data", layout="FHWC", dtype=types.UINT8)
+        video = fn.resize(video, size=[64, 64], dtype=types.FLOAT)
+        video = fn.color_twist(video, dtype=types.FLOAT, **{name: getattr(draw, name) for name in names})
+        if draw.quality < 101:
+            video = fn.jpeg_compression_distortion(fn.cast(video, dtype=types.UINT8), quality=draw.quality)
+        how = {"mean": [127.5] * 3, "std": [127.5] * 3, "mirror": int(draw.flip)}
+        return fn.crop_mirror_normalize(video, dtype=types.FLOAT, output_layout="FCHW", **how)
+
+    samples, clamped = [_sample(clip, draw=draw) for clip, draw in zip(clips, draws, strict=True)], 0
+    for clip, draw, ours in zip(clips, draws, _run(samples, augment=True), strict=True):
+        pipeline = whole(clip, draw)
+        pipeline.build()
+        [expected] = torch.from_dlpack(pipeline.run(data=[clip])[0].as_tensor())
+        if draw.quality < 101:
+            assert torch.equal(ours, expected)
+        else:
+            clamped += int((expected.abs() > 1).any())
+            torch.testing.assert_close(ours, expected.clamp(-1, 1), atol=1e-6, rtol=0)
+    assert clamped
+
+
 def test_draws_have_the_stated_probabilities_and_ranges():
     random = np.random.default_rng(0)
     draws = [Augmentation(flip=0.3, compression=0.1, brightness=0.2).draw(random) for _ in range(4000)]

@@ -149,6 +149,19 @@ def test_clips_from_the_store_are_bit_for_bit_those_of_the_originals(originals, 
             np.testing.assert_array_equal(ours, theirs, err_msg=stored.video.name)
 
 
+def test_clips_of_the_faster_lossless_format_are_bit_for_bit_those_of_the_originals_too(originals, tmp_path):
+    assert cut(originals, tmp_path / "store", options=CropOptions("magicyuv")).failed == {}
+    for original, stored in zip(clips_of(originals), clips_of(tmp_path / "store"), strict=True):
+        [expected], [found] = (decode_windows([clip], 64) for clip in (original, stored))
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=stored.video.name)
+    videos = {video.name.partition("/")[2]: video for video in read_dataset(tmp_path / "store").videos}
+    assert verify(tmp_path / "store") == (2 * len(KINDS), [])
+    assert {probe(video.path).codec for video in videos.values()} == {"magicyuv"}
+    kept = [read_table(videos[name].crops).pixel_format for name in ("plain", "half_chroma", "odd", "ten_bits")]
+    assert kept == ["yuv420p", "yuv422p", "gbrp", "gbrp"]  # more than 8 bits as the RGB of 8 bits that clips have
+
+
 def test_batches_of_the_model_are_the_same_with_augmentation(originals, crops):
     for expected, found in zip(
         *(ClipLoader(clips_of(root), 8, 48, augment=True, seed=3) for root in (originals, crops)), strict=True
@@ -361,6 +374,8 @@ def test_other_options_are_refused_unless_they_are_to_replace_what_is_there(smal
         read_dataset(target)
     assert cut(root, target, options=CropOptions("jpeg", 80), replace_other=True).cut == 2
     assert {read_table(video.crops).format for video in read_dataset(target).videos} == {"jpeg"}
+    assert cut(root, target, options=CropOptions("magicyuv"), replace_other=True).cut == 2
+    assert {path.suffix for path in (target / "videos").rglob("*.*")} == {".mov", ".json"}
 
 
 def test_a_half_written_store_says_what_is_missing_and_the_next_run_goes_on(small):
