@@ -25,7 +25,6 @@ _EXPECTED = {
     Path: "a path",
     list[Path]: "a list of paths",
     list[str]: "a list such as [a,b]",
-    list[float | str]: "a list such as [0.01,reference]",
     tuple[int, int]: "two whole numbers such as [19,19]",
     tuple[int, int, int, int]: "four whole numbers such as [8,16,24,48]",
 }

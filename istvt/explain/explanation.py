@@ -190,8 +190,12 @@ def explain(
         targets = tuple(targets) if targets is target else (target,) * len(tokens)
         sign = torch.tensor([1 if name == "fake" else -1 for name in targets], device=tokens.device)
         if settings.method == "attnlrp":
-            return _pixel_explanation(model, clips, sign, targets, settings)
-        return _explanation(model, tokens, sign, targets, settings, keep_maps)
+            result = _pixel_explanation(model, clips, sign, targets, settings)
+        else:
+            result = _explanation(model, tokens, sign, targets, settings, keep_maps)
+    diverged = "the logit of clip {} is not finite; expected a model whose weights are"
+    _check_finite(result.logits.unsqueeze(1), diverged)
+    return result
 
 
 def attribution(
@@ -313,22 +317,25 @@ def _tokens(model: ISTVT, clips: Tensor | None, tokens: Tensor | None) -> Tensor
 
 
 def _clips(clips: Tensor | None) -> Tensor:
-    """Return the clips of a call, checked: floating point, without a value that is not finite."""
-    clips = _own(clips, "clips", "[clips, frames, 3, height, width] in [-1, 1]")
-    finite = clips.flatten(1).isfinite().all(1) if clips.dim() > 1 else clips.isfinite()
-    if not finite.all():
-        bad = int((~finite).nonzero()[0])
-        raise InputError(f"clips hold values that are not finite, first in clip {bad}; expected values in [-1, 1]")
-    return clips
+    """Return the clips of a call, checked as `_own` does."""
+    return _own(clips, "clips", "[clips, frames, 3, height, width] in [-1, 1]")
 
 
 def _own(x: Any, name: str, layout: str) -> Tensor:
-    """Return a floating-point tensor without history, and no inference tensor, of which no gradient can be taken."""
+    """Return a finite floating-point tensor without history, and no inference tensor, which can have no gradient."""
     if not isinstance(x, Tensor):
         raise InputError(f"{name} are of type {type(x).__name__}; expected a floating-point tensor {layout}")
     if not x.is_floating_point():
         raise InputError(f"{name} are {x.dtype}; expected floating point {layout}")
+    _check_finite(x, f"{name} hold values that are not finite, first in clip {{}}; expected {layout}")
     return x.clone() if x.is_inference() else x.detach()
+
+
+def _check_finite(x: Tensor, sentence: str) -> None:
+    """Refuse a tensor with a value that is not finite; `sentence` names the first clip that has one."""
+    finite = x.flatten(1).isfinite().all(1) if x.dim() > 1 else x.isfinite()
+    if not finite.all():
+        raise InputError(sentence.format(int((~finite).nonzero()[0])))
 
 
 def _arithmetic(model: ISTVT, tokens: Tensor, settings: HeatmapSettings) -> torch.dtype:

@@ -519,6 +519,7 @@ def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
         ({"tokens": torch.zeros(1, 4, 7, 23)}, r"tokens have shape \(1, 4, 7, 23\); expected .* 24 channels"),
         ({"tokens": torch.zeros(1, 4, 7, 24).int()}, r"tokens are torch.int32; expected floating point \[clips, 4"),
         ({"tokens": np.zeros((1, 4, 7, 24))}, "tokens are of type ndarray; expected a floating-point tensor"),
+        ({"tokens": torch.full((1, 4, 7, 24), torch.nan)}, "tokens hold values that are not finite, first in clip 0"),
         ({"tokens": None, "clips": np.zeros(1)}, "clips are of type ndarray; expected a floating-point tensor"),
         ({"tokens": None, "clips": torch.zeros(1).byte()}, r"clips are torch.uint8; expected .* in \[-1, 1\]"),
         ({"tokens": None, "clips": torch.zeros(())}, r"clips have shape \(\); expected \[clips, 3 frames"),
@@ -529,3 +530,10 @@ def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
 def test_a_wrong_argument_is_one_sentence(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         explain(random_model(TINY), **({"tokens": torch.zeros(1, 4, 7, 24)} | arguments))
+
+
+def test_a_model_whose_weights_have_diverged_is_one_sentence_and_not_a_map_of_nan():
+    model = random_model(TINY)
+    model.blocks[0].mlp.fc1.weight.data[0, 0] = torch.inf
+    with pytest.raises(InputError, match="the logit of clip 0 is not finite; expected a model whose weights are"):
+        explain(model, tokens=random_tokens(TINY))
