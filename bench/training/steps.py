@@ -64,8 +64,10 @@ def random_clips(config: ISTVTConfig, size: int, device: torch.device) -> Clips:
     return Clips(clips.to(device), (torch.arange(size) % 2).float().to(device))
 
 
-def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], torch.Tensor]:
-    """Return a function that trains one step on `batch` by the case's method; `execution` is this project's."""
+def training_step(
+    case: Case, batch: Clips, execution: str, memory_format: torch.memory_format = torch.channels_last
+) -> Callable[[], torch.Tensor]:
+    """Return a function that trains one step on `batch` by the case's method; the others are of this project's."""
     torch.manual_seed(0)
     # One shape a record: every method gets the fastest convolutions, as this project's own set-up asks for them.
     torch.backends.cudnn.benchmark = True
@@ -73,7 +75,7 @@ def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], torc
     dtype = torch.bfloat16 if case.precision == "bfloat16" else torch.float32
     allow_tf32(case.precision == "tf32")
     if case.method in PROJECT:
-        return _project_step(case, batch, dtype, "cuda_graphs" if case.method == GRAPHS else execution)
+        return _project_step(case, batch, dtype, "cuda_graphs" if case.method == GRAPHS else execution, memory_format)
 
     model = BaselineModel(case.config, "naive" if case.method == "naive eager" else "sdpa").to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=case.method != "naive eager")
@@ -92,10 +94,13 @@ def training_step(case: Case, batch: Clips, execution: str) -> Callable[[], torc
     return step
 
 
-def _project_step(case: Case, batch: Clips, dtype: torch.dtype, execution: str) -> Callable[[], torch.Tensor]:
+def _project_step(
+    case: Case, batch: Clips, dtype: torch.dtype, execution: str, memory_format: torch.memory_format
+) -> Callable[[], torch.Tensor]:
     settings = TrainingSettings(batch_size=len(batch.labels), execution=execution, tf32=case.precision == "tf32")
     model = ISTVT(case.config).to(batch.clips.device).train()
     accelerate(model, settings)
+    model.to(memory_format=memory_format).backbone.memory_format = memory_format
     step = TrainingStep(model, model, build_optimizer(model, settings), dtype, settings, Processes())
 
     def run() -> torch.Tensor:
