@@ -206,7 +206,7 @@ def timeline_chart(lines: Sequence[TimeLine], length: float, cuts: Sequence[floa
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.1 if cuts else 1), ncols=columns)
     axes.set(xlim=(0, max(length, 1e-9)), ylim=(0, 1), yticks=(0, 0.5, 1), yticklabels=("0", "0.5", "1"))
     ticks = [tick for tick in MaxNLocator(8, steps=_STEPS).tick_values(0, length) if 0 <= tick < 0.96 * length]
-    axes.set_xticks([*ticks, length], [*(f"{tick:g} s" for tick in ticks), f"{length:.1f} s"])
+    axes.set_xticks([*ticks, length], [*(f"{tick:g} s" for tick in ticks), f"{length:.{1 if length >= 2 else 2}f} s"])
     return figure
 
 
