@@ -29,6 +29,7 @@ EXTRAS = {
         "yuface==2023.5.1; python_version < '3.12'",  # the best offline detector; wheels up to Python 3.11
         "dlib-bin==20.0.1.post1; python_version >= '3.12'",  # the next best, where yuface has no wheel
     ],
+    "ray": ["ray==2.60.0"],  # many machines: --engine ray; 80 MB, without torch or CUDA of its own
     "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
     "test": [
         "pytest==9.2.0",

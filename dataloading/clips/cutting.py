@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import cv2
@@ -23,6 +23,8 @@ from dataloading.clips import store
 from dataloading.clips.sampling import why_no_clip
 from dataloading.clips.store import CropOptions, CropTable, Finished, Manifest, Original, Region, StoredVideo
 from dataloading.dataset import SYNTHETIC_SETTINGS, Dataset, Video
+from dataloading.engines import Engine, versions
+from dataloading.engines.journal import Shard, keeping
 from dataloading.errors import InputError, writing
 from dataloading.face_index import FILE_NAME as FACE_INDEX
 from dataloading.face_index import MARGIN, FaceEntry, FaceIndex
@@ -99,6 +101,9 @@ def write_crops(
     workers: int = 2,
     replace_other: bool = False,
     progress: bool = True,
+    engine: Engine | None = None,
+    shard: Shard | None = None,
+    source: dict[str, str | None] | None = None,
 ) -> Report:
     """Cut the videos of a data set into a crop store, or bring a store up to date.
 
@@ -115,6 +120,10 @@ def write_crops(
         replace_other: Cut again what a store holds in another format, or more or fewer frames of. Without it a store
             that has such crops is refused: they may have taken hours.
         progress: Show a progress bar and a summary on standard error.
+        engine: Cuts on other machines, which see data set and store under the same paths; None on this one.
+        shard: The part of the videos that is cut, for `merge_crops`; the lines of the journal are in a file of their
+            own, `Shard.file`, until then.
+        source: With a shard: the arguments of `read_dataset` that gave the data set.
 
     Raises:
         InputError: `root` holds something else, or crops that would be replaced, or another run is writing there.
@@ -124,6 +133,37 @@ def write_crops(
     if workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1.")
     _check_directory(root, dataset)
+    opened = _whole_store(dataset, index, root, options, replace_other)
+    if shard is not None:
+        opened = _shard_of_store(dataset, index, root, options, replace_other, shard, source or {})
+    with opened as (finished, todo, keep):
+        failed: dict[str, str] = {}
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=not (progress and todo)) as bar, Workers() as processes:
+            shown = bar.add_task("Cutting crops", total=len(todo))
+            for job, line in (engine or processes).run_all(cut_video, todo, workers, lambda job: job.video.path):
+                if isinstance(line, InputError):
+                    failed[job.video.name] = str(line)
+                else:
+                    finished[job.video.name] = store.parse_finished(line.encode())
+                keep(job.video.name, line)
+                bar.advance(shown)
+    report = Report(finished, len(todo) - len(failed), failed)
+    if progress:
+        console.print(format_report(report, root, options), markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+# What is in the store as it should be, what is to be cut, and what keeps a line of the journal, or the reason for none.
+_Opened = tuple[dict[str, Finished], list[Job], Callable[[str, str | InputError], None]]
+
+
+@contextlib.contextmanager
+def _whole_store(
+    dataset: Dataset, index: FaceIndex, root: Path, options: CropOptions, replace_other: bool
+) -> Iterator[_Opened]:
+    """Open a store, and leave its journal in order."""
     with locked(root / LOCK, f"writing the crops in {root}; wait for it"):
         before = store.read_journal(root)
         if store.is_store(root):
@@ -131,23 +171,67 @@ def write_crops(
         _write_manifest(dataset, index, root, options)
         _write_journal(root, before)  # without what a killed run left of its last line
         finished, todo = _plan(dataset, index, root, options, before)
-        failed: dict[str, str] = {}
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not (progress and todo)) as bar, Workers() as processes:
-            shown = bar.add_task("Cutting crops", total=len(todo))
-            for job, line in processes.run_all(cut_video, todo, workers, lambda job: job.video.path):
-                if isinstance(line, InputError):
-                    failed[job.video.name] = str(line)
-                else:
-                    _append(root, [line])
-                    finished[job.video.name] = store.parse_finished(line.encode())
-                bar.advance(shown)
+        yield finished, todo, lambda _, line: None if isinstance(line, InputError) else _append(root, [line])
         _write_journal(root, finished)
-    report = Report(finished, len(todo) - len(failed), failed)
-    if progress:
-        console.print(format_report(report, root, options), markup=False, highlight=False, soft_wrap=True)
-    return report
+
+
+@contextlib.contextmanager
+def _shard_of_store(
+    dataset: Dataset,
+    index: FaceIndex,
+    root: Path,
+    options: CropOptions,
+    replace_other: bool,
+    shard: Shard,
+    source: dict[str, str | None],
+) -> Iterator[_Opened]:
+    """Open a shard of a store, whose own journal and manifest are only read. Failures are None in its journal."""
+    names = {video.name: at for at, video in enumerate(dataset.videos)}
+    settings = {"source": {"root": str(dataset.root), **source}, "crops": asdict(options), "versions": versions()}
+    with keeping(
+        shard.file(root / store.JOURNAL),
+        "crops",
+        settings,
+        [(video.name, video.path) for video in dataset.videos],
+        shard,
+        to_dict=lambda item: {"crop": item and asdict(item)},
+        parse=lambda data, where: store.parse_finished(json.dumps(json.loads(data)["crop"]).encode()),
+        failed=lambda item: item is None,
+    ) as journal:
+        before = store.read_journal(root) if store.is_store(root) else {}
+        if store.is_store(root):
+            _check_same(store.read_manifest(root), dataset, options, before, root, replace_other)
+        before |= {item.video: item for item in journal.results.values() if item}
+        own = Dataset(dataset.root, dataset.layout, [dataset.videos[at] for at in journal.positions])
+        finished, todo = _plan(own, index, root, options, before)
+        yield (
+            finished,
+            todo,
+            lambda name, line: journal.add(
+                names[name], None if isinstance(line, InputError) else store.parse_finished(line.encode())
+            ),
+        )
+        journal.results = {at: finished.get(dataset.videos[at].name) for at in journal.positions}
+        journal.rewrite()
+
+
+def merge_crops(
+    dataset: Dataset, index: FaceIndex, root: Path, options: CropOptions, lines: Sequence[dict[str, Any]]
+) -> dict[str, Finished]:
+    """Make a store of the crops that all shards have cut, from the results in their journals.
+
+    Raises:
+        InputError: `root` is another directory than that of the shards, or another run is writing there.
+    """
+    _check_directory(root, dataset)
+    with locked(root / LOCK, f"writing the crops in {root}; wait for it"):
+        finished = [store.parse_finished(json.dumps(line["crop"]).encode()) for line in lines if line["crop"]]
+        gone = [item for item in finished if not _is_there(root, item)]
+        if gone:
+            raise InputError(f"{root} lacks the crops of {gone[0].video}, which a shard has cut; cut that shard again")
+        _write_manifest(dataset, index, root, options)
+        _write_journal(root, {item.video: item for item in finished})
+    return {item.video: item for item in finished}
 
 
 def format_report(report: Report, root: Path, options: CropOptions) -> str:
@@ -361,7 +445,8 @@ def _with_chroma_location(path: Path, table: CropTable, digests: dict[int, int])
 @contextlib.contextmanager
 def _container(file: BinaryIO, crop_format: str) -> Iterator[av.container.OutputContainer]:
     """Write a container; an error of writing, such as that of a full disk, is not hidden by one of closing."""
-    container = av.open(file, "w", format=store.CONTAINERS[crop_format])
+    # Without the random identity of Matroska and the date of others: the same video gives the same bytes.
+    container = av.open(file, "w", format=store.CONTAINERS[crop_format], options={"fflags": "+bitexact"})
     try:
         yield container
     except BaseException:
@@ -536,7 +621,9 @@ def _check_directory(root: Path, dataset: Dataset) -> None:
         raise InputError(
             f"The crop store {root} cannot be written ({error.strerror}); expected a directory."
         ) from error
-    if others and not store.is_store(root) and others != [FACE_INDEX]:
+    begun = any(name.startswith(f"{store.JOURNAL}.shard-") for name in others)
+    others = [name for name in others if not name.startswith(FACE_INDEX)]
+    if others and not begun and not store.is_store(root):
         raise InputError(f"{root} holds {others[0]} and is no crop store; expected one, or an empty directory.")
 
 

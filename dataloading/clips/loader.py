@@ -67,6 +67,7 @@ class ClipLoader:
         seed: int = 0,
         workers: int = 2,
         processes: Workers | None = None,
+        by_video: bool = False,
     ):
         """Check the arguments; nothing is decoded yet.
 
@@ -83,6 +84,8 @@ class ClipLoader:
             seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
             workers: Processes that read and decode, and threads of the DALI graph.
             processes: Where files are decoded, such as those with the limits of a sandbox; by default the loader's.
+            by_video: A batch holds clips of one video alone. The last bits of a logit depend on the size of its batch,
+                and so what a video gives does not depend on those beside it.
 
         Raises:
             InputError: An argument is out of range, DALI is missing, or `decoder="dali"` and a video is not for it.
@@ -100,12 +103,18 @@ class ClipLoader:
         self.device = _existing_device(device)
         self.decoder = decoder_of((clip.video for clip in clips), decoder, self.device)
         self.skipped: list[tuple[Clip, str]] = []
-        self._workers, self._processes = workers, processes
+        self._workers, self._processes, self._by_video = workers, processes, by_video
         self._epoch = 0
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch in which nothing is skipped."""
-        return -(-len(self.clips) // self.batch_size)
+        return len(self._sizes())
+
+    def _sizes(self) -> list[int]:
+        """Return how many clips each batch has, were none skipped."""
+        if self._by_video:
+            return [len(group) for group in _same_video(self.clips, self.batch_size)]
+        return [self.batch_size] * -(-len(self.clips) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         self.skipped = []
@@ -125,8 +134,8 @@ class ClipLoader:
                     groups,
                     PREFETCHED_BATCHES * self.batch_size,
                 )
-                while loaded := list(islice(loads, self.batch_size)):
-                    batch = self._finish(loaded, graph, skipped)
+                for size in self._sizes():
+                    batch = self._finish(list(islice(loads, size)), graph, skipped)
                     if batch is not None:
                         yield batch
             finally:

@@ -1,17 +1,23 @@
 """Preparation of a data set: finds the face in every video, once, and writes the face index beside the set."""
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dataloading.clips.sampling import CLIP_FRAMES, why_no_clip
+from dataloading.clips.store import checksum
 from dataloading.dataset import Dataset, Video
+from dataloading.engines import Engine, versions
+from dataloading.engines.journal import Shard, keeping
 from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces.boxes_file import read_boxes, with_boxes
@@ -37,6 +43,8 @@ def prepare(
     progress: bool = True,
     index_file: str | Path | None = None,
     again: Collection[str] = (),
+    engine: Engine | None = None,
+    shard: Shard | None = None,
 ) -> FaceIndex:
     """Find the main face and the shots of every video and write the face index.
 
@@ -61,9 +69,12 @@ def prepare(
         progress: Show a progress bar and a summary on standard error.
         index_file: The face index, where it does not lie in the root of the data set.
         again: Videos (`Video.name`) that are looked at again, as their files have changed.
+        engine: Looks at the videos on other machines; None in `workers` processes of this one.
+        shard: The part of the videos that is looked at; fakes are in that of their original. It is written to a file of
+            its own beside the index, `Shard.file`, for `merge_index`, and the index is only read.
 
     Returns:
-        The whole index, with the videos that were there already.
+        The whole index, with the videos that were there already; of a shard, its videos.
 
     Raises:
         InputError: An argument is wrong, the detector is not installed, the index cannot be written, another run is
@@ -80,16 +91,16 @@ def prepare(
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
     path = Path(index_file or dataset.root / FILE_NAME)
-    _check_writable(path)
-    # The compressions of a set share an index, and a run replaces the file at its end.
-    with locked(_lock_file(path), f"writing {path}; wait for it"):
-        _cut_off_half_line(path)
-        index = FaceIndex.read(path, leave_out_broken=True)
+    whole = index_order(dataset.videos)
+    settings = {"root": str(dataset.root), "detector": detector, "every": every, "versions": versions()}
+    settings["boxes"] = checksum(Path(boxes)) if boxes is not None else None
+    opened = _whole_index(path, whole) if shard is None else _shard_index(path, whole, shard, settings)
+    with opened as (index, videos, keep):
         for name in again:
             index.entries.pop(name, None)
-        plan = _Plan(dataset.videos, index, detector, given)
+        plan = _Plan(videos, index, detector, given)
         todo, superseded = plan.todo(), plan.superseded()
-        if any(video.crops for video in dataset.videos):
+        if any(video.crops for video in videos):
             if superseded:
                 raise InputError(
                     f"{dataset.root} is a crop store, cut for the boxes that it has; `istvt prepare` with its data set "
@@ -103,7 +114,7 @@ def prepare(
         if progress:
             _print_dropped_lines(index, superseded)
         # Originals first: the fakes made from them need only a look.
-        names = {video.name for video in dataset.videos}
+        names = {video.name for video in videos}
         waves = (
             [video for video in todo if video.source not in names],
             [video for video in todo if video.source in names],
@@ -117,18 +128,90 @@ def prepare(
                     _Job(video, detector, every, given.get(video.name), index.entries.get(video.source or ""))
                     for video in wave
                 ]
-                for job, line in processes.run_all(prepare_video, jobs, workers, lambda job: job.video.path):
+                found = (engine or processes).run_all(prepare_video, jobs, workers, lambda job: job.video.path)
+                for job, line in found:
                     if isinstance(line, InputError):
                         line = FaceEntry(job.video.name, error=str(line)).to_json()
-                    with writing(path), path.open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
+                    keep(line)
                     index.entries[job.video.name] = FaceEntry.from_json(line)
                     index.lines += 1
                     bar.advance(shown)
-        _order(index, sorted(dataset.videos, key=lambda video: video.source in names))
     if progress:
-        _console().print(format_preparation(index, dataset.videos), markup=False, highlight=False, soft_wrap=True)
+        _console().print(format_preparation(index, videos), markup=False, highlight=False, soft_wrap=True)
     return index
+
+
+def merge_index(lines: Sequence[str], path: Path) -> FaceIndex:
+    """Write the lines of all shards of a data set, in `index_order`, to its index, in place of those of their videos.
+
+    Raises:
+        InputError: The index cannot be written, or another run is writing it.
+    """
+    _check_writable(path)
+    with locked(_lock_file(path), f"writing {path}; wait for it"):
+        index = FaceIndex.read(path, leave_out_broken=True)
+        entries = [FaceEntry.from_json(line) for line in lines]
+        index.entries |= {entry.video: entry for entry in entries}
+        _order(index, [entry.video for entry in entries], rewrite=True)
+    return index
+
+
+def index_order(videos: Sequence[Video]) -> list[Video]:
+    """Return videos in the order of their lines in an index: originals first."""
+    names = {video.name for video in videos}
+    return sorted(videos, key=lambda video: video.source in names)
+
+
+# The entries that are there, the videos that are looked at, and what keeps the line of one.
+_Opened = tuple[FaceIndex, Sequence[Video], Callable[[str], None]]
+
+
+@contextlib.contextmanager
+def _whole_index(path: Path, videos: Sequence[Video]) -> Iterator[_Opened]:
+    """Open the index of a data set, and leave it in order."""
+    _check_writable(path)
+    # The compressions of a set share an index, and a run replaces the file at its end.
+    with locked(_lock_file(path), f"writing {path}; wait for it"):
+        _cut_off_half_line(path)
+        index = FaceIndex.read(path, leave_out_broken=True)
+
+        def keep(line: str) -> None:
+            with writing(path), path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+        yield index, videos, keep
+        _order(index, [video.name for video in videos])
+
+
+@contextlib.contextmanager
+def _shard_index(path: Path, videos: Sequence[Video], shard: Shard, settings: dict[str, Any]) -> Iterator[_Opened]:
+    """Open a shard of an index, with what the index itself has of its videos."""
+    names = {video.name: at for at, video in enumerate(videos)}
+    with keeping(
+        shard.file(path),
+        "prepare",
+        settings,
+        [(video.name, video.path) for video in videos],
+        shard,
+        groups=[video.source if video.source in names else video.name for video in videos],
+        to_dict=lambda entry: {"face": entry.to_json()},
+        parse=lambda data, where: FaceEntry.from_json(json.loads(data)["face"], where),
+        failed=lambda entry: entry.error is not None,
+    ) as journal:
+        own = [videos[at] for at in journal.positions]
+        known = FaceIndex.read(path, leave_out_broken=True).entries if path.is_file() else {}
+        entries = {video.name: known[video.name] for video in own if video.name in known}
+        entries |= {entry.video: entry for entry in journal.results.values()}
+        index = FaceIndex(entries, journal.path)
+
+        def keep(line: str) -> None:
+            entry = FaceEntry.from_json(line)
+            journal.add(names[entry.video], entry)
+
+        yield index, own, keep
+        for video in own:
+            journal.results[names[video.name]] = index.entries[video.name]
+        journal.rewrite()
 
 
 def unusable(index: FaceIndex, videos: Iterable[Video], frames: int = CLIP_FRAMES) -> list[str]:
@@ -247,14 +330,14 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
-def _order(index: FaceIndex, videos: Iterable[Video]) -> None:
-    """Leave one line a video in the file, in the order of `videos` and not in that in which processes were done.
+def _order(index: FaceIndex, names: Sequence[str], rewrite: bool = False) -> None:
+    """Leave one line a video in the file, in the order of `names` and not in that in which processes were done.
 
-    It is written in place of the whole file or not at all, and only if something changes.
+    It is written in place of the whole file or not at all, and only if something changes, or with `rewrite`.
     """
-    names = dict.fromkeys(video.name for video in videos)
+    names = dict.fromkeys(names)
     order = [name for name in index.entries if name not in names] + [name for name in names if name in index.entries]
-    if index.broken or index.lines > len(index) or order != list(index.entries):
+    if rewrite or index.broken or index.lines > len(index) or order != list(index.entries):
         index.entries = {name: index.entries[name] for name in order}
         with replacing(index.path) as temporary:
             temporary.write_text("".join(entry.to_json() + "\n" for entry in index), encoding="utf-8")

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from dataloading.dataset import SPLITS
 from dataloading.errors import InputError, as_input_error
-from istvt.cli.console import print_lines, progress_bar, starting
+from istvt.cli.console import counted, print_lines, progress_bar, starting
 from istvt.cli.options import (
     add_checkpoint,
     add_device,
+    add_engine,
     add_precision,
     check_architecture,
     check_counts,
     check_device_name,
+    engine_of,
     settings_of,
+    shard_of,
 )
 from istvt.config import MEASURED_METHODS, DataSettings, DetectorConfig, FaithfulnessSettings
+
+if TYPE_CHECKING:
+    from istvt.report.evaluate_checkpoint import EvaluationResult
 
 SANITY_CLIPS = 24
 
@@ -53,17 +60,24 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     )
     add_device(parser)
     add_precision(parser)
+    add_engine(parser)
     parser.add_class_arguments(DataSettings, "data", skip={"train_clips"})
 
 
 def run(options: Namespace, console: Console) -> int:
     """Evaluate a checkpoint by video and write report.html, evaluation.json and scores.csv.
 
-    A video's score is the mean of its clips' probabilities; every metric has a 95 % interval."""
+    A video's score is the mean of its clips' probabilities; every metric has a 95 % interval.
+
+    On many machines (--engine ray, or --shard and `istvt merge`) the files are the same as from one. With --engine ray
+    what is done is kept in evaluation.json.unfinished until they are written, and the same command goes on from it."""
     from dataloading.layouts import require_directory
     from istvt.run_dir import model_file
 
     check_counts(options, "bootstrap", "batch_size")
+    shard = shard_of(options)
+    if options.explain and (shard or options.engine != "local"):
+        raise InputError("--explain measures on one machine; expected it without --shard and --engine ray")
     for option, value in (("--methods", options.methods), ("--sanity", options.sanity or None)):
         if value is not None and not options.explain:
             raise InputError(f"{option} is given without --explain, which measures with it")
@@ -79,31 +93,32 @@ def run(options: Namespace, console: Console) -> int:
     require_directory(data.root)
     model_file(options.checkpoint)
     with starting(console):
-        from istvt.evaluation.results import skipped_line
-        from istvt.report.evaluate_checkpoint import evaluate_checkpoint
-        from istvt.report.summary import summary
+        from istvt.report.evaluate_checkpoint import evaluate_checkpoint, evaluate_shard
+    how = {name: options[name] for name in ("split", "device", "precision", "batch_size", "bootstrap")}
     output = _evaluation_directory(options, data, console)
-    with progress_bar(console, "scoring clips") as update:
-        result = evaluate_checkpoint(
-            options.checkpoint,
-            data,
-            output,
-            split=options.split,
-            device=options.device,
-            precision=options.precision,
-            batch_size=options.batch_size,
-            bootstrap=options.bootstrap,
-            advance=update,
-        )
+    with engine_of(options, console) as engine, progress_bar(console, "scoring clips") as update:
+        if shard:
+            path, failed = evaluate_shard(options.checkpoint, data, output, shard, **how, advance=update)
+            print_lines(console, f"shard {shard}: {path}" + (f", without {counted(failed, 'video')}" if failed else ""))
+            return 0
+        result = evaluate_checkpoint(options.checkpoint, data, output, **how, engine=engine, advance=update)
+    print_evaluation(console, result)
+    if options.explain:
+        _measure_explanations(options, data, settings, output, console)
+    return 0
+
+
+def print_evaluation(console: Console, result: EvaluationResult) -> None:
+    """Print the metrics, the notes, what could not be scored, and the place of the report."""
+    from istvt.evaluation.results import skipped_line
+    from istvt.report.summary import summary
+
     console.print(summary(result.evaluation))
     print_lines(console, *result.evaluation.notes, style="dim")
     if result.evaluation.skipped:
         print_lines(console, f"{len(result.evaluation.skipped)} videos or clips could not be scored:")
         print_lines(console, *(f"  {skipped_line(name, reason)}" for name, reason in result.evaluation.skipped))
     print_lines(console, f"\nreport: {result.report}")
-    if options.explain:
-        _measure_explanations(options, data, settings, output, console)
-    return 0
 
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:

@@ -17,7 +17,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError
-from istvt.cli import convert, dataset, demo, doctor, evaluate, explain, model, predict, prepare, synthesize, train
+from istvt.cli import (
+    convert,
+    dataset,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    merge,
+    model,
+    predict,
+    prepare,
+    synthesize,
+    train,
+)
 from istvt.cli.options import chosen_model
 from istvt.cli.parser import OptionParser, UsageError
 from istvt.cli.stops import Terminated, interrupt, stopping
@@ -38,6 +51,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "train": (train, "train a detector"),
     "evaluate": (evaluate, "evaluate a checkpoint and write a report"),
     "predict": (predict, "score videos"),
+    "merge": (merge, "put the shards of predict, evaluate or prepare together"),
     "explain": (explain, "show where and when a video's evidence is"),
     "convert": (convert, "turn a state dict of the authors' code into a checkpoint, or back"),
     "model": (model, "print a model's parameters and cost"),

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
 from dataloading.errors import InputError, as_input_error
 from dataloading.io import parse_yaml
 from istvt.cli.parser import given, read_settings_file
 from istvt.config import DataSettings, DetectorConfig, Precision, TrainingSettings
 from istvt.model.architectures import ARCHITECTURES, DEFAULT, architecture, model_preset
+
+if TYPE_CHECKING:
+    from dataloading.engines.cluster import RayEngine
+    from dataloading.engines.journal import Shard
 
 Settings = TypeVar("Settings", DetectorConfig, DataSettings, TrainingSettings)
 ANY = "any"  # architecture of a checkpoint
@@ -104,6 +110,64 @@ def check_counts(options: Namespace, *names: str) -> None:
 def add_device(parser: ArgumentParser) -> None:
     """Add the device."""
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def add_engine(parser: ArgumentParser) -> None:
+    """Add the options that spread the work over machines."""
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="local: this machine; ray: the machines of a Ray cluster, which read the videos and the model from the "
+        "same paths",
+    )
+    parser.add_argument(
+        "--address",
+        type=str | None,
+        default=None,
+        help="of the Ray cluster, as HOST:PORT; default: the one that this machine belongs to",
+    )
+    parser.add_argument(
+        "--cores",
+        type=int | None,
+        default=None,
+        help="with --engine ray: cores of each worker without a GPU; default 4",
+    )
+    parser.add_argument(
+        "--shard",
+        type=str | None,
+        default=None,
+        help="do one part of the work, such as 3/16, and write it beside the result as RESULT.shard-3-of-16, for "
+        "`istvt merge`; started again it goes on",
+    )
+
+
+def shard_of(options: Namespace) -> Shard | None:
+    """Return the shard that is asked for, if any; refuse options that exclude each other."""
+    from dataloading.engines.journal import Shard
+
+    for name in ("address", "cores"):
+        if options[name] is not None and options.engine != "ray":
+            raise InputError(f"--{name} is given without --engine ray, which it is of")
+    if options.cores is not None and options.cores < 1:
+        raise InputError(f"--cores is {options.cores}; expected at least 1")
+    if options.shard is not None and options.engine != "local":
+        raise InputError("--shard and --engine ray are given together; expected one of them")
+    return None if options.shard is None else Shard.parse(options.shard)
+
+
+@contextmanager
+def engine_of(options: Namespace, console: Console) -> Iterator[RayEngine | None]:
+    """Give the engine that is asked for as long as the context lasts: a cluster, or None for this machine."""
+    if options.engine == "local":
+        yield None
+        return
+    from dataloading.engines.cluster import RayEngine
+    from istvt.cli.console import print_lines
+
+    with RayEngine(options.address, **({} if options.cores is None else {"cores": options.cores})) as engine:
+        print_lines(console, engine.description, style="dim")
+        yield engine
 
 
 def add_precision(parser: ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ from istvt.cli.options import (
     add_boxes,
     add_checkpoint,
     add_device,
+    add_engine,
     add_face_detection,
     add_precision,
     check_architecture,
     check_counts,
     check_device_name,
     detect_option,
+    engine_of,
+    shard_of,
 )
 from istvt.config import DetectorConfig
 
@@ -61,6 +65,7 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     add_device(parser)
     add_precision(parser)
+    add_engine(parser)
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -70,12 +75,17 @@ def run(options: Namespace, console: Console) -> int:
     of its most suspicious shot, with the odds divided by the number of shots, where that is higher.
 
     A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
-    """
+
+    On many machines (--engine ray, or --shard and `istvt merge`) the --json file is the same as from one. What is done
+    is kept in FILE.unfinished until FILE is written, and the same command goes on from it."""
     from dataloading.layouts.files import video_files
     from istvt.inference.crop import check_people
     from istvt.run_dir import model_file
 
     check_counts(options, "clips")
+    shard = shard_of(options)
+    if shard and options.json is None:
+        raise InputError("--shard is given without --json FILE, beside which the shard is written")
     if options.json and options.json.is_dir():
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")
     if options.json and not options.json.parent.is_dir():
@@ -86,7 +96,7 @@ def run(options: Namespace, console: Console) -> int:
     model_file(options.checkpoint)
     files, left_out = video_files(options.videos)
     with starting(console):
-        from dataloading.io import write_json
+        from dataloading.engines.journal import unfinished
         from dataloading.video.sandbox import missing
         from istvt.device import pick_device
         from istvt.inference.predict import predict
@@ -95,24 +105,32 @@ def run(options: Namespace, console: Console) -> int:
     if options.json:
         output_directory(options.json.parent)  # fails here if it is not writable
     check_architecture(options)
-    model, info = load_model(options.checkpoint, pick_device(options.device))
+    model, info = options.checkpoint, None
+    if options.engine == "local":
+        model, info = load_model(options.checkpoint, pick_device(options.device))
+    keep = None
+    if options.json and (shard or options.engine != "local"):
+        keep = shard.file(options.json) if shard else unfinished(options.json)
+    whole = len(files)
+    if shard:
+        whole = len(shard.positions(list(map(str, files))))
     for reason, count in Counter(item.reason for item in left_out).items():
         print_lines(console, f"{counted(count, 'video')} left out: {reason}", style="dim")
     if options.isolate and (unenforced := missing()):
         print_lines(console, f"isolated, but not limited here: {' and '.join(unenforced)}", style="yellow")
     done = 0
-    with progress_bar(console, "scoring videos") as update:
+    with engine_of(options, console) as engine, progress_bar(console, "scoring videos") as update:
 
         def advance(prediction: Any) -> None:
             nonlocal done
             done += 1
             if done == 1:  # caveats of all verdicts are printed before the first one, not after hours
                 print_lines(console, *prediction.notes, style="yellow")
-            update(done, len(files))
+            update(done, whole)
 
         def progress(path: Path, what: str, part: int, in_all: int) -> None:
             if what == "scoring":
-                update(done + part / in_all, len(files), f"scoring {escape(path.name)}")
+                update(done + part / in_all, whole, f"scoring {escape(path.name)}")
             else:
                 update(part, in_all, f"{what} in {escape(path.name)}")
 
@@ -128,11 +146,32 @@ def run(options: Namespace, console: Console) -> int:
             clips=options.clips,
             precision=options.precision,
             isolate=options.isolate,
+            engine=engine,
+            device=options.device,
+            shard=shard,
+            keep=keep,
             advance=advance,
             progress=progress,
         )
-    if options.json:
-        write_json(options.json, [_row(prediction) for prediction in predictions])
+    if options.json and not shard:
+        write_scores(options.json, predictions)
+        if keep:
+            keep.unlink()
+    status = print_predictions(console, predictions)
+    if shard:
+        print_lines(console, f"shard {shard}: {keep}")
+    return status
+
+
+def write_scores(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write the JSON file of predictions."""
+    from dataloading.io import write_json
+
+    write_json(path, [_row(prediction) for prediction in predictions])
+
+
+def print_predictions(console: Console, predictions: Sequence[Prediction]) -> int:
+    """Print the verdicts, and why files were not scored; return the exit status."""
     failed = [prediction for prediction in predictions if prediction.error]
     for prediction in predictions:
         if prediction.score:

@@ -12,7 +12,7 @@ from dataloading.dataset import FIRST_FRAMES
 from dataloading.errors import InputError, as_input_error
 from istvt.cli import PROBLEM_FOUND
 from istvt.cli.console import print_lines, starting
-from istvt.cli.options import add_dataset
+from istvt.cli.options import add_dataset, add_engine, engine_of, shard_of
 from istvt.config import DetectorConfig
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
         default=FIRST_FRAMES,
         help="how many frames of each video are kept, from its first one on; 0 keeps all",
     )
+    add_engine(parser)
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -68,36 +69,47 @@ def run(options: Namespace, console: Console) -> int:
     with the reason, and never stops the run (the exit status is 1 then).
 
     With --crops DIR the region around each face is then written to DIR, once, in the video's own pixel format, and DIR
-    can be given to the other commands in place of the data set, which may be on a read-only disk."""
+    can be given to the other commands in place of the data set, which may be on a read-only disk.
+
+    On many machines (--engine ray, or --shard and `istvt merge`) index and store are the same as from one. Shards of a
+    store are cut when the face index is whole: first all shards without --crops and their merge, then with --crops."""
     with starting(console):
         from dataloading import format_summary, read_dataset
+        from dataloading.face_index import FaceIndex
         from dataloading.faces.prepare import prepare, unusable
 
-    crops = _crop_options(options)
+    crops, shard = _crop_options(options), shard_of(options)
     dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
     place, again = None, []
     if crops:
         from dataloading.clips.cutting import changed_originals, index_place, write_crops
 
         place, again = index_place(dataset, options.crops), changed_originals(dataset, options.crops)
-    index = prepare(
-        dataset,
-        detector=options.detector,
-        detect=not options.no_detect,
-        boxes=options.boxes,
-        every=options.every,
-        workers=options.workers,
-        replace=options.replace,
-        before=lambda: print_lines(console, format_summary(dataset.summary())),
-        index_file=place,
-        again=again,
-    )
-    failed = bool(unusable(index, dataset.videos))
-    if crops:
-        report = write_crops(
-            dataset, index, options.crops, crops, workers=options.workers, replace_other=options.replace
-        )
-        failed = failed or bool(report.failed)
+    with engine_of(options, console) as engine:
+        many = {"workers": options.workers, "engine": engine, "shard": shard}
+        if crops and shard:
+            index = FaceIndex.read(place)
+        else:
+            index = prepare(
+                dataset,
+                detector=options.detector,
+                detect=not options.no_detect,
+                boxes=options.boxes,
+                every=options.every,
+                replace=options.replace,
+                before=lambda: print_lines(console, format_summary(dataset.summary())),
+                index_file=place,
+                again=again,
+                **many,
+            )
+        failed = bool(unusable(index, [video for video in dataset.videos if not shard or video.name in index]))
+        if crops:
+            source = {"layout": options.layout, "compression": options.compression}
+            source |= {"root": str(options.dataset), "originals": options.originals and str(options.originals)}
+            report = write_crops(
+                dataset, index, options.crops, crops, replace_other=options.replace, source=source, **many
+            )
+            failed = failed or bool(report.failed)
     return PROBLEM_FOUND if failed else 0
 
 

@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
-import torch
-
-from dataloading.clips.sampling import evaluation_clips
+from dataloading.clips.sampling import Clip, Clips, evaluation_clips
 from dataloading.dataset import SYNTHETIC_NOTE, Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from istvt.config import DataSettings
+from istvt.device import resolve_precision
 from istvt.evaluation.metrics import compute_metrics
 from istvt.evaluation.results import Evaluation
 from istvt.inference.crop import crop_difference
-from istvt.inference.score import score_clips
+from istvt.inference.score import score_by_video
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo
 from istvt.model.detector import Detector
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """What scoring one video of a split gives.
+
+    Attributes:
+        score: None where not one clip could be decoded.
+        skipped: why clips could not be decoded, one sentence each.
+        decoder: of the clips.
+    """
+
+    score: VideoScore | None
+    skipped: list[str]
+    decoder: str = ""
+
+
+@dataclass(frozen=True)
+class SplitScoring:
+    """How the videos of a split are scored: what a process needs beside the model. See `evaluate_split`.
+
+    Attributes:
+        precision: a name, see `resolve_precision`.
+        decoder: of `ClipLoader`.
+    """
+
+    batch_size: int
+    precision: str
+    decoder: str
+    workers: int
+
+    def score(self, model: Detector, clips: Sequence[Clip]) -> Iterator[ScoredVideo]:
+        """Yield the outcome of each video of the clips, in order."""
+        dtype = resolve_precision(self.precision, next(model.parameters()).device)
+        how = {"batch_size": self.batch_size, "decoder": self.decoder, "workers": self.workers, "dtype": dtype}
+        for scored in score_by_video(model, clips, **how):
+            score = scored.videos()[0] if scored.clips else None
+            # Reasons hold file names, which need not be valid Unicode: invalid bytes are written as escapes.
+            reasons = [reason.encode(errors="backslashreplace").decode() for _, reason in scored.skipped]
+            yield ScoredVideo(score, reasons, scored.decoder)
 
 
 def evaluate_split(
@@ -30,13 +70,14 @@ def evaluate_split(
     *,
     split: str = "test",
     batch_size: int = 16,
-    dtype: torch.dtype = torch.float32,
+    precision: str = "float32",
     bootstrap: int = 2000,
     advance: Callable[[int, int], None] | None = None,
 ) -> tuple[Evaluation, list[VideoScore]]:
     """Score the clips of a split and compute every metric by video.
 
-    Clips are taken evenly from the first 270 frames of each video, as the paper does.
+    Clips are taken evenly from the first 270 frames of each video, as the paper does. They are scored video by video,
+    so that the scores of one do not depend on the others.
 
     Args:
         model: on the device to use.
@@ -45,8 +86,8 @@ def evaluate_split(
         index: of their faces.
         data: clips a video, decoder and workers.
         split: train, val or test.
-        batch_size: clips a forward pass.
-        dtype: autocast to this dtype; float32 is plain.
+        batch_size: clips a forward pass, at most.
+        precision: "auto", "float32", "bfloat16" or "float16".
         bootstrap: resamples behind the intervals.
         advance: called with (clips done, clips in all).
 
@@ -56,28 +97,54 @@ def evaluate_split(
     Raises:
         InputError: not one video can be scored.
     """
-    clips = evaluation_clips(dataset.split_videos(split), index, model.config.frames, data.evaluation_clips)
-    done = 0
-
-    def count(scored: int) -> None:
-        nonlocal done
-        done += scored
+    clips = split_clips(dataset, index, data, split, model.config.frames)
+    how = SplitScoring(batch_size, precision, data.decoder, data.workers)
+    scored, done = [], 0
+    for outcome, group in zip(how.score(model, clips), clips_by_video(clips), strict=True):
+        scored.append(outcome)
+        done += len(group)
         if advance:
             advance(done, len(clips))
+    return summarize(info, dataset, index, data, split, clips, scored, bootstrap)
 
-    scored = score_clips(
-        model, clips, batch_size=batch_size, decoder=data.decoder, workers=data.workers, dtype=dtype, advance=count
-    )
+
+def split_clips(dataset: Dataset, index: FaceIndex, data: DataSettings, split: str, frames: int) -> Clips:
+    """Return the clips of T `frames` of a split that are scored, video by video."""
+    return evaluation_clips(dataset.split_videos(split), index, frames, data.evaluation_clips)
+
+
+def clips_by_video(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """Return the clips of each video."""
+    return [list(group) for _, group in groupby(clips, key=lambda clip: clip.video.path)]
+
+
+def summarize(
+    info: CheckpointInfo,
+    dataset: Dataset,
+    index: FaceIndex,
+    data: DataSettings,
+    split: str,
+    clips: Clips,
+    scored: Sequence[ScoredVideo],
+    bootstrap: int,
+) -> tuple[Evaluation, list[VideoScore]]:
+    """Return the evaluation, and every video's score, from the outcome of each video of `split_clips`.
+
+    Raises:
+        InputError: not one video could be scored.
+    """
     skipped = [(item.video.name, item.reason) for item in clips.skipped]
-    skipped += [(clip.video.name, reason) for clip, reason in scored.skipped]
-    if not scored.clips:
+    names = [group[0].video.name for group in clips_by_video(clips)]
+    skipped += [(name, reason) for name, item in zip(names, scored, strict=True) for reason in item.skipped]
+    scores = [item.score for item in scored if item.score is not None]
+    if not scores:
         _, first = skipped[0]
         raise InputError(f"{data.root}: no video of the {split} split could be scored; the first reason: {first}")
-    # Reasons hold file names, which need not be valid Unicode: invalid bytes are written as escapes.
+    # File names again.
     skipped = [tuple(text.encode(errors="backslashreplace").decode() for text in item) for item in skipped]
-    scores = scored.videos()
     detectors = index.detectors({score.name for score in scores})
-    notes = [*dataset.notes, *_differences_to_training(info, scored.decoder, detectors)]
+    decoder = next(item.decoder for item in scored if item.score is not None)
+    notes = [*dataset.notes, *_differences_to_training(info, decoder, detectors)]
     notes += _unknown_shots(index, scores)
     notes += [SYNTHETIC_NOTE] if dataset.synthetic else info.caveats
     return replace(compute_metrics(scores, bootstrap=bootstrap), skipped=skipped, notes=notes), scores

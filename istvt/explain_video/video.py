@@ -137,7 +137,7 @@ def explain_video(
     else:
         crop = choose_crop(info.detectors, settings.detector, settings.detect)
         finder = make_detector(crop.detector) if crop.detector else None
-        face = face_entry(video, finder, model.config.frames, workers=workers, advance=looking)
+        face = face_entry(video, finder and finder.name, model.config.frames, workers=workers, advance=looking)
         about_crop = crop.note
     notes += filter(None, [about_crop, unknown_shots_remark(face, given)])
     output_directory(out)

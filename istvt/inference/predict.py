@@ -5,24 +5,29 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dataloading.clips.store import stored_face
+from dataloading.clips.store import checksum, stored_face
 from dataloading.dataset import Dataset, Video
+from dataloading.engines import ModelEngine
+from dataloading.engines.journal import Shard, keeping
 from dataloading.errors import InputError
 from dataloading.face_index import BOXES_FILE, FaceEntry
-from dataloading.faces import FaceDetector, make_detector
+from dataloading.faces import make_detector
 from dataloading.faces.boxes_file import read_boxes, with_boxes
 from dataloading.faces.prepare import find_in_file
+from dataloading.io import parse_json
 from dataloading.video.processes import Workers
 from dataloading.video.sandbox import Sandbox
+from istvt.device import pick_device, versions
 from istvt.inference.crop import check_people, choose_crop, crop_difference
 from istvt.inference.people import UNLABELED, PersonScore, score_people, unknown_shots_remark
-from istvt.model.checkpoint import CheckpointInfo
+from istvt.model.checkpoint import CheckpointInfo, load_model, load_same_model, read_info
 from istvt.model.detector import Detector
 
 ONLY_GIVEN = "the face whose boxes were given is scored; others were not looked for"
@@ -57,8 +62,70 @@ class Prediction:
         return max(self.people, key=lambda person: person.probability, default=None)
 
 
+@dataclass(frozen=True)
+class FileScoring:
+    """How files are scored: what a process needs beside the model. See `predict`.
+
+    Attributes:
+        detector: name of the face detector of files without given boxes; None for the whole picture.
+        given: boxes of the one face that is scored, by file.
+        notes: of each prediction.
+    """
+
+    detector: str | None
+    given: dict[Path, np.ndarray]
+    notes: tuple[str, ...]
+    faces: str
+    person: int | None
+    clips: int | None
+    batch_size: int
+    workers: int
+    precision: str
+    isolate: bool
+
+    def predict(
+        self, model: Detector, path: Path, progress: Callable[[Path, str, int, int], None] | None = None
+    ) -> Prediction:
+        """Return the prediction for a file, or the reason why there is none."""
+        report = progress and partial(progress, path)
+        looking, scoring = (report and partial(report, what) for what in ("looking for faces", "scoring"))
+        try:
+            with Workers(Sandbox(os.path.realpath(path)) if self.isolate else None) as processes:
+                reading = {"workers": self.workers, "processes": processes}
+                rows = self.given.get(path)
+                entry = face_entry(path, self.detector, model.config.frames, rows, **reading, advance=looking)
+                scored = score_people(
+                    model,
+                    path,
+                    entry,
+                    faces=self.faces,
+                    person=self.person,
+                    clips=self.clips,
+                    batch_size=self.batch_size,
+                    precision=self.precision,
+                    **reading,
+                    advance=scoring,
+                )
+        except InputError as error:
+            return self.failure(path, error)
+        only = [ONLY_GIVEN] if path in self.given else []
+        return Prediction(
+            path,
+            tuple(scored.people),
+            remark=unknown_shots_remark(entry),
+            not_scored=(*only, *scored.not_scored),
+            notes=self.notes,
+            frames=entry.frames,
+            fps=entry.fps,
+        )
+
+    def failure(self, path: Path, error: InputError) -> Prediction:
+        """Return the prediction for a file that cannot be scored."""
+        return Prediction(path, error=str(error), notes=self.notes)
+
+
 def predict(
-    model: Detector,
+    model: Detector | str | Path,
     files: Iterable[str | Path],
     *,
     info: CheckpointInfo | None = None,
@@ -72,13 +139,17 @@ def predict(
     workers: int = 2,
     precision: str = "auto",
     isolate: bool = False,
+    engine: ModelEngine | None = None,
+    device: str = "auto",
+    shard: Shard | None = None,
+    keep: str | Path | None = None,
     advance: Callable[[Prediction], None] | None = None,
     progress: Callable[[Path, str, int, int], None] | None = None,
 ) -> list[Prediction]:
     """Score the people of video files; a bad file is reported and does not stop the others.
 
     Args:
-        model: on the device to use.
+        model: on the device to use; or its file, which is loaded on `device`, by each worker of an engine.
         files: videos; `dataloading.layouts.files.video_files` lists those of directories.
         info: metadata from `load_model`: videos are then cropped as the training videos were.
         detector: face detector; "auto" takes that of training, or the best installed one.
@@ -93,58 +164,82 @@ def predict(
         workers: processes that decode.
         precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
         isolate: reads each file in processes of its own with the limits of `dataloading.video.sandbox`.
+        engine: scores the files on other machines; None on this one.
+        device: of a model that is given as a file.
+        shard: the part of the files that is scored; None for all.
+        keep: journal of what is done, from which another call goes on; see `dataloading.engines.journal`.
         advance: called after each file.
         progress: called within a file with (file, what is being done, done, of how many): "looking for faces" counts
             frames, "scoring" clips.
+
+    Returns:
+        The predictions of the shard's files, in the order of the files.
 
     Raises:
         InputError: no detector is installed, the boxes file is wrong, or arguments exclude each other.
     """
     files = list(map(Path, files))
     check_people(faces, person, boxes, detect)
+    in_memory = isinstance(model, Detector)
+    if engine is not None and in_memory:
+        raise InputError("model is in the memory of this process; expected its file, which each worker loads")
+    if not in_memory:
+        model, info = (Path(model), read_info(model)) if engine else load_model(model, pick_device(device))
     given = boxes_of(boxes, files) if boxes is not None else {}
     crop = choose_crop(info.detectors if info else (), detector, detect)
     finder = make_detector(crop.detector) if crop.detector and len(given) < len(files) else None
     notes = [*(info.caveats if info else ()), *filter(None, [crop.note if len(given) < len(files) else None])]
     if given and info:
         notes += filter(None, [crop_difference(info.detectors, [BOXES_FILE])])
-    predictions = []
-    for path in files:
-        try:
-            report = progress and partial(progress, path)
-            looking, scoring = (report and partial(report, what) for what in ("looking for faces", "scoring"))
-            with Workers(Sandbox(os.path.realpath(path)) if isolate else None) as processes:
-                reading = {"workers": workers, "processes": processes}
-                entry = face_entry(path, finder, model.config.frames, given.get(path), **reading, advance=looking)
-                scored = score_people(
-                    model,
-                    path,
-                    entry,
-                    faces=faces,
-                    person=person,
-                    clips=clips,
-                    batch_size=batch_size,
-                    precision=precision,
-                    **reading,
-                    advance=scoring,
-                )
-            only = [ONLY_GIVEN] if path in given else []
-            predictions.append(
-                Prediction(
-                    path,
-                    tuple(scored.people),
-                    remark=unknown_shots_remark(entry),
-                    not_scored=(*only, *scored.not_scored),
-                    notes=tuple(notes),
-                    frames=entry.frames,
-                    fps=entry.fps,
-                )
-            )
-        except InputError as error:
-            predictions.append(Prediction(path, error=str(error), notes=tuple(notes)))
+    found_by = finder.name if finder else None
+    how = FileScoring(
+        found_by, given, tuple(notes), faces, person, clips, batch_size, workers, precision, isolate=isolate
+    )
+    kind = engine.device_type(device) if engine else next(model.parameters()).device.type
+    depends_on = {name: getattr(how, name) for name in ("faces", "person", "clips", "batch_size", "isolate")}
+    depends_on |= {"precision": precision, "device": kind, "detector": found_by}
+    depends_on |= {"boxes": checksum(Path(boxes)) if boxes is not None else None}
+    depends_on |= {"model": info.checksum if info else None, "versions": versions()}
+    with keeping(
+        Path(keep) if keep is not None else None,
+        "predict",
+        depends_on,
+        [(str(path), path) for path in files],
+        shard or Shard(),
+        to_dict=prediction_to_dict,
+        parse=lambda data, where: parse_json(data, Prediction, where),
+        failed=lambda prediction: prediction.error is not None,
+    ) as journal:
         if advance:
-            advance(predictions[-1])
-    return predictions
+            for prediction in journal.results.values():
+                advance(prediction)
+        todo = [files[position] for position in journal.todo]
+        if engine is None:
+            found = ((path, how.predict(model, path, progress)) for path in todo)
+        else:
+            load = partial(_load, model, info.checksum, how, kind)
+            found = engine.map(load, todo, lambda path: path, gpu=kind == "cuda")
+        places: dict[Path, list[int]] = {}
+        for position in journal.todo:
+            places.setdefault(files[position], []).append(position)
+        for path, result in found:
+            prediction = how.failure(path, result) if isinstance(result, InputError) else result
+            journal.add(places[path].pop(0), prediction)
+            if advance:
+                advance(prediction)
+        if keep is not None:
+            journal.rewrite()
+        return journal.in_order()
+
+
+def prediction_to_dict(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction in JSON's types, from which `parse_json` makes it again."""
+    return asdict(prediction) | {"path": str(prediction.path)}
+
+
+def _load(model: Path, checksum: str, how: FileScoring, device: str) -> Callable[[Path], Prediction]:
+    """Load a model in a worker of an engine and return what scores a file."""
+    return partial(how.predict, load_same_model(model, checksum, device))
 
 
 def boxes_of(boxes: str | Path, files: Sequence[Path]) -> dict[Path, np.ndarray]:
@@ -162,7 +257,7 @@ def boxes_of(boxes: str | Path, files: Sequence[Path]) -> dict[Path, np.ndarray]
 
 def face_entry(
     path: Path,
-    finder: FaceDetector | None,
+    detector: str | None,
     frames: int,
     rows: np.ndarray | None = None,
     *,
@@ -174,7 +269,7 @@ def face_entry(
 
     Args:
         path: the file.
-        finder: looks for faces; None for the whole picture.
+        detector: name of the one that looks for faces; None for the whole picture.
         frames: T, the frames of a clip.
         rows: frame, x0, y0, x1, y1 of the one face that is scored, where that is given.
         workers: threads that decode.
@@ -187,7 +282,7 @@ def face_entry(
     stored = stored_face(path)
     if stored is not None and rows is None:
         return stored  # of a crop store: the boxes for which it was cut
-    detector = finder.name if finder and rows is None else None
+    detector = detector if rows is None else None
     line = ""
     for step in (processes or Workers()).iterate(find_in_file, path, detector, frames, workers, file=path):
         if isinstance(step, str):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -68,23 +69,92 @@ def score_clips(
         processes: of `ClipLoader`.
         advance: called with the number of clips done after each batch.
     """
+    loader = _loader(model, clips, batch_size, decoder, workers, processes)
+    batches = []
+    for batch in _score(model, loader, dtype):
+        batches.append(batch)
+        if advance:
+            advance(len(batch[0]))
+    return _gathered(clips, batches, list(loader.skipped), loader.decoder)
+
+
+@torch.inference_mode()
+def score_by_video(
+    model: Detector,
+    clips: Sequence[Clip],
+    *,
+    batch_size: int = 16,
+    decoder: str = "auto",
+    workers: int = 2,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[ScoredClips]:
+    """Yield the scored clips of each video, in order, while the next one is decoded; see `score_clips`.
+
+    A batch holds clips of one video alone: logits of a video are the same, bit for bit, whichever videos stand beside
+    it.
+
+    Args:
+        clips: those of a video follow each other.
+    """
+    loader = _loader(model, clips, batch_size, decoder, workers, by_video=True)
+    groups = [list(group) for _, group in groupby(range(len(clips)), key=lambda at: clips[at].video.path)]
+    number_of = [number for number, group in enumerate(groups) for _ in group]
+    batches: list[_ScoredBatch] = []
+    current = 0
+
+    def finished() -> ScoredClips:
+        # The loader is ahead: of this video it has skipped all that it will.
+        skipped = [(clip, reason) for clip, reason in loader.skipped if number_of[place[id(clip)]] == current]
+        return _gathered(clips, batches, skipped, loader.decoder)
+
+    place = {id(clip): at for at, clip in enumerate(clips)}
+    for batch in _score(model, loader, dtype):
+        while current < number_of[int(batch[0][0])]:
+            yield finished()
+            batches, current = [], current + 1
+        batches.append(batch)
+    while current < len(groups):
+        yield finished()
+        batches, current = [], current + 1
+
+
+# Positions of clips, on the CPU, their logits, and their qualities.
+_ScoredBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _loader(
+    model: Detector,
+    clips: Sequence[Clip],
+    batch_size: int,
+    decoder: str,
+    workers: int,
+    processes: Workers | None = None,
+    by_video: bool = False,
+) -> ClipLoader:
+    device, size = next(model.parameters()).device, model.config.image_size
+    how = {"device": device, "decoder": decoder, "workers": workers, "processes": processes, "by_video": by_video}
+    return ClipLoader(list(clips), batch_size, size, **how)
+
+
+def _score(model: Detector, loader: ClipLoader, dtype: torch.dtype) -> Iterator[_ScoredBatch]:
+    """Yield a batch after another; what is on a GPU is not read there, which would wait for it."""
     device = next(model.parameters()).device
-    size, how = model.config.image_size, {"device": device, "decoder": decoder, "workers": workers}
-    loader = ClipLoader(list(clips), batch_size, size, processes=processes, **how)
-    positions, logits, qualities = [], [], []
     scorer = for_scoring(model) if device.type == "cpu" else model
     with in_evaluation_mode(scorer):
         for batch in loader:
             with autocast(device, dtype):
-                logits.append(scorer(batch.clips).float())  # read at the end: a read would wait for the device
-            qualities.append(torch.stack([motion(batch.clips), detail(batch.clips)]))
-            positions.append(batch.indices)
-            if advance:
-                advance(len(batch.indices))
-    order = torch.cat(positions).tolist() if positions else []
-    values = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
-    of_clips = torch.cat(qualities, dim=1).double().cpu().numpy() if qualities else np.empty((2, 0))
-    return ScoredClips([clips[i] for i in order], values, list(loader.skipped), loader.decoder, *of_clips)
+                logits = scorer(batch.clips).float()
+            yield batch.indices, logits, torch.stack([motion(batch.clips), detail(batch.clips)])
+
+
+def _gathered(
+    clips: Sequence[Clip], batches: Sequence[_ScoredBatch], skipped: list[tuple[Clip, str]], decoder: str
+) -> ScoredClips:
+    order = torch.cat([positions for positions, _, _ in batches]).tolist() if batches else []
+    values = torch.cat([logits for _, logits, _ in batches]).double().cpu().numpy() if batches else np.empty(0)
+    of_clips = [qualities for _, _, qualities in batches]
+    qualities = torch.cat(of_clips, dim=1).double().cpu().numpy() if batches else np.empty((2, 0))
+    return ScoredClips([clips[i] for i in order], values, skipped, decoder, *qualities)
 
 
 def for_scoring(model: Detector) -> Detector:

@@ -153,6 +153,18 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[De
     return model.to(device), info
 
 
+def load_same_model(path: str | Path, checksum: str, device: str | torch.device = "cpu") -> ISTVT:
+    """Load a checkpoint on another machine than that which asks for it.
+
+    Raises:
+        InputError: as `load_model`; or its checksum is another one.
+    """
+    model, info = load_model(path, device)
+    if info.checksum != checksum:
+        raise InputError(f"checkpoint {model_file(path)}: is another model here; expected the same file everywhere")
+    return model
+
+
 def read_info(path: str | Path) -> CheckpointInfo:
     """Return the metadata of a checkpoint without reading its tensors.
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from dataloading.dataset import Dataset
-from dataloading.errors import InputError
+import torch
+
+from dataloading.clips.loader import decoder_of
+from dataloading.clips.sampling import Clip, Clips
+from dataloading.dataset import Dataset, Video
+from dataloading.engines import ModelEngine
+from dataloading.engines.journal import Header, Line, Shard, keeping, unfinished
+from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceIndex
+from dataloading.io import parse_json
 from dataloading.layouts import open_dataset
 from istvt.config import DataSettings, FaithfulnessSettings
-from istvt.device import pick_device, resolve_precision, versions
-from istvt.evaluation.evaluate import evaluate_split
+from istvt.device import pick_device, versions
+from istvt.evaluation.evaluate import ScoredVideo, SplitScoring, clips_by_video, split_clips, summarize
 from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.report import read_faithfulness, write_faithfulness
 from istvt.explain.faithfulness.results import Faithfulness
 from istvt.inference.video_score import VideoScore
 from istvt.model.architectures import architecture
-from istvt.model.checkpoint import load_model, read_info
+from istvt.model.checkpoint import CheckpointInfo, load_model, load_same_model, read_info
 from istvt.report.evaluation_files import (
     EXPLANATIONS,
     METRICS,
@@ -54,6 +65,7 @@ def evaluate_checkpoint(
     precision: str = "auto",
     batch_size: int = 16,
     bootstrap: int = 2000,
+    engine: ModelEngine | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Score the videos of a split and write `evaluation.json`, `scores.csv` and `report.html` to `output`.
@@ -68,42 +80,206 @@ def evaluate_checkpoint(
         split: train, val or test.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32", "bfloat16" or "float16".
-        batch_size: clips a forward pass.
+        batch_size: clips a forward pass, at most; those of a video are scored by themselves.
         bootstrap: resamples behind the intervals.
+        engine: scores the videos on other machines; None on this one. What is done is kept in
+            `evaluation.json.unfinished` until the files are written, and another call goes on from it.
         advance: called with (clips done, clips in all).
 
     Raises:
         InputError: the checkpoint or the data cannot be used.
     """
-    chosen = pick_device(device)
-    model, info = load_model(checkpoint, chosen)
-    dataset, index = open_dataset(**data.source)
+    job = _Job(str(checkpoint), data, split, device, precision, batch_size, bootstrap)
     output = output_directory(output)
-    evaluation, scores = evaluate_split(
-        model,
-        info,
-        dataset,
-        index,
-        data,
-        split=split,
-        batch_size=batch_size,
-        dtype=resolve_precision(precision, chosen),
-        bootstrap=bootstrap,
-        advance=advance,
-    )
-    used = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(data).items()}
-    del used["train_clips"]
+    keep = unfinished(output / METRICS) if engine else None
+    with _scored(job, Shard(), keep, engine, advance) as (work, scored):
+        result = _write(job, work, output, scored)
+        if keep is not None:
+            keep.unlink()
+        return result
+
+
+def evaluate_shard(
+    checkpoint: str | Path,
+    data: DataSettings,
+    output: str | Path,
+    shard: Shard,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 16,
+    bootstrap: int = 2000,
+    advance: Callable[[int, int], None] | None = None,
+) -> tuple[Path, int]:
+    """Score a part of the videos of a split, but for what an earlier call has done; see `evaluate_checkpoint`.
+
+    Returns:
+        The file of the shard in `output`, which `merge_evaluation` takes, and how many of its videos have no score.
+    """
+    job = _Job(str(checkpoint), data, split, device, precision, batch_size, bootstrap)
+    path = shard.file(output_directory(output) / METRICS)
+    with _scored(job, shard, path, None, advance) as (_, scored):
+        return path, sum(item.score is None for item in scored)
+
+
+def merge_evaluation(header: Header, lines: Sequence[Line], output: str | Path) -> EvaluationResult:
+    """Write what `evaluate_checkpoint` writes, from all shards of an evaluation as `read_shards` gives them.
+
+    Raises:
+        InputError: the checkpoint or the data set is not what it was when the shards were made.
+    """
+    job = _Job.from_settings(header.settings)
+    work = _Work.of(job)
+    settings = job.settings(work, header.settings["device"])
+    same = {**settings, "versions": header.settings.get("versions")} == header.settings
+    if not same or [line.video for line in lines] != [group[0].video.name for group in work.groups]:
+        raise InputError(
+            f"{job.checkpoint} or {job.data.root} has changed since the shards were made; expected the same model and "
+            "the same videos"
+        )
+    scored = [_parse(json.dumps(line.result).encode(), line.video) for line in lines]
+    return _write(job, work, output_directory(output), scored, header.settings["versions"])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is evaluated, and how; see `evaluate_checkpoint`."""
+
+    checkpoint: str
+    data: DataSettings
+    split: str
+    device: str
+    precision: str
+    batch_size: int
+    bootstrap: int
+
+    def settings(self, work: _Work, device: str) -> dict[str, Any]:
+        """Return all that the files depend on, beside the videos, on a device of this type."""
+        values = {name: getattr(self, name) for name in ("checkpoint", "split", "precision", "batch_size", "bootstrap")}
+        used = self.used() | {"originals": self.data.originals and str(self.data.originals)}
+        return values | {"data": used, "model": work.info.checksum, "device": device, "versions": versions()}
+
+    def used(self) -> dict[str, Any]:
+        """Return the settings of the data that an evaluation depends on."""
+        used = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.data).items()}
+        del used["train_clips"]
+        return used
+
+    @classmethod
+    def from_settings(cls, values: dict[str, Any]) -> _Job:
+        """Return the job of the settings in a journal."""
+        with as_input_error():
+            data = {**values["data"], "originals": values["data"]["originals"] and Path(values["data"]["originals"])}
+            names = ("split", "device", "precision", "batch_size", "bootstrap")
+            return cls(values["checkpoint"], DataSettings(**data), **{name: values[name] for name in names})
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The videos of an evaluation, and the clips that are scored of each."""
+
+    info: CheckpointInfo
+    dataset: Dataset
+    index: FaceIndex
+    clips: Clips
+    groups: list[list[Clip]]
+
+    @classmethod
+    def of(cls, job: _Job) -> _Work:
+        info = read_info(job.checkpoint)
+        dataset, index = open_dataset(**job.data.source)
+        clips = split_clips(dataset, index, job.data, job.split, info.config.frames)
+        return cls(info, dataset, index, clips, clips_by_video(clips))
+
+
+@contextmanager
+def _scored(
+    job: _Job,
+    shard: Shard,
+    keep: Path | None,
+    engine: ModelEngine | None,
+    advance: Callable[[int, int], None] | None,
+) -> Iterator[tuple[_Work, list[ScoredVideo]]]:
+    """Score the videos of a shard that are not done yet; the context gives the outcome of all of them, in order."""
+    kind = engine.device_type(job.device) if engine else pick_device(job.device).type
+    work = _Work.of(job)
+    videos = [group[0].video for group in work.groups]
+    how = SplitScoring(job.batch_size, job.precision, job.data.decoder, job.data.workers)
+    with keeping(
+        keep,
+        "evaluate",
+        job.settings(work, kind),
+        [(video.name, video.path) for video in videos],
+        shard,
+        to_dict=asdict,
+        parse=_parse,
+        failed=lambda item: item.score is None,
+    ) as journal:
+        todo = journal.todo
+        count = sum(len(work.groups[at]) for at in (*todo, *journal.results))
+        done = sum(len(work.groups[at]) for at in journal.results)
+        load = partial(_load, job.checkpoint, work.info.checksum, pick_device(job.device) if not engine else kind)
+        load = partial(load, how, videos)
+        if engine is None:
+            found = zip(todo, load()([clip for at in todo for clip in work.groups[at]]), strict=True)
+        else:
+            position_of = {id(work.groups[at]): at for at in todo}
+            jobs = [work.groups[at] for at in todo]
+            outcomes = engine.map(partial(_one, load), jobs, lambda clips: clips[0].video.path, gpu=kind == "cuda")
+            found = ((position_of[id(clips)], outcome) for clips, outcome in outcomes)
+        for at, outcome in found:
+            failed = isinstance(outcome, InputError)
+            journal.add(at, ScoredVideo(None, [str(outcome)]) if failed else outcome)
+            done += len(work.groups[at])
+            if advance:
+                advance(done, count)
+        if keep is not None:
+            journal.rewrite()
+        yield work, journal.in_order()
+
+
+def _load(
+    checkpoint: str, checksum: str, device: str | torch.device, how: SplitScoring, videos: Sequence[Video]
+) -> Callable[[Sequence[Clip]], Iterator[ScoredVideo]]:
+    """Load the model and return what scores clips; the decoder is that of all videos, as on one machine."""
+    model = load_same_model(checkpoint, checksum, device)
+    decoder = decoder_of(videos, how.decoder, next(model.parameters()).device)
+    return partial(replace(how, decoder=decoder).score, model)
+
+
+def _one(load: Callable[[], Callable[[Sequence[Clip]], Iterator[ScoredVideo]]]) -> Callable[..., ScoredVideo]:
+    """Return what scores the clips of one video, in a worker of an engine."""
+    score = load()
+
+    def score_video(clips: Sequence[Clip]) -> ScoredVideo:
+        [outcome] = score(clips)
+        return outcome
+
+    return score_video
+
+
+def _parse(data: bytes, where: str) -> ScoredVideo:
+    return parse_json(data, ScoredVideo, where)
+
+
+def _write(
+    job: _Job, work: _Work, output: Path, scored: Sequence[ScoredVideo], of_packages: dict[str, str] | None = None
+) -> EvaluationResult:
+    """Write the three files of an evaluation."""
+    info, dataset, index, data = work.info, work.dataset, work.index, job.data
+    evaluation, scores = summarize(info, dataset, index, data, job.split, work.clips, scored, job.bootstrap)
     name = architecture(info.config.architecture).title
     stored = StoredEvaluation(
         **vars(evaluation),
-        checkpoint=str(model_file(checkpoint).resolve()),
-        evaluated=evaluated_set(info, data, split),
-        title=f"{name} on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {split} split",
-        settings={**info.settings, "evaluation": {"checkpoint": str(checkpoint), "split": split, **used}},
-        versions=versions(),
+        checkpoint=str(model_file(job.checkpoint).resolve()),
+        evaluated=evaluated_set(info, data, job.split),
+        title=f"{name} on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {job.split} split",
+        settings={**info.settings, "evaluation": {"checkpoint": job.checkpoint, "split": job.split, **job.used()}},
+        versions=of_packages or versions(),
     )
     write_evaluation(output, stored, scores)
-    return EvaluationResult(stored, scores, _render(checkpoint, output, stored, scores, dataset, index))
+    return EvaluationResult(stored, scores, _render(job.checkpoint, output, stored, scores, dataset, index))
 
 
 def render_report(checkpoint: str | Path, data: DataSettings, output: str | Path) -> Path:

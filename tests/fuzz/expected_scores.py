@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
     model, _ = load_model(checkpoint)
     info = probe(video)
     # As the command looks for it: pictures are checked here, and not where a face is.
-    finder = make_detector() if how == "--detect" else None
-    entry = face_entry(Path(video), finder, model.config.frames, workers=2)
+    detector = make_detector().name if how == "--detect" else None
+    entry = face_entry(Path(video), detector, model.config.frames, workers=2)
     pictures, damaged = plain_pictures(video, info)
     graph = ClipGraph(1, model.config.image_size, torch.device("cpu"), False, False, 1)
     for person in people:

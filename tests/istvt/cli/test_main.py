@@ -75,7 +75,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
 
     for module, work in (
         (training.Trainer, "train_epoch"),
-        (evaluation, "score_clips"),
+        (evaluation, "score_by_video"),
         (prediction, "score_people"),
         (video, "score_people"),
     ):

@@ -172,9 +172,9 @@ def test_a_video_of_one_shot_and_one_person_has_the_score_of_before_there_were_p
     model, info = load_model(trained_run)
     videos = sorted((synthetic_set / "manipulated_sequences").rglob("c23/videos/*.mp4"))[:2]
     cases = [(path, None, False) for path in videos]
-    cases.append((talking_face(), detector_or_skip("yuface"), True))
-    for path, finder, detect in cases:
-        found = face_entry(path, finder, model.config.frames)
+    cases.append((talking_face(), detector_or_skip("yuface").name, True))
+    for path, detector, detect in cases:
+        found = face_entry(path, detector, model.config.frames)
         assert len(found.shots) == 1
         frames, expected = old_path(model, path, found)
         for faces in ("all", "main"):
@@ -189,12 +189,10 @@ def test_the_evaluation_of_a_data_set_has_one_line_a_video_with_the_score_that_p
 ):
     model, info = load_model(trained_run)
     dataset, index = open_dataset(synthetic_set)
-    _, scores = evaluate_split(
-        model, info, dataset, index, DataSettings(root=synthetic_set), batch_size=1, bootstrap=10
-    )
+    _, scores = evaluate_split(model, info, dataset, index, DataSettings(root=synthetic_set), bootstrap=10)
     assert [score.name for score in scores] == [video.name for video in dataset.split_videos("test")]
     for score in scores[::3]:
-        [prediction] = predict(model, [score.path], info=info, faces="main", clips=4, batch_size=1, workers=1)
+        [prediction] = predict(model, [score.path], info=info, faces="main", clips=4, workers=1)
         assert prediction.score.clip_frames == score.clip_frames
         assert prediction.score.probability == score.probability
 

@@ -1,0 +1,85 @@
+"""`istvt merge`: the result of a job from its shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from dataloading.errors import InputError
+from istvt.cli import PROBLEM_FOUND
+from istvt.cli.console import print_lines, starting
+from istvt.config import DetectorConfig
+
+if TYPE_CHECKING:
+    from dataloading.engines.journal import Header, Line
+
+
+def add(parser: ArgumentParser, base: DetectorConfig) -> None:
+    """Add the options."""
+    parser.add_argument("shards", type=Path, nargs="+", help="files of all shards of one job")
+    parser.add_argument(
+        "--output",
+        "--out",
+        type=Path,
+        required=True,
+        help="what the command writes: the --json file of predict, the directory of evaluate, the face index or the "
+        "crop store of prepare",
+    )
+
+
+def run(options: Namespace, console: Console) -> int:
+    """Put the shards of predict, evaluate or prepare together: the result is that of one run, byte for byte.
+
+    A batch system runs each shard on some machine:
+      istvt predict VIDEOS --json scores.json --shard 1/16    ... to 16/16
+      istvt merge scores.json.shard-* --output scores.json"""
+    from dataloading.engines.journal import read_shards
+
+    header, lines = read_shards(options.shards)
+    if header.command == "predict":
+        with starting(console):
+            from dataloading.io import parse_json
+            from istvt.cli.predict import print_predictions, write_scores
+            from istvt.inference.predict import Prediction
+        if options.output.is_dir():
+            raise InputError(f"--output {options.output}: is a directory; expected the JSON file of the scores")
+        predictions = [parse_json(json.dumps(line.result).encode(), Prediction, line.video) for line in lines]
+        write_scores(options.output, predictions)
+        print_lines(console, *(predictions[0].notes if predictions else ()), style="yellow")
+        return print_predictions(console, predictions)
+    if header.command == "evaluate":
+        with starting(console):
+            from istvt.cli.evaluate import print_evaluation
+            from istvt.report.evaluate_checkpoint import merge_evaluation
+        print_evaluation(console, merge_evaluation(header, lines, options.output))
+        return 0
+    return _merge_preparation(header, lines, options.output, console)
+
+
+def _merge_preparation(header: Header, lines: Sequence[Line], output: Path, console: Console) -> int:
+    """Write the face index, or the crop store, of a data set."""
+    with starting(console):
+        from dataloading import read_dataset
+        from dataloading.clips.cutting import Report, format_report, index_place, merge_crops
+        from dataloading.clips.store import CropOptions
+        from dataloading.dataset import ORIGINAL, Video
+        from dataloading.face_index import FaceIndex
+        from dataloading.faces.prepare import format_preparation, merge_index, unusable
+    if header.command == "prepare":
+        if output.is_dir():
+            raise InputError(f"--output {output}: is a directory; expected the face index, such as face_index.jsonl")
+        index = merge_index([line.result["face"] for line in lines], output)
+        videos = [Video(Path(line.video), 0, ORIGINAL, None, line.video, "") for line in lines]
+        print_lines(console, format_preparation(index, videos))
+        return PROBLEM_FOUND if unusable(index, videos) else 0
+    options = CropOptions(**header.settings["crops"])
+    dataset = read_dataset(**header.settings["source"])
+    index = FaceIndex.read(index_place(dataset, output))
+    finished = merge_crops(dataset, index, output, options, [line.result for line in lines])
+    print_lines(console, format_report(Report(finished, 0, {}), output, options))
+    return PROBLEM_FOUND if unusable(index, dataset.videos) else 0
