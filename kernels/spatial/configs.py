@@ -18,9 +18,12 @@ from kernels.common.launch import ANY, Table, choose, tile
 from kernels.common.strides import NARROW_HEAD
 
 # Bound: head dimension. tile(BLOCK_M, BLOCK_N, num_warps, num_stages).
+# Not measured; from the resource report. With 4 warps two programs of 64 columns share a processor; wider heads spill.
+_AMPERE_FORWARD = [(64, tile(128, 64, 4, 3)), (128, tile(128, 64, 8, 3))]
 FORWARD_16: Table = {
+    80: _AMPERE_FORWARD,
+    89: _AMPERE_FORWARD,
     ANY: [(128, tile(128, 64, 8, 3))],  # not measured; from the resource report
-    89: [(96, tile(128, 64, 8, 3)), (128, tile(128, 64, 8, 2))],  # not measured; from the resource report
     90: [  # not measured; from the resource report: at 128 registers two programs share a processor
         (64, tile(128, 64, 8, 3)),
         (96, tile(128, 64, 8, 3, maxnreg=128)),
@@ -31,6 +34,11 @@ FORWARD_16: Table = {
         (96, tile(128, 64, 8, 2)),
         (128, tile(128, 64, 8, 3)),
     ],
+}
+# With a second pass over the keys, which writes the attention matrix: more registers, and bound by memory.
+FORWARD_16_CAPTURE: Table = {
+    ANY: [(128, tile(128, 64, 8, 2))],  # not measured; from the resource report
+    90: [(128, tile(128, 64, 8, 3))],  # not measured; from the resource report
 }
 FORWARD_32: Table = {
     ANY: [(64, tile(128, 32, 8, 2)), (128, tile(64, 16, 8, 2))],  # not measured; from the resource report
@@ -103,9 +111,20 @@ FEW_BACKWARD_QUERIES: Table = {ANY: [(128, tile(16, 32, 4, 2))]}  # not measured
 FEW_BACKWARD_KEYS: Table = {ANY: [(128, tile(32, 16, 4, 1))]}  # not measured; from the resource report
 
 
-def forward(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
+def forward(q: torch.Tensor, k: torch.Tensor, architecture: int, capture: bool) -> Config:
     """Return the config of the forward kernel."""
-    return _choose(FORWARD_16, FORWARD_32, FEW_FORWARD, q, k, architecture)
+    return _choose(FORWARD_16_CAPTURE if capture else FORWARD_16, FORWARD_32, FEW_FORWARD, q, k, architecture)
+
+
+def halves_head(q: torch.Tensor, architecture: int, capture: bool) -> bool:
+    """Return whether forward takes a head of 32, 64 or 128 columns as two halves, whose products are one sum.
+
+    Where a product feeds another one, Triton gives each warp of sm_80 whole rows of both. It looks along the uses of
+    the first (`AccelerateMatmul.cpp`), and the branch that masks the last keys ends its view; the second product of the
+    same sum comes before that. Unsplit, probabilities cross shared memory: 4.78 M warp instructions for one clip of
+    7 x 362 tokens, 8 heads of 64 columns, instead of 3.78 M (and 3.45 M with 4 warps). With a capture it would spill.
+    """
+    return q.element_size() == 2 and q.shape[2] > FEW_QUERIES and architecture in (80, 89) and not capture
 
 
 def backward(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config | None:

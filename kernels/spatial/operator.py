@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -33,15 +32,19 @@ from kernels.spatial.kernels import (
 Tensor = torch.Tensor
 
 
-def split_columns(head_dim: int, precision: str) -> tuple[int, int]:
-    """Return two powers of two that cover `head_dim`; as `"tf32x3"` always two, whose sums are added in float32."""
+def split_columns(head_dim: int, precision: str, halves: bool = False) -> tuple[int, int]:
+    """Return two powers of two that cover `head_dim`; with `halves`, and as `"tf32x3"`, the second is never 0.
+
+    The sums of two float32 parts are added in float32.
+    """
     first, second = split_head_dim(head_dim)
-    return (first // 2, first // 2) if precision == "tf32x3" and second == 0 else (first, second)
+    halves = (halves and first >= 32) or precision == "tf32x3"
+    return (first // 2, first // 2) if halves and second == 0 else (first, second)
 
 
-def _sizes(q: Tensor, k: Tensor) -> dict[str, Any]:
+def _sizes(q: Tensor, k: Tensor, halves: bool = False) -> dict[str, Any]:
     precision = "ieee" if configs.sums_few_keys(k) else float32_precision(q)
-    block_d0, block_d1 = split_columns(k.shape[-1], precision)
+    block_d0, block_d1 = split_columns(k.shape[-1], precision, halves)
     return {
         "queries": q.shape[2],
         "positions": k.shape[2],
@@ -75,12 +78,10 @@ def launch_forward(
     attention: Tensor | None,
 ) -> None:  # fmt: skip
     """Write `row_stats`, `out` where there are values, and `attention` where given, all contiguous."""
-    config = configs.forward(q, k, architecture(q))
+    capture = attention is not None
+    config = configs.forward(q, k, architecture(q), capture)
     if v is None:
         config = choose(configs.ROW_STATS, architecture(q), q.shape[-1])
-    if attention is not None:
-        config = copy.copy(config)
-        config.maxnreg = None  # its second pass takes more registers, and is bound by memory
     launch(
         spatial_forward,
         _programs(q, config),
@@ -91,7 +92,7 @@ def launch_forward(
         scale_log2=scale * LOG2_E,
         **_stats(row_stats),
         **with_strides(q=q, k=k, v=v),
-        **_sizes(q, k),
+        **_sizes(q, k, configs.halves_head(q, architecture(q), capture)),
         INT64_OFFSETS=needs_int64_positions(attention, q, k, v, out),
     )
 

@@ -72,7 +72,9 @@ TABLES = {
         "fp32_forward": (temporal.FP32_FORWARD,), "fp32_backward": (temporal.FP32_BACKWARD,),
     },
     "spatial_attention": {
-        "spatial_forward": (spatial.FORWARD_16, spatial.FORWARD_32, spatial.FEW_FORWARD),
+        "spatial_forward": (
+            spatial.FORWARD_16, spatial.FORWARD_16_CAPTURE, spatial.FORWARD_32, spatial.FEW_FORWARD,
+        ),
         "spatial_backward": (spatial.BACKWARD_16,),
         "spatial_backward_queries": (
             spatial.BACKWARD_QUERIES_16, spatial.BACKWARD_QUERIES_32, spatial.FEW_BACKWARD_QUERIES,
