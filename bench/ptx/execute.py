@@ -67,12 +67,12 @@ SHAPES: dict[str, dict[str, cases.Shapes]] = {
         ],
         "relevance": [(1, 7, 49, 2, 91), (1, 2, 700, 1, 96), (1, 17, 49, 1, 128), (1, 2, 1, 1, 8), (1, 3, 49, 2, 33)],
     },
-    # One clip of the paper's size: a launch's counts grow in proportion to clips.
+    # One head of one frame row or of one position's frames, of the paper's size: see `bench.ptx.count`.
     "counted": {
         "layer_norm_difference": [(1, 7, 362, 728)],
-        "temporal_attention": [(1, 7, 362, 8, 96), (1, 7, 362, 8, 64)],
-        "spatial_attention": [(1, 7, 362, 8, 96), (1, 7, 362, 8, 64)],
-        "relevance": [(1, 7, 362, 8, 96), (1, 7, 362, 8, 64)],
+        "temporal_attention": [(1, 7, 362, 1, 96), (1, 7, 362, 1, 64)],
+        "spatial_attention": [(1, 1, 362, 1, 96), (1, 1, 362, 1, 64)],
+        "relevance": [(1, 7, 362, 1, 96), (1, 1, 362, 1, 96), (1, 7, 362, 1, 64), (1, 1, 362, 1, 64)],
     },
 }  # fmt: skip
 _SECONDS_A_CASE = 900.0

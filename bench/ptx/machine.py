@@ -124,6 +124,7 @@ class Report:
         seconds: on this processor.
         arguments: by name; tensors as (shape, dtype).
         meta: of the launch config: block sizes.
+        launch: of this project's kernels; None of others.
     """
 
     kernel: Kernel
@@ -138,6 +139,7 @@ class Report:
     seconds: float
     arguments: dict[str, Any] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    launch: Launch | None = None
 
     @property
     def name(self) -> str:
@@ -234,7 +236,8 @@ class Machine:
     def _run_launch(self, started: Launch) -> None:
         if started.programs:  # a launch of none is nothing
             options = launch_options(started.config)
-            self.run(started.kernel, (started.programs,), started.arguments, options, started.config.kwargs)
+            report = self.run(started.kernel, (started.programs,), started.arguments, options, started.config.kwargs)
+            report.launch = started
 
     def run(
         self, kernel: Any, grid: Sequence[int], arguments: dict[str, Any], options: dict[str, Any], meta: dict[str, Any]

@@ -52,7 +52,8 @@ def test_counts_of_a_launch_are_a_record_and_lines_of_python(case):
     with machine.takes_launches():
         case.kernel()
     forward = machine.reports[0]
-    row = {"sm": 90, "kernel": forward.name, "dtype": "bfloat16", "shape": case.shape} | counts(forward.name, forward)
+    row = {"sm": 90, "kernel": forward.name, "dtype": "bfloat16", "shape": case.shape, "times": 1}
+    row |= counts(forward.name, forward, 90)
     assert row["instructions"] == sum(forward.by_class().values()) == forward.counts[:, 0].sum() > 0
     assert row["loaded_sectors"] >= row["distinct_loaded_sectors"] > 0
     assert row["multiply_adds"] == row["needed_multiply_adds"] == 0  # no tensor cores in a normalization
