@@ -24,6 +24,18 @@ def normalize(x, inside, CHANNELS: tl.constexpr, eps):
 
 
 @triton.jit
+def load_parameter(pointer, CHANNELS: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return a weight or bias in float32: [BLOCK_N], zero outside.
+
+    As [1, BLOCK_N] it is loaded by itself, 16 bytes a thread side by side. As [BLOCK_N] it would be with as many
+    elements a thread as x has: in float32 beside 16-bit x half of each sector, asked for twice.
+    """
+    column = tl.arange(0, BLOCK_N)[None, :]
+    parameter = tl.load(pointer + column, mask=column < CHANNELS, other=0.0)
+    return tl.reshape(parameter, [BLOCK_N]).to(tl.float32)
+
+
+@triton.jit
 def layer_norm_difference_forward(
     x, weight, bias, out, eps, positions, stride_xb, stride_xf, stride_xs,
     FRAMES: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_N: tl.constexpr, UNIT: tl.constexpr,
@@ -44,8 +56,8 @@ def layer_norm_difference_forward(
     # channel, w, b, x_t, h_t, n_t: [BLOCK_N]
     channel = tl.arange(0, BLOCK_N)
     inside = channel < CHANNELS
-    w = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
-    b = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    w = load_parameter(weight, CHANNELS, BLOCK_N)
+    b = load_parameter(bias, CHANNELS, BLOCK_N)
     x_row = x + (clip * stride_xb + position * stride_xs) * UNIT
     out_row = out + (clip * FRAMES * positions + position) * CHANNELS
     before = tl.zeros([BLOCK_N], tl.float32)
@@ -79,7 +91,7 @@ def layer_norm_difference_backward(
     # channel, w, x_t, h_t, g, dx_t: [BLOCK_N]
     channel = tl.arange(0, BLOCK_N)
     inside = channel < CHANNELS
-    w = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    w = load_parameter(weight, CHANNELS, BLOCK_N)
     sum_weight = tl.zeros([BLOCK_N], tl.float32)
     sum_bias = tl.zeros([BLOCK_N], tl.float32)
     for pair in range(program, rows, programs):
