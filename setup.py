@@ -19,6 +19,7 @@ REQUIRED = [
     "rich==15.0.0",  # progress bars and tables
     "tensorboard==2.21.0",  # training curves
     "pydantic==2.13.4",  # one typed model for each file that is read back
+    "fsspec==2026.9.0",  # reads s3://, gs://, https:// and more; torch brings it
     "filelock==4.3.1",  # one process writes to a run, an index or a set at a time
     "safetensors==0.8.0",  # checkpoints that are safe to share
     "jinja2==3.1.6",  # the report
@@ -30,6 +31,7 @@ EXTRAS = {
         "dlib-bin==20.0.1.post1; python_version >= '3.12'",  # the next best, where yuface has no wheel
     ],
     "ray": ["ray==2.60.0"],  # many machines: --engine ray; 80 MB, without torch or CUDA of its own
+    "remote": ["aiohttp==3.14.5"],  # https:// for fsspec; s3fs and gcsfs, of the user's choice, bring it too
     "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
     "test": [
         "pytest==9.2.0",

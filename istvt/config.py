@@ -281,7 +281,8 @@ class DataSettings:
     """Settings of the data: the videos, and the clips that are taken from them.
 
     Attributes:
-        root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows.
+        root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows; or the URL of a
+            crop store, which is copied to the cache directory.
         layout: the layout's name; "auto" recognizes it.
         compression: which FaceForensics++ compression to read: raw, c23 or c40.
         originals: the FaceForensics++ root with the real videos of DeeperForensics, unless it lies beside it.

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dataloading import remote
 from dataloading.clips import store
 from dataloading.clips.sampling import why_no_clip
 from dataloading.clips.store import CropOptions, CropTable, Finished, Manifest, Original, Region, StoredVideo
@@ -46,12 +48,16 @@ class _NotTheSameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One video to cut into the store at `root`: `face` is its line in the face index."""
+    """One video to cut into the store at `root`: `face` is its line in the face index.
+
+    `original` is its file in the data set, of which that of `video` may be a copy.
+    """
 
     video: Video
     face: str
     options: CropOptions
     root: Path
+    original: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,8 @@ class Report:
 def index_place(dataset: Dataset, root: Path) -> Path:
     """Return the file that holds the face index while a data set is prepared for a store, and make the store's folder.
 
-    It is the one in the data set, as without a store, unless that cannot be written: then it is the store's own, which
-    begins as a copy of what the data set has.
+    It is the one in the data set, as without a store, unless that cannot be written or is remote: then it is the
+    store's own, which begins as a copy of what the data set has.
 
     Raises:
         InputError: The store cannot be written, or `root` holds something else.
@@ -77,6 +83,8 @@ def index_place(dataset: Dataset, root: Path) -> Path:
     if not of_set.is_file() and own.is_file():
         return own
     try:
+        if remote.mirrored(dataset.root):
+            raise PermissionError
         of_set.open("ab").close()
     except OSError:
         copied = store.read_manifest(root).boxes if store.is_store(root) else None
@@ -132,6 +140,7 @@ def write_crops(
     root, options = Path(root), options or CropOptions()
     if workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1.")
+    remote.require_one_machine(dataset.root, engine, shard)
     _check_directory(root, dataset)
     opened = _whole_store(dataset, index, root, options, replace_other)
     if shard is not None:
@@ -142,7 +151,9 @@ def write_crops(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not (progress and todo)) as bar, Workers() as processes:
             shown = bar.add_task("Cutting crops", total=len(todo))
-            for job, line in (engine or processes).run_all(cut_video, todo, workers, lambda job: job.video.path):
+            ready = partial(_local_job, processes=processes)
+            run_all = engine.run_all if engine else partial(processes.run_all, ready=ready)
+            for job, line in run_all(cut_video, todo, workers, lambda job: job.video.path):
                 if isinstance(line, InputError):
                     failed[job.video.name] = str(line)
                 else:
@@ -280,6 +291,13 @@ def verify(root: Path, advance: Callable[[int, int], None] | None = None) -> tup
     return count, problems
 
 
+@contextlib.contextmanager
+def _local_job(job: Job, processes: Workers) -> Iterator[Job]:
+    """Give the job with files of this machine."""
+    with remote.local_video(job.video, processes.is_stopped) as video:
+        yield replace(job, video=video)
+
+
 def cut_video(job: Job) -> str:
     """Write one video of a store; called in a worker process.
 
@@ -297,7 +315,7 @@ def cut_video(job: Job) -> str:
             f"{video.path} has {info.frames} frames of {info.width}x{info.height} and had {entry.frames} of "
             f"{entry.width}x{entry.height} when its face was found; its line in the face index is of another file."
         )
-    original = _version_of(video.path)
+    original = _stat_of(job.original, store.checksum(video.path))
     frames = min(info.frames, options.first_frames or info.frames)
     needed = _needed_region(entry, frames)
     path = store.video_file(job.root, video.name, options.format)
@@ -610,6 +628,8 @@ def _digest(rgb: np.ndarray, usable: Region, region: Region | None = None) -> in
 
 def _check_directory(root: Path, dataset: Dataset) -> None:
     """Make the directory of a store; InputError where it cannot be, or holds something else."""
+    if url := remote.url_of(root):
+        raise InputError(f"The crop store {url} is remote; expected a directory of this machine, to be copied there.")
     if root.resolve().is_relative_to(dataset.root.resolve()):
         raise InputError(f"The crop store {root} is in the data set {dataset.root}; expected a directory beside it.")
     if store.is_store(dataset.root):
@@ -669,9 +689,8 @@ def _write_manifest(dataset: Dataset, index: FaceIndex, root: Path, options: Cro
         for video in dataset.videos
     )
     left_out = tuple((str(item.path), item.reason) for item in dataset.left_out)
-    manifest = Manifest(
-        str(dataset.root.resolve()), dataset.layout, options, videos, boxes, left_out, tuple(dataset.notes)
-    )
+    source = remote.mirrored(dataset.root) or str(dataset.root.resolve())
+    manifest = Manifest(source, dataset.layout, options, videos, boxes, left_out, tuple(dataset.notes))
     write_json(root / store.MANIFEST, asdict(manifest))
 
 
@@ -692,7 +711,7 @@ def _plan(
         if item and item.options == options and item.face == face and _is_there(root, item) and _is_same(item, video):
             finished[video.name] = replace(item, original=_stat_of(video.path, item.original.sha256))
         else:
-            todo.append(Job(video, face, options, root))
+            todo.append(Job(video, face, options, root, video.path))
     return finished, todo
 
 
@@ -721,10 +740,6 @@ def _has_sha(path: Path, expected: str) -> bool:
         return store.checksum(path) == expected
     except OSError:
         return False
-
-
-def _version_of(path: Path) -> Original:
-    return _stat_of(path, store.checksum(path))
 
 
 def _stat_of(path: Path, sha256: str) -> Original:

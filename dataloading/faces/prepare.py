@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dataloading import remote
 from dataloading.clips.sampling import CLIP_FRAMES, why_no_clip
 from dataloading.clips.store import checksum
 from dataloading.dataset import Dataset, Video
@@ -90,6 +91,12 @@ def prepare(
     given = read_boxes(boxes, dataset) if boxes is not None else {}
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
+    remote.require_one_machine(dataset.root, engine, shard)
+    if index_file is None and (url := remote.mirrored(dataset.root)):
+        raise InputError(
+            f"{url} is remote, and its face index cannot be written there; `istvt prepare {url} --crops DIR` keeps it "
+            "in DIR, with the crops."
+        )
     path = Path(index_file or dataset.root / FILE_NAME)
     whole = index_order(dataset.videos)
     settings = {"root": str(dataset.root), "detector": detector, "every": every, "versions": versions()}
@@ -128,8 +135,9 @@ def prepare(
                     _Job(video, detector, every, given.get(video.name), index.entries.get(video.source or ""))
                     for video in wave
                 ]
-                found = (engine or processes).run_all(prepare_video, jobs, workers, lambda job: job.video.path)
-                for job, line in found:
+                ready = partial(_local_job, processes=processes)
+                run_all = engine.run_all if engine else partial(processes.run_all, ready=ready)
+                for job, line in run_all(prepare_video, jobs, workers, lambda job: job.video.path):
                     if isinstance(line, InputError):
                         line = FaceEntry(job.video.name, error=str(line)).to_json()
                     keep(line)
@@ -364,6 +372,13 @@ def _cut_off_half_line(path: Path) -> None:
     """Cut off what a killed run left of its last line: the next one begins a line of its own."""
     with path.open("rb+") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
+
+
+@contextlib.contextmanager
+def _local_job(job: _Job, processes: Workers) -> Iterator[_Job]:
+    """Give the job with files of this machine."""
+    with remote.local_video(job.video, processes.is_stopped) as video:
+        yield dataclasses.replace(job, video=video)
 
 
 _detector = lru_cache(make_detector)  # one a process

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from dataloading import remote
+from dataloading.clips.store import MANIFEST
 from dataloading.dataset import ORIGINAL, Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
@@ -14,7 +16,7 @@ from dataloading.layouts import celeb_df, crop_store, deeper_forensics, dfdc, df
 from dataloading.layouts.builder import format_summary
 from dataloading.layouts.files import directories
 
-__all__ = ["LAYOUTS", "format_summary", "open_dataset", "read_dataset"]
+__all__ = ["LAYOUTS", "format_summary", "local_root", "open_dataset", "read_dataset", "require_directory"]
 
 
 class _Layout(NamedTuple):
@@ -48,7 +50,8 @@ def read_dataset(
     one is made by identity (by file name where no people are named) and `Dataset.notes` says so.
 
     Args:
-        root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognized.
+        root: Its directory, or one that holds nothing else; `Dataset.root` is the directory that was recognized. A URL
+            that fsspec reads stands for one, see `dataloading.remote`.
         layout: One of `LAYOUTS`, or `"auto"` to recognize it by its names.
         compression: For FaceForensics++: `raw` (or `c0`), `c23` or `c40`.
         originals: For DeeperForensics: the FaceForensics++ root with its real videos, unless that lies beside it.
@@ -56,10 +59,10 @@ def read_dataset(
     Raises:
         InputError: The directory is missing, fits no layout or has no usable video, or a list in it cannot be read.
     """
-    root = Path(root)
     if layout != "auto" and layout not in _LAYOUTS:
         raise InputError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}.")
     require_directory(root)
+    root = local_root(root)
     if layout == "auto":
         root, layout = _recognize(root)
     if originals is not None and layout != deeper_forensics.NAME:
@@ -82,9 +85,16 @@ def open_dataset(
     """Read a data set, restricted to the fakes of some `manipulations` (and all originals), and its face index.
 
     Raises:
-        InputError: As `read_dataset`; a manipulation is not there, or there is no face index.
+        InputError: As `read_dataset`; a manipulation is not there, there is no face index, or the videos are remote
+            and not in a crop store.
     """
     dataset = read_dataset(root, layout, compression, originals)
+    url = remote.mirrored(dataset.root)
+    if url and dataset.layout != crop_store.NAME:
+        raise InputError(
+            f"{url} is remote, and clips are read from this machine: `istvt prepare {url} --crops DIR` writes a crop "
+            "store, which takes its place."
+        )
     if manipulations is not None:
         found = {video.manipulation for video in dataset.videos}
         missing = [name for name in manipulations if name not in found]
@@ -97,8 +107,20 @@ def open_dataset(
     return dataset, FaceIndex.read(dataset.root)
 
 
-def require_directory(root: Path) -> None:
-    """Raise InputError where there is no such directory: the only check of a data set without reading it."""
+def local_root(root: str | Path) -> Path:
+    """Return the directory of a data set; of a URL the one that stands for it: a crop store is copied whole."""
+    url = remote.url_of(root)
+    return Path(root) if url is None else remote.mirror(url, whole_with=MANIFEST)
+
+
+def require_directory(root: str | Path) -> None:
+    """Raise InputError where there is no such directory: the only check of a data set without reading it.
+
+    Of a URL nothing is checked.
+    """
+    if remote.url_of(root) is not None:
+        return
+    root = Path(root)
     if not root.is_dir():
         problem = "is not a directory" if root.exists() else "does not exist"
         raise InputError(f"{root} {problem}; expected the directory of a data set.")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dataloading import remote
 from dataloading.dataset import ORIGINAL, Dataset, LeftOut, Summary, Video
 from dataloading.errors import InputError
 from dataloading.face_index import FILE_NAME as FACE_INDEX
@@ -162,7 +163,8 @@ class DatasetBuilder:
 def format_summary(summary: Summary) -> str:
     """Return what was found and what was left out, as a few lines and a table of videos by manipulation and split."""
     classes = ", ".join(f"{count} {name}" for name, count in summary.classes.items())
-    lines = [f"{summary.root}: layout {summary.layout}, {summary.videos} videos ({classes})", ""]
+    root = remote.mirrored(summary.root) or summary.root
+    lines = [f"{root}: layout {summary.layout}, {summary.videos} videos ({classes})", ""]
     columns = list(summary.splits)
     rows = [["", *columns, "all"]]
     for manipulation, counts in summary.table.items():

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dataloading import remote
 from dataloading.dataset import LeftOut
 from dataloading.errors import InputError
 
@@ -76,8 +77,10 @@ def files_named(name: str, root: Path, depth: int) -> list[Path]:
     return sorted(path for level in range(depth + 1) for path in root.glob("*/" * level + name) if path.is_file())
 
 
-def video_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[LeftOut]]:
+def video_files(paths: Iterable[str | Path]) -> tuple[list[Path | str], list[LeftOut]]:
     """Return files as given, and the video files of directories and what is below them, in order; nothing is opened.
+
+    Of URLs, also those of directories, the files are URLs.
 
     Returns:
         The files, and those of the directories that are masks of manipulations and no videos of faces, or whose names
@@ -88,9 +91,13 @@ def video_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[LeftOut]]
     Raises:
         InputError: A path does not exist, or a directory holds no video.
     """
-    files: list[Path] = []
+    files: list[Path | str] = []
     left_out: list[LeftOut] = []
-    for path in map(Path, paths):
+    for given in paths:
+        if (url := remote.url_of(given)) is not None:
+            files += remote.videos_of(url, VIDEO_SUFFIXES)
+            continue
+        path = Path(given)
         if not path.exists() and not path.is_symlink():
             raise InputError(f"{path} does not exist; expected a video file or a directory of them.")
         if not path.is_dir():

@@ -38,6 +38,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,17 +168,19 @@ class Workers:
         count: int,
         file: Callable[[Job], str | Path],
         blame: str = DECODER,
+        ready: Callable[[Job], AbstractContextManager[Job]] = nullcontext,
     ) -> Iterator[tuple[Job, Any]]:
         """Yield `(job, result)` for each job, as they are done, by `count` processes.
 
-        The result is an InputError where `call` raises one; another error ends all of it.
+        The result is an InputError where `call` or `ready` raises one; another error ends all of it. `ready` gives the
+        job that the process is given, such as one with a local copy of a remote file, in a thread of this process.
         """
-
         done: queue.SimpleQueue[tuple[Job, Any]] = queue.SimpleQueue()
 
         def work(job: Job) -> None:
             try:
-                result = self.call(function, job, file=file(job), blame=blame)
+                with ready(job) as given:
+                    result = self.call(function, given, file=file(given), blame=blame)
             except BaseException as error:  # raised in the thread that waits
                 result = error
             done.put((job, result))
@@ -193,6 +196,10 @@ class Workers:
                 threads.shutdown(wait=False, cancel_futures=True)
                 self.stop(seconds=0)
                 raise
+
+    def is_stopped(self) -> bool:
+        """Return whether `stop` was called."""
+        return self._stopped
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End what is in hand after so many seconds, and take no more jobs."""

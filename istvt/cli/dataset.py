@@ -29,13 +29,14 @@ def run(options: Namespace, console: Console) -> int:
     with starting(console):
         from dataloading import format_summary, read_dataset
         from dataloading.clips.store import MANIFEST, is_store
-        from dataloading.layouts import require_directory
+        from dataloading.layouts import local_root, require_directory
 
     if options.verify:
         require_directory(options.dataset)
-        if not is_store(options.dataset):
+        root = local_root(options.dataset)
+        if not is_store(root):
             raise InputError(f"--verify checks a crop store, and {options.dataset} has no {MANIFEST}; expected one")
-        return _verify(options.dataset, console)
+        return _verify(root, console)
 
     dataset = read_dataset(options.dataset, options.layout, options.compression, options.originals)
     print_lines(console, format_summary(dataset.summary()))

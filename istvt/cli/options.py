@@ -28,7 +28,7 @@ ANY = "any"  # architecture of a checkpoint
 
 def add_dataset(parser: ArgumentParser) -> None:
     """Add the options that name a data set on the disk."""
-    parser.add_argument("dataset", type=Path, help="root of the data set")
+    parser.add_argument("dataset", type=Path, help="root of the data set, or a URL of it (s3://, gs://, https://)")
     parser.add_argument("--layout", type=str, default="auto", help="its layout; auto recognizes it")
     parser.add_argument("--compression", type=str, default="c23", help="FaceForensics++ compression: raw, c23, c40")
     parser.add_argument(

@@ -41,7 +41,9 @@ FACES = ("all", "main")
 def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     add_checkpoint(parser)
-    parser.add_argument("videos", type=Path, nargs="+", help="video files, or directories of them")
+    parser.add_argument(
+        "videos", type=str, nargs="+", help="video files, or directories of them; also URLs (s3://, gs://, https://)"
+    )
     add_face_detection(parser)
     parser.add_argument(
         "--faces",
@@ -128,11 +130,12 @@ def run(options: Namespace, console: Console) -> int:
                 print_lines(console, *prediction.notes, style="yellow")
             update(done, whole)
 
-        def progress(path: Path, what: str, part: int, in_all: int) -> None:
+        def progress(path: Path | str, what: str, part: int, in_all: int) -> None:
+            name = escape(Path(path).name)
             if what == "scoring":
-                update(done + part / in_all, whole, f"scoring {escape(path.name)}")
+                update(done + part / in_all, whole, f"scoring {name}")
             else:
-                update(part, in_all, f"{what} in {escape(path.name)}")
+                update(part, in_all, f"{what} in {name}")
 
         predictions = predict(
             model,

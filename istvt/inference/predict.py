@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dataloading import remote
 from dataloading.clips.store import checksum, stored_face
 from dataloading.dataset import Dataset, Video
 from dataloading.engines import ModelEngine
@@ -38,7 +39,7 @@ class Prediction:
     """Prediction for one file: a score a person, or one sentence with the reason why there is none.
 
     Attributes:
-        path: the file.
+        path: the file, or its URL.
         people: scores of its people, largest (area times time) first; empty where there is an error.
         error: why there is no score.
         remark: reason to doubt the scores of all people: shots that are not known.
@@ -47,7 +48,7 @@ class Prediction:
         frames, fps: length and frame rate of the video.
     """
 
-    path: Path
+    path: Path | str
     people: tuple[PersonScore, ...] = ()
     error: str | None = None
     remark: str | None = None
@@ -84,15 +85,18 @@ class FileScoring:
     isolate: bool
 
     def predict(
-        self, model: Detector, path: Path, progress: Callable[[Path, str, int, int], None] | None = None
+        self, model: Detector, file: Path | str, progress: Callable[[Path | str, str, int, int], None] | None = None
     ) -> Prediction:
-        """Return the prediction for a file, or the reason why there is none."""
-        report = progress and partial(progress, path)
+        """Return the prediction for a file or a URL, or the reason why there is none."""
+        report = progress and partial(progress, file)
         looking, scoring = (report and partial(report, what) for what in ("looking for faces", "scoring"))
         try:
-            with Workers(Sandbox(os.path.realpath(path)) if self.isolate else None) as processes:
+            with (
+                remote.local(file) as path,
+                Workers(Sandbox(os.path.realpath(path)) if self.isolate else None) as processes,
+            ):
                 reading = {"workers": self.workers, "processes": processes}
-                rows = self.given.get(path)
+                rows = self.given.get(Path(file))
                 entry = face_entry(path, self.detector, model.config.frames, rows, **reading, advance=looking)
                 scored = score_people(
                     model,
@@ -107,10 +111,10 @@ class FileScoring:
                     advance=scoring,
                 )
         except InputError as error:
-            return self.failure(path, error)
-        only = [ONLY_GIVEN] if path in self.given else []
+            return self.failure(file, error)
+        only = [ONLY_GIVEN] if rows is not None else []
         return Prediction(
-            path,
+            file,
             tuple(scored.people),
             remark=unknown_shots_remark(entry),
             not_scored=(*only, *scored.not_scored),
@@ -119,7 +123,7 @@ class FileScoring:
             fps=entry.fps,
         )
 
-    def failure(self, path: Path, error: InputError) -> Prediction:
+    def failure(self, path: Path | str, error: InputError) -> Prediction:
         """Return the prediction for a file that cannot be scored."""
         return Prediction(path, error=str(error), notes=self.notes)
 
@@ -144,13 +148,14 @@ def predict(
     shard: Shard | None = None,
     keep: str | Path | None = None,
     advance: Callable[[Prediction], None] | None = None,
-    progress: Callable[[Path, str, int, int], None] | None = None,
+    progress: Callable[[Path | str, str, int, int], None] | None = None,
 ) -> list[Prediction]:
     """Score the people of video files; a bad file is reported and does not stop the others.
 
     Args:
         model: on the device to use; or its file, which is loaded on `device`, by each worker of an engine.
-        files: videos; `dataloading.layouts.files.video_files` lists those of directories.
+        files: videos; `dataloading.layouts.files.video_files` lists those of directories. Of a URL that fsspec reads a
+            copy is kept for as long as it is read.
         info: metadata from `load_model`: videos are then cropped as the training videos were.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True detects faces, however the training videos were cropped.
@@ -178,14 +183,14 @@ def predict(
     Raises:
         InputError: no detector is installed, the boxes file is wrong, or arguments exclude each other.
     """
-    files = list(map(Path, files))
+    files = [remote.url_of(file) or Path(file) for file in files]
     check_people(faces, person, boxes, detect)
     in_memory = isinstance(model, Detector)
     if engine is not None and in_memory:
         raise InputError("model is in the memory of this process; expected its file, which each worker loads")
     if not in_memory:
         model, info = (Path(model), read_info(model)) if engine else load_model(model, pick_device(device))
-    given = boxes_of(boxes, files) if boxes is not None else {}
+    given = boxes_of(boxes, list(map(Path, files))) if boxes is not None else {}
     crop = choose_crop(info.detectors if info else (), detector, detect)
     finder = make_detector(crop.detector) if crop.detector and len(given) < len(files) else None
     notes = [*(info.caveats if info else ()), *filter(None, [crop.note if len(given) < len(files) else None])]
@@ -207,7 +212,7 @@ def predict(
         [(str(path), path) for path in files],
         shard or Shard(),
         to_dict=prediction_to_dict,
-        parse=lambda data, where: parse_json(data, Prediction, where),
+        parse=_parse_prediction,
         failed=lambda prediction: prediction.error is not None,
     ) as journal:
         if advance:
@@ -219,7 +224,7 @@ def predict(
         else:
             load = partial(_load, model, info.checksum, how, kind)
             found = engine.map(load, todo, lambda path: path, gpu=kind == "cuda")
-        places: dict[Path, list[int]] = {}
+        places: dict[Path | str, list[int]] = {}
         for position in journal.todo:
             places.setdefault(files[position], []).append(position)
         for path, result in found:
@@ -230,6 +235,11 @@ def predict(
         if keep is not None:
             journal.rewrite()
         return journal.in_order()
+
+
+def _parse_prediction(data: bytes, where: str) -> Prediction:
+    prediction = parse_json(data, Prediction, where)
+    return replace(prediction, path=remote.url_of(prediction.path) or Path(prediction.path))
 
 
 def prediction_to_dict(prediction: Prediction) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """`istvt predict`: verdicts on any video file, and invalid checkpoints."""
 
+import functools
 import json
 import shutil
+import threading
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -41,6 +44,24 @@ def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run
     rows = json.loads(output.read_text())
     assert [row["path"].endswith("broken.mp4") for row in rows].count(True) == 1
     assert all(0 <= row["probability_fake"] <= 1 for row in rows if "verdict" in row)
+
+
+def test_a_video_on_a_server_is_scored_as_its_file_is_and_one_that_is_not_there_is_named(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    [video, *_] = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(video.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        paths = [str(video), f"{url}/{video.name}", f"{url}/missing.mp4"]
+        output = tmp_path / "scores.json"
+        assert main(["predict", f"--checkpoint={trained_run}", *paths, "--isolate", f"--json={output}"]) == 1
+        server.shutdown()
+    rows = json.loads(output.read_text())
+    assert [row["path"] for row in rows] == paths
+    assert rows[0]["clip_probabilities"] == rows[1]["clip_probabilities"]
+    assert f"not scored  {url}/missing.mp4 does not exist; expected a file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("named", ["directory", "files"])
