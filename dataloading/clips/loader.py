@@ -68,6 +68,7 @@ class ClipLoader:
         workers: int = 2,
         processes: Workers | None = None,
         by_video: bool = False,
+        crf: int | None = None,
     ):
         """Check the arguments; nothing is decoded yet.
 
@@ -86,6 +87,7 @@ class ClipLoader:
             processes: Where files are decoded, such as those with the limits of a sandbox; by default the loader's.
             by_video: A batch holds clips of one video alone. The last bits of a logit depend on the size of its batch,
                 and so what a video gives does not depend on those beside it.
+            crf: Encodes each video once more at this rate factor of H.264 before it is read, by PyAV; None does not.
 
         Raises:
             InputError: An argument is out of range, DALI is missing, or `decoder="dali"` and a video is not for it.
@@ -101,7 +103,8 @@ class ClipLoader:
         self.batch_size, self.image_size, self.seed = batch_size, image_size, seed
         self.augmentation = (augment if isinstance(augment, Augmentation) else Augmentation()) if augment else None
         self.device = _existing_device(device)
-        self.decoder = decoder_of((clip.video for clip in clips), decoder, self.device)
+        self.crf = crf
+        self.decoder = "pyav" if crf is not None else decoder_of((clip.video for clip in clips), decoder, self.device)
         self.skipped: list[tuple[Clip, str]] = []
         self._workers, self._processes, self._by_video = workers, processes, by_video
         self._epoch = 0
@@ -155,7 +158,7 @@ class ClipLoader:
         elif self.decoder == "jpeg":
             outcomes = [read_pictures(clip, draw, self.image_size) for clip, draw in zip(clips, draws, strict=True)]
         else:
-            outcomes = read_decoded(clips, draws, self.image_size, processes)
+            outcomes = read_decoded(clips, draws, self.image_size, processes, self.crf)
         return list(zip(positions, outcomes, strict=True))
 
     def _draw(self, clip: Clip, epoch: int) -> Draw:

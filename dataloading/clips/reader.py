@@ -17,14 +17,17 @@ from dataloading.errors import InputError
 from dataloading.video.decode import iterate_frames
 from dataloading.video.probe import picture_size, probe_once
 from dataloading.video.processes import Workers
+from dataloading.video.reencode import encoded_count, reencoded_frames, reencoded_regions
 
 LARGEST_SIDE = 4096  # pixels of the part of a frame that is kept
 
 
 def read_decoded(
-    clips: Sequence[Clip], draws: Sequence[Draw], image_size: int, processes: Workers
+    clips: Sequence[Clip], draws: Sequence[Draw], image_size: int, processes: Workers, crf: int | None = None
 ) -> list[Sample | str]:
     """Decode clips of one video by PyAV, in one pass through the file; of a crop store only the frames of the clips.
+
+    With `crf` the video is encoded once more before (`dataloading.video.reencode`).
 
     A video is decoded in a worker process. The bytes of a crop are those that this program wrote, by their checksums,
     and are decoded in the thread that calls this, which leaves the interpreter to others meanwhile. Only the pixels
@@ -36,9 +39,9 @@ def read_decoded(
     video = clips[0].video
     try:
         if video.crops is None:
-            outcomes = processes.call(decode_windows, clips, image_size, file=video.path)
+            outcomes = processes.call(decode_windows, clips, image_size, crf, file=video.path)
         else:
-            outcomes = decode_windows(clips, image_size)
+            outcomes = decode_windows(clips, image_size, crf)
     except InputError as error:  # the file made the decoder crash
         return [str(error)] * len(clips)
     return [
@@ -47,18 +50,29 @@ def read_decoded(
     ]
 
 
-def decode_windows(clips: Sequence[Clip], image_size: int) -> list[tuple[np.ndarray, np.ndarray] | str]:
+def decode_windows(
+    clips: Sequence[Clip], image_size: int, crf: int | None = None
+) -> list[tuple[np.ndarray, np.ndarray] | str]:
     """Return frames and box of each clip as in its `Sample`, or the reason why there is none."""
     video = clips[0].video
     frames = np.concatenate([clip.frames for clip in clips])
     try:
         if video.crops is None:
             info, x, y = probe_once(video.path), 0, 0
-            part, pictures = (0, 0, info.width, info.height), iterate_frames(video.path, frames, info)
+            part = 0, 0, info.width, info.height
+            if crf is None:
+                pictures = iterate_frames(video.path, frames, info)
+            else:
+                pictures = reencoded_frames(video.path, frames, info, crf)
         else:
             info = read_table(video.crops)
             x, y, *_ = info.region
-            part, pictures = info.usable, decode_crops(video.path, info, frames)
+            part = info.usable
+            if crf is None:
+                pictures = decode_crops(video.path, info, frames)
+            else:
+                count = encoded_count(frames, len(info.offset))
+                pictures = reencoded_regions(decode_crops(video.path, info, range(count)), frames, crf)
         windows = [_Window(clip, info.width, info.height, image_size, part) for clip in clips]
         for frame, picture in pictures:
             for window in windows:
@@ -70,7 +84,7 @@ def decode_windows(clips: Sequence[Clip], image_size: int) -> list[tuple[np.ndar
             expected = isinstance(error, InputError | OSError)
             return [str(error) if expected else f"{video.path} failed ({type(error).__name__}: {error})."]
         # Some clips cannot be decoded: read each by itself to keep the others.
-        return [decode_windows([clip], image_size)[0] for clip in clips]
+        return [decode_windows([clip], image_size, crf)[0] for clip in clips]
     return [window.frames_and_box() for window in windows]
 
 

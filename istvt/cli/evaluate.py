@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
 from dataloading.dataset import SPLITS
@@ -23,6 +23,7 @@ from istvt.cli.options import (
     settings_of,
     shard_of,
 )
+from istvt.cli.parser import OptionParser
 from istvt.config import MEASURED_METHODS, DataSettings, DetectorConfig, FaithfulnessSettings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SANITY_CLIPS = 24
 
 
-def add(parser: ArgumentParser, base: DetectorConfig) -> None:
+def add(parser: OptionParser, base: DetectorConfig) -> None:
     """Add the options."""
     add_checkpoint(parser)
     parser.add_argument(
@@ -58,6 +59,15 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
         help=f"with --explain: also check on {SANITY_CLIPS} clips that each method depends on the weights, on the "
         "clip and on the class",
     )
+    parser.add_argument(
+        "--perturb",
+        type=list[str] | None,
+        default=None,
+        help="also measure robustness: NAME:a..b (nine strengths), NAME:a..b/n, NAME:a,b,c or NAME alone, such as "
+        "jpeg:10..50, downscale:0.1..0.9, dropout:8..40 (the paper's), h264:23,28,35,40, blur, noise, brightness, "
+        "contrast, saturation, shift, drop, fps; given again, another one",
+    )
+    parser.repeatable.add("--perturb")
     add_device(parser)
     add_precision(parser)
     add_engine(parser)
@@ -69,15 +79,23 @@ def run(options: Namespace, console: Console) -> int:
 
     A video's score is the mean of its clips' probabilities; every metric has a 95 % interval.
 
+    With --perturb the videos are scored again with each perturbation at each strength: curves in the report, beside the
+    unperturbed videos, and numbers in robustness.json and robustness.csv. JPEG to saturation change the face crops in
+    the size of the model's input, shift moves the box of the face, drop and fps leave frames out, and h264 encodes the
+    whole video once more, which takes the longest. Curves of an earlier call on the same model and videos stay.
+
     On many machines (--engine ray, or --shard and `istvt merge`) the files are the same as from one. With --engine ray
     what is done is kept in evaluation.json.unfinished until they are written, and the same command goes on from it."""
     from dataloading.layouts import require_directory
+    from dataloading.perturbations import check_root, parse_sweeps
     from istvt.run_dir import model_file
 
     check_counts(options, "bootstrap", "batch_size")
     shard = shard_of(options)
-    if options.explain and (shard or options.engine != "local"):
-        raise InputError("--explain measures on one machine; expected it without --shard and --engine ray")
+    for option in ("explain", "perturb"):
+        if options[option] and (shard or options.engine != "local"):
+            raise InputError(f"--{option} measures on one machine; expected it without --shard and --engine ray")
+    sweeps = parse_sweeps(options.perturb or ())
     for option, value in (("--methods", options.methods), ("--sanity", options.sanity or None)):
         if value is not None and not options.explain:
             raise InputError(f"{option} is given without --explain, which measures with it")
@@ -91,6 +109,7 @@ def run(options: Namespace, console: Console) -> int:
     data = settings_of(DataSettings, options.data)
     check_device_name(options.device)
     require_directory(data.root)
+    check_root(sweeps, data.root)
     model_file(options.checkpoint)
     with starting(console):
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint, evaluate_shard
@@ -103,6 +122,8 @@ def run(options: Namespace, console: Console) -> int:
             return 0
         result = evaluate_checkpoint(options.checkpoint, data, output, **how, engine=engine, advance=update)
     print_evaluation(console, result)
+    if options.perturb:
+        _measure_robustness(options, data, output, console, **how)
     if options.explain:
         _measure_explanations(options, data, settings, output, console)
     return 0
@@ -143,6 +164,22 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     if replaced:
         print_lines(console, f"{output} held an evaluation of {held}, which this one replaces")
     return output
+
+
+def _measure_robustness(
+    options: Namespace, data: DataSettings, output: Path, console: Console, **how: str | int
+) -> None:
+    """Score the videos with each perturbation at each strength."""
+    from istvt.report.evaluate_checkpoint import evaluate_checkpoint_robustness
+    from istvt.report.evaluation_files import ROBUSTNESS
+    from istvt.report.summary import robustness_table
+
+    with progress_bar(console, "scoring perturbed clips") as update:
+        curves = evaluate_checkpoint_robustness(
+            options.checkpoint, data, output, options.perturb, **how, advance=update
+        )
+    console.print(robustness_table(curves))
+    print_lines(console, f"robustness: {output / ROBUSTNESS}")
 
 
 def _measure_explanations(

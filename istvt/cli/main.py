@@ -123,6 +123,7 @@ def _run(arguments: list[str]) -> int:
             return USAGE_ERROR
         [name, *_] = arguments
         if name in commands:
+            arguments = commands[name].with_items(arguments)
             commands[name].check_values(arguments)
         elif not name.startswith("-"):
             raise InputError(f"the command is {name!r}; expected one of {', '.join(commands)}")

@@ -51,6 +51,18 @@ class OptionParser(ArgumentParser):
     def __init__(self, **how: Any) -> None:
         # No abbreviations: `--preset` is searched for before the options are parsed.
         super().__init__(**how, formatter_class=HelpFormatter, allow_abbrev=False)
+        self.repeatable: set[str] = set()  # options of a list that take one item each time they are given
+
+    def with_items(self, arguments: Sequence[str]) -> list[str]:
+        """Return the arguments with `--perturb ITEM` as `--perturb+=ITEM`, which jsonargparse adds to the list."""
+        found: list[str] = []
+        for argument in arguments:
+            option, equals, item = argument.partition("=")
+            if found and found[-1] in self.repeatable and not argument.startswith("-"):
+                option, equals, item = found.pop(), "=", argument
+            is_item = option in self.repeatable and equals and not item.startswith("[")
+            found.append(f"{option}+={item}" if is_item else f"{option}{equals}{item}")
+        return found
 
     def check_values(self, arguments: Sequence[str]) -> None:
         """Refuse values of options, on the command line and in its settings files, that are not of their types.

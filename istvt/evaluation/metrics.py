@@ -28,7 +28,7 @@ def epoch_metrics(scores: Sequence[VideoScore]) -> dict[str, float | None]:
     Returns:
         accuracy, precision, recall, f1, loss and auc; None where one is undefined (`compute_metrics` says why).
     """
-    values = _Samples("video", _checked(scores), DEFAULT_THRESHOLD).point_metrics()
+    values = Samples("video", _checked(scores), DEFAULT_THRESHOLD).point_metrics()
     return {name: values[name] for name in ("accuracy", "precision", "recall", "f1", "loss", "auc")}
 
 
@@ -62,7 +62,7 @@ def compute_metrics(
             fakes.setdefault(score.manipulation, []).append(score)
 
     def measure(unit: str, of: Sequence[VideoScore], band: bool = False) -> Metrics:
-        return _measure(_Samples(unit, of, threshold), bootstrap, seed, band)
+        return _measure(Samples(unit, of, threshold), bootstrap, seed, band)
 
     return Evaluation(
         threshold=float(threshold),
@@ -75,7 +75,7 @@ def compute_metrics(
     )
 
 
-class _Samples:
+class Samples:
     """Samples of a metric: videos, or clips of videos.
 
     Args:
@@ -143,10 +143,10 @@ def _checked(scores: Sequence[VideoScore]) -> list[VideoScore]:
     return list(scores)
 
 
-def _measure(samples: _Samples, bootstrap: int, seed: int, band: bool) -> Metrics:
+def _measure(samples: Samples, bootstrap: int, seed: int, band: bool) -> Metrics:
     resampled, bands = _bootstrap(samples, bootstrap, seed, band)
     values, counts = samples.point_metrics(), samples.confusion
-    estimates = {name: _estimate(name, value, resampled[name], samples) for name, value in values.items()}
+    estimates = {name: estimate(name, value, resampled[name], samples) for name, value in values.items()}
     if samples.unit == "video":
         # Each of these is a count of independent videos: (successes, trials).
         found = counts.true_positives
@@ -155,9 +155,7 @@ def _measure(samples: _Samples, bootstrap: int, seed: int, band: bool) -> Metric
             "precision": (found, found + counts.false_positives),
             "recall": (found, found + counts.false_negatives),
         }
-        for name, proportion in proportions.items():
-            if values[name] is not None:
-                estimates[name] = Estimate(values[name], *wilson_interval(*proportion, CONFIDENCE), "wilson")
+        estimates |= {name: proportion_estimate(*of) for name, of in proportions.items() if values[name] is not None}
     report, rows = _classification_report(samples)
     real = int((samples.labels == REAL).sum())
     return Metrics(
@@ -175,7 +173,7 @@ def _measure(samples: _Samples, bootstrap: int, seed: int, band: bool) -> Metric
 
 
 def _bootstrap(
-    samples: _Samples, resamples: int, seed: int, band: bool
+    samples: Samples, resamples: int, seed: int, band: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Return the metrics of every resample, each `[resamples]`, and the band's true positive rates where asked for."""
     blocks: list[dict[str, np.ndarray]] = []
@@ -190,7 +188,13 @@ def _bootstrap(
     return resampled, np.array(bands) if bands else None
 
 
-def _estimate(name: str, value: float | None, resampled: np.ndarray, samples: _Samples) -> Estimate:
+def proportion_estimate(successes: int, trials: int) -> Estimate:
+    """Return a share of independent videos with Wilson's interval; `trials` are one or more."""
+    return Estimate(successes / trials, *wilson_interval(successes, trials, CONFIDENCE), "wilson")
+
+
+def estimate(name: str, value: float | None, resampled: np.ndarray, samples: Samples) -> Estimate:
+    """Return a metric with the interval of its resamples, float64 [resamples], or with the reason why it has none."""
     if value is None:
         if name == "precision" and samples.only_class != CLASSES[REAL]:
             why = f"no {samples.unit} was called fake"
@@ -216,7 +220,7 @@ def _roc(ranking: Ranking, bands: np.ndarray | None) -> RocCurve:
     return RocCurve(x.tolist(), y.tolist(), _BAND_RATES.tolist(), low.tolist(), high.tolist())
 
 
-def _classification_report(samples: _Samples) -> tuple[str, list[ReportRow]]:
+def _classification_report(samples: Samples) -> tuple[str, list[ReportRow]]:
     from sklearn.metrics import classification_report
 
     names = [name.capitalize() for name in CLASSES]
@@ -239,7 +243,7 @@ def _classification_report(samples: _Samples) -> tuple[str, list[ReportRow]]:
     return classification_report(samples.labels, called, digits=3, **arguments), rows
 
 
-def _notes(samples: _Samples, rows: list[ReportRow]) -> list[str]:
+def _notes(samples: Samples, rows: list[ReportRow]) -> list[str]:
     notes = []
     for label, name in enumerate(CLASSES):
         videos = int((samples.video_labels == label).sum())

@@ -152,6 +152,72 @@ class EvaluatedSet:
     checksum: str | None = None
 
 
+@dataclass(frozen=True)
+class RobustnessPoint:
+    """Metrics by video at one strength of a perturbation.
+
+    Attributes:
+        strength: in the perturbation's unit; None for the unperturbed videos.
+        real, fake: how many videos of each class are scored.
+        auc, accuracy: of them.
+        fakes_found: share of the fakes that are called fake.
+        reals_suspected: share of the real videos that are called fake.
+        auc_change, accuracy_change: to the same videos unperturbed; their intervals resample videos with both of their
+            scores, so they are narrower than those of the two.
+        lost: how many of the unperturbed videos have no score, as they are too short for the perturbation.
+    """
+
+    strength: float | None
+    real: int
+    fake: int
+    auc: Estimate
+    accuracy: Estimate
+    fakes_found: Estimate
+    reals_suspected: Estimate
+    auc_change: Estimate
+    accuracy_change: Estimate
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class RobustnessCurve:
+    """Metrics against the strength of a perturbation.
+
+    Attributes:
+        perturbation: its name.
+        what: it does, in a sentence without its full stop.
+        unit: of the strengths.
+        points: the strengths that change least first, the unperturbed videos before them; or, where strengths rise
+            and 1 changes nothing, at their place.
+        notes: caveats, such as clips that could not be made.
+    """
+
+    perturbation: str
+    what: str
+    unit: str
+    points: list[RobustnessPoint]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Curves of one model on one set of videos.
+
+    Attributes:
+        evaluated: the model and the videos.
+        clips_per_video: clips of each video, evenly spread over its first 270 frames.
+        seed: of what perturbations draw, and of the bootstrap.
+        resamples: of the bootstrap.
+        curves: one for each perturbation.
+    """
+
+    evaluated: EvaluatedSet
+    clips_per_video: int
+    seed: int
+    resamples: int
+    curves: list[RobustnessCurve]
+
+
 def skipped_line(name: str, reason: str) -> str:
     """Return the line of a video or clip that is not used; most reasons name the file themselves."""
     return reason if name in reason else f"{name}: {reason}"

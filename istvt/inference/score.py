@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 import torch
 
-from dataloading.clips.loader import ClipLoader
+from dataloading.clips.loader import Batch, ClipLoader
 from dataloading.clips.sampling import Clip
 from dataloading.video.processes import Workers
 from istvt.device import autocast, in_evaluation_mode
@@ -118,6 +118,46 @@ def score_by_video(
         batches, current = [], current + 1
 
 
+# A change of a batch [B, T, 3, H, W] in [-1, 1] of these clips, into a batch like it.
+Variant = Callable[[torch.Tensor, Sequence[Clip]], torch.Tensor]
+
+
+@torch.inference_mode()
+def score_variants(
+    model: Detector,
+    clips: Sequence[Clip],
+    variants: Sequence[Variant] = (lambda batch, _: batch,),
+    *,
+    batch_size: int = 16,
+    decoder: str = "auto",
+    workers: int = 2,
+    dtype: torch.dtype = torch.float32,
+    crf: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> list[ScoredClips]:
+    """Score each of some variants of clips, which are decoded once for all of them, in batches of one video.
+
+    Args:
+        model, batch_size, decoder, workers, dtype: as of `score_clips`.
+        clips: those of a video follow each other.
+        variants: of each batch; by default the clips as they are.
+        crf: of `ClipLoader`.
+        advance: called with the number of clips done after each batch of each variant.
+    """
+    loader = _loader(model, clips, batch_size, decoder, workers, by_video=True, crf=crf)
+    changed = (
+        replace(batch, clips=variant(batch.clips, [clips[i] for i in batch.indices.tolist()]))
+        for batch in loader
+        for variant in variants
+    )
+    batches: list[list[_ScoredBatch]] = [[] for _ in variants]
+    for number, batch in enumerate(_score(model, changed, dtype)):
+        batches[number % len(variants)].append(batch)
+        if advance:
+            advance(len(batch[0]))
+    return [_gathered(clips, of_variant, list(loader.skipped), loader.decoder) for of_variant in batches]
+
+
 # Positions of clips, on the CPU, their logits, and their qualities.
 _ScoredBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -130,13 +170,14 @@ def _loader(
     workers: int,
     processes: Workers | None = None,
     by_video: bool = False,
+    crf: int | None = None,
 ) -> ClipLoader:
     device, size = next(model.parameters()).device, model.config.image_size
     how = {"device": device, "decoder": decoder, "workers": workers, "processes": processes, "by_video": by_video}
-    return ClipLoader(list(clips), batch_size, size, **how)
+    return ClipLoader(list(clips), batch_size, size, **how, crf=crf)
 
 
-def _score(model: Detector, loader: ClipLoader, dtype: torch.dtype) -> Iterator[_ScoredBatch]:
+def _score(model: Detector, loader: Iterable[Batch], dtype: torch.dtype) -> Iterator[_ScoredBatch]:
     """Yield a batch after another; what is on a GPU is not read there, which would wait for it."""
     device = next(model.parameters()).device
     scorer = for_scoring(model) if device.type == "cpu" else model

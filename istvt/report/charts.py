@@ -7,6 +7,7 @@ address and no date: the same values give the same bytes.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from istvt.evaluation.results import RocCurve
+from istvt.evaluation.results import Estimate, RobustnessCurve, RocCurve
 
 # CSS variables of the colors of the light page, which replace them in the SVG: a dark page has other values.
 _COLORS = {
@@ -106,6 +107,46 @@ def line_chart(
     if marked_x is not None and first <= marked_x <= last:
         axes.axvline(marked_x, color=_COLORS["ink"], linestyle=_DASHES, linewidth=1.5)
     return figure
+
+
+@_in_page_style
+def robustness_chart(curve: RobustnessCurve) -> Figure:
+    """Draw AUC and accuracy by video against the strength of a perturbation, with their intervals shaded.
+
+    Strengths are evenly spaced, whatever they are. Dashed lines are at the values of the unperturbed videos.
+    """
+    figure, axes = _axes(460, 270)
+    lowest = 1.0
+    for (name, values), color, marker in zip(curve_lines(curve).items(), ("real", "fake"), "os", strict=False):
+        places = [place for place, value in enumerate(values) if value.value is not None]
+        known, color = [values[place] for place in places], _COLORS[color]
+        if not known:
+            continue
+        limits = [
+            (value.value, value.value) if value.low is None else (min(value.low, value.value), value.high)
+            for value in known
+        ]
+        axes.fill_between(places, *zip(*limits, strict=True), color=color, alpha=0.16, linewidth=0)
+        axes.plot(places, [value.value for value in known], color=color, marker=marker, label=name, zorder=3)
+        for point, value in zip(curve.points, values, strict=True):
+            if point.strength is None and value.value is not None:
+                axes.axhline(value.value, color=color, linestyle=_DASHES, linewidth=1)
+        lowest = min(lowest, *(low for low, _ in limits))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    step = -(-len(curve.points) // 12)
+    shown = [place for place, point in enumerate(curve.points) if place % step == 0 or point.strength is None]
+    names = ["none" if curve.points[place].strength is None else f"{curve.points[place].strength:g}" for place in shown]
+    axes.set_xticks(shown, names)
+    axes.set(xlim=(-0.3, len(curve.points) - 0.7), ylim=(math.floor(10 * min(lowest, 0.5)) / 10, 1))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(curve.unit)
+    return figure
+
+
+def curve_lines(curve: RobustnessCurve) -> dict[str, list[Estimate]]:
+    """Return the lines of a curve's chart by name, with one value for each of its points."""
+    return {"AUC": [point.auc for point in curve.points], "accuracy": [point.accuracy for point in curve.points]}
 
 
 @_in_page_style

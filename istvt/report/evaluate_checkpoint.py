@@ -21,9 +21,12 @@ from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceIndex
 from dataloading.io import parse_json
 from dataloading.layouts import open_dataset
+from dataloading.perturbations import check_root, parse_sweeps
 from istvt.config import DataSettings, FaithfulnessSettings
 from istvt.device import pick_device, versions
 from istvt.evaluation.evaluate import ScoredVideo, SplitScoring, clips_by_video, split_clips, summarize
+from istvt.evaluation.results import Robustness
+from istvt.evaluation.robustness import evaluate_robustness
 from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.report import read_faithfulness, write_faithfulness
 from istvt.explain.faithfulness.results import Faithfulness
@@ -34,12 +37,15 @@ from istvt.report.evaluation_files import (
     EXPLANATIONS,
     METRICS,
     REPORT,
+    ROBUSTNESS,
     StoredEvaluation,
     evaluated_set,
     foreign_explanations,
     read_evaluation,
     read_history,
+    read_robustness,
     write_evaluation,
+    write_robustness,
 )
 from istvt.report.examples import load_examples
 from istvt.report.report import write_report
@@ -309,6 +315,8 @@ def _render(
     index: FaceIndex,
 ) -> Path:
     info, foreign = read_info(checkpoint), foreign_explanations(output, stored.evaluated)
+    robustness = read_robustness(output)
+    other = robustness and robustness.evaluated != stored.evaluated
     return write_report(
         output / REPORT,
         stored,
@@ -317,7 +325,49 @@ def _render(
         best_epoch=info.metrics.get("epoch"),
         examples=load_examples(scores, dataset, index, info.config.image_size),
         explanations=f"{foreign}." if foreign else read_faithfulness(output / EXPLANATIONS),
+        robustness=f"{output / ROBUSTNESS} holds curves of another model or other videos." if other else robustness,
     )
+
+
+def evaluate_checkpoint_robustness(
+    checkpoint: str | Path,
+    data: DataSettings,
+    output: str | Path,
+    perturb: Sequence[str],
+    *,
+    split: str = "test",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 16,
+    bootstrap: int = 2000,
+    advance: Callable[[int, int], None] | None = None,
+) -> Robustness:
+    """Measure an evaluated checkpoint on perturbed videos; write `robustness.json`, `robustness.csv` and the report.
+
+    Args:
+        checkpoint, data, split, device, precision, batch_size, bootstrap: as of the evaluation.
+        output: directory of that evaluation.
+        perturb: perturbations and their strengths, such as "jpeg:10..50" (`dataloading.perturbations`).
+        advance: called with (clips done, clips in all).
+
+    Returns:
+        The curves, also those of other perturbations that were measured before.
+
+    Raises:
+        InputError: a perturbation, the checkpoint or the data cannot be used, or `output` holds no evaluation of them.
+    """
+    sweeps, output = parse_sweeps(perturb), Path(output)
+    check_root(sweeps, data.root)
+    dataset, index = open_dataset(**data.source)
+    model, info = load_model(checkpoint, pick_device(device))
+    stored, scores = read_evaluation(output)
+    if stored.evaluated != evaluated_set(info, data, split):
+        raise InputError(f"{output / METRICS} is of another model or other videos; evaluate these first")
+    how = {"bootstrap": bootstrap, "batch_size": batch_size, "precision": precision, "advance": advance}
+    measured, perturbed = evaluate_robustness(model, dataset, index, data, sweeps, scores, stored.evaluated, **how)
+    measured = write_robustness(output, measured, perturbed)
+    _render(checkpoint, output, stored, scores, dataset, index)
+    return measured
 
 
 def evaluate_checkpoint_explanations(

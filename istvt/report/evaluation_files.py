@@ -1,10 +1,11 @@
-"""Files of an evaluation: evaluation.json and scores.csv, their directory, and which model and videos they are of."""
+"""Files of an evaluation: metrics, scores and robustness, their directory, and which model and videos they are of."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from dataloading.dataset import FAKE, REAL
 from dataloading.errors import InputError
 from dataloading.io import read_csv, read_json, replacing, write_json
 from istvt.config import DataSettings
-from istvt.evaluation.results import EvaluatedSet, Evaluation
+from istvt.evaluation.results import EvaluatedSet, Evaluation, Robustness
+from istvt.evaluation.robustness import Perturbed
 from istvt.explain.faithfulness.report import read_faithfulness
 from istvt.inference.video_score import VideoScore
 from istvt.model.checkpoint import CheckpointInfo
 from istvt.run_dir import MODEL_FILE
 
 METRICS, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
+ROBUSTNESS, PERTURBED_SCORES = "robustness.json", "robustness.csv"
 EXPLANATIONS = "explanations"  # the directory beside them
 _MAX_BYTES = 1 << 28  # scores.csv has a line a video
 _LONGEST_CLIP = 1000
@@ -84,6 +87,18 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
+class PerturbedRow:
+    """One line of robustness.csv: the score of a video at one strength of a perturbation."""
+
+    perturbation: str
+    strength: float
+    video: str
+    label: int
+    manipulation: str
+    probability_fake: float
+
+
+@dataclass(frozen=True)
 class HistoryRow:
     """One line of a run's history.csv; a metric is None where it was undefined."""
 
@@ -104,13 +119,7 @@ class HistoryRow:
 def write_evaluation(output: Path, stored: StoredEvaluation, scores: Sequence[VideoScore]) -> None:
     """Write evaluation.json and scores.csv, which has one line a video."""
     write_json(output / METRICS, asdict(stored))
-    # File names need not be valid Unicode: invalid bytes are written as escapes.
-    with (
-        replacing(output / SCORES) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow([column.name for column in fields(ScoreRow)])
+    with _csv_writer(output / SCORES, ScoreRow) as writer:
         for score in scores:
             probabilities = " ".join(map(str, score.clip_probabilities))
             frames = " ".join(f"{clip[0]}-{clip[-1]}" for clip in score.clip_frames)
@@ -126,6 +135,71 @@ def read_evaluation(output: Path) -> tuple[StoredEvaluation, list[VideoScore]]:
     """
     stored = read_json(output / METRICS, StoredEvaluation, max_bytes=_MAX_BYTES)
     return stored, [row.score() for row in read_csv(output / SCORES, ScoreRow, max_bytes=_MAX_BYTES)]
+
+
+def write_robustness(output: Path, measured: Robustness, perturbed: Perturbed) -> Robustness:
+    """Write robustness.json and robustness.csv.
+
+    Curves of other perturbations that are there stay, if they are comparable (`foreign_robustness`).
+
+    Returns:
+        What robustness.json holds now.
+
+    Raises:
+        InputError: what is there is none of these files.
+    """
+    rows = [
+        PerturbedRow(name, strength, score.name, score.label, score.manipulation, score.probability)
+        for (name, strength), found in perturbed.items()
+        for score in found.scores
+    ]
+    held = read_robustness(output)
+    if held and not foreign_robustness(output, measured):
+        new = {curve.perturbation for curve in measured.curves}
+        curves = [curve for curve in held.curves if curve.perturbation not in new]
+        measured = replace(measured, curves=[*curves, *measured.curves])
+        before = read_csv(output / PERTURBED_SCORES, PerturbedRow, max_bytes=_MAX_BYTES)
+        rows = [row for row in before if row.perturbation not in new] + rows
+    with _csv_writer(output / PERTURBED_SCORES, PerturbedRow) as writer:
+        writer.writerows(astuple(row) for row in rows)
+    write_json(output / ROBUSTNESS, asdict(measured))
+    return measured
+
+
+def read_robustness(output: Path) -> Robustness | None:
+    """Read what `write_robustness` wrote to a directory; None where there is nothing.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    path = output / ROBUSTNESS
+    return read_json(path, Robustness, max_bytes=_MAX_BYTES) if path.exists() else None
+
+
+def foreign_robustness(output: Path, of: Robustness) -> str | None:
+    """Return one sentence if the curves in `output` are not comparable with those of an evaluation; None if they are.
+
+    Args:
+        output: a directory.
+        of: model, videos, clips, seed and resamples of the evaluation; its curves are not read.
+    """
+    held = read_robustness(output)
+    if held is None or replace(held, curves=[]) == replace(of, curves=[]):
+        return None
+    return f"{output / ROBUSTNESS} holds curves of another model, of other videos, or of more or fewer clips of each"
+
+
+@contextlib.contextmanager
+def _csv_writer(path: Path, row: type) -> Iterator[Any]:
+    """Give the writer of a CSV file with the header of a row; the file is written whole or not at all."""
+    # File names need not be valid Unicode: invalid bytes are written as escapes.
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow([column.name for column in fields(row)])
+        yield writer
 
 
 def read_history(checkpoint: str | Path) -> list[HistoryRow]:

@@ -14,13 +14,13 @@ import numpy as np
 from markupsafe import Markup
 
 from dataloading.dataset import CLASSES
-from istvt.evaluation.results import METRIC_NAMES, Evaluation
+from istvt.evaluation.results import METRIC_NAMES, Evaluation, Robustness
 from istvt.inference.video_score import VideoScore
 from istvt.report import charts
 from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
 from istvt.report.examples import Example, encoded_frames
 from istvt.report.html import render, write_page
-from istvt.report.summary import interval_sentence, verdict_sentence
+from istvt.report.summary import interval_sentence, robustness_rows, robustness_sentence, verdict_sentence
 
 if TYPE_CHECKING:
     from istvt.explain.faithfulness.results import Faithfulness
@@ -58,6 +58,7 @@ def write_report(
     best_epoch: int | None = None,
     examples: Sequence[Example] = (),
     explanations: Faithfulness | str | None = None,
+    robustness: Robustness | str | None = None,
 ) -> Path:
     """Write an evaluation as one self-contained HTML file.
 
@@ -69,6 +70,7 @@ def write_report(
         best_epoch: whose weights were evaluated; None marks the first with the highest validation AUC instead.
         examples: videos to show with their frames; `choose_examples` picks them.
         explanations: their measured faithfulness, or one sentence with the reason why it is not shown.
+        robustness: curves on perturbed videos, or one sentence with the reason why they are not shown.
 
     Returns:
         The path of the file.
@@ -102,6 +104,7 @@ def write_report(
         listed=_listed(scores, evaluation.threshold),
         video_count=len(scores),
         settings=_grouped(evaluation.settings | ({"versions": evaluation.versions} if evaluation.versions else {})),
+        robustness=_robustness_section(robustness) if isinstance(robustness, Robustness) else robustness,
         explanations=explanations,
         measured=_explanation_section(explanations) if measured else None,
     )
@@ -215,6 +218,23 @@ def _explanation_section(measured: Faithfulness) -> dict[str, Any]:
         for caption, (header, rows) in shown.items()
     }
     return {"curves": curves, "tables": plain, "counts": counts}
+
+
+def _robustness_section(robustness: Robustness) -> dict[str, Any]:
+    """Return the curves, the tables and the sentence of the section on perturbed videos."""
+    curves, tables = [], {}
+    for curve in robustness.curves:
+        title = f"{curve.perturbation}: {curve.what}"
+        ends = [
+            f"{name} {value} at {'no' if point.strength is None else f'{point.strength:g}'} {curve.unit}."
+            for name, values in charts.curve_lines(curve).items()
+            for point, value in ((curve.points[0], values[0]), (curve.points[-1], values[-1]))
+        ]
+        chart = charts.inline_svg(charts.robustness_chart(curve), f"{title}. {' '.join(ends)}")
+        curves.append({"title": title, "chart": chart, "notes": curve.notes})
+        header, rows = robustness_rows(curve)
+        tables[title] = header, [[cell.partition(" (") for cell in row] for row in rows]
+    return {"curves": curves, "tables": tables, "sentence": robustness_sentence(robustness)}
 
 
 def _undefined_in(line: charts.Series, epochs: Sequence[int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from istvt.evaluation.results import ConfusionMatrix, Estimate, Evaluation, Metrics
+from istvt.evaluation.results import ConfusionMatrix, Estimate, Evaluation, Metrics, Robustness, RobustnessCurve
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -36,6 +36,48 @@ def summary(evaluation: Evaluation) -> Group:
         *(Text(note, style="dim") for note in videos.notes),
     ]
     return Group(*parts)
+
+
+def robustness_table(robustness: Robustness) -> Group:
+    """Return the curves for `rich.print`: a row for each perturbation and strength."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Table | Text] = []
+    for curve in robustness.curves:
+        header, rows = robustness_rows(curve)
+        table = _table(
+            f"Robustness to {curve.perturbation} ({curve.unit}): {curve.what}", "At", *header[1:4], *header[5:]
+        )
+        for row in rows:  # the change of accuracy has no room in 80 columns
+            table.add_row(*(cell.replace(" (", "\n").rstrip(")") for cell in (*row[:4], *row[5:])))
+        parts += [table, *(Text(note, style="dim") for note in curve.notes)]
+    return Group(*parts, Text(robustness_sentence(robustness), style="dim"))
+
+
+def robustness_rows(curve: RobustnessCurve) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a curve's table."""
+    header = [curve.unit, "AUC", "Change", "Accuracy", "Change", "Found", "False alarms"]
+    rows = []
+    for point in curve.points:
+        changes = (point.auc_change, point.accuracy_change)
+        auc, accuracy = (_change(change) if point.strength is not None else "" for change in changes)
+        values = (point.auc, auc, point.accuracy, accuracy, point.fakes_found, point.reals_suspected)
+        cells = [value if isinstance(value, str) else _with_interval(value) for value in values]
+        name = "none" if point.strength is None else f"{point.strength:g}"
+        rows.append([name, *cells])
+    return header, rows
+
+
+def robustness_sentence(robustness: Robustness) -> str:
+    """Return what must be known to read the curves."""
+    counts = max((point.real, point.fake) for curve in robustness.curves for point in curve.points)
+    return (
+        f"By video, {counts[0]} real and {counts[1]} fake, {_number(robustness.clips_per_video, 'clip')} of each, with "
+        f"95% intervals. Changes are to the same videos without the perturbation, with {robustness.resamples:,} "
+        "resamples of videos with both of their scores. Calling every video what most are gives an accuracy of "
+        f"{max(counts) / sum(counts):.3f}, and a blind guess an AUC of 0.5."
+    )
 
 
 def verdict_sentence(metrics: Metrics) -> str:
@@ -107,6 +149,16 @@ def _table(title: str, first: str, *numbers: str) -> Table:
 
     columns = [Column(first, overflow="fold"), *(Column(name, justify="right", no_wrap=True) for name in numbers)]
     return Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _with_interval(estimate: Estimate) -> str:
+    return _value(estimate) + ("" if estimate.low is None else f" ({estimate.low:.3f}-{estimate.high:.3f})")
+
+
+def _change(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "undefined"
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f}, {estimate.high:+.3f})"
 
 
 def _value(estimate: Estimate) -> str:

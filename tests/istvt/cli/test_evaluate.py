@@ -156,6 +156,43 @@ def test_what_explanations_are_measured_with_is_looked_at_before_the_evaluation_
     assert "--sanity is given without --explain" in refused(capsys, [*command, "--sanity"])
 
 
+def test_perturbations_are_looked_at_before_anything_is_scored(trained_run, synthetic_set, tmp_path, capsys):
+    command = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={tmp_path}/out"]
+    for option, sentence in (
+        ("--perturb=jpeg:0..50", "perturb is 'jpeg:0..50': quality 0; expected whole numbers from 1 to 100, as a..b"),
+        ("--perturb=[blur,fog]", "perturb is 'fog': no perturbation 'fog'; expected jpeg, downscale,"),
+    ):
+        assert sentence in refused(capsys, [*command, option])
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.json").write_text("{}")
+    moved = refused(capsys, [*command, f"--data.root={tmp_path}/store", "--perturb", "shift"])
+    assert f"shift, which moves boxes in the whole picture, and {tmp_path}/store is a crop store" in moved
+    sentence = "--perturb measures on one machine; expected it without --shard and --engine ray"
+    assert sentence in refused(capsys, [*command, "--perturb=blur", "--shard=1/2"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_perturbations_are_given_one_by_one_or_in_a_file_and_their_curves_stay_in_the_report(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    command = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={tmp_path}"]
+    command += ["--data.evaluation_clips=1", "--bootstrap=20"]
+    assert main([*command, "--perturb", "jpeg:10..50/2", "--perturb=dropout:8"]) == 0
+    printed = capsys.readouterr().out
+    assert "Robustness to jpeg (quality)" in printed and "Robustness to dropout (squares)" in printed
+    assert "Calling every video what most are gives an accuracy of 0.750" in " ".join(printed.split())
+    (tmp_path / "settings.yaml").write_text("perturb: [blur:2]\n")
+    assert main([*command, f"--config={tmp_path}/settings.yaml"]) == 0
+    curves = json.loads((tmp_path / "robustness.json").read_text())["curves"]
+    assert {curve["perturbation"]: [point["strength"] for point in curve["points"]] for curve in curves} == {
+        "jpeg": [None, 50, 10], "dropout": [None, 8], "blur": [None, 2],
+    }  # fmt: skip
+    other = f"--checkpoint={other_model(trained_run, tmp_path)}"
+    assert main([*command, other]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "robustness.json holds curves of another model or other videos" in page
+
+
 def test_evaluate_explain_measures_every_method_against_random_order(trained_run, synthetic_set, tmp_path, capsys):
     arguments = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", f"--output={tmp_path}"]
     methods = ("lrp", "attnlrp", "raw", "random")
