@@ -225,8 +225,8 @@ def _neighbors(results: Sequence[Faithfulness]) -> str:
         return text
     return (
         f"{text} Keys of temporal attention are differences, each frame's from the one before it, and a map has a "
-        "place for each difference. A single forged frame makes two, into it and out of it, and LRP names one of the "
-        "two: a difference does not say which of its frames is the odd one."
+        "place for each difference. A single forged frame makes two, into it and out of it, and the hottest is one of "
+        "these: a difference does not say which of its frames is the odd one."
     )
 
 

@@ -166,9 +166,11 @@ def _table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 def page(results: Results) -> str:
     """Return the results as a page of documentation; every number in it is computed."""
+    measured = {row["preset"]: preset(row["preset"]) for row in results.rows}
+    models = [f"`{name}` ({m.image_size} pixels, C={m.dim}, N={m.heads}, M={m.depth})" for name, m in measured.items()]
     return Path(__file__).with_suffix(".template.md").read_text().format(
         counts=next(iter(results.rows[0]["auc"].values())), table=table(*_table(results.rows)),
-        identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, small=preset("small"), fine=preset("fine"),
+        identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, models=", ".join(models),
         epochs=EPOCHS, training=TRAINING, seeds=", ".join(map(str, sorted({row["seed"] for row in results.rows}))),
         versions=", ".join(f"{name} {version}" for name, version in results.versions.items()),
     )  # fmt: skip
