@@ -1,11 +1,11 @@
-# make demo | make test | make fuzz | make ptx | make long-videos | make experiment. Each makes .venv first, once.
+# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | experiment. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test ptx long-videos experiment lint clean
+.PHONY: install demo test fuzz kill-test ptx long-videos detectors experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,10 @@ long-videos: install
 # Thousands of damaged inputs through the commands: ten minutes of two cores. It goes on where it was stopped.
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long_run.py --inputs 2100 --workers 2 --write SECURITY.md
+
+# The small preset of every architecture learns the synthetic set: about 20 minutes of one core.
+detectors: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/istvt/model/baselines
 
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md

@@ -13,8 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from istvt.config import PRESETS, DetectorConfig, ISTVTConfig
-from istvt.model.baselines.configs import XceptionConfig
+from istvt.config import PRESETS, DetectorConfig
+from istvt.model.baselines.configs import (
+    C3DConfig,
+    CNNLSTMConfig,
+    FTCNConfig,
+    I3DConfig,
+    SMILConfig,
+    STILConfig,
+    TimeSformerConfig,
+    ViViTConfig,
+    VTNConfig,
+    XceptionConfig,
+)
 
 if TYPE_CHECKING:  # PyTorch would slow down `istvt --help` by seconds
     from istvt.model.detector import Detector
@@ -38,18 +49,76 @@ class Architecture:
     presets: Mapping[str, DetectorConfig]
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "istvt": Architecture("ISTVT", ISTVTConfig, PRESETS),
-    "xception": Architecture(
+_SMALL_XCEPTION = {
+    "image_size": 64,
+    "backbone_dims": (8, 16, 24, 48),
+    "dim": 64,
+    "middle_blocks": 1,
+    "exit_dims": (64, 96, 128),
+}
+_SMALL_VIT = {"image_size": 64, "dim": 64, "depth": 3, "heads": 4, "mlp_dim": 128, "patch": 8}
+# By architecture: its title and its presets; each has `published`, the defaults, and `small`.
+_ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
+    "istvt": ("ISTVT", PRESETS),
+    "xception": (
         "Xception by frame",
-        XceptionConfig,
+        {"published": XceptionConfig(), "small": XceptionConfig(**_SMALL_XCEPTION)},
+    ),
+    "cnn_lstm": (
+        "CNN and recurrent network",
         {
-            "published": XceptionConfig(),
-            "small": XceptionConfig(
-                image_size=64, backbone_dims=(8, 16, 24, 48), dim=64, middle_blocks=1, exit_dims=(64, 96, 128)
+            "published": CNNLSTMConfig(),
+            "small": CNNLSTMConfig(image_size=64, width=16, growth=8, layers=(2, 4, 4), hidden=32),
+        },
+    ),
+    "c3d": (
+        "C3D",
+        {"published": C3DConfig(), "small": C3DConfig(image_size=64, width=8, hidden=64, dropout=0.2)},
+    ),
+    "i3d": (
+        "I3D",
+        {"published": I3DConfig(), "small": I3DConfig(frames=8, image_size=64, width=8, dropout=0.2)},
+    ),
+    "s_mil": (
+        "S-MIL",
+        {"published": SMILConfig(), "small": SMILConfig(**_SMALL_XCEPTION, embedding=64, hidden=32)},
+    ),
+    "stil": (
+        "STIL",
+        {
+            "published": STILConfig(),
+            "small": STILConfig(frames=6, image_size=64, width=16, layers=(1, 1, 1), reduction=4),
+        },
+    ),
+    "ftcn": (
+        "FTCN",
+        {
+            "published": FTCNConfig(),
+            "small": FTCNConfig(
+                frames=8, image_size=64, width=8, layers=(1, 2, 2), heads=4, head_dim=16, mlp_dim=128, dropout=0.0
             ),
         },
     ),
+    "timesformer": (
+        "TimeSformer",
+        {"published": TimeSformerConfig(), "small": TimeSformerConfig(frames=6, **_SMALL_VIT)},
+    ),
+    "vivit": (
+        "ViViT",
+        {"published": ViViTConfig(), "small": ViViTConfig(frames=6, temporal_depth=1, **_SMALL_VIT)},
+    ),
+    "vtn": (
+        "VTN",
+        {
+            "published": VTNConfig(),
+            "small": VTNConfig(
+                image_size=64, dim=64, heads=4, head_dim=16, depth=2, mlp_dim=128, backbone_dims=(8, 16, 24, 48)
+            ),
+        },
+    ),
+}
+ARCHITECTURES: dict[str, Architecture] = {
+    name: Architecture(title, type(presets["published"]), presets) for name, (title, presets) in _ROWS.items()
 }
 
 
@@ -84,8 +153,24 @@ def build(config: DetectorConfig, backend: str = "auto") -> Detector:
         backend: the implementation of attention, as of `ISTVT`.
     """
     match config.architecture:
-        case "istvt":
+        case "istvt" | "vtn":
             from istvt.model.istvt import ISTVT as Network
         case "xception":
             from istvt.model.baselines.xception import Xception as Network
+        case "cnn_lstm":
+            from istvt.model.baselines.cnn_lstm import CNNLSTM as Network
+        case "c3d":
+            from istvt.model.baselines.c3d import C3D as Network
+        case "i3d":
+            from istvt.model.baselines.i3d import I3D as Network
+        case "s_mil":
+            from istvt.model.baselines.s_mil import SMIL as Network
+        case "stil":
+            from istvt.model.baselines.stil import STIL as Network
+        case "ftcn":
+            from istvt.model.baselines.ftcn import FTCN as Network
+        case "timesformer":
+            from istvt.model.baselines.timesformer import TimeSformer as Network
+        case "vivit":
+            from istvt.model.baselines.vivit import ViViT as Network
     return Network(config).set_backend(backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from istvt.config import DetectorConfig
@@ -22,8 +23,12 @@ class Detector(nn.Module):
     pretrained_from: str | None = None
 
     def equal_blocks(self) -> Iterable[nn.Module]:
-        """Return the equal parts, each of which is compiled, recomputed and sharded by itself; none by default."""
+        """Return the equal parts, each of which is recomputed and sharded by itself; none by default."""
         return ()
+
+    def compiled_parts(self) -> Iterable[nn.Module]:
+        """Return the parts that are compiled, each by itself: the equal parts, or else the whole network."""
+        return self.equal_blocks() or (self,)
 
     def set_backend(self, backend: str) -> Detector:
         """Choose the implementation of every attention; return the model.
@@ -56,3 +61,29 @@ class Detector(nn.Module):
             state: of a file as `pretrained_from` says; nothing about it is checked yet.
         """
         raise NotImplementedError
+
+
+class ImageNetNormalization(nn.Module):
+    """Pictures in [-1, 1] brought to the mean and the deviation of ImageNet, for weights that were trained so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        self.register_buffer("scale", 0.5 / deviation, persistent=False)
+        self.register_buffer("shift", (0.5 - mean) / deviation, persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """[n, 3, h, w] -> [n, 3, h, w]."""
+        return pictures * self.scale + self.shift
+
+
+def init_vit_weights(model: nn.Module) -> None:
+    """Initialize as a ViT: linear layers Xavier-uniform, class tokens and embeddings normal with deviation 0.02."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("class_token", "_embedding")):
+            nn.init.normal_(parameter, std=0.02)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

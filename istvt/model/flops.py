@@ -7,6 +7,7 @@ Every layer is counted over the whole token grid, as the tables do; `ISTVT.forwa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 from istvt.config import DetectorConfig, ISTVTConfig, entry_flow_sizes
@@ -33,7 +34,7 @@ class PartCost:
 def model_cost(config: DetectorConfig) -> list[PartCost]:
     """Return the cost of one clip through the model of `config`, part by part, in the order of the data."""
     if not isinstance(config, ISTVTConfig):
-        return _counted_cost(config)
+        return list(_counted_cost(config))
     tokens = config.frame_rows * config.positions
     inner = config.heads * config.resolved_head_dim
     blocks = config.depth
@@ -69,27 +70,31 @@ def total_cost(config: DetectorConfig) -> PartCost:
     )
 
 
+@cache
 def _counted_cost(config: DetectorConfig) -> list[PartCost]:
     """Return the cost of each of the network's own modules, in a forward pass that computes and stores nothing."""
     import torch
+    from torch import nn
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
         model = build(config, backend="reference").eval()
-        clip = torch.empty(1, config.frames, 3, config.image_size, config.image_size)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(clip)
+        model(torch.empty(1, config.frames, 3, config.image_size, config.image_size))
     counts, parts = counter.get_flop_counts(), []
-    names = [name for name, _ in model.named_children()]
     own = sum(parameter.numel() for parameter in model.parameters(recurse=False))
     if own:
         parts.append(PartCost("class tokens and positions", own, 0))
-    for name in names:
-        flops = counts.get(f"{type(model).__name__}.{name}", {})
+    for name, module in model.named_children():
+        called = [module] if not isinstance(module, nn.ModuleList) else module  # a list itself is never called
+        paths = [f"{type(model).__name__}.{path}" for path, part in model.named_modules() if part in set(called)]
+        flops = [item for path in paths for item in counts.get(path, {}).items()]
         # The products of attentions are batched; layers are matrix products of one matrix, and convolutions.
-        attention = sum(count for operator, count in flops.items() if operator is torch.ops.aten.bmm)
-        parameters = sum(parameter.numel() for parameter in model.get_submodule(name).parameters())
-        parts.append(PartCost(name, parameters, (sum(flops.values()) - attention) // 2, attention // 2))
+        attention = sum(count for operator, count in flops if operator is torch.ops.aten.bmm)
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        if parameters:
+            layers = sum(count for _, count in flops) - attention
+            parts.append(PartCost(name, parameters, layers // 2, attention // 2))
     return parts
 
 

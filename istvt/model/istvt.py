@@ -58,6 +58,10 @@ class ISTVT(Detector):
         """Return the transformer's blocks."""
         return self.blocks
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return the backbone and the blocks."""
+        return [self.backbone, *self.blocks]
+
     def forward(self, clips: Tensor) -> Tensor:
         """Return the logits of clips.
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dataloading.errors import InputError
@@ -45,7 +45,9 @@ def accelerate(model: Detector, training: TrainingSettings, sharded: bool = Fals
     # Every batch has the same shape, so cuDNN benchmarks each convolution once.
     torch.backends.cudnn.benchmark = True
     if not sharded:  # the weights like the frames; FSDP shards contiguous parameters only
-        model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
     if training.activation_checkpointing:
         if not model.equal_blocks():
             raise InputError(
@@ -70,21 +72,13 @@ def _recomputed(forward: Callable[..., Tensor], *inputs: object) -> Tensor:
 
 
 def _compile(model: Detector, backend: str, graphs: bool) -> None:
-    """Compile the backbone and every block by itself: equal blocks compile once, and a graph break is an error.
-
-    A network without blocks is compiled whole.
-    """
+    """Compile the backbone and every block by itself: equal blocks compile once, and a graph break is an error."""
     how = {"fullgraph": True, "dynamic": False, "backend": backend}
     if backend == "inductor":
         # Tokens with padded strides cannot be viewed as a matrix: every linear layer would copy its input.
         how["options"] = {"comprehensive_padding": False, "triton.cudagraphs": graphs}
-    if not model.equal_blocks():
-        model.compile(**how)
-    for block in model.equal_blocks():
-        block.compile(**how)
-    if not isinstance(model, ISTVT):
-        return
-    model.backbone.compile(**how)
-    if model.config.attention == "temporal_first":
+    for part in model.compiled_parts():
+        part.compile(**how)
+    if isinstance(model, ISTVT) and model.config.attention == "temporal_first":
         last = model.blocks[-1]
         last.class_token = torch.compile(last.class_token, **how)

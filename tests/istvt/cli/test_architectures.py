@@ -12,7 +12,9 @@ from istvt.model.checkpoint import load_model, save_model
 
 SIZES = {
     "xception": ["--model.image_size=40", "--model.dim=16", "--model.backbone_dims=[4,4,8,8]"],
+    "timesformer": ["--model.image_size=40", "--model.dim=16", "--model.heads=1", "--model.depth=1"],
 }
+C3D = ["--model.architecture=c3d"]
 
 
 def train_arguments(name, root, output, *more):
@@ -65,7 +67,7 @@ def test_a_checkpoint_of_another_detector_than_asked_for_is_refused(trained, syn
 
 def test_what_cannot_be_explained_says_so_before_the_work(trained, synthetic_set, tmp_path, capsys):
     name, run = trained
-    expected = f"a model of {name} cannot be explained; expected one of istvt"
+    expected = f"a model of {name} cannot be explained; expected one of istvt, vtn"
     video = str(next(synthetic_set.rglob("*.mp4")))
     assert expected in refused(capsys, ["explain", video, f"--checkpoint={run}", f"--out={tmp_path / 'why'}"])
     assert not (tmp_path / "why").exists()
@@ -84,9 +86,18 @@ def test_weights_of_another_detector_in_a_checkpoint_are_refused(trained, synthe
     assert "mixed.safetensors: is of another configuration: " in message
 
 
+def test_videos_that_are_too_short_for_a_detector_are_named_before_training(synthetic_set, tmp_path, capsys):
+    message = refused(capsys, ["train", f"--data.root={synthetic_set}", f"--output={tmp_path}/run", *C3D])
+    assert "There is no usable real video to train on" in message
+    assert "has 10 frames; a clip needs 16); expected at least one of each class" in message
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ([*C3D, "--model.frames=6"], "model.frames is 6; expected 16 or more, because c3d halves them four times"),
+        ([*C3D, "--backbone-weights=a.pth"], "backbone weights a.pth: c3d starts from random weights; expected none"),
         (["--model.architecture=resnet"], "model.architecture is 'resnet'; expected one of istvt, xception"),
         (["--model.architecture=xception", "--preset=seed"], "preset is 'seed'; expected one of published, small"),
         (["--model.architecture=xception", "--model.heads=3"], "heads"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from dataloading.errors import InputError
 from istvt.config import DetectorConfig, ISTVTConfig
@@ -70,8 +71,9 @@ def test_a_clip_has_the_same_logit_alone_and_among_others(name, small):
 @pytest.mark.parametrize("name", BASELINES)
 def test_clips_of_another_shape_are_refused(name, small):
     config = small[name].config
-    for shape in ((1, config.frames + 1, 3, config.image_size, config.image_size), (1, config.frames, 3, 65, 65)):
-        with pytest.raises(ValueError, match=rf"clips have shape .*expected \[clips, {config.frames} frames"):
+    for shape in ((1, config.frames + 1, 3, config.image_size, config.image_size), (1, config.frames, 3, 96, 96)):
+        says = rf"clips have shape .*expected \[clips, {config.frames} frames|clips of 96x96 pixels give"
+        with pytest.raises(ValueError, match=says):
             small[name](torch.zeros(shape))
 
 
@@ -114,15 +116,16 @@ def test_a_checkpoint_of_an_unknown_architecture_is_refused(small, tmp_path):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("preset", ["published", "small"])
-def test_the_parts_of_the_cost_are_all_of_the_parameters(name, preset):
-    config = model_preset(name, preset)
-    with torch.device("meta"):
-        model = build(config)
+def test_the_parts_of_the_cost_are_all_of_the_network(name, small):
+    config, model = small[name].config, small[name].eval().set_backend("reference")
     cost = total_cost(config)
     assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert cost.layer_macs > 0
-    assert all(part.parameters >= 0 for part in model_cost(config))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(clips_of(config, 1))
+    model.set_backend("auto")
+    if name != "vtn":  # its formula counts all of the last block, as ISTVT's
+        assert 2 * (cost.layer_macs + cost.attention_macs) == counter.get_total_flops()
+    assert len({part.part for part in model_cost(config)}) == len(model_cost(config)) > 1
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -149,5 +152,5 @@ def test_sizes_without_bounds_are_refused_before_memory_is_taken(name):
                 # Counts that may be 0 are too large instead.
                 replace(config, **{field: 0}), replace(config, **{field: 10**9})
         elif isinstance(value, tuple):
-            with pytest.raises(ValueError, match=rf"model\.{field} is .*; expected .*whole numbers from"):
+            with pytest.raises(ValueError, match=rf"model\.{field} is .*; expected .* from "):
                 replace(config, **{field: (10**9,) * len(value)})
