@@ -65,8 +65,9 @@ def describe(config: DetectorConfig) -> str:
         listed = ", ".join(f"{name} {list(v) if isinstance(v, tuple) else v}" for name, v in sizes.items())
         return f"{config.architecture}, {clip}: {listed}"
     height, width = config.feature_grid
+    name = config.attention if config.architecture == "istvt" else config.architecture
     return (
-        f"{config.attention}, {clip}: {config.frame_rows} frame rows x "
+        f"{name}, {clip}: {config.frame_rows} frame rows x "
         f"{config.positions} positions ({height}x{width} grid), C={config.dim}, N={config.heads}, "
         f"D={config.resolved_head_dim}, M={config.depth}; LayerNorm eps {config.layer_norm_eps:g}"
         f"{', a second one in the head' * config.head_norm}; position embedding of {config.embedded_rows} rows"

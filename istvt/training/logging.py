@@ -158,7 +158,7 @@ def print_run(run: Any) -> None:
     if processes.is_distributed:
         where = f"{processes.world_size} processes ({training.parallel}), each on {where}"
         step += f" x {processes.world_size} processes"
-    name = config.attention if isinstance(config, ISTVTConfig) else config.architecture
+    name = config.attention if config.architecture == "istvt" else config.architecture
     run.console.print(
         f"[bold]{name}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
         f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "

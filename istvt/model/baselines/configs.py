@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from istvt.config import LARGEST_HEAD_DIM, DetectorConfig, ISTVTConfig, check_limits
 
-_LARGEST_WIDTH = 65_536
+_LARGEST_WIDTH, _MOST_COUNTS = 65_536, 64
 _LIMITS = {
     "frames": (1, 4096),
     "image_size": (16, 8192),
@@ -38,7 +38,7 @@ class BaselineConfig(DetectorConfig):
 
     def _check_counts(self, name: str, values: Any, count: int | None, published: tuple[int, ...]) -> None:
         smallest, largest = self.LIMITS.get(name, (1, _LARGEST_WIDTH))
-        inside = all(type(value) is int and smallest <= value <= largest for value in values)
+        inside = len(values) <= _MOST_COUNTS and all(type(v) is int and smallest <= v <= largest for v in values)
         if not inside or not values or len(values) != (count or len(values)):
             kind = f"{count or 'some'} whole numbers from {smallest} to {largest:,}, such as {list(published)}"
             raise ValueError(f"model.{name} is {list(values)!r:.80}; expected {kind}")

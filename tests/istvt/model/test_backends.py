@@ -66,6 +66,21 @@ if config.attention == "temporal_first":
     errors["compiled logits"] = (found - expected).abs().max().item()
     weight = model.blocks[0].spatial.qkv.weight
     errors["compiled gradient"] = (weight.grad - triton["blocks.0.spatial.qkv.weight"]).abs().max().item()
+
+    # The same attentions with biases and with a residual each: TimeSformer.
+    from istvt.model.architectures import build
+    from istvt.model.baselines.configs import TimeSformerConfig
+
+    model = build(TimeSformerConfig(frames=2, image_size=16, patch=8, dim=22, heads=2, depth=1, mlp_dim=8))
+    torch.nn.init.normal_(model.blocks[0].temporal.qkv.bias), torch.nn.init.normal_(model.blocks[0].spatial.qkv.bias)
+    clips, found = torch.rand(1, 2, 3, 16, 16), {}
+    for backend in ("triton", "reference"):
+        model.set_backend(backend).zero_grad()
+        logits = model(clips)
+        logits.sum().backward()
+        found[backend] = {"logits": logits.detach()} | {n: p.grad.clone() for n, p in model.named_parameters()}
+    for name, x in found["reference"].items():
+        errors[f"timesformer {name}"] = ((found["triton"][name] - x).norm() / x.norm().clamp_min(1e-6)).item()
 print(json.dumps(errors))
 """
 
