@@ -12,7 +12,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 
 import torch
@@ -121,13 +121,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to score and how often."""
     parser.add_argument("--preset", choices=PRESETS, default="seed", help="the model (default seed, the paper's)")
     parser.add_argument("--rounds", type=int, default=3, help="how often a way takes its turn (default 3)")
+    parser.add_argument("--batch", type=int, help="clips at once of every way (default: 1 or 4, 2 in training)")
     parser.add_argument("--way", action="append", help="only this (repeatable): plain, folded, compiled, channels last")
 
 
 def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
     """Yield each way; compilation last, as it takes minutes."""
     chosen = [way for way in WAYS if not arguments.way or way.way in arguments.way]
+    if arguments.batch:
+        chosen = list(dict.fromkeys(replace(way, batch=arguments.batch) for way in chosen))
     for way in sorted(chosen, key=lambda way: way.way == "compiled"):
         plain = next(other for other in WAYS if other.task == way.task)
+        plain = replace(plain, batch=arguments.batch or plain.batch)
         row = asdict(way) | {"preset": arguments.preset, "rounds": arguments.rounds}
         yield Task("inference", row, partial(measure, way, plain, arguments.preset, arguments.rounds))
