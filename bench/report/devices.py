@@ -25,11 +25,12 @@ _NAMED_BY = {
     "explanation_memory": ("preset", "storage", "from"),
     "explanation_time": ("preset", "clips", "arithmetic"),
     "loader": ("source", "picture", "decoder", "device", "workers", "image_size", "batch"),
+    "inference": ("task", "way", "batch", "precision", "preset"),
     "scaling": ("axis", "method", "pass", "dtype", "clips", "heads", "head_dim"),
 }
 # A row with one of these was measured; one of a method that refused or failed was not, and hides no other.
 _RESULTS = ("value", "verdict", "microseconds", "peak_bytes", "explain_ms", "step_ms", "us_per_step", "time_us",
-            "clips_per_second")  # fmt: skip
+            "clips_per_second", "seconds_per_clip")  # fmt: skip
 # Entries that are a row for each of many sizes. Few of them, as a run leaves that was cut short, say little.
 _LINES_OF_SIZES = ("scaling", "spatial_memory")
 

@@ -12,11 +12,12 @@ from bench.common.record import RESULTS, Run, read_runs
 from bench.report.devices import Device, devices
 from bench.report.markdown import replace_section
 from bench.report.plots import draw_plots
-from bench.report.tables import TABLES, execution_claim, promises, scaling_claims
+from bench.report.tables import TABLES, execution_claim, loader_claims, promises, scaling_claims
 from bench.scaling.sweep import PASSES
 from dataloading.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+_OF_CPUS = ("execute", "inference")  # tables that no GPU is asked for
 # Titles of tables of a CPU that are not those of a GPU.
 _ON_CPU = {
     "spatial_memory": "Memory of spatial attention: what the kernels have PyTorch allocate, in Triton's interpreter",
@@ -34,7 +35,7 @@ def all_tables(runs: Sequence[Run], root: Path = ROOT) -> str:
         else:
             parts.append(f"## {device.name} (a CPU)\n\nMeasured on this CPU. It says nothing of any GPU.\n")
         for name, (title, written) in TABLES.items():
-            if device.rows(name) or (on_gpu and name != "execute"):
+            if device.rows(name) or (on_gpu and name not in _OF_CPUS):
                 sources = _provenance(device, name, root)
                 title = title if on_gpu else _ON_CPU.get(name, title)
                 parts += [f"### {title}\n", sources, written(device, name), _links(device, name, root)]
@@ -45,7 +46,7 @@ def all_tables(runs: Sequence[Run], root: Path = ROOT) -> str:
 
 def performance(runs: Sequence[Run], root: Path = ROOT) -> str:
     """Return the generated part of README.md."""
-    steps, growth = [], []
+    steps, growth, reading = [], [], []
     for device in _devices(runs):
         if device.kind == "GPU":
             title = f"One training step on {device.name or 'a GPU'}:\n"
@@ -53,8 +54,11 @@ def performance(runs: Sequence[Run], root: Path = ROOT) -> str:
         if claims := scaling_claims(device, PASSES[1:]):
             title = f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n"
             growth += [title, claims]
+        if claims := loader_claims(device):
+            title = f"Reading clips from a crop store instead of the videos, on {device.name} ({device.kind}):\n"
+            reading += [title, "".join(f"- {claim}\n" for claim in claims)]
     last = "All tables, and how they were measured: [bench/README.md](bench/README.md).\n"
-    return "\n".join(part for part in (*steps, *growth, last) if part)
+    return "\n".join(part for part in (*steps, *growth, *reading, last) if part)
 
 
 def verification(runs: Sequence[Run], root: Path = ROOT) -> str:

@@ -12,6 +12,7 @@ from bench.common.exponent import interval
 from bench.common.record import NOT_MEASURED, Row
 from bench.kernels import spatial
 from bench.kernels.relevance import LIGHT, PAIRS, REFERENCE
+from bench.loader import comparison
 from bench.report.devices import CASE, Device, Rows, entry_name
 from bench.report.markdown import number, table
 from bench.scaling import growth
@@ -215,6 +216,19 @@ def listing(device: Device, name: str) -> str:
     return table(list(columns), [[_cell(row, *shown.split(":")) for shown in columns.values()] for row in rows])
 
 
+def loader(device: Device, name: str) -> str:
+    """Return the table of loaders, and a line for each kind of crops: how many times as fast they are."""
+    lines = "".join(f"- {line}\n" for line in loader_claims(device))
+    return listing(device, name) + (f"\n{lines}" if lines else "")
+
+
+def loader_claims(device: Device) -> list[str]:
+    """Return a sentence for each kind of crops and size of picture that a device has measured."""
+    keys = ("clips_per_core", "decoded_per_core", "decoded_16_cores")
+    rows = [row for row in device.rows("loader") if row.get("clips")]
+    return comparison([row | {key: float(row[key]) for key in keys} for row in rows])
+
+
 def _beside_step(device: Device, row: Row, precision: str) -> Row:
     """Return the time of an explanation with that of the training step that it is compared with."""
     steps = {entry_name("training", step): step["step_ms"] for step in device.rows("training")}
@@ -261,6 +275,12 @@ _COLUMNS = {
         "MiB of memory": "memory_bytes:.0f:1048576", "without decoding": "lock_clips:.0f",
         "16 threads, of ideal": "thread_share:.0%", "note": "note",
     },
+    "inference": {
+        "task": "task", "way": "way", "clips at once": "batch", "precision": "precision", "preset": "preset",
+        "processor s a clip": "seconds_per_clip:.2f", "on the clock": "clock_seconds_per_clip:.2f",
+        "times as fast as plain": "speed_up:.2f", "lowest": "speed_up_low:.2f", "highest": "speed_up_high:.2f",
+        "first call, s": "first_call_s:.1f", "probability differs by": "probability_differs_by:.0e", "note": "note",
+    },
 }  # fmt: skip
 # The rows of a table where nothing was measured.
 _EMPTY: dict[str, Sequence[Row]] = {
@@ -287,6 +307,7 @@ TABLES: dict[str, tuple[str, Callable[[Device, str], str]]] = {
     "explanation_time": ("Time of explaining a batch", listing),
     "training": ("A training step", listing),
     "training_families": ("Where its time goes", families),
-    "loader": ("Loader", listing),
+    "loader": ("Loader", loader),
+    "inference": ("Scoring and training on a processor", listing),
     "scaling": ("Scaling", scaling),
 }
