@@ -189,7 +189,7 @@ def faithfulness_tables(results: Sequence[Faithfulness]) -> str:
 
 def write_plot(results: Sequence[Faithfulness], path: Path) -> None:
     """Write the four curves as one SVG, means over models; lines differ in dash and marker as well as in color."""
-    from matplotlib import colormaps
+    from matplotlib import colormaps, rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -212,7 +212,8 @@ def write_plot(results: Sequence[Faithfulness], path: Path) -> None:
         axes.set(xlabel="hottest pixels (%)", ylabel="P(fake) of detected fakes", title=TITLES[name], ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     grid[0, 0].legend(frameon=False, fontsize="small")
-    with replacing(path) as temporary:
+    # The salt makes the ids of markers, and so the file, the same each time.
+    with replacing(path) as temporary, rc_context({"svg.hashsalt": path.name}):
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 

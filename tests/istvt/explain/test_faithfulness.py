@@ -22,7 +22,7 @@ from istvt.explain.faithfulness.deletion import changed_pixels, curve, hottest_f
 from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.heat import heat_of, integrated_gradients, marginals
 from istvt.explain.faithfulness.localization import hottest_hit, mask_of, mass_in, rank_accuracy
-from istvt.explain.faithfulness.report import faithfulness_tables, read_faithfulness, write_faithfulness
+from istvt.explain.faithfulness.report import faithfulness_tables, read_faithfulness, write_faithfulness, write_plot
 from istvt.explain.faithfulness.results import (
     CURVES,
     MeasuredClip,
@@ -115,6 +115,8 @@ def test_the_results_are_written_as_json_tables_and_plot_and_read_back(measured,
     assert plot.startswith("<?xml")
     # Text is drawn as outlines, each after a comment that says it: one entry of the legend a method.
     assert all(plot.count(f"<!-- {method} -->") == 1 for method in MEASURED_METHODS)
+    write_plot([measured], files["plot"])
+    assert files["plot"].read_text() == plot  # a plot in the repository that nothing changed shows no difference
 
 
 def test_the_same_pixels_change_in_every_frame_hottest_first_and_chance_orders_equal_heat():
