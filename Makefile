@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test ptx long-videos detectors experiment lint clean
+.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test: lint
 # Commands stopped at 100 random moments, and what they write after they went on: half an hour of two cores.
 kill-test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 -m exhaustive tests/kill
+
+# The commands on a Ray cluster of two nodes, with crops and an evaluation: a minute of one core.
+cluster: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 1200 -m 'exhaustive or not exhaustive' tests/dataloading/engines
 
 # All shapes of `bench execute` and the executor's full tests: an hour of one core.
 ptx: install

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import av
 import cv2
@@ -26,11 +26,11 @@ from dataloading.clips.sampling import why_no_clip
 from dataloading.clips.store import CropOptions, CropTable, Finished, Manifest, Original, Region, StoredVideo
 from dataloading.dataset import SYNTHETIC_SETTINGS, Dataset, Video
 from dataloading.engines import Engine, versions
-from dataloading.engines.journal import Shard, keeping
+from dataloading.engines.journal import Line, Shard, keeping, typed
 from dataloading.errors import InputError, writing
 from dataloading.face_index import FILE_NAME as FACE_INDEX
 from dataloading.face_index import MARGIN, FaceEntry, FaceIndex
-from dataloading.io import locked, replacing, write_json
+from dataloading.io import locked, parse_json, replacing, write_json
 from dataloading.video.decode import iterate_pictures, to_rgb
 from dataloading.video.probe import VideoInfo, probe
 from dataloading.video.processes import Workers
@@ -206,7 +206,7 @@ def _shard_of_store(
         [(video.name, video.path) for video in dataset.videos],
         shard,
         to_dict=lambda item: {"crop": item and asdict(item)},
-        parse=lambda data, where: store.parse_finished(json.dumps(json.loads(data)["crop"]).encode()),
+        parse=lambda data, where: parse_json(data, ShardLine, where).crop,
         failed=lambda item: item is None,
     ) as journal:
         before = store.read_journal(root) if store.is_store(root) else {}
@@ -226,17 +226,34 @@ def _shard_of_store(
         journal.rewrite()
 
 
+@dataclass(frozen=True, slots=True)
+class ShardLine:
+    """Result of a video in the journal of a shard: its line in that of the store; None where it was not cut."""
+
+    crop: Finished | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """Settings of a shard of a store: the arguments of `read_dataset`, and what is kept."""
+
+    source: dict[str, str | None]
+    crops: CropOptions
+    versions: dict[str, str]
+
+
 def merge_crops(
-    dataset: Dataset, index: FaceIndex, root: Path, options: CropOptions, lines: Sequence[dict[str, Any]]
+    dataset: Dataset, index: FaceIndex, root: Path, options: CropOptions, lines: Sequence[Line]
 ) -> dict[str, Finished]:
-    """Make a store of the crops that all shards have cut, from the results in their journals.
+    """Make a store of the crops that all shards have cut.
 
     Raises:
         InputError: `root` is another directory than that of the shards, or another run is writing there.
     """
     _check_directory(root, dataset)
     with locked(root / LOCK, f"writing the crops in {root}; wait for it"):
-        finished = [store.parse_finished(json.dumps(line["crop"]).encode()) for line in lines if line["crop"]]
+        cut = [typed(line.result, ShardLine, line.video).crop for line in lines]
+        finished = [item for item in cut if item is not None]
         gone = [item for item in finished if not _is_there(root, item)]
         if gone:
             raise InputError(f"{root} lacks the crops of {gone[0].video}, which a shard has cut; cut that shard again")

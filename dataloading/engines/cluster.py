@@ -48,31 +48,41 @@ class RayEngine:
         predictions = predict("runs/ffpp", files, engine=engine)
     """
 
-    def __init__(self, address: str | None = None, cores: int = CORES) -> None:
+    def __init__(
+        self, address: str | None = None, cores: int = CORES, warn: Callable[[str], None] | None = None
+    ) -> None:
         """Check the arguments; nothing is connected yet.
 
         Args:
-            address: HOST:PORT of the cluster; None for the one that this machine belongs to.
+            address: HOST:PORT of the cluster; None for the one that this process is connected to, or that its machine
+                belongs to.
             cores: Of each worker without a GPU.
+            warn: Called with a sentence where a worker is lost.
 
         Raises:
             InputError: Ray is not installed, or the address is none.
         """
         self._ray = _import_ray()
-        self.address, self.cores = address, cores
+        self.address, self.cores, self.warn = address, cores, warn or (lambda sentence: None)
         if address is not None and not _host_and_port(address):
             raise InputError(f"--address is {address!r}; expected HOST:PORT, as `ray start --head` prints it")
 
     def __enter__(self) -> RayEngine:
+        self._connected = self.address is None and self._ray.is_initialized()
+        if self._connected:
+            return self
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        where = self.address or "auto"
         try:
-            if self.address is not None:
-                socket.create_connection(_host_and_port(self.address), _REACH_SECONDS).close()
+            where = self.address or self._address_here()
+            _check_answer(*_host_and_port(where))
             self._ray.init(where, logging_level=logging.CRITICAL, log_to_driver=False)
         except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-            self._ray.shutdown()
-            raise InputError(self._unreachable(error)) from error
+            if isinstance(error, InputError):
+                raise
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+            raise InputError(
+                f"the Ray cluster {where} cannot be reached ({reason}); expected the address of `ray start --head`"
+            ) from error
         finally:
             with contextlib.suppress(ValueError):  # not in the main thread: Ray has set none
                 for number, handler in handlers.items():
@@ -82,7 +92,8 @@ class RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ray.shutdown()
+        if not self._connected:
+            self._ray.shutdown()
 
     @property
     def description(self) -> str:
@@ -176,16 +187,15 @@ class RayEngine:
             return f"{task.file} was on {MOST_MACHINES} machines that were lost, one after the other."
         return None
 
-    def _unreachable(self, error: Exception) -> str:
-        if self.address is None:
-            return (
-                "no Ray cluster runs on this machine; expected `ray start --head` here, or `ray start --address "
-                "HOST:PORT` to join one"
-            )
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
-        return (
-            f"the Ray cluster {self.address} cannot be reached ({reason}); expected the address of `ray start --head`"
-        )
+    def _address_here(self) -> str:
+        """Return the address of the cluster that this machine belongs to."""
+        try:
+            return self._ray._private.services.canonicalize_bootstrap_address_or_die("auto")
+        except ConnectionError as error:
+            raise InputError(
+                "no Ray cluster runs on this machine, or several; expected `ray start --head` here or `ray start "
+                "--address HOST:PORT` before, or --address"
+            ) from error
 
 
 @dataclass(eq=False)
@@ -304,7 +314,9 @@ class _WorkerPool:
                 yield task, _result(answer, task, slot)
 
     def leave(self) -> None:
-        """End the workers."""
+        """End the workers, unless the connection has: they end with it, and a further call would make another."""
+        if not self._ray.is_initialized():
+            return
         for slot in self._slots.values():
             if slot.actor is not None:
                 with contextlib.suppress(Exception):  # the cluster may be gone
@@ -365,6 +377,9 @@ class _WorkerPool:
             self._ray.kill(slot.actor)  # where it is only unreachable
         tasks, slot.tasks, slot.actor, slot.start = list(slot.tasks.values()), {}, None, None
         self._looked = 0.0
+        what = f"the machine {slot.host} was" if lost.machine else f"a worker on {slot.host} was"
+        files = ", ".join(str(task.file) for task in tasks)
+        self._engine.warn(f"{what} lost{f'; done again: {files}' if tasks else ''}")
         for task in tasks:
             yield task, lost
 
@@ -435,6 +450,17 @@ def _ended_by(words: str) -> str:
     return "its process ended, as where memory runs out or a library crashes"
 
 
+def _check_answer(host: str, port: int) -> None:
+    """Raise OSError where no server of HTTP/2 answers, which gRPC is: Ray would try for minutes."""
+    with socket.create_connection((host, port), _REACH_SECONDS) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        answer = b""
+        while len(answer) < 4 and (more := connection.recv(4 - len(answer))):
+            answer += more
+    if answer[3:] != b"\x04":  # the frame of settings, which every connection begins with
+        raise ConnectionError("what answers there is not Ray")
+
+
 def _host_and_port(address: str) -> tuple[str, int] | None:
     host, _, port = address.rpartition(":")
     return (host, int(port)) if host and port.isdecimal() and int(port) < 65536 and "/" not in host else None
@@ -447,7 +473,5 @@ def _import_ray() -> ModuleType:
         import ray
         import ray._private.worker
     except ImportError as error:
-        raise InputError(
-            "Ray is not installed, which --engine ray needs; `pip install 'istvt[ray]'` does it"
-        ) from error
+        raise InputError("Ray, which --engine ray needs, is not installed: pip install 'istvt[ray]'") from error
     return ray

@@ -218,6 +218,11 @@ def keeping(
             lock.unlink(missing_ok=True)
 
 
+def typed(values: dict[str, Any], model: type[Result], where: str) -> Result:
+    """Return the settings of a header, or the result of a line, as a value of the type `model`; see `parse_json`."""
+    return parse_json(json.dumps(values).encode(), model, where)
+
+
 def read_shards(paths: Sequence[Path]) -> tuple[Header, list[Line]]:
     """Return the job of shards that are whole, and its lines in the order of its videos.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,7 +17,7 @@ from dataloading.clips.sampling import CLIP_FRAMES, why_no_clip
 from dataloading.clips.store import checksum
 from dataloading.dataset import Dataset, Video
 from dataloading.engines import Engine, versions
-from dataloading.engines.journal import Shard, keeping
+from dataloading.engines.journal import Line, Shard, keeping, typed
 from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
 from dataloading.faces.boxes_file import read_boxes, with_boxes
@@ -26,7 +25,7 @@ from dataloading.faces.detect import find_face, finding_face, finding_shots
 from dataloading.faces.detectors import make_detector
 from dataloading.faces.reuse import reuse_boxes
 from dataloading.faces.tracking import EVERY
-from dataloading.io import locked, replacing
+from dataloading.io import locked, parse_json, replacing
 from dataloading.video.probe import probe
 from dataloading.video.processes import MOST_WORKERS, Workers
 
@@ -149,16 +148,23 @@ def prepare(
     return index
 
 
-def merge_index(lines: Sequence[str], path: Path) -> FaceIndex:
+@dataclass(frozen=True, slots=True)
+class ShardLine:
+    """Result of a video in the journal of a shard: its line in the face index."""
+
+    face: str
+
+
+def merge_index(lines: Sequence[Line], path: Path) -> FaceIndex:
     """Write the lines of all shards of a data set, in `index_order`, to its index, in place of those of their videos.
 
     Raises:
         InputError: The index cannot be written, or another run is writing it.
     """
+    entries = [FaceEntry.from_json(typed(line.result, ShardLine, line.video).face, line.video) for line in lines]
     _check_writable(path)
     with locked(_lock_file(path), f"writing {path}; wait for it"):
         index = FaceIndex.read(path, leave_out_broken=True)
-        entries = [FaceEntry.from_json(line) for line in lines]
         index.entries |= {entry.video: entry for entry in entries}
         _order(index, [entry.video for entry in entries], rewrite=True)
     return index
@@ -203,7 +209,7 @@ def _shard_index(path: Path, videos: Sequence[Video], shard: Shard, settings: di
         shard,
         groups=[video.source if video.source in names else video.name for video in videos],
         to_dict=lambda entry: {"face": entry.to_json()},
-        parse=lambda data, where: FaceEntry.from_json(json.loads(data)["face"], where),
+        parse=lambda data, where: FaceEntry.from_json(parse_json(data, ShardLine, where).face, where),
         failed=lambda entry: entry.error is not None,
     ) as journal:
         own = [videos[at] for at in journal.positions]

@@ -41,6 +41,7 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 LONGEST_REASON = 1500  # characters; four paths of the longest kind that is common
 # Commands that resume from their finished work when they are called again.
 RESUMABLE = ("synthesize", "prepare", "train", "demo")
+RESUMABLE_IN_PARTS = ("predict", "evaluate")  # with --shard, or on a cluster
 # Time for torchrun to end a failing process: longer than the other processes need to fail with the same error.
 TORCHRUN_GRACE_SECONDS = 5.0
 
@@ -89,8 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
             kept = "; finished work is kept, and the same command resumes it"
-            _print_reason(errors, f"stopped{kept if set(RESUMABLE).intersection(arguments[:1]) else ''}")
+            _print_reason(errors, f"stopped{kept if _is_resumable(arguments) else ''}")
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+
+
+def _is_resumable(arguments: Sequence[str]) -> bool:
+    """Return whether a stopped command goes on from its finished work when it is called again."""
+    name = arguments[0] if arguments else ""
+    in_parts = any(argument.partition("=")[0] in ("--shard", "--engine") for argument in arguments)
+    return name in RESUMABLE or (name in RESUMABLE_IN_PARTS and in_parts)
 
 
 def _run_under_torchrun(arguments: list[str]) -> int:

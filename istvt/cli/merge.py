@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,17 +37,16 @@ def run(options: Namespace, console: Console) -> int:
     A batch system runs each shard on some machine:
       istvt predict VIDEOS --json scores.json --shard 1/16    ... to 16/16
       istvt merge scores.json.shard-* --output scores.json"""
-    from dataloading.engines.journal import read_shards
+    from dataloading.engines.journal import read_shards, typed
 
     header, lines = read_shards(options.shards)
     if header.command == "predict":
         with starting(console):
-            from dataloading.io import parse_json
             from istvt.cli.predict import print_predictions, write_scores
             from istvt.inference.predict import Prediction
         if options.output.is_dir():
             raise InputError(f"--output {options.output}: is a directory; expected the JSON file of the scores")
-        predictions = [parse_json(json.dumps(line.result).encode(), Prediction, line.video) for line in lines]
+        predictions = [typed(line.result, Prediction, line.video) for line in lines]
         write_scores(options.output, predictions)
         print_lines(console, *(predictions[0].notes if predictions else ()), style="yellow")
         return print_predictions(console, predictions)
@@ -65,21 +63,24 @@ def _merge_preparation(header: Header, lines: Sequence[Line], output: Path, cons
     """Write the face index, or the crop store, of a data set."""
     with starting(console):
         from dataloading import read_dataset
-        from dataloading.clips.cutting import Report, format_report, index_place, merge_crops
-        from dataloading.clips.store import CropOptions
+        from dataloading.clips.cutting import Report, ShardSettings, format_report, index_place, merge_crops
         from dataloading.dataset import ORIGINAL, Video
+        from dataloading.engines.journal import typed
         from dataloading.face_index import FaceIndex
         from dataloading.faces.prepare import format_preparation, merge_index, unusable
     if header.command == "prepare":
         if output.is_dir():
             raise InputError(f"--output {output}: is a directory; expected the face index, such as face_index.jsonl")
-        index = merge_index([line.result["face"] for line in lines], output)
+        index = merge_index(lines, output)
         videos = [Video(Path(line.video), 0, ORIGINAL, None, line.video, "") for line in lines]
         print_lines(console, format_preparation(index, videos))
         return PROBLEM_FOUND if unusable(index, videos) else 0
-    options = CropOptions(**header.settings["crops"])
-    dataset = read_dataset(**header.settings["source"])
+    settings = typed(header.settings, ShardSettings, "settings of the shards")
+    source, options = settings.source, settings.crops
+    if not source.keys() == {"root", "layout", "compression", "originals"} or source["root"] is None:
+        raise InputError("settings of the shards: source: not what a data set is read by; make the shards again")
+    dataset = read_dataset(**source)
     index = FaceIndex.read(index_place(dataset, output))
-    finished = merge_crops(dataset, index, output, options, [line.result for line in lines])
+    finished = merge_crops(dataset, index, output, options, lines)
     print_lines(console, format_report(Report(finished, 0, {}), output, options))
     return PROBLEM_FOUND if unusable(index, dataset.videos) else 0

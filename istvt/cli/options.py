@@ -165,7 +165,11 @@ def engine_of(options: Namespace, console: Console) -> Iterator[RayEngine | None
     from dataloading.engines.cluster import RayEngine
     from istvt.cli.console import print_lines
 
-    with RayEngine(options.address, **({} if options.cores is None else {"cores": options.cores})) as engine:
+    def warn(sentence: str) -> None:
+        print_lines(console, sentence, style="yellow")
+
+    cores = {} if options.cores is None else {"cores": options.cores}
+    with RayEngine(options.address, warn=warn, **cores) as engine:
         print_lines(console, engine.description, style="dim")
         yield engine
 

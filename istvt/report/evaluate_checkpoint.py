@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,8 +15,8 @@ from dataloading.clips.loader import decoder_of
 from dataloading.clips.sampling import Clip, Clips
 from dataloading.dataset import Dataset, Video
 from dataloading.engines import ModelEngine
-from dataloading.engines.journal import Header, Line, Shard, keeping, unfinished
-from dataloading.errors import InputError, as_input_error
+from dataloading.engines.journal import Header, Line, Shard, keeping, typed, unfinished
+from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.io import parse_json
 from dataloading.layouts import open_dataset
@@ -135,17 +134,35 @@ def merge_evaluation(header: Header, lines: Sequence[Line], output: str | Path) 
     Raises:
         InputError: the checkpoint or the data set is not what it was when the shards were made.
     """
-    job = _Job.from_settings(header.settings)
+    stored = typed(header.settings, _Settings, "settings of the shards")
+    data = typed(stored.data, DataSettings, "settings of the shards: data")
+    job = _Job(
+        stored.checkpoint, data, stored.split, stored.device, stored.precision, stored.batch_size, stored.bootstrap
+    )
     work = _Work.of(job)
-    settings = job.settings(work, header.settings["device"])
-    same = {**settings, "versions": header.settings.get("versions")} == header.settings
+    same = job.settings(work, stored.device) | {"versions": stored.versions} == header.settings
     if not same or [line.video for line in lines] != [group[0].video.name for group in work.groups]:
         raise InputError(
             f"{job.checkpoint} or {job.data.root} has changed since the shards were made; expected the same model and "
             "the same videos"
         )
-    scored = [_parse(json.dumps(line.result).encode(), line.video) for line in lines]
-    return _write(job, work, output_directory(output), scored, header.settings["versions"])
+    scored = [typed(line.result, ScoredVideo, line.video) for line in lines]
+    return _write(job, work, output_directory(output), scored, stored.versions)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Settings in the journal of an evaluation; see `_Job.settings`."""
+
+    checkpoint: str
+    split: str
+    precision: str
+    batch_size: int
+    bootstrap: int
+    data: dict[str, Any]
+    model: str
+    device: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -163,22 +180,13 @@ class _Job:
     def settings(self, work: _Work, device: str) -> dict[str, Any]:
         """Return all that the files depend on, beside the videos, on a device of this type."""
         values = {name: getattr(self, name) for name in ("checkpoint", "split", "precision", "batch_size", "bootstrap")}
-        used = self.used() | {"originals": self.data.originals and str(self.data.originals)}
-        return values | {"data": used, "model": work.info.checksum, "device": device, "versions": versions()}
+        return values | {"data": self.used(), "model": work.info.checksum, "device": device, "versions": versions()}
 
     def used(self) -> dict[str, Any]:
         """Return the settings of the data that an evaluation depends on."""
         used = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.data).items()}
         del used["train_clips"]
         return used
-
-    @classmethod
-    def from_settings(cls, values: dict[str, Any]) -> _Job:
-        """Return the job of the settings in a journal."""
-        with as_input_error():
-            data = {**values["data"], "originals": values["data"]["originals"] and Path(values["data"]["originals"])}
-            names = ("split", "device", "precision", "batch_size", "bootstrap")
-            return cls(values["checkpoint"], DataSettings(**data), **{name: values[name] for name in names})
 
 
 @dataclass(frozen=True)

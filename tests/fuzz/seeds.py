@@ -109,6 +109,10 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
     copy_tree(run, found["run"]) if run else _istvt(*training(root, found["run"]))
     run = found["run"]
     _istvt("evaluate", f"--checkpoint={run}", f"--data.root={root}", "--bootstrap=9", "--data.evaluation_clips=2")
+    whole = ["--bootstrap=9", "--data.evaluation_clips=2", "--shard=1/1"]
+    _istvt("evaluate", f"--checkpoint={run}", f"--data.root={root}", *whole)
+    videos = sorted((root / "original_sequences").rglob("*.mp4"))[:2]
+    _istvt("predict", *videos, f"--checkpoint={run}", f"--json={run}/scores.json", "--clips=1", "--shard=1/1")
     half = copy_tree(run, found["half_run"])
     for checkpoint in (half / "checkpoints").glob("epoch-0002-*"):
         shutil.rmtree(checkpoint)

@@ -377,6 +377,16 @@ def evaluation(random: Random, seeds: Seeds, place: Path) -> Case:
     return Case(f"{name}: {what}, evaluate", arguments)
 
 
+def shard(random: Random, seeds: Seeds, place: Path) -> Case:
+    name = random.choice(("evaluation/evaluation.json.shard-1-of-1", "scores.json.shard-1-of-1"))
+    lines = (seeds.run / name).read_bytes().splitlines()
+    number = 0 if random.random() < 0.6 else random.randrange(len(lines))
+    data, what = changed_json(json.loads(lines[number]), random)
+    lines[number] = data.replace(b"\n", b" ") if random.random() < 0.9 else data
+    file = write(place / "shard", b"\n".join(lines) + b"\n" * random.choice((0, 1, 1)))
+    return Case(f"{name} line {number}: {what}", ["merge", str(file), f"--output={place}/merged"])
+
+
 _ODD_OBJECTS = (
     3,
     None,
@@ -494,6 +504,7 @@ TARGETS: dict[str, tuple[int, Target]] = {
     "checkpoint_bytes": (3, checkpoint_bytes),
     "run_state": (6, run_state),
     "evaluation": (5, evaluation),
+    "shard": (4, shard),
     "weights": (6, weights),
     "file_name": (6, file_name),
 }

@@ -1,9 +1,9 @@
 """Commands that are stopped at random moments: each goes on and ends with the files of an undisturbed run.
 
 `make kill-test` runs all 100 moments. A moment is a fraction of the time that the undisturbed run took here, drawn from
-a seed, so that a failing one can be run again by its name. Stopped are the command itself, single worker processes, and
-single processes of two that train together. Every command has a row in `COMMANDS`: one that writes files (a store of
-crops, the jobs of a cluster) gets a row of its own, and its share of the moments in `MOMENTS`.
+a seed, so that a failing one can be run again by its name. Stopped are the command itself, single worker processes,
+single processes of two that train together, and single workers of a Ray cluster. Every command that writes files has a
+row in `COMMANDS` and its share of the moments in `MOMENTS`.
 """
 
 import contextlib
@@ -29,12 +29,17 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds of one run, on a busy machine too
 # What the clock says differs from run to run, and so does the length of a file that holds it.
 CLOCK = ("seconds", "clips_per_second", "csv_size")
-MOMENTS = {"synthesize": 18, "prepare": 20, "train": 18, "train by two": 16, "evaluate": 14, "explain": 14}
+MOMENTS = {
+    "synthesize": 12, "prepare": 14, "store": 14, "train": 14, "train by two": 12, "evaluate": 8, "explain": 8,
+    "shard": 9, "cluster": 9,
+}  # fmt: skip
 SIGNALS = {
     "command": ("SIGINT", "SIGTERM", "SIGKILL"),
     "worker": ("SIGKILL", "SIGTERM"),
     "rank": ("SIGKILL", "SIGTERM"),
+    "node's worker": ("SIGKILL", "SIGTERM"),
 }
+CLUSTER = "cluster.json"  # in the folder of the inputs: address of a Ray cluster, and its raylets
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,23 @@ def prepare_arguments(_: Path, run: Path) -> list[str]:
     return ["prepare", f"{run}/videos", "--workers=2", "--every=1"]
 
 
+def store_arguments(_: Path, run: Path) -> list[str]:
+    return ["prepare", f"{run}/videos", "--no-detect", f"--crops={run}/out", "--workers=2"]
+
+
+def predict_arguments(inputs: Path, run: Path) -> list[str]:
+    return ["predict", f"{inputs}/prepared", f"--checkpoint={inputs}/trained", f"--json={run}/scores.json"]
+
+
+def shard_arguments(inputs: Path, run: Path) -> list[str]:
+    return [*predict_arguments(inputs, run), "--shard=1/2"]
+
+
+def cluster_arguments(inputs: Path, run: Path) -> list[str]:
+    address = json.loads((inputs / CLUSTER).read_text())["address"]
+    return [*predict_arguments(inputs, run), "--engine=ray", f"--address={address}"]
+
+
 def evaluate_arguments(inputs: Path, run: Path) -> list[str]:
     where = [f"--checkpoint={inputs}/trained", f"--data.root={inputs}/prepared", f"--output={run}/out"]
     return ["evaluate", *where, "--bootstrap=200"]
@@ -84,6 +106,9 @@ def explain_arguments(inputs: Path, run: Path) -> list[str]:
 COMMANDS = {
     "synthesize": Command(synthesize_arguments, ("command", "worker")),
     "prepare": Command(prepare_arguments, ("command", "worker"), inputs=("videos",)),
+    "store": Command(store_arguments, ("command", "worker"), inputs=("videos",)),
+    "shard": Command(shard_arguments, ("command", "worker")),
+    "cluster": Command(cluster_arguments, ("command", "node's worker")),
     "train": Command(train_arguments, ("command", "worker")),
     "train by two": Command(train_arguments, ("command", "rank", "worker"), processes=2),
     "evaluate": Command(evaluate_arguments, ("command", "worker")),
@@ -122,6 +147,12 @@ def descendants(pid: int) -> dict[int, str]:
                     found[child] = line.replace(b"\0", b" ").decode(errors="replace")
                     left.append(child)
     return found
+
+
+def workers_of_nodes(inputs: Path) -> list[int]:
+    """Return the processes of a Ray cluster that hold a model."""
+    raylets = json.loads((inputs / CLUSTER).read_text())["raylets"]
+    return [pid for raylet in raylets for pid, line in descendants(raylet).items() if line.startswith("ray::_Worker")]
 
 
 def is_alive(pid: int, line: str) -> bool:
@@ -188,6 +219,18 @@ def inputs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cluster(inputs):
+    """A Ray cluster of two nodes."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
+    nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    raylets = [node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes]
+    (inputs / CLUSTER).write_text(json.dumps({"address": nodes.address, "raylets": raylets}))
+    yield
+    nodes.shutdown()
+
+
+@pytest.fixture(scope="session")
 def undisturbed(inputs, tmp_path_factory):
     """Called with a command's name: what it writes, and the seconds that it takes."""
     known: dict[str, tuple[dict[str, object], float]] = {}
@@ -220,8 +263,10 @@ def test_there_are_a_hundred_moments():
 
 @pytest.mark.parametrize(("name", "target", "sent", "moment"), cases())
 def test_stopped_at_any_moment_a_command_goes_on_and_ends_with_the_same_files(
-    inputs, undisturbed, tmp_path, name, target, sent, moment
+    inputs, undisturbed, tmp_path, name, target, sent, moment, request
 ):
+    if name == "cluster":
+        request.getfixturevalue("cluster")
     expected, seconds = undisturbed(name)
     run = new_run(name, inputs, tmp_path / "run")
     process = start(name, inputs, run)
@@ -229,7 +274,12 @@ def test_stopped_at_any_moment_a_command_goes_on_and_ends_with_the_same_files(
         process.wait(moment * seconds)
     children = descendants(process.pid)
     marks = {"worker": "dataloading.video.processes", "rank": " -m istvt "}
-    victims = [process.pid] if target == "command" else [p for p, line in children.items() if marks[target] in line]
+    if target == "command":
+        victims = [process.pid]
+    elif target == "node's worker":
+        victims = workers_of_nodes(inputs)
+    else:
+        victims = [pid for pid, line in children.items() if marks[target] in line]
     if victims and process.poll() is None:
         victim = random.Random(moment).choice(victims)
         with contextlib.suppress(ProcessLookupError):
@@ -239,7 +289,7 @@ def test_stopped_at_any_moment_a_command_goes_on_and_ends_with_the_same_files(
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
     status = finish(process)
-    if target == "worker" and COMMANDS[name].processes == 1:
+    if "worker" in target and COMMANDS[name].processes == 1:
         assert status in (0, 1), (run / "log").read_text()  # it costs nothing
     deadline = time.monotonic() + 60
     while any(is_alive(pid, line) for pid, line in children.items()):

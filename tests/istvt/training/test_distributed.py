@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,6 +123,32 @@ def test_only_the_first_process_prints_and_says_what_is_used(straight):
     assert "1 clips x 2 batches x 2 processes" in printed
     for once in ("attention by", "epoch 1/2", "best epoch"):
         assert printed.count(once) == 1
+
+
+def test_two_torchruns_as_on_two_nodes_learn_what_two_processes_of_one_learn_bit_for_bit(
+    straight, damaged_set, tmp_path
+):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    launcher = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={endpoint}", "--rdzv-id=two-nodes", "-m", "istvt",
+    ]  # fmt: skip
+    nodes = [
+        subprocess.Popen(
+            [*launcher, *command(damaged_set[0], tmp_path / "run")],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    printed = [finished(node) for node in nodes]
+    assert sum("2 processes (ddp), each on CPU" in text for text in printed) == 1, "process 0 alone prints"
+    assert losses(tmp_path / "run") == losses(straight[0])
+    expected, actual = tensors_of(straight[0]), tensors_of(tmp_path / "run")
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
 def test_a_process_whose_batch_is_undecodable_takes_part_and_the_video_is_named(straight, damaged_set):
