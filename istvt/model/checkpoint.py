@@ -198,7 +198,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[CheckpointInfo, dict[s
         raise InputError(f"checkpoint {path}: is damaged (its content does not match its checksum); copy it again")
     where = f"checkpoint {path}"
     name = parse_json(text.encode(), _OfArchitecture, where, unknown="ignore").config.get("architecture", DEFAULT)
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:  # a list has no place in a dict
         raise InputError(f"{where}: config.architecture: {shown(name)}; expected one of {', '.join(ARCHITECTURES)}")
     info = parse_json(text.encode(), CheckpointInfo[ARCHITECTURES[name].config], where)
     info.checksum = checksum

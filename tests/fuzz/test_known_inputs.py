@@ -62,6 +62,8 @@ def refusal(path: Path, metadata: str, state: dict[str, torch.Tensor]) -> str:
         ("backbone_dims", "[4, 4, 8, 0.5]", "config.backbone_dims[3]: 0.5; expected a whole number"),
         ("backbone_dims", "[4, 4, 8, 1000000000000000000]", "expected four channel counts, each from 1 to 65,536"),
         ("backbone_dims", "[4]", "config.backbone_dims[1]: missing"),
+        ("architecture", "[1]", "config.architecture: [1]; expected one of istvt, xception"),
+        ("architecture", '"c3d"', "config.grid: unknown field with the value"),
         ("settings", "[]", "settings: []; expected an object"),
         ("settings", '{"data": 3}', "settings.data: 3; expected an object"),
         ("metrics", '"good"', "metrics: 'good'; expected an object"),
