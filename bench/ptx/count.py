@@ -43,6 +43,9 @@ HEADS, FRAME_ROWS = 8, 7  # of the paper's model, in one clip
 # Of a multiprocessor: warps, programs, registers and bytes of shared memory; a program takes 1 KiB more of these than
 # it asks for (CUDA C programming guide, compute capabilities).
 _HOLDS = {80: (64, 32, 65_536, 164 << 10), 90: (64, 32, 65_536, 228 << 10)}
+# Warp instructions and bytes a second, by the data sheets of A100 (80 GB, SXM) and H200: four schedulers a
+# multiprocessor that issue one instruction a cycle, at the boost clock.
+_RATES = {80: (108 * 4 * 1.41e9, 2.039e12), 90: (132 * 4 * 1.98e9, 4.8e12)}
 _SHARED = ("LDS", "LDMATRIX", "STS", "STMATRIX")
 _GLOBAL = ("LDG", "STG", "CP_ASYNC")
 
@@ -205,7 +208,7 @@ def _costly_lines(report: Report) -> list[str]:
 
 COLUMNS = (
     "sm", "kernel", "dtype", "D", "M warp instructions", "tensor work", "shared loads", "shared stores",
-    "loads over distinct", "KiB shared", "registers", "warps held",
+    "loads over distinct", "issue over memory", "KiB shared", "registers", "warps held",
 )  # fmt: skip
 _DOCUMENT = """<!-- Written by `python -m bench count --document docs/counts.md BEFORE AFTER`; do not edit. -->
 
@@ -215,7 +218,10 @@ What compiled kernels do for one clip of the paper's size (7 frame rows of 362 p
 channels), by `python -m bench count`. "a -> b" is before and after, one number is both, "-" a kernel that is not there.
 Instructions are those of all warps; tensor work is multiply-adds given to tensor cores over those that the mathematics
 asks for; shared loads and stores are wavefronts over the least that hold the bytes; loads are sectors asked for over
-distinct sectors; warps held is how many a multiprocessor has room for, of 64. A count is not a time: [ptx.md](ptx.md).
+distinct sectors; issue over memory is the time that the instructions take to be issued, with all schedulers of an A100
+or H200 busy, over the time in which its memory moves the distinct sectors (below 1 a kernel can be bound by memory; PTX
+instructions stand for those of the machine); warps held is how many a multiprocessor has room for, of 64. A count is
+not a time: [ptx.md](ptx.md).
 
 """
 
@@ -243,12 +249,16 @@ def _shown(row: Mapping[str, str]) -> list[str]:
     def over(moved: int, least: int) -> str:
         return f"{moved / least:.2f}" if least else "-"
 
+    issue_rate, byte_rate = _RATES[total("sm")]
+    issued = total("instructions") / issue_rate
+    moved = SECTOR_BYTES * total("distinct_loaded_sectors", "distinct_stored_sectors") / byte_rate
     return [
         f"{total('times') * total('instructions') / 1e6:.2f}",
         over(total("multiply_adds"), total("needed_multiply_adds")),
         over(total("shared load units", "ldmatrix units"), total("shared load least", "ldmatrix least")),
         over(total("shared store units", "stmatrix units"), total("shared store least", "stmatrix least")),
         over(total("loaded_sectors"), total("distinct_loaded_sectors")),
+        f"{issued / moved:.2f}" if moved else "-",
         f"{total('shared_bytes') / 1024:.0f}",
         row.get("registers", "") + (" and spills" if total("spill_bytes") else ""),
         row.get("warps_held", ""),

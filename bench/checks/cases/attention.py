@@ -111,7 +111,7 @@ def compiled(operation: str) -> list[CompileCase]:
     half, single, case = torch.bfloat16, torch.float32, partial(_compile_case, operation)
     if operation == TEMPORAL:
         everywhere = [case(half, 96), case(single, 96), case(half, 64, frames=65)]
-        everywhere += [case(single, 96, frames=frames) for frames in (33, 65)]
+        everywhere += [case(single, 96, frames=frames) for frames in (17, 33, 65)]
         everywhere.append(replace(case(half, 64, frames=33), architectures=(80, 89)))  # a row of their own
         # "fused" in 16 bits, which no model has, runs in the float32 kernels and loads as narrow as it comes.
         variants = [case(half, 64), case(torch.float16, 96), case(half, 96, queries=1), case(half, 96, mode="off")]
