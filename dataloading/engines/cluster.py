@@ -37,6 +37,7 @@ AT_ONCE = 2  # jobs of a worker with a model
 MOST_MACHINES = 5  # that may be lost with a job
 MOST_STARTS = 3  # of a worker that dies while it starts
 WITHOUT_MACHINES = 60.0  # seconds
+WITHOUT_HEAD = 20.0  # seconds; after 60 Ray ends the process
 _REACH_SECONDS = 10.0
 _LOOK_SECONDS = 2.0  # between looks at which machines there are
 
@@ -63,6 +64,8 @@ class RayEngine:
             InputError: Ray is not installed, or the address is none.
         """
         self._ray = _import_ray()
+        self._where: str | None = None  # address of the head; None for a connection that was there before
+        self._headless = False
         self.address, self.cores, self.warn = address, cores, warn or (lambda sentence: None)
         if address is not None and not _host_and_port(address):
             raise InputError(f"--address is {address!r}; expected HOST:PORT, as `ray start --head` prints it")
@@ -75,6 +78,7 @@ class RayEngine:
         try:
             where = self.address or self._address_here()
             _check_answer(*_host_and_port(where))
+            self._where = where
             self._ray.init(where, logging_level=logging.CRITICAL, log_to_driver=False)
         except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
             if isinstance(error, InputError):
@@ -174,6 +178,9 @@ class RayEngine:
             pool.leave()
 
     def _machines(self) -> list[dict[str, Any]]:
+        """Return the machines that are there; OSError where the head of the cluster does not answer."""
+        if self._where is not None:
+            _check_answer(*_host_and_port(self._where))
         return [machine for machine in self._ray.nodes() if machine["Alive"]]
 
     def _why_given_up(self, task: _Task, lost: _Lost) -> str | None:
@@ -242,7 +249,8 @@ class _WorkerPool:
         self._engine, self._ray, self._gpu, self._at_once, self._most = engine, engine._ray, gpu, at_once, most
         self._slots: dict[tuple[str, int], _Slot] = {}
         self._setup = self._ray.put((os.getcwd(), socket.gethostname(), versions(), setup))
-        self._looked, self._since = 0.0, time.monotonic()
+        self._looked = 0.0
+        self._since = self._answered = time.monotonic()
         self._broken = ""
 
     @property
@@ -256,7 +264,16 @@ class _WorkerPool:
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        places = self._places()
+        try:
+            places = self._places()
+        except OSError as error:
+            if now - self._answered < WITHOUT_HEAD:
+                return  # workers go on without it for a while
+            self._engine._headless = True
+            reason = error.strerror or str(error)
+            where = self._engine._where
+            raise InputError(f"the head of the Ray cluster {where} is lost ({reason}); what is done is kept") from error
+        self._answered = now
         for key, slot in list(self._slots.items()):
             if key not in places and not slot.tasks and slot.start is None:
                 del self._slots[key]
@@ -315,7 +332,7 @@ class _WorkerPool:
 
     def leave(self) -> None:
         """End the workers, unless the connection has: they end with it, and a further call would make another."""
-        if not self._ray.is_initialized():
+        if self._engine._headless or not self._ray.is_initialized():
             return
         for slot in self._slots.values():
             if slot.actor is not None:

@@ -16,7 +16,7 @@ from istvt.evaluation.metrics import compute_metrics
 from istvt.evaluation.results import Evaluation
 from istvt.inference.crop import crop_difference
 from istvt.inference.score import score_by_video
-from istvt.inference.video_score import VideoScore
+from istvt.inference.video_score import VideoScore, check_probabilities
 from istvt.model.checkpoint import CheckpointInfo
 from istvt.model.detector import Detector
 
@@ -34,6 +34,10 @@ class ScoredVideo:
     score: VideoScore | None
     skipped: list[str]
     decoder: str = ""
+
+    def __post_init__(self) -> None:
+        if self.score is not None:
+            check_probabilities(self.score.probability, *self.score.clip_probabilities)
 
 
 @dataclass(frozen=True)

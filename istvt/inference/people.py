@@ -26,7 +26,7 @@ from dataloading.video.processes import Workers
 from istvt.device import resolve_precision
 from istvt.inference.clip_quality import blur_remark, still_remark
 from istvt.inference.score import ScoredClips, score_clips
-from istvt.inference.video_score import score_videos, verdict_of
+from istvt.inference.video_score import check_probabilities, check_scored_clips, score_videos, verdict_of
 from istvt.model.detector import Detector
 
 UNLABELED = "unlabeled"  # manipulation of a video without a label
@@ -93,6 +93,12 @@ class PersonScore:
     surest_clip: int
     box: Box
     remark: str | None = None
+
+    def __post_init__(self) -> None:
+        check_scored_clips(self.clip_probabilities, self.clip_frames)
+        check_probabilities(self.probability, *self.clip_probabilities)
+        if not 0 <= self.surest_clip < len(self.clip_frames):
+            raise ValueError(f"surest_clip is {self.surest_clip}; expected one of {len(self.clip_frames)} clips")
 
     @property
     def name(self) -> str:

@@ -35,6 +35,21 @@ def verdict_of(probability: float, threshold: float = DEFAULT_THRESHOLD) -> str:
     return CLASSES[int(probability > threshold)]
 
 
+def check_scored_clips(clip_probabilities: Sequence[float], clip_frames: Sequence[Sequence[int]]) -> None:
+    """Raise ValueError where these are not of the same clips: scores are read back from files."""
+    if not clip_frames or not all(clip_frames) or len(clip_frames) != len(clip_probabilities):
+        raise ValueError(
+            f"{len(clip_probabilities)} probabilities of {len(clip_frames)} clips; expected as many of each, at least "
+            "one, and frames of each clip"
+        )
+
+
+def check_probabilities(*probabilities: float) -> None:
+    """Raise ValueError where a number is no probability."""
+    if not all(0 <= probability <= 1 for probability in probabilities):
+        raise ValueError("a probability is not in its range; expected 0 to 1")
+
+
 @dataclass(frozen=True)
 class VideoScore:
     """Score of one video.
@@ -56,6 +71,9 @@ class VideoScore:
     probability: float
     clip_probabilities: list[float]
     clip_frames: list[list[int]]
+
+    def __post_init__(self) -> None:
+        check_scored_clips(self.clip_probabilities, self.clip_frames)
 
     @property
     def verdict(self) -> str:

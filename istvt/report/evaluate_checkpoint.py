@@ -147,6 +147,10 @@ def merge_evaluation(header: Header, lines: Sequence[Line], output: str | Path) 
             "the same videos"
         )
     scored = [typed(line.result, ScoredVideo, line.video) for line in lines]
+    for item, group in zip(scored, work.groups, strict=True):
+        video = group[0].video
+        if item.score and (item.score.name, item.score.label) != (video.name, video.label):
+            raise InputError(f"{video.name}: a shard holds the score of another video; make it again")
     return _write(job, work, output_directory(output), scored, stored.versions)
 
 

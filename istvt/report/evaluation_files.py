@@ -16,7 +16,7 @@ from istvt.config import DataSettings
 from istvt.evaluation.results import EvaluatedSet, Evaluation, Robustness
 from istvt.evaluation.robustness import Perturbed
 from istvt.explain.faithfulness.report import read_faithfulness
-from istvt.inference.video_score import VideoScore
+from istvt.inference.video_score import VideoScore, check_probabilities
 from istvt.model.checkpoint import CheckpointInfo
 from istvt.run_dir import MODEL_FILE
 
@@ -69,8 +69,7 @@ class ScoreRow:
                 f"clip_probabilities {self.clip_probabilities[:60]!r} with clip_frames {self.clip_frames[:60]!r}; "
                 "expected the same number of each, such as '0.25 0.5' and '0-5 6-11'"
             ) from None
-        if not all(0 <= probability <= 1 for probability in (score.probability, *score.clip_probabilities)):
-            raise ValueError("a probability is not in its range; expected 0 to 1")
+        check_probabilities(score.probability, *score.clip_probabilities)
 
     def score(self) -> VideoScore:
         """Return the score of the line."""

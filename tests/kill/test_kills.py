@@ -224,7 +224,7 @@ def cluster(inputs):
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
     nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
-    raylets = [node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes]
+    raylets = [node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes()]
     (inputs / CLUSTER).write_text(json.dumps({"address": nodes.address, "raylets": raylets}))
     yield
     nodes.shutdown()
