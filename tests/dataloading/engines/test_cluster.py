@@ -9,7 +9,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,16 +22,13 @@ from dataloading.errors import InputError
 from dataloading.faces.prepare import prepare
 from istvt.cli.main import main
 
-try:
-    from ray.cluster_utils import Cluster
-except ImportError:
-    Cluster = None
-
-needs_ray = pytest.mark.skipif(Cluster is None, reason="Ray is not installed: pip install 'istvt[ray]'")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'istvt[ray]'")
 
 
-def start_cluster(head: dict, attempts: int = 4) -> "Cluster":
+def start_cluster(head: dict, attempts: int = 4) -> Any:
     """Ray gives a node 30 seconds to start, which a machine under load may not."""
+    from ray.cluster_utils import Cluster
+
     cluster = None
     for attempt in range(attempts):
         with contextlib.ExitStack() as stack:
@@ -42,7 +41,7 @@ def start_cluster(head: dict, attempts: int = 4) -> "Cluster":
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator["Cluster"]:
+def nodes() -> Iterator[Any]:
     """A head with one core and another node with one core."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # A node that is gone is known to be so after two seconds instead of fifteen.
