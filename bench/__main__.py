@@ -19,15 +19,9 @@ COMMANDS = {
     "spatial": ("kernels.spatial", "time spatial attention against its peers, on a GPU; memory without one too"),
     "relevance": ("kernels.relevance", "time relevance against its stored form on a GPU; memory of an explanation"),
     "tune": ("kernels.tune", "time launch configs of an attention and print the best rows, on a GPU"),
-    "scaling": (
-        "scaling.growth",
-        "work, time and memory against T and HW, joint and factorized; small on a CPU",
-    ),
+    "scaling": ("scaling", "work, time and memory against T and HW, joint and factorized; small on a CPU"),
     "ceilings": ("ceilings", "what this GPU can copy and multiply at most"),
-    "training": (
-        "training.measurement",
-        "clips per second, FLOP utilization and memory of a step against its peers",
-    ),
+    "training": ("training.measurement", "clips per second, FLOP utilization and memory of a step against its peers"),
     "inference": ("inference", "seconds a clip on a processor: layout, folding, bfloat16, compilation; training"),
     "loader": ("loader", "clips per second of the loader, by decoder and number of workers"),
     "gpu": ("run_all", "all of these within a time budget, most valuable first, into one folder"),
@@ -42,13 +36,14 @@ COMMANDS = {
 def add_command(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the options of a command and what runs it.
 
-    Its module has `tasks`, as `bench.common.tasks` says, or `add_arguments(parser)` and `run(arguments)`, the exit
-    status.
+    Its module has `tasks`, as `bench.common.tasks` says, or `run(arguments)`, the exit status; and
+    `add_arguments(parser)` where it has options of its own.
     """
     module = importlib.import_module(f"bench.{COMMANDS[name][0]}")
     parser.description = module.__doc__
-    if not hasattr(module, "tasks"):
+    if hasattr(module, "add_arguments"):
         module.add_arguments(parser)
+    if hasattr(module, "run"):
         parser.set_defaults(run=module.run)
         return
     from bench.common import tasks
@@ -59,12 +54,8 @@ def add_command(parser: argparse.ArgumentParser, name: str) -> None:
 
 def end_by_signals() -> None:
     """Let SIGTERM and SIGHUP raise SystemExit, so that `finally` ends the processes that a command has started."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,14 +4,13 @@ Every "percent of" in the other tables is relative to these.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 
 from bench.common import timing
 from bench.common.environment import require_gpu
-from bench.common.record import Row
 from bench.common.tasks import Task
 from istvt.device import allow_tf32
 
@@ -26,13 +25,9 @@ def product_rate(precision: str) -> float:
     try:
         # Random: products of zeros draw less power and clock higher than any real one.
         a, b = torch.randn(2, side, side, device="cuda").to(dtype)
-        return 2 * side**3 / (1e-6 * _microseconds(lambda: a @ b))
+        return 2 * side**3 / (1e-6 * timing.time_call(lambda: a @ b)["microseconds"])
     finally:
         allow_tf32(False)
-
-
-def _microseconds(call: Callable[[], object]) -> float:
-    return timing.time_call(call)["microseconds"]
 
 
 # By ceiling: its unit, what a measurement is multiplied by for it, and how it is measured.
@@ -40,17 +35,13 @@ CEILINGS = {
     "copy, read and write": ("TB/s", 1e-12, timing.copy_bandwidth),
     "write": ("TB/s", 1e-12, timing.write_bandwidth),
     **{f"matrix product, {name}": ("TFLOP/s", 1e-12, partial(product_rate, name)) for name in PRECISIONS},
-    "smallest kernel": ("us", 1, lambda: _microseconds(torch.zeros(1, device="cuda").zero_)),
+    "smallest kernel": ("us", 1, lambda: timing.time_call(torch.zeros(1, device="cuda").zero_)["microseconds"]),
 }
 
 
 def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
     """Yield a record a ceiling."""
     require_gpu("ceilings")
-
-    def measured(name: str) -> Row:
-        unit, factor, measure = CEILINGS[name]
-        return {"value": factor * measure(), "unit": unit}
-
-    for name in CEILINGS:
-        yield Task("ceilings", {"ceiling": name}, partial(measured, name))
+    for name, (unit, factor, measure) in CEILINGS.items():
+        measured = lambda factor=factor, measure=measure: {"value": factor * measure()}  # noqa: E731
+        yield Task("ceilings", {"ceiling": name, "unit": unit}, measured)

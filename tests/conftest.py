@@ -20,10 +20,12 @@ SHARE_NOTHING = (
     "test_kernels_executed.py",
     "test_kills.py",
 )
+LONGEST = "test_in_the_interpreter.py"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != LONGEST)  # before other single tests: short ones fill both cores
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))

@@ -8,36 +8,17 @@ where they are due, or if a compiler crashes or hangs, which costs that case alo
 """
 
 import argparse
-from collections.abc import Iterable
 
+from bench.checks import numerics
 from bench.checks.cases import ARCHITECTURES, OPERATIONS, CompileCase, compiled
-from bench.checks.numerics import HOLDS, add_checking, run_checks
-from bench.checks.sass import SHARED_MEMORY, compile_launch
+from bench.checks.error_bound import HOLDS
+from bench.checks.sass import SHARED_MEMORY, compile_launches
 from bench.common.record import Row
 from kernels.common.launch import Launch, recorded
 
 SECONDS_A_CASE = 300.0
-NARROWEST_LOAD = 32  # bits
-# What is printed of a record, and how wide.
-WIDTHS = {
-    "kernel": 30, "case": 45, "sm": 3, "rows": 4, "warps": 5, "registers": 9, "spill B": 7, "shared B": 8, "loads": 12,
-    "stores": 12, "tensor core": 11, "loads/tile": 10, "stores/tile": 11, "verdict": 7, "note": 0,
-}  # fmt: skip
 
 Task = tuple[str, int, int]  # operation, number of its case, architecture
-
-
-def chosen(
-    operations: Iterable[str] = OPERATIONS, architectures: Iterable[int] = ARCHITECTURES, everything: bool = False
-) -> list[Task]:
-    """Return the cases of `operations`, each for those of `architectures` that it names, or for all (`everything`)."""
-    return [
-        (operation, index, architecture)
-        for operation in operations
-        for index, case in enumerate(compiled(operation))
-        for architecture in architectures
-        if architecture in case.architectures or (everything and architecture not in case.beyond)
-    ]
 
 
 def described(task: Task) -> Row:
@@ -50,19 +31,15 @@ def compile_case(task: Task) -> list[Row]:
     """Compile and judge every launch of one case."""
     operation, index, architecture = task
     case = compiled(operation)[index]
-    return [judge(case, launch, architecture) for launch in launches_of(case, architecture)]
-
-
-def launches_of(case: CompileCase, architecture: int) -> list[Launch]:
-    """Return what the case starts on that architecture."""
     with recorded(architecture) as launches:
         case.start()
-    return launches
+    found = compile_launches(launches, architecture)
+    return [judge(case, launch, used, architecture) for launch, used in zip(launches, found, strict=True)]
 
 
-def judge(case: CompileCase, launch: Launch, architecture: int) -> Row:
-    """Compile one launch of the case; return what its machine code uses, and the verdict."""
-    expected, used = case.expected(launch), compile_launch(launch, architecture)
+def judge(case: CompileCase, launch: Launch, used: Row, architecture: int) -> Row:
+    """Return what the machine code of a launch of the case uses, and the verdict."""
+    expected = case.expected(launch)
     verdict, moved = faults(used, architecture, expected.spill), {}
     if expected.tensor_cores and not used["tensor core"]:
         verdict.append("no tensor-core instruction")
@@ -82,8 +59,8 @@ def judge(case: CompileCase, launch: Launch, architecture: int) -> Row:
     }  # fmt: skip
 
 
-def faults(used: Row, architecture: int, allowed_spill: int, narrowest_load: int = NARROWEST_LOAD) -> list[str]:
-    """Return what is wrong with what compiled code uses of its chip, in words."""
+def faults(used: Row, architecture: int, allowed_spill: int, narrowest_load: int = 32) -> list[str]:
+    """Return what is wrong with what compiled code uses of its chip, in words; `narrowest_load` in bits."""
     found, narrowest = [], min(used["loads"], default=0)
     if used["spill B"] > allowed_spill:
         found.append(f"spills {used['spill B']} bytes, {allowed_spill} allowed")
@@ -98,12 +75,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which operations, for which chips."""
     choices = {"action": "append", "type": int, "choices": ARCHITECTURES}
     parser.add_argument("--sm", **choices, help="only this architecture (repeatable)")
-    parser.add_argument("--everything", action="store_true", help="every case for every architecture (minutes)")
-    add_checking(parser)
+    numerics.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print and write the records; 1 if a launch has a fault."""
-    wanted = chosen(arguments.operation or OPERATIONS, arguments.sm or ARCHITECTURES, arguments.everything)
-    given = described, WIDTHS, arguments, SECONDS_A_CASE
-    return run_checks("compile", "compiled launches", compile_case, wanted, *given)
+    tasks = [
+        (operation, index, architecture)
+        for operation in arguments.operation or OPERATIONS
+        for index, case in enumerate(compiled(operation))
+        for architecture in case.architectures
+        if architecture in (arguments.sm or ARCHITECTURES)
+    ]
+    given = compile_case, tasks, described, arguments, SECONDS_A_CASE
+    return numerics.run_checks("compile", "compiled launches", *given)

@@ -12,7 +12,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,20 +21,15 @@ from bench.checks import cases
 from bench.checks.cases import OPERATIONS
 from bench.checks.error_bound import FAILS, HOLDS, NumericsCase, compare
 from bench.common.environment import gpu_or_interpreter
-from bench.common.process_pool import run_tasks
-from bench.common.record import Row, add_output, cell, output_folder, write_as_measured
+from bench.common.process_pool import USED_UP, run_tasks
+from bench.common.record import Row, add_output, cell, record_table, write_as_measured
+from bench.common.tasks import NOT_RUN
 from kernels.common import launch
 
-# What is printed of a record, and how wide.
-WIDTHS = {
-    "kernel": 21, "mode": 20, "dtype": 8, "shape": 32, "quantity": 14, "error": 9, "eager": 9, "ratio": 7, "verdict": 7,
-    "note": 0,
-}  # fmt: skip
-NOT_RUN = "not run"
 SECONDS_A_CASE = 120.0
 
 
-def add_checking(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which operations, for how long."""
     processes = min(os.cpu_count() or 1, 12)
     parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
@@ -44,16 +39,12 @@ def add_checking(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "none, rows are only printed", budget=True)
 
 
-add_arguments = add_checking
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Print and write the records; 1 if a comparison does not hold or a case did not run."""
     where = torch.cuda.get_device_name() if gpu_or_interpreter() == "cuda" else "Triton's interpreter"
-    operations = arguments.operation or OPERATIONS
-    tasks = interleaved([(name, number) for number in range(len(_cases(name)))] for name in operations)
-    given = _described, WIDTHS, arguments, SECONDS_A_CASE
-    return run_checks("numerics", f"comparisons on {where}", compare_case, tasks, *given)
+    columns = ([(name, at) for at in range(len(_cases(name)))] for name in arguments.operation or OPERATIONS)
+    given = compare_case, interleaved(columns), _described, arguments, SECONDS_A_CASE
+    return run_checks("numerics", f"comparisons on {where}", *given)
 
 
 def interleaved(columns: Iterable[Sequence[Any]]) -> list[Any]:
@@ -63,36 +54,30 @@ def interleaved(columns: Iterable[Sequence[Any]]) -> list[Any]:
 
 def run_checks(
     name: str, what: str, work: Callable[[Any], list[Row]], tasks: Sequence[Any], described: Callable[[Any], Row],
-    widths: Mapping[str, int], arguments: argparse.Namespace, seconds_a_case: float,
+    arguments: argparse.Namespace, seconds_a_case: float,
 ) -> int:  # fmt: skip
     """Check tasks in processes of their own, print and write their records as they end; return the exit status.
 
-    `work` returns the records of a task, and `described` what one says of it where its process failed; `widths` are the
-    columns that are printed. A task that takes more than `seconds_a_case` has failed. `what` the records are stands in
-    the last line.
+    `work` returns the records of a task, and `described` what one says of it where its process failed. A task that
+    takes more than `seconds_a_case` has failed. `what` the records are stands in the last line.
     """
-    if arguments.output:
-        output_folder(arguments.output, name, arguments.commit)
-
-    def print_line(row: Row) -> None:
-        print("  ".join(cell(row.get(key)).ljust(width) for key, width in widths.items()).rstrip(), flush=True)
 
     def checked() -> Iterator[Row]:
         started = time.monotonic()
         outcomes = run_tasks(work, tasks, arguments.processes, seconds_a_case, arguments.budget)
         for number, outcome in enumerate(outcomes, 1):
-            failed = {"verdict": FAILS if outcome.in_time else NOT_RUN, "note": outcome.failure}
+            failed = {"verdict": NOT_RUN if outcome.failure == USED_UP else FAILS, "note": outcome.failure}
             for row in [described(outcome.task) | failed] if outcome.failure else outcome.result:
-                print_line(row)
+                print(*map(cell, row.values()), flush=True)
                 yield row
             spent = time.monotonic() - started
             left = spent / number * (len(tasks) - number)
             print(f"{number}/{len(tasks)} cases, {spent:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
 
-    print_line({key: key for key in widths})
-    rows = write_as_measured(arguments.output, name, checked())
+    rows = write_as_measured(arguments, name, checked())
     held, omitted = (sum(row["verdict"] == verdict for row in rows) for verdict in (HOLDS, NOT_RUN))
     failed = len(rows) - held - omitted
+    print(f"\n{name}: {record_table(rows)}")
     print(f"\n{held + failed} {what}, {failed} failed{f', {omitted} cases not run' if omitted else ''}.")
     return 0 if rows and held == len(rows) else 1
 

@@ -1,11 +1,13 @@
 """Ahead-of-time compilation of recorded launches, and the resources that their machine code takes. No GPU needed."""
 
 import contextlib
+import itertools
 import re
+import struct
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +23,8 @@ from kernels.common.launch import Launch, launch_options
 # The largest shared memory one program may ask for, in bytes (CUDA C programming guide, compute capabilities).
 SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
-_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+INSTRUCTION_BYTES = 16
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _MATRIX_INSTRUCTION = re.compile(r"\b(?:HMMA|HGMMA|UTCHMMA|UTCQMMA|UTCMMA)\b")
 _MEMORY_INSTRUCTION = re.compile(r"\b(LDG|LDGSTS|STG)\.E((?:\.\w+)*)")
 _BITS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}  # by modifier; 32 without one
@@ -50,27 +53,48 @@ def compile_kernel(
         return kernel.warmup(grid=(1,), **arguments, **options)
 
 
-def compile_launch(launch: Launch, architecture: int) -> Row:
-    """Compile the kernel of `launch` and read its machine code; raises as `compile_kernel`.
+def compile_launches(launches: Sequence[Launch], architecture: int) -> list[Row]:
+    """Compile the kernels of `launches` and read their machine code; raises as `compile_kernel`.
 
     Returns:
-        Registers, bytes spilled and of shared memory, tensor-core instructions, and `loads` and `stores`: instructions
-        by width in bits.
+        Of each: registers, bytes spilled and of shared memory, tensor-core instructions, and `loads` and `stores`:
+        instructions by width in bits.
     """
-    compiled = compile_kernel(launch.kernel, launch.arguments, launch_options(launch.config), architecture)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
+    kernels = [compile_kernel(x.kernel, x.arguments, launch_options(x.config), architecture) for x in launches]
+    codes = [_code(kernel.asm["cubin"]) for kernel in kernels]
+    # All at once: the disassembler takes longer to start than to do this.
+    listing = _answer("nvdisasm", "--binary", f"SM{architecture}", content=b"".join(codes))
+    lines = iter([line for line in listing.splitlines() if line.lstrip().startswith("/*")])
+    rows = []
+    for kernel, code in zip(kernels, codes, strict=True):
+        report = _answer("cuobjdump", "-res-usage", content=kernel.asm["cubin"])
+        usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
+        if usage is None:
+            raise RuntimeError(f"cuobjdump printed no resource usage:\n{report[:2000]}")
+        instructions = "\n".join(itertools.islice(lines, len(code) // INSTRUCTION_BYTES))
+        loads, stores = Counter(), Counter()
+        for name, modifiers in _MEMORY_INSTRUCTION.findall(instructions):
+            bits = next((_BITS[modifier] for modifier in modifiers.split(".") if modifier in _BITS), 32)
+            (stores if name == "STG" else loads)[bits] += 1
+        rows.append({
+            "registers": int(usage[1]), "spill B": int(usage[2]) + int(usage[3]), "shared B": kernel.metadata.shared,
+            "loads": loads, "stores": stores, "tensor core": len(_MATRIX_INSTRUCTION.findall(instructions)),
+        })  # fmt: skip
+    return rows
+
+
+def _code(cubin: bytes) -> bytes:
+    """Return the instructions of the one kernel in an ELF file of 64 bits."""
+    (offset,), (size, count, names) = struct.unpack_from("<Q", cubin, 40), struct.unpack_from("<HHH", cubin, 58)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, offset + size * number) for number in range(count)]
+    [code] = [s for s in sections if cubin.startswith(b".text.", sections[names][4] + s[0])]
+    return cubin[code[4] : code[4] + code[5]]
+
+
+def _answer(tool: str, *options: str, content: bytes) -> str:
+    """Return what a tool of CUDA that comes with Triton prints of a file with this content."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
         file.flush()
-        command = [str(_CUOBJDUMP), "-res-usage", "-sass", file.name]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
-    if usage is None:
-        raise RuntimeError(f"cuobjdump printed no resource usage:\n{report[:2000]}")
-    loads, stores = Counter(), Counter()
-    for name, modifiers in _MEMORY_INSTRUCTION.findall(report):
-        bits = next((_BITS[modifier] for modifier in modifiers.split(".") if modifier in _BITS), 32)
-        (stores if name == "STG" else loads)[bits] += 1
-    return {
-        "registers": int(usage[1]), "spill B": int(usage[2]) + int(usage[3]), "shared B": compiled.metadata.shared,
-        "loads": loads, "stores": stores, "tensor core": len(_MATRIX_INSTRUCTION.findall(report)),
-    }  # fmt: skip
+        command = [str(_TOOLS / tool), *options, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,1 +1,1 @@
-"""What the benchmarks share: records, timing, environment, tables, processes."""
+"""What the benchmarks share: records, timing, environment, processes, peers of the attention kernels."""

@@ -1,5 +1,6 @@
 """Tasks in processes of their own: one that crashes, hangs or breaks the GPU's context costs itself and no other."""
 
+import contextlib
 import multiprocessing
 import threading
 import time
@@ -9,17 +10,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.common.record import one_line
+USED_UP = "the time was used up"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a task, or why there is none. `in_time` is False where the time of all tasks ran out."""
+    """Result of a task, or why there is none."""
 
     task: Any
     result: Any = None
-    failure: str = ""
-    in_time: bool = True
+    failure: str = ""  # USED_UP where the time of all tasks ran out
 
 
 def run_tasks(
@@ -39,29 +39,29 @@ def run_tasks(
 
     def outcome(task: Any) -> Outcome:
         """Hand a task to the process of this thread and wait for its answer."""
-        left = deadline - time.monotonic()
-        result, failure = None, "the time was used up"
+        if time.monotonic() > deadline:
+            return Outcome(task, failure=USED_UP)
+        result = None
         try:
-            if left > 0 and getattr(of_thread, "process", None) is None:
+            if getattr(of_thread, "process", None) is None:
                 of_thread.connection, theirs = context.Pipe()
                 of_thread.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
                 of_thread.process.start()
                 started.append(of_thread.process)
                 theirs.close()
                 of_thread.connection.recv()  # once `work` is imported, which takes seconds of no task
-            if left > 0:
-                of_thread.connection.send(task)
-                if of_thread.connection.poll(min(seconds_each, left)):
-                    result, failure = of_thread.connection.recv()
-                elif seconds_each < left:
-                    failure = f"took more than {seconds_each:.0f} s"
+            of_thread.connection.send(task)
+            left = deadline - time.monotonic()
+            failure = f"took more than {seconds_each:.0f} s" if seconds_each < left else USED_UP
+            if of_thread.connection.poll(max(0, min(seconds_each, left))):
+                result, failure = of_thread.connection.recv()
         except (EOFError, OSError):
             of_thread.process.join()
             failure = f"its process ended with status {of_thread.process.exitcode}"
-        if failure and left > 0:
+        if failure:
             of_thread.process.kill()
             of_thread.process = None
-        return Outcome(task, result, failure, failure != "the time was used up")
+        return Outcome(task, result, failure)
 
     threads = ThreadPoolExecutor(processes)
     try:
@@ -72,15 +72,19 @@ def run_tasks(
             process.kill()
 
 
+def one_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    first, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
+
+
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     connection.send(None)
-    while True:
-        try:
+    with contextlib.suppress(EOFError):
+        while True:
             task = connection.recv()
-        except EOFError:
-            return
-        try:
-            connection.send((work(task), ""))
-        except Exception as error:
-            connection.send((None, one_line(error)))
-            return
+            try:
+                connection.send((work(task), ""))
+            except Exception as error:
+                connection.send((None, one_line(error)))
+                return

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from bench.common.environment import environment
+from bench.common.process_pool import one_line
 from dataloading.errors import InputError
 from dataloading.io import replacing, write_json
 
@@ -108,8 +109,9 @@ def write_table(folder: Path, name: str, rows: Iterable[Row]) -> None:
         writer.writerows(rows)
 
 
-def write_as_measured(folder: Path | None, name: str, rows: Iterable[Row]) -> list[Row]:
-    """Write `<folder>/<name>.csv` after every record of an iterator that measures, unless it is None; return all."""
+def write_as_measured(arguments: argparse.Namespace, name: str, rows: Iterable[Row]) -> list[Row]:
+    """Return all records of an iterator that measures; where there is an output, write `<name>.csv` after each."""
+    folder = arguments.output and output_folder(arguments.output, name, arguments.commit)
     measured: list[Row] = []
     for row in rows:
         measured.append(row)
@@ -123,12 +125,6 @@ def failure(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return f"{NOT_MEASURED}: more memory than this GPU has"
     return f"{NOT_MEASURED}: {one_line(error)}"[:200]
-
-
-def one_line(error: Exception) -> str:
-    """Return the kind of an error and the first line of what it says."""
-    first, *_ = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {first}"
 
 
 def read_run(folder: Path) -> Run:
@@ -174,9 +170,8 @@ def _read_environment(path: Path) -> dict[str, Any]:
 
 def record_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what records have in common, and a table of what differs."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [[cell(row.get(key)) for key in keys] for row in rows]
-    columns = dict(zip(keys, zip(*lines, strict=True), strict=True))
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns = {key: [cell(row.get(key)) for row in rows] for key in keys}
     common = {key for key, column in columns.items() if len(rows) > 1 and len(set(column)) == 1}
     caption = ", ".join(f"{key} {columns[key][0]}" for key in keys if key in common and columns[key][0])
     different = [key for key in keys if key not in common]

@@ -6,21 +6,29 @@ exit status, where that is more than whether something was measured.
 """
 
 import argparse
+import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from threading import BoundedSemaphore
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import torch
+import triton
 
-from bench.common import ahead, timing
+from bench.common import timing
 from bench.common.record import NOT_MEASURED, Row, add_output, failure, output_folder, record_table, write_table
+from kernels.common.launch import architecture, launch_options, recorded
 
 STOPPED = f"{NOT_MEASURED}: the run was stopped before"
 LATE = f"{NOT_MEASURED}: the time was used up"
 OTHERS = "others"  # key under which what is measured holds records of other tables
+NOT_RUN = "not run"  # verdict on a case that the time did not suffice for
 BROKEN = f"{NOT_MEASURED}: an earlier error broke the GPU's context"
 
 
@@ -42,9 +50,7 @@ class Task:
 
 
 def add_measuring(parser: argparse.ArgumentParser, module: ModuleType) -> None:
-    """Add the options of a module that measures."""
-    if hasattr(module, "add_arguments"):
-        module.add_arguments(parser)
+    """Add the options that every module that measures has."""
     if milliseconds := getattr(module, "MILLISECONDS", None):
         parser.add_argument(
             "--milliseconds", type=int, default=milliseconds, help="time of a record (default: %(default)s)"
@@ -60,7 +66,12 @@ def run(name: str, module: ModuleType, arguments: argparse.Namespace) -> int:
     print(f"\nwritten to {folder}")
     if hasattr(module, "conclude"):
         return module.conclude(tables, folder)
-    return 1 if all(row.get("note", "").startswith(NOT_MEASURED) for rows in tables.values() for row in rows) else 0
+    return 0 if any(is_measured(row) for rows in tables.values() for row in rows) else 1
+
+
+def is_measured(row: Row) -> bool:
+    """Return whether a record holds a measurement; one of a method that refused or failed does not."""
+    return not row.get("note", "").startswith(NOT_MEASURED) and row.get("verdict") != NOT_RUN
 
 
 def measure(folder: Path, tasks: Iterable[Task], budget: float = math.inf) -> dict[str, list[Row]]:
@@ -77,7 +88,7 @@ def measure(folder: Path, tasks: Iterable[Task], budget: float = math.inf) -> di
     for table, rows in tables.items():
         write_table(folder, table, rows)
     if torch.cuda.is_available():
-        count = ahead.compile_ahead((task.prepare for task, _ in records if task.prepare), budget / 2)
+        count = compile_ahead((task.prepare for task, _ in records if task.prepare), budget / 2)
         print(f"{count} kernels compiled in {time.monotonic() - started:.0f} s", flush=True)
     for number, (task, row) in enumerate(records, 1):
         stop = stop or (LATE if time.monotonic() - started > budget else "")
@@ -100,3 +111,30 @@ def measure(folder: Path, tasks: Iterable[Task], budget: float = math.inf) -> di
         write_table(folder, table, rows)
         print(f"\n{table}: {record_table(rows)}")
     return tables
+
+
+def compile_ahead(calls: Iterable[Callable[[], object]], seconds: float = math.inf) -> int:
+    """Compile the kernels that `calls` launch, without launching one, and return how many these are.
+
+    Each call runs once on tensors of the current GPU, and nothing may depend on its results. A call or kernel that
+    fails, or is not begun within `seconds`, is left to the call that will need it, whose error says more.
+    """
+    deadline, cores = time.monotonic() + seconds, os.cpu_count() or 1
+    free = BoundedSemaphore(cores)  # what waits for its turn could not be taken back
+
+    def submit(compile_kernel: Callable[[], Any]) -> Future:
+        free.acquire()
+        future = pool.submit(compile_kernel)
+        future.add_done_callback(lambda _: free.release())
+        return future
+
+    with ThreadPoolExecutor(cores) as pool:  # Triton and ptxas let other threads run meanwhile
+        with triton.AsyncCompileMode(SimpleNamespace(submit=submit), ignore_errors=True) as mode:
+            for call in calls:
+                if time.monotonic() > deadline:
+                    break
+                with contextlib.suppress(Exception), recorded(architecture(torch.empty(0, device="cuda"))) as found:
+                    call()
+                    for launch in found:
+                        launch.kernel.warmup(grid=(1,), **launch.arguments, **launch_options(launch.config))
+        return len(mode.raw_futures)

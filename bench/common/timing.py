@@ -112,9 +112,9 @@ def let_go() -> bool:
 
     After some errors, such as a read beyond a tensor, every call in this process fails, this one included.
     """
-    gc.collect()
     if not torch.cuda.is_available():
         return True
+    gc.collect()
     try:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()

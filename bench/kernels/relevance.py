@@ -26,13 +26,13 @@ from unittest.mock import patch
 import torch
 
 import kernels
-from bench.common import timing
+from bench.common import peers, timing
+from bench.common.peers import HEADS, OURS, POSITIONS
 from bench.common.record import Row
 from bench.common.tasks import Task
-from bench.kernels import chefer_baseline, peers
-from bench.kernels.peers import HEADS, OURS
+from bench.kernels import chefer_baseline
 from bench.training.measurement import seconds_a_call
-from bench.training.steps import random_clips
+from bench.training.steps import BATCH, random_clips
 from istvt.config import PRESETS
 from istvt.config import preset as preset_named
 from istvt.device import allow_tf32
@@ -42,7 +42,6 @@ from kernels.common.launch import padded_head_dim
 from kernels.relevance import reference
 
 MILLISECONDS = 60
-POSITIONS = peers.POSITIONS
 # Clips and frames; the paper's first.
 SHAPES = [(8, 6), (1, 6), (32, 6), (8, 16)]
 HEAD_DIMS = (64, 91)
@@ -125,10 +124,8 @@ def operations(shapes: Sequence[tuple[int, int]], milliseconds: int) -> Iterator
 
     for (clips, frames), head_dim, kind, name in itertools.product(shapes, HEAD_DIMS, KINDS, CONTENDERS):
         width = padded_head_dim(head_dim) if name == OURS else head_dim
-        row = {
-            "contender": name, "mode": kind, "dtype": "float32", "clips": clips, "frames": frames,
-            "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
-        }  # fmt: skip
+        sizes = {"clips": clips, "frames": frames, "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim}
+        row = peers.described(name, torch.float32, mode=kind, **sizes)
         given = partial(make, name, kind, (clips, frames + 1, POSITIONS, HEADS, head_dim), width), milliseconds
         yield from peers.speed_tasks("relevance", row, *given, **needed(kind, clips, frames, head_dim, width))
 
@@ -185,7 +182,6 @@ def _starts(preset: str, device: torch.device) -> dict[str, dict[str, torch.Tens
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is explained."""
     parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
-    parser.add_argument("--batch", type=int, default=8, help="clips of the batch that is explained")
 
 
 def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
@@ -200,6 +196,6 @@ def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
     for preset in presets:
         yield from explanation_memory(preset, device)
         if on_gpu:
-            yield from explanation_time(preset, arguments.batch, device, arguments.milliseconds)
+            yield from explanation_time(preset, BATCH, device, arguments.milliseconds)
     if on_gpu:
         yield from operations(SHAPES[1:], arguments.milliseconds)

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.common import timing
+from bench.common import peers, timing
 from bench.common.environment import gpu_or_interpreter
-from bench.common.exponent import fit_exponent
+from bench.common.peers import FLEX, HEADS, OURS, POSITIONS, Contender, over_positions
 from bench.common.record import Row
 from bench.common.tasks import Task
-from bench.kernels import peers
-from bench.kernels.peers import FLEX, HEADS, OURS, POSITIONS, Contender, over_positions
+from bench.scaling import fit_exponent
 from kernels import AttentionCapture, spatial_attention, spatial_attention_packed
 from kernels.common.launch import padded_head_dim
 
@@ -54,8 +53,6 @@ CAPTURE_HEAD_DIMS = (64, 91)
 # Products of S x S x D that a pass cannot do without.
 PRODUCTS = {"forward": 2, "backward": 5, "both": 7}
 WITHOUT, WITH = "without a capture", "with a capture"
-
-
 # Queries, keys and values `[1, rows, S, heads, head_dim]` for each S of `positions` whose memory is measured. A program
 # of the interpreter takes tens of milliseconds.
 IN_THE_INTERPRETER = {"positions": (64, 128, 256, 512, 1024), "rows": 1, "heads": 1, "head_dim": 16, "dtype": "float16"}
@@ -86,17 +83,13 @@ def attention(shapes: Sequence[Shape], dtype: torch.dtype, milliseconds: int) ->
     cases = list(itertools.product(shapes, HEAD_DIMS, (dtype,)))
     cases += itertools.product([PAPER] if PAPER in shapes else [], (64, 91), (torch.float32,))
     for shape, head_dim, working in dict.fromkeys(cases):
-        row = _described(shape, head_dim, working)
         product = 2 * shape.clips * shape.rows * HEADS * shape.positions**2 * head_dim
         operations = {which: count * product for which, count in PRODUCTS.items()}
         for one in contenders(head_dim):
-            named, make = {"contender": one.name}, partial(one.calls, shape[1:], head_dim, working)
+            row = peers.described(one.name, working, **shape._asdict(), heads=HEADS, head_dim=head_dim)
+            make = partial(one.calls, shape[1:], head_dim, working)
             if one.name != FLEX or (shape == PAPER and working.itemsize == 2):
-                yield from peers.speed_tasks("spatial", named | row, make, milliseconds, operations=operations)
-
-
-def _described(shape: Shape, head_dim: int, dtype: torch.dtype) -> Row:
-    return shape._asdict() | {"dtype": str(dtype).removeprefix("torch."), "heads": HEADS, "head_dim": head_dim}
+                yield from peers.speed_tasks("spatial", row, make, milliseconds, operations=operations)
 
 
 def capture(shape: Shape, head_dim: int, dtype: torch.dtype, milliseconds: int) -> Iterator[Task]:
@@ -119,8 +112,8 @@ def capture(shape: Shape, head_dim: int, dtype: torch.dtype, milliseconds: int) 
         }  # fmt: skip
 
     for which in ("forward", "backward"):
-        row = _described(shape, head_dim, dtype) | {"pass": which, "emitted_bytes": emitted}
-        yield Task("spatial_capture", row, partial(measured, which))
+        row = peers.described(OURS, dtype, **shape._asdict(), heads=HEADS, head_dim=head_dim)
+        yield Task("spatial_capture", row | {"pass": which, "emitted_bytes": emitted}, partial(measured, which))
 
 
 def memory(sizes: Mapping[str, Any], device: str) -> Iterator[Task]:

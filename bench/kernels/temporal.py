@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.common import peers
 from bench.common.environment import require_gpu
+from bench.common.peers import FLEX, HEADS, OURS, POSITIONS, Calls, Contender, over_frames
 from bench.common.tasks import Task
-from bench.kernels import peers
-from bench.kernels.peers import FLEX, HEADS, OURS, POSITIONS, Calls, Contender, over_frames
 from kernels import layer_norm_difference, self_subtract, temporal_attention_packed
 from kernels.common.launch import padded_head_dim
 
@@ -56,10 +56,8 @@ def attention(shapes: Sequence[tuple[int, int]], dtype: torch.dtype, millisecond
     for (clips, frames), head_dim, mode in itertools.product(shapes, HEAD_DIMS, ("telescoped", "fused", "off")):
         size = clips, frames + 1, POSITIONS
         for one in contenders(head_dim, mode):
-            row = {
-                "contender": one.name, "mode": mode, "dtype": str(dtype).removeprefix("torch."), "clips": clips,
-                "frames": frames, "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim,
-            }  # fmt: skip
+            sizes = {"clips": clips, "frames": frames, "positions": POSITIONS, "heads": HEADS, "head_dim": head_dim}
+            row = peers.described(one.name, dtype, mode=mode, **sizes)
             tensor = math.prod(size) * HEADS * one.width * dtype.itemsize
             moved = {which: count * tensor for which, count in TENSORS.items()}
             make = partial(one.calls, size, head_dim, dtype)
@@ -83,10 +81,7 @@ def layer_norm(clips: int, dtype: torch.dtype, milliseconds: int) -> Iterator[Ta
     size = clips, 7, POSITIONS, CHANNELS
     tensor = math.prod(size) * dtype.itemsize
     for name, function in ((OURS, layer_norm_difference), ("eager", eager_layer_norm)):
-        row = {
-            "contender": name, "dtype": str(dtype).removeprefix("torch."), "clips": clips, "frames": 6,
-            "positions": POSITIONS, "channels": CHANNELS,
-        }  # fmt: skip
+        row = peers.described(name, dtype, clips=clips, frames=6, positions=POSITIONS, channels=CHANNELS)
         moved = {"forward": 2 * tensor, "backward": 3 * tensor}
         yield from peers.speed_tasks("layer_norm_difference", row, partial(make, function), milliseconds, moved=moved)
 

@@ -11,9 +11,9 @@ pytest.importorskip("pytest_benchmark", reason="these are benchmarks for pytest-
 
 import torch
 
-from bench.common import timing
-from bench.common.record import one_line
-from bench.kernels import peers, relevance, spatial, temporal
+from bench.common import peers, timing
+from bench.common.process_pool import one_line
+from bench.kernels import relevance, spatial, temporal
 
 AT_PAPER = (
     temporal.attention(temporal.PAPER_SHAPES[:1], torch.bfloat16, 0), temporal.layer_norm(8, torch.bfloat16, 0),

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from triton import Config
 
-from bench.common import timing
+from bench.common import peers, timing
 from bench.common.environment import require_gpu
 from bench.common.record import Row
 from bench.common.tasks import Task
-from bench.kernels import peers, spatial, temporal
+from bench.kernels import spatial, temporal
 from kernels.common.launch import architecture, tile
 from kernels.spatial import configs as spatial_configs
 from kernels.temporal import configs as temporal_configs
@@ -89,16 +89,12 @@ def _measured(table: dict[Any, Any], config: Config, make: Callable[[], Callable
 @contextmanager
 def _alone(table: dict[Any, Any], config: Config) -> Iterator[None]:
     """Have `table` hold `config` for all sizes; one backward pass is left out for the tables of two."""
-    one_pass = spatial_configs.BACKWARD_16
+    one_pass, chip = spatial_configs.BACKWARD_16, architecture(torch.empty(0, device=peers.DEVICE))
     with (
-        patch.dict(table, {_architecture(): [(128, config)]}),  # 128: the largest bound
-        patch.dict(one_pass, {} if table is one_pass else {_architecture(): []}),
+        patch.dict(table, {chip: [(128, config)]}),  # 128: the largest bound
+        patch.dict(one_pass, {} if table is one_pass else {chip: []}),
     ):
         yield
-
-
-def _architecture() -> int:
-    return architecture(torch.empty(0, device=peers.DEVICE))
 
 
 def conclude(tables: Mapping[str, list[Row]], folder: Path) -> int:

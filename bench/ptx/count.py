@@ -21,8 +21,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from bench.checks.cases import OPERATIONS
-from bench.checks.sass import compile_launch
-from bench.common.record import Row, add_output, output_folder, read_run, write_as_measured
+from bench.checks.sass import compile_launches
+from bench.common.record import Row, add_output, read_run, write_as_measured
 from bench.ptx.execute import add_selection, select
 from bench.ptx.machine import ARCHITECTURES, Machine, Options, Report
 
@@ -68,9 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         file, *folders = arguments.document
         file.write_text(document(*(read_run(folder).tables["count"] for folder in folders)))
         return 0
-    if arguments.output:
-        output_folder(arguments.output, "count", arguments.commit)
-    return 0 if write_as_measured(arguments.output, "count", _measure(arguments)) else 1
+    return 0 if write_as_measured(arguments, "count", _measure(arguments)) else 1
 
 
 def _measure(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -135,7 +133,7 @@ def counts(name: str, report: Report, architecture: int) -> Row:
         row |= {f"{kind} units": moved, f"{kind} least": least}
     if report.launch is None:
         return row
-    used = compile_launch(report.launch, architecture)
+    [used] = compile_launches([report.launch], architecture)
     held = warps_held(architecture, report.warps, used["registers"], used["shared B"])
     return row | {"registers": used["registers"], "spill_bytes": used["spill B"], "warps_held": held}
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from bench.checks import cases
+from bench.checks import cases, numerics
 from bench.checks.cases import OPERATIONS
 from bench.checks.error_bound import FAILS, NumericsCase, compare
-from bench.checks.numerics import WIDTHS, add_checking, interleaved, run_checks
+from bench.checks.numerics import interleaved, run_checks
 from bench.common.record import Row
 from bench.ptx.library import library
 from bench.ptx.machine import ARCHITECTURES, Machine, Options
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--which", default="paper", choices=("small", "paper", "odd"), help="shapes (default: paper)")
     parser.add_argument("--repeat", action="store_true", help="run again in another order of programs and warps")
     parser.add_argument("--shape", default="", metavar="REGEX", help="of the shape, as the table prints it")
-    add_checking(parser)
+    numerics.add_arguments(parser)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -112,8 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print and write the records; 1 if a case fails or did not run."""
     tasks = _tasks(arguments)
     library()  # compiled once, and not by several processes at a time
-    given = _described, {"sm": 3} | WIDTHS, arguments, _SECONDS_A_CASE
-    return run_checks("execute", "comparisons of compiled kernels", execute_task, tasks, *given)
+    what = "comparisons of compiled kernels"
+    return run_checks("execute", what, execute_task, tasks, _described, arguments, _SECONDS_A_CASE)
 
 
 def select(

@@ -11,9 +11,12 @@ from functools import cache
 from pathlib import Path
 from statistics import mean
 
+import matplotlib
 import networkx as nx  # torch brings it
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
+DRAWN = ROOT / "docs/architecture.svg"
 COLORS = {"kernels": "#0072B2", "dataloading": "#009E73", "istvt": "#D55E00", "bench": "#666666"}
 WIDTH = 12.0
 STORIES = {"kernels": (0.0, 0.5), "dataloading": (0.5, 1.0)}  # left and right edge; the others are as wide as all
@@ -72,13 +75,8 @@ def _lines(room: str) -> int:
 
 def draw(path: Path) -> None:
     """Draw the packages above each other as SVG, with their rooms and the arrows that do not follow from others."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     graph, places, top, bottom = imports(), {}, 0.0, 0.0
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
-    FigureCanvasSVG(figure)
     axes = figure.subplots()
     for package, color in COLORS.items():
         start, end = (WIDTH * x for x in STORIES.get(package, (0.0, 1.0)))
@@ -107,16 +105,11 @@ def draw(path: Path) -> None:
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where to write."""
-    parser.add_argument("--output", type=Path, default=ROOT / "docs/architecture.svg", help="default: %(default)s")
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(_: argparse.Namespace) -> int:
     """Draw; where rooms import each other there are no floors to draw: print which, and return 1."""
     if found := circles():
         print(*(f"{' and '.join(circle)} import each other" for circle in found), sep="\n")
         return 1
-    draw(arguments.output)
-    print(arguments.output)
+    draw(DRAWN)
+    print(DRAWN)
     return 0

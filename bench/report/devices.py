@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.checks.numerics import NOT_RUN
 from bench.common.record import Run
+from bench.common.tasks import is_measured
 
 Rows = list[dict[str, str]]  # as they were read
 
@@ -28,9 +28,6 @@ _NAMED_BY = {
     "inference": ("task", "way", "batch", "precision", "preset"),
     "scaling": ("axis", "method", "pass", "dtype", "clips", "heads", "head_dim"),
 }
-# A row with one of these was measured; one of a method that refused or failed was not, and hides no other.
-_RESULTS = ("value", "verdict", "microseconds", "peak_bytes", "explain_ms", "step_ms", "us_per_step", "time_us",
-            "clips_per_second", "seconds_per_clip")  # fmt: skip
 # Entries that are a row for each of many sizes. Few of them, as a run leaves that was cut short, say little.
 _LINES_OF_SIZES = ("scaling", "spatial_memory")
 
@@ -53,17 +50,13 @@ class Device:
 
     def sources(self, table: str) -> list[tuple[Run, int]]:
         """Return the runs that these rows come from, the newest first, and how many measured rows of each."""
-        count = Counter(run for run, row in self.chosen.get(table, []) if _was_measured(row))
+        count = Counter(run for run, row in self.chosen.get(table, []) if is_measured(row))
         return sorted(count.items(), key=lambda pair: pair[0].environment["date"], reverse=True)
 
 
 def entry_name(table: str, row: dict[str, str]) -> tuple[str, ...]:
     """Return what tells an entry of a table from the others."""
     return tuple(row.get(column, "") for column in _NAMED_BY[table])
-
-
-def _was_measured(row: dict[str, str]) -> bool:
-    return any(row.get(column) for column in _RESULTS) and row.get("verdict") != NOT_RUN
 
 
 def devices(runs: Sequence[Run]) -> list[Device]:
@@ -86,8 +79,8 @@ def _chosen(newest_first: list[Run]) -> dict[str, list[tuple[Run, dict[str, str]
                 if table != "training_families" or timed.get(name) is run:
                     entries[name][run].append(row)
         count = sum if table in _LINES_OF_SIZES else any
-        best = [max(of.items(), key=lambda pair: count(map(_was_measured, pair[1]))) for of in entries.values()]
+        best = [max(of.items(), key=lambda pair: count(map(is_measured, pair[1]))) for of in entries.values()]
         rows = [(run, row) for run, of_entry in best for row in of_entry]
-        if any(_was_measured(row) for _, row in rows):
+        if any(is_measured(row) for _, row in rows):
             chosen[table] = rows
     return chosen

@@ -13,16 +13,11 @@ from bench.report.devices import Device, devices
 from bench.report.markdown import replace_section
 from bench.report.plots import draw_plots
 from bench.report.tables import TABLES, execution_claim, loader_claims, promises, scaling_claims
-from bench.scaling.sweep import PASSES
+from bench.scaling import PASSES
 from dataloading.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 _OF_CPUS = ("execute", "inference")  # tables that no GPU is asked for
-# Titles of tables of a CPU that are not those of a GPU.
-_ON_CPU = {
-    "spatial_memory": "Memory of spatial attention: what the kernels have PyTorch allocate, in Triton's interpreter",
-    "training": "A training step of the preset small",
-}
 
 
 def all_tables(runs: Sequence[Run], root: Path = ROOT) -> str:
@@ -35,12 +30,14 @@ def all_tables(runs: Sequence[Run], root: Path = ROOT) -> str:
         else:
             parts.append(f"## {device.name} (a CPU)\n\nMeasured on this CPU. It says nothing of any GPU.\n")
         for name, (title, written) in TABLES.items():
-            if device.rows(name) or (on_gpu and name not in _OF_CPUS):
+            if device.rows(name):
                 sources = _provenance(device, name, root)
-                title = title if on_gpu else _ON_CPU.get(name, title)
                 parts += [f"### {title}\n", sources, written(device, name), _links(device, name, root)]
                 if on_gpu and name == "training":
                     parts += ["### What was promised of it\n", sources, promises(device)]
+        missing = [title for name, (title, _) in TABLES.items() if not device.rows(name) and name not in _OF_CPUS]
+        if on_gpu and missing:
+            parts.append(f"Not measured: {'; '.join(missing)}.\n")
     return "\n".join(part for part in parts if part)
 
 
@@ -117,12 +114,10 @@ def write(runs: Sequence[Run], root: Path = ROOT, check: bool = False) -> list[P
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which folders."""
     parser.add_argument("folders", nargs="*", type=Path, help="folders of measurements (default: bench/results)")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the tables are not up to date")
-    parser.add_argument("--no-plots", action="store_true", help="tables only")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write tables and plots; return 1 with --check if something is out of date."""
+    """Write tables and plots."""
     folders = [folder.resolve() for folder in arguments.folders] or [RESULTS]
     for folder in folders:
         if not folder.is_dir():
@@ -130,11 +125,6 @@ def run(arguments: argparse.Namespace) -> int:
     runs = read_runs(folders)
     if not runs:
         print("No measurements there: no folder below holds an environment.json. Tables say what is not measured.")
-    # Tables link to the plots that are there.
-    drawn = [] if arguments.no_plots or arguments.check else draw_plots(runs)
-    changed = write(runs, check=arguments.check)
-    if arguments.check:
-        print("\n".join(f"{path} is not what the measurements give" for path in changed) or "up to date")
-        return 1 if changed else 0
+    drawn, changed = draw_plots(runs), write(runs)  # tables link to the plots that are there
     print("\n".join(map(str, [*changed, *drawn])) or "nothing has changed")
     return 0

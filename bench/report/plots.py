@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from matplotlib.figure import Figure
 
 from bench.common.record import Run
 from bench.report.devices import Rows
 from bench.report.tables import at_paper_size
-from bench.scaling.sweep import PASSES
+from bench.scaling import PASSES
 
 # Okabe and Ito's colors, told apart by every common kind of color vision; markers say the same once more.
 OURS, OTHERS, FLOOR = "#0072B2", "#999999", "#D55E00"
@@ -41,17 +42,7 @@ def draw_plots(runs: Sequence[Run]) -> list[Path]:
     return drawn
 
 
-def _figure(width: float, height: float, lines: int, columns: int, **shared: str) -> tuple[Any, Any]:
-    """Return a figure of matplotlib and its charts [lines, columns]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(lines, columns, squeeze=False, **shared)
-
-
-def _draw_bars(run: Run, table: str, device: str) -> Any | None:
+def _draw_bars(run: Run, table: str, device: str) -> Figure | None:
     """Return bars of both passes at the paper's size, in the first precision measured, and the lowest floor."""
     value, label, bar, panel, title = BARS[table]
     precision = "precision" if table == "training" else "dtype"
@@ -62,7 +53,8 @@ def _draw_bars(run: Run, table: str, device: str) -> Any | None:
         panels[panel.format(**row)].append(row)
     if not panels:
         return None
-    figure, charts = _figure(4.4 * len(panels), 4.0, 1, len(panels))
+    figure = Figure(figsize=(4.4 * len(panels), 4.0), layout="constrained")
+    charts = figure.subplots(1, len(panels), squeeze=False)
     for chart, (name, bars) in zip(charts[0], panels.items(), strict=True):
         names = [bar.format_map(defaultdict(str, row)).strip() for row in bars]
         colors = [OURS if name.startswith(("ours", "this project")) else OTHERS for name in names]
@@ -77,10 +69,11 @@ def _draw_bars(run: Run, table: str, device: str) -> Any | None:
     return figure
 
 
-def _draw_growth(rows: Rows, device: str) -> Any:
+def _draw_growth(rows: Rows, device: str) -> Figure:
     """Return time and memory of a forward and backward pass against T and HW; the title names what was not measured."""
     rows = [row for row in rows if row["pass"] == PASSES[1]]
-    figure, charts = _figure(10, 7.6, 2, 2, sharex="col", sharey="row")
+    figure = Figure(figsize=(10, 7.6), layout="constrained")
+    charts = figure.subplots(2, 2, sharex="col", sharey="row")
     for column, (axis, other, label) in enumerate((("T", "HW", "frames T"), ("HW", "T", "feature cells HW"))):
         points = sorted((row for row in rows if row["axis"] == axis), key=lambda row: int(row[axis]))
         for chart, key, unit in zip(charts[:, column], ("time_us", "peak_bytes"), (1e-3, 1e-6), strict=True):

@@ -1,23 +1,20 @@
 """Tables of runs in Markdown. Every number comes from a CSV file; a cell that nothing was measured of says so."""
 
-import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import ge, itemgetter, le, lt
 
-from bench.ceilings import CEILINGS
-from bench.checks.numerics import FAILS, NOT_RUN
-from bench.common.exponent import interval
-from bench.common.record import NOT_MEASURED, Row
+from bench.checks.error_bound import FAILS
+from bench.common.record import Row
+from bench.common.tasks import NOT_RUN
 from bench.kernels import spatial
-from bench.kernels.relevance import LIGHT, PAIRS, REFERENCE
+from bench.kernels.relevance import PAIRS, REFERENCE
 from bench.loader import comparison
 from bench.report.devices import CASE, Device, Rows, entry_name
 from bench.report.markdown import number, table
-from bench.scaling import growth
-from bench.scaling.sweep import PASSES
-from bench.training.steps import ATTENTIONS, BATCH, METHODS, PRECISIONS, PROJECT
+from bench.scaling import PASSES, QUANTITIES, claims, exponents, interval
+from bench.training.steps import BATCH, METHODS, PROJECT
 
 # What tells one row of an operation's table from another, and what a cell may say beside the time.
 _ROW_NAMES = {"contender": "method", "mode": "mode", "dtype": "dtype", "head_dim": "D", "channels": "C"}
@@ -65,7 +62,7 @@ def numerics(device: Device, name: str) -> str:
         largest = number(max(ratios, default=None)) if finite else "not a finite number"
         body.append([*key, str(len(ratios)), largest, str(count[FAILS]), str(count[NOT_RUN] or "")])
     header = (*keys.values(), "comparisons", "largest error over eager's", "failed", "cases not run")
-    return table(header, body or [["every operation", "every dtype", *[NOT_MEASURED] * 3, ""]])
+    return table(header, body)
 
 
 def execution_claim(device: Device) -> str:
@@ -76,7 +73,7 @@ def execution_claim(device: Device) -> str:
         return ""
     omitted = f"; {len(every) - len(rows)} more were not run in the time given" if len(rows) < len(every) else ""
     failed = sum(row["verdict"] == FAILS for row in rows)
-    cases = {tuple(row[key] for key in ("sm", "kernel", "mode", "dtype", "shape")) for row in rows}
+    cases = {entry_name("execute", row) for row in rows}
     dtypes = _listed(dict.fromkeys(row["dtype"] for row in rows))
     architectures = _listed(f"sm_{sm}" for sm in sorted({row["sm"] for row in rows}))
     largest = number(max((float(row["ratio"]) for row in rows if row["ratio"]), default=None))
@@ -98,8 +95,6 @@ def _listed(words: Iterable[str]) -> str:
 def operation(device: Device, name: str) -> str:
     """Return an operation and its peers at the paper's size (8 clips of 6 frames): a line a method, a column a pass."""
     rows = at_paper_size(device.rows(name))
-    if not rows:
-        return table(("method", "µs"), [["this project and its peers", NOT_MEASURED]])
     names = [key for key in _ROW_NAMES if any(row.get(key) for row in rows)]
     passes = list(dict.fromkeys(row.get("pass", "") for row in rows))
     lines = _by(rows, lambda row: tuple(row.get(key, "") for key in names), lambda row: row.get("pass", ""))
@@ -127,20 +122,19 @@ def spatial_memory(device: Device, name: str) -> str:
         for positions, found in _by(rows, itemgetter("positions"), itemgetter("capture")).items()
     ]
     body.append(["grows as S to the", *map(interval, spatial.exponents(rows).values())])
-    text = table(("S", *(f"{kind}, KiB" for kind in kinds)), body)
-    return "B = 1, F = {rows}, N = {heads}, D = {head_dim}, {dtype}.\n\n".format(**rows[0]) + text if rows else text
+    where = ", in Triton's interpreter" if device.kind == "CPU" else ""
+    caption = "B = 1, F = {rows}, N = {heads}, D = {head_dim}, {dtype}".format(**rows[0])
+    return f"{caption}{where}.\n\n" + table(("S", *(f"{kind}, KiB" for kind in kinds)), body)
 
 
 def scaling(device: Device, name: str) -> str:
     """Return fitted exponents and what they say: fitted here, so that a run that was cut short has its lines too."""
     rows = device.rows(name)
-    if not rows:
-        return f"{NOT_MEASURED} on a {device.kind}\n"
-    fitted, body = growth.exponents(rows), []
+    fitted, body = exponents(rows), []
     for method, which in dict.fromkeys((row["method"], row["pass"]) for row in rows):
         body.append([method, which])
         for axis in ("T", "HW"):
-            work, *others = (fitted.get((axis, which, method, quantity), {}) for quantity in growth.QUANTITIES)
+            work, *others = (fitted.get((axis, which, method, quantity), {}) for quantity in QUANTITIES)
             body[-1] += [number(work.get("exponent")), *map(interval, others)]
     header = ("method", "pass", "work, T", "time, T", "memory, T", "work, HW", "time, HW", "memory, HW")
     return f"{table(header, body)}\n{scaling_claims(device)}"
@@ -149,7 +143,7 @@ def scaling(device: Device, name: str) -> str:
 def scaling_claims(device: Device, passes: Sequence[str] = PASSES) -> str:
     """Return which claims hold on a device, one sentence a line; nothing where nothing was measured."""
     rows = device.rows("scaling")
-    sentences = growth.claims(rows, device.name, passes) if rows else []
+    sentences = claims(rows, device.name, passes) if rows else []
     return "".join(f"- {sentence}\n" for sentence in sentences)
 
 
@@ -183,10 +177,7 @@ def promises(device: Device) -> str:
 
 def families(device: Device, name: str) -> str:
     """Return where the time of a step goes: the full seed model in the first precision that was profiled."""
-    rows = device.rows(name)
-    if not rows:
-        return table(("family", "share of the step"), [["every family of kernels", NOT_MEASURED]])
-    first, *_ = rows
+    first, *_ = rows = device.rows(name)
     rows = [row for row in rows if all(row[key] == first[key] for key in CASE if key != "method")]
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
     body = [
@@ -202,11 +193,8 @@ def _share(row: Row | None) -> str:
 
 def listing(device: Device, name: str) -> str:
     """Return a table with a line for each record."""
-    rows, columns = device.rows(name) or _EMPTY.get(name, [{}]), _COLUMNS[name]
-    if name == "ceilings":
-        found = {row.get("ceiling"): row for row in rows}
-        rows = [found.get(ceiling, {"ceiling": ceiling}) for ceiling in CEILINGS]
-    elif name == "spatial_capture":
+    rows, columns = device.rows(name), _COLUMNS[name]
+    if name == "spatial_capture":
         rows = at_paper_size(rows)
     elif name == "explanation_memory":
         saved = [row.get("over_light") if row["storage"] == REFERENCE else None for row in rows]
@@ -282,16 +270,6 @@ _COLUMNS = {
         "first call, s": "first_call_s:.1f", "probability differs by": "probability_differs_by:.0e", "note": "note",
     },
 }  # fmt: skip
-# The rows of a table where nothing was measured.
-_EMPTY: dict[str, Sequence[Row]] = {
-    "explanation_memory": [{"preset": "seed", "from": "clip", "storage": storage} for storage in (LIGHT, REFERENCE)],
-    "explanation_time": [{"preset": "seed", "arithmetic": "float32"}],
-    "training": [
-        dict(zip(CASE, case, strict=False))
-        for case in itertools.product(("seed", "published"), ATTENTIONS, PRECISIONS[:1], METHODS)
-    ],
-    "loader": [{"source": source} for source in ("originals", "ffv1", "magicyuv", "jpeg")],
-}
 # By CSV file, in the order of the page: the title of a table, and what writes it.
 TABLES: dict[str, tuple[str, Callable[[Device, str], str]]] = {
     "ceilings": ("Ceilings", listing),

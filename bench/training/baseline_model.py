@@ -9,24 +9,16 @@ Parameters and their names are those of `istvt.ISTVT`, and so is the function; o
 - all tokens of the last block, of which the classifier reads one.
 """
 
-from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.common import peers
 from istvt.config import ISTVTConfig
 from istvt.model.attention import Attention
 from istvt.model.istvt import ISTVT
-
-
-def naive_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """Return `softmax(scale q k^T) v` with the matrix stored, as the authors' code does; `scale` None is D^-0.5."""
-    return torch.softmax(q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale), -1) @ v
-
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-ATTENTIONS: dict[str, Attend] = {"naive": naive_attention, "sdpa": functional.scaled_dot_product_attention}
+from kernels import self_subtract
 
 
 class BaselineModel(ISTVT):
@@ -34,18 +26,18 @@ class BaselineModel(ISTVT):
 
     Args:
         config: of a model with `temporal_first` or `spatial_only` attention.
-        attention: a name of `ATTENTIONS`.
+        attend: of q, k and v `[sequences, heads, length, D]`.
     """
 
-    def __init__(self, config: ISTVTConfig, attention: str) -> None:
+    def __init__(self, config: ISTVTConfig, attend: peers.Attention) -> None:
         super().__init__(config, backend="reference")
         if config.attention not in ("temporal_first", "spatial_only"):
             raise ValueError(f"the baseline has no {config.attention} attention.")
         for block in self.blocks:
             sizes = (config.dim, config.heads, config.resolved_head_dim)
             if config.attention == "temporal_first":
-                block.temporal = _Attention(*sizes, ATTENTIONS[attention], (0, 2, 3, 1, 4), config.self_subtract)
-            block.spatial = _Attention(*sizes, ATTENTIONS[attention], (0, 1, 3, 2, 4), False)
+                block.temporal = _Attention(*sizes, partial(peers.over_frames, attend), config.self_subtract)
+            block.spatial = _Attention(*sizes, partial(peers.over_positions, attend), False)
         self.init_weights()
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -54,23 +46,19 @@ class BaselineModel(ISTVT):
 
 
 class _Attention(Attention):
-    """Attention over what the permutation `order` of [B, F, S, N, D] brings to dimension 3."""
+    """Attention by `attend` of q, k and v `[B, F, S, N, D]`."""
 
-    def __init__(
-        self, dim: int, heads: int, head_dim: int, attend: Attend, order: tuple[int, ...], self_subtract: bool
-    ) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, attend: peers.Attention, self_subtract: bool) -> None:
         super().__init__(dim, heads, head_dim)
-        self.attend, self.order, self.self_subtract = attend, order, self_subtract
+        self.attend, self.self_subtract = attend, self_subtract
 
     def forward(self, x: Tensor, norm: nn.LayerNorm | None = None, capture: None = None) -> Tensor:
         """[B, F, S, C] -> [B, F, S, C]; over time LayerNorm comes with the call, over space before it."""
         x = norm(x) if norm else x
         if self.self_subtract:
-            difference = torch.cat([x[:, :2], x[:, 2:] - x[:, 1:-1]], 1)
             weight_qk, weight_v = self.qkv.weight.split([2 * self.heads * self.head_dim, self.heads * self.head_dim])
-            parts = (*functional.linear(difference, weight_qk).chunk(2, -1), functional.linear(x, weight_v))
+            parts = (*functional.linear(self_subtract(x), weight_qk).chunk(2, -1), functional.linear(x, weight_v))
         else:
             parts = self.qkv(x).chunk(3, -1)
-        parts = [part.unflatten(-1, (self.heads, self.head_dim)).permute(self.order) for part in parts]
-        out = self.attend(*(part.flatten(0, 1) for part in parts)).unflatten(0, parts[0].shape[:2])
-        return self.proj(out.permute([self.order.index(dimension) for dimension in range(5)]).flatten(-2))
+        q, k, v = (part.unflatten(-1, (self.heads, self.head_dim)) for part in parts)
+        return self.proj(self.attend(q, k, v).flatten(-2))

@@ -2,9 +2,9 @@
 
 A fused attention counts the work that cannot be done without, as PyTorch counts its own: 2 products of queries times
 keys times D forward, QK^T and AV, and 5 backward, because the scores, which are not stored, are computed once more.
-That is what this project's temporal kernels do. Its spatial backward does 7: of two kernels, one for the gradient of
-the queries and one for those of keys and values, each computes scores and their gradient for itself, so that neither
-waits for the other's sums; the two products more are not counted as work, nor is padding.
+That is what this project's kernels do, but for the spatial backward of float32 and of wide heads: of its two kernels,
+one for the gradient of the queries and one for those of keys and values, each computes scores and their gradient for
+itself. These two products more are not counted as work, nor is padding.
 """
 
 import contextlib

@@ -31,7 +31,8 @@ from torch.utils.benchmark import Timer
 from bench.ceilings import product_rate
 from bench.common import timing
 from bench.common.environment import require_gpu
-from bench.common.record import Row, one_line
+from bench.common.process_pool import one_line
+from bench.common.record import Row
 from bench.common.tasks import OTHERS, Task
 from bench.training import steps
 from bench.training.flops import needed_flops, useful_flops
@@ -59,7 +60,6 @@ FAMILIES = (
     ("copy and cast", r"memcpy|memset|copy|CatArray|cat_|aten::(cat|clone|contiguous|fill_|zero_|pad|to\b)|transpose"),
     ("pointwise and reduction", r"elementwise|reduce|vectorized|gelu|aten::(add|mul|sub|div|sum|relu|threshold)"),
 )
-OTHER = "other"
 
 # Dense peak of the data sheets, FLOP/s (NVIDIA A100, H100 SXM and H200 SXM data sheets; half of "with sparsity").
 _HOPPER = {"bfloat16": 989.4e12, "tf32": 494.7e12, "float32": 66.9e12}
@@ -136,7 +136,7 @@ def peak_rates() -> Row:
 
 def family(name: str) -> str:
     """Return the family of a kernel or operator."""
-    return next((title for title, pattern in FAMILIES if re.search(pattern, name, re.IGNORECASE)), OTHER)
+    return next((title for title, pattern in FAMILIES if re.search(pattern, name, re.IGNORECASE)), "other")
 
 
 def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None = None) -> list[Row]:
@@ -170,10 +170,8 @@ def profile_steps(step: Callable[[], object], count: int = 3, trace: Path | None
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to train and for how long."""
-    parser.add_argument("--preset", action="append", choices=PRESETS, help="only this (repeatable; default by device)")
-    parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="only this one (repeatable)")
-    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="only this one (repeatable)")
-    parser.add_argument("--method", action="append", choices=METHODS, help="only this one (repeatable)")
+    for name, choices in zip(Case._fields, (PRESETS, ATTENTIONS, PRECISIONS, METHODS), strict=True):
+        parser.add_argument(f"--{name}", action="append", choices=choices, help="only this (repeatable)")
     parser.add_argument("--batch", type=int, default=None, help=f"clips a step (default {BATCH}; 2 on a CPU)")
     parser.add_argument("--execution", choices=("eager", "compile", "cuda_graphs"), help="of this project")
     parser.add_argument("--trace", type=Path, help="folder for a chrome trace of each record's steps")

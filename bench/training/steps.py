@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
+from bench.common.peers import naive_attention
 from bench.training.baseline_model import BaselineModel
 from istvt.config import ISTVTConfig, TrainingSettings, preset
 from istvt.device import allow_tf32, autocast
@@ -77,7 +79,8 @@ def training_step(
     if case.method in PROJECT:
         return _project_step(case, batch, dtype, "cuda_graphs" if case.method == GRAPHS else execution, memory_format)
 
-    model = BaselineModel(case.config, "naive" if case.method == "naive eager" else "sdpa").to(device).train()
+    attend = naive_attention if case.method == "naive eager" else scaled_dot_product_attention
+    model = BaselineModel(case.config, attend).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=case.method != "naive eager")
     forward = torch.compile(model) if case.method == "compiled SDPA" else model
 

@@ -9,10 +9,10 @@ from bench.__main__ import main
 from bench.checks import compile as command
 from bench.checks import numerics
 from bench.checks.cases import ARCHITECTURES, OPERATIONS, compiled
-from bench.checks.sass import compile_launch
+from bench.checks.sass import compile_launches
 from bench.common.process_pool import Outcome
 from bench.common.record import read_run, record_table
-from kernels.common.launch import Launch
+from kernels.common.launch import Launch, recorded
 from kernels.layer_norm import operator as layer_norm_difference
 from kernels.relevance import configs as relevance
 from kernels.spatial import configs as spatial
@@ -24,6 +24,12 @@ OF_THE_MODEL = {
 }  # fmt: skip
 
 
+def launches_of(case, architecture):
+    with recorded(architecture) as launches:
+        case.start()
+    return launches
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_each_kernel_with_each_config_compiles_without_spills_or_narrow_loads_within_the_chip(operation, architecture):
@@ -33,12 +39,13 @@ def test_each_kernel_with_each_config_compiles_without_spills_or_narrow_loads_wi
     for index in sorted(range(len(cases)), key=lambda index: index not in OF_THE_MODEL[operation]):
         if architecture not in cases[index].architectures:
             continue
-        for launch in command.launches_of(cases[index], architecture):
+        for launch in launches_of(cases[index], architecture):
             config = launch.kernel.fn.__name__, launch.config
             if config not in seen or (index in OF_THE_MODEL[operation] and architecture != 80):  # as on sm_89
                 launches.append((cases[index], launch))
             seen.add(config)
-    rows = [command.judge(case, launch, architecture) for case, launch in launches]
+    found = compile_launches([launch for _, launch in launches], architecture)
+    rows = [command.judge(*launched, used, architecture) for launched, used in zip(launches, found, strict=True)]
     faulty = [row for row in rows if row["verdict"] != "holds"]
     assert not faulty, "\n" + record_table(faulty)
     assert {row["kernel"] for row in rows} == {kernel for kernel, _ in seen}
@@ -98,8 +105,7 @@ def test_every_row_of_every_table_of_configs_is_compiled(operation):
     found = set()
     for case in compiled(operation):
         for architecture in case.architectures:
-            with command.recorded(architecture) as launches:
-                case.start()
+            launches = launches_of(case, architecture)
             found |= {(launch.kernel.fn.__name__, architecture, launch.config) for launch in launches}
     missing = {
         (kernel, architecture, config)
@@ -119,16 +125,6 @@ def test_every_warp_of_a_relevance_kernel_has_16_rows_of_its_own(name):
             assert all(config.kwargs["BLOCK_M"] >= 16 * config.num_warps for _, config in configs)
 
 
-def test_everything_leaves_out_what_an_architecture_computes_another_way():
-    """`bench compile --everything` asked for a tile of 33 frames where sm_89 has none, and ended in a traceback."""
-    for operation in OPERATIONS:
-        for case in compiled(operation):
-            for architecture in set(ARCHITECTURES) - set(case.beyond):
-                with command.recorded(architecture) as launches:
-                    case.start()
-                assert launches
-
-
 @triton.jit
 def careless(x, out, stride, N: tl.constexpr):
     rows, columns = tl.arange(0, N), tl.arange(0, N)
@@ -142,7 +138,7 @@ def test_a_kernel_that_loads_two_bytes_at_a_time_is_caught_and_so_is_one_that_sp
     out = torch.empty(64, 64, device="meta")
     config = triton.Config({}, num_warps=1, num_stages=1)
     launch = Launch(careless, 1, {"x": x, "out": out, "stride": 91, "N": 64}, config)
-    used = compile_launch(launch, 89)
+    [used] = compile_launches([launch], 89)
     assert command.faults(used, 89, 0, narrowest_load=16) == []
     assert command.faults(used, 89, 0, narrowest_load=32) == ["loads 16 bits at a time"]
     assert command.faults(used | {"spill B": 8}, 89, 0, 16) == ["spills 8 bytes, 0 allowed"]

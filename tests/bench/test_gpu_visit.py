@@ -73,7 +73,7 @@ time.sleep(100)""",
     }
     monkeypatch.setattr(gpu, "COMMAND", [sys.executable, "-c", f"import sys; exec({programs}[sys.argv[1]])"])
     folder = prepare_folder(tmp_path / "visit", {"device": "a test", "kind": "GPU", "date": "2020"})
-    rows = run_sections({"hangs": 0.1, "fails": 0.3, "writes": 0.3}, folder, budget=30)
+    rows = run_sections({"hangs": 0.1, "fails": 0.45, "writes": 0.45}, folder, budget=51)
     outcomes = {row["section"]: row["outcome"] for row in rows}
     assert outcomes == {"fails": "failed with status 3", "hangs": "stopped at its limit", "writes": "done"}
     assert ends(int(grandchild.read_text())), "what a section started outlived it"

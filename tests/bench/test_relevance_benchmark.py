@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.common import timing
+from bench.common import peers, timing
 from bench.common.record import read_run
 from bench.common.tasks import measure
 from bench.common.timing import peak_bytes
 from bench.kernels import chefer_baseline as published
-from bench.kernels import peers, relevance
+from bench.kernels import relevance
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import explain
 

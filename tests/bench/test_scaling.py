@@ -5,14 +5,12 @@ import pytest
 import torch
 
 import kernels
+from bench import scaling
 from bench.__main__ import main
 from bench.common import tasks
-from bench.common.exponent import fit_exponent
 from bench.common.record import read_run
 from bench.common.timing import peak_bytes
-from bench.scaling import sweep
-from bench.scaling.growth import claims
-from bench.scaling.sweep import METHODS, ON_CPU, PASSES, counted_multiply_accumulates
+from bench.scaling import METHODS, ON_CPU, PASSES, claims, counted_multiply_accumulates, fit_exponent
 from bench.training.flops import counting
 from kernels import AttentionCapture
 
@@ -111,7 +109,7 @@ def test_an_exponent_and_its_interval_are_those_of_the_line_that_made_the_points
 
 def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot(tmp_path, monkeypatch, capsys):
     small = ON_CPU._replace(frames=(1, 2), cells=(1, 2), fixed_cells=4, fixed_frames=2)
-    monkeypatch.setattr(sweep, "ON_CPU", small)
+    monkeypatch.setattr(scaling, "ON_CPU", small)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["scaling", "--output", str(tmp_path), "--milliseconds", "1"]) == 0
     rows = read_run(tmp_path).tables["scaling"]
@@ -166,7 +164,7 @@ def test_peak_memory_on_a_cpu_is_what_the_call_allocates_at_most():
 
 
 def test_when_the_budget_is_used_up_sizes_are_counted_but_not_measured(tmp_path):
-    given = sweep.tasks(ON_CPU._replace(frames=(1, 2), cells=(4,)), milliseconds=1)
+    given = scaling.at_sizes(ON_CPU._replace(frames=(1, 2), cells=(4,)), milliseconds=1)
     rows = tasks.measure(tmp_path, given, budget=1e-9)["scaling"]
     assert len(rows) == 3 * len(METHODS) * 2
     assert {row["note"] for row in rows} == {"not measured: the time was used up"}
@@ -179,7 +177,9 @@ def test_a_method_that_fails_at_one_size_leaves_a_row_with_the_reason(monkeypatc
     def refuse(q, k, v):
         raise RuntimeError("this peer takes no more than 3 frames")
 
-    monkeypatch.setattr(sweep, "METHODS", (NAIVE_JOINT._replace(attend=refuse),))
+    monkeypatch.setattr(scaling, "METHODS", (NAIVE_JOINT._replace(attend=refuse),))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    rows = tasks.measure(tmp_path, sweep.tasks(ON_CPU._replace(frames=(1,), cells=(4,)), milliseconds=1))["scaling"]
+    rows = tasks.measure(tmp_path, scaling.at_sizes(ON_CPU._replace(frames=(1,), cells=(4,)), milliseconds=1))[
+        "scaling"
+    ]
     assert {row["note"] for row in rows} == {"not measured: RuntimeError: this peer takes no more than 3 frames"}

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.common import ahead, record, timing
+from bench.common import peers, record, tasks, timing
 from bench.common.record import read_run
-from bench.kernels import peers, spatial, temporal, tune
+from bench.kernels import spatial, temporal, tune
 from kernels.common.launch import tile
 from kernels.spatial import configs
 from kernels.spatial.reference import spatial_attention
@@ -34,7 +34,7 @@ def without_a_gpu(monkeypatch):
     monkeypatch.setattr(timing, "write_bandwidth", lambda: 4e12)
     monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
     monkeypatch.setattr(timing, "let_go", lambda: True)
-    monkeypatch.setattr(ahead, "compile_ahead", lambda calls, seconds: len([call() for call in calls]))
+    monkeypatch.setattr(tasks, "compile_ahead", lambda calls, seconds: len([call() for call in calls]))
     monkeypatch.setattr(peers, "DEVICE", "cpu")
     monkeypatch.setattr(peers, "PEERS", {name: peer for name, peer in peers.PEERS.items() if "flex" not in name})
 
@@ -185,7 +185,7 @@ def test_tuning_says_why_a_candidate_is_left_out_and_leaves_the_tables_alone(a_g
     before = {name: dict(table) for name, table in vars(configs).items() if name.endswith("_32")}
     tried = [tile(block_m, 16, 4, 1) for block_m in (64, 32, 16, 128)]
     monkeypatch.setattr(tune, "candidates", lambda kind, bits: tried)
-    monkeypatch.setattr(ahead, "compile_ahead", lambda calls, seconds: 0)
+    monkeypatch.setattr(tasks, "compile_ahead", lambda calls, seconds: 0)
 
     def calls(function, shape, dtype):
         def call():

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.common import tasks, timing
+from bench.common.peers import naive_attention
 from bench.common.record import read_run
 from bench.training import measurement, steps
 from bench.training.baseline_model import BaselineModel
@@ -27,13 +29,13 @@ TINY = ISTVTConfig(
 PUBLISHED = {"position_embedding": "frames", "layer_norm_eps": 1e-5, "head_norm": True}
 
 
-@pytest.mark.parametrize("attention", ["naive", "sdpa"])
+@pytest.mark.parametrize("attend", [naive_attention, scaled_dot_product_attention])
 @pytest.mark.parametrize("change", [{}, {"self_subtract": False}, {"attention": "spatial_only"}, PUBLISHED], ids=str)
-def test_every_baseline_computes_the_function_and_the_gradients_of_the_model(attention, change):
+def test_every_baseline_computes_the_function_and_the_gradients_of_the_model(attend, change):
     config = replace(TINY, **change)
     torch.manual_seed(0)
     model = ISTVT(config, backend="reference").double().train()
-    baseline = BaselineModel(config, attention).double().train()
+    baseline = BaselineModel(config, attend).double().train()
     baseline.load_state_dict(model.state_dict())
     clips = torch.rand(2, 3, 3, 40, 40, dtype=torch.float64) * 2 - 1
     logits = [m(clips) for m in (model, baseline)]
@@ -52,7 +54,7 @@ def test_needed_work_is_what_the_flop_counter_sees_the_model_do(attention):
         ISTVT(config, backend="reference").eval()(torch.zeros(1, 6, 3, 64, 64))
     assert needed_flops(config) == 3 * counter.get_total_flops()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        BaselineModel(config, "naive").eval()(torch.zeros(1, 6, 3, 64, 64))
+        BaselineModel(config, naive_attention).eval()(torch.zeros(1, 6, 3, 64, 64))
     assert useful_flops(config) == 3 * counter.get_total_flops()
 
 

@@ -1,7 +1,7 @@
 """Tests in this folder launch the real Triton kernels: on a GPU, or on CPU tensors in Triton's interpreter.
 
 The interpreter has to be chosen before Triton is imported, so on a machine without a GPU an ordinary session skips the
-folder and `tests/kernels/test_in_the_interpreter.py` runs each of its files in a session of its own.
+folder and `tests/kernels/test_in_the_interpreter.py` runs its files in sessions of their own.
 """
 
 import pytest

@@ -8,20 +8,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.checks.cases import OPERATIONS
-
 HERE = Path(__file__).parents[1] / "gpu"
-SESSIONS = {file.stem: (str(file),) for file in sorted(HERE.glob("test_*.py"))}
-# The numerics of each operation by themselves, so that every core has something to do until the end.
-numerics = SESSIONS.pop("test_numerics")
-SESSIONS |= {f"test_numerics of {operation}": (*numerics, "-k", operation) for operation in OPERATIONS}
+# A session takes five seconds to start, and each core should have one until the end: the longest first.
+SESSIONS = [
+    ("test_numerics.py",),
+    ("test_spatial_attention_kernel.py", "test_temporal_attention_kernel.py"),
+    ("test_operators.py", "test_layer_norm_difference_kernel.py"),
+    ("test_relevance_kernel.py", "test_bfloat16.py"),
+]
+
+
+def test_every_file_has_its_session():
+    assert sorted(name for names in SESSIONS for name in names) == sorted(path.name for path in HERE.glob("test_*.py"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the tests run on the GPU itself")
-@pytest.mark.parametrize("session", SESSIONS)
-def test_the_kernels_hold_in_the_interpreter(session):
+@pytest.mark.parametrize("names", SESSIONS, ids=" ".join)
+def test_the_kernels_hold_in_the_interpreter(names):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SESSIONS[session]],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in names)],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,

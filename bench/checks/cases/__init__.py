@@ -41,15 +41,13 @@ class Expected(NamedTuple):
 class CompileCase:
     """Launches of one operation, and what is expected of their machine code.
 
-    `architectures` to compile for are all for what the models launch and one for a variant; on those `beyond` the
-    operation takes another way, so that there is nothing to compile.
+    `architectures` to compile for are all for what the models launch, and one for a variant.
     """
 
     name: str  # dtype, mode and shape, for the table
     start: Callable[[], None]  # launches on meta tensors, inside `kernels.common.launch.recorded`
     expected: Callable[[Launch], Expected] = lambda launch: Expected()
     architectures: tuple[int, ...] = ARCHITECTURES
-    beyond: tuple[int, ...] = ()
 
 
 def numerics(

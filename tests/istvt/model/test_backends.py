@@ -26,78 +26,87 @@ from istvt import ISTVT, ISTVTConfig
 from istvt.model.block import BlockCaptures
 import kernels
 
-config = ISTVTConfig(**json.loads(sys.argv[1]))
-torch.manual_seed(0)
-model = ISTVT(config)
-tokens = torch.randn(1, config.frame_rows, config.positions, config.dim)
+def compare(config):
+    torch.manual_seed(0)
+    model = ISTVT(config)
+    tokens = torch.randn(1, config.frame_rows, config.positions, config.dim)
 
-def run(backend, whole):
-    model.set_backend(backend).zero_grad()
-    if whole:
-        captures = [BlockCaptures(**{name: kernels.AttentionCapture() for name in ("temporal", "spatial", "joint")})
-                 for _ in model.blocks]
-        logits = model.classify(model.encode(tokens, captures))
-    else:
-        captures = []
-        logits = model.classify(model.blocks[-1].class_token(model.blocks[0](tokens)))
-    logits.sum().backward()
-    named = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    for i, block in enumerate(captures):
-        for kind in ("temporal", "spatial", "joint"):
-            capture = getattr(block, kind)
-            if capture.attention is not None:
-                named[f"{i} {kind} attention"], named[f"{i} {kind} gradient"] = capture.attention, capture.gradient
-    return {"logits": logits.detach(), **named}
-
-errors = {}
-for whole in (True, False)[: 1 + (config.attention == "temporal_first")]:
-    triton, reference = run("triton", whole), run("reference", whole)
-    assert triton.keys() == reference.keys()
-    for name, x in reference.items():
-        errors[f"{name} {'whole' if whole else 'class token'}"] = (
-            (triton[name] - x).norm() / x.norm().clamp_min(1e-6)
-        ).item()
-if config.attention == "temporal_first":
-    def logits(x):
-        return model.classify(model.blocks[-1].class_token(model.blocks[0](x)))
-    model.set_backend("triton").zero_grad()
-    expected, found = logits(tokens), torch.compile(logits, fullgraph=True, backend="aot_eager")(tokens)
-    found.sum().backward()
-    errors["compiled logits"] = (found - expected).abs().max().item()
-    weight = model.blocks[0].spatial.qkv.weight
-    errors["compiled gradient"] = (weight.grad - triton["blocks.0.spatial.qkv.weight"]).abs().max().item()
-
-    # The same attentions with biases and with a residual each: TimeSformer.
-    from istvt.model.architectures import build
-    from istvt.model.baselines.configs import TimeSformerConfig
-
-    model = build(TimeSformerConfig(frames=2, image_size=16, patch=8, dim=22, heads=2, depth=1, mlp_dim=8))
-    torch.nn.init.normal_(model.blocks[0].temporal.qkv.bias), torch.nn.init.normal_(model.blocks[0].spatial.qkv.bias)
-    clips, found = torch.rand(1, 2, 3, 16, 16), {}
-    for backend in ("triton", "reference"):
+    def run(backend, whole):
         model.set_backend(backend).zero_grad()
-        logits = model(clips)
+        if whole:
+            captures = [BlockCaptures(**{name: kernels.AttentionCapture() for name in ("temporal", "spatial", "joint")})
+                     for _ in model.blocks]
+            logits = model.classify(model.encode(tokens, captures))
+        else:
+            captures = []
+            logits = model.classify(model.blocks[-1].class_token(model.blocks[0](tokens)))
         logits.sum().backward()
-        found[backend] = {"logits": logits.detach()} | {n: p.grad.clone() for n, p in model.named_parameters()}
-    for name, x in found["reference"].items():
-        errors[f"timesformer {name}"] = ((found["triton"][name] - x).norm() / x.norm().clamp_min(1e-6)).item()
-print(json.dumps(errors))
+        named = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        for i, block in enumerate(captures):
+            for kind in ("temporal", "spatial", "joint"):
+                capture = getattr(block, kind)
+                if capture.attention is not None:
+                    named[f"{i} {kind} attention"], named[f"{i} {kind} gradient"] = capture.attention, capture.gradient
+        return {"logits": logits.detach(), **named}
+
+    errors = {}
+    for whole in (True, False)[: 1 + (config.attention == "temporal_first")]:
+        triton, reference = run("triton", whole), run("reference", whole)
+        assert triton.keys() == reference.keys()
+        for name, x in reference.items():
+            errors[f"{name} {'whole' if whole else 'class token'}"] = (
+                (triton[name] - x).norm() / x.norm().clamp_min(1e-6)
+            ).item()
+    if config.attention == "temporal_first":
+        def logits(x):
+            return model.classify(model.blocks[-1].class_token(model.blocks[0](x)))
+        model.set_backend("triton").zero_grad()
+        expected, found = logits(tokens), torch.compile(logits, fullgraph=True, backend="aot_eager")(tokens)
+        found.sum().backward()
+        errors["compiled logits"] = (found - expected).abs().max().item()
+        weight = model.blocks[0].spatial.qkv.weight
+        errors["compiled gradient"] = (weight.grad - triton["blocks.0.spatial.qkv.weight"]).abs().max().item()
+
+        # The same attentions with biases and with a residual each: TimeSformer.
+        from istvt.model.architectures import build
+        from istvt.model.baselines.configs import TimeSformerConfig
+
+        model = build(TimeSformerConfig(frames=2, image_size=16, patch=8, dim=22, heads=2, depth=1, mlp_dim=8))
+        for attention in (model.blocks[0].temporal, model.blocks[0].spatial):
+            torch.nn.init.normal_(attention.qkv.bias)
+        clips, found = torch.rand(1, 2, 3, 16, 16), {}
+        for backend in ("triton", "reference"):
+            model.set_backend(backend).zero_grad()
+            logits = model(clips)
+            logits.sum().backward()
+            found[backend] = {"logits": logits.detach()} | {n: p.grad.clone() for n, p in model.named_parameters()}
+        for name, x in found["reference"].items():
+            errors[f"timesformer {name}"] = ((found["triton"][name] - x).norm() / x.norm().clamp_min(1e-6)).item()
+    return errors
+
+print(json.dumps([compare(ISTVTConfig(**config)) for config in json.loads(sys.argv[1])]))
 """
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"attention": "joint", "self_subtract": False}], ids=["temporal_first", "joint"]
-)
-def test_the_model_computes_the_same_with_the_kernels_as_with_the_reference(change):
-    """The real kernels, in the interpreter: logits, every gradient, every recorded attention; compiled too."""
-    config = {"frames": 2, "grid": [1, 3], "dim": 22, "heads": 2, "head_dim": 11, "depth": 2, "mlp_dim": 8, **change}
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+CHANGES = {"temporal_first": {}, "joint": {"attention": "joint", "self_subtract": False}}
+
+
+@pytest.fixture(scope="module")
+def errors_in_the_interpreter():
+    """Of the real kernels, in one process for all models: it takes seconds to start."""
+    config = {"frames": 2, "grid": [1, 3], "dim": 22, "heads": 2, "head_dim": 11, "depth": 2, "mlp_dim": 8}
     run = subprocess.run(
-        [sys.executable, "-c", TRITON_AGAINST_REFERENCE, json.dumps(config)],
-        env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", TRITON_AGAINST_REFERENCE, json.dumps([config | change for change in CHANGES.values()])],
+        env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    errors = json.loads(run.stdout)
+    return dict(zip(CHANGES, json.loads(run.stdout), strict=True))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_model_computes_the_same_with_the_kernels_as_with_the_reference(name, errors_in_the_interpreter):
+    """Logits, every gradient, every recorded attention; compiled too."""
+    errors = errors_in_the_interpreter[name]
     assert len(errors) > 20
     assert {name: error for name, error in errors.items() if not error < 2e-5} == {}
 

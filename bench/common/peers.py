@@ -18,16 +18,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.common import timing
 from bench.common.record import Row
 from bench.common.tasks import Task
-from bench.training.baseline_model import naive_attention
 from kernels.common.launch import padded_head_dim
 
-Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+Attention = Callable[..., Tensor]  # of q, k, v and, by itself or by name, the scale
 Calls = Mapping[str, Callable[[], object]]
 
 HEADS, POSITIONS = 8, 362
 PAPER = 8, 7, POSITIONS  # clips, frame rows, positions
 OURS, FLEX = "ours", "flex compiled"
 DEVICE = "cuda"  # of the tensors; the tests measure on a CPU
+
+
+def naive_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """Return `softmax(scale q k^T) v` with the matrix stored, as the authors' code does; `scale` None is D^-0.5."""
+    return torch.softmax(q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale), -1) @ v
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, *, backend: SDPBackend) -> Tensor:
@@ -73,7 +77,7 @@ PEERS: dict[str, Attention] = {
 }
 
 
-def over_frames(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, **scale: float) -> Tensor:
+def over_frames(attend: Attention, q: Tensor, k: Tensor, v: Tensor, **scale: float) -> Tensor:
     """Attend over the frames of each position: `[B, F, S, N, D]` in and out, by the copies that a peer needs."""
     clips, frames, positions, heads, head_dim = q.shape
     q, k, v = (x.permute(0, 2, 3, 1, 4).reshape(-1, heads, frames, head_dim) for x in (q, k, v))
@@ -81,7 +85,7 @@ def over_frames(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, 
     return out.permute(0, 3, 1, 2, 4).contiguous()
 
 
-def over_positions(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, **scale: float) -> Tensor:
+def over_positions(attend: Attention, q: Tensor, k: Tensor, v: Tensor, **scale: float) -> Tensor:
     """Attend over the positions of each frame row: `[B, F, S, N, D]` in and out."""
     sequences = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))
     return attend(*sequences, **scale).transpose(1, 2).unflatten(0, q.shape[:2]).contiguous()
@@ -126,6 +130,11 @@ def calls(function: Callable[[Tensor], Tensor], shape: Sequence[int], dtype: tor
     generator = torch.Generator(device).manual_seed(0)
     qkv = torch.randn(shape, generator=generator, device=device).to(dtype).requires_grad_()
     return passes(function, (qkv,), torch.randn(qkv[:, :, :, 0].shape, generator=generator, device=device).to(dtype))
+
+
+def described(contender: str, dtype: torch.dtype, **sizes: int | str) -> Row:
+    """Return what is known of a record before it is measured."""
+    return {"contender": contender, "dtype": str(dtype).removeprefix("torch."), **sizes}
 
 
 def speed_tasks(

@@ -1,1 +1,0 @@
-"""How attention grows with frames T and feature cells HW: sizes and methods, fits and claims."""
