@@ -31,6 +31,7 @@ from istvt.cli.options import (
 from istvt.config import DetectorConfig
 
 if TYPE_CHECKING:  # they import PyTorch
+    from istvt.inference.calibration import Band
     from istvt.inference.people import PersonScore
     from istvt.inference.predict import Prediction
 
@@ -64,6 +65,14 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
         help="read each video in processes with limits on memory, time, files and network, and slower: for videos of "
         "unknown origin",
     )
+    parser.add_argument(
+        "--max-error",
+        "--max_error",
+        type=float | None,
+        default=None,
+        help="say 'not sure' where this share of wrong verdicts could be exceeded, such as 0.05, by the model's "
+        "validation videos; refused where these are too few for it",
+    )
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     add_device(parser)
     add_precision(parser)
@@ -75,6 +84,9 @@ def run(options: Namespace, console: Console) -> int:
 
     The verdict of a video is that of its most suspicious person. A person has the mean of its clips, or the probability
     of its most suspicious shot, with the odds divided by the number of shots, where that is higher.
+
+    With --max-error there is no verdict ("not sure") in a band of scores around one half, which is as wide as the
+    validation videos of the model ask for. It is for single people and videos like those, scored as evaluate does.
 
     A file that cannot be scored is named with the reason; the others are scored all the same, and the exit status is 1.
 
@@ -88,6 +100,10 @@ def run(options: Namespace, console: Console) -> int:
     shard = shard_of(options)
     if shard and options.json is None:
         raise InputError("--shard is given without --json FILE, beside which the shard is written")
+    if shard and options.max_error is not None:
+        raise InputError(
+            "--max-error is given with --shard, which writes scores without verdicts; expected one of them"
+        )
     if options.json and options.json.is_dir():
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")
     if options.json and not options.json.parent.is_dir():
@@ -101,12 +117,17 @@ def run(options: Namespace, console: Console) -> int:
         from dataloading.engines.journal import unfinished
         from dataloading.video.sandbox import missing
         from istvt.device import pick_device
+        from istvt.inference.calibration import band_of_checkpoint
         from istvt.inference.predict import predict
-        from istvt.model.checkpoint import load_model
+        from istvt.model.checkpoint import load_model, read_info
         from istvt.run_dir import output_directory
     if options.json:
         output_directory(options.json.parent)  # fails here if it is not writable
     check_architecture(options)
+    band = None
+    if options.max_error is not None:
+        band = band_of_checkpoint(read_info(options.checkpoint), options.max_error, options.checkpoint)
+        print_lines(console, str(band), style="dim")
     model, info = options.checkpoint, None
     if options.engine == "local":
         model, info = load_model(options.checkpoint, pick_device(options.device))
@@ -157,35 +178,39 @@ def run(options: Namespace, console: Console) -> int:
             progress=progress,
         )
     if options.json and not shard:
-        write_scores(options.json, predictions)
+        write_scores(options.json, predictions, band)
         if keep:
             keep.unlink()
-    status = print_predictions(console, predictions)
+    status = print_predictions(console, predictions, band)
     if shard:
         print_lines(console, f"shard {shard}: {keep}")
     return status
 
 
-def write_scores(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write the JSON file of predictions."""
+def write_scores(path: Path, predictions: Sequence[Prediction], band: Band | None = None) -> None:
+    """Write the JSON file of predictions; with a band, verdicts are withheld in it, and it is in each of them."""
     from dataloading.io import write_json
 
-    write_json(path, [_row(prediction) for prediction in predictions])
+    write_json(path, [_row(prediction, band) for prediction in predictions])
 
 
-def print_predictions(console: Console, predictions: Sequence[Prediction]) -> int:
-    """Print the verdicts, and why files were not scored; return the exit status."""
+def print_predictions(console: Console, predictions: Sequence[Prediction], band: Band | None = None) -> int:
+    """Print the verdicts, and why files were not scored; return the exit status. Verdicts in a band are withheld."""
     failed = [prediction for prediction in predictions if prediction.error]
     for prediction in predictions:
         if prediction.score:
-            _print_verdicts(console, prediction)
+            _print_verdicts(console, prediction, band)
     print_lines(console, *(f"not scored  {prediction.error}" for prediction in failed))
     if len(predictions) > 1:
         print_lines(console, f"{len(predictions) - len(failed)} of {len(predictions)} videos scored")
     return PROBLEM_FOUND if failed else 0
 
 
-def _row(prediction: Prediction) -> dict[str, Any]:
+def _verdict(score: PersonScore, band: Band | None) -> str:
+    return band.verdict(score.probability) if band else score.verdict
+
+
+def _row(prediction: Prediction, band: Band | None) -> dict[str, Any]:
     """Return what the JSON file says of one video; the verdict is that of its most suspicious person."""
     if prediction.score is None:
         return {"path": str(prediction.path), "error": prediction.error}
@@ -193,13 +218,16 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     remark = "; ".join(filter(None, [score.remark, prediction.remark])) or None
     return {
         "path": str(prediction.path),
-        "verdict": score.verdict,
+        "verdict": _verdict(score, band),
         "probability_fake": score.probability,
         "person": score.number,
         "clip_probabilities": score.clip_probabilities,
         "clip_frames": score.clip_frames,
         "people": [
-            person.to_dict() | {"clip_probabilities": person.clip_probabilities, "clip_frames": person.clip_frames}
+            person.to_dict()
+            | {"verdict": _verdict(person, band)}
+            | ({"calibrated_probability_fake": band.calibrated(person.probability)} if band else {})
+            | {"clip_probabilities": person.clip_probabilities, "clip_frames": person.clip_frames}
             for person in prediction.people
         ],
         "not_scored": prediction.not_scored,
@@ -207,24 +235,27 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "fps": prediction.fps,
         "remark": remark,
         "notes": prediction.notes,
+        **({"not_sure": {"max_error": band.max_error, "between": [1 - band.sure, band.sure]}} if band else {}),
     }
 
 
-def _print_verdicts(console: Console, prediction: Prediction) -> None:
+def _print_verdicts(console: Console, prediction: Prediction, band: Band | None) -> None:
     """Print the verdict of a video, and below it that of each person where there are several."""
     score, people = prediction.score, prediction.people
     several = len(people) > 1
     about = f"{score.name} of {len(people)}" if several else _seen(score, prediction)
     if not several and score.number not in (None, 1):
         about = f"{score.name}, {about}"
-    verdict = f"{_colored(score.verdict)}  probability of fake {score.probability:6.1%}"
+    verdict = f"{_colored(_verdict(score, band))}  probability of fake {score.probability:6.1%}"
+    if band:
+        verdict += f", calibrated {band.calibrated(score.probability):.1%}"
     _print_verdict(console, f"{verdict}  ({about})  {escape(str(prediction.path))}")
     for person in people:
         if several:
             x0, y0, x1, y1 = person.box
             frame = person.clip_frames[person.surest_clip][0]
             about = f"{_seen(person, prediction)}; around x {(x0 + x1) / 2:.0f}, y {(y0 + y1) / 2:.0f} in frame {frame}"
-            verdict = f"{_colored(person.verdict)} {person.probability:6.1%}"
+            verdict = f"{_colored(_verdict(person, band))} {person.probability:6.1%}"
             _print_verdict(console, f"      {person.name}: {verdict}  ({about})")
         indent = f"      {person.name}: " if several else "      "
         if (shot := person.most_suspicious_shot) and shot.verdict == "fake":
@@ -250,4 +281,4 @@ def _seen(person: PersonScore, prediction: Prediction) -> str:
 
 
 def _colored(verdict: str) -> str:
-    return f"[{'red' if verdict == 'fake' else 'green'}]{verdict:<4}[/]"
+    return f"[{ {'fake': 'red', 'real': 'green'}.get(verdict, 'yellow') }]{verdict:<4}[/]"

@@ -13,6 +13,7 @@ from dataloading.face_index import FaceIndex
 from istvt.config import DataSettings
 from istvt.device import resolve_precision
 from istvt.evaluation.metrics import compute_metrics
+from istvt.evaluation.reliability import with_reliability
 from istvt.evaluation.results import Evaluation
 from istvt.inference.crop import crop_difference
 from istvt.inference.score import score_by_video
@@ -151,7 +152,8 @@ def summarize(
     notes = [*dataset.notes, *_differences_to_training(info, decoder, detectors)]
     notes += _unknown_shots(index, scores)
     notes += [SYNTHETIC_NOTE] if dataset.synthetic else info.caveats
-    return replace(compute_metrics(scores, bootstrap=bootstrap), skipped=skipped, notes=notes), scores
+    evaluation = with_reliability(compute_metrics(scores, bootstrap=bootstrap), scores, info.calibration)
+    return replace(evaluation, skipped=skipped, notes=notes), scores
 
 
 def _unknown_shots(index: FaceIndex, scores: Sequence[VideoScore]) -> list[str]:

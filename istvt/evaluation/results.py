@@ -108,6 +108,77 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Videos of neighboring scores: their mean probability of "fake", and the share of them that is fake."""
+
+    probability: float
+    fakes: Estimate
+    count: int
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether videos are fake as often as their probabilities say.
+
+    Attributes:
+        bins: of as many videos each, by rising probability.
+        error: expected calibration error over these bins.
+        if_calibrated: mean of that error where the probabilities are right and labels are drawn by chance.
+        if_calibrated_high: exceeded by chance in 2.5 % of such sets.
+        debiased: root of the mean squared difference over the bins, without what chance adds.
+    """
+
+    bins: list[ReliabilityBin]
+    error: Estimate
+    if_calibrated: float
+    if_calibrated_high: float
+    debiased: float
+
+
+@dataclass(frozen=True)
+class BandCheck:
+    """What an error rate that is asked for means on the evaluated videos.
+
+    Attributes:
+        max_error: the error rate.
+        sure: scores between one minus this and this have no verdict; None where validation does not support the rate.
+        validation_withheld: share of the validation videos without a verdict.
+        withheld, real_withheld, fake_withheld: share of the evaluated videos, and of those of a class, without one.
+        wrong: share of the others whose verdict is wrong.
+        reason: why there is no band.
+    """
+
+    max_error: float
+    sure: float | None
+    validation_withheld: Estimate | None = None
+    withheld: Estimate | None = None
+    real_withheld: Estimate | None = None
+    fake_withheld: Estimate | None = None
+    wrong: Estimate | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What the calibration of a model does on the evaluated videos.
+
+    Attributes:
+        temperature: of the model, with its interval `low` to `high` by resampling the validation videos.
+        real, fake: how many validation videos there are of each class.
+        scaled: reliability of the scores scaled by the temperature.
+        bands: for some error rates.
+    """
+
+    temperature: float
+    low: float
+    high: float
+    real: int
+    fake: int
+    scaled: Reliability
+    bands: list[BandCheck]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The evaluation of one set of videos.
 
@@ -121,6 +192,8 @@ class Evaluation:
         clips: the same by clip. Clips of one video are alike, so their intervals resample videos.
         skipped: (video name, reason) of every video or clip that could not be scored.
         notes: caveats, such as that training used another decoder.
+        reliability: of the scores; None where one class only is there, or in files of earlier versions.
+        calibration: what the model's calibration does; None also where the model has none.
     """
 
     threshold: float
@@ -132,6 +205,8 @@ class Evaluation:
     clips: Metrics
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    reliability: Reliability | None = None
+    calibration: CalibrationResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers, fit for JSON."""

@@ -14,7 +14,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -45,6 +45,28 @@ BEYOND_ENTRY_FLOW = re.compile(r"^(block([4-9]|1[0-2])|conv[34]|bn[34]|fc|last_l
 Config = TypeVar("Config", bound=DetectorConfig)
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What the validation videos say of a model's scores; `istvt.inference.calibration` has the meaning.
+
+    Attributes:
+        temperature: by which scores are scaled.
+        real, fake: scores of the validation videos of each class, one or more.
+    """
+
+    temperature: float
+    real: list[float]
+    fake: list[float]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; expected a number above 0")
+        for name in ("real", "fake"):
+            scores = getattr(self, name)
+            if not scores or not all(0 <= score <= 1 for score in scores):
+                raise ValueError(f"{name} holds {shown(scores)}; expected scores from 0 to 1, one or more")
+
+
 @dataclass
 class CheckpointInfo(Generic[Config]):
     """Metadata of a checkpoint.
@@ -57,6 +79,7 @@ class CheckpointInfo(Generic[Config]):
         metrics: training loss and validation metrics of the epoch it was saved at.
         detectors: detectors of the faces in the training clips (`FaceIndex.detectors`); empty where not recorded.
         synthetic: whether the training videos were those of the synthetic set; None where not recorded.
+        calibration: by the validation split; None where not recorded, or where that lacks a class.
         checksum: of the file that this was read from; empty where it has none.
         format: version of this metadata.
     """
@@ -68,6 +91,7 @@ class CheckpointInfo(Generic[Config]):
     metrics: dict[str, Any] = field(default_factory=dict)
     detectors: list[str] = field(default_factory=list)
     synthetic: bool | None = None
+    calibration: Calibration | None = None
     checksum: str = ""
     format: Literal[1] = 1
 
@@ -110,6 +134,7 @@ def save_model(path: str | Path, model: Detector, info: CheckpointInfo, state: d
     # A loss over no clip is not finite, and JSON has no such number.
     metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in info.metrics.items()}
     values = {**vars(info), "config": info.config.to_dict(), "metrics": metrics}
+    values["calibration"] = info.calibration and asdict(info.calibration)
     del values["checksum"]
     metadata = json.dumps(values, default=str)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

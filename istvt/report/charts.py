@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from istvt.evaluation.results import Estimate, RobustnessCurve, RocCurve
+from istvt.evaluation.results import Estimate, Reliability, RobustnessCurve, RocCurve
 
 # CSS variables of the colors of the light page, which replace them in the SVG: a dark page has other values.
 _COLORS = {
@@ -147,6 +147,24 @@ def robustness_chart(curve: RobustnessCurve) -> Figure:
 def curve_lines(curve: RobustnessCurve) -> dict[str, list[Estimate]]:
     """Return the lines of a curve's chart by name, with one value for each of its points."""
     return {"AUC": [point.auc for point in curve.points], "accuracy": [point.accuracy for point in curve.points]}
+
+
+@_in_page_style
+def reliability_chart(raw: Reliability, scaled: Reliability | None) -> Figure:
+    """Draw the share of fakes in each bin against its mean probability, with intervals, and the diagonal."""
+    figure, axes = _axes(400, 384)
+    axes.plot([0, 1], [0, 1], linestyle=(0, (2, 4)), color=_COLORS["soft"], linewidth=1)
+    lines = {"scores": (raw, "real", "o"), "calibrated": (scaled, "fake", "s")}
+    for name, (reliability, color, marker) in lines.items():
+        if reliability is not None:
+            x, shares = zip(*((item.probability, item.fakes) for item in reliability.bins), strict=True)
+            low, high = [share.low for share in shares], [share.high for share in shares]
+            axes.vlines(x, low, high, color=_COLORS[color], alpha=0.4)
+            values = [share.value for share in shares]
+            axes.plot(x, values, color=_COLORS[color], marker=marker, linewidth=1, label=name, zorder=3)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability of fake", ylabel="share of fakes")
+    return figure
 
 
 @_in_page_style

@@ -20,7 +20,14 @@ from istvt.report import charts
 from istvt.report.evaluation_files import HistoryRow, StoredEvaluation
 from istvt.report.examples import Example, encoded_frames
 from istvt.report.html import render, write_page
-from istvt.report.summary import interval_sentence, robustness_rows, robustness_sentence, verdict_sentence
+from istvt.report.summary import (
+    band_rows,
+    interval_sentence,
+    reliability_sentences,
+    robustness_rows,
+    robustness_sentence,
+    verdict_sentence,
+)
 
 if TYPE_CHECKING:
     from istvt.explain.faithfulness.results import Faithfulness
@@ -88,6 +95,7 @@ def write_report(
         intervals=interval_sentence(evaluation),
         headline=[(METRIC_NAMES[key], getattr(evaluation.videos, key), what) for key, what in _HEADLINE.items()],
         roc=_roc_chart(evaluation),
+        calibration=_calibration_section(evaluation),
         distribution=_distribution(scores, evaluation.threshold),
         scale=_scale(evaluation),
         no_interval=any(
@@ -123,6 +131,20 @@ def _roc_chart(evaluation: Evaluation) -> Markup | None:
         f"are found and {point[0]:.1%} of the real videos are called fake."
     )
     return charts.inline_svg(charts.roc_chart(videos.roc, point), description)
+
+
+def _calibration_section(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Return the reliability diagram, the sentences and the table of error rates; None where a class is missing."""
+    raw, result = evaluation.reliability, evaluation.calibration
+    if raw is None:
+        return None
+    chart = charts.reliability_chart(raw, result and result.scaled)
+    sentences = reliability_sentences(evaluation)
+    return {
+        "chart": charts.inline_svg(chart, f"Reliability diagram by video. {' '.join(sentences)}"),
+        "sentences": sentences,
+        "bands": result and band_rows(result),
+    }
 
 
 def _distribution(scores: Sequence[VideoScore], threshold: float) -> list[dict[str, Any]]:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from istvt.evaluation.results import ConfusionMatrix, Estimate, Evaluation, Metrics, Robustness, RobustnessCurve
+from istvt.evaluation.results import (
+    CalibrationResult,
+    ConfusionMatrix,
+    Estimate,
+    Evaluation,
+    Metrics,
+    Reliability,
+    Robustness,
+    RobustnessCurve,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -32,10 +41,53 @@ def summary(evaluation: Evaluation) -> Group:
         Text("Classification report (by video)", style="bold"),
         Text(videos.classification_report),
         _metrics_table(f"By clip, not by video: {_counts(evaluation.clips)}", evaluation.clips),
+        *(Text(sentence) for sentence in reliability_sentences(evaluation)),
         Text(interval_sentence(evaluation), style="dim"),
         *(Text(note, style="dim") for note in videos.notes),
     ]
     return Group(*parts)
+
+
+def reliability_sentences(evaluation: Evaluation) -> list[str]:
+    """Return what is known of the calibration, one sentence each; [] where a class is missing."""
+    raw, result = evaluation.reliability, evaluation.calibration
+    if raw is None:
+        return []
+    sentences = [_error_sentence("Scores", raw)]
+    if result is None:
+        return [*sentences, "The model's file holds no calibration."]
+    videos = f"{result.real} real and {result.fake} fake validation videos"
+    return [
+        *sentences,
+        _error_sentence(f"Calibrated by a temperature of {result.temperature:.2f}", result.scaled),
+        f"The temperature is that of {videos} (95% interval {result.low:.2f} to {result.high:.2f}), by which the "
+        "epoch was chosen too; it scales the score of a video, so that no verdict changes.",
+    ]
+
+
+def _error_sentence(what: str, reliability: Reliability) -> str:
+    sizes = sorted({item.count for item in reliability.bins})
+    bins = f"{_number(len(reliability.bins), 'bin')} of {' or '.join(map(str, sizes))} videos"
+    beyond = "more than" if reliability.error.value > reliability.if_calibrated_high else "no more than"
+    return (
+        f"{what}: expected calibration error {reliability.error} over {bins}, {beyond} chance explains "
+        f"({reliability.if_calibrated:.3f} on average and {reliability.if_calibrated_high:.3f} in one of 40 sets, were "
+        f"they right); without chance {reliability.debiased:.3f} (root mean square)."
+    )
+
+
+def band_rows(result: CalibrationResult) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of `predict --max-error`."""
+    header = ["--max-error", "not sure between", "in validation", "here", "of real", "of fakes", "wrong of the others"]
+    rows = []
+    for band in result.bands:
+        if band.sure is None:
+            rows.append([f"{band.max_error:g}", "refused: too few validation videos, or too many errors", *[""] * 5])
+            continue
+        where = "never" if band.sure <= 0.5 else f"{1 - band.sure:.3f} and {band.sure:.3f}"
+        shares = (band.validation_withheld, band.withheld, band.real_withheld, band.fake_withheld, band.wrong)
+        rows.append([f"{band.max_error:g}", where, *(_with_interval(share) for share in shares)])
+    return header, rows
 
 
 def robustness_table(robustness: Robustness) -> Group:

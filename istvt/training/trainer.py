@@ -30,6 +30,7 @@ from dataloading.errors import InputError, as_input_error
 from dataloading.layouts import open_dataset
 from istvt.config import DataSettings, DetectorConfig, ISTVTConfig, TrainingSettings, entry_flow_sizes
 from istvt.device import allow_tf32, is_out_of_memory, memory_of, pick_device, resolve_precision, versions
+from istvt.inference.calibration import fit_calibration
 from istvt.model.architectures import build
 from istvt.model.attention import resolve_backend
 from istvt.model.checkpoint import CheckpointInfo, load_pretrained, save_model
@@ -240,7 +241,7 @@ class Trainer:
         """Validate; add the metrics to the epoch's row and the row to the history; save the model if it is the best."""
         started, state = time.perf_counter(), self.state
         model = whole_model(self.model, self.training.backend)
-        metrics, skipped = validate(
+        metrics, skipped, scores = validate(
             model, self.val_clips, self.training, self.data, self.step.dtype, self.processes, self.log
         )
         state.skipped |= skipped
@@ -255,6 +256,7 @@ class Trainer:
                 metrics=row,
                 detectors=state.detectors,
                 synthetic=self.synthetic,
+                calibration=fit_calibration(scores),
             )
             save_model(self.output / MODEL_FILE, model, info)
         if self.processes.is_main:

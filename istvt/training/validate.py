@@ -13,7 +13,7 @@ from dataloading.clips.sampling import Clip
 from istvt.config import DataSettings, TrainingSettings
 from istvt.evaluation.metrics import epoch_metrics
 from istvt.inference.score import score_clips
-from istvt.inference.video_score import score_videos
+from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.architectures import build
 from istvt.model.detector import Detector
 from istvt.training.compile import run_eagerly
@@ -29,8 +29,8 @@ def validate(
     dtype: torch.dtype,
     processes: Processes,
     log: RunLog,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the validation split's metrics by video, named `val_...`, and the reasons of skipped videos by name.
+) -> tuple[dict[str, Any], dict[str, str], list[VideoScore]]:
+    """Return the validation split's metrics by video, named `val_...`, why videos are skipped by name, and the scores.
 
     Args:
         model: its parameters are whole (`whole_model`).
@@ -59,7 +59,7 @@ def validate(
     positions = [position for share, _, _ in shares for position in share]
     scores = score_videos([clips[i] for i in positions], np.concatenate([logits for _, logits, _ in shares]))
     metrics = {f"val_{name}": value for name, value in epoch_metrics(scores).items()}
-    return metrics, {name: reason for _, _, skipped in shares for name, reason in skipped}
+    return metrics, {name: reason for _, _, skipped in shares for name, reason in skipped}, scores
 
 
 def whole_model(model: Detector, backend: str) -> Detector:

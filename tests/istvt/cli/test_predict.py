@@ -24,9 +24,11 @@ from dataloading.faces import find_face
 from dataloading.synthetic import read_edited_video
 from istvt.cli.console import progress_bar
 from istvt.cli.main import main
+from istvt.config import DataSettings
 from istvt.inference.predict import face_entry as in_a_process
 from istvt.inference.score import score_clips
-from istvt.model.checkpoint import load_model, save_model
+from istvt.model.checkpoint import Calibration, load_model, save_model
+from istvt.report.evaluate_checkpoint import evaluate_checkpoint
 
 
 def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run, synthetic_set, tmp_path, capsys):
@@ -44,6 +46,48 @@ def test_predict_scores_the_good_files_names_the_bad_one_and_exits_1(trained_run
     rows = json.loads(output.read_text())
     assert [row["path"].endswith("broken.mp4") for row in rows].count(True) == 1
     assert all(0 <= row["probability_fake"] <= 1 for row in rows if "verdict" in row)
+
+
+def test_with_an_error_rate_scores_in_a_band_around_one_half_have_no_verdict(
+    trained_run, synthetic_set, tmp_path, capsys
+):
+    [video, *_] = sorted((synthetic_set / "original_sequences").rglob("*.mp4"))
+    command = ["predict", str(video), "--no-detect", f"--json={tmp_path}/scores.json"]
+    validation = DataSettings(root=synthetic_set, evaluation_clips=2)
+    scores = evaluate_checkpoint(trained_run, validation, tmp_path / "val", split="val", bootstrap=10).scores
+    model, info = load_model(trained_run)
+    for label, kept in enumerate((info.calibration.real, info.calibration.fake)):  # training keeps them
+        found = [score.probability for score in scores if score.label == label]
+        assert len(found) > 0 and sorted(kept) == pytest.approx(sorted(found), abs=1e-5)
+    message = refused(capsys, [*command, f"--checkpoint={trained_run}", "--max-error=0.05"])
+    assert "max_error is 0.05, and the 8 validation videos of this model support no error rate below 0." in message
+
+    # 20 of 220 videos of each class are on the wrong side, and the surest 200 are not.
+    info.calibration = Calibration(2.0, [0.1] * 200 + [0.6] * 20, [0.9] * 200 + [0.4] * 20)
+    save_model(tmp_path / "sure.safetensors", model, info)
+    command.append(f"--checkpoint={tmp_path}/sure.safetensors")
+    assert main(command) == 0
+    plain, rows = capsys.readouterr().out, json.loads((tmp_path / "scores.json").read_text())
+    assert main([*command, "--max-error=0.05"]) == 0
+    text = capsys.readouterr().out
+    assert "not sure between 10.0% and 90.0%: of 440 validation videos 40 (9%) would have no verdict and 0" in text
+    assert "not sure  probability of fake" in text and "not sure" not in plain
+    [row] = json.loads((tmp_path / "scores.json").read_text())
+    assert (row["verdict"], row["people"][0]["verdict"]) == ("not sure", "not sure")
+    assert row.pop("not_sure") == {"max_error": 0.05, "between": pytest.approx([0.1, 0.9])}
+    raw = row["probability_fake"]
+    scaled = row["people"][0].pop("calibrated_probability_fake")
+    assert scaled == pytest.approx(1 / (1 + ((1 - raw) / raw) ** 0.5))
+    row["verdict"] = row["people"][0]["verdict"] = rows[0]["verdict"]
+    assert row == rows[0]
+
+    info.calibration = None
+    save_model(tmp_path / "sure.safetensors", model, info)
+    sentence = "holds no scores of a validation split with both classes, which max_error needs"
+    assert sentence in refused(capsys, [*command, "--max-error=0.05"])
+    assert "max_error is 0.7; expected more than 0 and less than 0.5" in refused(
+        capsys, [*command, f"--checkpoint={trained_run}", "--max-error=0.7"]
+    )
 
 
 def test_a_video_on_a_server_is_scored_as_its_file_is_and_one_that_is_not_there_is_named(

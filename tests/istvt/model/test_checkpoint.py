@@ -1,7 +1,7 @@
 """Checkpoints: a file gives back what was saved; an invalid one is one sentence with file and field."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.model.checkpoint import CheckpointInfo, load_model, read_info, save_model
+from istvt.model.checkpoint import Calibration, CheckpointInfo, load_model, read_info, save_model
 
 CONFIG = ISTVTConfig(frames=2, image_size=28, dim=12, heads=2, depth=1, mlp_dim=8, backbone_dims=(2, 3, 4, 5))
 INFO = CheckpointInfo(
@@ -20,13 +20,14 @@ INFO = CheckpointInfo(
     metrics={"epoch": 2, "loss": 0.25, "val_auc": None},
     detectors=["yuface"],
     synthetic=False,
+    calibration=Calibration(1.5, [0.1, 0.25], [0.75]),
 )
 
 
 def with_metadata(path, **changes):
     """A checkpoint whose metadata is changed, without a checksum."""
     save_model(path, ISTVT(CONFIG), INFO)
-    metadata = {**vars(INFO), "config": CONFIG.to_dict()} | changes
+    metadata = {**vars(INFO), "config": CONFIG.to_dict(), "calibration": asdict(INFO.calibration)} | changes
     save_file(load_file(path), path, metadata={"istvt": json.dumps(metadata)})
     return path
 
@@ -46,6 +47,22 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path, config):
     assert found.checksum
     assert replace(found, checksum="") == info
     assert read_info(tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("calibration", "says"),
+    [
+        ({"temperature": 0, "real": [0.1], "fake": [0.9]}, "temperature is 0.0; expected a number above 0"),
+        ({"temperature": 1.0, "real": [], "fake": [0.9]}, "real holds []; expected scores from 0 to 1, one or more"),
+        ({"temperature": 1.0, "real": [0.1], "fake": [1.5]}, "fake holds [1.5]; expected scores from 0 to 1"),
+        ({"temperature": 1.0, "real": [0.1]}, "calibration.fake: missing; expected a value"),
+    ],
+)
+def test_a_calibration_that_is_none_is_one_sentence(tmp_path, calibration, says):
+    path = with_metadata(tmp_path / "best.safetensors", calibration=calibration)
+    with pytest.raises(InputError) as refused:
+        read_info(path)
+    assert says in str(refused.value)
 
 
 def test_the_loss_of_an_epoch_without_clips_is_saved_as_none(tmp_path):

@@ -8,7 +8,9 @@ import pytest
 
 from dataloading.errors import InputError
 from istvt.evaluation.metrics import compute_metrics
+from istvt.evaluation.reliability import with_reliability
 from istvt.evaluation.results import EvaluatedSet
+from istvt.inference.calibration import fit_calibration
 from istvt.inference.video_score import VideoScore
 from istvt.report.evaluation_files import (
     StoredEvaluation,
@@ -34,7 +36,11 @@ def written(tmp_path):
         scores.append(VideoScore(name, f"/set/{name}.mp4", label, manipulation, float(np.mean(clips)), clips, frames))
     stored = StoredEvaluation(
         **vars(
-            replace(compute_metrics(scores, bootstrap=20), skipped=[("original/099", "has 3 frames")], notes=["Drawn."])
+            replace(
+                with_reliability(compute_metrics(scores, bootstrap=20), scores, fit_calibration(scores)),
+                skipped=[("original/099", "has 3 frames")],
+                notes=["Drawn."],
+            )
         ),
         checkpoint="/run/best.safetensors",
         evaluated=EVALUATED,
