@@ -111,6 +111,8 @@ def _reports(case, architecture: int) -> Iterator[tuple[str, Report]]:
     seen = set()
     for report in machine.reports:
         name = " ".join(filter(None, (report.name, report.arguments.get("OF"))))
+        if name == "spatial_forward" and report.arguments["v"] is None:
+            name = "spatial_row_stats"
         kind = (name, tuple(str(value) for key, value in sorted(report.arguments.items())))
         if kind not in seen:
             yield name, report
@@ -213,7 +215,8 @@ _DOCUMENT = """<!-- Written by `python -m bench count --document docs/counts.md 
 # Counts of the compiled kernels, before and after
 
 What compiled kernels do for one clip of the paper's size (7 frame rows of 362 positions, 8 heads; LayerNorm: 728
-channels), by `python -m bench count`. "a -> b" is before and after, one number is both, "-" a kernel that is not there.
+channels), by `python -m bench count`. "a -> b" is before and after, one number is both. A kernel with "(before)" is
+launched no longer or was not counted again, one with "(after)" is new.
 Instructions are those of all warps; tensor work is multiply-adds given to tensor cores over those that the mathematics
 asks for; shared loads and stores are wavefronts over the least that hold the bytes; loads are sectors asked for over
 distinct sectors; issue over memory is the time that the instructions take to be issued, with all schedulers of an A100
@@ -226,13 +229,26 @@ not a time: [ptx.md](ptx.md).
 
 def document(before: list[dict[str, str]], after: list[dict[str, str]]) -> str:
     """Return the page that sets the records of two runs side by side, a line a kernel, architecture, dtype and D."""
-    found = [{_named(row): _shown(row) for row in rows} for rows in (before, after)]
+    found = [_by_name(rows) for rows in (before, after)]
     lines = []
     for name in sorted({**found[0], **found[1]}):
-        cells = zip(*(side.get(name, ["-"] * (len(COLUMNS) - 4)) for side in found), strict=True)
-        lines.append([*map(str, name), *(a if a == b else f"{a} -> {b}" for a, b in cells)])
+        there = [side[name] for side in found if name in side]
+        only = "" if len(there) == 2 else " (before)" if name in found[0] else " (after)"
+        cells = zip(there[0], there[-1], strict=True)
+        architecture, kernel, *others = map(str, name)
+        lines.append([architecture, kernel + only, *others, *(a if a == b else f"{a} -> {b}" for a, b in cells)])
     header = [COLUMNS, ["---"] * len(COLUMNS)]
     return _DOCUMENT + "\n".join("| " + " | ".join(line) + " |" for line in (*header, *lines)) + "\n"
+
+
+def _by_name(rows: list[dict[str, str]]) -> dict[tuple[int, str, str, int], list[str]]:
+    """Return what is shown of each record; a second launch (dv after dk, rollout after map) has a number."""
+    found: dict[tuple[int, str, str, int], list[str]] = {}
+    for row in rows:
+        architecture, kernel, *others = _named(row)
+        times = sum((name[0], name[1].partition(" #")[0], *name[2:]) == _named(row) for name in found)
+        found[architecture, kernel + (f" #{times + 1}" if times else ""), *others] = _shown(row)
+    return found
 
 
 def _named(row: Mapping[str, str]) -> tuple[int, str, str, int]:

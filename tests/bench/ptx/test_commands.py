@@ -5,7 +5,7 @@ import pytest
 from bench.__main__ import main
 from bench.common.record import read_run
 from bench.ptx import Machine, Options
-from bench.ptx.count import counts, described, needed_multiply_adds
+from bench.ptx.count import counts, described, document, needed_multiply_adds, warps_held
 from bench.ptx.execute import NOT_THE_SAME, execute_case, select
 
 ONE = ["--operation=layer_norm_difference", "--which=small", "--dtype=bfloat16", "--sm=80", "--processes=1"]
@@ -70,3 +70,19 @@ def test_products_of_attention_are_those_of_its_mathematics():
     forward = next(report for report in machine.reports if report.name == "spatial_forward")
     assert needed_multiply_adds("spatial_forward", forward) == 2 * 2 * 2 * 37 * 37 * 40  # products, F, N, S, S, D
     assert forward.multiply_adds() >= needed_multiply_adds("spatial_forward", forward)
+
+
+def test_the_document_sets_two_runs_side_by_side():
+    row = {"sm": "80", "kernel": "k", "dtype": "float32", "shape": "B=1 D=64", "times": "2", "instructions": "3000000"}
+    row |= {"distinct_loaded_sectors": "1000", "loaded_sectors": "2500", "registers": "99", "warps_held": "16"}
+    text = document([row, row | {"kernel": "gone"}], [row | {"instructions": "1500000", "registers": "80"}])
+    assert "| 80 | k | float32 | 64 | 6.00 -> 3.00 | - | - | - | 2.50 |" in text
+    assert "| 99 -> 80 | 16 |" in text
+    assert "| 80 | gone (before) | float32 | 64 | 6.00 |" in text
+
+
+def test_a_multiprocessor_holds_as_many_warps_as_registers_and_shared_memory_let_it():
+    assert warps_held(80, 8, 250, 73_728) == 8  # registers of one program
+    assert warps_held(80, 4, 243, 49_152) == 8  # of two
+    assert warps_held(90, 1, 32, 0) == 32  # as many programs as it holds
+    assert warps_held(90, 4, 32, 100 << 10) == 8  # shared memory of two
