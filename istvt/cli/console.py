@@ -24,7 +24,12 @@ def starting(console: Console) -> Iterator[None]:
 def print_lines(console: Console, *lines: str, style: str | None = None) -> None:
     """Print lines without markup and line breaks: paths in them may hold brackets and be longer than the terminal."""
     for line in lines:
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return text in which what is no character is an escape: a file name may hold codes that a terminal obeys."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def counted(number: int, noun: str) -> str:

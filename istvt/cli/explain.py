@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.errors import InputError, as_input_error
-from istvt.cli.console import counted, print_lines, progress_bar, starting
+from istvt.cli.console import counted, print_lines, printable, progress_bar, starting
 from istvt.cli.options import (
     add_boxes,
     add_checkpoint,
@@ -82,7 +82,7 @@ def run(options: Namespace, console: Console) -> int:
             print_lines(console, f"{person.score.name}: {verdict}, {seen}")
         _print_clips(console, person, settings.clips)
     print_lines(console, *explanation.not_scored, style="yellow")
-    console.print(f"open [bold]{escape(str(options.out / 'explanation.html'))}[/]", soft_wrap=True)
+    console.print(f"open [bold]{escape(printable(str(options.out / 'explanation.html')))}[/]", soft_wrap=True)
     return 0
 
 

@@ -31,6 +31,7 @@ from istvt.cli import (
     synthesize,
     train,
 )
+from istvt.cli.console import printable
 from istvt.cli.options import chosen_model
 from istvt.cli.parser import OptionParser, UsageError
 from istvt.cli.stops import Terminated, interrupt, stopping
@@ -156,8 +157,8 @@ def _check_text(argument: str) -> None:
     try:
         argument.encode()
     except UnicodeEncodeError as error:
-        printable = os.fsencode(argument).decode(errors="backslashreplace")
-        raise InputError(f"{printable}: is not UTF-8; expected a name in UTF-8, which a link to it may have") from error
+        name = os.fsencode(argument).decode(errors="backslashreplace")
+        raise InputError(f"{name}: is not UTF-8; expected a name in UTF-8, which a link to it may have") from error
 
 
 def _system_error(error: Exception) -> str | None:
@@ -181,7 +182,7 @@ def _print_reason(errors: Console, reason: str) -> None:
     if len(reason) > LONGEST_REASON:  # a value of a file may be of any length: its middle is left out
         half = LONGEST_REASON // 2
         reason = f"{reason[:half]} ... {reason[-half:]}"
-    errors.print(f"[red]istvt:[/] {escape(reason)}", soft_wrap=True, highlight=False)
+    errors.print(f"[red]istvt:[/] {escape(printable(reason))}", soft_wrap=True, highlight=False)
 
 
 def build_parser(base: DetectorConfig) -> tuple[OptionParser, dict[str, OptionParser]]:

@@ -22,7 +22,11 @@ from dataloading.errors import InputError
 from dataloading.faces.prepare import prepare
 from istvt.cli.main import main
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'istvt[ray]'")
+
+def on_a_cluster(test: Callable) -> Callable:
+    """Mark a test that starts one: `make cluster`, after `make test`, which has no minute for it."""
+    missing = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'istvt[ray]'")
+    return pytest.mark.exhaustive(missing(test))
 
 
 def start_cluster(head: dict, attempts: int = 4) -> Any:
@@ -71,7 +75,7 @@ def done(engine: RayEngine, function: Callable, jobs: list) -> dict:
     return dict(engine.map(doing(function), jobs, lambda job: f"{job}.mp4", gpu=False))
 
 
-@needs_ray
+@on_a_cluster
 def test_jobs_are_done_on_both_nodes_and_errors_are_of_their_jobs(engine):
     def work(job):
         import os
@@ -94,7 +98,7 @@ def test_jobs_are_done_on_both_nodes_and_errors_are_of_their_jobs(engine):
     assert len(raylets) == 2, "both nodes take jobs"
 
 
-@needs_ray
+@on_a_cluster
 def test_a_job_that_kills_its_worker_twice_is_named_and_left_out_and_the_others_are_done(nodes, tmp_path):
     def work(job):
         import os
@@ -115,7 +119,7 @@ def test_a_job_that_kills_its_worker_twice_is_named_and_left_out_and_the_others_
     assert all(re.match(r"a worker on .+ was lost; done again: .*2\.mp4", sentence) for sentence in sentences)
 
 
-@needs_ray
+@on_a_cluster
 def test_jobs_of_a_node_that_is_lost_are_done_elsewhere(nodes, tmp_path):
     lost = nodes.add_node(num_cpus=1)
     [raylet] = lost.all_processes["raylet"]
@@ -142,7 +146,7 @@ def test_jobs_of_a_node_that_is_lost_are_done_elsewhere(nodes, tmp_path):
     assert any(re.match(r"the machine .+ was lost", sentence) for sentence in sentences), sentences
 
 
-@needs_ray
+@on_a_cluster
 def test_a_machine_without_the_model_or_with_other_versions_or_without_a_video_is_one_sentence(engine, monkeypatch):
     def no_model():
         from dataloading.errors import InputError
@@ -167,7 +171,7 @@ def test_a_machine_without_the_model_or_with_other_versions_or_without_a_video_i
     )
 
 
-@needs_ray
+@on_a_cluster
 def test_a_cluster_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -201,7 +205,7 @@ def videos(synthetic_set, tmp_path_factory) -> Path:
     return folder
 
 
-@needs_ray
+@on_a_cluster
 def test_predict_stopped_on_a_cluster_goes_on_and_writes_the_file_of_one_machine(
     nodes, videos, trained_run, tmp_path, monkeypatch, capsys
 ):
@@ -231,7 +235,7 @@ def test_predict_stopped_on_a_cluster_goes_on_and_writes_the_file_of_one_machine
     assert signal.getsignal(signal.SIGTERM) == handler, "Ray's own handler raises SystemExit"
 
 
-@needs_ray
+@on_a_cluster
 def test_prepare_on_a_cluster_writes_the_index_of_one_machine(engine, synthetic_set, tmp_path):
     written = []
     for cluster in (None, engine):
@@ -245,8 +249,7 @@ def test_prepare_on_a_cluster_writes_the_index_of_one_machine(engine, synthetic_
     assert written[0] == written[1]
 
 
-@pytest.mark.exhaustive
-@needs_ray
+@on_a_cluster
 def test_prepare_and_evaluate_on_a_cluster_write_the_files_of_one_machine(nodes, synthetic_set, trained_run, tmp_path):
     cluster = ["--engine=ray", f"--address={nodes.address}"]
     place, kept = tmp_path / "set", {}

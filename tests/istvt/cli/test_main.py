@@ -36,6 +36,16 @@ def test_a_path_with_square_brackets_is_printed_as_it_is(synthetic_set, tmp_path
         assert "".join(message.split()) in "".join((printed.out + printed.err).split())
 
 
+def test_codes_in_a_path_do_not_reach_the_terminal(tmp_path, capsys):
+    """ESC was printed as it is: a file name could clear the screen, or color a verdict."""
+    (tmp_path / "best.safetensors").touch()
+    video = tmp_path / "a\x1b[2J\x07\u202eb.mp4"
+    assert main(["predict", str(video), f"--checkpoint={tmp_path}"]) == 2
+    printed = capsys.readouterr().err
+    assert r"a\x1b[2J\x07\u202eb.mp4 does not exist" in "".join(printed.splitlines())
+    assert "\x1b[2J" not in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -297,10 +297,10 @@ def test_a_checkpoint_whose_bytes_have_changed_is_refused(trained_run, tmp_path)
 
 
 def test_a_checkpoint_of_an_earlier_version_is_read(trained_run, synthetic_set, tmp_path):
-    """It has no checksum and says neither how its clips were cropped nor that they were drawn."""
+    """It has no checksum and no calibration and says neither how its clips were cropped nor that they were drawn."""
     model, info = load_model(trained_run)
     said = {**info.__dict__, "config": info.config.to_dict()}
-    del said["detectors"], said["synthetic"]
+    del said["detectors"], said["synthetic"], said["calibration"]
     save_file(model.state_dict(), tmp_path / "best.safetensors", metadata={"istvt": json.dumps(said)})
     loaded, earlier = load_model(tmp_path)
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())

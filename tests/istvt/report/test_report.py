@@ -258,7 +258,7 @@ def test_measured_explanations_are_a_section_and_a_sentence_takes_its_place(tmp_
         curves = [[[first, last], [first, last], None], [[0.5, last], [0.5, last], None]]
         deletion = [*curves[0][:2], [0.1, 0.2]]
         return MethodValues(deletion, curves[1], curves[0], curves[1], [1, 0, None], [0.5, 1, None], [0.4, 0.6, None],
-                            [1, None, None])  # fmt: skip
+                            [[0, 0, 1, 0, 0, 0], None, None])  # fmt: skip
 
     methods = {"random": values(0.9, 0.7), "lrp": values(0.9, 0.3)}
     row = SanityRow([[0.1, 0.2]], [0.3, 0.3], [1.0, 1.0], [0.5, 0.5], None)
