@@ -214,7 +214,7 @@ def loader_claims(device: Device) -> list[str]:
     """Return a sentence for each kind of crops and size of picture that a device has measured."""
     keys = ("clips_per_core", "decoded_per_core", "decoded_16_cores")
     rows = [row for row in device.rows("loader") if row.get("clips")]
-    return comparison([row | {key: float(row[key]) for key in keys} for row in rows])
+    return comparison([row | {key: float(row[key]) for key in keys if row.get(key)} for row in rows])
 
 
 def _beside_step(device: Device, row: Row, precision: str) -> Row:
