@@ -48,7 +48,7 @@ def test_what_to_write_can_be_said_and_must_be_possible(authors, tmp_path, capsy
         capsys, 2, "convert", authors, tmp_path / "x.pth", "--to=authors"
     )
     message = output_of(capsys, 2, "convert", ours, tmp_path / "x.safetensors", "--to=checkpoint")
-    assert "missing among" in message
+    assert "published.safetensors: is a checkpoint of istvt; expected " in message
     assert "expected a state dict of the ISTVT authors' code" in message
 
 

@@ -124,6 +124,7 @@ def test_the_full_model_sees_the_order_of_frames():
 
 
 def test_bfloat16_autocast_stays_near_float32():
+    torch.manual_seed(0)  # of 60 seeds the mean difference is 0.013 and the largest 0.039, and one draw gave 0.083
     model = ISTVT(TINY).eval()
     clips = clips_for(TINY)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
