@@ -17,7 +17,7 @@ PRESET = "medium"  # FFmpeg's default, as FaceForensics++ was compressed
 _AVX512 = 256  # CV_CPU_AVX512_SKX of OpenCV, which has no name for it in Python
 # x264's AVX-512 code reads memory beyond a row of macroblocks (mbtree), so that the same pictures give other packets in
 # some runs; its AVX2 code gives those of any other processor, each time.
-_REPEATABLE = {"x264-params": "asm=avx2"} if cv2.checkHardwareSupport(_AVX512) else {}
+REPEATABLE = {"x264-params": "asm=avx2"} if cv2.checkHardwareSupport(_AVX512) else {}
 
 
 def reencoded_frames(
@@ -96,7 +96,7 @@ def encode(pictures: Iterable["av.VideoFrame"], crf: int, fps: float = 25.0) -> 
             encoder.width, encoder.height, encoder.pix_fmt = picture.width, picture.height, "yuv420p"
             encoder.time_base, encoder.framerate = 1 / rate, rate
             encoder.thread_count = 1
-            encoder.options = {"crf": str(crf), "preset": PRESET, **_REPEATABLE}
+            encoder.options = {"crf": str(crf), "preset": PRESET, **REPEATABLE}
         picture.pts, picture.time_base = number, 1 / rate
         picture.pict_type = av.video.frame.PictureType.NONE  # else it keeps the type that it had in the original
         yield from encoder.encode(picture)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dataloading.errors import InputError
 from dataloading.io import replacing
+from dataloading.video.reencode import REPEATABLE
 from istvt.explain import heatmap
 
 GROUND, INK, SOFT, RULE = (16, 20, 24), (231, 234, 237), (156, 168, 179), (45, 53, 60)
@@ -176,7 +177,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
     count = 0
     options = {"movflags": "+faststart"}
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "medium"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "medium", **REPEATABLE})
         stream.pix_fmt = "yuv420p"
         # Converted and tagged as BT.709: an untagged file is shown in other colors by every player.
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1

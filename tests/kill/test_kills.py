@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -194,7 +195,7 @@ def content(path: Path, run: Path) -> object:
         return [[cell for key, cell in row.items() if key not in CLOCK] for row in csv.DictReader(path.open())]
     if path.suffix == ".json":
         return timeless(json.loads(path.read_text()), run)
-    return path.read_bytes().replace(str(run).encode(), b"RUN")
+    return re.sub(rb"Made on [^<]+", b"Made on", path.read_bytes()).replace(str(run).encode(), b"RUN")
 
 
 def timeless(value: object, run: Path) -> object:
