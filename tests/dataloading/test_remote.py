@@ -179,7 +179,10 @@ def test_ctrl_c_removes_the_copy(server, data_set, tmp_path):
     )
     environment = os.environ | {"TMPDIR": str(tmp_path / "copies")}
     arguments = [sys.executable, "-c", script, f"{server.url}/set/real/a.mp4"]
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # it may be ignored, and so here
+    )  # fmt: skip
     process.stdout.readline()
     deadline = time.monotonic() + 30
     while not list((tmp_path / "copies").rglob(".*.partial")) and time.monotonic() < deadline:
