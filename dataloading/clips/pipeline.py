@@ -156,11 +156,12 @@ class ClipGraph:
 
         if colors is None:
             return
+        of_basis = np.stack([np.array(of_clip)[0].T for of_clip in colors])  # [B, 3, 4]
+        bases = (torch.from_numpy(of_basis).to(clips.device) - _MID_GRAY) / _MID_GRAY  # one transfer for all clips
         # Not by a matrix product, whose factors a GPU may round to TF32.
-        for clip, sample, of_clip in zip(clips, samples, colors, strict=True):
+        for clip, sample, basis in zip(clips, samples, bases, strict=True):
             if sample.draw.quality < UNCOMPRESSED:
                 continue
-            basis = (torch.from_numpy(np.array(of_clip)[0].T).to(clip.device) - _MID_GRAY) / _MID_GRAY
             offset, matrix = basis[:, :1, None], (basis[:, 1:] - basis[:, :1])[..., None, None]
             for frames in [clip] if clip.is_cuda else clip:
                 red, green, blue = frames.split(1, dim=-3)
