@@ -3,6 +3,7 @@
 DALI is given a whole encoded video, or the JPEG pictures of a crop store.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from dataloading.video.probe import picture_size, probe_once
 from dataloading.video.processes import Workers
 from dataloading.video.reencode import encoded_count, reencoded_frames, reencoded_regions
 
-LARGEST_SIDE = 4096  # pixels of the part of a frame that is kept
+LARGEST_AREA = 4096 * 4096  # pixels of the part of a frame that is kept
 
 
 def read_decoded(
@@ -162,8 +163,9 @@ class _Window:
     """Crop window of one clip, collected frame by frame.
 
     With a margin for the resampling filter the result is the same as from whole pictures, which would not fit into
-    memory for several batches. A part with a side of more than `LARGEST_SIDE` pixels, which only whole pictures beyond
-    4K have, is averaged to at most that before it is kept: six frames of 16K would be 2.4 GB a clip.
+    memory for several batches. A part of more than `LARGEST_AREA` pixels, which only whole pictures beyond 4K have, is
+    averaged to at most that before it is kept: six frames of 16K would be 2.4 GB a clip. A long and low picture is
+    kept as it is: it takes little memory, and its low side has no rows to lose.
     """
 
     clip: Clip
@@ -206,7 +208,7 @@ class _Window:
     def factor(self) -> int:
         """By how much the part is shrunk: 1 for all but very large ones."""
         sides = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-        return min(-(-max(sides) // LARGEST_SIDE), *sides)
+        return min(math.ceil(math.sqrt(math.prod(sides) / LARGEST_AREA)), *sides)
 
     def frames_and_box(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the collected frames, and the box moved to where they were cut."""

@@ -75,10 +75,18 @@ def test_a_very_large_part_of_a_frame_is_kept_in_a_smaller_size_and_gives_the_sa
     video = write_repeated(tmp_path / "video.mp4", 240, 160, frames=6)
     clip = Clip(Video(video, 0, "x", None, "x", "x"), np.arange(6), (10.0, 5.0, 150.0, 145.0), 0, 0)
     whole = next(iter(ClipLoader([clip], 1, 20, workers=1))).clips
-    monkeypatch.setattr(reader, "LARGEST_SIDE", 80)
+    monkeypatch.setattr(reader, "LARGEST_AREA", 80 * 80)
     shrunk = next(iter(ClipLoader([clip], 1, 20, workers=1))).clips
     assert (whole - shrunk).abs().mean() < 0.01
     assert (whole - whole.mean()).abs().mean() > 0.05
+
+
+def test_a_long_and_low_picture_is_kept_whole_and_keeps_its_few_rows(tmp_path):
+    """Damage made a video of 8288x96: a third of its rows was kept, and its score was not that of its pictures."""
+    video = write_repeated(tmp_path / "video.mp4", 8288, 96, frames=6)
+    clip = Clip(Video(video, 0, "x", None, "x", "x"), np.arange(6), (0.0, 0.0, 8288.0, 96.0), 0, 0)
+    (outcome,) = reader.decode_windows([clip], 40)
+    assert outcome[0].shape == (6, 96, 8288, 3)
 
 
 def test_of_a_video_of_100000_frames_only_the_clips_are_decoded(tmp_path):
