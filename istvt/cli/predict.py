@@ -190,8 +190,9 @@ def run(options: Namespace, console: Console) -> int:
 def write_scores(path: Path, predictions: Sequence[Prediction], band: Band | None = None) -> None:
     """Write the JSON file of predictions; with a band, verdicts are withheld in it, and it is in each of them."""
     from dataloading.io import write_json
+    from istvt.inference.predict import verdicts_to_dict
 
-    write_json(path, [_row(prediction, band) for prediction in predictions])
+    write_json(path, [verdicts_to_dict(prediction, band) for prediction in predictions])
 
 
 def print_predictions(console: Console, predictions: Sequence[Prediction], band: Band | None = None) -> int:
@@ -208,35 +209,6 @@ def print_predictions(console: Console, predictions: Sequence[Prediction], band:
 
 def _verdict(score: PersonScore, band: Band | None) -> str:
     return band.verdict(score.probability) if band else score.verdict
-
-
-def _row(prediction: Prediction, band: Band | None) -> dict[str, Any]:
-    """Return what the JSON file says of one video; the verdict is that of its most suspicious person."""
-    if prediction.score is None:
-        return {"path": str(prediction.path), "error": prediction.error}
-    score = prediction.score
-    remark = "; ".join(filter(None, [score.remark, prediction.remark])) or None
-    return {
-        "path": str(prediction.path),
-        "verdict": _verdict(score, band),
-        "probability_fake": score.probability,
-        "person": score.number,
-        "clip_probabilities": score.clip_probabilities,
-        "clip_frames": score.clip_frames,
-        "people": [
-            person.to_dict()
-            | {"verdict": _verdict(person, band)}
-            | ({"calibrated_probability_fake": band.calibrated(person.probability)} if band else {})
-            | {"clip_probabilities": person.clip_probabilities, "clip_frames": person.clip_frames}
-            for person in prediction.people
-        ],
-        "not_scored": prediction.not_scored,
-        "frames": prediction.frames,
-        "fps": prediction.fps,
-        "remark": remark,
-        "notes": prediction.notes,
-        **({"not_sure": {"max_error": band.max_error, "between": [1 - band.sure, band.sure]}} if band else {}),
-    }
 
 
 def _print_verdicts(console: Console, prediction: Prediction, band: Band | None) -> None:

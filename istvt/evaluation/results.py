@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from istvt.inference.video_score import EvaluatedSet
+
 METRIC_NAMES = {
     "accuracy": "Accuracy",
     "auc": "AUC",
@@ -211,20 +213,6 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers, fit for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class EvaluatedSet:
-    """Identity of an evaluation: the model and the videos.
-
-    `checksum` is that of the model's file: empty where it has none, None where evaluation.json does not hold it.
-    """
-
-    root: str
-    compression: str
-    manipulations: list[str] | None
-    split: str
-    checksum: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from istvt.device import resolve_precision
 from istvt.evaluation.evaluate import split_clips
 from istvt.evaluation.intervals import resample_counts
 from istvt.evaluation.metrics import CONFIDENCE, Samples, estimate, proportion_estimate
-from istvt.evaluation.results import Estimate, EvaluatedSet, Robustness, RobustnessCurve, RobustnessPoint
+from istvt.evaluation.results import Estimate, Robustness, RobustnessCurve, RobustnessPoint
 from istvt.inference.score import ScoredClips, score_variants
-from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
+from istvt.inference.video_score import DEFAULT_THRESHOLD, EvaluatedSet, VideoScore
 from istvt.model.detector import Detector
 
 

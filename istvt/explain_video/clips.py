@@ -9,6 +9,7 @@ import numpy as np
 
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip
+from dataloading.video.processes import Workers
 from istvt.config import ExplanationSettings
 from istvt.explain import heatmap
 from istvt.explain.explanation import explain
@@ -65,6 +66,7 @@ def explain_clips(
     *,
     decoder: str = "auto",
     skipped: list[tuple[Clip, str]] | None = None,
+    processes: Workers | None = None,
 ) -> Iterator[ExplainedClip]:
     """Explain clips one after the other.
 
@@ -72,11 +74,14 @@ def explain_clips(
         model: on the device to use.
         clips: all of the model's number of frames.
         settings: of which `target` is "fake" or "real".
-        decoder: of `ClipLoader`.
+        decoder: of `ClipLoader`; in a sandbox "pyav".
         skipped: receives the clips that cannot be decoded, with the reason.
+        processes: in which files are read, such as those with the limits of a sandbox.
     """
     device = next(model.parameters()).device
-    options = {"device": device, "decoder": decoder, "workers": settings.workers}
+    if processes and processes.sandbox:
+        decoder = "pyav"  # DALI would decode in this process, out of the sandbox
+    options = {"device": device, "decoder": decoder, "workers": settings.workers, "processes": processes}
     loader = ClipLoader(list(clips), settings.batch_size, model.config.image_size, **options)
     for batch in loader:
         result = explain(model, batch.clips, target=settings.target, method=settings.method, **settings.rules())

@@ -49,6 +49,7 @@ class Drawing:
         settings: ExplanationSettings,
         image_size: int,
         several: bool,
+        processes: Workers | None = None,
     ) -> None:
         self.fps = face.fps or 25.0
         score = person.score
@@ -58,7 +59,11 @@ class Drawing:
         self.scale = f"from the coldest to the hottest cell of the {settings.normalization}, however near they are"
         self.timeline = timeline(face, score)
         self.clips = [
-            (clip, _small_frames(clip.clip), _heat_panels(clip, settings.normalization, image_size))
+            (
+                clip,
+                _small_frames(clip.clip, processes or Workers()),
+                _heat_panels(clip, settings.normalization, image_size),
+            )
             for clip in person.clips
         ]
 
@@ -113,10 +118,10 @@ class _SmallFrame:
     box: heatmap.Box
 
 
-def _small_frames(clip: Clip) -> list[_SmallFrame]:
+def _small_frames(clip: Clip, processes: Workers) -> list[_SmallFrame]:
     """Decode the frames of a clip, one at a time."""
     found = {}
-    for number, frame in whole_pictures(clip.video, clip.frames, Workers()):
+    for number, frame in whole_pictures(clip.video, clip.frames, processes):
         crops = [heatmap.crop(frame, clip.box, size) for size in (PANEL, STRIP)]
         whole = _fitted(frame)
         scale = np.divide(whole.shape[1::-1], frame.shape[1::-1])

@@ -11,6 +11,7 @@ import numpy as np
 from dataloading.clips.sampling import Clip
 from dataloading.dataset import CLASSES, FAKE
 from dataloading.errors import InputError
+from dataloading.video.processes import Workers
 from istvt.config import ExplanationSettings
 from istvt.explain_video.clips import ExplainedClip, explain_clips
 from istvt.inference.people import PersonScore, ScoredPeople
@@ -44,6 +45,7 @@ def explain_people(
     scored: ScoredPeople,
     settings: ExplanationSettings,
     advance: Callable[[str, int, int], None],
+    processes: Workers | None = None,
 ) -> list[PersonExplanation]:
     """Explain clips of each person, those on which the verdict rests.
 
@@ -53,6 +55,7 @@ def explain_people(
         settings: of which `target` may be "verdict": each person's own; fewer than `clips` are explained where there
             are no more without a common frame.
         advance: called with (what is being done, done, of how many).
+        processes: in which the file is read.
 
     Raises:
         InputError: not one clip of any person could be decoded again.
@@ -66,7 +69,9 @@ def explain_people(
     for score, of_person, target, chosen in plans:
         skipped: list[tuple[Clip, str]] = []
         explained = []
-        for clip in explain_clips(model, chosen, replace(settings, target=target), skipped=skipped):
+        for clip in explain_clips(
+            model, chosen, replace(settings, target=target), skipped=skipped, processes=processes
+        ):
             explained.append(clip)
             done += 1
             advance("explaining clips", done, in_all)

@@ -13,6 +13,7 @@ from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceEntry
 from dataloading.faces import make_detector
 from dataloading.io import write_json
+from dataloading.video.processes import Workers
 from istvt.config import ExplanationSettings
 from istvt.explain.explanation import require_explainable
 from istvt.explain_video import page, pictures
@@ -21,7 +22,7 @@ from istvt.explain_video.drawing import Drawing, timeline
 from istvt.explain_video.people import PersonExplanation, explain_people
 from istvt.explain_video.summary import summarize
 from istvt.inference.crop import check_people, choose_crop, crop_difference
-from istvt.inference.people import PersonScore, score_people, unknown_shots_remark
+from istvt.inference.people import PersonScore, ScoredPeople, score_people, unknown_shots_remark
 from istvt.inference.predict import ONLY_GIVEN, boxes_of, face_entry
 from istvt.model.checkpoint import CheckpointInfo, load_model
 from istvt.model.detector import Detector
@@ -152,12 +153,52 @@ def explain_video(
         precision=settings.precision,
         advance=lambda done, total: advance("scoring clips", done, total),
     )
-    people = explain_people(model, scored, settings, advance)
-    used = {"checkpoint": name, "detector": face.detector, "model": model.config.to_dict()}
-    data = summarize(video, face, people, model.config.image_size)
-    data |= {"not_scored": scored.not_scored, "settings": settings.to_dict() | used, "notes": notes}
-    files = _write(out, video, face, people, settings, model.config.image_size, data, advance)
-    explanation = VideoExplanation(people, scored.not_scored, files, notes, settings)
+    return explain_scored(model, video, face, scored, out, settings, checkpoint=name, notes=notes, advance=advance)
+
+
+def explain_scored(
+    model: ISTVT,
+    video: Path,
+    face: FaceEntry,
+    scored: ScoredPeople,
+    out: Path,
+    settings: ExplanationSettings,
+    *,
+    checkpoint: str = "model",
+    shown_as: str | None = None,
+    notes: Sequence[str] = (),
+    processes: Workers | None = None,
+    advance: Callable[[str, int, int], None] | None = None,
+) -> VideoExplanation:
+    """Explain a video whose people are scored already, and write what `explain_video` does.
+
+    Args:
+        model: that has scored them.
+        video: the file.
+        face: where the people and shots are.
+        scored: the people, and their clips.
+        out: directory, made where it is not there.
+        settings: of which those of finding and scoring people are not read again.
+        checkpoint: how the model is named in what is written.
+        shown_as: how the file is named in what is written; None for its path.
+        notes: sentences that belong beside the verdict.
+        processes: in which the file is read, such as those with the limits of a sandbox.
+        advance: called with (what is being done, done, of how many).
+
+    Raises:
+        InputError: the model is none that can be explained, the file cannot be decoded, or a setting is wrong.
+    """
+    with as_input_error():
+        settings.rules()
+    require_explainable(model.config)
+    output_directory(out)
+    advance = advance or (lambda *_: None)
+    people = explain_people(model, scored, settings, advance, processes)
+    used = {"checkpoint": checkpoint, "detector": face.detector, "model": model.config.to_dict()}
+    data = summarize(Path(shown_as or video), face, people, model.config.image_size)
+    data |= {"not_scored": scored.not_scored, "settings": settings.to_dict() | used, "notes": list(notes)}
+    files = _write(out, video, face, people, settings, model.config.image_size, data, advance, processes)
+    explanation = VideoExplanation(people, scored.not_scored, files, list(notes), settings)
     files |= explanation.most_suspicious.files
     return explanation
 
@@ -171,6 +212,7 @@ def _write(
     image_size: int,
     data: dict[str, Any],
     advance: Callable[[str, int, int], None],
+    processes: Workers | None,
 ) -> dict[str, Path | list[Path]]:
     """Write everything; return the files of the video, and set those of each person.
 
@@ -181,7 +223,7 @@ def _write(
     explained = [person for person in people if person.clips]
     steps, written = 3 * len(explained) + 1, set()
     for number, person in enumerate(explained):
-        drawing = Drawing(video, face, person, settings, image_size, several=len(people) > 1)
+        drawing = Drawing(video, face, person, settings, image_size, len(people) > 1, processes)
         prefix = f"person_{person.score.number}_" if len(people) > 1 else ""
         panels, pasted = out / f"{prefix}explanation.mp4", out / f"{prefix}in_frame.mp4"
         advance("drawing", 3 * number, steps)

@@ -26,6 +26,7 @@ from dataloading.io import parse_json
 from dataloading.video.processes import Workers
 from dataloading.video.sandbox import Sandbox
 from istvt.device import pick_device, versions
+from istvt.inference.calibration import Band
 from istvt.inference.crop import check_people, choose_crop, crop_difference
 from istvt.inference.people import UNLABELED, PersonScore, score_people, unknown_shots_remark
 from istvt.model.checkpoint import CheckpointInfo, load_model, load_same_model, read_info
@@ -245,6 +246,42 @@ def _parse_prediction(data: bytes, where: str) -> Prediction:
 def prediction_to_dict(prediction: Prediction) -> dict[str, Any]:
     """Return a prediction in JSON's types, from which `parse_json` makes it again."""
     return asdict(prediction) | {"path": str(prediction.path)}
+
+
+def verdicts_to_dict(prediction: Prediction, band: Band | None = None) -> dict[str, Any]:
+    """Return what JSON files and the service say of a video; the verdict is that of its most suspicious person.
+
+    With a band, verdicts within it are withheld, and it is part of what is said.
+    """
+    if prediction.score is None:
+        return {"path": str(prediction.path), "error": prediction.error}
+    score = prediction.score
+    remark = "; ".join(filter(None, [score.remark, prediction.remark])) or None
+
+    def verdict(person: PersonScore) -> str:
+        return band.verdict(person.probability) if band else person.verdict
+
+    return {
+        "path": str(prediction.path),
+        "verdict": verdict(score),
+        "probability_fake": score.probability,
+        "person": score.number,
+        "clip_probabilities": score.clip_probabilities,
+        "clip_frames": score.clip_frames,
+        "people": [
+            person.to_dict()
+            | {"verdict": verdict(person)}
+            | ({"calibrated_probability_fake": band.calibrated(person.probability)} if band else {})
+            | {"clip_probabilities": person.clip_probabilities, "clip_frames": person.clip_frames}
+            for person in prediction.people
+        ],
+        "not_scored": prediction.not_scored,
+        "frames": prediction.frames,
+        "fps": prediction.fps,
+        "remark": remark,
+        "notes": prediction.notes,
+        **({"not_sure": {"max_error": band.max_error, "between": [1 - band.sure, band.sure]}} if band else {}),
+    }
 
 
 def _load(model: Path, checksum: str, how: FileScoring, device: str) -> Callable[[Path], Prediction]:

@@ -51,6 +51,20 @@ def check_probabilities(*probabilities: float) -> None:
 
 
 @dataclass(frozen=True)
+class EvaluatedSet:
+    """Identity of the scores of an evaluation: the model and the videos.
+
+    `checksum` is that of the model's file: empty where it has none, None where evaluation.json does not hold it.
+    """
+
+    root: str
+    compression: str
+    manipulations: list[str] | None
+    split: str
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
 class VideoScore:
     """Score of one video.
 

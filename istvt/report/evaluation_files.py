@@ -13,10 +13,10 @@ from dataloading.dataset import FAKE, REAL
 from dataloading.errors import InputError
 from dataloading.io import read_csv, read_json, replacing, write_json
 from istvt.config import DataSettings
-from istvt.evaluation.results import EvaluatedSet, Evaluation, Robustness
+from istvt.evaluation.results import Evaluation, Robustness
 from istvt.evaluation.robustness import Perturbed
 from istvt.explain.faithfulness.report import read_faithfulness
-from istvt.inference.video_score import VideoScore, check_probabilities
+from istvt.inference.video_score import EvaluatedSet, VideoScore, check_probabilities
 from istvt.model.checkpoint import CheckpointInfo
 from istvt.run_dir import MODEL_FILE
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from dataloading.dataset import CLASSES, FAKE
-from istvt.evaluation.results import EvaluatedSet
 from istvt.explain.faithfulness.localization import hottest_hit
-from istvt.inference.video_score import DEFAULT_THRESHOLD
+from istvt.inference.video_score import DEFAULT_THRESHOLD, EvaluatedSet
 
 CURVES = ("deletion", "insertion", "counterfactual_deletion", "counterfactual_insertion")
 FRAME_SHIFTS = {"before": (-1,), "when": (0,), "after": (1,), "either": (0, 1)}  # frames from a forged one

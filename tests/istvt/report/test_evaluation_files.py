@@ -9,9 +9,8 @@ import pytest
 from dataloading.errors import InputError
 from istvt.evaluation.metrics import compute_metrics
 from istvt.evaluation.reliability import with_reliability
-from istvt.evaluation.results import EvaluatedSet
 from istvt.inference.calibration import fit_calibration
-from istvt.inference.video_score import VideoScore
+from istvt.inference.video_score import EvaluatedSet, VideoScore
 from istvt.report.evaluation_files import (
     StoredEvaluation,
     read_evaluation,
