@@ -1,11 +1,11 @@
-# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | experiment. Each makes .venv first, once.
+# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | exports | experiment. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-WORDS  := kernels istvt dataloading bench tests docs README.md SECURITY.md Makefile setup.py
+WORDS  := kernels istvt dataloading bench tests docs integrations README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors experiment lint clean
+.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -47,6 +47,10 @@ fuzz: install
 # The small preset of every architecture learns the synthetic set, one after another: some ten minutes of one idle core.
 detectors: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/istvt/model/baselines
+
+# Every architecture and every variant of ISTVT as torch.export program and as ONNX: some minutes of one core.
+exports: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 1200 -m exhaustive tests/istvt/inference/test_export.py
 
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md

@@ -32,6 +32,12 @@ EXTRAS = {
     ],
     "ray": ["ray==2.60.0"],  # many machines: --engine ray; 80 MB, without torch or CUDA of its own
     "remote": ["aiohttp==3.14.5"],  # https:// for fsspec; s3fs and gcsfs, of the user's choice, bring it too
+    "export": [  # istvt export NAME.onnx
+        "onnx==1.23.2",  # the format, and its checker
+        "onnxscript==0.7.2",  # torch.onnx writes operators by it
+        "onnxruntime==1.32.0",  # what is written is compared with the model in it
+    ],
+    "hub": ["huggingface-hub==2.4.0"],  # istvt.from_pretrained("OWNER/NAME") and push_to_hub
     "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
     "test": [
         "pytest==9.2.0",

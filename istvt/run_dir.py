@@ -10,6 +10,7 @@ from dataloading.errors import InputError
 from dataloading.io import locked
 
 MODEL_FILE = "best.safetensors"
+HUB_MODEL_FILE = "model.safetensors"  # of a model repository, and of a copy of one on the disk
 TRAINING_STATES = "checkpoints"
 _LOCK_FILE = "run.lock"
 
@@ -21,6 +22,8 @@ def model_file(checkpoint: str | Path) -> Path:
         InputError: there is no such file, or it is a checkpoint of training.
     """
     path = Path(checkpoint)
+    if (path / HUB_MODEL_FILE).is_file() and not (path / MODEL_FILE).exists():
+        return path / HUB_MODEL_FILE
     if path.is_dir() and not (path / MODEL_FILE).is_file():
         states = next((place for place in (path, path.parent) if place.name == TRAINING_STATES), None)
         if states is not None:

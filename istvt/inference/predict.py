@@ -157,7 +157,8 @@ def predict(
         model: on the device to use; or its file, which is loaded on `device`, by each worker of an engine.
         files: videos; `dataloading.layouts.files.video_files` lists those of directories. Of a URL that fsspec reads a
             copy is kept for as long as it is read.
-        info: metadata from `load_model`: videos are then cropped as the training videos were.
+        info: metadata from `load_model`: videos are then cropped as the training videos were; a model of
+            `istvt.from_pretrained` has it with it.
         detector: face detector; "auto" takes that of training, or the best installed one.
         detect: False takes whole pictures, True detects faces, however the training videos were cropped.
         faces: "all" scores every person; "main" the main one alone, as the evaluation of a data set does, but over all
@@ -191,6 +192,8 @@ def predict(
         raise InputError("model is in the memory of this process; expected its file, which each worker loads")
     if not in_memory:
         model, info = (Path(model), read_info(model)) if engine else load_model(model, pick_device(device))
+    elif info is None:
+        info = model.info
     given = boxes_of(boxes, list(map(Path, files))) if boxes is not None else {}
     crop = choose_crop(info.detectors if info else (), detector, detect)
     finder = make_detector(crop.detector) if crop.detector and len(given) < len(files) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,11 @@ class Detector(nn.Module):
     Attributes:
         config: everything that determines its parameters and its function.
         pretrained_from: the files that `adapt_pretrained` takes, in words; None where it starts from random weights.
+        info: metadata of its checkpoint (`CheckpointInfo`), where `istvt.from_pretrained` loaded it.
     """
 
     config: DetectorConfig
+    info: Any = None
     pretrained_from: str | None = None
 
     def equal_blocks(self) -> Iterable[nn.Module]:

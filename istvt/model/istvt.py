@@ -106,7 +106,7 @@ class ISTVT(Detector):
                 f"(image_size {config.image_size})"
             )
         tokens = features.flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])  # [B, T, H*W, C]
-        batch = len(clips)
+        batch = clips.shape[0]  # len() would fix it in an exported program
         if config.has_spatial_column:
             column = self.spatial_class_token.to(tokens.dtype).expand(batch, config.frames, 1, -1)
             tokens = torch.cat([column, tokens], dim=2)

@@ -94,6 +94,9 @@ class FTCN(Detector):
             if number == 0:
                 x = functional.max_pool3d(x, (2, 1, 1))
         rows = x.mean((3, 4)).transpose(1, 2)  # [B, T/2, C]
-        z = torch.cat([self.class_token.to(rows.dtype).expand(len(rows), 1, -1), rows], dim=1) + self.position_embedding
+        z = (
+            torch.cat([self.class_token.to(rows.dtype).expand(rows.shape[0], 1, -1), rows], dim=1)
+            + self.position_embedding
+        )
         z = self.transformer(self.dropout(z).unsqueeze(2))
         return self.head(self.norm(z[:, 0, 0])).squeeze(-1)

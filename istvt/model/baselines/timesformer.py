@@ -67,7 +67,7 @@ class TimeSformer(Detector):
         self.check_clips(clips)
         patches = self.patches(clips.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])
         patches = patches + self.position_embedding[1:] + self.time_embedding
-        class_token = (self.class_token + self.position_embedding[0]).to(patches.dtype).expand(len(clips), -1)
+        class_token = (self.class_token + self.position_embedding[0]).to(patches.dtype).expand(clips.shape[0], -1)
         for block in self.blocks:
             class_token, patches = block(class_token, patches)
         return self.head(self.norm(class_token)).squeeze(-1)

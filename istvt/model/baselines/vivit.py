@@ -72,7 +72,7 @@ class ViViT(Detector):
         for block in self.spatial:
             z = block(z)
         moments = self.spatial_norm(z[:, :, :1])
-        token = self.temporal_class_token.to(moments.dtype).expand(len(moments), 1, 1, -1)
+        token = self.temporal_class_token.to(moments.dtype).expand(moments.shape[0], 1, 1, -1)
         z = torch.cat([token, moments], dim=1) + self.temporal_position_embedding.unsqueeze(1)
         for block in self.temporal:
             z = block(z)
