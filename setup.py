@@ -62,6 +62,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["kernels*", "istvt*", "dataloading*", "bench*"]),
     package_data={
+        "istvt.comparison": ["published.json"],
         "istvt.report": ["templates/*"],
         "bench.experiments": ["*.template.md"],
         "bench.ptx": ["executor/*.hpp", "executor/*.cpp"],

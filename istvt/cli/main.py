@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import (
+    compare,
     convert,
     dataset,
     demo,
@@ -42,7 +43,7 @@ USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 LONGEST_REASON = 1500  # characters; four paths of the longest kind that is common
 # Commands that resume from their finished work when they are called again.
-RESUMABLE = ("synthesize", "prepare", "train", "demo")
+RESUMABLE = ("synthesize", "prepare", "train", "compare", "demo")
 RESUMABLE_IN_PARTS = ("predict", "evaluate")  # with --shard, or on a cluster
 # Time for torchrun to end a failing process: longer than the other processes need to fail with the same error.
 TORCHRUN_GRACE_SECONDS = 5.0
@@ -53,6 +54,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "prepare": (prepare, "find the faces of a data set"),
     "train": (train, "train a detector"),
     "evaluate": (evaluate, "evaluate a checkpoint and write a report"),
+    "compare": (compare, "train and evaluate several detectors, and write the paper's tables of them"),
     "predict": (predict, "score videos"),
     "merge": (merge, "put the shards of predict, evaluate or prepare together"),
     "explain": (explain, "show where and when a video's evidence is"),

@@ -129,7 +129,7 @@ def score_perturbed(
     for sweep in sweeps:
         for strength in sweep.strengths if sweep.perturbation.stage != "picture" else ():
             crf = int(strength) if sweep.perturbation.stage == "video" else None
-            changed = list(clips) if crf is not None else _perturbed_clips(sweep.name, clips, index, strength, seed)
+            changed = list(clips) if crf is not None else perturbed_clips(sweep.name, clips, index, strength, seed)
             [point] = score_variants(model, changed, crf=crf, advance=advance, **how, **reading)
             scored[sweep.name, strength] = point
             if advance:  # what could not be made or read counts as done
@@ -239,7 +239,7 @@ def _perturb_batch(
     return changed.to(batch.device).permute(0, 1, 4, 2, 3).float().div(127.5).sub(1).contiguous()
 
 
-def _perturbed_clips(name: str, clips: Sequence[Clip], index: FaceIndex, strength: float, seed: int) -> list[Clip]:
+def perturbed_clips(name: str, clips: Sequence[Clip], index: FaceIndex, strength: float, seed: int = 0) -> list[Clip]:
     """Return the clips that can be made; those of too short a shot are left out."""
     changed = []
     for clip in clips:

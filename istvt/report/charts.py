@@ -149,6 +149,70 @@ def curve_lines(curve: RobustnessCurve) -> dict[str, list[Estimate]]:
     return {"AUC": [point.auc for point in curve.points], "accuracy": [point.accuracy for point in curve.points]}
 
 
+@dataclass(frozen=True)
+class EstimatedLine:
+    """One line of a chart whose values have intervals."""
+
+    name: str
+    values: Sequence[Estimate]
+
+
+@_in_page_style
+def strengths_chart(lines: Sequence[EstimatedLine], strengths: Sequence[float | None], unit: str) -> Figure:
+    """Draw a metric of several detectors against the strength of a perturbation, intervals as upright bars.
+
+    Args:
+        lines: of the detectors, each with one value for each strength.
+        strengths: evenly spaced, whatever they are; None is the videos as they are.
+        unit: of the strengths.
+    """
+    columns = 3
+    figure, axes = _axes(460, 250 + 20 * -(-len(lines) // columns))
+    lowest = 0.5
+    for number, line in enumerate(lines):
+        color, dash, marker = (choices[number % len(choices)] for choices in _LINES)
+        # Beside each other, so that the bars of one strength can be told apart.
+        shift = 0.36 * (number / max(len(lines) - 1, 1) - 0.5)
+        known = [(place + shift, value) for place, value in enumerate(line.values) if value.value is not None]
+        if not known:
+            continue
+        places, values = zip(*known, strict=True)
+        axes.plot(
+            places, [v.value for v in values], dash, color=_COLORS[color], marker=marker, label=line.name, zorder=3
+        )
+        bars = [(place, value) for place, value in known if value.low is not None]
+        axes.vlines(
+            [place for place, _ in bars],
+            [value.low for _, value in bars],
+            [value.high for _, value in bars],
+            color=_COLORS[color],
+            alpha=0.35,
+        )
+        lowest = min(lowest, *(value.value if value.low is None else value.low for value in values))
+    axes.axhline(0.5, color=_COLORS["soft"], linestyle=(0, (2, 4)), linewidth=1)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns)
+    axes.set_xticks(range(len(strengths)), ["none" if value is None else f"{value:g}" for value in strengths])
+    axes.set(xlim=(-0.4, len(strengths) - 0.6), ylim=(math.floor(10 * lowest) / 10, 1.02))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(unit)
+    return figure
+
+
+@_in_page_style
+def roc_lines_chart(curves: Sequence[tuple[str, RocCurve]]) -> Figure:
+    """Draw the ROC curves of several detectors, by name, and the diagonal of chance."""
+    columns = 3
+    figure, axes = _axes(460, 384 + 20 * -(-len(curves) // columns))
+    axes.plot([0, 1], [0, 1], linestyle=(0, (2, 4)), color=_COLORS["soft"], linewidth=1)
+    for number, (name, roc) in enumerate(curves):
+        color, dash = (choices[number % len(choices)] for choices in _LINES[:2])
+        axes.plot(roc.false_positive_rate, roc.true_positive_rate, dash, color=_COLORS[color], label=name, zorder=3)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="real videos called fake", ylabel="fakes found")
+    return figure
+
+
 @_in_page_style
 def reliability_chart(raw: Reliability, scaled: Reliability | None) -> Figure:
     """Draw the share of fakes in each bin against its mean probability, with intervals, and the diagonal."""

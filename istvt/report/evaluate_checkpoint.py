@@ -37,6 +37,7 @@ from istvt.report.evaluation_files import (
     METRICS,
     REPORT,
     ROBUSTNESS,
+    SCORES,
     StoredEvaluation,
     evaluated_set,
     foreign_explanations,
@@ -71,6 +72,7 @@ def evaluate_checkpoint(
     batch_size: int = 16,
     bootstrap: int = 2000,
     engine: ModelEngine | None = None,
+    resumable: bool = False,
     advance: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Score the videos of a split and write `evaluation.json`, `scores.csv` and `report.html` to `output`.
@@ -87,8 +89,9 @@ def evaluate_checkpoint(
         precision: "auto", "float32", "bfloat16" or "float16".
         batch_size: clips a forward pass, at most; those of a video are scored by themselves.
         bootstrap: resamples behind the intervals.
-        engine: scores the videos on other machines; None on this one. What is done is kept in
-            `evaluation.json.unfinished` until the files are written, and another call goes on from it.
+        engine: scores the videos on other machines; None on this one.
+        resumable: keep what is done in `evaluation.json.unfinished` until the files are written: another call goes on
+            from it. With an engine it is always kept.
         advance: called with (clips done, clips in all).
 
     Raises:
@@ -96,12 +99,32 @@ def evaluate_checkpoint(
     """
     job = _Job(str(checkpoint), data, split, device, precision, batch_size, bootstrap)
     output = output_directory(output)
-    keep = unfinished(output / METRICS) if engine else None
+    keep = unfinished(output / METRICS) if engine or resumable else None
     with _scored(job, Shard(), keep, engine, advance) as (work, scored):
         result = _write(job, work, output, scored)
         if keep is not None:
             keep.unlink()
         return result
+
+
+def is_evaluated(
+    checkpoint: str | Path, data: DataSettings, output: str | Path, *, split: str, precision: str, bootstrap: int
+) -> bool:
+    """Return whether `output` holds the evaluation that `evaluate_checkpoint` would write with these arguments.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or what is there is no evaluation.
+    """
+    output = Path(output)
+    if not (output / METRICS).exists() or not (output / SCORES).exists():
+        return False
+    stored, _ = read_evaluation(output)
+    job = _Job(str(checkpoint), data, split, "", precision, 0, bootstrap)
+    held, wanted = (dict(values) for values in (stored.settings.get("evaluation", {}), job.shown()))
+    for values in (held, wanted):
+        values.pop("workers", None)  # no score depends on their number
+    same = stored.evaluated == evaluated_set(read_info(checkpoint), data, split)
+    return same and stored.resamples == bootstrap and held == wanted
 
 
 def evaluate_shard(
@@ -185,6 +208,11 @@ class _Job:
         """Return all that the files depend on, beside the videos, on a device of this type."""
         values = {name: getattr(self, name) for name in ("checkpoint", "split", "precision", "batch_size", "bootstrap")}
         return values | {"data": self.used(), "model": work.info.checksum, "device": device, "versions": versions()}
+
+    def shown(self) -> dict[str, Any]:
+        """Return what evaluation.json holds of these settings."""
+        how = {"checkpoint": self.checkpoint, "split": self.split, "precision": self.precision}
+        return how | self.used()
 
     def used(self) -> dict[str, Any]:
         """Return the settings of the data that an evaluation depends on."""
@@ -293,7 +321,7 @@ def _write(
         checkpoint=str(model_file(job.checkpoint).resolve()),
         evaluated=evaluated_set(info, data, job.split),
         title=f"{name} on {'the synthetic set in ' if dataset.synthetic else ''}{data.root}, {job.split} split",
-        settings={**info.settings, "evaluation": {"checkpoint": job.checkpoint, "split": job.split, **job.used()}},
+        settings={**info.settings, "evaluation": job.shown()},
         versions=of_packages or versions(),
     )
     write_evaluation(output, stored, scores)

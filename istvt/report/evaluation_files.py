@@ -157,8 +157,7 @@ def write_robustness(output: Path, measured: Robustness, perturbed: Perturbed) -
         new = {curve.perturbation for curve in measured.curves}
         curves = [curve for curve in held.curves if curve.perturbation not in new]
         measured = replace(measured, curves=[*curves, *measured.curves])
-        before = read_csv(output / PERTURBED_SCORES, PerturbedRow, max_bytes=_MAX_BYTES)
-        rows = [row for row in before if row.perturbation not in new] + rows
+        rows = [row for row in read_perturbed_scores(output) if row.perturbation not in new] + rows
     with _csv_writer(output / PERTURBED_SCORES, PerturbedRow) as writer:
         writer.writerows(astuple(row) for row in rows)
     write_json(output / ROBUSTNESS, asdict(measured))
@@ -173,6 +172,15 @@ def read_robustness(output: Path) -> Robustness | None:
     """
     path = output / ROBUSTNESS
     return read_json(path, Robustness, max_bytes=_MAX_BYTES) if path.exists() else None
+
+
+def read_perturbed_scores(output: Path) -> list[PerturbedRow]:
+    """Read the scores behind the curves of `read_robustness`.
+
+    Raises:
+        InputError: the file is missing, or holds something else.
+    """
+    return read_csv(output / PERTURBED_SCORES, PerturbedRow, max_bytes=_MAX_BYTES)
 
 
 def foreign_robustness(output: Path, of: Robustness) -> str | None:

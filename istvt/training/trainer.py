@@ -91,6 +91,24 @@ def train(
         return Trainer(data, model, training, Path(output), processes, chosen, console or Console()).fit()
 
 
+def check_run(
+    data: DataSettings, model: DetectorConfig, training: TrainingSettings, output: str | Path, *, device: str = "auto"
+) -> bool:
+    """Return whether the run in `output` is complete, after everything that `train` checks before its first step.
+
+    Args:
+        data, model, training, output, device: as of `train`.
+
+    Raises:
+        InputError: as `train`, but for what only shows in training.
+    """
+    with joined_processes(pick_device(device)) as (processes, chosen), _out_of_memory_as_input_error(training, chosen):
+        quiet = Console(quiet=True)
+        written = Trainer(data, model, training, Path(output), processes, chosen, quiet).newest()
+        complete = written is not None and written[1].epoch >= training.epochs
+        return complete and (Path(output) / MODEL_FILE).is_file()
+
+
 class Trainer:
     """A run in this process, from its seed or from its newest checkpoint to its last epoch; the arguments of `train`.
 
@@ -157,13 +175,19 @@ class Trainer:
         optimizer, dtype = build_optimizer(self.model, training), resolve_precision(training.precision, device)
         self.step = TrainingStep(self.model, forward, optimizer, dtype, training, processes)
 
+    def newest(self) -> tuple[Path, RunState] | None:
+        """Return the newest checkpoint of the run in `output`, which is one of this run; None for a new run."""
+        newest = newest_checkpoint(self.output, self.processes)
+        if newest is not None:
+            newest[1].require_same_run(self.state, self.output)
+        return newest
+
     def resume(self) -> None:
         """Resume the run in `output` from its newest checkpoint, if there is one, on any number of processes."""
-        newest = newest_checkpoint(self.output, self.processes)
+        newest = self.newest()
         if newest is None:
             return
         fresh, (checkpoint, written) = self.state, newest
-        written.require_same_run(fresh, self.output)
         load_checkpoint(checkpoint, self.step, self.processes)
         self.state = replace(
             written,
