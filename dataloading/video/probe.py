@@ -63,6 +63,17 @@ def probe(path: str | Path) -> VideoInfo:
         return _describe(container, stream, path)
 
 
+def describe(path: str | Path) -> dict[str, float | int | str]:
+    """Return what `probe` finds as plain data, with the length in seconds; for a call in a worker process.
+
+    Raises:
+        InputError: As `probe`.
+    """
+    info = probe(path)
+    shown = {name: getattr(info, name) for name in ("codec", "width", "height", "frames", "fps")}
+    return shown | {"seconds": info.frames / info.fps if info.fps else 0.0}
+
+
 def picture_size(path: str | Path) -> tuple[int, int]:
     """Return width and height of the upright picture in pixels."""
     info = probe_once(path)

@@ -30,6 +30,7 @@ from istvt.cli import (
     model,
     predict,
     prepare,
+    serve,
     synthesize,
     train,
 )
@@ -59,6 +60,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "merge": (merge, "put the shards of predict, evaluate or prepare together"),
     "explain": (explain, "show where and when a video's evidence is"),
     "export": (export, "write a checkpoint as a torch.export program or as ONNX"),
+    "serve": (serve, "a local page and an HTTP interface for videos"),
     "convert": (convert, "turn a state dict of the authors' code into a checkpoint, or back"),
     "model": (model, "print a model's parameters and cost"),
     "doctor": (doctor, "print what is installed and usable"),

@@ -16,12 +16,16 @@ from dataloading.io import replacing
 _SEPARATORS = re.compile(r"([/_,])")
 
 
-def render(template: str, **values: Any) -> str:
-    """Return the HTML of a template of `templates/` with these values, which are escaped unless they are `Markup`."""
+def render(template: str, folder: Path | None = None, **values: Any) -> str:
+    """Return the HTML of a template of `templates/`, or of a further folder, with these values.
+
+    Values are escaped unless they are `Markup`.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    folders = [*filter(None, [folder]), Path(__file__).parent / "templates"]
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
