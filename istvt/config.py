@@ -65,6 +65,7 @@ _TRAINING_LIMITS = {
     "weight_decay": (0, 1e6),
     "warmup_epochs": (0, 1_000_000),
     "gradient_clip": (0, 1e12),
+    "ema_decay": (0, 1),
     "seed": (0, 2**63 - 1),
     "checkpoint_steps": (0, 10**12),
     "checkpoint_minutes": (0, 1e9),
@@ -337,6 +338,8 @@ class TrainingSettings:
         weight_decay: decoupled for adamw.
         warmup_epochs: epochs of linear warm-up; cosine decay to zero follows.
         gradient_clip: largest norm of the gradient; 0 turns clipping off.
+        ema_decay: validate and keep an exponential moving average of the weights, of this decay a step, such as 0.999;
+            0 turns it off. Over the first steps it is less: (1 + steps) / (10 + steps).
         precision: auto is bfloat16 on a GPU that supports it and float32 elsewhere; float16 scales the loss. Weights
             and optimizer state are float32 in each.
         tf32: let a GPU round the factors of float32 products and convolutions to TF32.
@@ -366,6 +369,7 @@ class TrainingSettings:
     weight_decay: float = 0.01
     warmup_epochs: float = 1.0
     gradient_clip: float = 1.0
+    ema_decay: float = 0.0
     precision: Precision = "auto"
     tf32: bool = False
     augment: bool = True
@@ -383,6 +387,8 @@ class TrainingSettings:
         check_limits(self, "training", _TRAINING_LIMITS)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"training.learning_rate is {self.learning_rate}; expected a number above 0")
+        if self.ema_decay == 1:
+            raise ValueError("training.ema_decay is 1, an average that would stay what it was; expected less, or 0")
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"training.warmup_epochs is {self.warmup_epochs:g} and training.epochs {self.epochs}: the rate "

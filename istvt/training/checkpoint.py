@@ -300,6 +300,7 @@ def _run_tensors(step: TrainingStep) -> dict[str, Any]:
         "optimizer": {f"{name}.{key}": value for name, state in optimizer.items() for key, value in state.items()},
         "loss_scale": step.loss_scale.state(),
         "progress": {"counters": step.counters},
+        "average": step.average.state() if step.average else {},
     }
     return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 

@@ -1,4 +1,4 @@
-"""Fused optimizer with its state, warm-up and cosine schedule, loss scale without synchronization."""
+"""Fused optimizer with its state, warm-up and cosine schedule, loss scale, moving average of weights."""
 
 from __future__ import annotations
 
@@ -84,3 +84,49 @@ class LossScale:
     def state(self) -> dict[str, Tensor]:
         """Return the tensors themselves, to be saved or read into."""
         return {"value": self.value, "finite_steps": self.finite_steps}
+
+
+class WeightAverage:
+    """Exponential moving average of a model's state, updated after each step that changed the weights.
+
+        average <- average + (1 - d) (weights - average),   d = min(decay, (1 + n) / (10 + n)) after n updates
+
+    so that the random weights of the beginning are soon forgotten. Running statistics of batch normalization are
+    averaged alike; counters are copied. Under FSDP each process averages its own share. The host waits for nothing.
+
+    Attributes:
+        tensors: the average by the names of the state dict, float32 as the weights.
+        updates: float64 scalar, n.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self._model = decay, model
+        self.tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self.updates = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+
+    @torch.no_grad()
+    def update(self, skip: Tensor) -> None:
+        """Take in the present weights, unless the bool scalar `skip` says that the step changed none."""
+        decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
+        share = torch.where(skip, 0.0, 1 - decay).float()
+        state = self._model.state_dict()
+        floats = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
+        averages, weights = ([_local(tensors[name]) for name in floats] for tensors in (self.tensors, state))
+        change = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(change, share)
+        torch._foreach_add_(averages, change)
+        for name in self.tensors.keys() - set(floats):
+            self.tensors[name].copy_(state[name])
+        self.updates += ~skip
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors themselves, to be saved or read into."""
+        return {"updates": self.updates, **self.tensors}
+
+    def whole(self) -> dict[str, Tensor]:
+        """Return the average with whole tensors; under FSDP all processes must call it together."""
+        return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.tensors.items()}
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,7 +1,7 @@
 """Training step: forward, backward and optimizer step without synchronizing host and device.
 
     gradient = sum over all clips of all processes of d loss / d weights, divided by their number
-    a step with a gradient that is not finite changes neither weights nor optimizer nor running statistics
+    a step with a gradient that is not finite changes neither weights nor optimizer nor running statistics nor average
 
 Loss, clips and skipped steps are added to counters on the device, which the log reads every `log_steps` steps.
 """
@@ -21,7 +21,7 @@ from istvt.config import TrainingSettings
 from istvt.device import autocast
 from istvt.model.detector import Detector
 from istvt.training.distributed import Processes, no_grad_sync
-from istvt.training.optim import LossScale
+from istvt.training.optim import LossScale, WeightAverage
 
 if TYPE_CHECKING:  # a bare GPU machine has no video packages, and the benchmark of a step needs none
     from dataloading.clips.loader import Batch, ClipLoader
@@ -54,8 +54,11 @@ class TrainingStep:
         forward: the module that is called for it, such as its DDP wrapper (`distribute`).
         optimizer: a fused one, which divides gradients and skips steps by tensors on the device.
         dtype: autocast of the forward pass.
-        training: batch size, accumulation, clipping.
+        training: batch size, accumulation, clipping, decay of the average.
         processes: the processes of the run, which make the step together.
+
+    Attributes:
+        average: moving average of the weights; None where none is asked for.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class TrainingStep:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         self.loss_scale = LossScale(self.device, dtype)
+        self.average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
         self.counters = torch.zeros(len(_COUNTERS), dtype=torch.float64, device=self.device)
         self._step_sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss sum and clips of this step
         self._parameters = list(model.parameters())
@@ -153,6 +157,8 @@ class TrainingStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=not self._keeps_gradients)
         self._set_statistics(torch.where(skip, before, after[2:] / clips.clamp(min=1)))
+        if self.average is not None:
+            self.average.update(skip)
         self.loss_scale.update(finite)
         self._count(loss_sum, clips, finite)
 

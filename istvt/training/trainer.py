@@ -1,7 +1,7 @@
 """Training: data, model, optimizer, steps, validation by video, the checkpoint with the best validation AUC.
 
 A run's directory holds
-    best.safetensors   the weights of the epoch with the best validation AUC, and their metadata
+    best.safetensors   the weights (or their average) of the epoch with the best validation AUC, and their metadata
     checkpoints/       the latest checkpoints, from which the run resumes
     history.csv, steps.csv, tensorboard/, and run.lock, which excludes a second run
 
@@ -264,7 +264,7 @@ class Trainer:
     def validate(self, row: dict[str, Any]) -> dict[str, Any]:
         """Validate; add the metrics to the epoch's row and the row to the history; save the model if it is the best."""
         started, state = time.perf_counter(), self.state
-        model = whole_model(self.model, self.training.backend)
+        model = whole_model(self.model, self.training.backend, self.step.average)
         metrics, skipped, scores = validate(
             model, self.val_clips, self.training, self.data, self.step.dtype, self.processes, self.log
         )
@@ -403,7 +403,7 @@ def _require_memory(
     """
     parameters = total_cost(config).parameters
     sharded = processes.is_distributed and training.parallel == "fsdp"
-    copies = 1 if sharded else 2 + (2 if training.optimizer == "adamw" else 1)
+    copies = 1 if sharded else 2 + (2 if training.optimizer == "adamw" else 1) + (training.ema_decay > 0)
     batch = training.batch_size * config.frames * 3 * config.image_size**2
     needed, available = 4 * (copies * parameters + batch), memory_of(device)
     if needed > available:

@@ -19,6 +19,7 @@ from istvt.model.detector import Detector
 from istvt.training.compile import run_eagerly
 from istvt.training.distributed import Processes
 from istvt.training.logging import RunLog
+from istvt.training.optim import WeightAverage
 
 
 def validate(
@@ -62,14 +63,24 @@ def validate(
     return metrics, {name: reason for _, _, skipped in shares for name, reason in skipped}, scores
 
 
-def whole_model(model: Detector, backend: str) -> Detector:
-    """Return a model that a process can run and save alone: `model`, or under FSDP a copy with whole parameters.
+def whole_model(model: Detector, backend: str, average: WeightAverage | None = None) -> Detector:
+    """Return a model that a process can run and save alone: `model`, or a copy of whole parameters.
 
     All processes must call it together.
+
+    Args:
+        model: of the run, under FSDP this process's share of it.
+        backend: of attention.
+        average: of its weights, which the copy then has.
     """
-    if not isinstance(model, FSDPModule):
+    if average is not None:
+        state = average.whole()
+    elif isinstance(model, FSDPModule):
+        state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    else:
         return model
-    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
-    copy = build(model.config).to(next(model.parameters()).device).set_backend(backend)
+    with torch.random.fork_rng(devices=()):  # its random weights, which are replaced, are not of the run's numbers
+        copy = build(model.config)
+    copy.to(next(model.parameters()).device).set_backend(backend)
     copy.load_state_dict(state)
     return copy

@@ -112,6 +112,30 @@ def test_killed_after_any_step_a_run_goes_on_to_the_same_end_bit_for_bit(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_the_average_of_the_weights_is_what_is_validated_and_kept_and_it_goes_on_bit_for_bit(
+    straight, synthetic_set, tmp_path, monkeypatch
+):
+    train(synthetic_set, tmp_path / "whole", ema_decay=0.9)
+    die_after(monkeypatch, 9)
+    with pytest.raises(Killed):
+        train(synthetic_set, tmp_path / "killed", ema_decay=0.9, checkpoint_steps=2)
+    monkeypatch.undo()
+    result = train(synthetic_set, tmp_path / "killed", ema_decay=0.9)
+    expected, actual = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "killed")
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert expected["average.updates"] == 2 * STEPS
+    # Steps are those of a run without it; what is validated and written is the average.
+    plain, (model, info) = tensors_of(straight), load_model(tmp_path / "whole")
+    assert all(torch.equal(plain[name], expected[name]) for name in plain)
+    assert info.settings["training"]["ema_decay"] == 0.9
+    if result.best_epoch == 2:  # the newest checkpoint is of this epoch
+        assert all(torch.equal(value, expected[f"average.{name}"]) for name, value in model.state_dict().items())
+    assert not torch.equal(load_model(straight)[0].head.weight, model.head.weight)
+    with pytest.raises(InputError, match=r"training\.ema_decay 0\.9, now 0\.0"):
+        train(synthetic_set, tmp_path / "whole")
+
+
 def test_killed_in_validation_a_run_makes_no_step_again(straight, synthetic_set, tmp_path, monkeypatch):
     """Without checkpoints between, all steps of the epoch used to be lost."""
 

@@ -167,7 +167,7 @@ class NothingIsRead(TorchDispatchMode):
 
 @pytest.mark.parametrize("precision", DTYPES)
 def test_a_step_reads_nothing_back_from_the_device(precision):
-    step = made(TrainingSettings(batch_size=4, accumulation=2), DTYPES[precision])
+    step = made(TrainingSettings(batch_size=4, accumulation=2, ema_decay=0.99), DTYPES[precision])
     with NothingIsRead():
         step(iter([batch(0), batch(1)]), 2, 1e-3)
         step(iter([batch(0), None]), 2, 1e-3)
@@ -177,7 +177,7 @@ def test_a_step_reads_nothing_back_from_the_device(precision):
 
 @pytest.mark.gpu
 def test_a_step_on_a_gpu_never_synchronizes():
-    step = made(TrainingSettings(batch_size=4, accumulation=2), torch.bfloat16, "cuda")
+    step = made(TrainingSettings(batch_size=4, accumulation=2, ema_decay=0.99), torch.bfloat16, "cuda")
     batches = [batch(0, device="cuda"), batch(1, device="cuda")]  # a copy to the device waits for it
     step(iter(batches), 2, 1e-3)  # kernels are compiled here
     torch.cuda.synchronize()
@@ -187,6 +187,27 @@ def test_a_step_on_a_gpu_never_synchronizes():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert step.counts().clips == 16
+
+
+def test_the_average_of_the_weights_is_what_it_says_and_skipped_steps_do_not_count():
+    step = made(TrainingSettings(batch_size=4, ema_decay=0.15))
+    expected = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    infinite = batch(3)
+    infinite.clips[0, 0, 0, 0, 0] = float("nan")
+    for number, decay in enumerate((0.1, 0.15, 0.15)):  # (1 + n) / (10 + n) is below 0.15 for n = 0 alone
+        step(iter([batch(number)]), 1, 1e-2)
+        for name, tensor in step.model.state_dict().items():
+            if tensor.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * tensor
+        step(iter([infinite]), 1, 1e-2)
+        step(iter([None]), 1, 1e-2)
+    assert step.counts().skipped_steps == 3
+    assert step.average.updates == 3
+    for name, tensor in step.average.whole().items():
+        if not tensor.is_floating_point():
+            continue
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+    assert not torch.allclose(step.average.tensors["head.weight"], step.model.head.weight, atol=1e-4)
 
 
 def test_a_step_without_a_single_clip_changes_nothing_and_is_no_divergence():
