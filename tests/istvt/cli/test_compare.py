@@ -158,7 +158,7 @@ def test_another_run_with_these_names_is_refused_and_stays(example, finished, tm
         ("  space:\n", "  space:\n    architecture: resnet\n", "detectors.space: model.architecture is 'resnet'"),
         ("variant_of: both", "preset: huge", "detectors.space: preset is 'huge'; expected one of seed, published"),
         ("variant_of: both", "variant_of: bath", "variant_of names 'bath', which detectors does not hold"),
-        ("variant_of: both", "colour: red", "detectors.space.colour: unknown field"),
+        ("variant_of: both", "shade: red", "detectors.space.shade: unknown field"),
         ("attention: spatial_only", "widht: 3", "detectors.space.model holds 'widht'; expected some of frames"),
         ("attention: spatial_only", "depth: 0", "detectors.space.model: model.depth is 0; expected 1 or more"),
         ("attention: spatial_only", "frames: 12", "space: needs clips of 12 frames, and the videos of data.drawn have"),
