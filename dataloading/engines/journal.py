@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 MOST_SHARDS = 100_000
 MAX_BYTES = 4 << 30  # of a journal
 _NAMES = {"predict": "scores of files", "evaluate": "scores of an evaluation", "prepare": "face boxes of a data set"}
-_NAMES["crops"] = "crops of a data set"
+_NAMES |= {"crops": "crops of a data set", "robustness": "scores of perturbed videos"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Header:
         shard: Which part of the job.
     """
 
-    command: Literal["predict", "evaluate", "prepare", "crops"]
+    command: Literal["predict", "evaluate", "prepare", "crops", "robustness"]
     settings: dict[str, Any]
     videos: int
     names: str
@@ -181,6 +181,7 @@ def keeping(
     to_dict: Callable[[Result], dict[str, Any]],
     parse: Callable[[bytes, str], Result],
     failed: Callable[[Result], bool],
+    renew: bool = False,
 ) -> Iterator[Journal[Result]]:
     """Open the journal of a shard of a job, with what an earlier run of it has done, and lock it.
 
@@ -192,6 +193,7 @@ def keeping(
         groups: A value for each video; those with the same one are in one shard. None: each by itself.
         to_dict, parse: Between results and JSON.
         failed: Whether a result is a failure, which is tried again.
+        renew: Begin anew where the file is of another job, which is refused otherwise.
 
     Raises:
         InputError: The file is of another job, or another process is writing to it.
@@ -210,7 +212,12 @@ def keeping(
         raise InputError(f"{path}: there is no directory {path.parent}; expected a file in one")
     with locked(lock, f"writing {path}; wait for it"):
         if path.exists():
-            journal.read(parse)
+            try:
+                journal.read(parse)
+            except InputError:
+                if not renew:
+                    raise
+                journal.results, journal.todo = {}, list(positions)
         journal.rewrite()
         try:
             yield journal

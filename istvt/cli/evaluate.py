@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from rich.console import Console
@@ -27,6 +27,7 @@ from istvt.cli.parser import OptionParser
 from istvt.config import MEASURED_METHODS, DataSettings, DetectorConfig, FaithfulnessSettings
 
 if TYPE_CHECKING:
+    from istvt.evaluation.results import Robustness
     from istvt.report.evaluate_checkpoint import EvaluationResult
 
 SANITY_CLIPS = 24
@@ -82,19 +83,20 @@ def run(options: Namespace, console: Console) -> int:
     With --perturb the videos are scored again with each perturbation at each strength: curves in the report, beside the
     unperturbed videos, and numbers in robustness.json and robustness.csv. JPEG to saturation change the face crops in
     the size of the model's input, shift moves the box of the face, drop and fps leave frames out, and h264 encodes the
-    whole video once more, which takes the longest. Curves of an earlier call on the same model and videos stay.
+    whole video once more, which takes the longest. Curves of an earlier call on the same model and videos stay. What is
+    done is kept in robustness.json.unfinished until they are written: a sweep that was stopped goes on.
 
     On many machines (--engine ray, or --shard and `istvt merge`) the files are the same as from one. With --engine ray
-    what is done is kept in evaluation.json.unfinished until they are written, and the same command goes on from it."""
+    what is done is kept in evaluation.json.unfinished until they are written, and the same command goes on from it.
+    Shards of an evaluation are merged first, and those of its perturbed videos then."""
     from dataloading.layouts import require_directory
     from dataloading.perturbations import check_root, parse_sweeps
     from istvt.run_dir import model_file
 
     check_counts(options, "bootstrap", "batch_size")
     shard = shard_of(options)
-    for option in ("explain", "perturb"):
-        if options[option] and (shard or options.engine != "local"):
-            raise InputError(f"--{option} measures on one machine; expected it without --shard and --engine ray")
+    if options.explain and (shard or options.engine != "local"):
+        raise InputError("--explain measures on one machine; expected it without --shard and --engine ray")
     sweeps = parse_sweeps(options.perturb or ())
     for option, value in (("--methods", options.methods), ("--sanity", options.sanity or None)):
         if value is not None and not options.explain:
@@ -113,17 +115,25 @@ def run(options: Namespace, console: Console) -> int:
     model_file(options.checkpoint)
     with starting(console):
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint, evaluate_shard
+        from istvt.report.evaluate_robustness import evaluate_robustness_shard
     how = {name: options[name] for name in ("split", "device", "precision", "batch_size", "bootstrap")}
     output = _evaluation_directory(options, data, console)
     with engine_of(options, console) as engine, progress_bar(console, "scoring clips") as update:
         if shard:
             path, failed = evaluate_shard(options.checkpoint, data, output, shard, **how, advance=update)
             print_lines(console, f"shard {shard}: {path}" + (f", without {counted(failed, 'video')}" if failed else ""))
+            if options.perturb:
+                path = evaluate_robustness_shard(
+                    options.checkpoint, data, output, options.perturb, shard, **how, advance=update
+                )
+                print_lines(console, f"shard {shard}, perturbed: {path}; merge it after the other")
             return 0
-        result = evaluate_checkpoint(options.checkpoint, data, output, **how, engine=engine, advance=update)
-    print_evaluation(console, result)
-    if options.perturb:
-        _measure_robustness(options, data, output, console, **how)
+        result = _stopped_later(options, data, output)
+        if result is None:
+            result = evaluate_checkpoint(options.checkpoint, data, output, **how, engine=engine, advance=update)
+        print_evaluation(console, result)
+        if options.perturb:
+            _measure_robustness(options, data, output, console, **how, engine=engine)
     if options.explain:
         _measure_explanations(options, data, settings, output, console)
     return 0
@@ -166,18 +176,36 @@ def _evaluation_directory(options: Namespace, data: DataSettings, console: Conso
     return output
 
 
-def _measure_robustness(
-    options: Namespace, data: DataSettings, output: Path, console: Console, **how: str | int
-) -> None:
+def _stopped_later(options: Namespace, data: DataSettings, output: Path) -> EvaluationResult | None:
+    """Return the evaluation that is there where an earlier call was stopped while it scored perturbed videos."""
+    from dataloading.engines.journal import unfinished
+    from istvt.report.evaluate_checkpoint import EvaluationResult, is_evaluated
+    from istvt.report.evaluation_files import REPORT, ROBUSTNESS, read_evaluation
+
+    how = {name: options[name] for name in ("split", "precision", "bootstrap")}
+    if not options.perturb or not unfinished(output / ROBUSTNESS).exists():
+        return None
+    if not is_evaluated(options.checkpoint, data, output, **how):
+        return None
+    return EvaluationResult(*read_evaluation(output), output / REPORT)
+
+
+def _measure_robustness(options: Namespace, data: DataSettings, output: Path, console: Console, **how: Any) -> None:
     """Score the videos with each perturbation at each strength."""
-    from istvt.report.evaluate_checkpoint import evaluate_checkpoint_robustness
-    from istvt.report.evaluation_files import ROBUSTNESS
-    from istvt.report.summary import robustness_table
+    from istvt.report.evaluate_robustness import evaluate_checkpoint_robustness
 
     with progress_bar(console, "scoring perturbed clips") as update:
         curves = evaluate_checkpoint_robustness(
             options.checkpoint, data, output, options.perturb, **how, advance=update
         )
+    print_robustness(console, curves, output)
+
+
+def print_robustness(console: Console, curves: Robustness, output: Path) -> None:
+    """Print the curves, and where their files are."""
+    from istvt.report.evaluation_files import ROBUSTNESS
+    from istvt.report.summary import robustness_table
+
     console.print(robustness_table(curves))
     print_lines(console, f"robustness: {output / ROBUSTNESS}")
 

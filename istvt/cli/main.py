@@ -45,7 +45,7 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 LONGEST_REASON = 1500  # characters; four paths of the longest kind that is common
 # Commands that resume from their finished work when they are called again.
 RESUMABLE = ("synthesize", "prepare", "train", "compare", "demo")
-RESUMABLE_IN_PARTS = ("predict", "evaluate")  # with --shard, or on a cluster
+RESUMABLE_IN_PARTS = ("predict", "evaluate")  # with --shard, on a cluster, or while perturbed videos are scored
 # Time for torchrun to end a failing process: longer than the other processes need to fail with the same error.
 TORCHRUN_GRACE_SECONDS = 5.0
 
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_resumable(arguments: Sequence[str]) -> bool:
     """Return whether a stopped command goes on from its finished work when it is called again."""
     name = arguments[0] if arguments else ""
-    in_parts = any(argument.partition("=")[0] in ("--shard", "--engine") for argument in arguments)
+    in_parts = any(argument.partition("=")[0] in ("--shard", "--engine", "--perturb") for argument in arguments)
     return name in RESUMABLE or (name in RESUMABLE_IN_PARTS and in_parts)
 
 

@@ -56,6 +56,12 @@ def run(options: Namespace, console: Console) -> int:
             from istvt.report.evaluate_checkpoint import merge_evaluation
         print_evaluation(console, merge_evaluation(header, lines, options.output))
         return 0
+    if header.command == "robustness":
+        with starting(console):
+            from istvt.cli.evaluate import print_robustness
+            from istvt.report.evaluate_robustness import merge_robustness
+        print_robustness(console, merge_robustness(header, lines, options.output), options.output)
+        return 0
     return _merge_preparation(header, lines, options.output, console)
 
 

@@ -18,7 +18,8 @@ from istvt.comparison.settings import ComparisonSettings, PlannedModel
 from istvt.config import DataSettings
 from istvt.evaluation.results import Robustness
 from istvt.inference.video_score import VideoScore
-from istvt.report.evaluate_checkpoint import evaluate_checkpoint, evaluate_checkpoint_robustness, is_evaluated
+from istvt.report.evaluate_checkpoint import evaluate_checkpoint, is_evaluated
+from istvt.report.evaluate_robustness import evaluate_checkpoint_robustness
 from istvt.report.evaluation_files import (
     PerturbedRow,
     StoredEvaluation,
@@ -141,7 +142,8 @@ def evaluate_model(
     if missing := _missing_sweeps(output, sweeps, data, settings):
         texts = [f"{sweep.name}:{','.join(map(repr, sweep.strengths))}" for sweep in missing]
         what = f"{model}: scoring {test}, perturbed"
-        evaluate_checkpoint_robustness(model.checkpoint, data, output, texts, **how, **more, advance=report(what))
+        how |= more | {"engine": engine, "renew": True, "advance": report(what)}
+        evaluate_checkpoint_robustness(model.checkpoint, data, output, texts, **how)
 
 
 def read_model(model: PlannedModel, test: str, sweeps: Sequence[Sweep]) -> EvaluatedModel:

@@ -16,7 +16,7 @@ from istvt.evaluation.metrics import compute_metrics
 from istvt.evaluation.reliability import with_reliability
 from istvt.evaluation.results import Evaluation
 from istvt.inference.crop import crop_difference
-from istvt.inference.score import score_by_video
+from istvt.inference.score import ScoredClips, score_by_video
 from istvt.inference.video_score import VideoScore, check_probabilities
 from istvt.model.checkpoint import CheckpointInfo
 from istvt.model.detector import Detector
@@ -41,6 +41,14 @@ class ScoredVideo:
             check_probabilities(self.score.probability, *self.score.clip_probabilities)
 
 
+def scored_video(scored: ScoredClips) -> ScoredVideo:
+    """Return the outcome of one video from its scored clips."""
+    score = scored.videos()[0] if scored.clips else None
+    # Reasons hold file names, which need not be valid Unicode: invalid bytes are written as escapes.
+    reasons = [reason.encode(errors="backslashreplace").decode() for _, reason in scored.skipped]
+    return ScoredVideo(score, reasons, scored.decoder)
+
+
 @dataclass(frozen=True)
 class SplitScoring:
     """How the videos of a split are scored: what a process needs beside the model. See `evaluate_split`.
@@ -59,11 +67,8 @@ class SplitScoring:
         """Yield the outcome of each video of the clips, in order."""
         dtype = resolve_precision(self.precision, next(model.parameters()).device)
         how = {"batch_size": self.batch_size, "decoder": self.decoder, "workers": self.workers, "dtype": dtype}
-        for scored in score_by_video(model, clips, **how):
-            score = scored.videos()[0] if scored.clips else None
-            # Reasons hold file names, which need not be valid Unicode: invalid bytes are written as escapes.
-            reasons = [reason.encode(errors="backslashreplace").decode() for _, reason in scored.skipped]
-            yield ScoredVideo(score, reasons, scored.decoder)
+        for [scored] in score_by_video(model, clips, **how):
+            yield scored_video(scored)
 
 
 def evaluate_split(

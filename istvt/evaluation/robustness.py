@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
-from dataloading.clips.loader import decoder_of
 from dataloading.clips.sampling import Clip
-from dataloading.dataset import FAKE, REAL, Dataset
+from dataloading.dataset import FAKE, REAL
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
-from dataloading.perturbations import Sweep, generator_of, perturb_clip, perturb_pictures
-from istvt.config import DataSettings
+from dataloading.perturbations import Stage, Sweep, generator_of, perturb_clip, perturb_pictures
 from istvt.device import resolve_precision
-from istvt.evaluation.evaluate import split_clips
+from istvt.evaluation.evaluate import ScoredVideo, SplitScoring, scored_video
 from istvt.evaluation.intervals import resample_counts
 from istvt.evaluation.metrics import CONFIDENCE, Samples, estimate, proportion_estimate
-from istvt.evaluation.results import Estimate, Robustness, RobustnessCurve, RobustnessPoint
-from istvt.inference.score import ScoredClips, score_variants
-from istvt.inference.video_score import DEFAULT_THRESHOLD, EvaluatedSet, VideoScore
+from istvt.evaluation.results import Estimate, RobustnessCurve, RobustnessPoint
+from istvt.inference.score import AS_THEY_ARE, Variant, score_by_video
+from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
 from istvt.model.detector import Detector
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Perturbations that share one reading of the videos: all those of pictures, or another one at one strength.
+
+    Attributes:
+        points: (name of the perturbation, strength).
+        stage: what they change.
+    """
+
+    points: tuple[tuple[str, float], ...]
+    stage: Stage
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {strength:g}" for name, strength in self.points)
+
+    @property
+    def crf(self) -> int | None:
+        """Rate factor at which videos are encoded once more; None where they are not."""
+        return int(self.points[0][1]) if self.stage == "video" else None
+
+    def clips(self, clips: Sequence[Clip], index: FaceIndex, seed: int = 0) -> list[Clip]:
+        """Return the clips that are read in place of `clips`; those that cannot be made are left out."""
+        if self.stage != "clip":
+            return list(clips)
+        [(name, strength)] = self.points
+        return perturbed_clips(name, clips, index, strength, seed)
+
+
+@dataclass(frozen=True)
+class PerturbedVideo:
+    """What scoring one video in a pass gives: one outcome for each point of the pass."""
+
+    points: list[ScoredVideo]
 
 
 @dataclass(frozen=True)
@@ -39,107 +71,60 @@ class PerturbedVideos:
 Perturbed = dict[tuple[str, float], PerturbedVideos]  # by the name of the perturbation and its strength
 
 
-def evaluate_robustness(
-    model: Detector,
-    dataset: Dataset,
-    index: FaceIndex,
-    data: DataSettings,
-    sweeps: Sequence[Sweep],
-    plain: Sequence[VideoScore],
-    evaluated: EvaluatedSet,
-    *,
-    bootstrap: int = 2000,
-    seed: int = 0,
-    batch_size: int = 16,
-    precision: str = "float32",
-    advance: Callable[[int, int], None] | None = None,
-) -> tuple[Robustness, Perturbed]:
-    """Score the clips of an evaluation under perturbations and compute the metrics by video at each strength.
-
-    Args:
-        model: on the device to use.
-        dataset: whose videos were evaluated.
-        index: of their faces.
-        data: clips a video, decoder and workers, as of the evaluation.
-        sweeps: the perturbations and their strengths.
-        plain: scores of the unperturbed videos, from `evaluate_split`.
-        evaluated: identity of that evaluation.
-        bootstrap: resamples behind the intervals.
-        seed: of what perturbations draw, and of the bootstrap.
-        advance: called with (clips done, clips in all).
-        batch_size: clips a forward pass, at most.
-        precision: "auto", "float32", "bfloat16" or "float16".
-
-    Raises:
-        InputError: not one video can be scored at some strength.
-    """
-    clips = split_clips(dataset, index, data, evaluated.split, model.config.frames)
-    total, done = len(clips) * sum(len(sweep.strengths) for sweep in sweeps), 0
-
-    def count(scored: int) -> None:
-        nonlocal done
-        done += scored
-        if advance:
-            advance(done, total)
-
-    how = {"batch_size": batch_size, "dtype": resolve_precision(precision, next(model.parameters()).device)}
-    reading = {"decoder": data.decoder, "workers": data.workers}
-    perturbed = score_perturbed(model, clips, index, sweeps, seed=seed, advance=count, **reading, **how)
-    curves = [curve_of(sweep, plain, perturbed, bootstrap, seed) for sweep in sweeps]
-    return Robustness(evaluated, data.evaluation_clips, seed, bootstrap, curves), perturbed
-
-
-def score_perturbed(
-    model: Detector,
-    clips: Sequence[Clip],
-    index: FaceIndex,
-    sweeps: Sequence[Sweep],
-    *,
-    seed: int = 0,
-    decoder: str = "auto",
-    workers: int = 2,
-    advance: Callable[[int], None] | None = None,
-    **how: Any,
-) -> Perturbed:
-    """Score clips under each perturbation at each strength.
-
-    All perturbations of pictures share one pass over the videos; each strength of the others has its own.
-
-    Args:
-        model: on the device to use.
-        clips: unperturbed, of consecutive frames.
-        index: of the faces of their videos.
-        sweeps: what is done to them.
-        seed: of what is drawn.
-        decoder, workers: of the clips.
-        advance: called with the number of clips done, of `len(clips)` times the number of strengths.
-        how: `batch_size` and `dtype` of `score_variants`.
-
-    Returns:
-        Scores of the videos of which a clip could be made and read.
-    """
-    scored: dict[tuple[str, float], ScoredClips] = {}
-    reading = {"decoder": decoder, "workers": workers}
+def passes_of(sweeps: Sequence[Sweep]) -> list[Pass]:
+    """Return the passes over the videos that perturbations take."""
     pictures = [(s.name, strength) for s in sweeps if s.perturbation.stage == "picture" for strength in s.strengths]
-    with ThreadPoolExecutor(workers, thread_name_prefix="perturb") as threads:
-        if pictures:
-            variants = [partial(_perturb_batch, threads, *point, seed) for point in pictures]
-            found = score_variants(model, clips, variants, advance=advance, **how, **reading)
-            scored |= zip(pictures, found, strict=True)
+    passes = [Pass(tuple(pictures), "picture")] if pictures else []
     for sweep in sweeps:
-        for strength in sweep.strengths if sweep.perturbation.stage != "picture" else ():
-            crf = int(strength) if sweep.perturbation.stage == "video" else None
-            changed = list(clips) if crf is not None else perturbed_clips(sweep.name, clips, index, strength, seed)
-            [point] = score_variants(model, changed, crf=crf, advance=advance, **how, **reading)
-            scored[sweep.name, strength] = point
-            if advance:  # what could not be made or read counts as done
-                advance(len(clips) - len(point.clips))
-    device = next(model.parameters()).device
-    plain = decoder_of((clip.video for clip in clips), decoder, device)
-    return {
-        (name, strength): PerturbedVideos(found.videos(), _notes(clips, plain, found, name == "h264"))
-        for (name, strength), found in scored.items()
-    }
+        if sweep.perturbation.stage != "picture":
+            passes += [Pass(((sweep.name, strength),), sweep.perturbation.stage) for strength in sweep.strengths]
+    return passes
+
+
+def score_pass(
+    model: Detector, clips: Sequence[Clip], of: Pass, how: SplitScoring, seed: int = 0
+) -> Iterator[PerturbedVideo]:
+    """Yield the outcome of each video of the clips in a pass, in order.
+
+    The outcome of a video depends neither on the videos beside it nor on the other points of the pass.
+
+    Args:
+        model: on the device to use.
+        clips: from `Pass.clips`; those of a video follow each other.
+        of: what is done to them.
+        how: batch size, precision, decoder, workers.
+        seed: of what is drawn.
+    """
+    if not clips:
+        return
+    dtype = resolve_precision(how.precision, next(model.parameters()).device)
+    reading = {"batch_size": how.batch_size, "decoder": how.decoder, "workers": how.workers, "dtype": dtype}
+    with ThreadPoolExecutor(how.workers, thread_name_prefix="perturb") as threads:
+        variants: Sequence[Variant] = AS_THEY_ARE
+        if of.stage == "picture":
+            variants = [partial(_perturb_batch, threads, *point, seed) for point in of.points]
+        for scored in score_by_video(model, clips, variants, crf=of.crf, **reading):
+            yield PerturbedVideo([scored_video(item) for item in scored])
+
+
+def gather_passes(
+    clips: Sequence[Clip], plain_decoder: str, passes: Sequence[Pass], outcomes: Sequence[Sequence[PerturbedVideo]]
+) -> Perturbed:
+    """Return the scores of all videos by perturbation and strength.
+
+    Args:
+        clips: unperturbed.
+        plain_decoder: of them.
+        passes: over the videos.
+        outcomes: of the videos that have clips in each pass, in order.
+    """
+    perturbed = {}
+    for of, videos in zip(passes, outcomes, strict=True):
+        for number, point in enumerate(of.points):
+            found = [video.points[number] for video in videos]
+            scores = [item.score for item in found if item.score is not None]
+            perturbed[point] = PerturbedVideos(scores, _notes(clips, plain_decoder, found, of.stage == "video"))
+    return perturbed
 
 
 def curve_of(
@@ -150,7 +135,7 @@ def curve_of(
     Args:
         sweep: the perturbation and its strengths.
         plain: scores of the unperturbed videos.
-        perturbed: scores that `score_perturbed` returned.
+        perturbed: scores that `gather_passes` returned.
         bootstrap: resamples behind the intervals.
         seed: of the bootstrap.
     """
@@ -250,14 +235,16 @@ def perturbed_clips(name: str, clips: Sequence[Clip], index: FaceIndex, strength
     return changed
 
 
-def _notes(clips: Sequence[Clip], plain_decoder: str, found: ScoredClips, crf: bool) -> list[str]:
+def _notes(clips: Sequence[Clip], plain_decoder: str, found: Sequence[ScoredVideo], crf: bool) -> list[str]:
     """Return sentences on clips that could not be made or read, on another decoder, and on parts of pictures."""
     notes = []
-    if missing := len(clips) - len(found.clips):
-        reason = found.skipped[0][1].rstrip(".") if found.skipped else "their shots have too few frames"
-        notes.append(f"without {missing} of the {len(clips)} clips: {reason}.")
-    if found.decoder != plain_decoder:
-        notes.append(f"{found.decoder} decoded, and {plain_decoder} without the perturbation: some gray levels differ.")
+    scored = sum(len(item.score.clip_probabilities) for item in found if item.score is not None)
+    if missing := len(clips) - scored:
+        reason = next((reason for item in found for reason in item.skipped), "their shots have too few frames")
+        notes.append(f"without {missing} of the {len(clips)} clips: {reason.rstrip('.')}.")
+    decoder = next((item.decoder for item in found if item.decoder), plain_decoder)
+    if decoder != plain_decoder:
+        notes.append(f"{decoder} decoded, and {plain_decoder} without the perturbation: some gray levels differ.")
     if crf and any(clip.video.crops for clip in clips):
         notes.append("Of a crop store H.264 encoded the part of each picture that it keeps.")
     return notes

@@ -78,84 +78,62 @@ def score_clips(
     return _gathered(clips, batches, list(loader.skipped), loader.decoder)
 
 
+# A change of a batch [B, T, 3, H, W] in [-1, 1] of these clips, into a batch like it.
+Variant = Callable[[torch.Tensor, Sequence[Clip]], torch.Tensor]
+AS_THEY_ARE: tuple[Variant, ...] = (lambda batch, _: batch,)
+
+
 @torch.inference_mode()
 def score_by_video(
     model: Detector,
     clips: Sequence[Clip],
-    *,
-    batch_size: int = 16,
-    decoder: str = "auto",
-    workers: int = 2,
-    dtype: torch.dtype = torch.float32,
-) -> Iterator[ScoredClips]:
-    """Yield the scored clips of each video, in order, while the next one is decoded; see `score_clips`.
-
-    A batch holds clips of one video alone: logits of a video are the same, bit for bit, whichever videos stand beside
-    it.
-
-    Args:
-        clips: those of a video follow each other.
-    """
-    loader = _loader(model, clips, batch_size, decoder, workers, by_video=True)
-    groups = [list(group) for _, group in groupby(range(len(clips)), key=lambda at: clips[at].video.path)]
-    number_of = [number for number, group in enumerate(groups) for _ in group]
-    batches: list[_ScoredBatch] = []
-    current = 0
-
-    def finished() -> ScoredClips:
-        # The loader is ahead: of this video it has skipped all that it will.
-        skipped = [(clip, reason) for clip, reason in loader.skipped if number_of[place[id(clip)]] == current]
-        return _gathered(clips, batches, skipped, loader.decoder)
-
-    place = {id(clip): at for at, clip in enumerate(clips)}
-    for batch in _score(model, loader, dtype):
-        while current < number_of[int(batch[0][0])]:
-            yield finished()
-            batches, current = [], current + 1
-        batches.append(batch)
-    while current < len(groups):
-        yield finished()
-        batches, current = [], current + 1
-
-
-# A change of a batch [B, T, 3, H, W] in [-1, 1] of these clips, into a batch like it.
-Variant = Callable[[torch.Tensor, Sequence[Clip]], torch.Tensor]
-
-
-@torch.inference_mode()
-def score_variants(
-    model: Detector,
-    clips: Sequence[Clip],
-    variants: Sequence[Variant] = (lambda batch, _: batch,),
+    variants: Sequence[Variant] = AS_THEY_ARE,
     *,
     batch_size: int = 16,
     decoder: str = "auto",
     workers: int = 2,
     dtype: torch.dtype = torch.float32,
     crf: int | None = None,
-    advance: Callable[[int], None] | None = None,
-) -> list[ScoredClips]:
-    """Score each of some variants of clips, which are decoded once for all of them, in batches of one video.
+) -> Iterator[list[ScoredClips]]:
+    """Yield the scored clips of each video, in order, while the next one is decoded; see `score_clips`.
+
+    A batch holds clips of one video alone: logits of a video are the same, bit for bit, whichever videos stand beside
+    it.
 
     Args:
         model, batch_size, decoder, workers, dtype: as of `score_clips`.
         clips: those of a video follow each other.
-        variants: of each batch; by default the clips as they are.
+        variants: of each batch, which is decoded once for all of them; by default the clips as they are.
         crf: of `ClipLoader`.
-        advance: called with the number of clips done after each batch of each variant.
+
+    Yields:
+        For each video a list with the clips of each variant.
     """
     loader = _loader(model, clips, batch_size, decoder, workers, by_video=True, crf=crf)
+    groups = [list(group) for _, group in groupby(range(len(clips)), key=lambda at: clips[at].video.path)]
+    number_of = [number for number, group in enumerate(groups) for _ in group]
+    place = {id(clip): at for at, clip in enumerate(clips)}
+    batches: list[list[_ScoredBatch]] = [[] for _ in variants]
+    current = 0
+
+    def finished() -> list[ScoredClips]:
+        # The loader is ahead: of this video it has skipped all that it will.
+        skipped = [(clip, reason) for clip, reason in loader.skipped if number_of[place[id(clip)]] == current]
+        return [_gathered(clips, of_variant, skipped, loader.decoder) for of_variant in batches]
+
     changed = (
         replace(batch, clips=variant(batch.clips, [clips[i] for i in batch.indices.tolist()]))
         for batch in loader
         for variant in variants
     )
-    batches: list[list[_ScoredBatch]] = [[] for _ in variants]
     for number, batch in enumerate(_score(model, changed, dtype)):
+        while current < number_of[int(batch[0][0])]:
+            yield finished()
+            batches, current = [[] for _ in variants], current + 1
         batches[number % len(variants)].append(batch)
-        if advance:
-            advance(len(batch[0]))
-    return [_gathered(clips, of_variant, list(loader.skipped), loader.decoder) for of_variant in batches]
+    while current < len(groups):
+        yield finished()
+        batches, current = [[] for _ in variants], current + 1
 
 
 # Positions of clips, on the CPU, their logits, and their qualities.

@@ -20,12 +20,9 @@ from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.io import parse_json
 from dataloading.layouts import open_dataset
-from dataloading.perturbations import check_root, parse_sweeps
 from istvt.config import DataSettings, FaithfulnessSettings
 from istvt.device import pick_device, versions
 from istvt.evaluation.evaluate import ScoredVideo, SplitScoring, clips_by_video, split_clips, summarize
-from istvt.evaluation.results import Robustness
-from istvt.evaluation.robustness import evaluate_robustness
 from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.report import read_faithfulness, write_faithfulness
 from istvt.explain.faithfulness.results import Faithfulness
@@ -45,7 +42,6 @@ from istvt.report.evaluation_files import (
     read_history,
     read_robustness,
     write_evaluation,
-    write_robustness,
 )
 from istvt.report.examples import load_examples
 from istvt.report.report import write_report
@@ -97,7 +93,7 @@ def evaluate_checkpoint(
     Raises:
         InputError: the checkpoint or the data cannot be used.
     """
-    job = _Job(str(checkpoint), data, split, device, precision, batch_size, bootstrap)
+    job = EvaluationJob(str(checkpoint), data, split, device, precision, batch_size, bootstrap)
     output = output_directory(output)
     keep = unfinished(output / METRICS) if engine or resumable else None
     with _scored(job, Shard(), keep, engine, advance) as (work, scored):
@@ -119,7 +115,7 @@ def is_evaluated(
     if not (output / METRICS).exists() or not (output / SCORES).exists():
         return False
     stored, _ = read_evaluation(output)
-    job = _Job(str(checkpoint), data, split, "", precision, 0, bootstrap)
+    job = EvaluationJob(str(checkpoint), data, split, "", precision, 0, bootstrap)
     held, wanted = (dict(values) for values in (stored.settings.get("evaluation", {}), job.shown()))
     for values in (held, wanted):
         values.pop("workers", None)  # no score depends on their number
@@ -145,7 +141,7 @@ def evaluate_shard(
     Returns:
         The file of the shard in `output`, which `merge_evaluation` takes, and how many of its videos have no score.
     """
-    job = _Job(str(checkpoint), data, split, device, precision, batch_size, bootstrap)
+    job = EvaluationJob(str(checkpoint), data, split, device, precision, batch_size, bootstrap)
     path = shard.file(output_directory(output) / METRICS)
     with _scored(job, shard, path, None, advance) as (_, scored):
         return path, sum(item.score is None for item in scored)
@@ -157,12 +153,9 @@ def merge_evaluation(header: Header, lines: Sequence[Line], output: str | Path) 
     Raises:
         InputError: the checkpoint or the data set is not what it was when the shards were made.
     """
-    stored = typed(header.settings, _Settings, "settings of the shards")
-    data = typed(stored.data, DataSettings, "settings of the shards: data")
-    job = _Job(
-        stored.checkpoint, data, stored.split, stored.device, stored.precision, stored.batch_size, stored.bootstrap
-    )
-    work = _Work.of(job)
+    stored = typed(header.settings, JournalSettings, "settings of the shards")
+    job = stored.job()
+    work = EvaluationWork.of(job)
     same = job.settings(work, stored.device) | {"versions": stored.versions} == header.settings
     if not same or [line.video for line in lines] != [group[0].video.name for group in work.groups]:
         raise InputError(
@@ -178,8 +171,8 @@ def merge_evaluation(header: Header, lines: Sequence[Line], output: str | Path) 
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """Settings in the journal of an evaluation; see `_Job.settings`."""
+class JournalSettings:
+    """Settings in the journal of an evaluation; see `EvaluationJob.settings`."""
 
     checkpoint: str
     split: str
@@ -191,9 +184,15 @@ class _Settings:
     device: str
     versions: dict[str, str]
 
+    def job(self) -> EvaluationJob:
+        """Return what is evaluated, and how."""
+        data = typed(self.data, DataSettings, "settings of the shards: data")
+        how = (self.split, self.device, self.precision, self.batch_size, self.bootstrap)
+        return EvaluationJob(self.checkpoint, data, *how)
+
 
 @dataclass(frozen=True)
-class _Job:
+class EvaluationJob:
     """What is evaluated, and how; see `evaluate_checkpoint`."""
 
     checkpoint: str
@@ -204,7 +203,7 @@ class _Job:
     batch_size: int
     bootstrap: int
 
-    def settings(self, work: _Work, device: str) -> dict[str, Any]:
+    def settings(self, work: EvaluationWork, device: str) -> dict[str, Any]:
         """Return all that the files depend on, beside the videos, on a device of this type."""
         values = {name: getattr(self, name) for name in ("checkpoint", "split", "precision", "batch_size", "bootstrap")}
         return values | {"data": self.used(), "model": work.info.checksum, "device": device, "versions": versions()}
@@ -222,7 +221,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Work:
+class EvaluationWork:
     """The videos of an evaluation, and the clips that are scored of each."""
 
     info: CheckpointInfo
@@ -232,7 +231,8 @@ class _Work:
     groups: list[list[Clip]]
 
     @classmethod
-    def of(cls, job: _Job) -> _Work:
+    def of(cls, job: EvaluationJob) -> EvaluationWork:
+        """Open the data set of a job."""
         info = read_info(job.checkpoint)
         dataset, index = open_dataset(**job.data.source)
         clips = split_clips(dataset, index, job.data, job.split, info.config.frames)
@@ -241,15 +241,15 @@ class _Work:
 
 @contextmanager
 def _scored(
-    job: _Job,
+    job: EvaluationJob,
     shard: Shard,
     keep: Path | None,
     engine: ModelEngine | None,
     advance: Callable[[int, int], None] | None,
-) -> Iterator[tuple[_Work, list[ScoredVideo]]]:
+) -> Iterator[tuple[EvaluationWork, list[ScoredVideo]]]:
     """Score the videos of a shard that are not done yet; the context gives the outcome of all of them, in order."""
     kind = engine.device_type(job.device) if engine else pick_device(job.device).type
-    work = _Work.of(job)
+    work = EvaluationWork.of(job)
     videos = [group[0].video for group in work.groups]
     how = SplitScoring(job.batch_size, job.precision, job.data.decoder, job.data.workers)
     with keeping(
@@ -310,7 +310,11 @@ def _parse(data: bytes, where: str) -> ScoredVideo:
 
 
 def _write(
-    job: _Job, work: _Work, output: Path, scored: Sequence[ScoredVideo], of_packages: dict[str, str] | None = None
+    job: EvaluationJob,
+    work: EvaluationWork,
+    output: Path,
+    scored: Sequence[ScoredVideo],
+    of_packages: dict[str, str] | None = None,
 ) -> EvaluationResult:
     """Write the three files of an evaluation."""
     info, dataset, index, data = work.info, work.dataset, work.index, job.data
@@ -325,7 +329,7 @@ def _write(
         versions=of_packages or versions(),
     )
     write_evaluation(output, stored, scores)
-    return EvaluationResult(stored, scores, _render(job.checkpoint, output, stored, scores, dataset, index))
+    return EvaluationResult(stored, scores, render_files(job.checkpoint, output, stored, scores, dataset, index))
 
 
 def render_report(checkpoint: str | Path, data: DataSettings, output: str | Path) -> Path:
@@ -343,10 +347,10 @@ def render_report(checkpoint: str | Path, data: DataSettings, output: str | Path
     stored, scores = read_evaluation(output)
     if stored.evaluated is None or not stored.settings:
         raise InputError(f"{output / METRICS}: settings: missing, as an earlier version wrote it; evaluate again")
-    return _render(checkpoint, output, stored, scores, *open_dataset(**data.source))
+    return render_files(checkpoint, output, stored, scores, *open_dataset(**data.source))
 
 
-def _render(
+def render_files(
     checkpoint: str | Path,
     output: Path,
     stored: StoredEvaluation,
@@ -354,6 +358,7 @@ def _render(
     dataset: Dataset,
     index: FaceIndex,
 ) -> Path:
+    """Write the report of an evaluation with all that was measured of it; return its path."""
     info, foreign = read_info(checkpoint), foreign_explanations(output, stored.evaluated)
     robustness = read_robustness(output)
     other = robustness and robustness.evaluated != stored.evaluated
@@ -367,47 +372,6 @@ def _render(
         explanations=f"{foreign}." if foreign else read_faithfulness(output / EXPLANATIONS),
         robustness=f"{output / ROBUSTNESS} holds curves of another model or other videos." if other else robustness,
     )
-
-
-def evaluate_checkpoint_robustness(
-    checkpoint: str | Path,
-    data: DataSettings,
-    output: str | Path,
-    perturb: Sequence[str],
-    *,
-    split: str = "test",
-    device: str = "auto",
-    precision: str = "auto",
-    batch_size: int = 16,
-    bootstrap: int = 2000,
-    advance: Callable[[int, int], None] | None = None,
-) -> Robustness:
-    """Measure an evaluated checkpoint on perturbed videos; write `robustness.json`, `robustness.csv` and the report.
-
-    Args:
-        checkpoint, data, split, device, precision, batch_size, bootstrap: as of the evaluation.
-        output: directory of that evaluation.
-        perturb: perturbations and their strengths, such as "jpeg:10..50" (`dataloading.perturbations`).
-        advance: called with (clips done, clips in all).
-
-    Returns:
-        The curves, also those of other perturbations that were measured before.
-
-    Raises:
-        InputError: a perturbation, the checkpoint or the data cannot be used, or `output` holds no evaluation of them.
-    """
-    sweeps, output = parse_sweeps(perturb), Path(output)
-    check_root(sweeps, data.root)
-    dataset, index = open_dataset(**data.source)
-    model, info = load_model(checkpoint, pick_device(device))
-    stored, scores = read_evaluation(output)
-    if stored.evaluated != evaluated_set(info, data, split):
-        raise InputError(f"{output / METRICS} is of another model or other videos; evaluate these first")
-    how = {"bootstrap": bootstrap, "batch_size": batch_size, "precision": precision, "advance": advance}
-    measured, perturbed = evaluate_robustness(model, dataset, index, data, sweeps, scores, stored.evaluated, **how)
-    measured = write_robustness(output, measured, perturbed)
-    _render(checkpoint, output, stored, scores, dataset, index)
-    return measured
 
 
 def evaluate_checkpoint_explanations(

@@ -259,6 +259,7 @@ def test_prepare_and_evaluate_on_a_cluster_write_the_files_of_one_machine(nodes,
         fake.write_bytes(fake.read_bytes()[:500])
         assert main(["prepare", str(place), "--no-detect", f"--crops={tmp_path / name}", "--workers=1", *how]) == 1
         data = ["evaluate", f"--data.root={synthetic_set}", f"--checkpoint={trained_run}", "--bootstrap=50"]
+        data += ["--perturb=blur:1,4", "--perturb=drop:0.3", "--perturb=h264:40"]
         assert main([*data, f"--output={tmp_path / name / 'evaluation'}", *how]) == 0
         kept[name] = {
             str(path.relative_to(tmp_path / name)): re.sub(rb'"modified": \d+|Made on [^<]*', b"", path.read_bytes())
@@ -268,5 +269,7 @@ def test_prepare_and_evaluate_on_a_cluster_write_the_files_of_one_machine(nodes,
         kept[name]["face index"] = (place / "face_index.jsonl").read_bytes()
         shutil.rmtree(place)
     assert kept["one"].keys() == kept["many"].keys()
-    assert {"evaluation/report.html", "evaluation/scores.csv", "crops.jsonl"} <= kept["one"].keys()
+    assert {"evaluation/report.html", "evaluation/scores.csv", "evaluation/robustness.csv", "crops.jsonl"} <= kept[
+        "one"
+    ].keys()
     assert [name for name in kept["one"] if kept["one"][name] != kept["many"][name]] == []

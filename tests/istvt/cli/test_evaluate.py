@@ -167,8 +167,8 @@ def test_perturbations_are_looked_at_before_anything_is_scored(trained_run, synt
     (tmp_path / "store" / "store.json").write_text("{}")
     moved = refused(capsys, [*command, f"--data.root={tmp_path}/store", "--perturb", "shift"])
     assert f"shift, which moves boxes in the whole picture, and {tmp_path}/store is a crop store" in moved
-    sentence = "--perturb measures on one machine; expected it without --shard and --engine ray"
-    assert sentence in refused(capsys, [*command, "--perturb=blur", "--shard=1/2"])
+    sentence = "--explain measures on one machine; expected it without --shard and --engine ray"
+    assert sentence in refused(capsys, [*command, "--explain", "--shard=1/2"])
     assert not (tmp_path / "out").exists()
 
 

@@ -11,6 +11,8 @@ from commands import refused
 from dataloading.clips import cutting
 from dataloading.engines.journal import Shard
 from istvt.cli.main import main
+from istvt.evaluation.robustness import score_pass
+from istvt.report import evaluate_robustness
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,50 @@ def test_a_merged_evaluation_is_that_of_one_run(synthetic_set, trained_run, tmp_
     assert not (parts / "evaluation.json").exists()
     assert main(["merge", *shards_of(parts / "evaluation.json"), f"--output={parts}"]) == 0
     for name in ("evaluation.json", "scores.csv"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+    reports = [re.sub(r"Made on [^<]*", "", (folder / "report.html").read_text()) for folder in (whole, parts)]
+    assert reports[0] == reports[1]
+
+
+def test_merged_curves_of_perturbed_videos_are_those_of_one_run_that_was_stopped(
+    synthetic_set, trained_run, tmp_path, monkeypatch, capsys
+):
+    """A sweep began anew where it was stopped, and shards of it were refused."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    data = ["evaluate", f"--checkpoint={trained_run}", f"--data.root={synthetic_set}", "--bootstrap=50"]
+    data += ["--data.evaluation_clips=1", "--perturb=blur:1,4", "--perturb=drop:0.3", "--perturb=h264:40"]
+
+    def stops(model, clips, of, *how, number=[0]):  # noqa: B006 (counts over all passes)
+        for outcome in score_pass(model, clips, of, *how):
+            number[0] += 1
+            if number[0] == 11:
+                raise KeyboardInterrupt
+            yield outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_robustness, "score_pass", stops)
+        assert main([*data, f"--output={whole}"]) == 130
+    assert "finished work is kept, and the same command resumes it" in capsys.readouterr().err
+    kept = (whole / "robustness.json.unfinished").read_text().splitlines()
+    assert len(kept) == 1 + 10
+    evaluated = (whole / "scores.csv").stat().st_mtime_ns
+    scored = []
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_robustness, "score_pass", lambda *a: scored.extend(a[1]) or score_pass(*a))
+        assert main([*data, f"--output={whole}"]) == 0
+    every = len((whole / "robustness.csv").read_text().splitlines()) - 1
+    assert len(scored) == every - 8 - 10  # eight videos have two strengths of blur in one reading; ten were done
+    assert (whole / "scores.csv").stat().st_mtime_ns == evaluated  # the evaluation was whole
+    assert not (whole / "robustness.json.unfinished").exists()
+
+    for number in (1, 2):
+        assert main([*data, f"--output={parts}", f"--shard={number}/2"]) == 0
+    perturbed = shards_of(parts / "robustness.json")
+    message = refused(capsys, ["merge", *perturbed, f"--output={parts}"])
+    assert "evaluation.json: cannot be read" in message
+    for result in ("evaluation.json", "robustness.json"):
+        assert main(["merge", *shards_of(parts / result), f"--output={parts}"]) == 0
+    for name in ("robustness.json", "robustness.csv"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
     reports = [re.sub(r"Made on [^<]*", "", (folder / "report.html").read_text()) for folder in (whole, parts)]
     assert reports[0] == reports[1]

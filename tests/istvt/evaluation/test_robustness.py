@@ -11,11 +11,19 @@ from dataloading.errors import InputError
 from dataloading.io import read_csv
 from dataloading.perturbations import parse_sweeps
 from istvt.config import DataSettings
-from istvt.evaluation.evaluate import split_clips
+from istvt.evaluation.evaluate import SplitScoring, split_clips
 from istvt.evaluation.metrics import compute_metrics
-from istvt.evaluation.robustness import PerturbedVideos, curve_of, robustness_point, score_perturbed
+from istvt.evaluation.robustness import (
+    PerturbedVideos,
+    curve_of,
+    gather_passes,
+    passes_of,
+    robustness_point,
+    score_pass,
+)
 from istvt.model.checkpoint import load_model
-from istvt.report.evaluate_checkpoint import evaluate_checkpoint, evaluate_checkpoint_robustness
+from istvt.report.evaluate_checkpoint import evaluate_checkpoint
+from istvt.report.evaluate_robustness import evaluate_checkpoint_robustness
 from istvt.report.evaluation_files import PerturbedRow, ScoreRow, read_evaluation, read_robustness
 
 
@@ -86,8 +94,10 @@ def scored(trained_run, synthetic_set):
     data = DataSettings(root=synthetic_set, evaluation_clips=2)
     clips = split_clips(dataset, index, data, "test", model.config.frames)
 
-    def score(texts, clips=clips, **how):
-        return score_perturbed(model, clips, index, parse_sweeps(texts), **how)
+    def score(texts, clips=clips, batch_size=16, workers=2, seed=0):
+        passes, how = passes_of(parse_sweeps(texts)), SplitScoring(batch_size, "float32", "pyav", workers)
+        outcomes = [list(score_pass(model, of.clips(clips, index, seed), of, how, seed)) for of in passes]
+        return gather_passes(clips, "pyav", passes, outcomes)
 
     return clips, score
 
@@ -106,11 +116,21 @@ def test_scores_do_not_depend_on_batches_workers_other_videos_or_other_perturbat
     assert len({tuple(values) for values in plain.values()}) == 6
 
 
-def test_progress_counts_every_clip_at_every_strength_also_those_that_cannot_be_made(scored):
+def test_progress_counts_every_clip_at_every_strength_also_those_that_cannot_be_made(
+    trained_run, synthetic_set, tmp_path
+):
+    data, counts = DataSettings(root=synthetic_set, evaluation_clips=2), []
+    evaluate_checkpoint(trained_run, data, tmp_path, bootstrap=20)
+    how = {"bootstrap": 20, "advance": lambda *of: counts.append(of)}
+    found = evaluate_checkpoint_robustness(trained_run, data, tmp_path, ["drop:0.45", "blur:1,2"], **how)
+    assert found.curves[0].points[-1].lost > 0  # ten frames
+    done, totals = zip(*counts, strict=True)
+    assert list(done) == sorted(done) and set(totals) == {3 * 16} and done[-1] == 3 * 16
+
+
+def test_a_strength_at_which_no_clip_can_be_made_has_no_scores_and_says_why(scored):
     clips, score = scored
-    counts = []
-    found = score(["fps:3,25", "blur:1,2"], advance=counts.append)
-    assert sum(counts) == 4 * len(clips)
+    found = score(["fps:3,25"])
     assert found["fps", 3].scores == []  # ten frames
     assert found["fps", 3].notes == [
         f"without {len(clips)} of the {len(clips)} clips: their shots have too few frames."
