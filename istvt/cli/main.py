@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import (
+    calibrate,
     compare,
     convert,
     dataset,
@@ -56,6 +57,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "train": (train, "train a detector"),
     "evaluate": (evaluate, "evaluate a checkpoint and write a report"),
     "compare": (compare, "train and evaluate several detectors, and write the paper's tables of them"),
+    "calibrate": (calibrate, "give a checkpoint the temperature of its validation videos"),
     "predict": (predict, "score videos"),
     "merge": (merge, "put the shards of predict, evaluate or prepare together"),
     "explain": (explain, "show where and when a video's evidence is"),

@@ -11,17 +11,25 @@ T; that the most suspicious of them is forged is not calibrated by it. It holds 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataloading.dataset import FAKE, REAL
+from dataloading.clips.sampling import evaluation_clips
+from dataloading.dataset import FAKE, REAL, Video
 from dataloading.errors import InputError
+from dataloading.io import parse_json
+from dataloading.layouts import open_dataset
+from istvt.config import DataSettings
+from istvt.device import pick_device, resolve_precision
+from istvt.inference.score import score_by_video
 from istvt.inference.video_score import VideoScore, probability_of, verdict_of
-from istvt.model.checkpoint import Calibration, CheckpointInfo
+from istvt.model.checkpoint import Calibration, CheckpointInfo, load_model, save_model
+from istvt.run_dir import model_file
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -57,6 +65,81 @@ def fit_temperature(real: ArrayLike, fake: ArrayLike) -> float:
         return float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
 
     return float(np.exp(minimize_scalar(loss, bounds=_LIMITS, method="bounded").x))
+
+
+@dataclass(frozen=True)
+class CheckpointCalibration:
+    """What `calibrate_checkpoint` did: the file that holds the calibration, the scores, and why videos have none."""
+
+    file: Path
+    calibration: Calibration
+    scores: list[VideoScore]
+    skipped: list[tuple[Video, str]]
+
+
+def calibrate_checkpoint(
+    checkpoint: str | Path,
+    data: DataSettings | None = None,
+    output: str | Path | None = None,
+    *,
+    split: str = "val",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 16,
+    advance: Callable[[int, int], None] | None = None,
+) -> CheckpointCalibration:
+    """Calibrate a checkpoint by a split of its data set, and write it with the calibration; its weights stay.
+
+    Args:
+        checkpoint: a model file, or the directory of a run.
+        data: the data set, by default that which the checkpoint says it was trained on.
+        output: the file to write, by default that of the checkpoint.
+        split: val, on which the epoch was chosen too, as in training; or one that the model has not seen.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "float32", "bfloat16" or "float16".
+        batch_size: clips a forward pass, at most.
+        advance: called with (clips done, clips in all).
+
+    Raises:
+        InputError: the checkpoint or the data cannot be used, or the split does not have scores of both classes.
+    """
+    model, info = load_model(checkpoint, pick_device(device))
+    data = data or trained_data(info, checkpoint)
+    dataset, index = open_dataset(**data.source)
+    clips = evaluation_clips(dataset.split_videos(split), index, model.config.frames, data.evaluation_clips)
+    skipped = [(item.video, item.reason) for item in clips.skipped]
+    scores, done = [], 0
+    dtype = resolve_precision(precision, next(model.parameters()).device)
+    how = {"batch_size": batch_size, "decoder": data.decoder, "workers": data.workers, "dtype": dtype}
+    for [scored] in score_by_video(model, clips, **how):
+        scores += scored.videos()
+        skipped += [(clip.video, reason) for clip, reason in scored.skipped]
+        done += len(scored.clips) + len(scored.skipped)
+        if advance:
+            advance(done, len(clips))
+    calibration = fit_calibration(scores)
+    if calibration is None:
+        counts = [sum(score.label == label for score in scores) for label in (REAL, FAKE)]
+        raise InputError(
+            f"{data.root}: {counts[0]} real and {counts[1]} fake videos of its {split} split have a score; expected "
+            "one or more of each, by which to calibrate"
+        )
+    file = model_file(checkpoint) if output is None else Path(output)
+    save_model(file, model, replace(info, calibration=calibration))
+    return CheckpointCalibration(file, calibration, scores, skipped)
+
+
+def trained_data(info: CheckpointInfo, checkpoint: str | Path) -> DataSettings:
+    """Return the settings of the data that a checkpoint was trained on, as it knows them.
+
+    Raises:
+        InputError: it does not know them.
+    """
+    known = info.settings.get("data")
+    if not known:
+        raise InputError(f"checkpoint {checkpoint}: does not say what it was trained on; expected --root, its data set")
+    where = f"checkpoint {checkpoint}: settings.data"
+    return parse_json(json.dumps(known).encode(), DataSettings, where, unknown="ignore")
 
 
 def temperature_interval(calibration: Calibration, z: float) -> tuple[float, float]:
@@ -166,7 +249,7 @@ def band_of_checkpoint(info: CheckpointInfo, max_error: float, path: str | Path)
     if info.calibration is None:
         raise InputError(
             f"checkpoint {path}: holds no scores of a validation split with both classes, which max_error needs; "
-            "expected one that this version of istvt train wrote"
+            "expected one that this version of istvt train wrote, or that istvt calibrate has completed"
         )
     return band_of(info.calibration, max_error)
 
