@@ -44,6 +44,8 @@ EXTRAS = {
         "onnxruntime==1.32.0",  # what is written is compared with the model in it
     ],
     "hub": ["huggingface-hub==2.4.0"],  # istvt.from_pretrained("OWNER/NAME") and push_to_hub
+    "wandb": ["wandb==0.31.0"],  # istvt train --tracker wandb
+    "mlflow": ["mlflow-skinny==3.17.2"],  # istvt train --tracker mlflow; the client alone
     "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
     "test": [
         "pytest==9.2.0",

@@ -285,6 +285,7 @@ Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Execution = Literal["auto", "eager", "compile", "cuda_graphs"]
 Parallel = Literal["ddp", "fsdp"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "none"]
 
 
 @dataclass
@@ -358,6 +359,8 @@ class TrainingSettings:
             turns these off.
         checkpoint_minutes: minutes between further checkpoints, checked every `log_steps`; 0 turns these off.
         log_steps: steps between log lines, for which the loss is read from the device.
+        tracker: where curves go besides the run's CSV files: tensorboard (files in the run), wandb or mlflow (each an
+            extra, set up by its own environment variables; mlflow without a server keeps files in the run), or none.
     """
 
     epochs: int = 20
@@ -382,6 +385,7 @@ class TrainingSettings:
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 15.0
     log_steps: int = 10
+    tracker: Tracker = "tensorboard"
 
     def __post_init__(self) -> None:
         check_limits(self, "training", _TRAINING_LIMITS)

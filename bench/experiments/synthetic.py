@@ -114,7 +114,7 @@ def _train(
 ) -> Results:
     """Train and evaluate each model with each seed; write RESULTS after each."""
     from dataloading.io import read_json, write_json
-    from istvt.cli.console import progress_bar
+    from istvt.cli.console import logging_to, progress_bar
     from istvt.device import versions
     from istvt.report.evaluate_checkpoint import evaluate_checkpoint
     from istvt.training.trainer import train
@@ -131,7 +131,8 @@ def _train(
                 continue
             console.rule(f"{name}, {attention}, seed {seed}")
             folder, config = _folder(output, name, attention, seed), replace(preset(name), attention=attention)
-            trained = train(data, config, replace(TRAINING, epochs=EPOCHS, seed=seed), folder, console=console)
+            with logging_to(console):
+                trained = train(data, config, replace(TRAINING, epochs=EPOCHS, seed=seed), folder, console=console)
             seconds = sum(row["seconds"] for row in trained.history)  # of all its epochs, also where a run went on
             with progress_bar(console, "scoring clips") as advance:
                 found = evaluate_checkpoint(trained.checkpoint, data, folder, advance=advance).evaluation

@@ -1,8 +1,9 @@
-"""Console output that several commands share: a progress bar, warnings and counted nouns."""
+"""Console output that several commands share: a progress bar, what the library logs, and counted nouns."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,36 @@ def starting(console: Console) -> Iterator[None]:
     """Show a status line on a terminal while PyTorch is imported, which takes seconds; a stop ends the process."""
     with stopping(end_at_once), console.status("starting") if console.is_terminal else contextlib.nullcontext():
         yield
+
+
+class ConsoleHandler(logging.Handler):
+    """Handler that prints records as lines of a console: warnings in yellow, the style of `extra` before that."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        style = getattr(record, "style", "yellow" if record.levelno >= logging.WARNING else None)
+        try:
+            print_lines(self._console, self.format(record), style=style)
+        except Exception:  # as logging's own handlers: a closed pipe ends no training
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def logging_to(console: Console) -> Iterator[None]:
+    """Print what the library logs for as long as the context lasts; its packages log nothing to the console else."""
+    handler, logger = ConsoleHandler(console), logging.getLogger("istvt")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def print_lines(console: Console, *lines: str, style: str | None = None) -> None:

@@ -35,7 +35,7 @@ from istvt.cli import (
     synthesize,
     train,
 )
-from istvt.cli.console import printable
+from istvt.cli.console import logging_to, printable
 from istvt.cli.options import chosen_model
 from istvt.cli.parser import OptionParser, UsageError
 from istvt.cli.stops import Terminated, interrupt, stopping
@@ -146,8 +146,9 @@ def _run(arguments: list[str]) -> int:
             raise InputError(f"the command is {name!r}; expected one of {', '.join(commands)}")
         options = parser.parse_args(arguments)
         command, _ = COMMANDS[name]
-        with stopping(interrupt):
-            return command.run(options[name], Console())
+        console = Console()
+        with stopping(interrupt), logging_to(console):
+            return command.run(options[name], console)
     except UsageError as error:
         command = " ".join(["istvt", *arguments[:1]]) if arguments[0] in COMMANDS else "istvt"
         raise InputError(f"{error}; {command} --help lists the options") from error

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_device, add_model, check_device_name, settings_of
-from istvt.config import DataSettings, DetectorConfig, TrainingSettings
+from istvt.config import DataSettings, DetectorConfig, Tracker, TrainingSettings
 from istvt.model.architectures import architecture
 
 
@@ -20,6 +20,7 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     parser.add_class_arguments(DataSettings, "data")
     add_model(parser, base)
     parser.add_class_arguments(TrainingSettings, "training")
+    parser.add_argument("--tracker", type=Tracker | None, default=None, help="short for --training.tracker")
     parser.add_argument(
         "--backbone-weights", type=Path | None, default=None, help="short for --training.backbone_weights"
     )
@@ -34,6 +35,8 @@ def run(options: Namespace, console: Console) -> int:
 
     if options.backbone_weights is not None:
         options.training.backbone_weights = options.backbone_weights
+    if options.tracker is not None:
+        options.training.tracker = options.tracker
     data = settings_of(DataSettings, options.data)
     model = settings_of(architecture(options.model.architecture).config, options.model)
     training = settings_of(TrainingSettings, options.training)

@@ -40,7 +40,7 @@ KEEP = 2
 # A run may be resumed with other values of these: they do not change what is learned.
 FREE_SETTINGS = {
     "data": {"workers"},
-    "training": {"parallel", "execution", "activation_checkpointing", "backend", "log_steps"}
+    "training": {"parallel", "execution", "activation_checkpointing", "backend", "log_steps", "tracker"}
     | {"checkpoint_steps", "checkpoint_minutes"},
 }
 # A run's state names every skipped video.

@@ -1,13 +1,17 @@
-"""Training logs of process 0: console lines, a live progress line, CSV files and TensorBoard.
+"""Training logs of process 0: lines of `logging`, a live progress line, CSV files and a tracker.
 
 history.csv        one line an epoch
 steps.csv          one line every `log_steps` steps
-tensorboard/       both, for TensorBoard
+tensorboard/       both, for TensorBoard, or in another tracker
+
+Lines go to the logger `istvt.training`; the command line shows them, a program that calls `train` handles them as it
+likes. `extra={"style": ...}` says how the command line prints one.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -16,7 +20,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dataloading.dataset import only_class
@@ -26,13 +29,16 @@ from dataloading.io import replacing
 from istvt.config import ISTVTConfig
 from istvt.evaluation.results import skipped_line
 from istvt.model.flops import total_cost
+from istvt.training.trackers import open_tracker
+
+logger = logging.getLogger("istvt.training")
 
 # On a coarser feature grid than this spatial attention and heatmaps are of little use.
 LEAST_GRID = 3
 
 
 class RunLog:
-    """Log of a run for as long as the context lasts: live on the console, in steps.csv and in TensorBoard.
+    """Log of a run for as long as the context lasts: live on the console, in steps.csv and in the tracker.
 
     Args:
         output: the run's directory.
@@ -41,10 +47,18 @@ class RunLog:
         step: finished steps of the run; later steps in TensorBoard, of a run that was stopped, are dropped.
         steps: steps of the whole run.
         csv_size: bytes of steps.csv at that step; later bytes are dropped. None keeps all.
+        settings: of the run, by group; `training` names the tracker.
     """
 
     def __init__(
-        self, output: Path, console: Console, active: bool, step: int, steps: int, csv_size: int | None
+        self,
+        output: Path,
+        console: Console,
+        active: bool,
+        step: int,
+        steps: int,
+        csv_size: int | None,
+        settings: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self.active = active
         self._steps_file = output / "steps.csv"
@@ -62,11 +76,9 @@ class RunLog:
         )
         self._steps = self._progress.add_task("training", total=steps, completed=step, note="")
         self._validation = self._progress.add_task("validation", total=None, visible=False, note="")
-        self._writer: Any = None
+        self._tracker = None
         if active:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(output / "tensorboard", purge_step=step + 1)
+            self._tracker = open_tracker(settings["training"]["tracker"], output, settings, step)
             if csv_size is not None and self.csv_size > csv_size:
                 os.truncate(self._steps_file, csv_size)
 
@@ -74,10 +86,15 @@ class RunLog:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._progress.stop()
-        if self._writer:
-            self._writer.close()
+        if self._tracker:
+            self._tracker.close(failed=kind is not None)
+
+    def _track(self, values: Mapping[str, Any], step: int, axis: str) -> None:
+        numbers = {name: v for name, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
+        if self._tracker:
+            self._tracker.log(numbers, step, axis)
 
     @property
     def csv_size(self) -> int:
@@ -105,9 +122,8 @@ class RunLog:
             if not file.tell():
                 writer.writeheader()
             writer.writerow(row)
-        for name in ("loss", "learning_rate", "clips_per_second", "skipped_steps"):
-            if math.isfinite(row[name]):
-                self._writer.add_scalar(f"step/{name}", row[name], row["step"])
+        names = ("loss", "learning_rate", "clips_per_second", "skipped_steps")
+        self._track({f"step/{name}": row[name] for name in names}, row["step"], "step")
 
     def start_validation(self, clips: int) -> None:
         """Start the progress line of validation."""
@@ -118,15 +134,10 @@ class RunLog:
         self._progress.advance(self._validation, clips)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Write an epoch's metrics to TensorBoard."""
+        """Give an epoch's metrics to the tracker."""
         self._progress.update(self._validation, visible=False)
-        if not self.active:
-            return
-        for name, value in row.items():
-            if name != "epoch" and isinstance(value, int | float) and math.isfinite(value):
-                tag = name.replace("val_", "validation/").replace("train_", "training/")
-                self._writer.add_scalar(tag, value, row["epoch"])
-        self._writer.flush()
+        named = {name.replace("val_", "validation/").replace("train_", "training/"): v for name, v in row.items()}
+        self._track({name: value for name, value in named.items() if name != "epoch"}, row["epoch"], "epoch")
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
@@ -138,17 +149,17 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    """Return an epoch's metrics as the console shows them."""
+    """Return an epoch's metrics in a line."""
     auc = "undefined" if row["val_auc"] is None else f"{row['val_auc']:.3f}"
     return (
         f"epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}  "
         f"accuracy {row['val_accuracy']:.3f}  AUC {auc}  {row['clips_per_second']:.1f} clips/s  "
-        f"{row['seconds']:.0f} s{'  [green]best so far[/]' if best else ''}"
+        f"{row['seconds']:.0f} s{'  best so far' if best else ''}"
     )
 
 
-def print_run(run: Any) -> None:
-    """Print what a `Trainer` is about to use: model, cost, device, precision, backend, processes, data, warnings."""
+def log_run(run: Any) -> None:
+    """Log what a `Trainer` is about to use: model, cost, device, precision, backend, processes, data, warnings."""
     config, training, processes, videos = run.model.config, run.training, run.processes, run.videos
     cost, device = total_cost(config), run.step.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -159,13 +170,13 @@ def print_run(run: Any) -> None:
         where = f"{processes.world_size} processes ({training.parallel}), each on {where}"
         step += f" x {processes.world_size} processes"
     name = config.attention if config.architecture == "istvt" else config.architecture
-    run.console.print(
-        f"[bold]{name}[/] model of {cost.parameters / 1e6:.2f} M parameters, "
+    logger.info(
+        f"{name} model of {cost.parameters / 1e6:.2f} M parameters, "
         f"{cost.layer_macs / 1e9:.2f} G multiply-accumulates a clip of {config.frames} frames at "
         f"{config.image_size} pixels, attention products not counted\n"
         f"on {where}, {', '.join(how)}\n"
         f"{len(videos['train'])} training and {len(videos['val'])} validation videos of "
-        f"{escape(str(run.data.root))}, {escape(crop_name(run.state.detectors))}; "
+        f"{run.data.root}, {crop_name(run.state.detectors)}; "
         f"{run.sampler.clips_in_all} clips an epoch in steps of {step}, "
         f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
     )
@@ -180,16 +191,16 @@ def print_run(run: Any) -> None:
         chosen = "AUC is undefined, the best epoch is chosen by loss"
         warnings.append(f"the validation split holds only {only} videos: {chosen}")
     for warning in warnings:
-        run.console.print(f"[yellow]{warning}[/]", soft_wrap=True)
+        logger.warning(warning)
     for note in run.notes:
-        run.console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
+        logger.info(note, extra={"style": "dim"})
 
 
-def print_skipped(skipped: Mapping[str, str], title: str, console: Console) -> None:
-    """Print the videos that are not used, each with its reason; `{}` in the title is replaced by their number."""
+def log_skipped(skipped: Mapping[str, str], title: str) -> None:
+    """Log the videos that are not used, each with its reason; `{}` in the title is replaced by their number."""
     if skipped:
-        console.print(f"[yellow]{title.format(f'{len(skipped)} video' + 's' * (len(skipped) != 1))}[/]")
+        logger.warning(title.format(f"{len(skipped)} video" + "s" * (len(skipped) != 1)))
         for name, reason in sorted(skipped.items()):
-            console.print(f"  {skipped_line(name, reason)}", markup=False, highlight=False, soft_wrap=True)
+            logger.warning(f"  {skipped_line(name, reason)}", extra={"style": None})
         if any("; a clip needs " in reason for reason in skipped.values()):
-            console.print("  (--model.frames says how many frames a clip has)", highlight=False)
+            logger.warning("  (--model.frames says how many frames a clip has)", extra={"style": None})

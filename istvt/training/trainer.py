@@ -3,7 +3,7 @@
 A run's directory holds
     best.safetensors   the weights (or their average) of the epoch with the best validation AUC, and their metadata
     checkpoints/       the latest checkpoints, from which the run resumes
-    history.csv, steps.csv, tensorboard/, and run.lock, which excludes a second run
+    history.csv, steps.csv, tensorboard/ (or files of another tracker), and run.lock, which excludes a second run
 
 Started by torchrun, every process runs this file on its own share of the clips; the processes meet in the steps, in the
 validation's metrics and in the checkpoints. Process 0 prints and writes the other files.
@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from dataloading import Video
 from dataloading.clips.loader import ClipLoader, decoder_of
@@ -39,9 +38,10 @@ from istvt.run_dir import MODEL_FILE, only_run
 from istvt.training.checkpoint import EpochRow, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from istvt.training.compile import accelerate, resolve_execution
 from istvt.training.distributed import Processes, distribute, joined_processes
-from istvt.training.logging import RunLog, epoch_line, print_run, print_skipped, write_history
+from istvt.training.logging import RunLog, epoch_line, log_run, log_skipped, logger, write_history
 from istvt.training.optim import build_optimizer, warmup_cosine
 from istvt.training.step import Counts, TrainingStep, batches_by_position
+from istvt.training.trackers import require_tracker
 from istvt.training.validate import validate, whole_model
 
 # The run has diverged after this many consecutive steps with a gradient that is not finite.
@@ -80,7 +80,7 @@ def train(
         training: optimizer, schedule, precision.
         output: the run's directory.
         device: "auto", "cpu", "cuda" or "cuda:N"; under torchrun "cuda" is one GPU a process.
-        console: for progress; silent in all processes but the first.
+        console: for the live progress line of the first process; None shows none. Lines go to `logging`.
 
     Raises:
         InputError: the data cannot be trained on, `output` holds a run with other settings or is being written to by
@@ -88,7 +88,7 @@ def train(
     """
     with joined_processes(pick_device(device)) as (processes, chosen), _out_of_memory_as_input_error(training, chosen):
         # The trainer is not bound to a name: its model must be freed before the process group (`joined_processes`).
-        return Trainer(data, model, training, Path(output), processes, chosen, console or Console()).fit()
+        return Trainer(data, model, training, Path(output), processes, chosen, console or Console(quiet=True)).fit()
 
 
 def check_run(
@@ -132,6 +132,7 @@ class Trainer:
         device: torch.device,
         console: Console,
     ) -> None:
+        require_tracker(training.tracker)
         if training.execution == "cuda_graphs" and device.type != "cuda":
             raise InputError(f"training.execution is cuda_graphs, which needs a GPU, and the device is {device}")
         if isinstance(config, ISTVTConfig):
@@ -203,7 +204,8 @@ class Trainer:
         if written.world_size != fresh.world_size:
             stands += f" (written by {written.world_size} process{'es' * (written.world_size != 1)})"
         then = "it is complete" if written.epoch >= self.training.epochs else "resuming from there"
-        self.console.print(f"[dim]{escape(str(self.output))} has {stands}; {then}[/]", soft_wrap=True)
+        if self.processes.is_main:
+            logger.info(f"{self.output} has {stands}; {then}", extra={"style": "dim"})
 
     def fit(self) -> TrainingResult:
         """Train and validate epoch by epoch, from the state of the run to its last epoch."""
@@ -211,10 +213,12 @@ class Trainer:
         with only_run(self.output) if main else contextlib.nullcontext():
             self.resume()
             state, skipped_before = self.state, dict(self.state.skipped)
-            print_run(self)
-            print_skipped(skipped_before, "no clip from {}:", self.console)
+            if main:
+                log_run(self)
+                log_skipped(skipped_before, "no clip from {}:")
             self.saved_at, steps = time.monotonic(), state.step + self.steps_left
-            with RunLog(self.output, self.console, main, state.step, steps, state.csv_size) as self.log:
+            stands = (state.step, steps, state.csv_size, state.settings)
+            with RunLog(self.output, self.console, main, *stands) as self.log:
                 for epoch in range(state.epoch + 1, epochs + 1):
                     self.log.start_epoch(epoch, epochs)
                     row = self.validate(self.train_epoch())
@@ -222,9 +226,11 @@ class Trainer:
                     self.step.start_epoch()
                     self.save()
                     self.log.epoch(row)
-                    self.console.print(epoch_line(row, epochs, best=self.best == row), soft_wrap=True)
+                    if main:
+                        logger.info(epoch_line(row, epochs, best=self.best == row))
             skipped_in_run = {name: reason for name, reason in state.skipped.items() if name not in skipped_before}
-            print_skipped(skipped_in_run, "{} skipped:", self.console)
+            if main:
+                log_skipped(skipped_in_run, "{} skipped:")
         return TrainingResult(self.output / MODEL_FILE, self.best["epoch"], state.history)
 
     def train_epoch(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from video_fixtures import video_of, write_numbered
 from dataloading.clips.sampling import TrainingClips
 from dataloading.errors import InputError
 from dataloading.video import decoder as decoder_choice
+from istvt.cli.console import logging_to
 from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
 from istvt.model.checkpoint import load_model
 from istvt.model.istvt import ISTVT
@@ -308,9 +309,9 @@ def test_a_line_that_was_being_written_is_dropped_from_the_csv(straight, synthet
 def test_a_run_says_what_it_uses_and_shows_a_live_line(synthetic_set, tmp_path):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=160, legacy_windows=False)
-    train(
-        synthetic_set, tmp_path, console, epochs=1, precision="bfloat16", accumulation=2, activation_checkpointing=True
-    )
+    how = {"epochs": 1, "precision": "bfloat16", "accumulation": 2, "activation_checkpointing": True}
+    with logging_to(console):
+        train(synthetic_set, tmp_path, console, **how)
     text = screen.getvalue()
     for part in ("M parameters", "G multiply-accumulates a clip", "CPU, ", "bfloat16, eager", "attention by", "sdpa"):
         assert part in text.replace("\x1b[1;36m", "").replace("\x1b[0m", ""), part
@@ -320,13 +321,17 @@ def test_a_run_says_what_it_uses_and_shows_a_live_line(synthetic_set, tmp_path):
         assert shown in plain, shown
 
 
-def test_options_that_have_no_effect_here_are_warned_of_and_those_that_cannot_work_refused(synthetic_set, tmp_path):
-    screen = io.StringIO()
+def test_options_that_have_no_effect_here_are_warned_of_and_those_that_cannot_work_refused(
+    synthetic_set, tmp_path, caplog, capsys
+):
+    """A program that calls `train` gets records, and nothing on its console."""
     settings = TrainingSettings(epochs=1, batch_size=16, parallel="fsdp")
     config, data = replace(CONFIG, image_size=32), DataSettings(root=synthetic_set, evaluation_clips=1)
-    training.train(data, config, settings, tmp_path, console=Console(file=screen, width=200))
-    assert "training.parallel fsdp has no effect with one process" in screen.getvalue()
-    assert "the feature grid is only 2x2" in screen.getvalue()
+    training.train(data, config, settings, tmp_path)
+    said = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    fsdp, grid = (next(each for each in said if part in each[2]) for part in ("fsdp has no effect", "grid is only 2x2"))
+    assert fsdp[:2] == grid[:2] == ("istvt.training", "WARNING")
+    assert capsys.readouterr() == ("", "")
     with pytest.raises(InputError, match=r"training.execution is cuda_graphs, which needs a GPU, .* device is cpu"):
         training.train(data, config, replace(settings, execution="cuda_graphs"), tmp_path / "run", device="cpu")
 
