@@ -4,7 +4,7 @@ Videos are made first, into a folder that is removed afterwards: a drawn face in
 H.264 as FaceForensics++ has it (crf 23, a key frame every 250), and crop stores of them. Each is then read in a
 process of its own, in alternating order, and counted in processor time of all threads: other processes take time on the
 clock and none of that. Reading and decoding alone, which is what the processors do where a GPU crops and augments, is a
-column of its own, and so is memory before and after the epochs.
+column of its own, and so are memory and its growth over the measured epochs.
 
 `lock clips/s` is what reading from crops would reach if decoding took no time: as much as the interpreter lock allows,
 with any number of threads. `threads` is measured with decoding slept for as long as it takes, which needs no processor
@@ -134,16 +134,20 @@ def clips_of(case: Case) -> Sequence[Any]:
 
 
 def measure(case: Case) -> Row:
-    """Return speed and memory of a loader over some epochs, after one that warms up; of the process that calls this."""
+    """Return speed and memory of a loader over some epochs, after one that warms up; of the process that calls this.
+
+    The epochs of a training run have thousands of batches. The memory of the first few is new to the process, and takes
+    as long to be filled with zeros by the system as half of their resampling: they are in the epoch that warms up.
+    """
     from dataloading.clips.loader import ClipLoader
     from dataloading.clips.store import LOSSLESS
 
     os.environ["OMP_NUM_THREADS"] = "1"
     clips = clips_of(case)
     options = {"augment": True, "device": case.device, "workers": case.workers}
-    for _ in ClipLoader(clips[:BATCH], BATCH, case.image_size, **options):
-        pass
     loader = ClipLoader(clips, BATCH, case.image_size, **options)
+    for _ in loader:
+        pass
     before, seen = _memory_bytes(), 0
     started, used = time.perf_counter(), _processor_seconds()
     for _ in range(case.epochs):
@@ -155,7 +159,7 @@ def measure(case: Case) -> Row:
     if loader.skipped:
         raise RuntimeError(loader.skipped[0][1])
     decoded = {}
-    if loader.decoder != "jpeg":  # which DALI's graph decodes: by itself reading says nothing
+    if loader.decoder != "jpeg" or case.device == "cpu":  # on a GPU DALI's graph decodes it: reading says nothing
         decoding = _seconds_to_decode(clips, case.image_size)
         decoded = {"decoded_per_core": len(clips) / decoding, "decoded_16_cores": 16 * len(clips) / decoding}
     if case.source in LOSSLESS:

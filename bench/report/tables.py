@@ -260,7 +260,8 @@ _COLUMNS = {
         "pixels": "image_size", "clips/s a core": "clips_per_core:.1f",
         "read and decoded alone": "decoded_per_core:.1f",
         "by 16 cores": "decoded_16_cores:.0f", "KiB a frame": "bytes_per_frame:.1f:1024",
-        "MiB of memory": "memory_bytes:.0f:1048576", "without decoding": "lock_clips:.0f",
+        "MiB of memory": "memory_bytes:.0f:1048576",
+        "MiB grown meanwhile": "grown_bytes:.0f:1048576", "without decoding": "lock_clips:.0f",
         "16 threads, of ideal": "thread_share:.0%", "note": "note",
     },
     "inference": {

@@ -12,6 +12,7 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 
+from dataloading.clips.cpu_pipeline import CpuPipeline
 from dataloading.clips.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
 from dataloading.clips.reader import read_decoded, read_encoded, read_pictures
 from dataloading.clips.sampling import Clip
@@ -19,8 +20,10 @@ from dataloading.clips.store import read_table
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.video.decoder import choose_decoder
+from dataloading.video.memory import ArrayPool
 from dataloading.video.processes import Workers, get
 
+MOST_KEPT = 512 << 20  # bytes of past batches
 PREFETCHED_BATCHES = 2  # batches that are ready, beyond the one in preparation
 # Position of a clip, and its sample or the reason why there is none.
 Loaded = tuple[int, Sample | str]
@@ -81,9 +84,9 @@ class ClipLoader:
             device: Where the graph runs and the batches are: `"cpu"`, `"cuda"` or `"cuda:1"`.
             decoder: `"pyav"`; `"dali"` (NVDEC on a GPU; on CPU it knows VP8, VP9 and MJPEG only); `"auto"`: DALI
                 on a GPU if it can decode every readable video of the list, else PyAV. JPEG crops are always decoded by
-                DALI, on the device, and lossless ones always by PyAV.
+                DALI on a GPU and by OpenCV on a CPU, and lossless ones always by PyAV.
             seed: Of the augmentation. Give each epoch its own where each epoch has its own loader.
-            workers: Processes that read and decode, and threads of the DALI graph.
+            workers: Processes that read and decode, and threads of DALI.
             processes: Where files are decoded, such as those with the limits of a sandbox; by default the loader's.
             by_video: A batch holds clips of one video alone. The last bits of a logit depend on the size of its batch,
                 and so what a video gives does not depend on those beside it.
@@ -98,15 +101,18 @@ class ClipLoader:
         lengths = sorted({len(clip.frames) for clip in clips})
         if len(lengths) > 1:
             raise InputError(f"The clips have {lengths[0]} to {lengths[-1]} frames; expected the same number in each.")
-        require_dali()
         self.clips = clips
         self.batch_size, self.image_size, self.seed = batch_size, image_size, seed
         self.augmentation = (augment if isinstance(augment, Augmentation) else Augmentation()) if augment else None
         self.device = _existing_device(device)
         self.crf = crf
         self.decoder = "pyav" if crf is not None else decoder_of((clip.video for clip in clips), decoder, self.device)
+        self._by_dali = self.device.type == "cuda" or self.decoder == "dali"
+        if self._by_dali:
+            require_dali()
         self.skipped: list[tuple[Clip, str]] = []
         self._workers, self._processes, self._by_video = workers, processes, by_video
+        self._memory = ArrayPool(MOST_KEPT)  # of batches on a CPU, from one epoch to the next too
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -144,8 +150,10 @@ class ClipLoader:
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _build_graph(self) -> ClipGraph:
+    def _build_graph(self) -> ClipGraph | CpuPipeline:
         decode, augment = self.decoder == "dali", self.augmentation is not None
+        if not self._by_dali:
+            return CpuPipeline(self.image_size, augment, self._memory)
         pictures = len(self.clips[0].frames) if self.decoder == "jpeg" else 0
         return ClipGraph(self.batch_size, self.image_size, self.device, decode, augment, self._workers, pictures)
 
@@ -155,7 +163,7 @@ class ClipLoader:
         draws = [self._draw(clip, epoch) for clip in clips]
         if self.decoder == "dali":
             outcomes = [read_encoded(clip, draw, processes) for clip, draw in zip(clips, draws, strict=True)]
-        elif self.decoder == "jpeg":
+        elif self.decoder == "jpeg" and self._by_dali:
             outcomes = [read_pictures(clip, draw, self.image_size) for clip, draw in zip(clips, draws, strict=True)]
         else:
             outcomes = read_decoded(clips, draws, self.image_size, processes, self.crf)
@@ -230,9 +238,9 @@ def _existing_device(device: str | torch.device) -> torch.device:
 class _RestartingGraph:
     """A `ClipGraph` that is rebuilt after a sample that DALI cannot decode."""
 
-    def __init__(self, build: Callable[[], ClipGraph]):
+    def __init__(self, build: Callable[[], ClipGraph | CpuPipeline]):
         self._build = build
-        self._graph: ClipGraph | None = None
+        self._graph: ClipGraph | CpuPipeline | None = None
 
     def run(self, samples: list[Sample]) -> tuple[torch.Tensor | None, dict[int, str]]:
         """Return the output for the samples that work, and by place in the list DALI's message for the others."""

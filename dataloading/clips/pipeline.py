@@ -1,8 +1,9 @@
-"""DALI graph that crops, resizes, augments and normalizes clips, the same on CPU and GPU.
+"""DALI graph that crops, resizes, augments and normalizes clips on a GPU, and on a CPU where DALI decodes there.
 
 Decoded frames (or, where DALI decodes, an encoded file and frame numbers) go in with a box; they are cropped, resized
 with antialiasing, augmented, and scaled from [0, 255] to [-1, 1]. Whatever is random is drawn outside, one draw a clip,
-and applied to all of its frames alike: a change from frame to frame would be a temporal trace of its own.
+and applied to all of its frames alike: a change from frame to frame would be a temporal trace of its own. Frames that
+are decoded and stay on a CPU take `dataloading.clips.cpu_pipeline`, which gives the same in a third of the time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataloading.errors import InputError
 
 if TYPE_CHECKING:
     import torch  # worker processes, which read clips, do without the seconds of its import
-    from nvidia.dali.backend import TensorListCPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Augmentation:
 
     Attributes:
         flip: Probability of mirroring left and right.
-        brightness, contrast, saturation: Each is multiplied by a factor from 1 - this to 1 + this.
+        brightness, contrast, saturation: Each is multiplied by a factor from 1 - this to 1 + this; see `Draw.colors`.
         compression: Probability of a JPEG round trip.
         lowest_quality: JPEG quality is drawn from this to 95.
     """
@@ -48,9 +48,8 @@ class Augmentation:
 
 
 UNCOMPRESSED = 101
-_MID_GRAY = 127.5
-# Pixels from whose colors, after a change of colors, the change is known: mid-gray, and it with each channel at 255.
-_BASIS = np.float32([[[1, 1, 1], [2, 1, 1], [1, 2, 1], [1, 1, 2]]]) * _MID_GRAY
+MID_GRAY = 127.5
+_LUMA = 0.299, 0.587, 0.114  # of red, green and blue in the gray of a color, by ITU-R BT.601
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,26 @@ class Draw:
     contrast: float = 1.0
     saturation: float = 1.0
     quality: int = UNCOMPRESSED
+
+    @property
+    def changes_colors(self) -> bool:
+        """Whether brightness, contrast or saturation is not 1."""
+        return (self.brightness, self.contrast, self.saturation) != (1, 1, 1)
+
+    def colors(self) -> tuple[np.ndarray, float]:
+        """Return the change of colors as `y = M x + o` with x and y in [-1, 1]: M, float64 [3, 3], and o.
+
+        With the gray `g` of a color, and mid-gray at 0::
+
+            saturated  = g + saturation (x - g)
+            contrasted = contrast * saturated
+            y          = brightness * (contrasted + 1) - 1
+
+        Contrast is the distance from mid-gray, not from a picture's mean (as in torchvision): the mean of a frame
+        changes with what moves in it, and with it the brightness of a clip would flicker.
+        """
+        saturated = self.saturation * np.eye(3) + (1 - self.saturation) * np.array(_LUMA)
+        return self.brightness * self.contrast * saturated, self.brightness - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,43 +150,43 @@ class ClipGraph:
                 inputs[name] = [np.float32(getattr(sample.draw, name)) for sample in samples]
             for name in ("flip", "quality"):
                 inputs[name] = [np.int32(getattr(sample.draw, name)) for sample in samples]
-        output, *colors = self._pipeline.run(**inputs)  # without a stream it returns once the output is complete
+        (output,) = self._pipeline.run(**inputs)  # without a stream it returns once the output is complete
         if self._stream is None:
             # The dynamic executor gives each output a buffer of its own, which lives as long as the tensor.
             clips = torch.from_dlpack(output.as_tensor())
-            self._twist(clips, samples, *colors)
+            self._change_colors(clips, samples)
             return clips
         with torch.cuda.stream(self._stream):
             # DALI would reuse it in the order of its own stream, without waiting for work queued on torch's.
             clips = torch.from_dlpack(output.as_tensor()).clone()
-            self._twist(clips, samples, *colors)
+            self._change_colors(clips, samples)
         self._stream.synchronize()
         clips.record_stream(torch.cuda.default_stream(clips.device))  # the training stream uses it until it is freed
         return clips
 
-    def _twist(self, clips: torch.Tensor, samples: Sequence[Sample], colors: TensorListCPU | None = None) -> None:
-        """Change the colors of clips [B, T, 3, H, W] in place, as far as the graph has not done it.
+    def _change_colors(self, clips: torch.Tensor, samples: Sequence[Sample]) -> None:
+        """Change the colors of clips [B, T, 3, H, W] in place, but of those whose colors the graph changes.
 
-        DALI's `color_twist` and the clamp that it needs took 9 of 21 ms a clip on a CPU (6 frames of 300 pixels). On
-        the planes of a frame, which stay in the cache, they take 2.5. The change is affine, y = M x + o: `colors` holds
-        what DALI's operator makes of `_BASIS` for each clip, from which M and o follow.
+        That is where a JPEG round trip follows. For the others the graph took 9 of 21 ms a clip on a CPU (6 frames of
+        300 pixels), and this takes 2.5.
         """
         import torch
 
-        if colors is None:
+        if not self._augments:
             return
-        of_basis = np.stack([np.array(of_clip)[0].T for of_clip in colors])  # [B, 3, 4]
-        bases = (torch.from_numpy(of_basis).to(clips.device) - _MID_GRAY) / _MID_GRAY  # one transfer for all clips
+        drawn = [sample.draw.colors() for sample in samples]
+        changes = np.stack([np.column_stack([matrix, [offset] * 3]) for matrix, offset in drawn])  # [B, 3, 4]
+        changes = torch.from_numpy(np.float32(changes)).to(clips.device)  # one transfer for all clips
         # Not by a matrix product, whose factors a GPU may round to TF32.
-        for clip, sample, basis in zip(clips, samples, bases, strict=True):
+        for clip, sample, change in zip(clips, samples, changes, strict=True):
             if sample.draw.quality < UNCOMPRESSED:
                 continue
-            offset, matrix = basis[:, :1, None], (basis[:, 1:] - basis[:, :1])[..., None, None]
+            matrix, offset = change[:, :3, None, None], change[:, 3:, None]
             for frames in [clip] if clip.is_cuda else clip:
                 red, green, blue = frames.split(1, dim=-3)
-                twisted = torch.addcmul(offset, matrix[:, 0], red)
-                twisted.addcmul_(matrix[:, 1], green).addcmul_(matrix[:, 2], blue)
-                torch.clamp(twisted, -1, 1, out=frames)
+                changed = torch.addcmul(offset, matrix[:, 0], red)
+                changed.addcmul_(matrix[:, 1], green).addcmul_(matrix[:, 2], blue)
+                torch.clamp(changed, -1, 1, out=frames)
 
 
 def require_dali() -> None:
@@ -217,7 +236,7 @@ def _define(
         video = fn.resize(video, roi_start=start, roi_end=end, size=[image_size, image_size], dtype=types.FLOAT)
 
         def normalized(frames, mirror):
-            how = {"mean": [_MID_GRAY] * 3, "std": [_MID_GRAY] * 3, "mirror": mirror}
+            how = {"mean": [MID_GRAY] * 3, "std": [MID_GRAY] * 3, "mirror": mirror}
             return fn.crop_mirror_normalize(frames, dtype=types.FLOAT, output_layout="FCHW", **how)
 
         if augment:
@@ -227,18 +246,20 @@ def _define(
             }
             mirror = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
             quality = fn.external_source(name="quality", dtype=types.INT32, ndim=0)
-            colors = fn.color_twist(types.Constant(_BASIS, layout="HWC"), dtype=types.FLOAT, **factors)
             # What `enable_conditionals` makes of an if statement; it would write the converted source into a file,
             # which a process that is killed leaves in the temporary directory.
             compress = quality < UNCOMPRESSED
             video, kept = fn._conditional.split(video, predicate=compress)
             mirror, mirror_kept = fn._conditional.split(mirror, predicate=compress)
-            quality, *others = (
+            quality, brightness, contrast, saturation = (
                 fn._conditional.split(values, predicate=compress)[0] for values in (quality, *factors.values())
             )
-            video = fn.color_twist(video, dtype=types.UINT8, **dict(zip(factors, others, strict=True)))
+            video = fn.saturation(video, saturation=saturation, dtype=types.FLOAT)
+            # `color_twist`, one operator for both, takes 0.5 as mid-gray of floats, whatever their range.
+            around = {"contrast": contrast, "contrast_center": MID_GRAY}
+            video = fn.brightness_contrast(video, brightness=brightness, dtype=types.UINT8, **around)
             video = normalized(fn.jpeg_compression_distortion(video, quality=quality), mirror)
-            return fn._conditional.merge(video, normalized(kept, mirror_kept), predicate=compress), colors
+            return fn._conditional.merge(video, normalized(kept, mirror_kept), predicate=compress)
         return normalized(video, 0)
 
     return graph()

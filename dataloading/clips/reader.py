@@ -17,7 +17,7 @@ from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.video.decode import iterate_frames
 from dataloading.video.probe import picture_size, probe_once
-from dataloading.video.processes import Workers
+from dataloading.video.processes import Workers, pictures
 from dataloading.video.reencode import encoded_count, reencoded_frames, reencoded_regions
 
 LARGEST_AREA = 4096 * 4096  # pixels of the part of a frame that is kept
@@ -173,7 +173,8 @@ class _Window:
     height: int
     image_size: int
     available: tuple[int, int, int, int]  # of the picture: x0, y0, x1, y1
-    parts: dict[int, np.ndarray] = field(default_factory=dict)
+    frames: np.ndarray | None = None  # uint8 [T, h, w, 3]
+    taken: set[int] = field(default_factory=set)
     box: np.ndarray = field(init=False)
     rows: slice = field(init=False)
     columns: slice = field(init=False)
@@ -193,16 +194,20 @@ class _Window:
 
     def take(self, frame: int, picture: np.ndarray, x: int, y: int) -> None:
         """Keep a part of the picture if the frame belongs to the clip; it is given from pixel (x, y) on, [h, w, 3]."""
-        if frame in self.clip.frames:
-            rows = slice(self.rows.start - y, self.rows.stop - y)
-            columns = slice(self.columns.start - x, self.columns.stop - x)
-            part, factor = picture[rows, columns], self.factor
-            if factor > 1:
-                height, width = (side // factor for side in part.shape[:2])
-                part = part[: height * factor, : width * factor]
-                self.parts[frame] = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
-            else:
-                self.parts[frame] = part.copy()
+        places = np.flatnonzero(self.clip.frames == frame)
+        if len(places) == 0:
+            return
+        rows = slice(self.rows.start - y, self.rows.stop - y)
+        columns = slice(self.columns.start - x, self.columns.stop - x)
+        part, factor = picture[rows, columns], self.factor
+        if factor > 1:
+            height, width = (side // factor for side in part.shape[:2])
+            part = part[: height * factor, : width * factor]
+            part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        if self.frames is None:
+            self.frames = pictures.empty((len(self.clip.frames), *part.shape), np.uint8)
+        self.frames[places] = part
+        self.taken.add(frame)
 
     @property
     def factor(self) -> int:
@@ -213,8 +218,9 @@ class _Window:
     def frames_and_box(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the collected frames, and the box moved to where they were cut."""
         corner = np.float32([self.columns.start, self.rows.start] * 2)
-        frames = np.stack([self.parts[int(frame)] for frame in self.clip.frames])
-        return frames, (self.box - corner) / self.factor
+        if missing := {*self.clip.frames.tolist()} - self.taken:
+            raise KeyError(min(missing))
+        return self.frames, (self.box - corner) / self.factor
 
 
 def _reach(low: float, high: float, length: int, image_size: int) -> slice:

@@ -107,7 +107,7 @@ def _xformers() -> Finding:
 def _dali() -> list[Finding]:
     version = _version("nvidia-dali")
     if version is None:
-        return [Finding("DALI", "missing", "not installed; pip install nvidia-dali-cuda130: clips cannot be loaded")]
+        return [Finding("DALI", "missing", "not installed; pip install nvidia-dali-cuda130: no clips on a GPU")]
     import torch
 
     from dataloading.clips.pipeline import require_dali

@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> int:
     """Compare, and print the first difference."""
     import torch
 
-    from dataloading.clips.pipeline import ClipGraph, Draw, Sample
+    from dataloading.clips.cpu_pipeline import CpuPipeline
+    from dataloading.clips.pipeline import Draw, Sample
     from dataloading.clips.reader import LARGEST_AREA
     from dataloading.faces import make_detector
     from dataloading.video.probe import probe
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     detector = make_detector().name if how == "--detect" else None
     entry = face_entry(Path(video), detector, model.config.frames, workers=2)
     pictures, damaged = plain_pictures(video, info)
-    graph = ClipGraph(1, model.config.image_size, torch.device("cpu"), False, False, 1)
+    pipeline = CpuPipeline(model.config.image_size, augment=False)
     for person in people:
         face = entry.of_person(person["person"] or 1)
         for frames, probability in zip(person["clip_frames"], person["clip_probabilities"], strict=True):
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
             data = np.stack([pictures[frame] for frame in frames])
             sample = Sample(data, np.array(frames), np.float32(face.box(frames)), Draw())
             with torch.inference_mode():
-                expected = float(torch.sigmoid(model(graph.run([sample])).double()))
+                expected = float(torch.sigmoid(model(pipeline.run([sample])).double()))
             large = data[0, ..., 0].size > LARGEST_AREA
             if abs(expected - probability) > (TOLERANCE_OF_LARGE if large else TOLERANCE):
                 print(f"frames {frames} are scored {probability:.6f}; their pictures have {expected:.6f}")

@@ -1,3 +1,4 @@
+import builtins
 import threading
 import time
 
@@ -89,6 +90,21 @@ def test_dali_decodes_the_same_frames(tmp_path, codec, rate):
     for _ in range(2):
         _check_epoch(loader, clips)
     assert loader.decoder == "dali"
+
+
+def test_on_a_cpu_dali_is_needed_only_where_it_decodes(tmp_path, monkeypatch):
+    clips = _clips(tmp_path, "vp9", count=2)
+    real_import = builtins.__import__
+
+    def without_dali(name, *arguments, **named):
+        if name.startswith("nvidia"):
+            raise ImportError("No module named 'nvidia'")
+        return real_import(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without_dali)
+    _check_epoch(ClipLoader(clips, 4, 48, augment=Augmentation(flip=0)), clips)
+    with pytest.raises(InputError, match=r"NVIDIA DALI, .*, cannot be imported"):
+        ClipLoader(clips, 4, 48, decoder="dali")
 
 
 @pytest.mark.parametrize("codec", ["vp9", "mjpeg"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dataloading import FaceIndex, read_dataset
+from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import evaluation_clips
 from istvt import ISTVT, ISTVTConfig
 from istvt.inference import score as scoring
@@ -78,3 +79,24 @@ def test_probabilities_in_bfloat16_and_with_folded_batch_norms_are_those_of_floa
     np.testing.assert_allclose(scored.logits, plain, atol=1e-4)
     assert np.abs(probability_of(in_bfloat16.logits) - probability_of(scored.logits)).max() < 0.01
     assert in_bfloat16.logits.tolist() != scored.logits.tolist()
+
+
+def test_scores_of_a_model_trained_with_clips_of_the_dali_graph_stay_what_they_were(
+    synthetic_set, trained_run, monkeypatch
+):
+    """On a CPU clips are no longer resized by DALI: that may move a score by rounding and no more."""
+    dataset = read_dataset(synthetic_set)
+    model, _ = load_model(model_file(trained_run))
+    clips = evaluation_clips(dataset.split_videos("test"), FaceIndex.read(dataset.root), model.config.frames, 2, None)
+    scored = scoring.score_clips(model, clips, workers=1)
+
+    def by_dali(*arguments, **named):
+        loader = ClipLoader(*arguments, **named)
+        loader._by_dali = True
+        return loader
+
+    monkeypatch.setattr(scoring, "ClipLoader", by_dali)
+    before = scoring.score_clips(model, clips, workers=1)
+    assert len(scored.logits) >= 8 and np.ptp(before.logits) > 0
+    assert np.abs(probability_of(scored.logits) - probability_of(before.logits)).max() < 1e-3
+    assert [*np.argsort(scored.logits)] == [*np.argsort(before.logits)]
