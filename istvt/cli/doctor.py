@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -12,6 +16,7 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
+from istvt.cli.console import print_lines
 from istvt.config import DetectorConfig
 
 State = Literal["ok", "missing", "unusable", "warning"]
@@ -27,7 +32,10 @@ class Finding:
 
 
 def add(parser: ArgumentParser, base: DetectorConfig) -> None:
-    """Add no option: the command has none of its own."""
+    """Add the option."""
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: versions, platform and findings, as an issue needs them"
+    )
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -35,16 +43,35 @@ def run(options: Namespace, console: Console) -> int:
     signs = {"ok": "[green]ok[/]     ", "missing": "[dim]absent[/] ", "unusable": "[dim]no use[/] "}
     signs["warning"] = "[yellow]warning[/]"
     findings = examine()
+    if options.json:
+        print_lines(console, json.dumps(_report(findings), indent=2))
+        return _status(findings)
     for finding in findings:
         console.print(
             f"{signs[finding.state]}  {finding.part:<15} {escape(finding.detail)}", highlight=False, soft_wrap=True
         )
+    return _status(findings)
+
+
+def _status(findings: list[Finding]) -> int:
     return PROBLEM_FOUND if any(finding.state == "warning" for finding in findings) else 0
+
+
+def _report(findings: list[Finding]) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    from istvt.device import versions
+
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "cpu_cores": len(os.sched_getaffinity(0)),
+        "findings": [asdict(finding) for finding in findings],
+    }
 
 
 def examine() -> list[Finding]:
     """Check each dependency by using it, the most important first."""
-    return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), *_detectors()]
+    return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), *_detectors(), *_extras()]
 
 
 def _torch() -> Finding:
@@ -151,6 +178,28 @@ def _detectors() -> list[Finding]:
     if working:
         detail = f"{working[0]} is used" + f"; also {', '.join(working[1:])}" * (len(working) > 1)
         findings.insert(0, Finding("face detector", "ok", detail))
+    return findings
+
+
+# What `pip install 'istvt[EXTRA]'` brings and only some commands need: by extra, the packages that are imported.
+EXTRAS = {
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "hub": ("huggingface_hub",),
+    "mlflow": ("mlflow",),
+    "ray": ("ray",),
+    "remote": ("aiohttp",),
+    "serve": ("fastapi", "uvicorn"),
+    "wandb": ("wandb",),
+}
+
+
+def _extras() -> list[Finding]:
+    """Say which extras are installed, without the seconds of their imports."""
+    missing = {extra: [name for name in names if find_spec(name) is None] for extra, names in EXTRAS.items()}
+    here = [extra for extra, names in missing.items() if not names]
+    findings = [Finding("extras", "ok", f"{', '.join(here)} installed (not tried)")] if here else []
+    if absent := [extra for extra, names in missing.items() if names]:
+        findings.append(Finding("extras", "missing", f"{', '.join(absent)}; pip install 'istvt[{absent[0]}]'"))
     return findings
 
 

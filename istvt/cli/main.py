@@ -77,7 +77,10 @@ A first run:
   istvt train --data.root data/synthetic --output runs/first
   istvt evaluate --checkpoint runs/first --data.root data/synthetic
   istvt predict VIDEO... --checkpoint runs/first
-  istvt explain VIDEO --checkpoint runs/first --out why"""
+  istvt explain VIDEO --checkpoint runs/first --out why
+
+Exit status: 0 all is done; 1 done, but some inputs could not be used, or doctor found a problem; 2 not done, and why in
+one sentence; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. Completion: istvt --print_completion shtab-bash (-zsh)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

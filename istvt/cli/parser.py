@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from dataloading.errors import InputError
 from dataloading.io import parse_yaml, read_yaml
@@ -28,6 +28,7 @@ _EXPECTED = {
     tuple[int, int]: "two whole numbers such as [19,19]",
     tuple[int, int, int, int]: "four whole numbers such as [8,16,24,48]",
 }
+set_parsing_settings(add_print_completion_argument=True)  # istvt --print_completion shtab-bash
 _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 
 

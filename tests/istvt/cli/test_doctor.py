@@ -1,5 +1,6 @@
 """`istvt doctor`: installed parts, and usable ones only where they were tried."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,24 @@ import torch
 from dataloading.video import decoder as decoder_choice
 from istvt.cli import doctor
 from istvt.cli.main import main
+
+
+def test_json_has_versions_and_every_finding_and_the_same_status(capsys, monkeypatch):
+    findings = [doctor.Finding("torch", "ok", "2.13"), doctor.Finding("DALI", "warning", "a [bracket] and \x1b")]
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    assert main(["doctor", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["findings"] == [vars(finding) for finding in findings]
+    assert {"istvt", "python", "torch"} <= printed["versions"].keys()
+    assert printed["platform"]
+
+
+def test_extras_that_are_absent_are_named_with_the_command_that_brings_one(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "onnxscript" else True)
+    here, absent = doctor._extras()
+    assert (here.state, absent.state) == ("ok", "missing")
+    assert "hub" in here.detail and "export" not in here.detail
+    assert absent.detail == "export; pip install 'istvt[export]'"
 
 
 def test_the_command_works_as_a_process_and_doctor_lists_what_is_here():
