@@ -130,6 +130,11 @@ class Analyzer:
         """Which limits this kernel does not enforce on the processes that read videos."""
         return missing()
 
+    def find(self, path: Path, processes: Workers, advance: Callable[[int, int], None]) -> FaceEntry:
+        """Return where the people and shots of a video are; InputError where there are none."""
+        frames = self.model.config.frames
+        return face_entry(path, self.detector, frames, workers=2, processes=processes, advance=advance)
+
     def score(self, path: Path, name: str, person: int | None, processes: Workers, advance: Advance) -> ScoredVideo:
         """Find and score the people of a video, as `istvt predict --isolate` does.
 
@@ -144,14 +149,7 @@ class Analyzer:
             Problem: the video cannot be scored.
         """
         try:
-            face = face_entry(
-                path,
-                self.detector,
-                self.model.config.frames,
-                workers=2,
-                processes=processes,
-                advance=partial(advance, "looking for faces"),
-            )
+            face = self.find(path, processes, partial(advance, "looking for faces"))
             found = len(face.people)
             if person is not None and person > max(found, 1):
                 people = "1 person" if found < 2 else f"{found} people"

@@ -33,6 +33,8 @@ _MARKERS = "os^Dv*X"
 _WIDTH, _HEIGHT = 8.27, 11.69  # inches, A4
 _LEFT, _RIGHT = 0.08, 0.92  # of the width
 _CHARACTERS = 118  # of a line of body text
+_BOTTOM = 0.55  # inches, above the last line
+_LEAST_PICTURE = 0.9  # inches
 _MOST_PEOPLE = 6  # in the table; the others are counted
 _Z95 = 1.959964
 
@@ -90,17 +92,7 @@ def write_pdf(
     page.text(f"Checkpoint's checksum {info.checksum or 'none'}", family="monospace", size=7.5)
     page.section("Figures")
     _table(page, result, explanation.people)
-    page.chart(explanation)
-    strips = explanation.files.get("strips") or []
-    if strips:
-        clip = explanation.clips[0]
-        page.text(
-            f"Explained frames {clip.clip.frames[0]} to {clip.clip.frames[-1]} of {score.name}, what spoke for "
-            f"“{explanation.target}”; bright is high.",
-            size=7.5,
-            color=SOFT,
-        )
-        page.picture(strips[0])
+    page.chart(explanation, about["frames"])
     page.section("How uncertain they are")
     for sentence in uncertainty(score, analyzer):
         page.text(sentence)
@@ -108,7 +100,11 @@ def write_pdf(
         page.text(sentence[0].upper() + sentence[1:])
     page.section("What cannot be concluded")
     for sentence in [*analyzer.notes, *LIMITS]:
-        page.text(f"– {sentence}")
+        page.text(f"– {sentence[0].upper()}{sentence[1:]}")
+    if strips := explanation.files.get("strips"):
+        frames = explanation.clips[0].clip.frames
+        shown = f"Frames {frames[0]} to {frames[-1]} of {score.name}, and what spoke for “{explanation.target}” in them"
+        page.picture(strips[0], f"{shown}; bright is high. The explanation page says how to read each map.")
     now = datetime.now(UTC)
     page.footer(
         f"Made {now:%Y-%m-%d %H:%M} UTC by istvt serve {found['istvt']}. Files of this job are removed by the server."
@@ -200,7 +196,7 @@ class _Page:
                 self.figure.text(place, self.y / _HEIGHT, cell, size=8, color=color)
         self.gap()
 
-    def chart(self, explanation: VideoExplanation) -> None:
+    def chart(self, explanation: VideoExplanation, frames_in_all: int) -> None:
         height = 1.1
         self.y -= height + 0.12
         box = (_LEFT + 0.03, self.y / _HEIGHT, _RIGHT - _LEFT - 0.03, height / _HEIGHT)
@@ -211,7 +207,7 @@ class _Page:
             style = f"{_LINES[number % len(_LINES)]}{_MARKERS[number % len(_MARKERS)]}"
             axes.plot(frames, person.score.clip_probabilities, style, ms=3.5, lw=1, color=INK, label=person.score.name)
         axes.axhline(0.5, color=SOFT, lw=0.7, ls=(0, (2, 2)))
-        axes.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
+        axes.set(xlim=(0, max(frames_in_all, 1)), ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
         axes.set_xlabel("frame; every point is the probability of fake of one clip", fontsize=7, color=SOFT)
         axes.tick_params(labelsize=7, colors=SOFT)
         for side in ("top", "right"):
@@ -220,12 +216,17 @@ class _Page:
             axes.legend(fontsize=7, frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(0, 0.98))
         self.y -= 0.36
 
-    def picture(self, path: Path) -> None:
+    def picture(self, path: Path, title: str) -> None:
+        """Put a picture into what is left of the page; none where that is too little to see anything in it."""
         picture = imread(path)
         height, width = picture.shape[:2]
-        across = (_RIGHT - _LEFT) * _WIDTH
-        tall = min(across * height / width, 2.1)
-        self.y -= tall + 0.06
+        left = self.y - _BOTTOM - 0.3
+        if left < _LEAST_PICTURE:
+            return
+        self.gap(0.08)
+        self.text(title, size=7.5, color=SOFT)
+        tall = min((_RIGHT - _LEFT) * _WIDTH * height / width, left)
+        self.y -= tall + 0.04
         wide = tall * width / height / _WIDTH
         axes = self.figure.add_axes((_LEFT, self.y / _HEIGHT, wide, tall / _HEIGHT))
         axes.imshow(picture, aspect="auto", interpolation="lanczos")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("fastapi", reason="needs pip install 'istvt[serve]'")
 import uvicorn
 from fastapi.testclient import TestClient
 
+from dataloading.synthetic import read_edited_video
 from istvt.cli.service.analysis import Analyzer
 from istvt.cli.service.app import create_app
 from istvt.cli.service.server import listen
@@ -24,6 +26,15 @@ from istvt.config import ServeSettings
 def analyzer(trained_run) -> Analyzer:
     """The small model, which judges whole pictures."""
     return Analyzer.load(trained_run, ServeSettings())
+
+
+@pytest.fixture(scope="session")
+def people_analyzer(analyzer, edited_video) -> Analyzer:
+    """The same model, told where the two drawn people of the edited video are, which no detector finds."""
+    analyzer = copy.copy(analyzer)
+    entry = read_edited_video(edited_video).face_entry(edited_video)
+    analyzer.find = lambda path, processes, advance: entry
+    return analyzer
 
 
 @pytest.fixture(scope="session")

@@ -5,35 +5,21 @@ import hashlib
 import json
 import logging
 import shutil
-import threading
 import time
 
 import av
 import pytest
 from face_fixtures import detector_or_skip
+from service_helpers import TOKEN, Held, problem
 from video_fixtures import cut_short, write_numbered, write_sound
 
 from istvt.cli.main import main
 from istvt.cli.service import uploads
 from istvt.cli.service.analysis import Analyzer
-from istvt.cli.service.jobs import CanceledError
 from istvt.cli.service.uploads import safe_name
 from istvt.config import ServeSettings
 from istvt.inference.calibration import band_of
 from istvt.model.checkpoint import Calibration
-
-TOKEN = "a-token-of-some-length"
-
-
-def problem(response, status: int, kind: str) -> str:
-    """The sentence of an answer that is a problem of this kind."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    data = response.json()
-    assert (data["type"], data["status"]) == (f"urn:istvt:problem:{kind}", status)
-    assert "\n" not in data["detail"] and "Traceback" not in data["detail"]
-    assert data["detail"][-1] in ".)" and data["detail"][0] not in " ."
-    return data["detail"]
 
 
 def test_an_uploaded_video_has_the_scores_of_predict_and_the_explanation_of_explain(
@@ -126,25 +112,22 @@ def test_another_method_is_explained_without_scoring_again(client, done_job, fin
     assert "method: Input should be 'lrp'" in problem(wrong, 422, "invalid-request")
 
 
-def test_people_are_judged_and_chosen_by_number(client, analyzer, edited_video, serving, upload, finished):
-    detector = detector_or_skip("opencv")
-    faces = Analyzer(analyzer.model, analyzer.info, analyzer.name, None, analyzer.crop)
-    faces.detector = detector.name
-    service = serving(analyzer=faces)
+def test_people_are_judged_and_chosen_by_number(people_analyzer, edited_video, serving, upload, finished):
+    service = serving(analyzer=people_analyzer)
     everyone = finished(service, upload(service, edited_video).json()["id"])
     assert everyone["status"] == "done", everyone
     numbers = [person["person"] for person in everyone["result"]["people"]]
-    assert numbers[0] == 1
+    assert numbers == [1, 2]
     address = f"/v1/jobs/{everyone['id']}/explanation"
     for number in numbers:
         assert service.get(address, params={"format": "mp4", "person": number}).status_code == 200
     sentence = problem(service.get(address, params={"format": "mp4", "person": 9}), 404, "unknown-person")
-    assert "person is 9; expected one of 1" in sentence
-    one = finished(service, upload(service, edited_video, person=1).json()["id"])
-    assert [person["person"] for person in one["result"]["people"]] == [1]
+    assert "person is 9; expected one of 1, 2." in sentence
+    one = finished(service, upload(service, edited_video, person=2).json()["id"])
+    assert one["result"]["people"] == everyone["result"]["people"][1:]
     none = finished(service, upload(service, edited_video, person=7).json()["id"])
     assert none["status"] == "failed" and none["problem"]["type"].endswith("unknown-person")
-    assert "person is 7, and " in none["problem"]["detail"]
+    assert "person is 7, and 2 people can be scored" in none["problem"]["detail"]
 
 
 def test_a_video_without_a_face_is_refused_in_one_sentence(analyzer, serving, upload, finished, tmp_path):
@@ -220,25 +203,6 @@ def test_an_unknown_job_is_404_everywhere(client):
         assert "kept for 60 minutes" in problem(client.request(method, f"/v1/jobs/none{address}"), 404, "unknown-job")
     problem(client.get("/v1/nothing"), 404, "not-found")
     problem(client.put("/v1/videos"), 405, "wrong-method")
-
-
-class Held(Analyzer):
-    """Judges nothing until it is let go."""
-
-    def __init__(self, analyzer: Analyzer) -> None:
-        self.__dict__ |= analyzer.__dict__
-        self.free, self.began = threading.Event(), threading.Event()
-        self.canceled = False
-
-    def score(self, path, name, person, processes, advance):
-        self.began.set()
-        try:
-            while not self.free.wait(0.02):
-                advance("scoring clips", 1, 4)
-        except CanceledError:
-            self.canceled = True
-            raise
-        return super().score(path, name, person, processes, advance)
 
 
 def test_a_full_queue_is_429_with_the_time_to_wait_and_is_open_again_later(serving, analyzer, video, upload, finished):
