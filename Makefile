@@ -1,11 +1,11 @@
-# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | exports | experiment. Each makes .venv first, once.
+# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | exports | release | experiment. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs integrations README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports experiment lint clean
+.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports release experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -52,6 +52,11 @@ detectors: install
 exports: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 1200 -m exhaustive tests/istvt/inference/test_export.py
 
+# Wheel and sdist in dist/, and the wheel tried in an environment of its own without this folder: a minute or two.
+release: install
+	rm -rf dist
+	OMP_NUM_THREADS=1 ISTVT_DIST=dist $(BIN)/python -m pytest -s --timeout 1200 -m exhaustive tests/test_release.py
+
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md
 
@@ -61,4 +66,4 @@ lint: install
 	$(BIN)/codespell -D - -D docs/words.txt $(WORDS)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs dist

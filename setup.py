@@ -1,6 +1,12 @@
 """Packaging; every dependency is pinned here and nowhere else, each with the reason it is there."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+[VERSION] = re.findall(r'^__version__ = "(.*)"$', (HERE / "istvt/config.py").read_text(), re.MULTILINE)
 
 REQUIRED = [
     "torch==2.13.0",  # the model; installs with any 2.11 to 2.13 by hand
@@ -69,8 +75,17 @@ EXTRAS = {
 
 setup(
     name="istvt",
-    version="0.1.0",
+    version=VERSION,
     description="ISTVT, the interpretable spatial-temporal video transformer for deepfake detection",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
     license="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",

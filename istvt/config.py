@@ -12,7 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 Attention = Literal[
     "temporal_first", "spatial_first", "parallel", "decomposed_blocks", "joint", "spatial_only", "temporal_only"

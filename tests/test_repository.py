@@ -61,3 +61,10 @@ def test_a_shell_completes_commands_options_and_their_values(tmp_path):
     ask istvt train --training.optimizer ''"""
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[1:] == ["prepare predict", "--training.ema_decay", "bfloat16", "adamw sgd"]
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    import istvt
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == istvt.__version__
+    assert re.search(rf"^## {re.escape(istvt.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
