@@ -13,7 +13,7 @@ import torch
 from dataloading.clips.loader import Batch, ClipLoader
 from dataloading.clips.sampling import Clip
 from dataloading.video.processes import Workers
-from istvt.device import autocast, in_evaluation_mode
+from istvt.device import autocast, in_evaluation_mode, keep_freed_memory
 from istvt.inference.clip_quality import detail, motion
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.detector import Detector
@@ -159,6 +159,7 @@ def _score(model: Detector, loader: Iterable[Batch], dtype: torch.dtype) -> Iter
     """Yield a batch after another; what is on a GPU is not read there, which would wait for it."""
     device = next(model.parameters()).device
     scorer = for_scoring(model) if device.type == "cpu" else model
+    keep_freed_memory(device)
     with in_evaluation_mode(scorer):
         for batch in loader:
             with autocast(device, dtype):

@@ -28,7 +28,15 @@ from dataloading.clips.sampling import TrainingClips, evaluation_clips
 from dataloading.errors import InputError, as_input_error
 from dataloading.layouts import open_dataset
 from istvt.config import DataSettings, DetectorConfig, ISTVTConfig, TrainingSettings, entry_flow_sizes
-from istvt.device import allow_tf32, is_out_of_memory, memory_of, pick_device, resolve_precision, versions
+from istvt.device import (
+    allow_tf32,
+    is_out_of_memory,
+    keep_freed_memory,
+    memory_of,
+    pick_device,
+    resolve_precision,
+    versions,
+)
 from istvt.inference.calibration import fit_calibration
 from istvt.model.architectures import build
 from istvt.model.attention import resolve_backend
@@ -169,6 +177,7 @@ class Trainer:
         self.model = build(config)
         if training.backbone_weights:
             load_pretrained(self.model, training.backbone_weights)
+        keep_freed_memory(device)
         # After the move: whether a backend runs is decided by the device of the parameters.
         self.model.to(device).train().set_backend(training.backend)
         accelerate(self.model, training, sharded=processes.is_distributed and training.parallel == "fsdp")

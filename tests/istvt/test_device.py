@@ -1,5 +1,9 @@
 """Choice of devices and precisions by name; a missing device is refused by name."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -35,3 +39,29 @@ def test_a_processor_computes_in_bfloat16_where_it_has_instructions_for_it_and_m
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert resolve_precision("auto", torch.device("cpu")) == dtype
     assert resolve_precision("float32", torch.device("cpu")) == torch.float32
+
+
+PAGES = """
+import resource, torch
+from istvt.device import keep_freed_memory
+keep_freed_memory(torch.device("cpu"))
+for _ in range(24):  # small blocks lie between the first ones, which are not of one piece when they are freed
+    torch.ones(1 << 22)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    torch.ones(1 << 22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator of glibc")
+def test_memory_of_a_freed_tensor_is_used_again_on_a_cpu_unless_the_environment_says_how():
+    """A layer of the paper's size waited for new pages of 66 MB, as the one before it had."""
+
+    def new_pages(**environment: str) -> int:
+        kept = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
+        run = subprocess.run([sys.executable, "-c", PAGES], env=kept, capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    assert new_pages() < 100
+    assert new_pages(MALLOC_MMAP_THRESHOLD_="131072") > 4 * (1 << 24) // 4096 - 100
