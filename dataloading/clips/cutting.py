@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import mmap
 import re
 import shutil
@@ -34,6 +35,8 @@ from dataloading.io import locked, parse_json, replacing, write_json
 from dataloading.video.decode import iterate_pictures, to_rgb
 from dataloading.video.probe import VideoInfo, probe
 from dataloading.video.processes import Workers
+
+logger = logging.getLogger(__name__)
 
 # Pixel formats whose planes can be cut (without the j of full range, which is kept apart).
 _PLANAR = re.compile(r"(gray|yuv4(20|22|44)p)(9|10|12|14|16)?(le)?")
@@ -147,9 +150,9 @@ def write_crops(
         opened = _shard_of_store(dataset, index, root, options, replace_other, shard, source or {})
     with opened as (finished, todo, keep):
         failed: dict[str, str] = {}
-        console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not (progress and todo)) as bar, Workers() as processes:
+        bar = Progress(*columns, console=Console(stderr=True), disable=not (progress and todo))
+        with bar, Workers() as processes:
             shown = bar.add_task("Cutting crops", total=len(todo))
             ready = partial(_local_job, processes=processes)
             run_all = engine.run_all if engine else partial(processes.run_all, ready=ready)
@@ -162,7 +165,7 @@ def write_crops(
                 bar.advance(shown)
     report = Report(finished, len(todo) - len(failed), failed)
     if progress:
-        console.print(format_report(report, root, options), markup=False, highlight=False, soft_wrap=True)
+        logger.info(format_report(report, root, options))
     return report
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -28,6 +29,8 @@ from dataloading.faces.tracking import EVERY
 from dataloading.io import locked, parse_json, replacing
 from dataloading.video.probe import probe
 from dataloading.video.processes import MOST_WORKERS, Workers
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -118,7 +121,7 @@ def prepare(
         if before:
             before()
         if progress:
-            _print_dropped_lines(index, superseded)
+            _log_dropped_lines(index, superseded)
         # Originals first: the fakes made from them need only a look.
         names = {video.name for video in videos}
         waves = (
@@ -126,7 +129,7 @@ def prepare(
             [video for video in todo if video.source in names],
         )
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=_console(), disable=not (progress and todo))
+        bar = Progress(*columns, console=Console(stderr=True), disable=not (progress and todo))
         with bar, Workers() as processes:
             shown = bar.add_task("Finding faces" if needs_detector else "Reading videos", total=len(todo))
             for wave in waves:
@@ -144,7 +147,7 @@ def prepare(
                     index.lines += 1
                     bar.advance(shown)
     if progress:
-        _console().print(format_preparation(index, videos), markup=False, highlight=False, soft_wrap=True)
+        logger.info(format_preparation(index, videos))
     return index
 
 
@@ -323,8 +326,8 @@ class _Plan:
         )
 
 
-def _print_dropped_lines(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
-    """Print a sentence on each kind of line that the file will have lost."""
+def _log_dropped_lines(index: FaceIndex, superseded: Sequence[FaceEntry]) -> None:
+    """Log a sentence on each kind of line that the file will have lost."""
     sentences = []
     if superseded:
         kind = crop_name(entry.detector for entry in superseded)
@@ -337,11 +340,7 @@ def _print_dropped_lines(index: FaceIndex, superseded: Sequence[FaceEntry]) -> N
             "another line are looked at again."
         )
     for sentence in sentences:
-        _console().print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    return Console(stderr=True)
+        logger.warning(sentence)
 
 
 def _order(index: FaceIndex, names: Sequence[str], rewrite: bool = False) -> None:

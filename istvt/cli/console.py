@@ -40,16 +40,21 @@ class ConsoleHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to(console: Console) -> Iterator[None]:
-    """Print what the library logs for as long as the context lasts; its packages log nothing to the console else."""
-    handler, logger = ConsoleHandler(console), logging.getLogger("istvt")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    """Print what the library logs for as long as the context lasts: a run on this console, a data set on stderr.
+
+    What `dataloading` logs stands beside its progress bars, and not among the lines that another program may read.
+    """
+    handlers = {"istvt": ConsoleHandler(console), "dataloading": ConsoleHandler(Console(stderr=True))}
+    before = {name: logging.getLogger(name).level for name in handlers}
+    for name, handler in handlers.items():
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        for name, handler in handlers.items():
+            logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).setLevel(before[name])
 
 
 def print_lines(console: Console, *lines: str, style: str | None = None) -> None:

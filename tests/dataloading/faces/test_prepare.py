@@ -122,7 +122,7 @@ def test_another_detector_or_none_does_everything_again_if_that_is_asked_for(tre
     assert {entry.detector for entry in run(dataset, replace=True)} == {make_detector().name}
 
 
-def test_boxes_of_another_kind_are_not_replaced_unasked(tree, capsys):
+def test_boxes_of_another_kind_are_not_replaced_unasked(tree, caplog):
     """Hours of detection used to be superseded without a word by a forgotten or an added --no-detect."""
     dataset, name = read_dataset(tree).select(manipulation="original"), make_detector().name
     run(dataset)
@@ -135,7 +135,7 @@ def test_boxes_of_another_kind_are_not_replaced_unasked(tree, capsys):
     )
     assert (tree / "face_index.jsonl").read_bytes() == before
     run(dataset, detect=False, replace=True, progress=True)
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(caplog.text.split())
     assert f"4 videos that {tree}/face_index.jsonl has faces found by {name} for are done again (--replace)." in said
     with pytest.raises(InputError, match=r"has whole pictures for 4 of 4 .* and --no-detect goes on"):
         run(dataset)
@@ -225,7 +225,7 @@ def test_lines_that_were_replaced_are_gone_at_the_end(tree):
 
 
 @pytest.mark.parametrize(("number", "of_an_original"), [(1, True), (5, False)])
-def test_damaged_lines_are_dropped_counted_and_their_videos_looked_at_again(tree, capsys, number, of_an_original):
+def test_damaged_lines_are_dropped_counted_and_their_videos_looked_at_again(tree, caplog, number, of_an_original):
     """One such line used to be a dead end: every command refused, `prepare` too. Where it was the line of an original,
     `prepare` still refused, because the boxes of its fakes seemed to be of another kind."""
     dataset = read_dataset(tree)
@@ -238,7 +238,7 @@ def test_damaged_lines_are_dropped_counted_and_their_videos_looked_at_again(tree
     with pytest.raises(InputError, match=rf"jsonl: line {number}: .*`istvt prepare {tree}` drops such lines"):
         FaceIndex.read(tree)
     repaired = run(dataset, progress=True)
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(caplog.text.split())
     numbers = f"{number}, {number + 1}"
     assert f"2 damaged lines (numbers {numbers}) dropped; videos without another line are looked at again." in said
     assert repaired.entry(lost).to_json() == complete.entry(lost).to_json()
@@ -301,7 +301,8 @@ def test_an_index_of_before_there_were_shots_is_read_and_what_is_missing_said(tr
     assert said[1].endswith(": a clip of theirs may span a cut.")
 
 
-def test_videos_that_cannot_be_used_are_named_and_stop_nothing(tree, capsys):
+def test_videos_that_cannot_be_used_are_named_and_stop_nothing(tree, caplog):
+    caplog.set_level("INFO")
     directory = tree / ORIGINALS
     original = (directory / "000.mp4").read_bytes()
     (directory / "000.mp4").write_bytes(b"")
@@ -320,7 +321,7 @@ def test_videos_that_cannot_be_used_are_named_and_stop_nothing(tree, capsys):
         assert sentence in index.errors[f"{ORIGINALS}/{name}"]
     # The fakes made from them are looked at for themselves.
     assert all(index.entry(video.name).boxes_of is None for video in dataset.videos if video.label)
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(caplog.text.split())
     assert "12 of 16 videos can be used." in said
     assert "4 cannot be used:" in said
     assert "sound only" in said
