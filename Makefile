@@ -1,11 +1,11 @@
-# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | exports | release | experiment. Each makes .venv first, once.
+# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | exports | serve-test | release | experiment. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs integrations README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports release experiment lint clean
+.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports serve-test release experiment lint clean
 
 install: $(VENV)/.installed
 
@@ -56,6 +56,11 @@ exports: install
 release: install
 	rm -rf dist
 	OMP_NUM_THREADS=1 ISTVT_DIST=dist $(BIN)/python -m pytest -s --timeout 1200 -m exhaustive tests/test_release.py
+
+# The service under 50 uploads at once and hundreds of requests made from its description: some minutes of one core.
+# ISTVT_SCREENSHOTS=runs/demo makes the pictures in docs/images anew.
+serve-test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m 'exhaustive or not exhaustive' tests/istvt/cli/service
 
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md

@@ -19,11 +19,20 @@ def problem(response, status: int, kind: str) -> str:
     return data["detail"]
 
 
-class Held(Analyzer):
+class Scorer(Analyzer):
+    """Scores and, unless it is asked for, explains nothing, which takes most of the time of a small model."""
+
+    explainable = False
+
+    def __init__(self, analyzer: Analyzer, explainable: bool = False) -> None:
+        self.__dict__ |= analyzer.__dict__ | {"explainable": explainable}
+
+
+class Held(Scorer):
     """Judges nothing until it is let go."""
 
-    def __init__(self, analyzer: Analyzer) -> None:
-        self.__dict__ |= analyzer.__dict__
+    def __init__(self, analyzer: Analyzer, explainable: bool = False) -> None:
+        super().__init__(analyzer, explainable)
         self.free, self.began = threading.Event(), threading.Event()
         self.canceled = False
 

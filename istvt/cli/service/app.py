@@ -444,6 +444,8 @@ def _explanation_state(jobs: Jobs, found: Explanation) -> schemas.Explanation:
 def _explanation(job: Job, method: str | None) -> Explanation:
     """Return the explanation by a method, once it is done."""
     found = job.explanations.get(method) if method else next(iter(job.explanations.values()), None)
+    if found is None and job.scored is None:
+        raise Problem("not-ready", "The video is not scored yet; follow the job's events.")
     if found is None:
         known = ", ".join(job.explanations) or "no method"
         raise Problem("not-explained", f"The video is explained by {known}; POST .../explanations adds others.")

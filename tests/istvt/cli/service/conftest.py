@@ -14,6 +14,7 @@ pytest.importorskip("fastapi", reason="needs pip install 'istvt[serve]'")
 
 import uvicorn
 from fastapi.testclient import TestClient
+from service_helpers import Scorer
 
 from dataloading.synthetic import read_edited_video
 from istvt.cli.service.analysis import Analyzer
@@ -65,6 +66,12 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="session")
 def address(start, analyzer) -> str:
     return start(analyzer, queue=12)
+
+
+@pytest.fixture(scope="session")
+def scoring_address(start, analyzer) -> str:
+    """Of a server that scores and explains nothing."""
+    return start(Scorer(analyzer), queue=12)
 
 
 @pytest.fixture

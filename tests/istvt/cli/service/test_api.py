@@ -4,13 +4,17 @@ import copy
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
+import subprocess
 import time
+from pathlib import Path
 
 import av
 import pytest
 from face_fixtures import detector_or_skip
-from service_helpers import TOKEN, Held, problem
+from service_helpers import TOKEN, Held, Scorer, problem
 from video_fixtures import cut_short, write_numbered, write_sound
 
 from istvt.cli.main import main
@@ -216,9 +220,9 @@ def test_a_full_queue_is_429_with_the_time_to_wait_and_is_open_again_later(servi
     assert "2 videos are waiting already" in problem(answer, 429, "queue-full")
     assert 1 <= int(answer.headers["retry-after"]) <= 600
     unready = service.get(f"/v1/jobs/{jobs[1]}/explanation")
-    assert "not made yet" in problem(unready, 409, "not-ready")
-    early = service.post(f"/v1/jobs/{jobs[1]}/explanations", json={"method": "raw"})
-    problem(early, 409, "not-ready")
+    assert "not scored yet" in problem(unready, 409, "not-ready")
+    never = service.post(f"/v1/jobs/{jobs[1]}/explanations", json={"method": "raw"})
+    assert "no explanations of the architecture istvt" in problem(never, 422, "not-explainable")
     held.free.set()
     assert {finished(service, job)["status"] for job in jobs} == {"done"}
     assert upload(service, video).status_code == 202
@@ -233,14 +237,17 @@ def test_a_deleted_job_is_ended_and_all_of_it_is_removed(serving, analyzer, vide
     for job in (running, waiting):
         assert service.delete(f"/v1/jobs/{job}").status_code == 204
         problem(service.get(f"/v1/jobs/{job}"), 404, "unknown-job")
+    deadline = time.monotonic() + 60
+    while not held.canceled and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert held.canceled
     held.free.set()
     assert finished(service, last)["status"] == "done"
-    assert held.canceled
     assert [path.parent.name for path in (tmp_path / "storage").glob("*/*/clip.mp4")] == [last]
 
 
-def test_files_are_removed_after_their_time(serving, video, upload, tmp_path):
-    service = serving(keep_minutes=0.001)
+def test_files_are_removed_after_their_time(serving, analyzer, video, upload, tmp_path):
+    service = serving(analyzer=Scorer(analyzer), keep_minutes=0.001)
     job = upload(service, video).json()["id"]
     deadline = time.monotonic() + 60
     while service.get(f"/v1/jobs/{job}").status_code == 200 and time.monotonic() < deadline:
@@ -367,3 +374,24 @@ def test_names_of_files_are_safe_on_a_disk_and_a_page(given, kept):
 
 def test_the_defaults_need_nothing():
     assert ServeSettings().is_local and ServeSettings().max_bytes == 512 << 20
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_commands_of_the_manual_do_what_it_says(start, analyzer, video, tmp_path):
+    manual = Path(__file__).parents[4] / "docs/serve.md"
+    address = start(analyzer)
+    blocks = re.findall(r"```sh\n(.*?)```", manual.read_text(), re.DOTALL)
+    shutil.copy(video, tmp_path / "video.mp4")
+    environment, outputs = {**os.environ, "JOB": ""}, []
+    for block in blocks:
+        command = block.replace("http://127.0.0.1:8765", address)
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and "urn:istvt:problem" not in done.stdout, done
+        outputs.append(done.stdout)
+        if not environment["JOB"]:
+            environment["JOB"] = json.loads(done.stdout)["id"]
+    assert "event: end" in outputs[1] and '"verdict"' in outputs[1]
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "in_frame.mp4").stat().st_size > 1000
+    assert json.loads(outputs[3])["method"] == "gradcam"
+    assert outputs[4] == "" and '"status":"ok"' in outputs[5]

@@ -89,8 +89,8 @@ def expected(trained_run, videos, tmp_path_factory) -> dict[bytes, float]:
     return {Path(row["path"]).read_bytes(): row["probability_fake"] for row in rows}
 
 
-def test_eight_uploads_at_once_of_good_and_damaged_files_lose_nothing(address, videos, expected):
-    check(address, files(videos, 8), expected, 120)
+def test_eight_uploads_at_once_of_good_and_damaged_files_lose_nothing(scoring_address, videos, expected):
+    check(scoring_address, files(videos, 8), expected, 120)
 
 
 @pytest.mark.exhaustive

@@ -260,7 +260,7 @@ def test_axe_finds_nothing_and_a_phone_shows_all_of_it(open_page, address, done_
 
 
 def test_the_login_and_the_progress_are_without_findings_too(open_page, start, analyzer, video, browser):
-    held = Held(analyzer)
+    held = Held(analyzer, explainable=True)
     address = start(held, token=TOKEN)
     context = browser.new_context()
     page = context.new_page()
