@@ -73,7 +73,8 @@ def open_tracker(name: TrackerName, output: Path, settings: Mapping[str, Any], s
         raise
     except Exception as error:  # of a package with exceptions of its own, and of its network
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"--tracker {name}: cannot be opened ({reason:.300})") from error
+        advice = "; WANDB_MODE=offline needs no account" if name == "wandb" else ""
+        raise InputError(f"--tracker {name}: cannot be opened ({reason:.300}){advice}") from error
 
 
 class TensorBoard:

@@ -96,12 +96,6 @@ def test_a_program_runs_where_this_project_is_not_installed(checkpoint, tmp_path
     assert written.spread > 1e-3  # logits that tell clips apart, or the comparison says little
 
 
-def test_a_recurrent_detector_becomes_onnx(checkpoint, tmp_path):
-    pytest.importorskip("onnxruntime")
-    written = export(checkpoint(model_preset("cnn_lstm")), tmp_path / "model.onnx")
-    assert written.difference <= min(1e-4, written.spread / 100)
-
-
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -149,6 +143,8 @@ def test_a_comparison_of_logits_that_are_all_alike_says_something_too(checkpoint
     with torch.no_grad():
         model.head.weight *= 1e-5
     save_model(source, model, info)
+    monkeypatch.setattr(torch.export, "export", lambda *arguments, **how: None)  # seconds, and not what is tested
+    monkeypatch.setattr(exporting, "_write_program", lambda path, *_: path.touch())
     monkeypatch.setattr(exporting, "_read_program", lambda path: lambda clips: model(clips) + 1e-6)
     with pytest.raises(InputError, match=r"differ from the model's by 1e-06; expected at most \d"):
         export(source, tmp_path / "model.pt2")
