@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -70,6 +72,7 @@ def _next(results: Any, processes: Sequence[BaseProcess]) -> tuple[int, str | No
 def _work(ready: CheckedPlan, device: str, jobs: Any, results: Any) -> None:
     """Finish one model after another, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     while (place := jobs.get()) is not None:
         error = None
         try:
@@ -77,3 +80,9 @@ def _work(ready: CheckedPlan, device: str, jobs: Any, results: Any) -> None:
         except InputError as found:
             error = f"{ready.plan.models[place]}: {found}"
         results.put((place, error))
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when the first one has ended, which may have been killed: its lock is free then."""
+    parent.join()
+    os._exit(1)

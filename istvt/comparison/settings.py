@@ -71,7 +71,8 @@ class DataSet:
 
     def __post_init__(self) -> None:
         if (self.root is None) == (self.synthesize is None):
-            raise ValueError("has root and synthesize, or neither; expected one of them")
+            which = "has neither root nor synthesize" if self.root is None else "has both root and synthesize"
+            raise ValueError(f"{which}; expected one of them")
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ def model_config(detector: DetectorSettings, where: str) -> DetectorConfig:
         raise InputError(f"{where}: {error}") from error
     given = dict(detector.model)
     if given.pop("architecture", detector.architecture) != detector.architecture:
-        raise InputError(f"{where}.model.architecture is another one than {where}.architecture; expected the latter")
+        raise InputError(f"{where}.model holds 'architecture'; expected it beside model, not in it")
     return _merged(type(base), base.to_dict(), given, f"{where}.model")
 
 

@@ -273,3 +273,18 @@ def test_prepare_and_evaluate_on_a_cluster_write_the_files_of_one_machine(nodes,
         "one"
     ].keys()
     assert [name for name in kept["one"] if kept["one"][name] != kept["many"][name]] == []
+
+
+@on_a_cluster
+def test_a_comparison_on_a_cluster_is_that_of_one_machine(nodes, synthetic_set, trained_run, tmp_path):
+    settings = tmp_path / "compare.yaml"
+    settings.write_text(
+        f"data: {{drawn: {{root: {synthetic_set}}}}}\ntest: [drawn]\nclips: 1\nbootstrap: 50\nperturb: ['blur:2']\n"
+        f"detectors: {{one: {{checkpoints: [{trained_run}]}}, same: {{checkpoints: [{trained_run}]}}}}\n"
+    )
+    for name, how in (("one", []), ("many", ["--engine=ray", f"--address={nodes.address}"])):
+        assert main(["compare", str(settings), f"--output={tmp_path / name}", *how]) == 0
+    files = sorted(path.name for path in (tmp_path / "one").glob("comparison*.*") if path.suffix != ".lock")
+    assert len(files) == 6
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes(), name

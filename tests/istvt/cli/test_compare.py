@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def example(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(example, tmp_path_factory) -> Path:
-    """The comparison of the example, not stopped."""
+    """The comparison of the example, not stopped, by a process for each of two devices."""
     output = tmp_path_factory.mktemp("comparison") / "output"
-    assert main(["compare", str(example), f"--output={output}"]) == 0
+    assert main(["compare", str(example), f"--output={output}", "--device=cpu,cpu"]) == 0
     return output
 
 
@@ -107,37 +108,39 @@ def test_values_seed_by_seed_and_cells_of_a_checkpoint_are_those_of_evaluate(fin
         assert ours["accuracy"]["mean"] == point["accuracy"]
 
 
-def test_a_comparison_that_was_stopped_and_went_on_in_two_processes_ends_with_the_same_bytes(
-    example, finished, tmp_path, monkeypatch
-):
-    """Ctrl-C in training, then a kill while videos are scored, then what is left by a process a device."""
-    output = tmp_path / "output"
-    shutil.copytree(finished / "data", output / "data")  # drawn already: what is stopped is the rest
-    first = output / "runs/both/drawn/seed-0/checkpoints"
-    assert stopped(example, output, lambda: any(first.glob("epoch-*")), signal.SIGINT) == 130
-    assert not (output / "comparison.md").exists()
-    first = output / "evaluations/both/drawn/seed-0/drawn/evaluation.json"
-    stopped(example, output, first.exists, signal.SIGKILL)
-    assert not (output / "runs/space").exists()
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    assert main(["compare", str(example), f"--output={output}", "--device=cpu,cpu"]) == 0
+def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(example, finished):
+    """Killed while two processes train: they trained on, and another comparison could begin beside them."""
+    expected = {name: (finished / name).read_bytes() for name in FILES}
     for name in FILES:
-        assert (output / name).read_bytes() == (finished / name).read_bytes(), name
+        (finished / name).unlink()
+    for name in ("both", "space"):
+        shutil.rmtree(finished / "evaluations" / name / "drawn/seed-1")
+        shutil.rmtree(finished / "runs" / name / "drawn/seed-1")
+    checkpoints = finished / "runs/both/drawn/seed-1/checkpoints"
+    kill(
+        ["compare", str(example), f"--output={finished}", "--device=cpu,cpu"], lambda: any(checkpoints.glob("epoch-*"))
+    )
+    assert not (finished / "comparison.md").exists()
+    assert main(["compare", str(example), f"--output={finished}"]) == 0
+    assert {name: (finished / name).read_bytes() for name in FILES} == expected
 
 
-def stopped(settings: Path, output: Path, moment, number: int) -> int:
-    """Run a comparison and send it a signal at a moment; return its exit status."""
-    command = [sys.executable, "-m", "istvt", "compare", str(settings), f"--output={output}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=_listen)
+def kill(arguments: list[str], moment: Callable[[], bool]) -> None:
+    """Run a command in a process, kill that at a moment, and wait for all processes that it has started."""
+    command = [sys.executable, "-m", "istvt", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
     while not moment() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(number)
-    return process.wait(120)
-
-
-def _listen() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    process.kill()
+    assert process.wait(120) == -signal.SIGKILL
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("processes of a killed comparison go on")
 
 
 def test_another_run_with_these_names_is_refused_and_stays(example, finished, tmp_path, capsys):
