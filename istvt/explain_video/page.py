@@ -101,7 +101,7 @@ def _person(person: PersonExplanation, values: Mapping[str, Any], fps: float, se
         "seen": "" if score.number is None else f"{score.seconds:.1f} of {seconds:.1f} s",
         "size": "" if score.size is None else f"{score.size:.0f} pixels",
         "worst": "" if shot is None else f"{shot.place(fps)}: {shot.probability:.3f}",
-        "rule": _rule(score, fps),
+        "rule": probability_rule(score, fps),
         "shots": [] if shot is None else [(shot.place(fps), shot) for shot in score.shots],
         "portrait": None if person.portrait is None else _png(person.portrait),
         "panels": files and page_template.data_address(files["panels"].read_bytes(), "video/mp4"),
@@ -116,7 +116,7 @@ def _png(picture: np.ndarray) -> str:
     return page_template.data_address(file.getvalue(), "image/png")
 
 
-def _rule(score: PersonScore, fps: float) -> str:
+def probability_rule(score: PersonScore, fps: float) -> str:
     """Return how the probability of a person was made of its clips."""
     mean = float(np.mean(score.clip_probabilities))
     clips = f"{len(score.clip_probabilities)} clip{'s' * (len(score.clip_probabilities) > 1)}"
@@ -132,7 +132,7 @@ def _rule(score: PersonScore, fps: float) -> str:
 def _verdict_sentence(score: PersonScore, people: int, fps: float) -> str:
     """Return whose probability that of the video is, and how it was made."""
     whose = f"that of {score.name}, the most suspicious of {people} people: " if people > 1 else ""
-    return f"Probability of fake {score.probability:.3f}, {whose}{_rule(score, fps)}."
+    return f"Probability of fake {score.probability:.3f}, {whose}{probability_rule(score, fps)}."
 
 
 def _timeline_chart(people: Sequence[PersonExplanation], timelines: Sequence[Timeline], fps: float) -> Markup:

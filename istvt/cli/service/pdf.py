@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from istvt.device import versions
-from istvt.explain_video.page import METHOD_NAMES
+from istvt.explain_video.page import METHOD_NAMES, probability_rule
 from istvt.explain_video.pictures import printable
 from istvt.inference.calibration import calibrated, temperature_interval
 
@@ -33,7 +33,7 @@ _MARKERS = "os^Dv*X"
 _WIDTH, _HEIGHT = 8.27, 11.69  # inches, A4
 _LEFT, _RIGHT = 0.08, 0.92  # of the width
 _CHARACTERS = 118  # of a line of body text
-_BOTTOM = 0.55  # inches, above the last line
+_BOTTOM = 0.7  # inches, above the last line
 _LEAST_PICTURE = 0.9  # inches
 _MOST_PEOPLE = 6  # in the table; the others are counted
 _Z95 = 1.959964
@@ -75,6 +75,8 @@ def write_pdf(
         f", of {score.name}, the most suspicious of {len(explanation.people)}" if len(explanation.people) > 1 else ""
     )
     page.text(f"Probability of fake {score.probability:.3f}{whose}", size=11)
+    rule = probability_rule(score, about["fps"])
+    page.text(f"{rule[0].upper()}{rule[1:]}.")
     page.gap()
     page.section("What was judged")
     page.text(
@@ -102,9 +104,10 @@ def write_pdf(
     for sentence in [*analyzer.notes, *LIMITS]:
         page.text(f"– {sentence[0].upper()}{sentence[1:]}")
     if strips := explanation.files.get("strips"):
-        frames = explanation.clips[0].clip.frames
+        place = max(range(len(strips)), key=lambda number: abs(explanation.clips[number].probability - 0.5))
+        frames = explanation.clips[place].clip.frames
         shown = f"Frames {frames[0]} to {frames[-1]} of {score.name}, and what spoke for “{explanation.target}” in them"
-        page.picture(strips[0], f"{shown}; bright is high. The explanation page says how to read each map.")
+        page.picture(strips[place], f"{shown}; bright is high. The explanation page says how to read each map.")
     now = datetime.now(UTC)
     page.footer(
         f"Made {now:%Y-%m-%d %H:%M} UTC by istvt serve {found['istvt']}. Files of this job are removed by the server."
@@ -198,6 +201,7 @@ class _Page:
 
     def chart(self, explanation: VideoExplanation, frames_in_all: int) -> None:
         height = 1.1
+        self.gap(0.14 * (len(explanation.people) > 1))  # for the legend
         self.y -= height + 0.12
         box = (_LEFT + 0.03, self.y / _HEIGHT, _RIGHT - _LEFT - 0.03, height / _HEIGHT)
         axes: Axes = self.figure.add_axes(box)

@@ -284,7 +284,7 @@ def test_screenshots_for_the_documents(open_page, start, browser):
     [forged, *_] = sorted((demo / "fresh/manipulated_sequences").rglob("*.mp4"))
     address = start(analyzer, clips=3)
     IMAGES.mkdir(exist_ok=True)
-    page = open_page(address, device_scale_factor=1.5)
+    page = open_page(address)
     page.screenshot(path=IMAGES / "serve-start.png")
     dropped(page, forged, "interview.mp4")
     settled(page)
