@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +24,13 @@ from istvt.model.checkpoint import Calibration, CheckpointInfo, load_model, save
 LEAST = ISTVTConfig(frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8))
 
 
+def python_blocks(suffix: str) -> str:
+    """The code of the documentation that reads a file of this suffix."""
+    text = (Path(__file__).parents[3] / "docs/other-programs.md").read_text()
+    [block] = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"model{suffix}" in code]
+    return block
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """Called with a configuration, the file of a model of random weights with a calibration."""
@@ -36,7 +45,7 @@ def checkpoint(tmp_path):
 
 
 def test_the_command_writes_onnx_with_an_attention_operator_any_number_of_clips_and_its_preprocessing(
-    trained_run, tmp_path, capsys
+    trained_run, tmp_path, capsys, monkeypatch
 ):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     path = tmp_path / "model.onnx"
@@ -60,7 +69,11 @@ def test_the_command_writes_onnx_with_an_attention_operator_any_number_of_clips_
     [found] = session.run(None, {"clips": clips.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
 
+    monkeypatch.chdir(tmp_path)
+    exec(python_blocks(".onnx"), read := {})
+    assert 0 < read["score"] < 1
     says = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
+    assert says == read["says"]
     assert says["input"]["shape"] == ["clips", 6, 3, 40, 40]
     assert (says["input"]["color_order"], says["input"]["mean"], says["input"]["std"]) == ("RGB", [0.5] * 3, [0.5] * 3)
     assert (says["input"]["frames"], says["input"]["interval"], says["input"]["size"]) == (6, 1, 40)
@@ -69,7 +82,7 @@ def test_the_command_writes_onnx_with_an_attention_operator_any_number_of_clips_
     assert says["calibration"]["temperature"] == info.calibration.temperature
 
 
-def test_a_program_runs_where_this_project_is_not_installed(checkpoint, tmp_path):
+def test_a_program_runs_where_this_project_is_not_installed(checkpoint, tmp_path, monkeypatch):
     source = checkpoint(LEAST)
     written = export(source, tmp_path / "model.pt2")
     model, _ = load_model(source)
@@ -93,6 +106,9 @@ def test_a_program_runs_where_this_project_is_not_installed(checkpoint, tmp_path
     assert says == json.loads(json.dumps(written.metadata, default=str))
     assert says["input"]["crop"]["margin"] == 1.25
     assert says["calibration"]["temperature"] == 1.5
+    monkeypatch.chdir(tmp_path)
+    exec(python_blocks(".pt2"), read := {})
+    assert read["logits"].shape == (3,)
     assert written.spread > 1e-3  # logits that tell clips apart, or the comparison says little
 
 
