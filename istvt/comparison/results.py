@@ -291,7 +291,7 @@ def _pairs(
             for one, other in combinations(own, 2):
                 if against is not None and against not in (one[0], other[0]):
                     continue
-                first, second = (other, one) if against == one[0] and one[0] != other[0] else (one, other)
+                first, second = (other, one) if against == other[0] else (one, other)
                 if first[1] == second[1] == ELSEWHERE and trained_on != next(iter(sets)):
                     continue  # once, and not with each training set
                 pair = Pair(trained_on, test, first[0], second[0], nothing)
