@@ -1,11 +1,12 @@
-# make demo | test | fuzz | kill-test | ptx | long-videos | detectors | exports | serve-test | release | experiment. Each makes .venv first, once.
+# make demo | test | docs | experiment, and longer suites: fuzz | kill-test | cluster | ptx | long-videos | detectors | exports |
+# serve-test | release. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs integrations README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports serve-test release experiment lint clean
+.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports serve-test release experiment docs lint clean
 
 install: $(VENV)/.installed
 
@@ -69,6 +70,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell -D - -D docs/words.txt $(WORDS)
+
+# The documentation site, offline, into runs/site.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 clean:
 	rm -rf $(VENV) runs dist

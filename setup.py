@@ -53,6 +53,10 @@ EXTRAS = {
     "hub": ["huggingface-hub==2.4.0"],  # istvt.from_pretrained("OWNER/NAME") and push_to_hub
     "wandb": ["wandb==0.31.0"],  # istvt train --tracker wandb
     "mlflow": ["mlflow-skinny==3.17.2"],  # istvt train --tracker mlflow; the client alone
+    "docs": [
+        "mkdocs-material==9.8.2",  # the documentation site, built offline
+        "mkdocstrings-python==2.0.11",  # its Python API, from docstrings
+    ],
     "peers": ["xformers==0.0.35"],  # a peer in the benchmarks
     "test": [
         "pytest==9.2.0",

@@ -313,7 +313,7 @@ class _Worker:
 
     def replies(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
         """Yield the replies to a job: values, and at last its end or error; `_DiedError` where the process dies."""
-        request = pickle.dumps((function, arguments))
+        request = pickle.dumps((_directory(), function, arguments))
         try:
             self._connection.settimeout(None)
             self._connection.sendall(_LENGTH.pack(len(request)) + request)
@@ -368,6 +368,14 @@ def _end_idle_workers(kind: _Kind | None = None) -> None:
         for worker in [worker for worker in _idle if kind in (None, worker.kind)]:
             _idle.remove(worker)
             worker.end()
+
+
+def _directory() -> str:
+    """Return the working directory, to which the paths of a job may be relative; "" where it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def _version(file: str | Path) -> tuple[str, int, int] | None:
@@ -486,7 +494,9 @@ def _replies(request: bytearray) -> Iterator[dict[str, Any]]:
     _patience = STALLED_SECONDS
     _reset_alarm()
     try:
-        function, arguments = pickle.loads(request)
+        directory, function, arguments = pickle.loads(request)
+        if directory not in ("", _directory()):
+            os.chdir(directory)  # of the other process, which may have changed it since this one was started
         result = function(*arguments)
         for value in result if inspect.isgenerator(result) else [result]:
             signal.setitimer(signal.ITIMER_REAL, 0)  # the other process may take its time

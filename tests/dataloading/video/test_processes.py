@@ -36,6 +36,16 @@ def test_frames_come_from_another_process_as_they_are(video):
         assert np.array_equal(np.stack([frame for _, frame in streamed]), decode_frames(video, range(12)))
 
 
+def test_a_process_that_is_used_again_finds_a_relative_path_after_a_change_of_directory(video, tmp_path, monkeypatch):
+    """Processes stayed where they had been started: "does not exist", for a file that was there."""
+    with Workers() as workers:
+        monkeypatch.chdir("/")
+        process = workers.call(os.getpid, file=video)
+        monkeypatch.chdir(video.parent)
+        assert workers.call(picture_size, Path(video.name), file=video) == [*picture_size(video)]
+        assert workers.call(os.getpid, file=video) == process
+
+
 def test_a_process_is_used_again_and_by_several_threads_as_many_as_there_are(video):
     with Workers() as workers:
         pids = {workers.call(os.getpid, file=video) for _ in range(3)}
