@@ -9,6 +9,10 @@ threads, in any batch and on any processor.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +20,6 @@ import cv2
 import numpy as np
 
 from dataloading.clips.pipeline import MID_GRAY, UNCOMPRESSED, Draw, Sample
-from dataloading.video.memory import ArrayPool
 
 if TYPE_CHECKING:
     import torch
@@ -35,23 +38,51 @@ _STRIP = 1 << 18  # pixels that are converted to float at once
 _NARROW = 1 << 22  # pixels that are resized along their rows before the products along columns
 
 
+class BatchMemory:
+    """Memory of batches that is used again once they are gone.
+
+    A batch of 8 clips is 52 MB. The C library gives so much back to the system at once, whose new pages are filled with
+    zeros: that takes half as long as resizing the frames.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[mmap.mmap] = []
+
+    def empty(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return a tensor of float32 with any content."""
+        import torch
+
+        count = math.prod(shape)
+        memory = self._free.pop() if self._free else None
+        if memory is None or len(memory) < 4 * count:
+            memory = mmap.mmap(-1, max(4 * count, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                with contextlib.suppress(OSError):  # a kernel without huge pages, which are filled in half the time
+                    memory.madvise(mmap.MADV_HUGEPAGE)
+        array = np.frombuffer(memory, np.float32, count)
+        # Whatever shows a part of the batch holds this array, in whose place no other can be: its memory is not an
+        # array's. There are as many memories as there were batches at the same time.
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return torch.from_numpy(array).view(shape)
+
+
 class CpuPipeline:
     """Decoded frames to clips on a CPU, as `dataloading.clips.pipeline.ClipGraph` does by DALI."""
 
     decodes = False
 
-    def __init__(self, image_size: int, augment: bool, memory: ArrayPool | None = None) -> None:
+    def __init__(self, image_size: int, augment: bool, memory: BatchMemory | None = None) -> None:
         """`augment`: samples' draws are applied, otherwise ignored. `memory`: of the clips."""
         self._size, self._augments = image_size, augment
         self._buffers: dict[str, torch.Tensor] = {}
-        self._memory = memory or ArrayPool(0)
+        self._memory = memory or BatchMemory()
 
     def run(self, samples: Sequence[Sample]) -> torch.Tensor:
         """Return float32 [B, T, 3, image_size, image_size] in [-1, 1]."""
         import torch
 
         shape = len(samples), len(samples[0].data), 3, self._size, self._size
-        clips = torch.from_numpy(self._memory.empty(shape, np.float32))
+        clips = self._memory.empty(shape)
         levels = self._buffer("levels", torch.float32, 3, self._size, self._size)
         gray = self._buffer("gray", torch.float32, self._size, self._size)
         for sample, clip in zip(samples, clips, strict=True):

@@ -12,7 +12,7 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 
-from dataloading.clips.cpu_pipeline import CpuPipeline
+from dataloading.clips.cpu_pipeline import BatchMemory, CpuPipeline
 from dataloading.clips.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
 from dataloading.clips.reader import read_decoded, read_encoded, read_pictures
 from dataloading.clips.sampling import Clip
@@ -20,10 +20,8 @@ from dataloading.clips.store import read_table
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.video.decoder import choose_decoder
-from dataloading.video.memory import ArrayPool
 from dataloading.video.processes import Workers, get
 
-MOST_KEPT = 512 << 20  # bytes of past batches
 PREFETCHED_BATCHES = 2  # batches that are ready, beyond the one in preparation
 # Position of a clip, and its sample or the reason why there is none.
 Loaded = tuple[int, Sample | str]
@@ -112,7 +110,7 @@ class ClipLoader:
             require_dali()
         self.skipped: list[tuple[Clip, str]] = []
         self._workers, self._processes, self._by_video = workers, processes, by_video
-        self._memory = ArrayPool(MOST_KEPT)  # of batches on a CPU, from one epoch to the next too
+        self._memory = BatchMemory()  # on a CPU, from one epoch to the next too
         self._epoch = 0
 
     def __len__(self) -> int:

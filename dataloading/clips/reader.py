@@ -17,7 +17,7 @@ from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.video.decode import iterate_frames
 from dataloading.video.probe import picture_size, probe_once
-from dataloading.video.processes import Workers, pictures
+from dataloading.video.processes import Workers
 from dataloading.video.reencode import encoded_count, reencoded_frames, reencoded_regions
 
 LARGEST_AREA = 4096 * 4096  # pixels of the part of a frame that is kept
@@ -205,7 +205,7 @@ class _Window:
             part = part[: height * factor, : width * factor]
             part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
         if self.frames is None:
-            self.frames = pictures.empty((len(self.clip.frames), *part.shape), np.uint8)
+            self.frames = np.empty((len(self.clip.frames), *part.shape), np.uint8)
         self.frames[places] = part
         self.taken.add(frame)
 

@@ -46,7 +46,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dataloading.errors import InputError
-from dataloading.video.memory import ArrayPool
 from dataloading.video.sandbox import Sandbox, restrict
 
 Job = TypeVar("Job")
@@ -67,7 +66,6 @@ COMMAND = (
 _ENVIRONMENT = ("PATH", "PYTHON", "VIRTUAL_ENV", "LD_", "LANG", "LC_", "OMP_", "HOME", "TMPDIR")  # of a sandbox
 _LENGTH = struct.Struct("<Q")
 _END = object()
-pictures = ArrayPool(64 << 20)  # arrays that jobs return
 _patience = 0.0  # seconds; in a worker process, while it has a job
 
 
@@ -421,7 +419,7 @@ def _receive_values(connection: socket.socket, deadline: float) -> tuple[dict[st
             raise ValueError("too large")
     except (ValueError, TypeError, RecursionError) as error:
         raise _GarbledError from error
-    arrays = [pictures.empty(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    arrays = [np.empty(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     for array in arrays:
         _receive_into(connection, memoryview(array.reshape(-1).view(np.uint8)), deadline)
     return reply, arrays
