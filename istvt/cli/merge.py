@@ -16,6 +16,7 @@ from istvt.config import DetectorConfig
 
 if TYPE_CHECKING:
     from dataloading.engines.journal import Header, Line
+    from istvt.inference.calibration import Band
 
 
 def add(parser: ArgumentParser, base: DetectorConfig) -> None:
@@ -29,6 +30,12 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
         help="what the command writes: the --json file of predict, the directory of evaluate, the face index or the "
         "crop store of prepare",
     )
+    parser.add_argument(
+        "--max-error", "--max_error", type=float | None, default=None, help="of shards of predict: as of predict"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path | None, default=None, help="with --max-error: the model that the shards are of"
+    )
 
 
 def run(options: Namespace, console: Console) -> int:
@@ -36,20 +43,27 @@ def run(options: Namespace, console: Console) -> int:
 
     A batch system runs each shard on some machine:
       istvt predict VIDEOS --json scores.json --shard 1/16    ... to 16/16
-      istvt merge scores.json.shard-* --output scores.json"""
+      istvt merge scores.json.shard-* --output scores.json
+
+    Shards of predict hold scores; --max-error withholds verdicts here, by the calibration of --checkpoint."""
     from dataloading.engines.journal import read_shards, typed
 
+    if (options.max_error is None) != (options.checkpoint is None):
+        raise InputError("--max-error and --checkpoint are given one without the other; expected both, or neither")
     header, lines = read_shards(options.shards)
+    if options.max_error is not None and header.command != "predict":
+        raise InputError(f"--max-error is given with shards of istvt {header.command}; expected those of predict")
     if header.command == "predict":
         with starting(console):
             from istvt.cli.predict import print_predictions, write_scores
             from istvt.inference.predict import Prediction
         if options.output.is_dir():
             raise InputError(f"--output {options.output}: is a directory; expected the JSON file of the scores")
+        band = _band(options, header, console)
         predictions = [typed(line.result, Prediction, line.video) for line in lines]
-        write_scores(options.output, predictions)
+        write_scores(options.output, predictions, band)
         print_lines(console, *(predictions[0].notes if predictions else ()), style="yellow")
-        return print_predictions(console, predictions)
+        return print_predictions(console, predictions, band)
     if header.command == "evaluate":
         with starting(console):
             from istvt.cli.evaluate import print_evaluation
@@ -63,6 +77,21 @@ def run(options: Namespace, console: Console) -> int:
         print_robustness(console, merge_robustness(header, lines, options.output), options.output)
         return 0
     return _merge_preparation(header, lines, options.output, console)
+
+
+def _band(options: Namespace, header: Header, console: Console) -> Band | None:
+    """Return the scores without a verdict, if an error rate is asked for."""
+    if options.max_error is None:
+        return None
+    from istvt.inference.calibration import band_of_checkpoint
+    from istvt.model.checkpoint import read_info
+
+    info = read_info(options.checkpoint)
+    if info.checksum != header.settings.get("model"):
+        raise InputError(f"--checkpoint {options.checkpoint}: is not the model that the shards are of")
+    band = band_of_checkpoint(info, options.max_error, options.checkpoint)
+    print_lines(console, str(band), style="dim")
+    return band
 
 
 def _merge_preparation(header: Header, lines: Sequence[Line], output: Path, console: Console) -> int:

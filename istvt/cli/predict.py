@@ -102,7 +102,7 @@ def run(options: Namespace, console: Console) -> int:
         raise InputError("--shard is given without --json FILE, beside which the shard is written")
     if shard and options.max_error is not None:
         raise InputError(
-            "--max-error is given with --shard, which writes scores without verdicts; expected one of them"
+            "--max-error is given with --shard, which writes scores without verdicts; expected it with istvt merge"
         )
     if options.json and options.json.is_dir():
         raise InputError(f"--json {options.json}: is a directory; expected a file to write")

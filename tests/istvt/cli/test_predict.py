@@ -72,6 +72,15 @@ def test_with_an_error_rate_scores_in_a_band_around_one_half_have_no_verdict(
     text = capsys.readouterr().out
     assert "not sure between 10.0% and 90.0%: of 440 validation videos 40 (9%) would have no verdict and 0" in text
     assert "not sure  probability of fake" in text and "not sure" not in plain
+    written, model_option = (tmp_path / "scores.json").read_bytes(), f"--checkpoint={tmp_path}/sure.safetensors"
+    assert "expected it with istvt merge" in refused(capsys, [*command, "--max-error=0.05", "--shard=1/1"])
+    assert main([*command, "--shard=1/1"]) == 0
+    merge = ["merge", f"{tmp_path}/scores.json.shard-1-of-1", f"--output={tmp_path}/merged.json", "--max-error=0.05"]
+    assert "expected both, or neither" in refused(capsys, merge)
+    message = refused(capsys, [*merge, f"--checkpoint={trained_run}"])
+    assert f"{trained_run}: is not the model that the shards are of" in message
+    assert main([*merge, model_option]) == 0
+    assert (tmp_path / "merged.json").read_bytes() == written
     [row] = json.loads((tmp_path / "scores.json").read_text())
     assert (row["verdict"], row["people"][0]["verdict"]) == ("not sure", "not sure")
     assert row.pop("not_sure") == {"max_error": 0.05, "between": pytest.approx([0.1, 0.9])}
