@@ -93,7 +93,7 @@ def push_to_hub(
         evaluations: see `model_card`.
         license: of the weights, by the Hub's names, such as "apache-2.0"; the terms of many data sets bind it.
         private: whether a repository that is created is private.
-        revision: the branch; None is main.
+        revision: the branch, created where there is none; None is main.
         message: of the commit.
         token: of the Hub; None is the one of its login.
 
@@ -119,6 +119,8 @@ def push_to_hub(
             )
         ]
         api.create_repo(repository, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repository, branch=revision, exist_ok=True)
         commit = api.create_commit(
             repository,
             operations,

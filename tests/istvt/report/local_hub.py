@@ -79,13 +79,20 @@ def local_hub() -> Iterator[LocalHub]:
                 self.json(
                     {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
                 )
+            elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/branch/([^/?]+)", self.path):
+                known = hub.repositories[found[1]]
+                self.answer(409 if found[2] in known else 201, b"{}")
+                known.setdefault(found[2], dict(known["main"]))
             elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/([^/?]+)(\?.*)?", self.path):
                 name, revision = found[1], found[2]
+                if revision not in hub.repositories[name]:
+                    self.refuse(404, "RevisionNotFound")
+                    return
                 lines = [json.loads(line) for line in data.splitlines() if line.strip()]
                 for line in lines:
                     if line["key"] == "file":
                         content = base64.b64decode(line["value"]["content"])
-                        hub.repositories[name].setdefault(revision, {})[line["value"]["path"]] = content
+                        hub.repositories[name][revision][line["value"]["path"]] = content
                 commit = hashlib.sha1(data).hexdigest()
                 self.json({"commitUrl": f"{hub.url}/{name}/commit/{commit}", "commitOid": commit, "success": True})
             else:
