@@ -153,8 +153,8 @@ class Journal(Generic[Result]):
         if difference := _difference(self.header, header):
             done = sum(not line.failed for line in lines)
             raise InputError(
-                f"{self.path} holds {done} of {header.own} videos of another job ({difference}); give the settings "
-                "that it was made with to go on, or delete it"
+                f"{self.path} holds {done} of {header.own} {_unit(header)} of another job ({difference}); give the "
+                "settings that it was made with to go on, or delete it"
             )
         own = set(self.positions)
         for line in lines:
@@ -251,8 +251,8 @@ def read_shards(paths: Sequence[Path]) -> tuple[Header, list[Line]]:
         own_lines = {line.position: line for line in own if 0 <= line.position < header.videos}
         if len(own_lines) < header.own:
             raise InputError(
-                f"{path} is unfinished: it holds {len(own_lines)} of {header.own} videos of shard {header.shard}; the "
-                "command that it was made by goes on with it"
+                f"{path} is unfinished: it holds {len(own_lines)} of {header.own} {_unit(header)} of shard "
+                f"{header.shard}; the command that it was made by goes on with it"
             )
         lines |= own_lines
     if first is None:
@@ -263,7 +263,9 @@ def read_shards(paths: Sequence[Path]) -> tuple[Header, list[Line]]:
         what = f"shard {some} is" if len(missing) == 1 else f"shards {some} are"
         raise InputError(f"{what} missing; expected all {first.shard.of} of the job of {paths[0]}")
     if len(lines) != first.videos:
-        raise InputError(f"the shards hold {len(lines)} of the {first.videos} videos of their job; make them again")
+        raise InputError(
+            f"the shards hold {len(lines)} of the {first.videos} {_unit(first)} of their job; make them again"
+        )
     return first, [lines[position] for position in range(first.videos)]
 
 
@@ -288,7 +290,7 @@ def _difference(one: Header, other: Header, shards: bool = True) -> str | None:
     for name, here, there in _differing(one.settings, other.settings):
         return f"{name} is {shown(there)} in it, not {shown(here)}"
     if (one.videos, one.names) != (other.videos, other.names):
-        return f"its {other.videos} videos are others than these {one.videos}"
+        return f"its {other.videos} {_unit(other)} are others than these {one.videos}"
     if one.shard.of != other.shard.of:
         return f"it is one of {other.shard.of} shards, not of {one.shard.of}"
     if shards and one.shard != other.shard:
@@ -303,6 +305,11 @@ def _differing(one: dict[str, Any], other: dict[str, Any], within: str = "") -> 
             yield from _differing(here, there, f"{within}{name}.")
         elif here != there:
             yield f"{within}{name}", here, there
+
+
+def _unit(header: Header) -> str:
+    """Return what the lines of a journal are: of perturbed videos, each of which is read several times, no videos."""
+    return "readings of videos" if header.command == "robustness" else "videos"
 
 
 def _version(path: Path) -> tuple[int, int] | None:

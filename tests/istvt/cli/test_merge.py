@@ -87,6 +87,8 @@ def test_merged_curves_of_perturbed_videos_are_those_of_one_run_that_was_stopped
     kept = (whole / "robustness.json.unfinished").read_text().splitlines()
     assert len(kept) == 1 + 10
     evaluated = (whole / "scores.csv").stat().st_mtime_ns
+    message = refused(capsys, [*data, f"--output={whole}", "--perturb=noise"])
+    assert "robustness.json.unfinished holds 10 of 24 readings of videos of another job (perturb is [" in message
     scored = []
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_robustness, "score_pass", lambda *a: scored.extend(a[1]) or score_pass(*a))
