@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 from jsonargparse import ArgumentParser, Namespace
@@ -71,19 +73,24 @@ def run(options: Namespace, console: Console) -> int:
             )
         print_lines(console, *analyzer.notes, style="yellow")
         print_lines(console, str(analyzer.band or "no band of scores without a verdict"), style="dim")
-        if not options.no_log:
-            _print_log()
         address = address_of(listening, settings.host)
         console.print(f"open [bold]{escape(printable(address))}[/]  (Ctrl-C ends)", soft_wrap=True, highlight=False)
-        serve(listening, lambda: analyzer, settings, token)
+        with _request_log(shown=not options.no_log):
+            serve(listening, lambda: analyzer, settings, token)
     return 0
 
 
-def _print_log() -> None:
-    """Print the request log on standard error, where the program has set up no other place for it."""
-    log = logging.getLogger("istvt.serve")
-    if not log.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-        log.addHandler(handler)
-    log.setLevel(logging.INFO)
+@contextmanager
+def _request_log(shown: bool) -> Iterator[None]:
+    """Print the log of requests, or errors alone, on standard error, apart from what other programs may read."""
+    log, handler = logging.getLogger("istvt.serve"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+    log.addHandler(handler)
+    before, log.propagate = (log.level, log.propagate), False
+    log.setLevel(logging.INFO if shown else logging.ERROR)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before[1]
+        log.setLevel(before[0])

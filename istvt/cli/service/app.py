@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from istvt.cli.service.uploads import drain, receive, too_large
 from istvt.config import METHODS, Method, ServeSettings, __version__
 from istvt.report.html import render
 
+log = logging.getLogger("istvt.serve")
 TEMPLATES = Path(__file__).parent / "templates"
 EVENT_SECONDS = 0.25  # between two looks at the progress
 PING_SECONDS = 15.0  # without an event
@@ -342,6 +344,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def on_failure(_: Request, error: Exception) -> Response:
+        log.error("a request failed", exc_info=error)
         return problem_response(Problem("failed", f"The service has failed ({type(error).__name__})."))
 
     described = app.openapi

@@ -113,7 +113,7 @@ def write_pdf(
         f"Made {now:%Y-%m-%d %H:%M} UTC by istvt serve {found['istvt']}. Files of this job are removed by the server."
     )
     metadata = {"Title": f"ISTVT report: {printable(upload.name)}", "Creator": f"ISTVT {found['istvt']}"}
-    with matplotlib.rc_context({"pdf.fonttype": 42}), PdfPages(path, metadata=metadata) as file:
+    with matplotlib.rc_context({"pdf.fonttype": 3}), PdfPages(path, metadata=metadata) as file:
         file.savefig(figure)
 
 

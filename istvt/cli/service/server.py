@@ -108,5 +108,6 @@ def serve(listening: socket.socket, load: Callable, settings: ServeSettings, tok
         h11_max_incomplete_event_size=64 << 10,
         ws="none",
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Its errors are those that the service logs itself, and requests that the end of the server cuts off.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     uvicorn.Server(config).run(sockets=[listening])
