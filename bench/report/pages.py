@@ -12,7 +12,7 @@ from bench.common.record import RESULTS, Run, read_runs
 from bench.report.devices import Device, devices
 from bench.report.markdown import replace_section
 from bench.report.plots import draw_plots
-from bench.report.tables import TABLES, execution_claim, loader_claims, promises, scaling_claims
+from bench.report.tables import TABLES, execution_claim, loader_claims, processor_claims, promises, scaling_claims
 from bench.scaling import PASSES
 from dataloading.errors import InputError
 
@@ -43,19 +43,23 @@ def all_tables(runs: Sequence[Run], root: Path = ROOT) -> str:
 
 def performance(runs: Sequence[Run], root: Path = ROOT) -> str:
     """Return the generated part of README.md."""
-    steps, growth, reading = [], [], []
+    steps, growth, reading, processors = [], [], [], []
     for device in _devices(runs):
-        if device.kind == "GPU":
-            title = f"One training step on {device.name or 'a GPU'}:\n"
+        if device.rows("training"):
+            title = f"One training step on {device.name}:\n"
             steps += [title, _provenance(device, "training", root), promises(device)]
+        elif device.kind == "GPU":
+            steps.append("On a GPU nothing has been measured yet: neither a training step nor the time of a kernel.\n")
         if claims := scaling_claims(device, PASSES[1:]):
             title = f"How attention grows with frames T and feature cells HW, on {device.name} ({device.kind}):\n"
             growth += [title, claims]
         if claims := loader_claims(device):
             title = f"Reading clips from a crop store instead of the videos, on {device.name} ({device.kind}):\n"
             reading += [title, "".join(f"- {claim}\n" for claim in claims)]
+        if device.kind == "CPU" and (claims := processor_claims(device)):
+            processors += [f"On {device.name} (a CPU):\n", "".join(f"- {claim}\n" for claim in claims)]
     last = "All tables, and how they were measured: [bench/README.md](bench/README.md).\n"
-    return "\n".join(part for part in (*steps, *growth, *reading, last) if part)
+    return "\n".join(part for part in (*steps, *processors, *reading, *growth, last) if part)
 
 
 def verification(runs: Sequence[Run], root: Path = ROOT) -> str:

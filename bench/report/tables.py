@@ -217,6 +217,29 @@ def loader_claims(device: Device) -> list[str]:
     return comparison([row | {key: float(row[key]) for key in keys if row.get(key)} for row in rows])
 
 
+def processor_claims(device: Device) -> list[str]:
+    """Return a sentence for scoring and for training: the way of `istvt`, beside PyTorch with its defaults."""
+    sentences = []
+    for task, way, what in (("score", "folded", "Scoring"), ("train", "channels last", "Training")):
+        rows = [row for row in device.rows("inference") if (row["task"], row["way"]) == (task, way)]
+        for row in (row for row in rows if row.get("speed_up")):
+            low, middle, high = (f"{float(row[key]):.2f}" for key in ("speed_up_low", "speed_up", "speed_up_high"))
+            used, clips = float(row["seconds_per_clip"]), f"{row['batch']} clip{'s' * (row['batch'] != '1')} at once"
+            sentences.append(
+                f"{what} ({row['preset']}, {row['precision']}, {clips}, threads: {row['threads']}): "
+                f"{used:.1f} s of processor time a clip, {middle} times ({low} to {high}) the speed of PyTorch with "
+                "its defaults."
+            )
+    for row in device.rows("explanation_memory"):
+        if row["storage"] == REFERENCE and row.get("over_light"):
+            peak, less = float(row["peak_bytes"]) / 2**20, float(row["over_light"])
+            what = f"{row['preset']}, from its {row['from']}"
+            sentences.append(
+                f"Explaining a clip ({what}) stores {peak / less:.0f} MiB, {less:.0f} times less than as published."
+            )
+    return sentences
+
+
 def _beside_step(device: Device, row: Row, precision: str) -> Row:
     """Return the time of an explanation with that of the training step that it is compared with."""
     steps = {entry_name("training", step): step["step_ms"] for step in device.rows("training")}

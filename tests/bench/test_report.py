@@ -72,6 +72,8 @@ def test_without_a_measurement_every_measured_cell_says_so_and_the_text_around_s
     assert readme.startswith("before\n\n<!-- begin") and readme.endswith("<!-- end: performance -->\n\nafter\n")
     assert tables.startswith("how to read\n")
     assert "12.5" not in tables + readme
+    assert "On a GPU nothing has been measured yet" in readme
+    assert "promised" not in readme, "a table of empty cells"
     for line in (tables + readme).splitlines():
         if line.startswith(("| seed", "| model FLOP", "| speed over")):
             assert NOT_MEASURED in line

@@ -229,6 +229,27 @@ def settings_file(random: Random, seeds: Seeds, place: Path) -> Case:
     return Case(f"settings of {command}: {what}", arguments)
 
 
+def comparison(random: Random, seeds: Seeds, place: Path) -> Case:
+    settings = {  # whose detectors are there already: nothing is trained
+        "title": "one",
+        "data": {"drawn": {"root": str(seeds.set), "split": "val", "manipulations": ["blend"]}},
+        "detectors": {
+            "a": {"checkpoints": [str(seeds.run)], "trained_on": "drawn"},
+            "b": {"checkpoints": [str(seeds.run / "best.safetensors")], "trained_on": "drawn", "variant_of": "a"},
+        },
+        "train": ["drawn"],
+        "test": ["drawn"],
+        "seeds": [0],
+        "perturb": ["jpeg:50"],
+        "against": "a",
+        "clips": 2,
+        "bootstrap": 10,
+    }
+    data, what = changed_json(settings, random)
+    file = write(place / "compare.yaml", data)
+    return Case(f"compare.yaml: {what}", ["compare", str(file), f"--output={place}/out"])
+
+
 # Checkpoints, runs and weights.
 
 
@@ -499,6 +520,7 @@ TARGETS: dict[str, tuple[int, Target]] = {
     "face_index": (7, face_index),
     "boxes_file": (4, boxes_file),
     "settings_file": (9, settings_file),
+    "comparison": (5, comparison),
     "checkpoint_metadata": (7, checkpoint_metadata),
     "checkpoint_tensors": (6, checkpoint_tensors),
     "checkpoint_bytes": (3, checkpoint_bytes),
