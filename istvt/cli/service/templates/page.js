@@ -130,9 +130,9 @@ function begin(job) {
   $("probability").textContent = `Probability of fake ${result.probability_fake.toFixed(3)}${whose}.`;
   const band = result.not_sure;
   const doubts = [result.remark, ...result.not_scored, ...result.notes];
-  if (band) {
+  if (band && band.between[0] < band.between[1]) {
     const [low, high] = band.between.map((value) => value.toFixed(3));
-    doubts.unshift(`Between ${low} and ${high} there is no verdict: more than ${100 * band.max_error} % of them could be wrong.`);
+    doubts.unshift(`Between ${low} and ${high} there is no verdict: with one, more than ${100 * band.max_error} % of all could be wrong.`);
   }
   $("doubts").replaceChildren(...doubts.filter(Boolean).map((text) => element("p", sentence(text), "soft")));
   state.person = Math.max(0, result.people.findIndex((person) => person.person === result.person));

@@ -65,7 +65,7 @@ def check(address: str, made: list[tuple[str, bytes]], expected: dict[bytes, flo
         results = list(threads.map(lambda item: judged(address, item[1], deadline), made))
     for (kind, content), (status, job) in zip(made, results, strict=True):
         if kind == "good":
-            assert (status, job["status"]) == (202, "done")
+            assert (status, job["status"]) == (202, "done"), job.get("detail") or job["problem"]
             assert job["result"]["probability_fake"] == expected[content]
         elif kind == "flipped":  # some of its clips can be decoded, or none
             assert status == 202 and job["status"] in ("done", "failed")

@@ -176,7 +176,7 @@ def test_two_methods_stand_side_by_side_at_the_same_frame(open_page, address, do
     assert "view=in_frame" in page.get_attribute("#heat-b", "src")
 
 
-def test_one_of_several_people_is_picked(open_page, start, people_analyzer, edited_video, upload):
+def test_one_of_several_people_is_picked(open_page, browser, start, people_analyzer, edited_video, tmp_path):
     page = open_page(start(people_analyzer))
     dropped(page, edited_video, "two people.mp4")
     settled(page)
@@ -189,6 +189,13 @@ def test_one_of_several_people_is_picked(open_page, start, people_analyzer, edit
     settled(page)
     assert (page.inner_text("#curve-text"), page.get_attribute("#heat-a", "src")) != before
     assert page.locator("#curve .cut").count() >= 1
+    why = tmp_path / "explanation.html"  # a script cannot look at it where it is, in its sandbox
+    why.write_bytes(page.request.get(page.locator("#downloads a").first.evaluate("(link) => link.href")).body())
+    for scheme in ("light", "dark"):
+        explanation = browser.new_page(color_scheme=scheme, viewport=PHONE)
+        explanation.goto(why.as_uri())
+        assert findings(explanation) == []
+        explanation.close()
 
 
 def test_a_video_is_canceled_and_a_wrong_one_is_refused_in_the_page(open_page, start, analyzer, video, tmp_path):
