@@ -101,7 +101,7 @@ class PerturbedCell:
     Attributes:
         points: by strength, as in the curve of `istvt evaluate --perturb`.
         accuracy, auc: in the mean over strengths and seeds, of the videos that have a score at every strength, with the
-            change from the same videos as they are.
+            change from the same videos as they are; their values are those of each seed, in the mean over strengths.
         lost: how many videos have no score at some strength.
     """
 
@@ -330,10 +330,19 @@ def _perturbed(
         points.insert(sum(strength < 1 for strength in sweep.strengths), points.pop(0))
     everywhere = common_scores([*plain, *(scores for sets in by_strength for scores in sets)])
     after, before = everywhere[len(plain) :], everywhere[: len(plain)]
-    means = mean_metrics(after, before, bootstrap=bootstrap)
+    means = {
+        name: replace(metric, values=_by_seed(metric.values, len(models)))
+        for name, metric in mean_metrics(after, before, bootstrap=bootstrap).items()
+    }
     lost = len(plain[0]) - len(before[0])
     how = (sweep.name, sweep.perturbation.unit, points, means["accuracy"], means["auc"], lost)
     return PerturbedCell(*key, *how)
+
+
+def _by_seed(values: Sequence[float | None], seeds: int) -> list[float | None]:
+    """Return the mean over strengths of each seed, from values that are strength by strength."""
+    of_seeds = [values[seed::seeds] for seed in range(seeds)]
+    return [None if None in of_seed else float(np.mean(of_seed)) for of_seed in of_seeds]
 
 
 def _score_of(row: PerturbedRow) -> VideoScore:

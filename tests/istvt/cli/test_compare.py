@@ -67,6 +67,9 @@ def test_the_example_of_the_page_gives_the_tables_of_the_paper(finished):
     strengths = [row["strength"] for row in rows_of(finished / "comparison-robustness.csv")]
     assert strengths == ["none", "50.0", "10.0", "mean"] * 2
     results = read_json(finished / "comparison.json", Results)
+    for cell in results.perturbed:  # the spread is that of seeds, not of strengths
+        by_strength = [point.auc.values for point in cell.points[1:]]
+        assert cell.auc.values == pytest.approx([sum(of_seed) / 2 for of_seed in zip(*by_strength, strict=True)])
     assert results.detectors["space"].variant_of == "both"
 
 
