@@ -151,10 +151,15 @@ def warps_held(architecture: int, warps: int, registers: int, shared_bytes: int)
 def needed_multiply_adds(name: str, report: Report) -> int:
     """Return the multiply-adds of the products that the mathematics of a kernel asks for; 0 where it is not known."""
     products, axis = PRODUCTS.get(name, (0, ""))
-    tensors = [value[0] for value in report.arguments.values() if isinstance(value, tuple) and len(value[0]) == 5]
-    if not products or not tensors:
+    shapes = [value[0] for value in report.arguments.values() if isinstance(value, tuple)]
+    whole, parts = ([shape for shape in shapes if len(shape) == dimensions] for dimensions in (5, 6))
+    if not products or not (whole or parts):
         return 0
-    clips, frames, positions, heads, head_dim = tensors[0]
+    if whole:
+        clips, frames, positions, heads, head_dim = whole[0]
+    else:  # [2, B, F, N, S, D], S and D padded (`kernels.relevance`)
+        _, clips, frames, heads, _, head_dim = parts[0]
+        positions = report.arguments["positions"]
     pairs = positions * frames**2 if axis == "frames" else frames * positions**2
     return products * clips * heads * pairs * head_dim
 

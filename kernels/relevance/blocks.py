@@ -15,11 +15,11 @@ SMALLEST_MAGNITUDE = tl.constexpr(reference.SMALLEST_MAGNITUDE)
 
 
 @triton.jit
-def ratio(relevance, total, magnitude, eps):
+def ratio(relevance, total, magnitude, eps, smallest=SMALLEST_MAGNITUDE):
     """Return `relevance / (total + eps * sign(total) * magnitude)`, as `kernels.relevance.ratio` does."""
     signed = tl.where(total > 0, magnitude, tl.where(total < 0, -magnitude, 0.0))
     denominator = total + eps * signed
-    something = tl.abs(denominator) > SMALLEST_MAGNITUDE
+    something = tl.abs(denominator) > smallest
     return tl.where(something, relevance / tl.where(something, denominator, 1.0), 0.0)
 
 

@@ -9,43 +9,27 @@ from typing import Any
 
 import torch
 import triton
+from triton import Config
 
-from kernels.common.launch import Table, architecture, choose, launch, needs_int64_offsets, split_head_dim
+from kernels.common.launch import (
+    architecture,
+    choose,
+    launch,
+    needs_int64_offsets,
+)
 from kernels.common.registry import register
-from kernels.common.strides import LOG2_E, empty_like_contiguous, float32_precision, needs_int64_positions, with_strides
+from kernels.common.strides import (
+    LOG2_E,
+    NARROW_HEAD,
+    empty_like_contiguous,
+    float32_precision,
+    needs_int64_positions,
+    with_strides,
+)
 from kernels.relevance import configs, spatial_kernels, temporal_kernels
 from kernels.spatial import operator as spatial
 
 Tensor = torch.Tensor
-
-
-def _launch_spatial(
-    kernel: Any, table: Table, operands: dict[str, Tensor | None], *, over_heads: bool = False,
-    matrix: Tensor | None = None, **arguments: Any,
-) -> None:  # fmt: skip
-    """Launch a spatial kernel: a program for each tile of rows of each head, or of the map with a loop over heads.
-
-    `operands` `[B, F, S, N, D]` go in with their strides; `matrix` is `[..., S, S]`, where one is written.
-    """
-    x = next(iter(operands.values()))
-    clips, frames, positions, heads, head_dim = x.shape
-    config = choose(table, architecture(x), head_dim)
-    rows, columns = (triton.cdiv(positions, config.kwargs[name]) for name in ("BLOCK_M", "BLOCK_N"))
-    tensors = [x for x in (*operands.values(), *arguments.values()) if isinstance(x, Tensor) and x.ndim == 5]
-    launch(
-        kernel,
-        clips * frames * rows * (columns if over_heads else heads),
-        config,
-        x.device,
-        positions=positions,
-        heads=heads,
-        frames=frames,
-        HEAD_DIM=head_dim,
-        PRECISION=float32_precision(x),
-        INT64_OFFSETS=needs_int64_positions(matrix, *tensors),
-        **with_strides(**operands),
-        **arguments,
-    )
 
 
 def launch_row_stats(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
@@ -56,23 +40,97 @@ def launch_row_stats(q: Tensor, k: Tensor, scale: float) -> dict[str, Tensor]:
     return {"row_max": row_stats[0], "inv_row_sum": row_stats[1]}
 
 
+def _padded(x: Tensor) -> tuple[int, int]:
+    """Return positions and columns of the parts of a head of `x`."""
+    return triton.cdiv(x.shape[2], configs.LARGEST_TILE) * configs.LARGEST_TILE, triton.cdiv(x.shape[-1], 32) * 32
+
+
+def split_heads(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `x` as two float16 parts `[2, B, F, N, S, D]` and the power of two that they are multiples of.
+
+    S is padded with zeros to a multiple of every tile, D to one of 32; powers are float32 `[B, F, N]`. Heads narrower
+    than `NARROW_HEAD` are one part, float32.
+    """
+    clips, frames, positions, heads, head_dim = x.shape
+    padded, width = _padded(x)
+    count, dtype = (1, torch.float32) if head_dim < NARROW_HEAD else (2, torch.float16)
+    parts = torch.empty((count, clips, frames, heads, padded, width), dtype=dtype, device=x.device)
+    scales = torch.empty((clips, frames, heads), dtype=torch.float32, device=x.device)
+    launch(
+        spatial_kernels.split_heads,
+        scales.numel(),
+        configs.SPLIT_HEADS,
+        x.device,
+        parts=parts,
+        scales=scales,
+        positions=positions,
+        padded=padded,
+        heads=heads,
+        frames=frames,
+        distance=parts[0].numel(),
+        BLOCK_D=triton.next_power_of_2(width),
+        WIDTH=width,
+        HEAD_DIM=head_dim,
+        INT64_OFFSETS=needs_int64_positions(None, x),
+        **with_strides(x=x),
+    )
+    return parts, scales
+
+
+def _launch_on_parts(
+    kernel: Any, config: Config, tiles: int, operands: dict[str, tuple[Tensor, Tensor] | None], x: Tensor,
+    matrix: Tensor | None = None, **arguments: Any,
+) -> None:  # fmt: skip
+    """Launch `tiles` programs a frame row of `x` `[B, F, S, N, D]`; `operands` by `split_heads` go in with scales.
+
+    `matrix` is `[..., S, S]`, where one is written.
+    """
+    clips, frames, positions, heads, _ = x.shape
+    padded, width = _padded(x)
+    launch(
+        kernel,
+        clips * frames * tiles,
+        config,
+        x.device,
+        positions=positions,
+        padded=padded,
+        heads=heads,
+        frames=frames,
+        distance=clips * frames * heads * padded * width,
+        WIDTH=width,
+        INT64_OFFSETS=needs_int64_positions(matrix, empty_like_contiguous(x[:, :, :1]).expand(x.shape)),
+        **{name: parts and parts[0] for name, parts in operands.items()},
+        **{f"{name}_scale": parts and parts[1] for name, parts in operands.items()},
+        **arguments,
+    )
+
+
 def launch_spatial_relevance(
     q: Tensor, k: Tensor, v: Tensor, u: Tensor, scale: float, stabilizer: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return R_q, R_k and R_v, contiguous."""
     found = _empty_relevance(q, k, v)
-    block_d0, block_d1 = split_head_dim(q.shape[-1])
-    shared = {"scale_log2": scale * LOG2_E, "eps": stabilizer, "BLOCK_D0": block_d0, "BLOCK_D1": block_d1}
-    shared |= launch_row_stats(q, k, scale)
-    for of, table, (a, b, c, d), result in zip(
-        "qkv",
-        (configs.RELEVANCE, configs.RELEVANCE, configs.RELEVANCE_OF_VALUES),
-        ((q, k, u, v), (k, q, v, u), (k, q, v, u)),
-        found,
-        strict=True,
-    ):
-        operands = {"a": a, "b": b, "c": c, "d": d}
-        _launch_spatial(spatial_kernels.spatial_relevance, table, operands, relevance=result, OF=of, **shared)
+    row_stats = launch_row_stats(q, k, scale)
+    split_q, split_k, split_v, split_u = (split_heads(x) for x in (q, k, v, u))
+    of_queries, of_keys = (split_q, split_k, split_u, split_v), (split_k, split_q, split_v, split_u)
+    block_d0, block_d1 = spatial.split_columns(_padded(q)[1], "", halves=True)
+    for of, operands, result in zip("qkv", (of_queries, of_keys, of_keys), found, strict=True):
+        config = choose(configs.RELEVANCE[of], architecture(q), q.shape[-1])
+        _launch_on_parts(
+            spatial_kernels.spatial_relevance,
+            config,
+            q.shape[3] * triton.cdiv(q.shape[2], config.kwargs["BLOCK_M"]),
+            dict(zip("abcd", operands, strict=True)),
+            result,
+            relevance=result,
+            scale_log2=scale * LOG2_E,
+            eps=stabilizer,
+            HEAD_DIM=q.shape[-1],
+            BLOCK_D0=block_d0,
+            BLOCK_D1=block_d1,
+            OF=of,
+            **row_stats,
+        )
     return found
 
 
@@ -82,14 +140,17 @@ def launch_spatial_map(
 ) -> Tensor:  # fmt: skip
     """Return the map `[B, F, S, S]`, or with a row `[B, F, S]` that row times `I + map`."""
     clips, frames, positions, _, head_dim = q.shape
-    tiles = triton.cdiv(positions, choose(configs.MAP, architecture(q), head_dim).kwargs["BLOCK_M"])
-    shape = (clips, frames, positions if row is None else tiles, positions)
+    config = choose(configs.MAP, architecture(q), head_dim)
+    rows, columns = (triton.cdiv(positions, config.kwargs[name]) for name in ("BLOCK_M", "BLOCK_N"))
+    shape = (clips, frames, positions if row is None else rows, positions)
     result = torch.empty(shape, dtype=torch.float32, device=q.device)
-    _launch_spatial(
+    operands = {"q": q, "k": k, "v": v, "u": u, "do": grad_out}
+    _launch_on_parts(
         spatial_kernels.spatial_map,
-        configs.MAP,
-        {"q": q, "k": k, "v": v, "u": u, "do": grad_out},
-        over_heads=True,
+        config,
+        rows * columns,
+        {name: None if x is None else split_heads(x) for name, x in operands.items()},
+        q,
         matrix=result if row is None else None,
         row=None if row is None else row.contiguous(),
         result=result,

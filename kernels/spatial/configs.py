@@ -72,6 +72,13 @@ BACKWARD_QUERIES_16: Table = {
     89: _AMPERE_QUERIES,
     ANY: [(64, tile(128, 64, 8, 2)), (128, tile(128, 32, 8, 3))],  # not measured; from the resource report
 }
+# With the store of the gradient of the attention matrix the tiles above spill 288 bytes at 64 columns and 32 at 96.
+_AMPERE_QUERIES_CAPTURE = [(64, tile(128, 32, 8, 3)), (96, tile(128, 16, 8, 4)), (128, tile(64, 32, 4, 3))]
+BACKWARD_QUERIES_16_CAPTURE: Table = {
+    **BACKWARD_QUERIES_16,
+    80: _AMPERE_QUERIES_CAPTURE,  # not measured; from the resource report
+    89: _AMPERE_QUERIES_CAPTURE,  # not measured; from the resource report
+}
 BACKWARD_QUERIES_32: Table = {
     ANY: [(64, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured; from the resource report
     80: [(96, tile(64, 16, 8, 2)), (128, tile(32, 16, 8, 2))],  # not measured; from the resource report
@@ -143,9 +150,10 @@ def backward(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config | No
     return config if programs > MULTIPROCESSORS.get(architecture, 0) else None
 
 
-def backward_queries(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
-    """Return the config of the kernel that gives dq."""
-    return _choose(BACKWARD_QUERIES_16, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES, q, k, architecture)
+def backward_queries(q: torch.Tensor, k: torch.Tensor, architecture: int, capture: bool) -> Config:
+    """Return the config of the kernel that gives dq, and with a capture the gradient of the attention matrix."""
+    half = BACKWARD_QUERIES_16_CAPTURE if capture else BACKWARD_QUERIES_16
+    return _choose(half, BACKWARD_QUERIES_32, FEW_BACKWARD_QUERIES, q, k, architecture)
 
 
 def backward_keys(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:

@@ -123,7 +123,7 @@ def launch_two_passes(
         **with_strides(q=q, k=k, v=v, do=grad_out),
         **_sizes(q, k),
     }
-    config = configs.backward_queries(q, k, architecture(q))
+    config = configs.backward_queries(q, k, architecture(q), grad_attention is not None)
     launch(
         spatial_backward_queries,
         _programs(q, config),

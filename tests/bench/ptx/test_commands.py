@@ -1,12 +1,14 @@
 """`python -m bench execute` and `python -m bench count`: records of compiled kernels."""
 
 import pytest
+import torch
 
 from bench.__main__ import main
 from bench.common.record import read_run
 from bench.ptx import Machine, Options
 from bench.ptx.count import counts, described, document, needed_multiply_adds, warps_held
 from bench.ptx.execute import NOT_THE_SAME, execute_case, select
+from kernels.relevance import operator as relevance
 
 ONE = ["--operation=layer_norm_difference", "--which=small", "--dtype=bfloat16", "--sm=80", "--processes=1"]
 
@@ -70,6 +72,21 @@ def test_products_of_attention_are_those_of_its_mathematics():
     forward = next(report for report in machine.reports if report.name == "spatial_forward")
     assert needed_multiply_adds("spatial_forward", forward) == 2 * 2 * 2 * 37 * 37 * 40  # products, F, N, S, S, D
     assert forward.multiply_adds() >= needed_multiply_adds("spatial_forward", forward)
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_no_warp_of_relevance_over_positions_repeats_the_products_of_another(architecture):
+    """32 rows had 8 warps, and six of them computed what the other two did: the map took 7.8 times the instructions."""
+    q, k, v, u = torch.randn(4, 1, 1, 60, 1, 64, generator=torch.Generator().manual_seed(0))
+    machine = Machine(Options(architecture=architecture))
+    with machine.takes_launches():
+        relevance.launch_spatial_relevance(q, k, v, u, 0.1, 0.01)
+        relevance.launch_spatial_map(None, q, k, v, u, u, 0.1, False)
+    for report in machine.reports:
+        if report.name in ("spatial_relevance", "spatial_map"):
+            products = needed_multiply_adds(f"{report.name} {report.arguments.get('OF', '')}".strip(), report) / 60**2
+            rows, columns = report.meta["BLOCK_M"], report.meta["BLOCK_N"]
+            assert report.multiply_adds() == 3 * products * rows * -(-60 // columns) * columns
 
 
 def test_the_document_sets_two_runs_side_by_side():
