@@ -127,6 +127,7 @@ def test_people_are_judged_and_chosen_by_number(people_analyzer, edited_video, s
         assert service.get(address, params={"format": "mp4", "person": number}).status_code == 200
     sentence = problem(service.get(address, params={"format": "mp4", "person": 9}), 404, "unknown-person")
     assert "person is 9; expected one of 1, 2." in sentence
+    service = serving(analyzer=Scorer(people_analyzer))
     one = finished(service, upload(service, edited_video, person=2).json()["id"])
     assert one["result"]["people"] == everyone["result"]["people"][1:]
     none = finished(service, upload(service, edited_video, person=7).json()["id"])
@@ -325,14 +326,14 @@ def test_other_hosts_and_pages_of_other_sites_are_refused(serving, video, upload
     assert "access-control-allow-origin" not in allowed.headers
 
 
-def test_the_log_has_no_name_of_a_file_or_job(serving, video, upload, finished, caplog):
+def test_the_log_has_no_name_of_a_file_or_job(serving, analyzer, video, upload, finished, caplog):
     caplog.set_level(logging.INFO)
-    service = serving()
+    service = serving(analyzer=Scorer(analyzer))
     job = upload(service, video, "private meeting.mp4").json()["id"]
     finished(service, job)
     service.get(f"/v1/jobs/{job}/explanation?format=json&person=1")
     text = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("istvt"))
-    assert "POST /v1/videos 202" in text and "GET /v1/jobs/{job_id}/explanation 200" in text
+    assert "POST /v1/videos 202" in text and "GET /v1/jobs/{job_id}/explanation 404" in text
     assert "private" not in text and job not in text and "person" not in text
     counted = service.get("/metrics").text
     assert 'istvt_requests_total{method="POST",route="/v1/videos",status="202"} 1.0' in counted

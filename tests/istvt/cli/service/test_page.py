@@ -176,6 +176,7 @@ def test_two_methods_stand_side_by_side_at_the_same_frame(open_page, address, do
     assert "view=in_frame" in page.get_attribute("#heat-b", "src")
 
 
+@pytest.mark.exhaustive
 def test_one_of_several_people_is_picked(open_page, browser, start, people_analyzer, edited_video, tmp_path):
     page = open_page(start(people_analyzer))
     dropped(page, edited_video, "two people.mp4")
@@ -252,7 +253,7 @@ def test_all_of_it_is_done_without_a_mouse(open_page, address, video):
     page.wait_for_selector("#choose:visible")
 
 
-@pytest.mark.parametrize("how", [{"viewport": PHONE, "has_touch": True}, {"color_scheme": "dark"}, {}])
+@pytest.mark.parametrize("how", [{"viewport": PHONE, "has_touch": True}, {"color_scheme": "dark"}])
 def test_axe_finds_nothing_and_a_phone_shows_all_of_it(open_page, address, done_job, how):
     start_page = open_page(address, **how)
     assert findings(start_page) == []
