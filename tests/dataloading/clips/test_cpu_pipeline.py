@@ -1,6 +1,9 @@
 """Clips on a CPU: what the graph of a GPU gives, and the same bits whatever else runs."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,6 +109,26 @@ def test_a_clip_has_the_same_bits_with_any_number_of_threads_in_any_batch_and_at
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(pipeline.run(samples[::-1]), expected.flip(0))
+
+
+HASHES_CLIPS = """
+import hashlib
+import numpy as np
+from dataloading.clips.cpu_pipeline import CpuPipeline
+from dataloading.clips.pipeline import Augmentation, Sample
+random = np.random.default_rng(0)
+clip, box = random.integers(0, 256, (2, 211, 305, 3)).astype(np.uint8), np.float32((3.3, -9.1, 280.2, 190.7))
+samples = [Sample(clip, np.arange(2), box, Augmentation().draw(random)) for _ in range(12)]
+print(hashlib.sha256(CpuPipeline(224, augment=True).run(samples).numpy().tobytes()).hexdigest())
+"""
+
+
+def test_a_processor_without_avx_512_gives_the_same_bits(capsys):
+    exec(HASHES_CLIPS, {})
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    command = [sys.executable, "-c", HASHES_CLIPS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == capsys.readouterr().out != ""
 
 
 def test_the_resampling_has_the_bits_of_integer_arithmetic():
