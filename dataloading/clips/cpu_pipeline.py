@@ -2,9 +2,8 @@
 
 A frame is resized by two products with banded matrices, along its rows and then along its columns. The filter is that
 of the graph: triangular, as wide as an output pixel where the picture shrinks, and centered at the box's sub-pixel
-places. Weights are multiples of 2^-16 and 2^-12, and what lies between the products is rounded to 1/16 of a gray level.
-Every sum of a product is then exact in float32 in any order, so that a resized picture is the same with any number of
-threads, in any batch and on any processor.
+places. Weights are multiples of 2^-16. Every sum of the first product, in float32, and of the second, in float64, is
+exact then, in any order: a resized picture is the same with any number of threads, in any batch and on any processor.
 """
 
 from __future__ import annotations
@@ -27,15 +26,16 @@ if TYPE_CHECKING:
     # Output pixels, the input pixels that they read, and the matrix [outputs, inputs] between them.
     _Blocks = list[tuple[slice, slice, torch.Tensor]]
     _Products = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # two factors, and where their product goes
-    # Rows of a picture with memory for their planes in uint8 and float32, and the products that write a part of the
-    # next tensor; that tensor, and the products that write a part of the resized picture.
-    _Step = tuple[list[tuple[slice, torch.Tensor, torch.Tensor, _Products]], torch.Tensor, _Products]
+    # Rows of a picture with memory for their planes in uint8 and float32, and the products that write their part of the
+    # next tensor; that tensor, and memory for it in float64; the products that write the next tensor; and that, with
+    # the part of the resized picture that it is.
+    _Strip = tuple[slice, torch.Tensor, torch.Tensor, _Products]
+    _Step = tuple[list[_Strip], torch.Tensor, torch.Tensor, _Products, torch.Tensor, torch.Tensor]
 
-# float32 holds integers up to 2^24: 8 bits of a pixel and 16 of a weight, then 12 of a pixel and 12 of a weight.
-_COLUMN_WEIGHT, _ROW_WEIGHT, _LEVEL = 1 << 16, 1 << 12, 1 << 4
+_WEIGHT = 1 << 16  # float32 holds integers up to 2^24: 8 bits of a pixel and 16 of a weight; float64 16 more
 _BLOCK = 32  # output pixels of a product
 _STRIP = 1 << 18  # pixels that are converted to float at once
-_NARROW = 1 << 22  # pixels that are resized along their rows before the products along columns
+_NARROW = 1 << 20  # pixels that are resized along their rows before the products along columns
 
 
 class BatchMemory:
@@ -109,16 +109,18 @@ class CpuPipeline:
 
         height, width = sample.data.shape[1:3]
         x0, y0, x1, y1 = map(float, sample.box)
-        columns, of_columns = _weights(x0, x1, width, self._size, _COLUMN_WEIGHT)
-        rows, of_rows = _weights(y0, y1, height, self._size, _ROW_WEIGHT)
+        columns, of_columns = _weights(x0, x1, width, self._size)
+        rows, of_rows = _weights(y0, y1, height, self._size)
         if draw.flip and draw.quality == UNCOMPRESSED:  # JPEG's blocks begin at the left of the picture as it was
             columns, of_columns = columns[::-1], of_columns[::-1]
-        across = _blocks(columns, of_columns * (_LEVEL / _COLUMN_WEIGHT))
-        down = _blocks(rows, of_rows * (1 / _LEVEL / _ROW_WEIGHT))
+        across = _blocks(columns, of_columns * np.float32(1 / _WEIGHT))
+        down = _blocks(rows, of_rows.astype(np.float64) / _WEIGHT)
         steps, group, count = [], max(_NARROW // (height * _BLOCK), 1), min(max(_STRIP // width, 1), height)
         for some in (across[i : i + group] for i in range(0, len(across), group)):
             left, right = some[0][0].start, some[-1][0].stop
             narrow = self._buffer("narrow", torch.float32, 3, height, right - left)
+            exact = self._buffer("exact", torch.float64, *narrow.shape)
+            resized = self._buffer("resized", torch.float64, 3, self._size, right - left)
             strips = []
             for top in range(0, height, count):
                 strip = slice(top, min(top + count, height))
@@ -129,11 +131,8 @@ class CpuPipeline:
                     for part, reach, matrix in some
                 ]
                 strips.append((strip, planes, wide, products))
-            products = [
-                (matrix.expand(3, -1, -1), narrow[:, reach], target[:, part, left:right])
-                for part, reach, matrix in down
-            ]
-            steps.append((strips, narrow, products))
+            products = [(matrix.expand(3, -1, -1), exact[:, reach], resized[:, part]) for part, reach, matrix in down]
+            steps.append((strips, narrow, exact, products, resized, target[..., left:right]))
         return steps
 
     def _buffer(self, name: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -146,7 +145,7 @@ class CpuPipeline:
         return self._buffers[name][:count].view(shape)
 
 
-def _weights(start: float, end: float, length: int, size: int, unit: int) -> tuple[np.ndarray, np.ndarray]:
+def _weights(start: float, end: float, length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how pixels of an axis make up those of its part [start, end] resized to `size`, with antialiasing.
 
     Pixel `i` is the mean of the pixels `k` around `start + (i + 1/2) s - 1/2` with `s = (end - start) / size`, weighted
@@ -155,7 +154,7 @@ def _weights(start: float, end: float, length: int, size: int, unit: int) -> tup
 
     Returns:
         The places of the pixels in the axis, int64 [size, n], and their weights, float32 [size, n], whole numbers whose
-        sum is `unit` in each row.
+        sum is `_WEIGHT` in each row.
     """
     scale = (end - start) / size
     radius = max(scale, 1.0)
@@ -163,9 +162,9 @@ def _weights(start: float, end: float, length: int, size: int, unit: int) -> tup
     first = np.floor(centers - radius).astype(np.int64) + 1
     places = first[:, None] + np.arange(int(np.ceil(2 * radius)))
     triangle = np.maximum(1 - np.abs(places - centers[:, None]) / radius, 0)
-    exact = triangle * (unit / triangle.sum(axis=1, keepdims=True))
+    exact = triangle * (_WEIGHT / triangle.sum(axis=1, keepdims=True))
     whole = np.floor(exact)
-    missing = np.rint(unit - whole.sum(axis=1, keepdims=True))  # goes to those that lost the most by rounding
+    missing = np.rint(_WEIGHT - whole.sum(axis=1, keepdims=True))  # goes to those that lost the most by rounding
     whole += np.argsort(np.argsort(whole - exact, axis=1, kind="stable"), axis=1) < missing
     return places.clip(0, length - 1), whole.astype(np.float32)
 
@@ -178,7 +177,7 @@ def _blocks(places: np.ndarray, weights: np.ndarray) -> _Blocks:
     for begin in range(0, len(places), _BLOCK):
         at, of_block = places[begin : begin + _BLOCK], weights[begin : begin + _BLOCK]
         first, last = int(at[:, 0].min()), int(at[:, -1].max()) + 1
-        matrix, rows = np.zeros((len(at), last - first), np.float32), np.arange(len(at))
+        matrix, rows = np.zeros((len(at), last - first), weights.dtype), np.arange(len(at))
         for column, of_column in zip(at.T - first, of_block.T, strict=True):
             matrix[rows, column] += of_column
         parts.append((slice(begin, begin + len(at)), slice(first, last), torch.from_numpy(matrix)))
@@ -189,15 +188,16 @@ def _resize(picture: np.ndarray, steps: list[_Step]) -> None:
     """Write a picture, uint8 [h, w, 3], resized to gray levels, where `CpuPipeline._steps` says."""
     import torch
 
-    for strips, narrow, down in steps:
+    for strips, narrow, exact, down, resized, target in steps:
         for strip, planes, wide, across in strips:
             cv2.split(picture[strip], list(planes.numpy()))
             wide.copy_(planes)
             for pixels, weights, place in across:
                 torch.bmm(pixels, weights, out=place)
-        narrow.round_()
+        exact.copy_(narrow)
         for weights, pixels, place in down:
             torch.bmm(weights, pixels, out=place)
+        target.copy_(resized)
 
 
 def _constants(draw: Draw) -> tuple[torch.Tensor, list[float], float]:

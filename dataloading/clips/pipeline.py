@@ -3,7 +3,7 @@
 Decoded frames (or, where DALI decodes, an encoded file and frame numbers) go in with a box; they are cropped, resized
 with antialiasing, augmented, and scaled from [0, 255] to [-1, 1]. Whatever is random is drawn outside, one draw a clip,
 and applied to all of its frames alike: a change from frame to frame would be a temporal trace of its own. Frames that
-are decoded and stay on a CPU take `dataloading.clips.cpu_pipeline`, which gives the same in a third of the time.
+are decoded and stay on a CPU take `dataloading.clips.cpu_pipeline`, which gives the same in less time.
 """
 
 from __future__ import annotations

@@ -289,7 +289,7 @@ def test_memory_does_not_grow_over_ten_epochs(tmp_path, monkeypatch):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for line in done.stdout.splitlines():
         used = [int(mebibytes) for mebibytes in line.split()]
-        assert max(used[2:]) - used[1] < 16, used
+        assert max(used[2:]) - max(used[:2]) < 30, used  # frames that are read ahead come to 25
 
 
 # Lossy
@@ -314,7 +314,7 @@ def test_jpeg_crops_decoded_on_a_cpu_are_those_that_dali_decodes(originals, tmp_
     ours, theirs = (ClipLoader(clips_of(tmp_path / "store"), 8, 64) for _ in range(2))
     theirs._by_dali = True  # as on a GPU
     for expected, found in zip(theirs, ours, strict=True):
-        assert (expected.clips - found.clips).abs().max() * 127.5 < 1 / 6
+        assert (expected.clips - found.clips).abs().max() * 127.5 < 1 / 100
 
 
 @pytest.mark.parametrize("by_dali", [False, True], ids=["on_a_cpu", "by_dali"])
