@@ -25,7 +25,7 @@ def read_token(settings: ServeSettings) -> str | None:
     if settings.token_file is None:
         if not settings.is_local:
             raise InputError(
-                f"--host {settings.host} is for other machines too, and there is no --token-file; expected a file with "
+                f"--host {settings.host} is for other machines too, and there is no --token_file; expected a file with "
                 f"a token of {LEAST_TOKEN} characters or more, which their requests have to bring"
             )
         return None
@@ -33,10 +33,10 @@ def read_token(settings: ServeSettings) -> str | None:
         token = Path(settings.token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not text"
-        raise InputError(f"--token-file {settings.token_file}: cannot be read ({reason})") from error
+        raise InputError(f"--token_file {settings.token_file}: cannot be read ({reason})") from error
     if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(
-            f"--token-file {settings.token_file}: holds no token; expected one line of {LEAST_TOKEN} or more letters, "
+            f"--token_file {settings.token_file}: holds no token; expected one line of {LEAST_TOKEN} or more letters, "
             "digits and signs"
         )
     return token

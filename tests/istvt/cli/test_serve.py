@@ -64,7 +64,7 @@ def test_what_a_server_cannot_start_with_is_refused_in_one_sentence(trained_run,
         port = taken.getsockname()[1]
         sentence = refused(capsys, [*command[:2], f"--port={port}"])
     assert sentence == f"istvt: --port {port} of 127.0.0.1 is in use; expected a free one, or 0 for any"
-    assert "there is no --token-file; expected a file with a token" in refused(capsys, [*command, "--host=0.0.0.0"])
+    assert "there is no --token_file; expected a file with a token" in refused(capsys, [*command, "--host=0.0.0.0"])
     (tmp_path / "long").write_text("a-token-of-some-length")
     (tmp_path / "token").write_text("short\n")
     assert "holds no token" in refused(capsys, [*command, f"--token_file={tmp_path}/token"])
