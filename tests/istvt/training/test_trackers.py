@@ -67,13 +67,14 @@ def test_mlflow_without_a_server_keeps_one_run_in_the_runs_directory(tmp_path, m
 
 
 def test_wandb_offline_keeps_one_run_in_the_runs_directory(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     log_two_parts(tmp_path, "wandb")
+    wandb.teardown()  # as at the end of a process: its service writes what it has not written yet
     [identifier] = json.loads((tmp_path / "tracker.json").read_text()).values()
     files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     history, configured = [], ""
