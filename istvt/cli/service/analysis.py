@@ -99,7 +99,7 @@ class Analyzer:
     @classmethod
     def load(
         cls,
-        checkpoint: Path,
+        checkpoint: str | Path,
         settings: ServeSettings,
         *,
         device: str = "cpu",
@@ -218,7 +218,7 @@ class Analyzer:
         return max(probability, 1 - probability) < self.band.sure
 
 
-def _band(info: CheckpointInfo, max_error: float | None, checkpoint: Path) -> Band | None:
+def _band(info: CheckpointInfo, max_error: float | None, checkpoint: str | Path) -> Band | None:
     """Return the band that is asked for; by default that of `DEFAULT_MAX_ERROR`, where validation supports it."""
     if max_error == 0:
         return None

@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import pytest
 from face_fixtures import detector_or_skip
+from fastapi.testclient import TestClient
 from service_helpers import TOKEN, Held, Scorer, problem
 from video_fixtures import cut_short, write_numbered, write_sound
 
@@ -378,7 +379,7 @@ def test_the_defaults_need_nothing():
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_commands_of_the_manual_do_what_it_says(start, analyzer, video, tmp_path):
+def test_the_commands_of_the_manual_do_what_it_says(start, analyzer, video, trained_run, tmp_path, monkeypatch):
     manual = Path(__file__).parents[4] / "docs/serve.md"
     address = start(analyzer)
     blocks = re.findall(r"```sh\n(.*?)```", manual.read_text(), re.DOTALL)
@@ -396,3 +397,11 @@ def test_the_commands_of_the_manual_do_what_it_says(start, analyzer, video, tmp_
     assert (tmp_path / "in_frame.mp4").stat().st_size > 1000
     assert json.loads(outputs[3])["method"] == "gradcam"
     assert outputs[4] == "" and '"status":"ok"' in outputs[5]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/first").symlink_to(trained_run)
+    [code] = re.findall(r"```python\n(.*?)```", manual.read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    with TestClient(names["app"], base_url="http://localhost") as service:
+        assert service.get("/v1/service").json()["clips"] == 1
