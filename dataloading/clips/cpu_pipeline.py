@@ -53,7 +53,10 @@ class BatchMemory:
         import torch
 
         count = math.prod(shape)
-        memory = self._free.pop() if self._free else None
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = None
         if memory is None or len(memory) < 4 * count:
             memory = mmap.mmap(-1, max(4 * count, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):

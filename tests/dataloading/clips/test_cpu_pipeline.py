@@ -144,8 +144,8 @@ def test_the_resampling_has_the_bits_of_integer_arithmetic():
     assert torch.equal(CpuPipeline(90, augment=False).run([sample(clip, box)])[0], expected)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1500, 1100), (50000, 40), (30, 100000)])
-def test_large_pictures_are_resized_in_parts_to_the_same_bits(height, width, monkeypatch):
+@pytest.mark.parametrize(("height", "width"), [(1500, 1100), (50000, 40), (30, 100000), (1, 7), (9, 1)])
+def test_large_and_tiny_pictures_are_resized_in_parts_to_the_same_bits(height, width, monkeypatch):
     clip = noise(6, height, width, frames=1)
     pipeline = CpuPipeline(96, augment=False)
     ours = pipeline.run([sample(clip)])
