@@ -45,7 +45,7 @@ long-videos: install
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long_run.py --inputs 2100 --workers 2 --write SECURITY.md
 
-# The small preset of every architecture learns the synthetic set, one after another: some ten minutes of one idle core.
+# The small preset of every architecture learns the synthetic set, one after another: some twenty minutes of one idle core.
 detectors: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/istvt/model/baselines
 
@@ -65,6 +65,7 @@ serve-test: install
 
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md
+	$(BIN)/python -m bench detectors --output runs/detectors --documents docs --readme README.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from rich.console import Console
 from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_device, add_model, check_device_name, settings_of
 from istvt.config import DataSettings, DetectorConfig, Tracker, TrainingSettings
-from istvt.model.architectures import architecture
+from istvt.model.architectures import architecture, recommended_training
 
 
 def add(parser: ArgumentParser, base: DetectorConfig) -> None:
@@ -20,6 +20,7 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     parser.add_class_arguments(DataSettings, "data")
     add_model(parser, base)
     parser.add_class_arguments(TrainingSettings, "training")
+    parser.set_defaults({f"training.{name}": value for name, value in recommended_training(base).items()})
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="short for --training.tracker")
     parser.add_argument(
         "--backbone-weights", type=Path | None, default=None, help="short for --training.backbone_weights"

@@ -31,7 +31,7 @@ from dataloading.errors import InputError, as_input_error
 from dataloading.io import parse_json, read_yaml
 from dataloading.perturbations import Sweep, parse_sweeps
 from istvt.config import DataSettings, DetectorConfig, Precision, TrainingSettings, check_limits
-from istvt.model.architectures import model_preset
+from istvt.model.architectures import model_preset, recommended_training
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _LIMITS = {"clips": (1, 100_000), "bootstrap": (10, 1_000_000), "batch_size": (1, 65_536), "workers": (1, 1024)}
@@ -114,7 +114,7 @@ class ComparisonSettings:
         train: names of the data sets that each detector without checkpoints is trained on, each by itself.
         test: names of the data sets that each model is evaluated on.
         seeds: of training.
-        training: fields of `TrainingSettings` for all detectors.
+        training: fields of `TrainingSettings` for all detectors; without it each has what its preset recommends.
         perturb: as `istvt evaluate --perturb` takes them.
         against: the detector that all others are tested against; by default every pair is tested.
         title: of the tables.
@@ -277,7 +277,9 @@ def comparison_plan(settings: ComparisonSettings, output: str | Path, where: str
                 for number, path in enumerate(detector.checkpoints)
             ]  # fmt: skip
             continue
-        training = _merged(TrainingSettings, asdict(common), detector.training, f"{place}.training")
+        recommended = recommended_training(model_preset(detector.architecture, detector.preset or "small"))
+        chosen = {key: getattr(common, key) for key in settings.training}
+        training = _merged(TrainingSettings, recommended | chosen, detector.training, f"{place}.training")
         for trained_on in settings.train:
             for seed in settings.seeds:
                 run = output / "runs" / name / trained_on / f"seed-{seed}"

@@ -10,8 +10,8 @@ PyTorch only to build a network.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from istvt.config import PRESETS, DetectorConfig
 from istvt.model.baselines.configs import (
@@ -42,11 +42,13 @@ class Architecture:
         config: the type of its configurations.
         presets: configurations by name; each architecture has `small`, which trains in minutes on two cores, and
             `published`.
+        training: the fields of `TrainingSettings` in which `small` needs another value than the default to learn.
     """
 
     title: str
     config: type[DetectorConfig]
     presets: Mapping[str, DetectorConfig]
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SMALL_XCEPTION = {
@@ -77,7 +79,7 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
     ),
     "i3d": (
         "I3D",
-        {"published": I3DConfig(), "small": I3DConfig(frames=8, image_size=64, width=8, dropout=0.2)},
+        {"published": I3DConfig(), "small": I3DConfig(frames=8, image_size=64, width=16, dropout=0.0)},
     ),
     "s_mil": (
         "S-MIL",
@@ -117,8 +119,12 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
         },
     ),
 }
+# A transformer over patches has to learn first what a convolution begins with: neighborhood.
+_PATCHES = {"learning_rate": 1e-3, "epochs": 40}
+_TRAINING: dict[str, dict[str, Any]] = {"timesformer": _PATCHES, "vivit": _PATCHES}
 ARCHITECTURES: dict[str, Architecture] = {
-    name: Architecture(title, type(presets["published"]), presets) for name, (title, presets) in _ROWS.items()
+    name: Architecture(title, type(presets["published"]), presets, _TRAINING.get(name, {}))
+    for name, (title, presets) in _ROWS.items()
 }
 
 
@@ -143,6 +149,15 @@ def model_preset(name: str, preset: str = "small") -> DetectorConfig:
     if preset not in presets:
         raise ValueError(f"preset is {preset!r:.60}; expected one of {', '.join(presets)} for {name}")
     return presets[preset]
+
+
+def recommended_training(config: DetectorConfig) -> dict[str, Any]:
+    """Return the fields of `TrainingSettings` in which a configuration needs another value than the default to learn.
+
+    They were found for the `small` preset of each architecture, and are given for it alone.
+    """
+    of = architecture(config.architecture)
+    return dict(of.training) if config == of.presets["small"] else {}
 
 
 def build(config: DetectorConfig, backend: str = "auto") -> Detector:

@@ -110,6 +110,9 @@ class I3D(Detector):
         self.backbone = Inception3D(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(self.backbone.out, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):  # PyTorch's own initialization is too small for 22 layers without skips
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, clips: Tensor) -> Tensor:
         """[B, T, 3, H_i, W_i] in [-1, 1] -> [B]."""

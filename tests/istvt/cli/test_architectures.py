@@ -6,7 +6,9 @@ import pytest
 import torch
 from commands import refused
 
+from dataloading.io import parse_yaml
 from istvt.cli.main import main
+from istvt.comparison.settings import ComparisonSettings, DataSet, DetectorSettings, comparison_plan
 from istvt.model.architectures import build, model_preset
 from istvt.model.checkpoint import load_model, save_model
 
@@ -138,3 +140,36 @@ def test_imagenet_weights_are_checked_and_loaded(tmp_path, capsys, synthetic_set
     assert main(["model", *arguments]) == 0
     assert "fits the backbone; 0 tensors" in capsys.readouterr().out
     assert "has shape" in refused(capsys, ["model", *arguments, "--model.dim=32"])
+
+
+def test_a_small_detector_starts_from_what_it_needs_to_learn(capsys):
+    """A transformer over patches learned nothing with the settings that suit a convolution."""
+
+    def defaults(*arguments):
+        with pytest.raises(SystemExit, match="0"):
+            main(["train", *arguments, "--print_config"])
+        return parse_yaml(capsys.readouterr().out, "")["training"]
+
+    common = defaults()
+    for architecture, preset, expected in (
+        ("vivit", "small", {"learning_rate": 1e-3, "epochs": 40}),
+        ("vivit", "published", {}),
+        ("xception", "small", {}),
+    ):
+        found = defaults(f"--model.architecture={architecture}", f"--preset={preset}")
+        assert found == common | expected
+    assert defaults("--model.architecture=vivit", "--training.epochs=3")["epochs"] == 3
+
+
+def test_a_comparison_gives_each_detector_what_it_needs_unless_the_file_says_otherwise(tmp_path):
+    def training(common, own):
+        settings = ComparisonSettings(
+            detectors={"one": DetectorSettings(architecture="vivit", training=own)},
+            data={"drawn": DataSet(root=str(tmp_path))}, train=["drawn"], test=["drawn"], training=common,
+        )  # fmt: skip
+        [model] = comparison_plan(settings, tmp_path).models
+        return model.training.epochs, model.training.learning_rate
+
+    assert training({}, {}) == (40, 1e-3)
+    assert training({"epochs": 5}, {}) == (5, 1e-3)
+    assert training({"epochs": 5, "learning_rate": 2e-3}, {"epochs": 6}) == (6, 2e-3)

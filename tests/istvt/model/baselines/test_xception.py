@@ -12,7 +12,11 @@ SMALL = model_preset("xception")
 
 
 def test_it_has_the_published_parameters_and_cost():
-    """Xception has 22,855,952 parameters with 1,000 classes, and 8.4 G multiply-accumulates at 299 pixels."""
+    """Xception has 22,855,952 parameters with 1,000 classes, and 8.4 G multiply-accumulates at 299 pixels.
+
+    timm (huggingface/pytorch-image-models), results/results-imagenet.csv: legacy_xception 22.86M; infer_gmacs of
+    results/benchmark-infer-amp-nchw-*.csv: 8.4 at 299. The last digits are of the network under timm's names.
+    """
     config = model_preset("xception", "published")
     cost = total_cost(config)
     assert cost.parameters == 22_855_952 - (2048 * 1000 + 1000) + (2048 + 1)

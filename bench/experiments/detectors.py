@@ -1,0 +1,412 @@
+"""What each detector sees: the small preset of every architecture on each kind of forgery, as it is and perturbed.
+
+Each is trained on one kind alone, with several seeds, and judged on people that it has never seen, beside two judges
+that know next to nothing: a logistic regression on the mean color of a clip, and one on how much its frames differ.
+Training and evaluation are those of `istvt compare`. What is finished is kept in the output folder, so that a stopped
+run goes on and any part can be run alone; the page is written from all that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from bench.experiments.simple_judges import JUDGES, PLAIN, SimpleScores, score
+from bench.report.markdown import replace_section, table
+from istvt.cli.demo import TRAINING, VIDEO_FRAMES
+from istvt.model.architectures import ARCHITECTURES, DEFAULT, model_preset, recommended_training
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from istvt.comparison.settings import Plan, PlannedModel
+    from istvt.evaluation.results import Estimate
+    from istvt.evaluation.seeds import MeanMetric
+    from istvt.inference.video_score import VideoScore
+    from istvt.report.evaluation_files import PerturbedRow
+
+KINDS = ("blend", "flicker", "both")
+SEEDS = (0, 1, 2)
+PERTURBATIONS = ("jpeg:30", "downscale:0.5", "dropout:24", "noise:10", "h264:35")
+IDENTITIES, SPLITS, VIDEO_SIZE = 240, (0.6, 0.1, 0.3), 96
+CLIPS, TRAIN_CLIPS = 2, 3  # of each video: in evaluation, and random ones in an epoch
+# An epoch has 864 clips, so 3 of them 324 batches of 8. With batches of 8 these do not begin to learn within 600 steps:
+# i3d's last layers normalize 2 x 2 x 1 cells a clip, and attention over patches finds no direction.
+RATE, EPOCHS, WARMUP = 1e-3, 3, 0.1  # warm-up as a part of all epochs
+LARGE_BATCHES = {"batch_size": 16}
+OWN = {
+    "i3d": LARGE_BATCHES | {"learning_rate": 5e-4, "epochs": 8},
+    "timesformer": LARGE_BATCHES | {"epochs": 20},
+    "vivit": LARGE_BATCHES | {"epochs": 20},
+}
+PAGE, SECTION = "what-each-detector-sees.md", "detectors"
+CORES = 2
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Cost of one training, as kept beside its run.
+
+    Attributes:
+        seconds: by the clock.
+        processor_seconds: of all its threads and processes.
+        versions: of the packages that it ran on.
+    """
+
+    seconds: float
+    processor_seconds: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured of a judge on one kind of forgery.
+
+    Attributes:
+        seeds: of the trainings that are in it; empty for a judge without weights drawn by chance.
+        auc: by perturbation, `PLAIN` first, the AUC by video in the mean over seeds.
+        real, fake: videos of the test split.
+    """
+
+    seeds: list[int]
+    auc: dict[str, MeanMetric]
+    real: int
+    fake: int
+
+    @property
+    def plain(self) -> Estimate:
+        """AUC of the videos as they are."""
+        return self.auc[PLAIN].mean
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where to write, and which part."""
+    parser.add_argument("--output", type=Path, default=Path("runs/detectors"), help="folder of the videos and runs")
+    parser.add_argument("--documents", type=Path, help=f"also write {PAGE} to this folder")
+    parser.add_argument("--readme", type=Path, help="also write the sentence on it between its markers")
+    parser.add_argument("--detectors", nargs="+", choices=list(ARCHITECTURES), metavar="NAME", help="only these")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="only these")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="N", help="only these")
+    parser.add_argument(
+        "--perturbations", nargs="*", default=PERTURBATIONS, metavar="NAME:STRENGTH",
+        help=f"as of istvt evaluate --perturb; none without a value; default: {' '.join(PERTURBATIONS)}",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what is missing, print the tables and write the page."""
+    from rich.console import Console
+
+    output = arguments.output
+    draw(output)
+    detectors = arguments.detectors or list(ARCHITECTURES)
+    for model in measure(output, detectors, arguments.kinds, arguments.seeds, arguments.perturbations, Console()):
+        print(f"{model}: AUC {cell(output, model.detector, model.trained_on, [model.seed]).plain}", flush=True)
+    for kind, data in plan_of(output, [DEFAULT], arguments.kinds, [0], []).data.items():
+        for judge in JUDGES:
+            score(judge, data, arguments.perturbations, _simple_file(output, judge, kind))
+    cells = all_cells(output)
+    for kind in KINDS:
+        print(f"\n{kind}\n\n{kind_table(cells, kind)}")
+    if arguments.documents:
+        arguments.documents.mkdir(parents=True, exist_ok=True)
+        (arguments.documents / PAGE).write_text(page(cells, output))
+        print(f"written to {arguments.documents / PAGE}")
+    if arguments.readme:
+        arguments.readme.write_text(replace_section(arguments.readme.read_text(), SECTION, sentence(cells)))
+        print(f"written to {arguments.readme}")
+    return 0
+
+
+def draw(output: Path) -> None:
+    """Draw the videos, as far as they are not there."""
+    from dataloading import read_dataset
+    from dataloading.face_index import FILE_NAME
+    from dataloading.faces.prepare import prepare
+    from dataloading.synthetic import synthesize
+
+    folder = output / "videos"
+    if (folder / FILE_NAME).exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    synthesize(folder, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
+    prepare(read_dataset(folder), detect=False)
+
+
+def plan_of(
+    output: Path, detectors: Iterable[str], kinds: Iterable[str], seeds: Iterable[int], perturbations: Iterable[str]
+) -> Plan:
+    """Return the trainings and evaluations of a part of the experiment."""
+    from istvt.comparison.settings import ComparisonSettings, DataSet, DetectorSettings, comparison_plan
+
+    kinds = list(kinds)
+    settings = ComparisonSettings(
+        detectors={name: DetectorSettings(architecture=name, training=training_of(name)) for name in detectors},
+        data={kind: DataSet(root=str(output / "videos"), manipulations=[kind]) for kind in kinds},
+        train=kinds, test=kinds, seeds=list(seeds), perturb=list(perturbations), clips=CLIPS, train_clips=TRAIN_CLIPS,
+        training={"execution": TRAINING.execution, "batch_size": TRAINING.batch_size, "learning_rate": RATE},
+    )  # fmt: skip
+    return comparison_plan(settings, output)
+
+
+def training_of(detector: str) -> dict[str, float]:
+    """Return the fields of `TrainingSettings` of a detector: what its preset recommends, and its length here."""
+    own = recommended_training(model_preset(detector)) | {"epochs": EPOCHS} | OWN.get(detector, {})
+    return own | {"warmup_epochs": WARMUP * own["epochs"]}
+
+
+def measure(
+    output: Path,
+    detectors: Iterable[str],
+    kinds: Iterable[str],
+    seeds: Iterable[int],
+    perturbations: Sequence[str],
+    console: Console,
+) -> Iterator[PlannedModel]:
+    """Train and evaluate what is missing of a part of the experiment, seed by seed; yield each model when it is done.
+
+    Args:
+        output: folder that `draw` has drawn into.
+        detectors, kinds, seeds, perturbations: the part.
+        console: for progress.
+    """
+    from istvt.cli.console import progress_bar
+    from istvt.comparison.models import evaluate_model, train_model
+
+    plan = plan_of(output, detectors, kinds, seeds, perturbations)
+    for model in sorted(plan.models, key=lambda model: model.seed):
+        kind, data = model.trained_on, plan.data[model.trained_on]
+        if not _cost_file(model).is_file():
+            console.rule(f"{model}")
+            _train(model, lambda model=model, data=data: train_model(model, data, console=console))
+        with progress_bar(console, f"{model}") as update:
+            evaluate_model(model, kind, data, plan.settings, plan.sweeps, advance=update)
+        yield model
+
+
+def _train(model: PlannedModel, train: Callable[[], None]) -> None:
+    """Train, and write what it took; of a run that goes on from earlier epochs, what all of it would have taken."""
+    from dataloading.io import write_json
+    from istvt.device import versions
+    from istvt.report.evaluation_files import read_history
+
+    before, begun = len(read_history(model.checkpoint)) if model.checkpoint.is_dir() else 0, _processor_seconds()
+    train()
+    history = read_history(model.checkpoint)
+    share = (len(history) - before) / len(history)
+    spent = (_processor_seconds() - begun) / share if share else 0.0
+    seconds = sum(row.seconds or 0.0 for row in history)
+    write_json(_cost_file(model), asdict(Trained(round(seconds, 1), round(spent, 1), versions())))
+
+
+def _cost_file(model: PlannedModel) -> Path:
+    return model.checkpoint / "cost.json"
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended, in seconds."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+# What is there
+
+
+def all_cells(output: Path) -> dict[tuple[str, str], Cell]:
+    """Return what was measured, by judge and kind."""
+    found = {(judge, kind): cell(output, judge, kind) for judge in (*ARCHITECTURES, *JUDGES) for kind in KINDS}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def cell(output: Path, judge: str, kind: str, seeds: Iterable[int] = SEEDS) -> Cell | None:
+    """Return what was measured of a detector or of a simple judge on a kind of forgery; None where nothing is there.
+
+    A perturbation is in it where every seed that is there has it.
+    """
+    from istvt.evaluation.seeds import common_scores, mean_metrics
+
+    if judge in JUDGES:
+        seeds, sets = [], _simple_scores(output, judge, kind)
+    else:
+        found = {model.seed: _scores(model) for model in plan_of(output, [judge], [kind], seeds, []).models}
+        seeds = [seed for seed, scores in found.items() if scores]
+        sets = [found[seed] for seed in seeds]
+    if not sets:
+        return None
+    names = [name for name in sets[0] if all(name in scores for scores in sets)]
+    auc = {name: mean_metrics(common_scores([scores[name] for scores in sets]))["auc"] for name in names}
+    fake = sum(score.label for score in sets[0][PLAIN])
+    return Cell(seeds, auc, len(sets[0][PLAIN]) - fake, fake)
+
+
+def _scores(model: PlannedModel) -> dict[str, list[VideoScore]]:
+    """Return the scores of a model by perturbation; nothing where it has not been evaluated."""
+    from istvt.report.evaluation_files import METRICS, ROBUSTNESS, read_evaluation, read_perturbed_scores
+
+    output = model.output / model.trained_on
+    if not (output / METRICS).is_file() or not _cost_file(model).is_file():
+        return {}
+    plain = {PLAIN: read_evaluation(output)[1]}
+    return plain | _by_perturbation(read_perturbed_scores(output)) if (output / ROBUSTNESS).is_file() else plain
+
+
+def _simple_file(output: Path, judge: str, kind: str) -> Path:
+    return output / "simple" / judge.replace(" ", "-") / f"{kind}.json"
+
+
+def _simple_scores(output: Path, judge: str, kind: str) -> list[dict[str, list[VideoScore]]]:
+    from dataloading.io import read_json
+
+    path = _simple_file(output, judge, kind)
+    return [_by_perturbation(read_json(path, SimpleScores).rows)] if path.is_file() else []
+
+
+def _by_perturbation(rows: Iterable[PerturbedRow]) -> dict[str, list[VideoScore]]:
+    from istvt.inference.video_score import VideoScore
+
+    found: dict[str, list[VideoScore]] = {}
+    for row in rows:
+        name = row.perturbation if row.perturbation == PLAIN else f"{row.perturbation}:{row.strength:g}"
+        p = row.probability_fake
+        found.setdefault(name, []).append(VideoScore(row.video, "", row.label, row.manipulation, p, [p], [[0]]))
+    return found
+
+
+# The page
+
+
+def kind_table(cells: Mapping[tuple[str, str], Cell], kind: str) -> str:
+    """Return the table of a kind: judges in rows, perturbations in columns; the AUC, and each seed's as it is."""
+    own = {judge: found for (judge, of), found in cells.items() if of == kind}
+    names = list(dict.fromkeys(name for found in own.values() for name in found.auc))
+    rows = []
+    for judge in (*ARCHITECTURES, *JUDGES):
+        if (found := own.get(judge)) is None:
+            rows.append([f"`{judge}`", NOT_RUN, *[""] * len(names)])
+            continue
+        title = f"`{judge}`" if judge in ARCHITECTURES else f"*{judge}*"
+        seeds = ", ".join(map(str, found.seeds)) or "none"
+        rows.append([title, seeds, *(_shown(found.auc.get(name)) for name in names)])
+    return table(["", "seeds", *names], rows, "ll" + "r" * len(names))
+
+
+def _shown(metric: MeanMetric | None) -> str:
+    if metric is None:
+        return NOT_RUN
+    each = f"; {', '.join(f'{value:.3f}' for value in metric.values)}" if len(metric.values) > 1 else ""
+    return f"{metric.mean}{each}"
+
+
+def learned(cells: Mapping[tuple[str, str], Cell], kind: str) -> tuple[list[str], list[str]]:
+    """Return the detectors whose interval lies above one half, and those whose does not, each with its AUC."""
+    above: list[str] = []
+    others: list[str] = []
+    for name in ARCHITECTURES:
+        if found := cells.get((name, kind)):
+            (above if found.plain.low is not None and found.plain.low > 0.5 else others).append(
+                f"`{name}` {found.plain}"
+            )
+    return above, others
+
+
+def sentence(cells: Mapping[tuple[str, str], Cell]) -> str:
+    """Return what the detectors learned of each kind, and what the simple judges did, for the README."""
+    parts = []
+    for kind in KINDS:
+        above, others = learned(cells, kind)
+        if not above and not others:
+            continue
+        simple = [f"{judge} {cells[judge, kind].plain}" for judge in JUDGES if (judge, kind) in cells]
+        parts.append(
+            f"On `{kind}` the AUC of {', '.join(above) or 'none'} is above chance"
+            + (f", and that of {', '.join(others)} is not" if others else "")
+            + (f"; a logistic regression has, on {', on '.join(simple)}" if simple else "")
+            + "."
+        )
+    counts = sorted({len(found.seeds) for (judge, _), found in cells.items() if judge in ARCHITECTURES})
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
+    some = next(iter(cells.values()))
+    return (
+        f"AUC of {some.real} real and {some.fake} forged videos of people that were not trained on, the mean of "
+        f"{seeds}, with 95 % intervals over videos. {' '.join(parts)}"
+    )
+
+
+def missing(cells: Mapping[tuple[str, str], Cell]) -> str:
+    """Return what of the experiment has not been run, in a sentence."""
+    parts = []
+    for seed in SEEDS:
+        for kind in KINDS:
+            lacking = [name for name in ARCHITECTURES if seed not in getattr(cells.get((name, kind)), "seeds", ())]
+            if lacking:
+                which = "no detector" if len(lacking) == len(ARCHITECTURES) else f"not {', '.join(lacking)}"
+                parts.append(f"`{kind}` with seed {seed}: {which}")
+    return f"Not all of it has been run. {'; '.join(parts)}." if parts else "All of it has been run."
+
+
+def cost_table(costs: Mapping[str, Sequence[Trained]]) -> str:
+    """Return what each detector is and what its training takes."""
+    from istvt.model.flops import total_cost
+
+    rows = []
+    for name, found in costs.items():
+        config, training = model_preset(name), training_of(name)
+        cost = total_cost(config)
+        clips = f"{config.frames} x {config.image_size}"
+        settings = f"{training['epochs']} x {training.get('batch_size', TRAINING.batch_size)}"
+        rate = f"{training.get('learning_rate', RATE):g}"
+        macs = f"{(cost.layer_macs + cost.attention_macs) / 1e9:.3f}"
+        spent = f"{_mean_seconds(found):.0f}" if found else NOT_RUN
+        rows.append([f"`{name}`", clips, f"{cost.parameters:,}", macs, settings, rate, spent])
+    header = ["", "clip", "parameters", "G multiply-accumulates", "epochs x batch", "learning rate", "training, s"]
+    return table(header, rows, "lrrrrrr")
+
+
+def total_time(costs: Mapping[str, Sequence[Trained]]) -> str:
+    """Return how long all trainings take, in a sentence, from the processor seconds of those that were run."""
+    known = {name: _mean_seconds(found) for name, found in costs.items() if found}
+    if not known:
+        return "How long it takes was not measured."
+    hours = sum(known.values()) * len(KINDS) * len(SEEDS) / 3600
+    rest = [name for name in costs if name not in known]
+    without = f", without {', '.join(rest)}, which was not run" if rest else ""
+    return (
+        f"All {len(known) * len(KINDS) * len(SEEDS)} trainings take {hours:.1f} hours of processor time{without}: "
+        f"{hours / CORES:.1f} hours on {CORES} cores that do nothing else. Evaluation comes on top."
+    )
+
+
+def _mean_seconds(found: Sequence[Trained]) -> float:
+    return mean(one.processor_seconds for one in found)
+
+
+def _costs(output: Path) -> dict[str, list[Trained]]:
+    from dataloading.io import read_json
+
+    plan = plan_of(output, ARCHITECTURES, KINDS, SEEDS, [])
+    costs: dict[str, list[Trained]] = {name: [] for name in ARCHITECTURES}
+    for model in plan.models:
+        if _cost_file(model).is_file():
+            costs[model.detector].append(read_json(_cost_file(model), Trained))
+    return costs
+
+
+def page(cells: Mapping[tuple[str, str], Cell], output: Path) -> str:
+    """Return the results as a page of documentation; every number in it is computed."""
+    from dataloading.perturbations import parse_sweeps
+
+    costs, sweeps = _costs(output), parse_sweeps(PERTURBATIONS)
+    versions = next((found[-1].versions for found in costs.values() if found), {})
+    tables = "\n".join(f"## `{kind}`\n\n{kind_table(cells, kind)}" for kind in KINDS)
+    return Path(__file__).with_suffix(".template.md").read_text().format(
+        sentence=sentence(cells), tables=tables, missing=missing(cells), costs=cost_table(costs),
+        total=total_time(costs), identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, clips=CLIPS,
+        perturbations="\n".join(f"- `{s.name}`: {s.perturbation.what}; {s.perturbation.unit}" for s in sweeps),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+    )  # fmt: skip
