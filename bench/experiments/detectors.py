@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from bench.experiments.simple_judges import JUDGES, PLAIN, SimpleScores, score
+from bench.experiments.simple_judges import JUDGES, PLAIN, JudgedVideo, SimpleScores, score
 from bench.report.markdown import replace_section, table
 from istvt.cli.demo import TRAINING, VIDEO_FRAMES
 from istvt.model.architectures import ARCHITECTURES, DEFAULT, model_preset, recommended_training
@@ -267,7 +267,7 @@ def _simple_scores(output: Path, judge: str, kind: str) -> list[dict[str, list[V
     return [_by_perturbation(read_json(path, SimpleScores).rows)] if path.is_file() else []
 
 
-def _by_perturbation(rows: Iterable[PerturbedRow]) -> dict[str, list[VideoScore]]:
+def _by_perturbation(rows: Iterable[PerturbedRow | JudgedVideo]) -> dict[str, list[VideoScore]]:
     from istvt.inference.video_score import VideoScore
 
     found: dict[str, list[VideoScore]] = {}

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from istvt.config import DataSettings, DetectorConfig
-from istvt.report.evaluation_files import PerturbedRow
 
 PLAIN = "plain"  # in place of a perturbation
 CONFIG = DetectorConfig(frames=6, image_size=64)  # of the clips that they see
@@ -53,10 +52,22 @@ class SimpleJudge(nn.Module):
 
 
 @dataclass(frozen=True)
-class SimpleScores:
-    """Scores of the test videos by a judge: as they are (perturbation `PLAIN`, strength 0) and perturbed."""
+class JudgedVideo:
+    """Score of a test video by a judge; as it is, `perturbation` is `PLAIN` and `strength` 0."""
 
-    rows: list[PerturbedRow]
+    perturbation: str
+    strength: float
+    video: str
+    label: int
+    manipulation: str
+    probability_fake: float
+
+
+@dataclass(frozen=True)
+class SimpleScores:
+    """Scores of the test videos by a judge: as they are and perturbed."""
+
+    rows: list[JudgedVideo]
 
     def held(self) -> set[tuple[str, float]]:
         """Return the perturbations and strengths that are there."""
@@ -111,7 +122,7 @@ def score(name: str, data: DataSettings, perturbations: Sequence[str], path: Pat
         found |= {point: [video.points[n].score for video in outcomes] for n, point in enumerate(of.points)}
     rows = [row for row in scores.rows if (row.perturbation, row.strength) not in found]
     rows += [
-        PerturbedRow(*key, video.name, video.label, video.manipulation, video.probability)
+        JudgedVideo(*key, video.name, video.label, video.manipulation, video.probability)
         for key, videos in found.items()
         for video in videos
         if video is not None
