@@ -378,7 +378,7 @@ def total_time(costs: Mapping[str, Sequence[Trained]]) -> str:
         return "How long it takes was not measured."
     hours = sum(known.values()) * len(KINDS) * len(SEEDS) / 3600
     rest = [name for name in costs if name not in known]
-    without = f", without {', '.join(rest)}, which was not run" if rest else ""
+    without = f", without those of {', '.join(rest)}, of which none was run" if rest else ""
     return (
         f"All {len(known) * len(KINDS) * len(SEEDS)} trainings take {hours:.1f} hours of processor time{without}: "
         f"{hours / CORES:.1f} hours on {CORES} cores that do nothing else. Evaluation comes on top."

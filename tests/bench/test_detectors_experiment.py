@@ -36,7 +36,7 @@ def test_a_part_runs_alone_is_kept_and_stands_on_a_page_that_says_what_was_not_r
     assert "| `xception` | 0 | 0." in page or "| `xception` | 0 | 1." in page
     assert "Missing: all with seed 1, 2; `blend` with seed 0 of istvt, cnn_lstm, c3d" in page
     assert "`flicker` with seed 0 of every detector; `both`" in page
-    assert "All 9 trainings take 0.0 hours of processor time, without istvt, cnn_lstm" in page
+    assert "All 9 trainings take 0.0 hours of processor time, without those of istvt, cnn_lstm" in page
     assert "| *mean color* |" in page and "jpeg:30" not in page
     assert "AUC of 2 real and 2 forged videos" in readme.read_text()
 
@@ -79,7 +79,7 @@ def test_the_sentence_names_as_learned_what_has_an_interval_above_one_half():
 def test_the_total_time_is_that_of_the_trainings_that_were_run():
     costs = {"istvt": [Trained(90.0, 100.0, {}), Trained(90.0, 140.0, {})], "vtn": []}
     assert total_time(costs).startswith(
-        "All 9 trainings take 0.3 hours of processor time, without vtn, which was not run: 0.1 hours on 2 cores"
+        "All 9 trainings take 0.3 hours of processor time, without those of vtn, of which none was run: 0.1 hours on 2 cores"
     )
 
 
