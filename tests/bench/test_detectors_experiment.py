@@ -79,7 +79,8 @@ def test_the_sentence_names_as_learned_what_has_an_interval_above_one_half():
 def test_the_total_time_is_that_of_the_trainings_that_were_run():
     costs = {"istvt": [Trained(90.0, 100.0, {}), Trained(90.0, 140.0, {})], "vtn": []}
     assert total_time(costs).startswith(
-        "All 9 trainings take 0.3 hours of processor time, without those of vtn, of which none was run: 0.1 hours on 2 cores"
+        "All 9 trainings take 0.3 hours of processor time, without those of vtn, of which none was run: "
+        "0.1 hours on 2 cores"
     )
 
 
