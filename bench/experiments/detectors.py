@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -332,10 +333,14 @@ def sentence(cells: Mapping[tuple[str, str], Cell]) -> str:
     counts = sorted({len(found.seeds) for (judge, _), found in cells.items() if judge in ARCHITECTURES})
     seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
     some = next(iter(cells.values()))
-    return (
+    return _filled(
         f"AUC of {some.real} real and {some.fake} forged videos of people that were not trained on, the mean of "
         f"{seeds}, with 95 % intervals over videos. {' '.join(parts)}"
     )
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def missing(cells: Mapping[tuple[str, str], Cell]) -> str:
@@ -350,7 +355,7 @@ def missing(cells: Mapping[tuple[str, str], Cell]) -> str:
             if lacking:
                 which = "every detector" if len(lacking) == len(ARCHITECTURES) else ", ".join(lacking)
                 parts.append(f"`{kind}` with seed {seed} of {which}")
-    return f"Not all of it has been run. Missing: {'; '.join(parts)}." if parts else "All of it has been run."
+    return _filled(f"Not all of it has been run. Missing: {'; '.join(parts)}." if parts else "All of it has been run.")
 
 
 def cost_table(costs: Mapping[str, Sequence[Trained]]) -> str:
