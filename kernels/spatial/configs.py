@@ -55,14 +55,15 @@ _AMPERE_QUERIES = [  # not measured; from the resource report
     (128, tile(64, 32, 4, 3)),
 ]
 # One pass over a head of a frame row, 16-bit. 128 keys and 64 queries give both warp groups of sm_90 work; a third
-# stage spills 32 bytes there. On sm_80 the products hold the queries in registers: 64 of them spill 680 bytes. Heads
-# wider than 64 spill everywhere (40 bytes at best on sm_90, 430 on sm_80) and take two passes, as sm_100 does.
+# stage spills 32 bytes there. On sm_80 the products hold the queries in registers: 64 of them spill 680 bytes. Beyond
+# 64 columns dv has a launch of its own (`leaves_values`): on sm_90 that takes 8.85 M instructions a clip instead of the
+# 10.65 M of two passes, on sm_80 12.39 M of 12.65 M, too little for a program a head. sm_100 takes two passes.
 _AMPERE_BACKWARD = [(64, tile(128, 32, 8, 3))]  # not measured; from the resource report
 BACKWARD_16: Table = {
     80: _AMPERE_BACKWARD,
     89: _AMPERE_BACKWARD,
-    90: [(64, tile(128, 64, 8, 2))],  # not measured; from the resource report
-    0: [(64, tile(128, 64, 8, 2))],  # of the interpreter
+    90: [(96, tile(128, 64, 8, 2))],  # not measured; from the resource report
+    0: [(96, tile(128, 64, 8, 2))],  # of the interpreter
     ANY: [],
 }
 # Multiprocessors of the largest chip of an architecture: A100, RTX 4090, H200.
@@ -182,3 +183,12 @@ def splits_keys(k: torch.Tensor) -> bool:
     In float32 tensor cores take each operand as two tf32 parts; those of keys and values together spill registers.
     """
     return k.element_size() == 4 and k.shape[-1] > 64
+
+
+def leaves_values(k: torch.Tensor) -> bool:
+    """Return whether the one pass leaves dv to a launch of its own: 6 products in all, against 5 in one and 7 in two.
+
+    The sums of dk and dv together spill registers where heads are wider than 64: 40 bytes at best on sm_90, 430 on
+    sm_80.
+    """
+    return k.shape[-1] > 64

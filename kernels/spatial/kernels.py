@@ -7,13 +7,13 @@
     dq = scale dS k,  dk = scale dS^T q,  dv = P^T do
 
 Backward has no atomic additions: every number is written by one program, in a fixed order, and repeats bit for bit.
-Either `spatial_backward` makes all three gradients from five products, a program a head of a frame row, which adds the
-dq of one block of keys after another; or, where there are few heads and frame rows, where an attention gradient is
-asked for, and where the registers do not suffice, `spatial_backward_queries` (dq) and `spatial_backward_keys` (dk and
-dv) make them from seven. In float32 row_max = m and inv_row_sum = 1 / l stand for lse: a logarithm is rounded to
-float32, which puts every entry of its row off alike, and the whole of it twice as far as eager PyTorch is. Where an
-attention matrix (or its gradient) is asked for, a second pass over the keys (or the loop of dq) writes it. Without v
-forward writes the row stats alone.
+Either `spatial_backward` makes all three gradients from five products (of wide heads dq and dk from four, and dv comes
+from two more), a program a head of a frame row, which adds the dq of one block of keys after another; or, where there
+are few heads and frame rows, where an attention gradient is asked for, and where the registers do not suffice,
+`spatial_backward_queries` (dq) and `spatial_backward_keys` (dk and dv) make them from seven. In float32 row_max = m
+and inv_row_sum = 1 / l stand for lse: a logarithm is rounded to float32, which puts every entry of its row off alike,
+and the whole of it twice as far as eager PyTorch is. Where an attention matrix (or its gradient) is asked for, a second
+pass over the keys (or the loop of dq) writes it. Without v forward writes the row stats alone.
 The scale is not negative here: the caller moves a negative one into q.
 
 On sm_90 the tiles of a loop are written to shared memory by cp.async (generic proxy) and read by wgmma (async proxy),
@@ -220,7 +220,8 @@ def spatial_backward_keys(
 ):  # fmt: skip
     """Run one program: dk, dv or both of `BLOCK_M` keys of one head of one frame row, against all its queries.
 
-    `dk` and `dv` have the same strides; one of them may be None (see `kernels.spatial.configs.splits_keys`).
+    `dk` and `dv` have the same strides; one of them may be None (see `splits_keys` and `leaves_values` of
+    `kernels.spatial.configs`).
     Nothing is masked in the loop. Rows past the last query hold zeros of q and do and add nothing; rows past the last
     key are never stored.
     """
@@ -360,7 +361,8 @@ def backward_of_keys(
         p = tl.exp2(s * scale_log2 + offset[None, :])
         if LAST:  # rows past the last key have a score of 0: exp2 may overflow, and infinity times their k is not 0
             p = tl.where(key_valid[:, None], p, 0.0)
-        dv0, dv1 = add_product(dv0, dv1, p.to(do0.dtype), do0, do1, BLOCK_D1)
+        if dv is not None:
+            dv0, dv1 = add_product(dv0, dv1, p.to(do0.dtype), do0, do1, BLOCK_D1)
         dp = product_transposed(v0, v1, do0, do1, BLOCK_D1)
         ds = (p * (dp - delta_i[None, :])).to(q0.dtype)
         dk0, dk1 = add_product(dk0, dk1, ds, q0, q1, BLOCK_D1)
@@ -381,7 +383,8 @@ def backward_of_keys(
 
     rows = key * stride_dks
     store_rows(dk, rows, key_valid, dk0 * scale, dk1 * scale, BLOCK_D0, BLOCK_D1, HEAD_DIM)
-    store_rows(dv, rows, key_valid, dv0, dv1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
+    if dv is not None:
+        store_rows(dv, rows, key_valid, dv0, dv1, BLOCK_D0, BLOCK_D1, HEAD_DIM)
 
 
 @triton.jit
@@ -401,9 +404,9 @@ def spatial_backward(
 ):  # fmt: skip
     """Run one program: dq, dk and dv of one head of one frame row, 16-bit; `BLOCK_M` keys after another.
 
-    `dk` and `dv` have the same strides. `row_sums` `[B, F, N, 2, S_q]` takes delta and -lse; `dq_sum` the
-    sums of dq of the blocks of keys so far, `BLOCK_N` queries after another, all of the first `BLOCK_D0` columns before
-    the rest. A program writes and reads its own part of both alone; barriers order that.
+    `dk` and `dv` have the same strides; `dv` may be None. `row_sums` `[B, F, N, 2, S_q]` takes delta and -lse;
+    `dq_sum` the sums of dq of the blocks of keys so far, `BLOCK_N` queries after another, all of the first `BLOCK_D0`
+    columns before the rest. A program writes and reads its own part of both alone; barriers order that.
     """
     _, head, frame, clip = locate(tl.program_id(0), 1, heads, frames)
     q += clip * stride_qb + frame * stride_qf + head * stride_qh
@@ -413,7 +416,8 @@ def spatial_backward(
     do += clip * stride_dob + frame * stride_dof + head * stride_doh
     dq += clip * stride_dqb + frame * stride_dqf + head * stride_dqh
     dk += clip * stride_dkb + frame * stride_dkf + head * stride_dkh
-    dv += clip * stride_dkb + frame * stride_dkf + head * stride_dkh
+    if dv is not None:
+        dv += clip * stride_dkb + frame * stride_dkf + head * stride_dkh
     group = (clip * frames + frame) * heads + head
     lse += group * queries
     delta = row_sums + group * 2 * queries

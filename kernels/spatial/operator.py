@@ -151,7 +151,10 @@ def launch_one_pass(
     config: Config, q: Tensor, k: Tensor, v: Tensor, out: Tensor, row_stats: Tensor, grad_out: Tensor, scale: float,
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor,
 ) -> None:  # fmt: skip
-    """Write the three gradients of 16-bit attention, a program a head of a frame row; `grad_out` as above."""
+    """Write the three gradients of 16-bit attention, a program a head of a frame row; `grad_out` as above.
+
+    Of wide heads dv comes from `spatial_backward_keys`.
+    """
     clips, frames, queries, heads, head_dim = q.shape
     groups = clips * frames * heads
     block_n, warps = config.kwargs["BLOCK_N"], config.num_warps
@@ -168,7 +171,7 @@ def launch_one_pass(
         lse=row_stats[0],
         row_sums=torch.empty((groups, 2, queries), dtype=torch.float32, device=q.device),
         dq_sum=torch.empty((groups, rows * (block_d0 + block_d1)), dtype=torch.float32, device=q.device),
-        dv=grad_v,
+        dv=None if configs.leaves_values(k) else grad_v,
         scale=scale,
         scale_log2=scale * LOG2_E,
         queries=queries,
@@ -186,6 +189,21 @@ def launch_one_pass(
         INT64_OFFSETS=needs_int64_positions(None, q, k, v, out, grad_out, grad_q, grad_k),
         **with_strides(q=q, k=k, v=v, o=out, do=grad_out, dq=grad_q, dk=grad_k),
     )
+    if configs.leaves_values(k):
+        config = configs.backward_keys(q, k, architecture(q))
+        launch(
+            spatial_backward_keys,
+            _programs(k, config),
+            config,
+            q.device,
+            delta=None,
+            scale=scale,
+            scale_log2=scale * LOG2_E,
+            **_stats(row_stats),
+            **with_strides(q=q, k=k, v=v, do=grad_out, dk=grad_v) | {"dk": None, "dv": grad_v},
+            **_sizes(q, k),
+            INT64_OFFSETS=needs_int64_positions(None, q, k, v, grad_out, grad_v),
+        )
 
 
 def empty_row_stats(q: Tensor) -> Tensor:

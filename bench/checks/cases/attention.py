@@ -125,6 +125,7 @@ def compiled(operation: str) -> list[CompileCase]:
         everywhere += [case(half, head_dim, capture=True) for head_dim in (64, 96)]
         variants = [case(single, 96, frames=1, queries=1)]
         variants.append(case(single, 96, capture=True))
+        variants.append(case(half, 96, clips=1, frames=1))
         variants.append(case(single, 56))  # no tensor cores in narrow heads of float32
         variants += [case(single, head_dim, frames=1, positions=33) for head_dim in (64, 96)]  # few keys: none either
         variants += [case(dtype, 96, positions=10**6) for dtype in (half, single)]  # offsets beyond 32 bits
