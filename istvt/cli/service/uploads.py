@@ -169,6 +169,9 @@ class _Form:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
         self._field = options.get(b"name", b"")
         if self._field != b"file":
+            if b"filename" in options:
+                field = self._field[:100].decode("utf-8", "replace")
+                raise Problem("not-a-form", f"The file is in the field {field!r}; expected it in the field 'file'.")
             return
         if self.file is not None:
             raise Problem("not-a-form", "The form has two files; expected one video a request.")

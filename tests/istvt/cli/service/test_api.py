@@ -183,6 +183,13 @@ def test_size_and_length_are_limited_before_anything_is_decoded(serving, video, 
     [
         (b"--x\r\nbroken", 400, "cut short or damaged"),
         (b'--x\r\nContent-Disposition: form-data; name="person"\r\n\r\n1\r\n--x--\r\n', 400, "has no file"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n'
+            + bytes(5_000)
+            + b"\r\n--x--\r\n",
+            400,
+            "The file is in the field 'video'; expected it in the field 'file'.",
+        ),
         (b"", 400, "cut short"),
     ],
 )
