@@ -132,7 +132,7 @@ def measure(way: Way, plain: Way, name: str, rounds: int) -> Row:
     if way.precision == "bfloat16" and not cpu_has_bfloat16():
         return {"note": NO_BFLOAT16}
     with ExitStack() as stack:
-        own = {each: stack.enter_context(_process(each, name)) for each in (way, plain)}
+        own = {each: stack.enter_context(_process(each, name)) for each in dict.fromkeys((way, plain))}
         first = own[way].submit(_call).result()
         difference = (first.result - own[plain].submit(_call).result().result).abs().max().item()
         turns = {each: [] for each in own}

@@ -437,3 +437,4 @@ new ResizeObserver(draw).observe($("curve"));
 
 const known = /^#job=([\w-]+)$/.exec(location.hash);
 if (known) follow(known[1]);
+else if ($("file").files.length) upload($("file").files[0]);  // chosen before this script ran, or kept by a reload
