@@ -15,6 +15,7 @@ What cannot be measured is a record that says why: a bare GPU machine has neithe
 
 import argparse
 import atexit
+import contextlib
 import itertools
 import os
 import re
@@ -232,7 +233,8 @@ def _family() -> list[str]:
     """Return the numbers of this process and of those that it started, which decode originals."""
     numbers = ["self"]
     for tasks in Path("/proc/self/task").iterdir():
-        numbers += (tasks / "children").read_text().split()
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            numbers += (tasks / "children").read_text().split()
     return numbers
 
 
