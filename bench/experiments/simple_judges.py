@@ -53,7 +53,11 @@ class SimpleJudge(nn.Module):
 
 @dataclass(frozen=True)
 class JudgedVideo:
-    """Score of a test video by a judge; as it is, `perturbation` is `PLAIN` and `strength` 0."""
+    """Score of a test video by a judge; as it is, `perturbation` is `PLAIN` and `strength` 0.
+
+    Not `istvt.report`'s `PerturbedRow`, which has these fields: its import needs pydantic, which a bare GPU machine
+    lacks.
+    """
 
     perturbation: str
     strength: float
