@@ -22,6 +22,7 @@ from istvt.model.baselines.configs import (
     SMILConfig,
     STILConfig,
     TimeSformerConfig,
+    VideoTransformerConfig,
     ViViTConfig,
     VTNConfig,
     XceptionConfig,
@@ -109,6 +110,13 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
         "ViViT",
         {"published": ViViTConfig(), "small": ViViTConfig(frames=6, temporal_depth=1, **_SMALL_VIT)},
     ),
+    "video_transformer": (
+        "Video transformer on Xception",
+        {
+            "published": VideoTransformerConfig(),
+            "small": VideoTransformerConfig(**_SMALL_XCEPTION, embedding=64, depth=2, heads=4, mlp_dim=128),
+        },
+    ),
     "vtn": (
         "VTN",
         {
@@ -188,4 +196,6 @@ def build(config: DetectorConfig, backend: str = "auto") -> Detector:
             from istvt.model.baselines.timesformer import TimeSformer as Network
         case "vivit":
             from istvt.model.baselines.vivit import ViViT as Network
+        case "video_transformer":
+            from istvt.model.baselines.video_transformer import VideoTransformer as Network
     return Network(config).set_backend(backend)

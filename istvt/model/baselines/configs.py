@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from istvt.config import LARGEST_HEAD_DIM, DetectorConfig, ISTVTConfig, check_limits
+from istvt.config import LARGEST_HEAD_DIM, DetectorConfig, ISTVTConfig, check_limits, entry_flow_sizes
 
 _LARGEST_WIDTH, _MOST_COUNTS = 65_536, 64
 _LIMITS = {
@@ -186,6 +186,47 @@ class SMILConfig(XceptionConfig):
         super().__post_init__()
         longest = max(self.lengths)
         self._require_at_least("frames", longest, f"has instances of {longest} frames (model.lengths)")
+
+
+@dataclass(frozen=True)
+class VideoTransformerConfig(XceptionConfig):
+    """Configuration of `istvt.model.baselines.video_transformer.VideoTransformer`; Xception's and ViT-Base's sizes.
+
+    Attributes:
+        frames: T, frames of a clip.
+        image_size: side of the square face crop in pixels.
+        backbone_dims: output channels of conv1, conv2, block1 and block2 of the entry flow.
+        dim: output channels of block3 and of the middle flow.
+        middle_blocks: blocks of the middle flow.
+        exit_dims: output channels of block12, conv3 and conv4.
+        embedding: channels of a token.
+        depth: blocks of the transformer.
+        heads: N, its attention heads.
+        mlp_dim: width of the hidden layer of each block's MLP.
+        architecture: always video_transformer.
+    """
+
+    LIMITS: ClassVar = XceptionConfig.LIMITS | {"embedding": (1, _LARGEST_WIDTH)}
+
+    embedding: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_dim: int = 3072
+    architecture: Literal["video_transformer"] = "video_transformer"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embedding % self.heads or self.embedding // self.heads > LARGEST_HEAD_DIM:
+            raise ValueError(
+                f"model.embedding is {self.embedding} and model.heads is {self.heads}; expected a multiple of heads, "
+                f"of at most {LARGEST_HEAD_DIM} channels each"
+            )
+
+    @property
+    def positions(self) -> int:
+        """Tokens of a clip: a class token, and the cells of Xception's last feature maps."""
+        side = (entry_flow_sizes(self.image_size)[-1] - 1) // 2 + 1  # block12 halves once more
+        return self.frames * side**2 + 1
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,16 @@ from istvt.model.detector import Detector, init_vit_weights
 class EncoderBlock(nn.Module):
     """Pre-norm attention over positions, or over frame rows if `over_time`, and an MLP."""
 
-    def __init__(self, config: ViViTConfig, over_time: bool) -> None:
+    def __init__(self, dim: int, heads: int, mlp_dim: int, over_time: bool) -> None:
         super().__init__()
-        sizes = (config.dim, config.heads, config.dim // config.heads)
+        sizes = (dim, heads, dim // heads)
         self.over_time = over_time
-        self.norm_attention, self.norm_mlp = (nn.LayerNorm(config.dim, eps=1e-6) for _ in range(2))
+        self.norm_attention, self.norm_mlp = (nn.LayerNorm(dim, eps=1e-6) for _ in range(2))
         if over_time:
             self.attention = TemporalAttention(*sizes, self_subtract=False, qkv_bias=True)
         else:
             self.attention = SpatialAttention(*sizes, qkv_bias=True)
-        self.mlp = MLP(config.dim, config.mlp_dim)
+        self.mlp = MLP(dim, mlp_dim)
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, F, S, C] -> the same shape."""
@@ -51,10 +51,11 @@ class ViViT(Detector):
         self.tubes = nn.Conv3d(3, dim, tube, tube)
         self.spatial_class_token = nn.Parameter(torch.zeros(dim))
         self.spatial_position_embedding = nn.Parameter(torch.zeros(config.positions, dim))
-        self.spatial = nn.ModuleList(EncoderBlock(config, over_time=False) for _ in range(config.depth))
+        sizes = (dim, config.heads, config.mlp_dim)
+        self.spatial = nn.ModuleList(EncoderBlock(*sizes, over_time=False) for _ in range(config.depth))
         self.temporal_class_token = nn.Parameter(torch.zeros(dim))
         self.temporal_position_embedding = nn.Parameter(torch.zeros(config.moments + 1, dim))
-        self.temporal = nn.ModuleList(EncoderBlock(config, over_time=True) for _ in range(config.temporal_depth))
+        self.temporal = nn.ModuleList(EncoderBlock(*sizes, over_time=True) for _ in range(config.temporal_depth))
         self.spatial_norm, self.temporal_norm = (nn.LayerNorm(dim, eps=1e-6) for _ in range(2))
         self.head = nn.Linear(dim, 1)
         init_vit_weights(self)

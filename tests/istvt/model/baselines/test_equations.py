@@ -38,7 +38,7 @@ def test_it_compares_frames(name):
     assert (logits - turned).abs().max() > 1e-3 * (logits[0] - logits[1]).abs()
 
 
-@pytest.mark.parametrize("name", ["ftcn", "timesformer", "vivit", "vtn"])
+@pytest.mark.parametrize("name", ["ftcn", "timesformer", "video_transformer", "vivit", "vtn"])
 def test_every_implementation_of_attention_gives_the_same_logits(name):
     model = small(name).double()
     clips = clips_of(model).double()

@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of the published presets are those of public code and tables; each says which.
 
-Not published, so without a count here: `cnn_lstm` beyond its CNN, `s_mil` beyond its Xception, `ftcn`, and `vtn`.
+Not published, so without a count here: `cnn_lstm` beyond its CNN, `s_mil` beyond its Xception, `ftcn`, and `vtn`;
+`video_transformer` has those of its two parts.
 `xception` has a file of its own.
 """
 
@@ -71,6 +72,13 @@ def test_vivit_has_115_1_million_and_284_4_g():
     found = cost("vivit")
     assert found.parameters + 399 * (768 + 1) == pytest.approx(115.1e6, rel=0.001)
     assert found.layer_macs + found.attention_macs == pytest.approx(284.4e9, rel=0.01)
+
+
+def test_video_transformer_is_a_whole_xception_and_the_blocks_of_vit_base():
+    """Xception has 20,806,952 without its classifier (timm `legacy_xception`), the blocks of ViT-Base 85,054,464."""
+    found = {part.part: part.parameters for part in model_cost(model_preset("video_transformer", "published"))}
+    assert (found["backbone"], found["blocks"]) == (20_806_952, 12 * 7_087_872)
+    assert model_preset("video_transformer", "published").positions == 6 * 10 * 10 + 1
 
 
 def test_vtn_has_the_backbone_and_the_mlp_of_the_published_istvt():
