@@ -1,6 +1,8 @@
 """Encoders of real test videos: every frame shows its own number as a grid of light and dark cells."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -45,6 +47,23 @@ def read_number(picture: np.ndarray) -> int:
     return int((bits << np.arange(ROWS * COLUMNS)).sum())
 
 
+@contextlib.contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Give every thread of this process back its share of a processor when an encoder is done.
+
+    libsvtav1, run by root, puts its threads and the one that opens it into `SCHED_FIFO` at priority 99, and leaves it
+    there. All processes started after it inherit that: a test that waits for its browser in a loop starves it, and
+    everything else on the machine.
+    """
+    try:
+        yield
+    finally:
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):  # ended since it was listed
+                if os.sched_getscheduler(int(thread)) != os.SCHED_OTHER:
+                    os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+
+
 def write_video(
     path: Path,
     pictures: Sequence[np.ndarray],
@@ -55,12 +74,15 @@ def write_video(
     timestamps: Sequence[int] | None = None,
     rate: int = 25,
     container_options: dict[str, str] | None = None,
+    threads: int | None = None,
 ) -> Path:
     """Encodes pictures uint8 [H, W, 3]; `timestamps` in milliseconds make the frame rate variable."""
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with ordinary_scheduling(), av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pixel_format
+        if threads is not None:
+            stream.thread_count = threads
         if timestamps is not None:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         if rotation is not None:

@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("runs/fuzz.jsonl"), help="a line an input")
     parser.add_argument("--write", type=Path, help="put the counts into this file")
     options = parser.parse_args()
+    sys.path.append(str(Path(__file__).parents[1] / "dataloading"))  # `video_fixtures`, as pytest has it
     wanted = inputs(options.inputs, options.first, [options.target] if options.target else list(TARGETS))
     options.results.parent.mkdir(parents=True, exist_ok=True)
     done = {}

@@ -10,7 +10,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import torch
 from safetensors.torch import save_file
 
@@ -101,6 +100,8 @@ class Seeds:
 
 def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -> Seeds:
     """Write all that is not given into `place`."""
+    from video_fixtures import write_video  # only where the folder of it is on the path, which targets do without
+
     found = {name: place / name for name in ("set", "run", "half_run", "small", "lists", "weights")}
     if root is None:
         _istvt("synthesize", found["set"], "--identities=8", "--frames=10", "--size=48", "--workers=1")
@@ -120,7 +121,7 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
     pictures = [picture for picture, _ in render(VideoPlan(0, 0, 0, 1, 1, "original", FRAMES, SIDE))]
     videos = {name: place / "videos" / name for name in VIDEOS}
     for name, path in videos.items():
-        _encode(path, pictures, *VIDEOS[name])
+        write_video(path, pictures, *VIDEOS[name], threads=1)
     small = [
         found["small"] / split / kind / f"{split}_{kind}.mp4" for split in ("train", "val") for kind in ("real", "fake")
     ]
@@ -166,14 +167,3 @@ def _istvt(*arguments: object) -> None:
         status = main([str(argument) for argument in arguments])
     if status:
         raise RuntimeError(f"istvt {arguments[0]} ended with {status}: {errors.getvalue()}")
-
-
-def _encode(path: Path, pictures: list, encoder: str, options: dict[str, str], pixel_format: str) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(encoder, rate=25, options=dict(options))
-        stream.width = stream.height = SIDE
-        stream.pix_fmt = pixel_format
-        stream.thread_count = 1
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())

@@ -1,4 +1,5 @@
 import importlib.util
+import os
 from pathlib import Path
 
 import av
@@ -165,3 +166,9 @@ def test_every_frame_of_a_real_video_is_the_one_opencv_reads():
     assert np.abs(ours.astype(int) - theirs).mean(axis=(1, 2, 3)).max() <= 1
     scattered = [97, 3, 44, 118]
     assert (decode_frames(path, scattered) == ours[scattered]).all()
+
+
+def test_an_av1_encoder_leaves_no_real_time_priority_behind_with_which_a_browser_froze_the_machine(tmp_path):
+    """All that a test process starts later inherits it, and threads that wait in loops let nothing else run."""
+    write_numbered(tmp_path, "av1", "av1", frames=2)
+    assert {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")} == {os.SCHED_OTHER}
