@@ -1,12 +1,12 @@
-# make demo | test | docs | experiment, and longer suites: fuzz | kill-test | cluster | ptx | long-videos | detectors | exports |
-# serve-test | release. Each makes .venv first, once.
+# make demo | test | docs | experiment, and longer suites: fuzz | kill-test | interpreter | cluster | ptx | long-videos |
+# detectors | exports | serve-test | release. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs integrations README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test cluster ptx long-videos detectors exports serve-test release experiment docs lint clean
+.PHONY: install demo test fuzz kill-test interpreter cluster ptx long-videos detectors exports serve-test release experiment docs lint clean
 
 install: $(VENV)/.installed
 
@@ -28,6 +28,10 @@ test: lint
 # Commands stopped at 100 random moments, and what they write after they went on: half an hour of two cores.
 kill-test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 -m exhaustive tests/kill
+
+# Every kernel test of tests/gpu in Triton's interpreter: two minutes of two cores.
+interpreter: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'exhaustive or not exhaustive' tests/kernels/test_in_the_interpreter.py
 
 # The commands on a Ray cluster of two nodes, with crops and an evaluation: a minute of one core.
 cluster: install

@@ -1,4 +1,7 @@
-"""Without a GPU the tests of `tests/gpu` run in Triton's interpreter, in sessions of their own."""
+"""Without a GPU the tests of `tests/gpu` run in Triton's interpreter, in sessions of their own.
+
+`make test` runs the first session, and `make interpreter` all of them.
+"""
 
 import os
 import subprocess
@@ -9,13 +12,14 @@ import pytest
 import torch
 
 HERE = Path(__file__).parents[1] / "gpu"
-# A session takes five seconds to start, and each core should have one until the end: the longest first.
+# A session takes five seconds to start. In `make interpreter` each core has one until the end.
 SESSIONS = [
-    ("test_numerics.py",),
-    ("test_spatial_attention_kernel.py", "test_temporal_attention_kernel.py"),
     ("test_operators.py", "test_layer_norm_difference_kernel.py"),
     ("test_relevance_kernel.py", "test_bfloat16.py"),
+    ("test_numerics.py",),
+    ("test_spatial_attention_kernel.py", "test_temporal_attention_kernel.py"),
 ]
+IN_MAKE_TEST, *LONG = SESSIONS
 
 
 def test_every_file_has_its_session():
@@ -23,7 +27,9 @@ def test_every_file_has_its_session():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the tests run on the GPU itself")
-@pytest.mark.parametrize("names", SESSIONS, ids=" ".join)
+@pytest.mark.parametrize(
+    "names", [IN_MAKE_TEST, *(pytest.param(names, marks=pytest.mark.exhaustive) for names in LONG)], ids=" ".join
+)
 def test_the_kernels_hold_in_the_interpreter(names):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in names)],
