@@ -400,6 +400,60 @@ class TrainingSettings:
             )
 
 
+# What `istvt adapt` starts from in place of the defaults of `TrainingSettings`.
+ADAPTATION_TRAINING: dict[str, Any] = {"epochs": 20, "learning_rate": 5e-4}
+_ADAPTATION_LIMITS = {"rehearsal": (0, 0.95), "distillation": (0, 1e6), "temperature": (0.01, 1e6)}
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """Settings of learning a new forgery without forgetting the old ones.
+
+    Attributes:
+        rehearsal: share of an epoch's clips that are drawn from the old data sets; 0 is a plain continuation on the new
+            one, which forgets.
+        distillation: weight of the old network's probabilities as targets on the old clips, beside their labels; 0
+            leaves the old network out.
+        temperature: by which the logits of both networks are divided for that.
+    """
+
+    rehearsal: float = 0.5
+    distillation: float = 1.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "adaptation", _ADAPTATION_LIMITS)
+        if self.distillation and not self.rehearsal:
+            raise ValueError(
+                f"adaptation.distillation is {self.distillation:g} and adaptation.rehearsal 0, so that there is no old "
+                "clip on which the old network is asked; expected a rehearsal above 0, or a distillation of 0"
+            )
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What an adapted run starts from; see `istvt.comparison.adaptation`.
+
+    Attributes:
+        checkpoint: model file of the old network.
+        checksum: of the file.
+        old: the data sets that it learned, whose clips are rehearsed.
+        settings: how much of them.
+    """
+
+    checkpoint: Path
+    checksum: str
+    old: tuple[DataSettings, ...]
+    settings: AdaptationSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that a run keeps, without settings of the old sets that an adaptation does not read."""
+        unread = ("train_clips", "decoder", "workers")
+        old = [{name: value for name, value in asdict(each).items() if name not in unread} for each in self.old]
+        values = {"checkpoint": str(self.checkpoint), "checksum": self.checksum, "old": old}
+        return values | asdict(self.settings)
+
+
 Target = Literal["fake", "real"]
 Method = Literal["lrp", "attnlrp", "gradient", "rollout", "raw", "gradcam"]
 Clamp = Literal["after_mean", "before_mean"]

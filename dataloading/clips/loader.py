@@ -35,11 +35,13 @@ class Batch:
         clips: float32 [B, T, 3, H, W] in [-1, 1].
         labels: float32 [B], 0 real and 1 fake; on the CPU, pinned where the clips are on a GPU.
         indices: int64 [B], positions in the list the loader was given.
+        rehearsed: int64, places in the batch of the clips of earlier data sets (`Clip.rehearsed`); None for none.
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
+    rehearsed: torch.Tensor | None = None
 
 
 class ClipLoader:
@@ -191,7 +193,9 @@ class ClipLoader:
         labels = torch.tensor([float(self.clips[i].label) for i in indices])
         if self.device.type == "cuda":
             labels = labels.pin_memory()  # asynchronous host-to-device copy
-        return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64))
+        rehearsed = [place for place, i in enumerate(indices) if self.clips[i].rehearsed]
+        places = torch.tensor(rehearsed, dtype=torch.int64) if rehearsed else None
+        return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64), places)
 
 
 def decoder_of(videos: Iterable[Video], decoder: str, device: torch.device) -> str:

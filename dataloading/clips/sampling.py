@@ -5,7 +5,7 @@ divided among processes, resumed and repeated. A video that gives no clip is lis
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Clip:
         box: x0, y0, x1, y1 in pixels of the upright picture, one for all frames; it may reach beyond the picture.
         label: 0 for real, 1 for fake.
         index: Position in the list of clips the sampler made.
+        rehearsed: Whether it is of a data set that a detector learned earlier, among clips of a new one.
     """
 
     video: Video
@@ -37,6 +38,7 @@ class Clip:
     box: Box
     label: int
     index: int
+    rehearsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,14 @@ class TrainingClips:
     of one and the same list, and any other number can go on with the rest. Where it does not divide evenly the last
     ranks have one clip less than the first.
 
+    Args:
+        videos, index: What clips are drawn from.
+        frames: T, the consecutive frames of a clip.
+        clips_per_video: Of each video of the larger class in an epoch.
+        seed: Of the draws.
+        rank, world_size: Which share of the list is this process's.
+        clips_per_class: Of each class in an epoch, in place of what `clips_per_video` gives.
+
     Attributes:
         skipped: The videos that give no clip, each with its reason.
 
@@ -157,6 +167,7 @@ class TrainingClips:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        clips_per_class: int | None = None,
     ):
         _require_positive(frames=frames, clips_per_video=clips_per_video, world_size=world_size)
         if not 0 <= rank < world_size:
@@ -171,7 +182,7 @@ class TrainingClips:
                     f"{len(self.skipped)}{_example(self.skipped)}); expected at least one of each class."
                 )
         largest = max(len(entries) for entries in self._by_class)
-        self._clips_per_class = largest * clips_per_video
+        self._clips_per_class = largest * clips_per_video if clips_per_class is None else clips_per_class
 
     @property
     def clips_in_all(self) -> int:
@@ -201,6 +212,72 @@ class TrainingClips:
         ]
         order = random.permutation(len(drawn))[self.rank :: self.world_size]
         clips = (_clip(*drawn[j], self.frames, i, self.index) for i, j in enumerate(order))
+        return Clips((clip for clip in clips if clip.index >= position), self.skipped)
+
+
+class RehearsedClips:
+    """Random clips of a new data set, with clips of earlier ones among them (rehearsal), one explicit list an epoch.
+
+    The new set gives what `TrainingClips` of it does; the earlier ones together give `share / (1 - share)` times as
+    many, each as many as any other, the classes balanced in each. Processes share the shuffled list as there.
+
+    Attributes:
+        skipped: The videos that give no clip, each with its reason.
+
+    Raises:
+        InputError: A class of a set has no usable video.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[tuple[Sequence[Video], FaceIndex]],
+        share: float,
+        frames: int = CLIP_FRAMES,
+        clips_per_video: int = 4,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        """Check that every set gives clips.
+
+        Args:
+            sets: Videos and their face boxes: of the new set, and of one or more earlier ones.
+            share: Of an epoch's clips that are of earlier sets, above 0 and below 1.
+            frames, clips_per_video, seed, rank, world_size: As of `TrainingClips`.
+        """
+        if not 0 < share < 1 or len(sets) < 2:
+            raise ValueError(
+                f"share is {share} of {len(sets) - 1} earlier sets; expected above 0, below 1, of one or more"
+            )
+        new = TrainingClips(*sets[0], frames, clips_per_video, seed)
+        wanted = max(1, round(new.clips_in_all / len(CLASSES) * share / (1 - share) / (len(sets) - 1)))
+        # Each set draws numbers of its own: sets may have real videos in common.
+        self._samplers = [new] + [
+            TrainingClips(*earlier, frames, clips_per_video, seed + place * 1_000_003, clips_per_class=wanted)
+            for place, earlier in enumerate(sets[1:], start=1)
+        ]
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.skipped = [item for sampler in self._samplers for item in sampler.skipped]
+
+    @property
+    def clips_in_all(self) -> int:
+        """Clips of one epoch on all ranks together."""
+        return sum(sampler.clips_in_all for sampler in self._samplers)
+
+    @property
+    def rehearsed_in_all(self) -> int:
+        """Those of them that are of earlier sets."""
+        return self.clips_in_all - self._samplers[0].clips_in_all
+
+    def __len__(self) -> int:
+        """Clips of one epoch on the first rank; no rank has more."""
+        return -(-self.clips_in_all // self.world_size)
+
+    def epoch(self, number: int, position: int = 0) -> Clips:
+        """Return this rank's clips of one epoch, shuffled; see `TrainingClips.epoch`."""
+        drawn = [(clip, place > 0) for place, one in enumerate(self._samplers) for clip in one.epoch(number)]
+        order = np.random.default_rng([self.seed, number, 1]).permutation(len(drawn))[self.rank :: self.world_size]
+        clips = (replace(drawn[j][0], index=i, rehearsed=drawn[j][1]) for i, j in enumerate(order))
         return Clips((clip for clip in clips if clip.index >= position), self.skipped)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from istvt.config import DetectorConfig
 
 if TYPE_CHECKING:
     from istvt.comparison.pages import Comparison
+    from istvt.comparison.tables import Table
 
 
 def add(parser: ArgumentParser, base: DetectorConfig) -> None:
@@ -93,19 +95,25 @@ def run(options: Namespace, console: Console) -> int:
 
 def print_comparison(console: Console, result: Comparison) -> None:
     """Print the tables, how they were made, and where the files are."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Column, Table
-    from rich.text import Text
-
     from istvt.comparison.tables import method_sentences
 
-    for table in result.tables:
+    print_tables(console, result.tables)
+    print_lines(console, *result.results.notes, *method_sentences(result.results), style="dim")
+    print_lines(console, f"\npage: {result.page}")
+
+
+def print_tables(console: Console, tables: Sequence[Table]) -> None:
+    """Print tables with their captions and notes."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    for table in tables:
         columns = [Column(Text(name), justify="right" if place else "left") for place, name in enumerate(table.header)]
-        grid = Table(*columns, title=Text(table.title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        grid = Grid(*columns, title=Text(table.title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for row in table.rows:
             grid.add_row(*(Text(cell, no_wrap=False) for cell in row))
         console.print(grid)
         source = [f"Published, not measured here: {table.published}"] if table.published else []
         print_lines(console, *filter(None, [table.caption, *source, *table.notes, ""]), style="dim")
-    print_lines(console, *result.results.notes, *method_sentences(result.results), style="dim")
-    print_lines(console, f"\npage: {result.page}")

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from dataloading.errors import InputError
 from istvt.cli import (
+    adapt,
     calibrate,
     compare,
     convert,
@@ -45,7 +46,7 @@ USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 LONGEST_REASON = 1500  # characters; four paths of the longest kind that is common
 # Commands that resume from their finished work when they are called again.
-RESUMABLE = ("synthesize", "prepare", "train", "compare", "demo")
+RESUMABLE = ("synthesize", "prepare", "train", "adapt", "compare", "demo")
 RESUMABLE_IN_PARTS = ("predict", "evaluate")  # with --shard, on a cluster, or while perturbed videos are scored
 # Time for torchrun to end a failing process: longer than the other processes need to fail with the same error.
 TORCHRUN_GRACE_SECONDS = 5.0
@@ -55,6 +56,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "dataset": (dataset, "list what a data set holds and what is left out"),
     "prepare": (prepare, "find the faces of a data set"),
     "train": (train, "train a detector"),
+    "adapt": (adapt, "teach a trained detector a new forgery, and keep what it knows"),
     "evaluate": (evaluate, "evaluate a checkpoint and write a report"),
     "compare": (compare, "train and evaluate several detectors, and write the paper's tables of them"),
     "calibrate": (calibrate, "give a checkpoint the temperature of its validation videos"),

@@ -190,10 +190,10 @@ def check_device_name(device: str) -> None:
         raise InputError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N")
 
 
-def add_checkpoint(parser: ArgumentParser) -> None:
+def add_checkpoint(parser: ArgumentParser, option: str = "--checkpoint") -> None:
     """Add the model file or run."""
     parser.add_argument(
-        "--checkpoint",
+        option,
         type=Path,
         default=Path("runs/latest"),
         help="a .safetensors file of istvt train, or the run's directory",
@@ -206,18 +206,16 @@ def add_checkpoint(parser: ArgumentParser) -> None:
     )
 
 
-def check_architecture(options: Namespace) -> None:
+def check_architecture(options: Namespace, option: str = "checkpoint") -> None:
     """Refuse a checkpoint of another architecture than the one that is asked for; imports PyTorch where one is."""
     asked = options.model.architecture
     if asked == ANY:
         return
     from istvt.model.checkpoint import read_info
 
-    found = read_info(options.checkpoint).config.architecture
+    found = read_info(options[option]).config.architecture
     if found != asked:
-        raise InputError(
-            f"checkpoint {options.checkpoint}: is of {found}; expected {asked}, as --model.architecture says"
-        )
+        raise InputError(f"checkpoint {options[option]}: is of {found}; expected {asked}, as --model.architecture says")
 
 
 def add_face_detection(parser: ArgumentParser) -> None:

@@ -53,14 +53,21 @@ class OptionParser(ArgumentParser):
         # No abbreviations: `--preset` is searched for before the options are parsed.
         super().__init__(**how, formatter_class=HelpFormatter, allow_abbrev=False)
         self.repeatable: set[str] = set()  # options of a list that take one item each time they are given
+        self.directories: set[str] = set()  # groups of options of a data set that may be given by its root alone
 
     def with_items(self, arguments: Sequence[str]) -> list[str]:
-        """Return the arguments with `--perturb ITEM` as `--perturb+=ITEM`, which jsonargparse adds to the list."""
+        """Return the arguments as jsonargparse takes them.
+
+        `--perturb ITEM` becomes `--perturb+=ITEM`, which adds it to the list, and `--data DIR` of a command that takes
+        it `--data.root=DIR`, unless it is a settings file, or what would be in one.
+        """
         found: list[str] = []
         for argument in arguments:
             option, equals, item = argument.partition("=")
-            if found and found[-1] in self.repeatable and not argument.startswith("-"):
+            if found and found[-1] in self.repeatable | self.directories and not argument.startswith("-"):
                 option, equals, item = found.pop(), "=", argument
+            if option in self.directories and equals and not item.startswith("{") and not Path(item).is_file():
+                option += ".root"
             is_item = option in self.repeatable and equals and not item.startswith("[")
             found.append(f"{option}+={item}" if is_item else f"{option}{equals}{item}")
         return found

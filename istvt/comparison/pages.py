@@ -71,7 +71,12 @@ def write_comparison(results: Results, output: Path, published: Published | None
 
 def markdown(results: Results, found: Sequence[Table]) -> str:
     """Return the tables as Markdown."""
-    parts = [f"# {results.title}", *results.notes]
+    return markdown_page(results.title, results.notes, found, method_sentences(results))
+
+
+def markdown_page(title: str, notes: Sequence[str], found: Sequence[Table], method: Sequence[str]) -> str:
+    """Return a page of tables as Markdown, with the sentences on how they were made at its end."""
+    parts = [f"# {title}", *notes]
     for table in found:
         parts += [f"## {table.title}", *([table.caption] if table.caption else [])]
         if table.published:
@@ -79,7 +84,7 @@ def markdown(results: Results, found: Sequence[Table]) -> str:
         lines = [_row(table.header), "|".join(["", "---", *["---:"] * (len(table.header) - 1), ""])]
         parts.append("\n".join([*lines, *map(_row, table.rows)]))
         parts += table.notes
-    return "\n\n".join([*parts, "## How", *method_sentences(results)]) + "\n"
+    return "\n\n".join([*parts, "## How", *method]) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -88,14 +93,25 @@ def _row(cells: Sequence[str]) -> str:
 
 def html(results: Results, found: Sequence[Table]) -> str:
     """Return the page with tables and curves."""
+    return html_page(results.title, results.notes, found, list(_curves(results)), method_sentences(results))
+
+
+def html_page(
+    title: str,
+    notes: Sequence[str],
+    found: Sequence[Table],
+    curves: Sequence[dict[str, Any]],
+    method: Sequence[str],
+) -> str:
+    """Return a page of tables and curves, with the sentences on how they were made at its end."""
     return render(
         "comparison.html.j2",
-        title=results.title,
-        notes=results.notes,
+        title=title,
+        notes=notes,
         tables=found,
         trivial=list(TRIVIAL.values()),
-        curves=list(_curves(results)),
-        method=method_sentences(results),
+        curves=curves,
+        method=method,
     )
 
 

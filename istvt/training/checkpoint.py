@@ -42,6 +42,7 @@ FREE_SETTINGS = {
     "data": {"workers"},
     "training": {"parallel", "execution", "activation_checkpointing", "backend", "log_steps", "tracker"}
     | {"checkpoint_steps", "checkpoint_minutes"},
+    "adaptation": {"checkpoint"},  # the path; the file is known by its checksum
 }
 # A run's state names every skipped video.
 MAX_RUN_STATE_BYTES = 256 << 20
@@ -73,7 +74,7 @@ class RunState:
     """State of a run besides its tensors, stored in run.json.
 
     Attributes:
-        settings: all settings as JSON values, by group: data, model, training.
+        settings: all settings as JSON values, by group: data, model, training, and adaptation where it is one.
         world_size: number of processes that wrote it.
         epoch: finished epochs.
         clips: clips of the current epoch that steps have used, over all processes.
@@ -119,6 +120,10 @@ class RunState:
         name, new_name = (state.settings.get("model", {}).get("architecture", DEFAULT) for state in (self, now))
         if name != new_name:
             raise InputError(f"{output} holds a run of {name}, and this one trains {new_name}; choose another output")
+        adapts, now_adapts = ("adaptation" in state.settings for state in (self, now))
+        if adapts != now_adapts:
+            kinds = {True: "an adapted run", False: "a run that was trained from its beginning"}
+            raise InputError(f"{output} holds {kinds[adapts]}, and this is {kinds[now_adapts]}; choose another output")
         # A setting that an earlier version did not have counts as its present default.
         config = ARCHITECTURES[new_name].config()
         defaults = {"data": DataSettings(), "model": config, "training": TrainingSettings()}

@@ -1,6 +1,7 @@
 """Training step: forward, backward and optimizer step without synchronizing host and device.
 
     gradient = sum over all clips of all processes of d loss / d weights, divided by their number
+    loss = cross-entropy of the label, and on rehearsed clips that of an old network's probability (`Distillation`)
     a step with a gradient that is not finite changes neither weights nor optimizer nor running statistics nor average
 
 Loss, clips and skipped steps are added to counters on the device, which the log reads every `log_steps` steps.
@@ -46,6 +47,34 @@ class Counts:
     longest_row: int
 
 
+class Distillation:
+    """Loss by which a network keeps to what an old one says of clips (knowledge distillation), of logits z and z_old.
+
+        loss = w tau^2 KL( sigmoid(z_old / tau) || sigmoid(z / tau) )
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015: tau^2 keeps the size of the gradient when tau
+    changes. It is 0 where the two agree.
+
+    Args:
+        teacher: the old network, in evaluation mode, on the device of the clips.
+        weight: w.
+        temperature: tau.
+    """
+
+    def __init__(self, teacher: Detector, weight: float, temperature: float) -> None:
+        self.teacher, self.weight, self.temperature = teacher.requires_grad_(False), weight, temperature
+
+    def __call__(self, clips: Tensor, logits: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the loss of each clip: clips [n, T, 3, H, W], float32 logits [n] -> [n]; autocast in `dtype`."""
+        with torch.no_grad(), autocast(clips.device, dtype):
+            old = self.teacher(clips).float() / self.temperature
+        targets = old.sigmoid()
+        cross = functional.binary_cross_entropy_with_logits
+        new = logits / self.temperature
+        divergence = cross(new, targets, reduction="none") - cross(old, targets, reduction="none")
+        return self.weight * self.temperature**2 * divergence
+
+
 class TrainingStep:
     """Training step of a model, called once a step.
 
@@ -56,6 +85,7 @@ class TrainingStep:
         dtype: autocast of the forward pass.
         training: batch size, accumulation, clipping, decay of the average.
         processes: the processes of the run, which make the step together.
+        distillation: loss on rehearsed clips besides that of their labels.
 
     Attributes:
         average: moving average of the weights; None where none is asked for.
@@ -69,9 +99,10 @@ class TrainingStep:
         dtype: torch.dtype,
         training: TrainingSettings,
         processes: Processes,
+        distillation: Distillation | None = None,
     ) -> None:
         self.model, self.forward, self.optimizer, self.dtype = model, forward, optimizer, dtype
-        self.training, self.processes = training, processes
+        self.training, self.processes, self.distillation = training, processes, distillation
         self.device = next(model.parameters()).device
         # A replayed graph writes its gradients to the same memory again: accumulating needs separate buffers.
         self._keeps_gradients = training.execution == "cuda_graphs" and training.accumulation > 1
@@ -109,6 +140,10 @@ class TrainingStep:
         with autocast(self.device, self.dtype):
             logits = self.forward(clips)
         losses = functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+        if self.distillation is not None and batch is not None and batch.rehearsed is not None:
+            places = batch.rehearsed.to(self.device)
+            kept = self.distillation(clips[places], logits[places].float(), self.dtype)
+            losses = losses.index_add(0, places, kept)
         loss = (losses * weights).sum()
         # Divided by the nominal number of clips, to keep float16 gradients in range; corrected in _apply.
         (loss * (self.loss_scale.value / self._nominal_clips)).backward()

@@ -12,9 +12,10 @@ validation's metrics and in the checkpoints. Process 0 prints and writes the oth
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,18 @@ from rich.console import Console
 
 from dataloading import Video
 from dataloading.clips.loader import ClipLoader, decoder_of
-from dataloading.clips.sampling import TrainingClips, evaluation_clips
+from dataloading.clips.sampling import Clips, RehearsedClips, TrainingClips, evaluation_clips
 from dataloading.errors import InputError, as_input_error
+from dataloading.face_index import FaceIndex
 from dataloading.layouts import open_dataset
-from istvt.config import DataSettings, DetectorConfig, ISTVTConfig, TrainingSettings, entry_flow_sizes
+from istvt.config import (
+    Adaptation,
+    DataSettings,
+    DetectorConfig,
+    ISTVTConfig,
+    TrainingSettings,
+    entry_flow_sizes,
+)
 from istvt.device import (
     allow_tf32,
     is_out_of_memory,
@@ -40,7 +49,7 @@ from istvt.device import (
 from istvt.inference.calibration import fit_calibration
 from istvt.model.architectures import build
 from istvt.model.attention import resolve_backend
-from istvt.model.checkpoint import CheckpointInfo, load_pretrained, save_model
+from istvt.model.checkpoint import CheckpointInfo, load_pretrained, load_same_model, save_model
 from istvt.model.flops import total_cost
 from istvt.run_dir import MODEL_FILE, only_run
 from istvt.training.checkpoint import EpochRow, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -48,7 +57,7 @@ from istvt.training.compile import accelerate, resolve_execution
 from istvt.training.distributed import Processes, distribute, joined_processes
 from istvt.training.logging import RunLog, epoch_line, log_run, log_skipped, logger, write_history
 from istvt.training.optim import build_optimizer, warmup_cosine
-from istvt.training.step import Counts, TrainingStep, batches_by_position
+from istvt.training.step import Counts, Distillation, TrainingStep, batches_by_position
 from istvt.training.trackers import require_tracker
 from istvt.training.validate import validate, whole_model
 
@@ -77,6 +86,7 @@ def train(
     training: TrainingSettings,
     output: str | Path,
     *,
+    adaptation: Adaptation | None = None,
     device: str = "auto",
     console: Console | None = None,
 ) -> TrainingResult:
@@ -87,6 +97,8 @@ def train(
         model: the model's configuration, which names its architecture.
         training: optimizer, schedule, precision.
         output: the run's directory.
+        adaptation: the network that it starts from, and the data sets that this network learned, whose clips are mixed
+            with those of `data`; None starts from random weights.
         device: "auto", "cpu", "cuda" or "cuda:N"; under torchrun "cuda" is one GPU a process.
         console: for the live progress line of the first process; None shows none. Lines go to `logging`.
 
@@ -96,23 +108,30 @@ def train(
     """
     with joined_processes(pick_device(device)) as (processes, chosen), _out_of_memory_as_input_error(training, chosen):
         # The trainer is not bound to a name: its model must be freed before the process group (`joined_processes`).
-        return Trainer(data, model, training, Path(output), processes, chosen, console or Console(quiet=True)).fit()
+        console = console or Console(quiet=True)
+        return Trainer(data, model, training, Path(output), processes, chosen, console, adaptation).fit()
 
 
 def check_run(
-    data: DataSettings, model: DetectorConfig, training: TrainingSettings, output: str | Path, *, device: str = "auto"
+    data: DataSettings,
+    model: DetectorConfig,
+    training: TrainingSettings,
+    output: str | Path,
+    *,
+    adaptation: Adaptation | None = None,
+    device: str = "auto",
 ) -> bool:
     """Return whether the run in `output` is complete, after everything that `train` checks before its first step.
 
     Args:
-        data, model, training, output, device: as of `train`.
+        data, model, training, output, adaptation, device: as of `train`.
 
     Raises:
         InputError: as `train`, but for what only shows in training.
     """
     with joined_processes(pick_device(device)) as (processes, chosen), _out_of_memory_as_input_error(training, chosen):
         quiet = Console(quiet=True)
-        written = Trainer(data, model, training, Path(output), processes, chosen, quiet).newest()
+        written = Trainer(data, model, training, Path(output), processes, chosen, quiet, adaptation).newest()
         complete = written is not None and written[1].epoch >= training.epochs
         return complete and (Path(output) / MODEL_FILE).is_file()
 
@@ -123,6 +142,7 @@ class Trainer:
     Attributes:
         sampler: the training clips of any epoch that are this process's share.
         val_clips: the validation clips of all processes.
+        val_sets: paths of the validation videos of each data set, where there are several.
         notes: sentences on the data set: how it was split, and what of it is in a crop store.
         model: the model; under FSDP this process's share of it.
         step: makes a step.
@@ -139,6 +159,7 @@ class Trainer:
         processes: Processes,
         device: torch.device,
         console: Console,
+        adaptation: Adaptation | None = None,
     ) -> None:
         require_tracker(training.tracker)
         if training.execution == "cuda_graphs" and device.type != "cuda":
@@ -148,20 +169,28 @@ class Trainer:
         self.output, self.processes, self.console = output, processes, console
         console.quiet = console.quiet or not processes.is_main
 
-        dataset, index = open_dataset(**data.source)
-        self.synthetic, self.notes = dataset.synthetic, dataset.notes
-        self.videos = {split: dataset.split_videos(split) for split in ("train", "val")}
-        train_videos, val_videos = self.videos.values()
-        share = (processes.rank, processes.world_size)
-        self.sampler = TrainingClips(train_videos, index, config.frames, data.train_clips, training.seed, *share)
-        self.val_clips = evaluation_clips(val_videos, index, config.frames, data.evaluation_clips)
-        if not self.val_clips:
-            raise InputError(f"{data.root}: none of the {len(val_videos)} validation videos gives a clip")
+        sets = [data, *(adaptation.old if adaptation and adaptation.settings.rehearsal else ())]
+        opened = [open_dataset(**each.source) for each in sets]
+        self.synthetic = all(dataset.synthetic for dataset, _ in opened)
+        self.notes = list(dict.fromkeys(note for dataset, _ in opened for note in dataset.notes))
+        train_videos, val_videos = ([of.split_videos(split) for of, _ in opened] for split in ("train", "val"))
+        self.videos = {"train": train_videos[0], "val": val_videos[0]}
+        indices, share = [index for _, index in opened], (processes.rank, processes.world_size)
+        drawn = (config.frames, data.train_clips, training.seed, *share)
+        if len(sets) == 1:
+            self.sampler = TrainingClips(train_videos[0], indices[0], *drawn)
+        else:
+            found = list(zip(train_videos, indices, strict=True))
+            self.sampler = RehearsedClips(found, adaptation.settings.rehearsal, *drawn)
+        self.val_clips, self.val_sets = _validation_clips(sets, val_videos, indices, config.frames)
         skipped = {item.video.name: item.reason for item in (*self.sampler.skipped, *self.val_clips.skipped)}
-        usable = [video for video in (*train_videos, *val_videos) if video.name not in skipped]
-        decoder = _one_decoder(data.decoder, usable, processes, device)
-        detectors = index.detectors(video.name for video in usable)
+        videos = [[*train, *val] for train, val in zip(train_videos, val_videos, strict=True)]
+        usable = [[video for video in of_set if video.name not in skipped] for of_set in videos]
+        decoder = _one_decoder(data.decoder, list(itertools.chain(*usable)), processes, device)
+        named = zip(indices, usable, strict=True)
+        detectors = sorted({name for index, of in named for name in index.detectors(video.name for video in of)})
         settings = {"data": asdict(data), "model": config.to_dict(), "training": asdict(training)}
+        settings |= {"adaptation": adaptation.to_dict()} if adaptation else {}
         settings = json.loads(json.dumps(settings, default=str))
         self.state = RunState(
             settings, processes.world_size, skipped=skipped, decoder=decoder, detectors=detectors, csv_size=0
@@ -177,13 +206,30 @@ class Trainer:
         self.model = build(config)
         if training.backbone_weights:
             load_pretrained(self.model, training.backbone_weights)
+        distillation = self.start_from(adaptation, device) if adaptation else None
         keep_freed_memory(device)
         # After the move: whether a backend runs is decided by the device of the parameters.
         self.model.to(device).train().set_backend(training.backend)
         accelerate(self.model, training, sharded=processes.is_distributed and training.parallel == "fsdp")
         forward = distribute(self.model, training.parallel, processes, device)
         optimizer, dtype = build_optimizer(self.model, training), resolve_precision(training.precision, device)
-        self.step = TrainingStep(self.model, forward, optimizer, dtype, training, processes)
+        self.step = TrainingStep(self.model, forward, optimizer, dtype, training, processes, distillation)
+
+    def start_from(self, adaptation: Adaptation, device: torch.device) -> Distillation | None:
+        """Give the model the weights of the network that is adapted; return the loss that keeps to it, if asked for."""
+        old, settings = load_same_model(adaptation.checkpoint, adaptation.checksum, device), adaptation.settings
+        self.model.load_state_dict(old.state_dict())
+        rehearsed = getattr(self.sampler, "rehearsed_in_all", 0)
+        roots = " and ".join(str(each.root) for each in adaptation.old)
+        self.notes.append(
+            f"starting from {adaptation.checkpoint}; {rehearsed} of the clips of an epoch are rehearsed, of {roots}"
+            if rehearsed
+            else f"starting from {adaptation.checkpoint}, without rehearsal"
+        )
+        if not settings.distillation:
+            return None
+        old.set_backend(self.training.backend)
+        return Distillation(old, settings.distillation, settings.temperature)
 
     def newest(self) -> tuple[Path, RunState] | None:
         """Return the newest checkpoint of the run in `output`, which is one of this run; None for a new run."""
@@ -281,7 +327,7 @@ class Trainer:
         started, state = time.perf_counter(), self.state
         model = whole_model(self.model, self.training.backend, self.step.average)
         metrics, skipped, scores = validate(
-            model, self.val_clips, self.training, self.data, self.step.dtype, self.processes, self.log
+            model, self.val_clips, self.training, self.data, self.step.dtype, self.processes, self.log, self.val_sets
         )
         state.skipped |= skipped
         row = row | metrics | {"seconds": round(state.seconds + time.perf_counter() - started, 2)}
@@ -396,6 +442,27 @@ def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.devi
             f"training.batch_size is {training.batch_size}, which does not fit into the memory of {device}; "
             f"expected a smaller one (a larger training.accumulation gives a step as many clips){others}"
         ) from error
+
+
+def _validation_clips(
+    sets: Sequence[DataSettings], videos: Sequence[Sequence[Video]], indices: Sequence[FaceIndex], frames: int
+) -> tuple[Clips, list[set[str]]]:
+    """Return the validation clips of all data sets, each video once, and the paths of each set's videos.
+
+    Raises:
+        InputError: a set gives none.
+    """
+    clips, paths = Clips(), []
+    for each, of_set, index in zip(sets, videos, indices, strict=True):
+        found = evaluation_clips(of_set, index, frames, each.evaluation_clips)
+        if not found:
+            raise InputError(f"{each.root}: none of the {len(of_set)} validation videos gives a clip")
+        known = {clip.video.path for clip in clips}  # sets may have real videos in common, which count in each
+        clips += [clip for clip in found if clip.video.path not in known]
+        clips.skipped += found.skipped
+        paths.append({str(clip.video.path) for clip in found})
+    clips[:] = [replace(clip, index=place) for place, clip in enumerate(clips)]
+    return clips, paths if len(paths) > 1 else []
 
 
 def _require_grid_of_clips(config: ISTVTConfig) -> None:

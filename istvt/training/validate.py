@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,11 @@ def validate(
     dtype: torch.dtype,
     processes: Processes,
     log: RunLog,
+    sets: Sequence[Collection[str]] = (),
 ) -> tuple[dict[str, Any], dict[str, str], list[VideoScore]]:
     """Return the validation split's metrics by video, named `val_...`, why videos are skipped by name, and the scores.
+
+    Of several data sets a metric is the mean over them, so that none counts for more because it has more videos.
 
     Args:
         model: its parameters are whole (`whole_model`).
@@ -41,6 +45,7 @@ def validate(
         dtype: of autocast.
         processes: each scores its own share; all return the same.
         log: shows the progress of this process.
+        sets: paths of the videos of each data set, where there are several.
     """
     # Neighbors stay together: the frames of a video are decoded once for all of its clips.
     first, stop = (len(clips) * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
@@ -59,8 +64,16 @@ def validate(
     shares = processes.all_gather(([clip.index for clip in scored.clips], scored.logits, skipped))
     positions = [position for share, _, _ in shares for position in share]
     scores = score_videos([clips[i] for i in positions], np.concatenate([logits for _, logits, _ in shares]))
-    metrics = {f"val_{name}": value for name, value in epoch_metrics(scores).items()}
+    groups = [[score for score in scores if score.path in paths] for paths in sets] or [scores]
+    of_sets = [epoch_metrics(group) for group in groups]
+    metrics = {f"val_{name}": _mean([values[name] for values in of_sets]) for name in of_sets[0]}
     return metrics, {name: reason for _, _, skipped in shares for name, reason in skipped}, scores
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None where a value is undefined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def whole_model(model: Detector, backend: str, average: WeightAverage | None = None) -> Detector:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataloading.clips.sampling import TrainingClips, clips_over_shots, evaluation_clips
+from dataloading.clips.sampling import RehearsedClips, TrainingClips, clips_over_shots, evaluation_clips
 from dataloading.dataset import Video
 from dataloading.errors import InputError
 from dataloading.face_index import FaceEntry, FaceIndex, FaceTrack
@@ -376,3 +376,38 @@ def test_a_rank_outside_the_world_is_named():
     videos, index = _set_of([50, 50], [1, 0])
     with pytest.raises(InputError, match="rank is 2; expected 0 to 1 with a world_size of 2"):
         TrainingClips(videos, index, rank=2, world_size=2)
+
+
+# Rehearsal
+
+
+@pytest.mark.parametrize(("share", "earlier"), [(0.5, 1), (0.75, 1), (0.2, 2)])
+def test_a_share_of_an_epoch_is_of_earlier_sets_balanced_and_shuffled_among_the_new_clips(share, earlier):
+    new, old = _set_of([40] * 8, [0, 1] * 4), _set_of([40] * 30, [0, 1, 1] * 10)
+    sampler = RehearsedClips([new, *[old] * earlier], share, 6, 3, seed=1)
+    clips = sampler.epoch(0)
+    assert len(clips) == len(sampler) == sampler.clips_in_all
+    rehearsed = [clip for clip in clips if clip.rehearsed]
+    assert len(clips) - len(rehearsed) == TrainingClips(*new, 6, 3).clips_in_all == 24
+    assert len(rehearsed) == sampler.rehearsed_in_all == pytest.approx(share * len(clips), abs=1)
+    assert sum(clip.label for clip in rehearsed) == len(rehearsed) / 2
+    assert [clip.index for clip in clips] == list(range(len(clips)))
+    changes = sum(first.rehearsed != second.rehearsed for first, second in pairwise(clips))
+    assert changes > len(rehearsed) / 4
+    other = [_key(clip) for clip in sampler.epoch(1) if clip.rehearsed]
+    assert sorted(other) != sorted(map(_key, rehearsed))  # each epoch draws others
+
+
+def test_rehearsed_clips_are_shared_among_processes_and_resumed_as_training_clips_are():
+    sets = [_set_of([40] * 5, [0, 1, 1, 0, 1]), _set_of([30] * 9, [0, 1, 1] * 3)]
+    whole = [(clip.index, _key(clip), clip.rehearsed) for clip in RehearsedClips(sets, 0.4, 6, 3, 7).epoch(2)]
+    parts = [RehearsedClips(sets, 0.4, 6, 3, 7, rank, 3) for rank in range(3)]
+    for rank, part in enumerate(parts):
+        mine = [(_key(clip), clip.rehearsed) for clip in part.epoch(2)]
+        assert mine == [each[1:] for each in whole[rank::3]]
+        assert [(_key(clip), clip.rehearsed) for clip in part.epoch(2, 2)] == mine[2:]
+
+
+def test_a_set_of_one_class_cannot_be_rehearsed():
+    with pytest.raises(InputError, match="There is no usable fake video to train on"):
+        RehearsedClips([_set_of([40] * 4, [0, 1] * 2), _set_of([40] * 3, [0] * 3)], 0.5)

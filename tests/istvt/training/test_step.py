@@ -16,7 +16,7 @@ from istvt.config import TrainingSettings
 from istvt.training.compile import accelerate
 from istvt.training.distributed import Processes
 from istvt.training.optim import STEPS_TO_GROW, LossScale, build_optimizer, warmup_cosine
-from istvt.training.step import TrainingStep, batches_by_position
+from istvt.training.step import Distillation, TrainingStep, batches_by_position
 
 CONFIG = ISTVTConfig(
     frames=3, image_size=40, dim=16, heads=2, depth=2, mlp_dim=24, backbone_dims=(4, 4, 8, 8)
@@ -31,6 +31,7 @@ class Batch:
     clips: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
+    rehearsed: torch.Tensor | None = None
 
 
 def batch(seed: int, size: int = 4, device: str = "cpu") -> Batch:
@@ -97,6 +98,44 @@ def test_batches_of_different_sizes_accumulate_to_the_mean_over_their_clips():
         torch.testing.assert_close(results[1][0][name], tensor, rtol=1e-4, atol=1e-6)
     assert results[0][1].loss_sum == pytest.approx(results[1][1].loss_sum)
     assert results[0][1].clips == results[1][1].clips == 4
+
+
+def test_distillation_is_the_divergence_from_an_old_networks_probability_and_zero_where_they_agree():
+    torch.manual_seed(1)
+    old, clips = ISTVT(CONFIG).eval(), batch(0).clips
+    loss = Distillation(old, weight=3.0, temperature=2.0)
+    with torch.no_grad():
+        agreed = old(clips)
+    logits = (agreed + torch.tensor([0.0, 0.5, -1.0, 4.0])).requires_grad_()
+    found = loss(clips, logits, torch.float32)
+    was, now = (torch.distributions.Bernoulli(logits=z / 2) for z in (agreed, logits))
+    torch.testing.assert_close(found, 12 * torch.distributions.kl_divergence(was, now), rtol=1e-4, atol=1e-6)
+    found.sum().backward()
+    assert logits.grad[0].abs() < 1e-6
+    assert all(parameter.grad is None for parameter in old.parameters())
+
+
+def test_a_step_distills_on_rehearsed_clips_alone():
+    """The places of rehearsed clips are those of the batch before it is filled."""
+    torch.manual_seed(1)
+    old = ISTVT(CONFIG).eval()
+    found = {}
+    for name, rehearsed in {"none": None, "some": [1, 2]}.items():
+        training = TrainingSettings(batch_size=6)
+        step = made(training)
+        step.distillation = Distillation(old, 1.0, 2.0)
+        part = batch(0)
+        part.rehearsed = rehearsed and torch.tensor(rehearsed)
+        with torch.no_grad():
+            filled = part.clips[torch.arange(6) % 4]
+            logits = made(training).model(filled)[:4]
+            labels = functional.binary_cross_entropy_with_logits(logits, part.labels, reduction="sum")
+            kept = step.distillation(part.clips, logits, torch.float32)
+        step(iter([part]), 1, 1e-3)
+        found[name] = step.counts().loss_sum, (labels + (kept[[1, 2]].sum() if rehearsed else 0)).item()
+    for actual, expected in found.values():
+        assert actual == pytest.approx(expected, rel=1e-4)
+    assert found["some"][0] > found["none"][0]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
