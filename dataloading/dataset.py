@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from dataloading.errors import InputError
 
@@ -13,6 +14,9 @@ SPLITS = ("train", "val", "test")
 NO_SPLIT = "no split"
 FIRST_FRAMES = 270  # of a video that evaluations use, as in the paper
 ORIGINAL = "original"
+Region = Literal["face", "eyes", "mouth"]  # what clips are cropped to
+REGIONS: tuple[str, ...] = get_args(Region)
+FACE = "face"
 SYNTHETIC_SETTINGS = "synthetic.json"  # in the root of a set written by `istvt synthesize`
 SYNTHETIC_NOTE = (
     "This is the synthetic set: drawn faces with drawn forgeries. It shows what each attention sees and that the "

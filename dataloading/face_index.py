@@ -8,6 +8,9 @@ interpolated), or the whole picture (`boxes` is null), or the sentence that says
      "boxes_of": "real/a", "shots": [[0, 187], [188, 299]], "version": 2}
     {"video": "real/c", "error": "real/c.mp4 is empty (0 bytes); expected a video file", "version": 2}
 
+Where the detector finds landmarks, `boxes` also holds `landmarks`, ten numbers a frame: x and y of each of `LANDMARKS`.
+Of a whole picture `face` is where the face is in it, in the form of `boxes`, where the data set says that.
+
 `boxes` are those of the main person over all shots; `others`, where there are any, is a list of the same for each of
 the other people. `brief`, where there are any, is `[first frame, last frame, size]` of the largest faces that were
 found and are too brief for a clip, and `briefs` how many those are in all. `crowd` is the most faces in one frame,
@@ -26,6 +29,7 @@ from typing import Literal
 
 import numpy as np
 
+from dataloading.dataset import FACE
 from dataloading.errors import InputError
 from dataloading.io import parse_json, read_bytes
 
@@ -37,6 +41,13 @@ MARGIN = 1.25
 # What stands for a detector where none looked: the box is the whole picture, or it was made elsewhere.
 WHOLE_FRAME = "none"
 BOXES_FILE = "boxes file"
+
+LANDMARKS = ("right eye", "left eye", "nose tip", "right corner of the mouth", "left corner of the mouth")
+NOSE = LANDMARKS.index("nose tip")
+# By part of the face: its landmarks, and the side of its box in units of the face's scale: of the distance of the eyes,
+# or of the eyes from the mouth, whichever is longer: one shrinks where the head turns, the other where it nods.
+# Both eyes with their lids are 1.5 units wide, and a mouth is one unit high when it is wide open.
+PARTS: dict[str, tuple[tuple[int, int], float]] = {"eyes": ((0, 1), 1.75), "mouth": ((3, 4), 1.25)}
 
 Box = tuple[float, float, float, float]
 Shot = tuple[int, int]  # its first and its last frame
@@ -51,12 +62,14 @@ class FaceTrack:
         frame: int64 [K], ascending: the frames.
         x, y: float64 [K]: the nose tip (or the center of the detected box) on each.
         size: float64 [K]: the larger of the face's height and width on each.
+        landmarks: float64 [K, 10]: x and y of each of `LANDMARKS`; None where they are not known.
     """
 
     frame: Sequence[int]
     x: Sequence[float]
     y: Sequence[float]
     size: Sequence[float]
+    landmarks: Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (("frame", np.int64), ("x", np.float64), ("y", np.float64), ("size", np.float64)):
@@ -64,18 +77,49 @@ class FaceTrack:
         counts = [len(values) for values in (self.frame, self.x, self.y, self.size)]
         if len(set(counts)) > 1 or 0 in counts:
             raise ValueError(f"{counts} values of frame, x, y and size; expected as many of each, and one or more")
+        if self.landmarks is not None:
+            sizes = sorted({len(row) for row in self.landmarks})
+            if len(self.landmarks) != counts[0] or sizes != [2 * len(LANDMARKS)]:
+                rows = f"{len(self.landmarks)} rows of {' or '.join(map(str, sizes))} numbers"
+                raise ValueError(f"landmarks are {rows}; expected one of {2 * len(LANDMARKS)} for each frame")
+            object.__setattr__(self, "landmarks", np.asarray(self.landmarks, np.float64))
         if (np.diff(self.frame) <= 0).any():
             raise ValueError("frames that do not ascend; expected each one once, in order")
 
     @classmethod
     def of(cls, table: np.ndarray) -> "FaceTrack":
-        """Return the track of a table with the columns frame, x, y and size, [K, 4]."""
-        return cls(*table.T)
+        """Return the track of a table with the columns frame, x, y and size, [K, 4], and of landmarks, [K, 14]."""
+        return cls(*table[:, :4].T, landmarks=table[:, 4:] if table.shape[1] > 4 else None)
 
     @property
     def table(self) -> np.ndarray:
-        """The columns frame, x, y and size, float64 [K, 4]."""
-        return np.column_stack([self.frame, self.x, self.y, self.size])
+        """The columns frame, x, y and size, float64 [K, 4]; with those of landmarks, where they are known, [K, 14]."""
+        landmarks = [] if self.landmarks is None else [self.landmarks]
+        return np.column_stack([self.frame, self.x, self.y, self.size, *landmarks])
+
+    def part(self, region: str, width: int, height: int) -> "FaceTrack | None":
+        """Return where a part of the face is, of `PARTS`: on the frames on which its landmarks lie in the picture.
+
+        The box of a clip (`FaceEntry.box`) is a square around the middle of the part. Its side is that of `PARTS`, and
+        does not depend on how far an eye or the mouth is open.
+
+        Args:
+            region: The part.
+            width, height: Of the picture.
+
+        Returns:
+            Its track; None where it is in the picture on no frame.
+        """
+        points = self.landmarks.reshape(-1, len(LANDMARKS), 2)
+        eyes, mouth = (points[:, list(PARTS[name][0])] for name in ("eyes", "mouth"))
+        apart = np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=1)
+        scale = np.maximum(apart, np.linalg.norm(eyes.mean(axis=1) - mouth.mean(axis=1), axis=1))
+        own, side = (eyes if region == "eyes" else mouth), PARTS[region][1]
+        inside = ((own >= 0) & (own <= (width - 1, height - 1))).all(axis=(1, 2)) & (scale > 0)
+        if not inside.any():
+            return None
+        middle = own.mean(axis=1)
+        return FaceTrack.of(np.column_stack([self.frame, middle, scale * side / MARGIN])[inside])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +141,7 @@ class FaceEntry:
         brief: The largest of the faces that were found, each followed within one shot, and are too brief for a clip.
         briefs: How many of these there are in all.
         crowd: Most faces in one frame, where they are more than are followed; else 0.
+        face: Of a whole picture: where the face is in it, with landmarks; None where that is not known.
         version: Of the format of a line.
     """
 
@@ -114,6 +159,7 @@ class FaceEntry:
     brief: tuple[Brief, ...] = ()
     briefs: int = 0
     crowd: int = 0
+    face: FaceTrack | None = None
     version: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
@@ -157,6 +203,30 @@ class FaceEntry:
             return self
         chosen = people.pop(number - 1)
         return replace(self, boxes=chosen, others=tuple(people))
+
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether the landmarks of the main person are known."""
+        face = self.boxes or self.face
+        return face is not None and face.landmarks is not None
+
+    def of_region(self, region: str) -> "FaceEntry":
+        """Return the entry with a part of the main person's face in the place of the face; with an error where that
+        is not in the picture, or where there are no landmarks.
+        """
+        if region == FACE or self.error is not None:
+            return self
+        if not self.has_landmarks:
+            what = f"crops of the {region} need the landmarks of a face, and there are none"
+            return replace(self, error=f"{what}: {crop_name([self.detector])}")
+        face = self.boxes or self.face
+        part = face.part(region, self.width, self.height)
+        if part is None:
+            which = "an eye" if region == "eyes" else "a corner of the mouth"
+            frames = "its one frame" if len(face.frame) == 1 else f"each of its {len(face.frame)} frames"
+            why = f"on {frames} with landmarks {which} is outside of the picture"
+            return replace(self, error=f"shows no {region} in view: {why}")
+        return replace(self, boxes=part, others=(), face=None)
 
     def tracks(self) -> list[tuple[int, int, FaceTrack]]:
         """Return the person (from 1), the shot (from 0) and the boxes of every face in every shot."""
@@ -230,7 +300,8 @@ class FaceEntry:
             if self.boxes:
                 line["boxes"] = _rounded(line["boxes"])
             line["others"] = [_rounded(track) for track in line["others"]]
-            for name in ("others", "brief", "briefs", "crowd"):
+            line["face"] = line["face"] and _rounded(line["face"])
+            for name in ("others", "brief", "briefs", "crowd", "face"):
                 if not line[name]:
                     del line[name]
         return json.dumps(line, ensure_ascii=False)
@@ -242,7 +313,7 @@ class FaceEntry:
 
 
 def _rounded(track: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    return {name: values.round(1).tolist() for name, values in track.items()}
+    return {name: values.round(1).tolist() for name, values in track.items() if values is not None}
 
 
 def crop_name(detectors: Iterable[str]) -> str:
@@ -325,6 +396,12 @@ class FaceIndex:
     def errors(self) -> dict[str, str]:
         """Why videos cannot be used: sentence by `Video.name`."""
         return {entry.video: entry.error for entry in self if entry.error is not None}
+
+    def of_region(self, region: str) -> "FaceIndex":
+        """Return the index of a part of the face, in which clips are cropped to that; see `FaceEntry.of_region`."""
+        if region == FACE:
+            return self
+        return FaceIndex({name: entry.of_region(region) for name, entry in self.entries.items()}, self.path)
 
     def entry(self, video_name: str) -> FaceEntry:
         """Return the entry of one video; InputError where the index has none."""

@@ -25,7 +25,7 @@ from dataloading import remote
 from dataloading.clips import store
 from dataloading.clips.sampling import why_no_clip
 from dataloading.clips.store import CropOptions, CropTable, Finished, Manifest, Original, Region, StoredVideo
-from dataloading.dataset import SYNTHETIC_SETTINGS, Dataset, Video
+from dataloading.dataset import REGIONS, SYNTHETIC_SETTINGS, Dataset, Video
 from dataloading.engines import Engine, versions
 from dataloading.engines.journal import Line, Shard, keeping, typed
 from dataloading.errors import InputError, writing
@@ -368,16 +368,19 @@ def _needed_region(entry: FaceEntry, frames: int) -> Region:
     """Return the part of the picture that clips within the first `frames` frames can read, in whole pixels.
 
     In each shot the center of a clip's box (`FaceEntry.box`) is between the extremes of the face's, and its side at
-    most `MARGIN` times the largest size; resampling to `LEAST_IMAGE_SIZE` reads a little beyond.
+    most `MARGIN` times the largest size; resampling to `LEAST_IMAGE_SIZE` reads a little beyond. Clips of the parts of
+    the face are in it too, where there are landmarks.
     """
     if entry.boxes is None:
         return 0, 0, entry.width, entry.height
     low, high = np.array([np.inf, np.inf]), np.array([-np.inf, -np.inf])
-    for first, last in entry.clip_ranges:
+    crops = [entry.of_region(region) for region in REGIONS]
+    usable = ((crop, shot) for crop in crops if crop.error is None for shot in crop.clip_ranges)
+    for crop, (first, last) in usable:
         if first >= frames:
             continue
         at = np.arange(first, min(last + 1, frames))
-        x, y, size = (np.interp(at, entry.boxes.frame, values) for values in entry.boxes.table.T[1:])
+        x, y, size = (np.interp(at, crop.boxes.frame, values) for values in crop.boxes.table.T[1:4])
         side = MARGIN * size.max()
         reach = side / 2 + 3 + side / store.LEAST_IMAGE_SIZE  # as in `reader`, and a pixel for rounding to float32
         low, high = (

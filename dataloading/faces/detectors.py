@@ -10,10 +10,11 @@ from typing import Protocol
 import numpy as np
 
 from dataloading.errors import InputError
+from dataloading.face_index import NOSE
 
 YUFACE_CONFIDENCE = 0.6
 _YUFACE_BUFFER, _YUFACE_FACES = 0x9000, 1024  # bytes of a result, as its header defines them, and faces in it
-_YUFACE_NOSE = slice(4, 6)  # of the landmarks right eye, left eye, nose tip, right and left corner of the mouth
+_YUFACE_LANDMARKS = slice(5, 15)  # x and y of each, in the order of `dataloading.face_index.LANDMARKS`
 # dlib's box ends at the brows, yuface's at the forehead. Median of the ratio of the two sizes over the frames of
 # carphone_pristine.mp4 in which both find the face: with it, 1.25 times the size is the same crop with either.
 DLIB_ENLARGE = 1.17
@@ -27,7 +28,7 @@ class Detection:
     Attributes:
         x0, y0, x1, y1: Its box in pixels.
         confidence: On the detector's own scale.
-        nose: x, y of the nose tip in pixels, where the detector finds landmarks.
+        landmarks: x, y in pixels of each of `dataloading.face_index.LANDMARKS`, where the detector finds them.
         appearance: What `dataloading.faces.tracking.appearance` says of it, where that was asked for.
     """
 
@@ -36,13 +37,13 @@ class Detection:
     x1: float
     y1: float
     confidence: float
-    nose: tuple[float, float] | None = None
+    landmarks: tuple[tuple[float, float], ...] | None = None
     appearance: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def center(self) -> tuple[float, float]:
         """The nose tip, or the center of the box."""
-        return self.nose or ((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
+        return self.landmarks[NOSE] if self.landmarks else ((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
 
     @property
     def size(self) -> float:
@@ -51,14 +52,14 @@ class Detection:
 
     def scaled(self, factor: float) -> "Detection":
         """Return the same face in a picture enlarged by `factor`."""
-        nose = self.nose and (self.nose[0] * factor, self.nose[1] * factor)
+        landmarks = self.landmarks and tuple((x * factor, y * factor) for x, y in self.landmarks)
         corners = [edge * factor for edge in (self.x0, self.y0, self.x1, self.y1)]
-        return replace(self, x0=corners[0], y0=corners[1], x1=corners[2], y1=corners[3], nose=nose)
+        return replace(self, x0=corners[0], y0=corners[1], x1=corners[2], y1=corners[3], landmarks=landmarks)
 
     def moved(self, x: float, y: float) -> "Detection":
         """Return the same face in a picture of which this one is a part, whose corner is at x, y."""
-        nose = self.nose and (self.nose[0] + x, self.nose[1] + y)
-        return replace(self, x0=self.x0 + x, y0=self.y0 + y, x1=self.x1 + x, y1=self.y1 + y, nose=nose)
+        landmarks = self.landmarks and tuple((point_x + x, point_y + y) for point_x, point_y in self.landmarks)
+        return replace(self, x0=self.x0 + x, y0=self.y0 + y, x1=self.x1 + x, y1=self.y1 + y, landmarks=landmarks)
 
 
 def overlap(first: Detection, second: Detection) -> float:
@@ -104,7 +105,9 @@ class YuFaceDetector:
         """Return the faces in a uint8 RGB picture [H, W, 3]."""
         rows = self._rows(np.ascontiguousarray(picture[:, :, ::-1])).astype(np.int64)
         return [
-            _from_corner(row[1:5], row[0], tuple(map(float, row[5:15][_YUFACE_NOSE])))
+            _from_corner(
+                row[1:5], row[0], tuple(map(tuple, row[_YUFACE_LANDMARKS].reshape(-1, 2).astype(float).tolist()))
+            )
             for row in rows[rows[:, 0] > 100 * YUFACE_CONFIDENCE]
         ]
 
@@ -173,10 +176,12 @@ class HaarDetector:
         return [_from_corner(box, weight) for box, weight in zip(boxes, np.ravel(weights), strict=True)]
 
 
-def _from_corner(box: Sequence[float], confidence: float, nose: tuple[float, float] | None = None) -> Detection:
+def _from_corner(
+    box: Sequence[float], confidence: float, landmarks: tuple[tuple[float, float], ...] | None = None
+) -> Detection:
     """Return the face in a box that is given by its upper left corner, width and height."""
     x, y, width, height = map(float, box)
-    return Detection(x, y, x + width, y + height, float(confidence), nose)
+    return Detection(x, y, x + width, y + height, float(confidence), landmarks)
 
 
 # Best first: on a real talking face (120 frames) they find it in 120, 118 and 70. Each with the package that it imports
@@ -187,6 +192,7 @@ _DETECTORS = {
     "opencv": (HaarDetector, "cv2", "opencv-python-headless<5"),
 }
 DETECTORS = tuple(_DETECTORS)
+WITH_LANDMARKS = (YuFaceDetector.name,)  # the others find boxes alone
 
 
 def installed_detectors() -> list[str]:

@@ -21,9 +21,9 @@ from dataloading.engines import Engine, versions
 from dataloading.engines.journal import Line, Shard, keeping, typed
 from dataloading.errors import InputError, writing
 from dataloading.face_index import BOXES_FILE, FILE_NAME, WHOLE_FRAME, FaceEntry, FaceIndex, crop_name
-from dataloading.faces.boxes_file import read_boxes, with_boxes
+from dataloading.faces.boxes_file import FACES, read_boxes, with_boxes, with_face
 from dataloading.faces.detect import find_face, finding_face, finding_shots
-from dataloading.faces.detectors import make_detector
+from dataloading.faces.detectors import WITH_LANDMARKS, make_detector
 from dataloading.faces.reuse import reuse_boxes
 from dataloading.faces.tracking import EVERY
 from dataloading.io import locked, parse_json, replacing
@@ -67,7 +67,8 @@ def prepare(
         every: Look at every so many frames.
         workers: Processes that read videos. One that crashes or stands still costs the video that it was reading.
         replace: Do again the videos whose boxes in the index are of another kind than those asked for here (of another
-            detector, or whole pictures). Without it a set that has such videos is refused: they may have taken hours.
+            detector, or whole pictures), or lack the landmarks that the detector finds (those of an earlier version).
+            Without it a set that has videos of another kind is refused: they may have taken hours.
         before: Called once, when all arguments are found right and before the first video.
         progress: Show a progress bar and a summary on standard error.
         index_file: The face index, where it does not lie in the root of the data set.
@@ -91,6 +92,7 @@ def prepare(
     if not detect and detector != "auto":
         raise InputError(f"detector is {detector}, but face detection is off; give one or the other.")
     given = read_boxes(boxes, dataset) if boxes is not None else {}
+    faces = read_boxes(dataset.root / FACES, dataset) if (dataset.root / FACES).is_file() and not detect else {}
     needs_detector = detect and any(video.name not in given for video in dataset.videos)
     detector = make_detector(detector).name if needs_detector else WHOLE_FRAME
     remote.require_one_machine(dataset.root, engine, shard)
@@ -107,7 +109,7 @@ def prepare(
     with opened as (index, videos, keep):
         for name in again:
             index.entries.pop(name, None)
-        plan = _Plan(videos, index, detector, given)
+        plan = _Plan(videos, index, detector, given, faces, replace)
         todo, superseded = plan.todo(), plan.superseded()
         if any(video.crops for video in videos):
             if superseded:
@@ -134,9 +136,12 @@ def prepare(
             shown = bar.add_task("Finding faces" if needs_detector else "Reading videos", total=len(todo))
             for wave in waves:
                 jobs = [
-                    _Job(video, detector, every, given.get(video.name), index.entries.get(video.source or ""))
+                    _Job(
+                        video, detector, every, given.get(video.name), index.entries.get(video.source or ""),
+                        plan.face(video),
+                    )
                     for video in wave
-                ]
+                ]  # fmt: skip
                 ready = partial(_local_job, processes=processes)
                 run_all = engine.run_all if engine else partial(processes.run_all, ready=ready)
                 for job, line in run_all(prepare_video, jobs, workers, lambda job: job.video.path):
@@ -265,23 +270,36 @@ def format_preparation(index: FaceIndex, videos: Iterable[Video]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One video to prepare: its boxes where they are given, and the entry of its original."""
+    """One video to prepare: its boxes where they are given, the entry of its original, and the face in a picture."""
 
     video: Video
     detector: str
     every: int
     boxes: np.ndarray | None
     original: FaceEntry | None
+    face: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What an index is to hold: the boxes that are given, and for the other videos those that `detector` finds."""
+    """What an index is to hold: the boxes that are given, and for the other videos those that `detector` finds.
+
+    `faces` says where the faces of whole pictures are; `replace` is that of `prepare`.
+    """
 
     videos: Sequence[Video]
     index: FaceIndex
     detector: str
     given: dict[str, np.ndarray]
+    faces: dict[str, np.ndarray]
+    replace: bool
+
+    def face(self, video: Video) -> np.ndarray | None:
+        """Return where the face is in a video used as a whole picture: of a fake where it is in its original.
+
+        Parts of both are then cropped alike, as faces are (`dataloading.faces.reuse`).
+        """
+        return self.faces.get(video.source or "", self.faces.get(video.name))
 
     def wanted(self, entry: FaceEntry) -> str:
         """Return the detector whose boxes are wanted for this video."""
@@ -291,7 +309,11 @@ class _Plan:
     def is_wanted(self, name: str) -> bool:
         """Whether the entry of a video is usable and of the kind that is wanted."""
         entry = self.index.entries.get(name)
-        return entry is not None and entry.error is None and entry.detector == self.wanted(entry)
+        if entry is None or entry.error is not None or entry.detector != self.wanted(entry):
+            return False
+        # A line of an earlier version lacks landmarks: to read them from a file costs nothing, to look for them hours.
+        may_have = name in self.faces if entry.whole_frame else self.replace and entry.detector in WITH_LANDMARKS
+        return entry.has_landmarks or not may_have
 
     def todo(self) -> list[Video]:
         """Return the videos without a usable entry of the kind that is wanted."""
@@ -405,7 +427,11 @@ def prepare_video(job: _Job) -> str:
                 return reused.to_json()
         return find_face(video.path, detector, job.every, video.name, info, video.mask).to_json()
     entry = FaceEntry(video.name, info.frames, info.fps, info.width, info.height, WHOLE_FRAME)
-    return (entry if job.boxes is None else with_boxes(entry, job.boxes)).to_json()
+    if job.boxes is not None:
+        entry = with_boxes(entry, job.boxes)
+    elif job.face is not None:
+        entry = with_face(entry, job.face)
+    return entry.to_json()
 
 
 def find_in_file(

@@ -28,7 +28,7 @@ def reuse_boxes(original: FaceEntry, fake: Video, info: VideoInfo, detector: Fac
     same_size = (info.width, info.height) == (original.width, original.height)
     if not same_size or info.frames > original.frames or not len(table):
         return None
-    middle, *place = table[len(table) // 2]
+    middle, *place = table[len(table) // 2, :4]
     expected = _square(*place)
     faces = faces_in(decode_frames(fake.path, [int(middle)], info)[0], detector)
     if fake.mask:

@@ -47,8 +47,11 @@ class _Link:
 
     @property
     def table(self) -> np.ndarray:
-        """The columns of `FaceTrack.table`, not yet smoothed."""
-        return np.array([[frame, *face.center, face.size] for frame, face in zip(self.frames, self.faces, strict=True)])
+        """The columns of `FaceTrack.table`, not yet smoothed; landmarks where each of its faces has them."""
+        known = all(face.landmarks for face in self.faces)
+        points = [np.ravel(face.landmarks) if known else () for face in self.faces]
+        found = zip(self.frames, self.faces, points, strict=True)
+        return np.array([[frame, *face.center, face.size, *landmarks] for frame, face, landmarks in found])
 
     @property
     def summary(self) -> Brief:
@@ -151,7 +154,9 @@ def _rank(link: _Link) -> tuple[bool, float]:
 
 def _track(person: Sequence[_Link]) -> FaceTrack:
     in_time = sorted(person, key=lambda link: link.frames[0])
-    return FaceTrack.of(np.concatenate([_smoothed(link.table) for link in in_time]))
+    tables = [_smoothed(link.table) for link in in_time]
+    columns = min(table.shape[1] for table in tables)  # without landmarks where a part of the tables lacks them
+    return FaceTrack.of(np.concatenate([table[:, :columns] for table in tables]))
 
 
 def appearance(picture: np.ndarray, face: Detection) -> np.ndarray:

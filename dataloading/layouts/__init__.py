@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataloading import remote
-from dataloading.clips.store import MANIFEST
-from dataloading.dataset import ORIGINAL, Dataset
+from dataloading.clips.store import MANIFEST, read_manifest
+from dataloading.dataset import FACE, ORIGINAL, SYNTHETIC_SETTINGS, Dataset, Region
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.layouts import celeb_df, crop_store, deeper_forensics, dfdc, dfdc_preview, faceforensics, plain
 from dataloading.layouts.builder import format_summary
 from dataloading.layouts.files import directories
 
-__all__ = ["LAYOUTS", "format_summary", "local_root", "open_dataset", "read_dataset", "require_directory"]
+__all__ = [
+    "LAYOUTS",
+    "format_summary",
+    "index_of_region",
+    "local_root",
+    "open_dataset",
+    "read_dataset",
+    "require_directory",
+]
 
 
 class _Layout(NamedTuple):
@@ -81,12 +89,18 @@ def open_dataset(
     compression: str = "c23",
     originals: str | Path | None = None,
     manipulations: Collection[str] | None = None,
+    region: Region = FACE,
 ) -> tuple[Dataset, FaceIndex]:
     """Read a data set, restricted to the fakes of some `manipulations` (and all originals), and its face index.
 
+    Args:
+        root, layout, compression, originals: As of `read_dataset`.
+        manipulations: Names; None for all.
+        region: What the index gives the boxes of: the face, or a part of it.
+
     Raises:
-        InputError: As `read_dataset`; a manipulation is not there, there is no face index, or the videos are remote
-            and not in a crop store.
+        InputError: As `read_dataset`; a manipulation is not there, there is no face index, the videos are remote
+            and not in a crop store, or a part of the face is asked for and no video has landmarks.
     """
     dataset = read_dataset(root, layout, compression, originals)
     url = remote.mirrored(dataset.root)
@@ -104,7 +118,32 @@ def open_dataset(
                 f"it holds {', '.join(sorted(found - {ORIGINAL}))}"
             )
         dataset = dataset.select(manipulation={ORIGINAL, *manipulations})
-    return dataset, FaceIndex.read(dataset.root)
+    return dataset, index_of_region(FaceIndex.read(dataset.root), dataset, region)
+
+
+def index_of_region(index: FaceIndex, dataset: Dataset, region: Region) -> FaceIndex:
+    """Return the index of a data set with the boxes of a part of the face.
+
+    Raises:
+        InputError: It has no landmarks; the sentence says how it gets them.
+    """
+    if region != FACE and not any(entry.has_landmarks for entry in index):
+        crops = "the eyes are cropped by them" if region == "eyes" else f"the {region} is cropped by them"
+        raise InputError(f"{index.path} has no landmarks, and {crops}: {_with_landmarks(dataset)}")
+    return index.of_region(region)
+
+
+def _with_landmarks(dataset: Dataset) -> str:
+    """Return how a data set is prepared so that its index has landmarks."""
+    source, crops = dataset.root, ""
+    if dataset.layout == crop_store.NAME:
+        source, crops = Path(read_manifest(dataset.root).source), f" --crops {dataset.root}"
+    if (source / SYNTHETIC_SETTINGS).is_file():
+        return (
+            f"`istvt synthesize {source}`, with the options that it was drawn with, writes where its faces are, and "
+            f"`istvt prepare {source} --no-detect{crops}` reads that."
+        )
+    return f"`istvt prepare {source} --detector yuface --replace{crops}` looks for them."
 
 
 def local_root(root: str | Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dataloading.dataset import ORIGINAL, SPLITS, SYNTHETIC_SETTINGS
 from dataloading.errors import InputError
+from dataloading.faces.boxes_file import FACES
 from dataloading.io import locked, read_json, shown, write_json
 from dataloading.synthetic.edited import draw_edited_video
-from dataloading.synthetic.forgery import Extent, draw_extent
-from dataloading.synthetic.rendering import MANIPULATIONS, VideoPlan, render, write_video
+from dataloading.synthetic.forgery import PARTS, WHOLE, Extent, draw_extent
+from dataloading.synthetic.rendering import (
+    ALL_MANIPULATIONS,
+    MANIPULATIONS,
+    VideoPlan,
+    face_rows,
+    forged_frames,
+    render,
+    write_video,
+)
 from dataloading.video.processes import MOST_WORKERS, Workers, alive
 
 GENERATOR_VERSION = 6
@@ -33,7 +42,6 @@ _LIMITS = {
 FORGERIES = "forgeries.json"  # in the root: where and when each fake is forged
 EDITED = "edited/two_people.mp4"
 LOCK = f".{SYNTHETIC_SETTINGS}.lock"
-VIDEOS_OF_A_PAIR = 2 * (1 + len(MANIPULATIONS))
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,14 @@ class _Settings:
     seed: int
     splits: tuple[float, ...]
     varied: bool = False
+    manipulations: tuple[str, ...] = MANIPULATIONS
+
+    def stored(self) -> dict[str, Any]:
+        """Return what `synthetic.json` holds: in a set of the usual kinds, the fields that it has always had."""
+        values = asdict(self)
+        if self.manipulations == MANIPULATIONS:
+            del values["manipulations"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +83,8 @@ class Forgery:
 
     Attributes:
         original: name of the video that it was made from, frame by frame (`dataloading.dataset.Video.name`).
-        region: `whole` inner face, or its `left`, `right`, `upper` or `lower` half as seen in the picture.
+        region: `whole` inner face, or its `left`, `right`, `upper` or `lower` half as seen in the picture; `mouth` or
+            `eyes` of these manipulations.
         frames: the forged frames; the others are those of the original, with other sensor noise.
     """
 
@@ -97,6 +114,7 @@ def synthesize(
     splits: tuple[float, float, float] = (0.5, 0.25, 0.25),
     varied: bool = False,
     edited: bool = False,
+    manipulations: Sequence[str] = MANIPULATIONS,
     progress: bool = True,
 ) -> SyntheticSummary:
     """Write the synthetic set into `directory`, keeping the videos that are already there.
@@ -117,6 +135,8 @@ def synthesize(
             forged in the whole inner face and in all frames. `forgeries` reads which is which.
         edited: also write `EDITED`, an edited video of two of the people, of whom one is forged in one shot, with
             what it shows in a JSON file beside it (`dataloading.synthetic.edited`). It belongs to no split.
+        manipulations: kinds of fakes that are drawn of each real video, of `ALL_MANIPULATIONS`. The videos of a kind do
+            not depend on which others there are.
         progress: show a progress bar.
 
     Returns:
@@ -136,6 +156,7 @@ def synthesize(
         seed=seed,
         splits=tuple(map(float, splits)),
         varied=varied,
+        manipulations=tuple(manipulations),
     )
     _check(settings, workers)
     pairs = _pairs_by_split(settings)
@@ -144,12 +165,14 @@ def synthesize(
     with locked(root / LOCK, f"writing to {root}; wait for it, or choose another directory"):
         _check_place(root, settings)  # again: another run may have been here since
         if not (root / SYNTHETIC_SETTINGS).exists():
-            write_json(root / SYNTHETIC_SETTINGS, asdict(settings))
+            write_json(root / SYNTHETIC_SETTINGS, settings.stored())
         (root / "splits").mkdir(exist_ok=True)
         for name, members in pairs.items():
             write_json(root / "splits" / f"{name}.json", [[f"{a:03d}", f"{b:03d}"] for a, b in members])
         tasks = list(_tasks(root, pairs, settings))
         write_json(root / FORGERIES, _forgeries(root, tasks))
+        rows = {task.path.relative_to(root).as_posix(): face_rows(task.plan).round(2).tolist() for task in tasks}
+        write_json(root / FACES, rows)
         missing = [task for task in tasks if not (task.path.exists() and (task.mask is None or task.mask.exists()))]
         _write_all(missing, workers, progress)
         if edited and not (root / EDITED).exists():
@@ -174,6 +197,12 @@ def _check(settings: _Settings, workers: int) -> None:
             raise InputError(f"{name} is {value}; the synthetic set needs at least {least}.")
         if value > most:
             raise InputError(f"{name} is {value}; the synthetic set takes at most {most:,}.")
+    kinds = settings.manipulations
+    if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(ALL_MANIPULATIONS):
+        raise InputError(
+            f"manipulations is {', '.join(kinds) or 'empty'}; expected one or more of {', '.join(ALL_MANIPULATIONS)}, "
+            "each once."
+        )
     for name in ("identities", "size"):
         if getattr(settings, name) % 2:
             raise InputError(f"{name} is {getattr(settings, name)}; the synthetic set needs an even number.")
@@ -235,9 +264,9 @@ def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: _Setti
 
     def plan(target: int, source: int, manipulation: str) -> VideoPlan:
         people = target // each, source // each
-        extent = Extent()
+        extent = Extent(region=manipulation if manipulation in PARTS else WHOLE)
         if settings.varied and manipulation != ORIGINAL:
-            rng = np.random.default_rng((settings.seed, target, 30 + MANIPULATIONS.index(manipulation)))
+            rng = np.random.default_rng((settings.seed, target, 30 + ALL_MANIPULATIONS.index(manipulation)))
             extent = draw_extent(rng, manipulation, settings.frames)
         return VideoPlan(
             settings.seed, target, people[0], source, people[1], manipulation, settings.frames, settings.size, extent
@@ -247,7 +276,7 @@ def _tasks(root: Path, pairs: dict[str, list[tuple[int, int]]], settings: _Setti
     for pair in (pair for members in pairs.values() for pair in members):
         for target, source in (pair, pair[::-1]):
             yield _Task(plan(target, source, ORIGINAL), originals / f"{target:03d}.mp4", None, fps)
-            for manipulation in MANIPULATIONS:
+            for manipulation in settings.manipulations:
                 folder, name = root / "manipulated_sequences" / manipulation, f"{target:03d}_{source:03d}.mp4"
                 path, mask = folder / COMPRESSION / "videos" / name, folder / "masks" / "videos" / name
                 yield _Task(plan(target, source, manipulation), path, mask, fps)
@@ -265,7 +294,7 @@ def _forgeries(root: Path, tasks: list[_Task]) -> dict[str, dict[str, Any]]:
             Forgery(
                 original=original[task.plan.video],
                 region=task.plan.extent.region,
-                frames=tuple(frame for frame in range(task.plan.frames) if task.plan.extent.forged(frame)),
+                frames=forged_frames(task.plan),
             )
         )
         for task in tasks
@@ -280,7 +309,8 @@ def _write_all(tasks: list[_Task], workers: int, progress: bool) -> None:
     with Progress(*columns, disable=not progress) as bar, Workers() as processes:
         shown = bar.add_task("Drawing synthetic videos", total=len(tasks))
         # Videos of a pair share what is drawn once.
-        jobs = [tasks[first : first + VIDEOS_OF_A_PAIR] for first in range(0, len(tasks), VIDEOS_OF_A_PAIR)]
+        of_pair = 2 * (1 + len({task.plan.manipulation for task in tasks} - {ORIGINAL}))
+        jobs = [tasks[first : first + of_pair] for first in range(0, len(tasks), of_pair)]
         done = processes.run_all(write_videos, jobs, workers, lambda job: job[0].path, blame="the encoder")
         for job, failure in done:
             if failure is not None:

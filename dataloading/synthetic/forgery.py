@@ -52,6 +52,7 @@ HALVES = {"left": (1, 0), "right": (-1, 0), "upper": (0, 1), "lower": (0, -1)}
 """By half of the inner face, in the picture: the direction, in x and y, in which the other half lies."""
 
 WHOLE = "whole"
+PARTS = ("mouth", "eyes")  # manipulations of a part of the inner face, which is their region
 WHOLE_REGIONS = ("flicker",)  # half a face in another state would disagree with its other half: a trace in one frame
 P_WHOLE, P_ALL_FRAMES, P_ONE_FRAME = 0.5, 0.5, 0.25
 
@@ -61,7 +62,7 @@ class Extent:
     """Where and when a fake is forged.
 
     Attributes:
-        region: `whole` inner face, or one of `HALVES`.
+        region: `whole` inner face, one of `HALVES`, or one of `PARTS`.
         frames: the forged frames, rising; None is all of them.
     """
 
@@ -77,15 +78,17 @@ def draw_extent(rng: np.random.Generator, manipulation: str, frames: int) -> Ext
     """Draw where and when one fake is forged.
 
     Half of the fakes are forged in the whole inner face and half in one of its four halves, except `flicker`, which is
-    always whole. Half are forged in all frames; a quarter in one and a quarter in two, at random places, of each six
-    consecutive frames.
+    always whole, and those of `PARTS`. Half are forged in all frames; a quarter in one and a quarter in two, at random
+    places, of each six consecutive frames; but `eyes`, which would blink between them, always in all.
     """
     half = str(rng.choice(list(HALVES)))
     whole = rng.random() < P_WHOLE or manipulation in WHOLE_REGIONS
     chance, places = rng.random(), rng.permutation(PERIOD)
-    if chance < P_ALL_FRAMES:
+    if chance < P_ALL_FRAMES or manipulation == "eyes":
         forged = None
     else:
         of_six = places[: 1 if chance < P_ALL_FRAMES + P_ONE_FRAME else 2]
         forged = tuple(frame for frame in range(frames) if frame % PERIOD in of_six)
+    if manipulation in PARTS:
+        return Extent(region=manipulation, frames=forged)
     return Extent(region=WHOLE if whole else half, frames=forged)

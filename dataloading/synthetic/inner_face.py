@@ -14,6 +14,12 @@ LIGHT_PATTERNS = 6
 COLOR_PATTERNS = 3
 LATENTS = EXPRESSION_LATENTS + LIGHT_PATTERNS + COLOR_PATTERNS
 
+MOUTH_LATENTS = slice(0, 2)
+EYELID_LATENT = 3
+LIDS_CLOSE = 0.6  # above this an eyelid is lowered, over the next `LIDS_RANGE` all the way; below it the eye is open
+LIDS_RANGE = 0.9
+
+FACE_MIDDLE = 0.055  # of the inner face, below that of the head
 LIGHT_CONTRAST = 15.0  # standard deviation of one pattern at its peak, in gray levels on light skin
 COLOR_CONTRAST = 9.0
 
@@ -38,6 +44,26 @@ def _patterns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _band(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """Return the polygon between two curves over the same `x`, float64 `[2 N, 2]`."""
     return np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]])
+
+
+def _mouth_shape(person: Identity, opened: float, widened: float) -> tuple[float, float, float]:
+    """Return half the gap of the lips, half the width of the mouth, and how far its corners are below its middle."""
+    gap = 0.018 * (opened + np.sqrt(opened * opened + 0.4)) * 0.5 + 0.001
+    half = person.mouth_width * (1 + 0.10 * np.tanh(widened)) * (1 - 1.2 * gap)
+    return gap, half, -0.012 * np.tanh(widened)
+
+
+def landmarks(person: Identity, latents: np.ndarray) -> np.ndarray:
+    """Return where `dataloading.face_index.LANDMARKS` are drawn for latents float64 `[LATENTS]`.
+
+    Returns:
+        float64 `[5, 2]`, relative to the face's center, in fractions of the side.
+    """
+    _, half, lift = _mouth_shape(person, *latents[MOUTH_LATENTS])
+    eye, corner, nose = person.eye_y, person.mouth_y + lift, person.eye_y + person.nose_length
+    return np.array(
+        [(-person.eye_distance, eye), (person.eye_distance, eye), (0, nose), (-half, corner), (half, corner)]
+    )
 
 
 EYE_T = np.linspace(-1, 1, 13)
@@ -66,7 +92,7 @@ class InnerFace:
         """Draw inside `portrait`'s own face or, as a pasted face, in the `region` of the one that it `covers`."""
         self.person, self.side, self.pasted = portrait.identity, portrait.side, covers is not None
         place = covers or self.person
-        center_y, half_width, half_height = place.center_y + 0.055, 0.83 * place.half_width, 0.28
+        center_y, half_width, half_height = place.center_y + FACE_MIDDLE, 0.83 * place.half_width, 0.28
         self.x0, self.y0 = int((0.5 - half_width) * self.side) - 1, int((center_y - half_height) * self.side) - 1
         self.width = 2 * (int(half_width * self.side) + 2)
         self.height = 2 * (int(half_height * self.side) + 2)
@@ -90,6 +116,24 @@ class InnerFace:
         coarse = (self.width // 4, self.height // 4)
         patterns = _patterns(*(cv2.resize(axis, coarse, interpolation=cv2.INTER_AREA) for axis in (x, y)))
         self.lights = patterns[:, :, :, None] * PATTERN_COLORS[:, None, None, :] * np.float32(reflectance)
+
+    def part(self, name: str) -> np.ndarray:
+        """Return 1 where the mouth or the eyes are drawn, whatever the latents are, and 0 elsewhere: float32 [h, w, 1].
+
+        Of a latent beyond four deviations lips may reach farther.
+        """
+        person = self.person
+        if name == "mouth":
+            widest, lowest = 1.1 * person.mouth_width + 0.015, 0.135
+            shapes = [np.array([(-widest, -0.1), (widest, -0.1), (widest, lowest), (-widest, lowest)])]
+            shapes[0][:, 1] += person.mouth_y
+        else:
+            size = (1.35 * person.eye_width + 0.008, 1.75 * person.eye_height + 0.02)
+            shapes = [ellipse(side * person.eye_distance, person.eye_y, *size) for side in (-1, 1)]
+        cover = np.zeros((self.height, self.width), np.uint8)
+        for shape in shapes:
+            fill(cover, self._pixels(shape), 255)
+        return cover[..., None].astype(np.float32) / 255
 
     def draw(self, latents: np.ndarray) -> np.ndarray:
         """Draw the window for latents float64 `[LATENTS]`, each N(0, 1); uint8 `[h, w, 3]`, mask not applied."""
@@ -120,7 +164,7 @@ class InnerFace:
 
     def _draw_eyes(self, image: np.ndarray, eyelid: float, gaze_x: float, gaze_y: float) -> None:
         person = self.person
-        openness = 1 - 0.95 * float(np.clip((eyelid - 0.6) / 0.9, 0, 1)) + 0.06 * np.tanh(gaze_y)
+        openness = 1 - 0.95 * float(np.clip((eyelid - LIDS_CLOSE) / LIDS_RANGE, 0, 1)) + 0.06 * np.tanh(gaze_y)
         radius = person.eye_height * 0.86
         raised = person.eye_height * (openness * 1.15 - 0.35 * (1 - openness)) * EYE_ARCH
         for side in (-1, 1):
@@ -173,11 +217,10 @@ class InnerFace:
 
     def _draw_mouth(self, image: np.ndarray, opened: float, widened: float) -> None:
         person = self.person
-        gap = 0.018 * (opened + np.sqrt(opened * opened + 0.4)) * 0.5 + 0.001
-        half = person.mouth_width * (1 + 0.10 * np.tanh(widened)) * (1 - 1.2 * gap)
+        gap, half, lift = _mouth_shape(person, opened, widened)
         t = np.linspace(-1, 1, 17)
         arch = np.clip(1 - t**2, 0, 1)
-        smile = -0.012 * np.tanh(widened) * t**2
+        smile = lift * t**2
         x, y = t * half, person.mouth_y + smile
         bow = 1 - 0.25 * np.exp(-((t / 0.18) ** 2))
         top = y - gap * arch * 0.8 - person.lip_fullness * 0.85 * arch**0.8 * bow

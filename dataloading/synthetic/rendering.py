@@ -14,7 +14,9 @@ import numpy as np
 from dataloading.dataset import ORIGINAL
 from dataloading.io import replacing
 from dataloading.synthetic.forgery import (
+    HALVES,
     LATENT_CORRELATION_FRAMES,
+    PARTS,
     POSE_CORRELATION_FRAMES,
     WHOLE,
     Extent,
@@ -22,10 +24,19 @@ from dataloading.synthetic.forgery import (
     smooth_process,
 )
 from dataloading.synthetic.identity import draw_identity
-from dataloading.synthetic.inner_face import LATENTS, InnerFace
+from dataloading.synthetic.inner_face import (
+    EYELID_LATENT,
+    FACE_MIDDLE,
+    LATENTS,
+    LIDS_CLOSE,
+    MOUTH_LATENTS,
+    InnerFace,
+    landmarks,
+)
 from dataloading.synthetic.portrait import Portrait, draw_background, draw_portrait
 
 MANIPULATIONS = ("blend", "flicker", "both")
+ALL_MANIPULATIONS = (*MANIPULATIONS, *PARTS)  # those of parts are drawn where they are asked for
 SUPERSAMPLING = 2
 POSE = {  # standard deviations: fractions of the side, radians, relative changes
     "shift_x": 0.014,
@@ -49,7 +60,7 @@ class VideoPlan:
     """Content of one video.
 
     `source` is the number of the person with the pasted inner face (`blend` and `both`), `extent` is where and when it
-    is forged; it means nothing for an original.
+    is forged; it means nothing for an original. The region of one of `PARTS` is that part.
     """
 
     seed: int
@@ -57,7 +68,7 @@ class VideoPlan:
     person: int
     source_video: int
     source: int
-    manipulation: str  # ORIGINAL or one of MANIPULATIONS
+    manipulation: str  # ORIGINAL or one of ALL_MANIPULATIONS
     frames: int
     size: int
     extent: Extent = field(default_factory=Extent)
@@ -98,8 +109,9 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
     A real video and the fakes made from it share pose, light and latents. In the forged frames of `flicker` and `both`
     the latents are those of another time: all of them in another order or, where only some frames are forged, each
-    drawn by itself. The mask of a frame that is not forged is empty; in a real video the mask is that of the inner
-    face, which is where a flickering one is masked.
+    drawn by itself; in those of `mouth` the two of the mouth are, and in those of `eyes` the lids are open. The mask of
+    a frame that is not forged is empty; in a real video the mask is that of the inner face, which is where a flickering
+    one is masked.
     """
     side = SUPERSAMPLING * plan.size
     portrait = _portrait(plan.seed, plan.person, side)
@@ -109,10 +121,9 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if plan.manipulation in ("blend", "both"):
         pasted = InnerFace(_portrait(plan.seed, plan.source, side), covers=person, region=extent.region)
         gain = _color_mismatch(plan) * (1 - SEAM_SHADE * pasted.seam)
-    latents = smooth_process(_generator(plan, "latents"), plan.frames, LATENTS, LATENT_CORRELATION_FRAMES)
-    strange = _strange_latents(plan, latents)
-    pose = smooth_process(_generator(plan, "pose"), plan.frames, len(POSE), POSE_CORRELATION_FRAMES)
-    noise = _generator(plan, "noise", (ORIGINAL, *MANIPULATIONS).index(plan.manipulation))
+    latents, strange, forged_frames = _latents(plan)
+    moves = _moves(plan)
+    noise = _generator(plan, "noise", (ORIGINAL, *ALL_MANIPULATIONS).index(plan.manipulation))
     down, across = np.mgrid[0 : plan.size, 0 : plan.size].astype(np.float32) / plan.size - 0.5
 
     still, hair = (layer[own.window].astype(np.float32) for layer in (portrait.head, portrait.hair))
@@ -120,6 +131,8 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     head = _with_hair(portrait)
     face = head[own.window][..., :3]
     region = inside * (pasted.cut if pasted else own.mask)
+    if plan.manipulation in PARTS:
+        region = region * own.part(plan.manipulation)
     whole_mask = np.zeros((side, side), np.uint8)
     whole_mask[own.window] = np.rint(255 * (region * bare)[..., 0])
     whole_mask = _small(whole_mask, plan.size)
@@ -127,7 +140,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     body = _small(portrait.body, plan.size)
 
     for frame in range(plan.frames):
-        forged = plan.manipulation != ORIGINAL and extent.forged(frame)
+        forged = frame in forged_frames
         drawn = still[..., :3]
         if not (forged and pasted and extent.region == WHOLE):
             # A person's own face shows through its soft mask.
@@ -138,7 +151,7 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             other = pasted.skin + pasted.mask * (pasted.draw(strange[frame]) - pasted.skin)
             drawn = drawn + region * (gain * other - drawn)
         face[:] = cv2.add(bare * drawn, hair[..., :3], dtype=cv2.CV_8U)
-        move = {name: deviation * pose[frame, k] for k, (name, deviation) in enumerate(POSE.items())}
+        move = moves[frame]
         matrix = _head_matrix(move, person.center_y + person.chin)
         picture = _shifted(background, move["camera_x"], move["camera_y"]).astype(np.float32)
         picture = _over(picture, _shifted(body, 0.4 * move["shift_x"], 0.3 * move["shift_y"]))
@@ -151,17 +164,69 @@ def render(plan: VideoPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield cv2.add(picture, cv2.merge([grain] * 3), dtype=cv2.CV_8U), mask
 
 
-def _strange_latents(plan: VideoPlan, latents: np.ndarray) -> np.ndarray:
-    """Return the latents of forged frames, float64 `[frames, LATENTS]`; those of `blend` are the smooth ones.
+def _moves(plan: VideoPlan) -> list[dict[str, float]]:
+    """Return pose, camera and light of each frame, by the names of `POSE`."""
+    pose = smooth_process(_generator(plan, "pose"), plan.frames, len(POSE), POSE_CORRELATION_FRAMES)
+    return [{name: deviation * row[k] for k, (name, deviation) in enumerate(POSE.items())} for row in pose]
 
-    Each frame's are N(0, 1), whichever frames are forged: a frame by itself does not betray that they are of another
-    time.
+
+def _latents(plan: VideoPlan) -> tuple[np.ndarray, np.ndarray, frozenset[int]]:
+    """Return the latents of a real video, those of forged frames, each float64 `[frames, LATENTS]`, and these frames.
+
+    Each forged frame's are N(0, 1), whichever frames are forged: a frame by itself does not betray that they are of
+    another time. Those of `blend` are the smooth ones. In `eyes` the lids alone differ: they are open where they would
+    be closing, so that each frame is one that a real video may hold, and only such frames are forged.
     """
-    if plan.manipulation not in ("flicker", "both"):
-        return latents
+    latents = smooth_process(_generator(plan, "latents"), plan.frames, LATENTS, LATENT_CORRELATION_FRAMES)
+    if plan.manipulation == ORIGINAL:
+        return latents, latents, frozenset()
+    forged = frozenset(filter(plan.extent.forged, range(plan.frames)))
+    if plan.manipulation == "blend":
+        return latents, latents, forged
+    strange = latents.copy()
+    if plan.manipulation == "eyes":
+        strange[:, EYELID_LATENT] = np.minimum(latents[:, EYELID_LATENT], LIDS_CLOSE)
+        return latents, strange, forged & frozenset(np.flatnonzero(latents[:, EYELID_LATENT] > LIDS_CLOSE).tolist())
     if plan.extent.frames is None:
-        return latents[flicker_order(_generator(plan, "order"), plan.frames)]
-    return _generator(plan, "strange").standard_normal(latents.shape)
+        other = latents[flicker_order(_generator(plan, "order"), plan.frames)]
+    else:
+        other = _generator(plan, "strange").standard_normal(latents.shape)
+    changed = MOUTH_LATENTS if plan.manipulation == "mouth" else slice(None)
+    strange[:, changed] = other[:, changed]
+    return latents, strange, forged
+
+
+def forged_frames(plan: VideoPlan) -> tuple[int, ...]:
+    """Return the frames of a video that are forged, rising."""
+    return tuple(sorted(_latents(plan)[2]))
+
+
+def face_rows(plan: VideoPlan) -> np.ndarray:
+    """Return where the face is in each frame, as a boxes file has it: from hairline to chin, and its landmarks.
+
+    The landmarks are those of the face that is drawn: in forged frames, of the pasted one and of the other latents.
+
+    Returns:
+        float64 `[frames, 15]`: frame, x0, y0, x1, y1, and x and y of each of `dataloading.face_index.LANDMARKS`, in
+        pixels.
+    """
+    person, source = draw_identity(plan.seed, plan.person), draw_identity(plan.seed, plan.source)
+    latents, strange, forged = _latents(plan)
+    across, top, bottom = person.half_width, -person.hairline, person.chin
+    corners = np.array([(-across, top), (across, top), (across, bottom), (-across, bottom)])
+    center, of_source = np.array([0.5, person.center_y]), np.array([0.5, source.center_y])
+    rows = []
+    for frame, move in enumerate(_moves(plan)):
+        points = landmarks(person, (strange if frame in forged else latents)[frame]) + center
+        if frame in forged and plan.manipulation in ("blend", "both"):
+            pasted = landmarks(source, strange[frame]) + of_source
+            other_half = np.array(HALVES.get(plan.extent.region, (0, 0)))
+            inside = (pasted - center - (0, FACE_MIDDLE)) @ other_half <= 0
+            points = np.where(inside[:, None], pasted, points)
+        matrix = _head_matrix(move, person.center_y + person.chin)
+        box, points = (plan.size * (places @ matrix[:, :2].T + matrix[:, 2]) for places in (corners + center, points))
+        rows.append([frame, *box.min(axis=0), *box.max(axis=0), *points.ravel()])
+    return np.array(rows)
 
 
 def _with_hair(portrait: Portrait) -> np.ndarray:

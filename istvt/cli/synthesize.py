@@ -23,17 +23,24 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--varied", action="store_true", help="let fakes differ in where and when they are forged")
     parser.add_argument(
+        "--manipulations",
+        type=list[str],
+        default=["blend", "flicker", "both"],
+        help="kinds of fakes; there are also those of a part of the face, mouth and eyes",
+    )
+    parser.add_argument(
         "--edited", action="store_true", help="also draw an edited video of two people, one of them forged in one shot"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes")
 
 
 def run(options: Namespace, console: Console) -> int:
-    """Write a synthetic set in the shape of FaceForensics++: H.264 videos of drawn, moving faces, and three forgeries.
+    """Write a synthetic set in the shape of FaceForensics++: H.264 videos of drawn, moving faces, and their forgeries.
 
     blend: another face blended in (a spatial trace). flicker: each frame is as plausible as a real one but does not
-    agree with its neighbors (a purely temporal trace). both: both. It is for demonstration and tests: it says nothing
-    about accuracy on real forgeries."""
+    agree with its neighbors (a purely temporal trace). both: both. With --manipulations also forgeries of a part of the
+    face: mouth, whose states come in another order, and eyes, which never blink where real people do. It is for
+    demonstration and tests: it says nothing about accuracy on real forgeries."""
     with starting(console):
         from dataloading.synthetic import synthesize
 

@@ -140,3 +140,67 @@ def test_a_face_is_seen_from_its_first_to_its_last_box_of_each_shot_without_the_
     assert seen([0, 50, 200, 210]) == 51 + 10  # 50 frames at 25 a second are two seconds
     assert seen([0, 100], fps=60.0) == 101
     assert entry(boxes=None, frames=77).frames_seen == 77
+
+
+# Of a face whose eyes are 40 pixels apart and 30 above a mouth of 20: the scale is 40.
+POINTS = [80.0, 100.0, 120.0, 100.0, 100.0, 115.0, 90.0, 130.0, 110.0, 130.0]
+
+
+def with_landmarks(*shifts: tuple[float, float]) -> FaceTrack:
+    """A face on frames 0, 10, 20, ..., moved by so many pixels on each."""
+    points = [np.add(np.reshape(POINTS, (5, 2)), shift).ravel() for shift in shifts]
+    count = len(shifts)
+    return FaceTrack(range(0, 10 * count, 10), [p[4] for p in points], [p[5] for p in points], [90.0] * count, points)
+
+
+def test_eyes_and_mouth_are_squares_around_their_landmarks_that_grow_with_the_face_alone():
+    seen = entry(boxes=with_landmarks((0, 0), (0, 0)))
+    assert seen.of_region("face") is seen
+    for region, x, y, side in (("eyes", 100, 100, 70), ("mouth", 100, 130, 50)):
+        of_part = seen.of_region(region)
+        assert of_part.box([0, 5]) == pytest.approx((x - side / 2, y - side / 2, x + side / 2, y + side / 2))
+        assert (of_part.clip_ranges, of_part.others) == (seen.clip_ranges, ())
+
+
+def test_clips_of_a_part_lie_between_frames_that_show_it():
+    """The face leaves the picture at the bottom: at first without its mouth, then without its eyes."""
+    seen = entry(boxes=with_landmarks((0, 0), (0, 100), (0, 360), (0, 500)), frames=40)
+    assert seen.of_region("eyes").key_frames.tolist() == [0, 10, 20]
+    assert seen.of_region("mouth").key_frames.tolist() == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("changes", "region", "sentence"),
+    [
+        ({"boxes": with_landmarks((0, 380))}, "eyes", "shows no eyes in view: on its one frame with landmarks an eye"),
+        (
+            {"boxes": with_landmarks((-105, 0), (-110, 0))},
+            "mouth",
+            "shows no mouth in view: on each of its 2 frames with landmarks a corner of the mouth is outside",
+        ),
+        (
+            {"detector": "dlib"},
+            "eyes",
+            "crops of the eyes need the landmarks of a face, and there are none: faces found",
+        ),
+        ({"boxes": None, "detector": "none"}, "mouth", "and there are none: whole pictures"),
+    ],
+)
+def test_a_video_without_the_part_in_view_says_so(changes, region, sentence):
+    assert sentence in entry(**changes).of_region(region).error
+
+
+def test_landmarks_are_an_optional_field_of_a_line():
+    assert "landmarks" not in entry().to_json()
+    assert '"face"' not in entry().to_json()
+    for seen in (
+        entry(boxes=with_landmarks((0.04, 0), (3, 1))),
+        entry(boxes=None, detector="none", face=with_landmarks((0, 0))),
+    ):
+        again = FaceEntry.from_json(seen.to_json())
+        assert again.to_json() == seen.to_json()
+        assert again.has_landmarks
+        assert np.allclose(again.of_region("eyes").box([0]), seen.of_region("eyes").box([0]), atol=0.2)
+    line = entry(boxes=with_landmarks((0, 0))).to_json().replace("[[80.0, ", "[[")
+    with pytest.raises(InputError, match=r"landmarks are 1 rows of 9 numbers; expected one of 10 for each frame"):
+        FaceEntry.from_json(line)

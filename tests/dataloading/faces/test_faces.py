@@ -42,7 +42,7 @@ def test_the_box_of_a_clip_is_a_square_of_one_and_a_quarter_faces_around_the_nos
         assert x1 - x0 == pytest.approx(y1 - y0)
         for picture in decode_frames(talking_face(), frames):
             [face] = faces_in(picture, detector)
-            nose_x, nose_y = face.nose
+            nose_x, nose_y = face.center
             # Around the nose: within a tenth of the side of the middle, whatever the head does.
             assert abs(nose_x - (x0 + x1) / 2) < 0.1 * (x1 - x0)
             assert abs(nose_y - (y0 + y1) / 2) < 0.1 * (y1 - y0)
@@ -58,7 +58,7 @@ def test_a_large_picture_is_looked_at_small_and_its_boxes_are_in_its_own_pixels(
     large = picture.repeat(8, axis=0).repeat(8, axis=1)  # 1408 x 1152
     [found] = faces_in(large, detector)
     assert overlap(found, face.scaled(8)) > 0.8
-    assert np.abs(np.subtract(found.nose, face.scaled(8).nose)).max() < 0.1 * found.size
+    assert np.abs(np.subtract(found.landmarks, face.scaled(8).landmarks)).max() < 0.1 * found.size
 
 
 def test_the_last_frame_is_looked_at_whatever_the_step():
@@ -226,5 +226,5 @@ def test_yuface_finds_what_its_own_python_function_finds():
     confidences, boxes, landmarks = yuface.detect(np.ascontiguousarray(picture[:, :, ::-1]), 0.6)
     assert [face.confidence for face in found] == confidences.tolist()
     assert [[face.x0, face.y0, face.x1 - face.x0, face.y1 - face.y0] for face in found] == boxes.tolist()
-    assert [list(face.nose) for face in found] == landmarks[:, 4:6].tolist()
+    assert [np.ravel(face.landmarks).tolist() for face in found] == landmarks.tolist()
     assert len(found) == 2

@@ -463,7 +463,8 @@ def test_boxes_made_elsewhere_are_taken_by_name_or_path_and_shared_with_the_fake
         ('{"unknown": [[0, 0, 0, 1, 1]]}', "None of the 1 videos named in .*boxes.json is in"),
         ('{"NAME": []}', r"000: \[\]; expected a list of \[frame, x0, y0, x1, y1\]"),
         ('{"NAME": [[0, 5, 5, 2, 9]]}', r"000: \[0\.0, 5\.0, 5\.0, 2\.0, 9\.0\]; .*with x0 < x1, y0 < y1"),
-        ('{"NAME": [[0, 1, 1, 2]]}', r"000'\]\[0\]\[4\]: missing; expected a value"),
+        ('{"NAME": [[0, 1, 1, 2]]}', r"000: \[0\.0, 1\.0, 1\.0, 2\.0\]; expected \[frame, x0, y0, x1, y1\], with"),
+        ('{"NAME": [[0, 1, 1, 2, 2, 5]]}', "5.0]; expected .* x and y of each of its 5 landmarks after y1"),
         ('{"NAME": [[0, 1, 1, 2, 2], [0, 1, 1, 2, 2]]}', "000: two boxes for one frame; expected one"),
     ],
 )
