@@ -26,6 +26,9 @@ POSITION_EMBEDDINGS: tuple[str, ...] = get_args(PositionEmbedding)
 Backend = Literal["auto", "triton", "sdpa", "xformers", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
+Region = Literal["face", "eyes", "mouth"]  # that of `dataloading.dataset`, which this module does not import
+REGIONS: tuple[str, ...] = get_args(Region)
+
 LARGEST_HEAD_DIM = 128  # of the kernels
 # Smallest and largest values of sizes and counts, checked before memory is taken for them. The largest are far beyond
 # what is useful: a file that asks for more is damaged, or made to exhaust the machine.
@@ -303,6 +306,7 @@ class DataSettings:
         evaluation_clips: clips a video in evaluation, evenly spread over its first 270 frames.
         decoder: "auto", "pyav" or "dali".
         workers: threads that decode.
+        region: what clips are cropped to: the face, or by its landmarks the eyes or the mouth. A checkpoint keeps it.
     """
 
     root: Path = Path("data/synthetic")
@@ -314,14 +318,17 @@ class DataSettings:
     evaluation_clips: int = 4
     decoder: Literal["auto", "pyav", "dali"] = "auto"
     workers: int = 2
+    region: Region = "face"
 
     @property
     def source(self) -> dict[str, Any]:
-        """Fields that select the videos, as `dataloading.layouts.open_dataset` takes them."""
-        return {name: getattr(self, name) for name in ("root", "layout", "compression", "originals", "manipulations")}
+        """Fields that select the videos and the crops, as `dataloading.layouts.open_dataset` takes them."""
+        names = ("root", "layout", "compression", "originals", "manipulations", "region")
+        return {name: getattr(self, name) for name in names}
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
+        _check_choices(self, {"region": REGIONS})
         check_limits(self, "data", _DATA_LIMITS)
 
 

@@ -20,6 +20,7 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     parser.add_class_arguments(DataSettings, "data")
     add_model(parser, base)
     parser.add_class_arguments(TrainingSettings, "training")
+    parser.set_defaults({"data.region": architecture(base.architecture).region})
     parser.set_defaults({f"training.{name}": value for name, value in recommended_training(base).items()})
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="short for --training.tracker")
     parser.add_argument(

@@ -15,7 +15,7 @@ from dataloading.dataset import Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.faces.prepare import prepare
-from dataloading.layouts import open_dataset, read_dataset
+from dataloading.layouts import index_of_region, open_dataset, read_dataset
 from dataloading.perturbations import check_root
 from dataloading.synthetic import synthesize
 from istvt.comparison.settings import ELSEWHERE, Plan, PlannedModel
@@ -91,7 +91,7 @@ def checked(
             continue
         say(f"checking {model}")
         with _naming(f"{where}: detectors.{model.detector}"):
-            data = plan.data[model.trained_on]
+            data = replace(plan.data[model.trained_on], region=model.region)
             if check_run(data, model.config, model.training, model.checkpoint, device=device):
                 trained.add(model.checkpoint)
     return CheckedPlan(plan, configs, {name: found[0].layout for name, found in sets.items()}, trained)
@@ -121,7 +121,8 @@ def _of_checkpoint(plan: Plan, model: PlannedModel, where: str) -> tuple[Planned
             f"{place}: checkpoint {model.checkpoint} is of {info.config.architecture}; expected "
             f"{detector.architecture}, the architecture of this detector"
         )
-    return replace(model, trained_on=model.trained_on or _trained_on(plan, info)), info.config
+    trained_on = model.trained_on or _trained_on(plan, info)
+    return replace(model, trained_on=trained_on, region=info.region), info.config
 
 
 def _trained_on(plan: Plan, info: CheckpointInfo) -> str:
@@ -166,18 +167,20 @@ def _check_clips(
     plan: Plan, name: str, dataset: Dataset, index: FaceIndex, configs: dict[str, DetectorConfig], where: str
 ) -> None:
     """Refuse a split of which no video is long enough for a detector, perturbed or not."""
+    kinds = {(configs[model.detector].frames, model.region): model.detector for model in reversed(plan.models)}
     for split in _splits_of(plan, name):
         with _naming(f"{where}: data.{name}"):
             dataset.split_videos(split)
-        for frames in sorted({config.frames for config in configs.values()}):
-            detector = next(key for key, config in configs.items() if config.frames == frames)
+        for (frames, region), detector in sorted(kinds.items()):
+            with _naming(f"{where}: detectors.{detector}: data.{name}"):
+                of_region = index_of_region(index, dataset, region)
             place = f"{where}: detectors.{detector}: needs clips of {frames} frames"
-            clips = split_clips(dataset, index, plan.data[name], split, frames)
+            clips = split_clips(dataset, of_region, plan.data[name], split, frames)
             if not clips:
                 reason = clips.skipped[0].reason.rstrip(".") if clips.skipped else "there is none"
                 raise InputError(f"{place}, and no video of the {split} split of data.{name} gives one: {reason}")
             if name in plan.settings.test and split == plan.settings.data[name].split:
-                _check_perturbed(plan, name, clips, index, place)
+                _check_perturbed(plan, name, clips, of_region, place)
 
 
 def _check_perturbed(plan: Plan, name: str, clips: Clips, index: FaceIndex, place: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -101,6 +101,7 @@ def train_model(model: PlannedModel, data: DataSettings, device: str = "auto", c
         console: for progress.
     """
     if model.config is not None:
+        data = replace(data, region=model.region)
         train(data, model.config, model.training, model.checkpoint, device=device, console=console)
 
 

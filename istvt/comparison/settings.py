@@ -27,11 +27,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from dataloading.dataset import FACE, Region
 from dataloading.errors import InputError, as_input_error
 from dataloading.io import parse_json, read_yaml
 from dataloading.perturbations import Sweep, parse_sweeps
 from istvt.config import DataSettings, DetectorConfig, Precision, TrainingSettings, check_limits
-from istvt.model.architectures import model_preset, recommended_training
+from istvt.model.architectures import architecture, model_preset, recommended_training
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _LIMITS = {"clips": (1, 100_000), "bootstrap": (10, 1_000_000), "batch_size": (1, 65_536), "workers": (1, 1024)}
@@ -82,6 +83,7 @@ class DetectorSettings:
     Attributes:
         architecture: its name.
         preset: of the architecture, small unless given.
+        region: what its clips are cropped to, face, eyes or mouth; that of the architecture unless given.
         model: fields of its configuration that differ from the preset.
         training: fields of `TrainingSettings` that differ from those of all detectors.
         checkpoints: model files or directories of runs that are evaluated in place of training, one a seed.
@@ -92,6 +94,7 @@ class DetectorSettings:
 
     architecture: str = "istvt"
     preset: str | None = None
+    region: Region | None = None
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[str] = field(default_factory=list)
@@ -99,7 +102,7 @@ class DetectorSettings:
     variant_of: str | None = None
 
     def __post_init__(self) -> None:
-        if self.checkpoints and (self.preset or self.model or self.training):
+        if self.checkpoints and (self.preset or self.region or self.model or self.training):
             raise ValueError("has checkpoints and what to train; expected either")
         if self.trained_on and not self.checkpoints:
             raise ValueError("has trained_on without checkpoints; expected train, the list of training sets, alone")
@@ -202,6 +205,7 @@ class PlannedModel:
         config, training: None for a checkpoint.
         checkpoint: that is evaluated; the run's directory where it is to be trained.
         output: directory of its evaluations.
+        region: what its clips are cropped to; of a checkpoint the face, until it is read.
     """
 
     detector: str
@@ -211,6 +215,7 @@ class PlannedModel:
     training: TrainingSettings | None
     checkpoint: Path
     output: Path
+    region: Region = FACE
 
     def __str__(self) -> str:
         """Name the model for a line of progress."""
@@ -279,13 +284,14 @@ def comparison_plan(settings: ComparisonSettings, output: str | Path, where: str
             continue
         recommended = recommended_training(model_preset(detector.architecture, detector.preset or "small"))
         chosen = {key: getattr(common, key) for key in settings.training}
+        region = detector.region or architecture(detector.architecture).region
         training = _merged(TrainingSettings, recommended | chosen, detector.training, f"{place}.training")
         for trained_on in settings.train:
             for seed in settings.seeds:
                 run = output / "runs" / name / trained_on / f"seed-{seed}"
                 own = _merged(TrainingSettings, asdict(training), {"seed": seed}, place)
                 evaluations = output / "evaluations" / name / trained_on / f"seed-{seed}"
-                models.append(PlannedModel(name, trained_on, seed, config, own, run, evaluations))
+                models.append(PlannedModel(name, trained_on, seed, config, own, run, evaluations, region))
     return Plan(settings, output, data, models, sweeps)
 
 

@@ -151,6 +151,7 @@ def explain_video(
         batch_size=settings.batch_size,
         workers=workers,
         precision=settings.precision,
+        region=info.region,
         advance=lambda done, total: advance("scoring clips", done, total),
     )
     return explain_scored(model, video, face, scored, out, settings, checkpoint=name, notes=notes, advance=advance)

@@ -105,7 +105,7 @@ def calibrate_checkpoint(
     """
     model, info = load_model(checkpoint, pick_device(device))
     data = data or trained_data(info, checkpoint)
-    dataset, index = open_dataset(**data.source)
+    dataset, index = open_dataset(**replace(data, region=info.region).source)
     clips = evaluation_clips(dataset.split_videos(split), index, model.config.frames, data.evaluation_clips)
     skipped = [(item.video, item.reason) for item in clips.skipped]
     scores, done = [], 0

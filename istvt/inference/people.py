@@ -18,7 +18,7 @@ import torch
 
 from dataloading.clips.sampling import CLIPS, Clip, clips_over_shots, evaluation_clips
 from dataloading.clips.store import as_stored
-from dataloading.dataset import Video
+from dataloading.dataset import FACE, Region, Video
 from dataloading.errors import InputError
 from dataloading.face_index import MARGIN, Box, Brief, FaceEntry, FaceIndex
 from dataloading.faces.search import MOST_FACES
@@ -172,6 +172,7 @@ def score_people(
     batch_size: int = 8,
     workers: int = 2,
     precision: str = "auto",
+    region: Region = FACE,
     processes: Workers | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> ScoredPeople:
@@ -188,6 +189,7 @@ def score_people(
         batch_size: clips a forward pass.
         workers: processes that decode.
         precision: "auto" is bfloat16 where the hardware multiplies it; or "float32", "bfloat16", "float16".
+        region: what clips are cropped to, as `CheckpointInfo.region` says.
         processes: in which the file is read, such as those with the limits of a sandbox.
         advance: called with (clips done, clips in all) after each batch.
 
@@ -197,7 +199,8 @@ def score_people(
     video = as_stored(Video(path, 0, UNLABELED, None, entry.video, entry.video))  # a batch needs a label, unread
     found = len(entry.people)
     numbers = [person or 1] if person or faces == "main" else range(1, min(max(found, 1), MOST_PEOPLE) + 1)
-    entries = {number: entry.of_person(number) for number in numbers}
+    found_faces = {number: entry.of_person(number) for number in numbers}
+    entries = {number: face.of_region(region) for number, face in found_faces.items()}
     chosen: dict[int, Sequence[Clip]] = {}
     reasons: dict[int, str] = {}
     for number, of_person in entries.items():
@@ -218,7 +221,8 @@ def score_people(
     for number, of_person in scored.items():
         if of_person.clips:
             plain_mean = faces == "main" and not person
-            people.append(_person_score(number, entries[number], of_person, model.config.image_size, plain_mean))
+            crops = (entries[number], region, model.config.image_size)
+            people.append(_person_score(number, found_faces[number], crops, of_person, plain_mean))
             of_people.append(of_person)
     if not people:
         raise InputError(next(iter(reasons.values())))
@@ -287,12 +291,19 @@ def lost_clips_remark(scored: ScoredClips) -> str | None:
     return f"{len(scored.skipped)} of the {clips} clips could not be decoded: {scored.skipped[0][1]}"
 
 
-def small_face_remark(size: float | None, image_size: int) -> str | None:
-    """Return the remark on a face that is much smaller, in pixels, than the model's input, or None."""
+def small_face_remark(size: float | None, image_size: int, region: Region = FACE) -> str | None:
+    """Return the remark on a face, or a part of it, that is much smaller than the model's input, or None.
+
+    Args:
+        size: of its crop in pixels, divided by `MARGIN`.
+        image_size: of the model's input.
+        region: that is cropped.
+    """
     if size is None or image_size <= LARGEST_ENLARGEMENT * MARGIN * size:
         return None
     times = image_size / (MARGIN * size)
-    return f"its face is {size:.0f} pixels large and enlarged {times:.1f} times: fine traces cannot be seen"
+    what = f"its face is {size:.0f}" if region == FACE else f"the crop of its {region} is {MARGIN * size:.0f}"
+    return f"{what} pixels large and enlarged {times:.1f} times: fine traces cannot be seen"
 
 
 def _score_together(
@@ -329,26 +340,32 @@ def _score_together(
     return by_person
 
 
-def _person_score(number: int, entry: FaceEntry, scored: ScoredClips, image_size: int, plain_mean: bool) -> PersonScore:
-    """Return the score of the main person of `entry`, who is person `number` of the video."""
+def _person_score(
+    number: int, face: FaceEntry, crops: tuple[FaceEntry, Region, int], scored: ScoredClips, plain_mean: bool
+) -> PersonScore:
+    """Return the score of the main person of `face`, which is person `number` of the video.
+
+    `crops` are the entry that clips were cropped by, the region, and the side of the model's input in pixels.
+    """
+    entry, region, image_size = crops
     [score] = score_videos(scored.clips, scored.logits)
     shots = _shot_scores(entry, score.clip_frames, score.clip_probabilities)
     size = float(np.median(entry.boxes.size)) if entry.boxes else None
     side = MARGIN * size / image_size if size else 1.0
-    remarks = [lost_clips_remark(scored), small_face_remark(size, image_size), still_remark(scored.motion)]
+    remarks = [lost_clips_remark(scored), small_face_remark(size, image_size, region), still_remark(scored.motion)]
     remarks.append(blur_remark(scored.detail, side))
     probability = score.probability if plain_mean else person_probability(score.clip_probabilities, shots)
     pick = np.argmax if verdict_of(probability) == "fake" else np.argmin
     surest = int(pick(score.clip_probabilities))
     return PersonScore(
-        number=number if entry.boxes else None,
+        number=number if face.boxes else None,
         probability=probability,
         shots=shots,
         clip_probabilities=score.clip_probabilities,
         clip_frames=score.clip_frames,
         frames=entry.face_range,
         seconds=entry.frames_seen / (entry.fps or 25.0),
-        size=size,
+        size=float(np.median(face.boxes.size)) if face.boxes else None,
         surest_clip=surest,
         box=entry.box(score.clip_frames[surest]),
         remark="; ".join(filter(None, remarks)) or None,

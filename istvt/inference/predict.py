@@ -14,7 +14,7 @@ import numpy as np
 
 from dataloading import remote
 from dataloading.clips.store import checksum, stored_face
-from dataloading.dataset import Dataset, Video
+from dataloading.dataset import FACE, Dataset, Region, Video
 from dataloading.engines import ModelEngine
 from dataloading.engines.journal import Shard, keeping
 from dataloading.errors import InputError
@@ -84,6 +84,7 @@ class FileScoring:
     workers: int
     precision: str
     isolate: bool
+    region: Region
 
     def predict(
         self, model: Detector, file: Path | str, progress: Callable[[Path | str, str, int, int], None] | None = None
@@ -108,6 +109,7 @@ class FileScoring:
                     clips=self.clips,
                     batch_size=self.batch_size,
                     precision=self.precision,
+                    region=self.region,
                     **reading,
                     advance=scoring,
                 )
@@ -201,8 +203,9 @@ def predict(
     if given and info:
         notes += filter(None, [crop_difference(info.detectors, [BOXES_FILE])])
     found_by = finder.name if finder else None
+    region = info.region if info else FACE
     how = FileScoring(
-        found_by, given, tuple(notes), faces, person, clips, batch_size, workers, precision, isolate=isolate
+        found_by, given, tuple(notes), faces, person, clips, batch_size, workers, precision, isolate, region
     )
     kind = engine.device_type(device) if engine else next(model.parameters()).device.type
     depends_on = {name: getattr(how, name) for name in ("faces", "person", "clips", "batch_size", "isolate")}

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from istvt.config import PRESETS, DetectorConfig
+from istvt.config import PRESETS, DetectorConfig, Region
 from istvt.model.baselines.configs import (
     C3DConfig,
     CNNLSTMConfig,
     FTCNConfig,
     I3DConfig,
+    LipMotionConfig,
+    LRCNConfig,
     SMILConfig,
     STILConfig,
     TimeSformerConfig,
@@ -44,12 +46,14 @@ class Architecture:
         presets: configurations by name; each architecture has `small`, which trains in minutes on two cores, and
             `published`.
         training: the fields of `TrainingSettings` in which `small` needs another value than the default to learn.
+        region: the part of the face that it is made for: the default of what its clips are cropped to.
     """
 
     title: str
     config: type[DetectorConfig]
     presets: Mapping[str, DetectorConfig]
     training: Mapping[str, Any] = field(default_factory=dict)
+    region: Region = "face"
 
 
 _SMALL_XCEPTION = {
@@ -117,6 +121,29 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
             "small": VideoTransformerConfig(**_SMALL_XCEPTION, embedding=64, depth=2, heads=4, mlp_dim=128),
         },
     ),
+    "lrcn": (
+        "LRCN of eye blinking",
+        {
+            "published": LRCNConfig(),
+            "small": LRCNConfig(
+                frames=16,
+                image_size=64,
+                width=8,
+                layers=(1, 1, 1, 1),
+                features=64,
+                hidden=32,
+                dropout=0.0,
+                batch_norm=True,
+            ),
+        },
+    ),
+    "lip_motion": (
+        "Lip movement",
+        {
+            "published": LipMotionConfig(),
+            "small": LipMotionConfig(frames=8, image_size=64, width=8, blocks=2, dropout=0.0),
+        },
+    ),
     "vtn": (
         "VTN",
         {
@@ -130,8 +157,9 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
 # A transformer over patches has to learn first what a convolution begins with: neighborhood.
 _PATCHES = {"learning_rate": 1e-3, "epochs": 40}
 _TRAINING: dict[str, dict[str, Any]] = {"timesformer": _PATCHES, "vivit": _PATCHES}
+_REGIONS: dict[str, Region] = {"lrcn": "eyes", "lip_motion": "mouth"}
 ARCHITECTURES: dict[str, Architecture] = {
-    name: Architecture(title, type(presets["published"]), presets, _TRAINING.get(name, {}))
+    name: Architecture(title, type(presets["published"]), presets, _TRAINING.get(name, {}), _REGIONS.get(name, "face"))
     for name, (title, presets) in _ROWS.items()
 }
 
@@ -182,6 +210,10 @@ def build(config: DetectorConfig, backend: str = "auto") -> Detector:
             from istvt.model.baselines.xception import Xception as Network
         case "cnn_lstm":
             from istvt.model.baselines.cnn_lstm import CNNLSTM as Network
+        case "lrcn":
+            from istvt.model.baselines.lrcn import LRCN as Network
+        case "lip_motion":
+            from istvt.model.baselines.lip_motion import LipMotion as Network
         case "c3d":
             from istvt.model.baselines.c3d import C3D as Network
         case "i3d":

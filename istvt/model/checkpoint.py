@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dataloading.dataset import SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS
+from dataloading.dataset import FACE, REGIONS, SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS, Region
 from dataloading.errors import InputError
 from dataloading.io import parse_json, replacing, shown
 from istvt.config import DetectorConfig, entry_flow_sizes
@@ -99,6 +99,13 @@ class CheckpointInfo(Generic[Config]):
         root = self.settings.get("data", {}).get("root")
         if not isinstance(root, str | None):
             raise ValueError(f"settings.data.root is {root!r}; expected text")
+        if self.region not in REGIONS:
+            raise ValueError(f"settings.data.region is {self.region!r}; expected one of {', '.join(REGIONS)}")
+
+    @property
+    def region(self) -> Region:
+        """What the training clips were cropped to: the face, where an earlier version wrote it."""
+        return self.settings.get("data", {}).get("region", FACE)
 
     @property
     def caveats(self) -> list[str]:

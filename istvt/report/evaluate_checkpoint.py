@@ -78,7 +78,8 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: a model file of `istvt train`, or the directory of a run.
-        data: which videos; clips are taken evenly from the first 270 frames of each, as the paper does.
+        data: which videos; clips are taken evenly from the first 270 frames of each, as the paper does. They are
+            cropped to the region of the checkpoint.
         output: directory of the three files.
         split: train, val or test.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -216,7 +217,7 @@ class EvaluationJob:
     def used(self) -> dict[str, Any]:
         """Return the settings of the data that an evaluation depends on."""
         used = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.data).items()}
-        del used["train_clips"]
+        del used["train_clips"], used["region"]  # which is that of the checkpoint
         return used
 
 
@@ -234,7 +235,7 @@ class EvaluationWork:
     def of(cls, job: EvaluationJob) -> EvaluationWork:
         """Open the data set of a job."""
         info = read_info(job.checkpoint)
-        dataset, index = open_dataset(**job.data.source)
+        dataset, index = open_dataset(**replace(job.data, region=info.region).source)
         clips = split_clips(dataset, index, job.data, job.split, info.config.frames)
         return cls(info, dataset, index, clips, clips_by_video(clips))
 
@@ -347,7 +348,8 @@ def render_report(checkpoint: str | Path, data: DataSettings, output: str | Path
     stored, scores = read_evaluation(output)
     if stored.evaluated is None or not stored.settings:
         raise InputError(f"{output / METRICS}: settings: missing, as an earlier version wrote it; evaluate again")
-    return render_files(checkpoint, output, stored, scores, *open_dataset(**data.source))
+    source = replace(data, region=read_info(checkpoint).region).source
+    return render_files(checkpoint, output, stored, scores, *open_dataset(**source))
 
 
 def render_files(
@@ -399,7 +401,7 @@ def evaluate_checkpoint_explanations(
         InputError: the checkpoint, the data or an argument cannot be used.
     """
     model, info = load_model(checkpoint, pick_device(device))
-    dataset, index = open_dataset(**data.source)
+    dataset, index = open_dataset(**replace(data, region=info.region).source)
     measured = evaluate_explanations(
         model,
         dataset,

@@ -160,6 +160,7 @@ class Analyzer:
                 face,
                 person=person,
                 precision=self.precision,
+                region=self.info.region,
                 processes=processes,
                 advance=partial(advance, "scoring clips"),
             )

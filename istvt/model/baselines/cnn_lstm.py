@@ -82,7 +82,28 @@ class DenseNet(nn.Sequential):
         return functional.relu(x)
 
 
-class CNNLSTM(Detector):
+class FrameByFrame(Detector):
+    """A CNN reads each frame, and a recurrent network the frames in turn.
+
+    A subclass sets `normalization`, `features`, the CNN, and `recurrent`.
+    """
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return the CNN: torch.compile takes no recurrent network."""
+        return [self.features]
+
+    def frame_features(self, frames: Tensor) -> Tensor:
+        """[n, 3, H_i, W_i], normalized -> [n, C]."""
+        return self.features(frames).mean((2, 3))
+
+    def states(self, clips: Tensor) -> Tensor:
+        """[B, T, 3, H_i, W_i] in [-1, 1] -> the recurrent network's states [B, T, C]."""
+        self.check_clips(clips)
+        features = self.frame_features(self.normalization(clips.flatten(0, 1)))
+        return self.recurrent(features.unflatten(0, clips.shape[:2]))[0]
+
+
+class CNNLSTM(FrameByFrame):
     """DenseNet by frame, and a bidirectional recurrent network over frames."""
 
     pretrained_from = "a torchvision DenseNet checkpoint"
@@ -97,16 +118,9 @@ class CNNLSTM(Detector):
         self.recurrent = recurrent(width, config.hidden, batch_first=True, bidirectional=True)
         self.head = nn.Linear(2 * config.hidden, 1)
 
-    def compiled_parts(self) -> list[nn.Module]:
-        """Return the CNN: torch.compile takes no recurrent network."""
-        return [self.features]
-
     def forward(self, clips: Tensor) -> Tensor:
         """[B, T, 3, H_i, W_i] in [-1, 1] -> [B]."""
-        self.check_clips(clips)
-        frames = self.normalization(clips.flatten(0, 1))
-        features = self.features(frames).mean((2, 3)).unflatten(0, clips.shape[:2])
-        states, _ = self.recurrent(features)  # [B, T, 2 * hidden], forwards first
+        states = self.states(clips)  # [B, T, 2 * hidden], forwards first
         hidden = self.config.hidden
         ends = torch.cat([states[:, -1, :hidden], states[:, 0, hidden:]], dim=-1)
         return self.head(ends).squeeze(-1)

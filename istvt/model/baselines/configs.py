@@ -110,6 +110,62 @@ class CNNLSTMConfig(BaselineConfig):
 
 
 @dataclass(frozen=True)
+class LRCNConfig(BaselineConfig):
+    """Configuration of `istvt.model.baselines.lrcn.LRCN`; the defaults are the sizes of the authors' code.
+
+    Attributes:
+        frames: T, frames of a clip.
+        image_size: side of the square crop in pixels.
+        width: output channels of the first block of VGG; those after it have 2, 4, 8 and 8 times as many.
+        layers: convolutions of each block.
+        features: width of fc6.
+        hidden: width of the LSTM's state.
+        dropout: of the features of a frame.
+        batch_norm: a batch normalization after each convolution, with which a small network learns from random weights.
+        architecture: always lrcn.
+    """
+
+    LIMITS: ClassVar = {"layers": (1, 256), "features": (1, _LARGEST_WIDTH)}
+
+    frames: int = 20
+    image_size: int = 224
+    width: int = 64
+    layers: tuple[int, ...] = (2, 2, 3, 3, 3)
+    features: int = 4096
+    hidden: int = 256
+    dropout: float = 0.5
+    batch_norm: bool = False
+    architecture: Literal["lrcn"] = "lrcn"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_at_least("image_size", 2 ** len(self.layers), f"halves it {len(self.layers)} times")
+
+
+@dataclass(frozen=True)
+class LipMotionConfig(BaselineConfig):
+    """Configuration of `istvt.model.baselines.lip_motion.LipMotion`; its sizes are this project's own.
+
+    Attributes:
+        frames: T, frames of a clip, of which T - 1 changes are read; 25 are a second.
+        image_size: side of the square crop in pixels.
+        width: output channels of the first convolution.
+        blocks: of convolutions over space and time; the first has twice the width, each after it twice as much again.
+        dropout: of the classifier's input.
+        architecture: always lip_motion.
+    """
+
+    LIMITS: ClassVar = {"frames": (2, 4096), "blocks": (1, 8), "width": (1, 1024)}
+
+    frames: int = 25
+    image_size: int = 112
+    width: int = 32
+    blocks: int = 3
+    dropout: float = 0.5
+    architecture: Literal["lip_motion"] = "lip_motion"
+
+
+@dataclass(frozen=True)
 class C3DConfig(BaselineConfig):
     """Configuration of `istvt.model.baselines.c3d.C3D`; the defaults are the paper's sizes.
 

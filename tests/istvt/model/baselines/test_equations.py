@@ -99,6 +99,40 @@ def test_cnn_lstm_reads_the_clip_in_both_directions(cell):
     assert not torch.allclose(states[:, -1, :32], turned[:, -1, :32])
 
 
+def test_lrcn_starts_from_vgg_by_name(tmp_path):
+    source, model = small("lrcn"), build(model_preset("lrcn"))
+    state = {k.replace("fc6", "classifier.0"): v for k, v in source.features.state_dict().items()}
+    rest = {"classifier.3.weight": torch.zeros(9, 9), "classifier.6.bias": torch.zeros(9)}
+    torch.save(state | rest, tmp_path / "vgg.pth")
+    assert load_pretrained(model, tmp_path / "vgg.pth") == sorted(rest)
+    for key, value in source.features.state_dict().items():
+        assert torch.equal(model.features.state_dict()[key], value), key
+
+
+def test_one_frame_that_speaks_for_real_makes_a_clip_of_lrcn_real():
+    """The logit is the soft minimum over frames: a blink is brief."""
+    model = small("lrcn")
+    clips = clips_of(model)
+    with torch.no_grad():
+        of_frames = model.head(model.states(clips)).squeeze(-1)
+        torch.testing.assert_close(model(clips), -torch.exp(-of_frames).mean(1).log())
+        model.head = nn.Identity()
+        model.states = lambda _: torch.tensor([[3.0] * 15 + [-8.0], [3.0] * 16]).unsqueeze(-1)
+        real, fake = model(clips).tolist()
+    assert real < -5
+    assert fake == pytest.approx(3)
+
+
+def test_lip_motion_sees_only_what_moves():
+    """A still mouth has one logit whatever it looks like; one that moves has others."""
+    model = small("lip_motion")
+    clips = clips_of(model)
+    with torch.no_grad():
+        still = model(clips[:, :1].expand_as(clips))
+        assert still[0] == still[1]
+        assert (model(clips) - still).abs().min() > 1e-3
+
+
 def test_the_probability_of_an_s_mil_bag_is_the_sharp_product_of_its_instances():
     model = small("s_mil", lengths=(2,))
     clips = clips_of(model)
@@ -173,6 +207,8 @@ def test_sizes_that_make_no_network_are_refused(name, changes, says):
         ("xception", {"image_size": 27}),
         ("s_mil", {"frames": 3, "image_size": 27}),
         ("cnn_lstm", {"frames": 1, "image_size": 16}),
+        ("lrcn", {"frames": 1, "image_size": 16}),
+        ("lip_motion", {"frames": 2, "image_size": 16}),
         ("stil", {"frames": 2}),
         ("ftcn", {"frames": 2, "image_size": 16}),
         ("timesformer", {"frames": 1, "image_size": 16}),

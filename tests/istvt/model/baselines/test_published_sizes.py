@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of the published presets are those of public code and tables; each says which.
 
-Not published, so without a count here: `cnn_lstm` beyond its CNN, `s_mil` beyond its Xception, `ftcn`, and `vtn`;
+Not published, so without a count here: `cnn_lstm` and `lrcn` beyond their CNN, `s_mil` beyond its Xception, `ftcn`,
+`lip_motion` and `vtn`;
 `video_transformer` has those of its two parts.
 `xception` has a file of its own.
 """
@@ -47,6 +48,17 @@ def test_the_cnn_of_cnn_lstm_is_densenet_121_without_its_classifier():
     with torch.device("meta"):
         features = build(model_preset("cnn_lstm", "published")).features
     assert sum(parameter.numel() for parameter in features.parameters()) == 7_978_856 - (1024 * 1000 + 1000)
+
+
+def test_the_cnn_of_lrcn_is_vgg_16_without_its_last_two_layers():
+    """VGG-16 has 138,357,544 with 1,000 classes (torchvision's table of weights), fc7 and fc8 among them.
+
+    The LSTM's 256 units are those of the authors' code, yuezunli/WIFS2018_In_Ictu_Oculi; no count of the whole is
+    published.
+    """
+    found = {part.part: part.parameters for part in model_cost(model_preset("lrcn", "published"))}
+    assert found["features"] == 138_357_544 - (4096 + 1) * 4096 - (4096 + 1) * 1000
+    assert found["recurrent"] == 4 * 256 * (4096 + 256 + 2)
 
 
 def test_stil_has_the_22_686_369_of_the_authors_code_with_one_class():
