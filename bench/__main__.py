@@ -29,6 +29,7 @@ COMMANDS = {
     "architecture": ("report.architecture", "draw the packages, their folders and imports as docs/architecture.svg"),
     "shots": ("experiments.shots", "precision and recall of shot boundaries, beside PySceneDetect where installed"),
     "faces": ("experiments.faces", "what each installed face detector finds in edited videos"),
+    "landmarks": ("experiments.landmarks", "AUC of a judge of head pose and landmark paths on any data set"),
     "detectors": ("experiments.detectors", "what each detector sees, beside judges that know next to nothing"),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
