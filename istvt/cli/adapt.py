@@ -25,6 +25,7 @@ from istvt.cli.parser import OptionParser
 from istvt.config import ADAPTATION_TRAINING, AdaptationSettings, DataSettings, DetectorConfig, TrainingSettings
 
 _OF_NEW_SET = {"train_clips", "decoder", "workers"}  # those of the old one are the new one's
+_OF_CHECKPOINT = {"region"}
 
 
 def add(parser: OptionParser, base: DetectorConfig) -> None:
@@ -41,8 +42,8 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     add_device(parser)
     add_precision(parser)
-    parser.add_class_arguments(DataSettings, "data")
-    parser.add_class_arguments(DataSettings, "keep", skip={"root", *_OF_NEW_SET})
+    parser.add_class_arguments(DataSettings, "data", skip=_OF_CHECKPOINT)
+    parser.add_class_arguments(DataSettings, "keep", skip={"root", *_OF_NEW_SET, *_OF_CHECKPOINT})
     parser.add_argument(
         "--keep.root",
         type=Path | None,

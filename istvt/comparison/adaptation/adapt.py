@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -75,7 +75,7 @@ def adapt(
     Args:
         checkpoint: model file of the old network, of any architecture, or the directory of its run, which stays as it
             is.
-        data: the new data set, with videos of both classes.
+        data: the new data set, with videos of both classes. Clips are cropped to the region of the checkpoint.
         output: directory of the new run.
         keep: the data sets that the old network learned; None for those that its checkpoint names: its own, and of an
             adapted one those that it kept.
@@ -103,7 +103,9 @@ def adapt(
         )
     start = _checked(checkpoint, data, Path(output), keep, split)
     adaptation = Adaptation(start.checkpoint, start.info.checksum, start.old, settings)
-    trained = train(data, start.info.config, training, output, adaptation=adaptation, device=device, console=console)
+    trained = train(
+        start.sets[NEW], start.info.config, training, output, adaptation=adaptation, device=device, console=console
+    )
     if os.environ.get("RANK", "0") != "0":
         return AdaptationResult(str(start.checkpoint), str(trained.checkpoint), trained.best_epoch, settings, [])
     how = {"split": split, "precision": precision, "bootstrap": bootstrap}
@@ -144,7 +146,8 @@ def _checked(
     else:
         old = [keep] if isinstance(keep, DataSettings) else list(keep)
     names = [NEW, OLD, *(f"{OLD}-{number}" for number in range(2, len(old) + 1))]
-    sets = dict(zip(names, [data, *old], strict=False))
+    # Crops of another part of the face would be nothing that the network knows.
+    sets = {name: replace(each, region=info.region) for name, each in zip(names, [data, *old], strict=False)}
     for name, each in sets.items():
         _require_classes(name, each, split)
     return _Start(checkpoint, info, sets)

@@ -9,6 +9,7 @@ from commands import refused
 
 from dataloading import dataset, read_dataset
 from dataloading.dataset import FACE
+from dataloading.errors import InputError
 from dataloading.face_index import PARTS
 from dataloading.io import parse_yaml
 from istvt import config
@@ -69,6 +70,17 @@ def test_a_video_whose_eyes_are_out_of_view_is_named_with_the_reason(run, synthe
     out = " ".join("".join(capsys.readouterr()).split())
     assert "shows no eyes in view: on each of its 10 frames with landmarks an eye is outside of the picture" in out
     assert video.name in out
+
+
+def test_a_detector_of_the_eyes_is_adapted_on_eyes(run, synthetic_set, tmp_path, monkeypatch):
+    from istvt.comparison.adaptation import adapt
+
+    def train(data, *_, **others):
+        raise InputError(f"{data.region}, after {others['adaptation'].old[0].region}")
+
+    monkeypatch.setattr(adapt, "train", train)
+    with pytest.raises(InputError, match="eyes, after eyes"):
+        adapt.adapt(run, config.DataSettings(synthetic_set), tmp_path / "adapted")
 
 
 def test_settings_know_the_regions_that_the_index_has():
