@@ -407,8 +407,6 @@ class TrainingSettings:
             )
 
 
-# What `istvt adapt` starts from in place of the defaults of `TrainingSettings`.
-ADAPTATION_TRAINING: dict[str, Any] = {"epochs": 20, "learning_rate": 5e-4}
 _ADAPTATION_LIMITS = {"rehearsal": (0, 0.95), "distillation": (0, 1e6), "temperature": (0.01, 1e6)}
 
 

@@ -22,7 +22,7 @@ from istvt.cli.options import (
     settings_of,
 )
 from istvt.cli.parser import OptionParser
-from istvt.config import ADAPTATION_TRAINING, AdaptationSettings, DataSettings, DetectorConfig, TrainingSettings
+from istvt.config import AdaptationSettings, DataSettings, DetectorConfig, TrainingSettings
 
 _OF_NEW_SET = {"train_clips", "decoder", "workers"}  # those of the old one are the new one's
 _OF_CHECKPOINT = {"region"}
@@ -53,7 +53,6 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
     parser.directories |= {"--data", "--keep"}
     parser.add_class_arguments(AdaptationSettings, "adaptation")
     parser.add_class_arguments(TrainingSettings, "training", skip={"backbone_weights"})
-    parser.set_defaults({f"training.{name}": value for name, value in ADAPTATION_TRAINING.items()})
 
 
 def run(options: Namespace, console: Console) -> int:

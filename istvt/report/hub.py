@@ -164,6 +164,7 @@ def model_card(
         "rows": _figures(info, stored),
         "training": _settings(info.settings.get("training", {})),
         "data": _settings(info.settings.get("data", {})),
+        "earlier": [_settings(each) for each in info.settings.get("adaptation", {}).get("old", [])],
         "crops": crop_name(info.detectors) if info.detectors else "crops that the file does not name",
         "whole": set(info.detectors) == {WHOLE_FRAME},
         "margin": MARGIN,

@@ -141,7 +141,7 @@ class TrainingStep:
             logits = self.forward(clips)
         losses = functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
         if self.distillation is not None and batch is not None and batch.rehearsed is not None:
-            places = batch.rehearsed.to(self.device)
+            places = batch.rehearsed.to(self.device, non_blocking=True)
             kept = self.distillation(clips[places], logits[places].float(), self.dtype)
             losses = losses.index_add(0, places, kept)
         loss = (losses * weights).sum()

@@ -17,6 +17,7 @@ AUCs of all sets.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +26,12 @@ from pathlib import Path
 from rich.console import Console
 
 from dataloading.dataset import only_class
-from dataloading.engines.journal import typed
 from dataloading.errors import InputError
+from dataloading.io import parse_json
 from dataloading.layouts import open_dataset, require_directory
 from istvt.comparison.adaptation.pages import AdaptationResult, SetChange, change_of, write_adaptation
 from istvt.comparison.models import Bars, no_bars
-from istvt.config import ADAPTATION_TRAINING, Adaptation, AdaptationSettings, DataSettings, TrainingSettings
+from istvt.config import Adaptation, AdaptationSettings, DataSettings, TrainingSettings
 from istvt.model.checkpoint import CheckpointInfo, read_info
 from istvt.report.evaluate_checkpoint import evaluate_checkpoint, is_evaluated
 from istvt.report.evaluation_files import read_evaluation
@@ -80,7 +81,7 @@ def adapt(
         keep: the data sets that the old network learned; None for those that its checkpoint names: its own, and of an
             adapted one those that it kept.
         settings: rehearsal and distillation.
-        training: of the new run; None for the defaults of `istvt adapt`.
+        training: of the new run; None for the defaults.
         split: that is evaluated.
         device: "auto", "cpu", "cuda" or "cuda:N"; under torchrun "cuda" is one GPU a process.
         precision: of the evaluations.
@@ -96,7 +97,7 @@ def adapt(
             `output` is the old run or holds something else; before anything is written.
     """
     settings = settings or AdaptationSettings()
-    training = training or TrainingSettings(**ADAPTATION_TRAINING)
+    training = training or TrainingSettings()
     if training.backbone_weights is not None:
         raise InputError(
             "training.backbone_weights is given, but an adapted run starts from another run; expected none"
@@ -161,7 +162,7 @@ def _known_sets(checkpoint: Path, info: CheckpointInfo) -> list[DataSettings]:
     """
     values = [info.settings.get("data"), *info.settings.get("adaptation", {}).get("old", [])]
     where = f"checkpoint {checkpoint}: settings"
-    sets = [typed(value, DataSettings, where) for value in values if value]
+    sets = [parse_json(json.dumps(value).encode(), DataSettings, where, unknown="ignore") for value in values if value]
     if not sets:
         raise InputError(f"checkpoint {checkpoint}: names no data set that it learned; expected one by --keep")
     for each in sets:

@@ -97,7 +97,7 @@ class AdaptationResult:
     def method(self) -> list[str]:
         """What must be known to read the table."""
         return [
-            "In brackets 95% intervals: Wilson's of an accuracy, the percentiles of "
+            "Below each value its 95% interval: Wilson's of an accuracy, the percentiles of "
             f"{self.bootstrap:,} resamples of videos within each class of an AUC and of a change, which is of the same "
             "videos before and after.",
             "A blind guess has an AUC of 0.5. Sets may have real videos in common.",

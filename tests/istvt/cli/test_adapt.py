@@ -14,6 +14,7 @@ from istvt.cli.main import main
 from istvt.comparison.adaptation.adapt import _known_sets, adapt
 from istvt.config import DataSettings, TrainingSettings
 from istvt.model.checkpoint import load_model, read_info, save_model
+from istvt.report.hub import model_card
 from istvt.training.step import TrainingStep
 
 TRAINING = TrainingSettings(epochs=2, batch_size=8, execution="eager", log_steps=1, tracker="none")
@@ -177,3 +178,4 @@ def test_an_adapted_run_that_is_adapted_again_keeps_all_that_it_learned(adapted,
     info = read_info(adapted[0])
     sets = _known_sets(adapted[0] / "best.safetensors", info)
     assert [(each.root, each.manipulations) for each in sets] == [(synthetic_set, ["flicker"]), (synthetic_set, None)]
+    assert f"Learned earlier, and kept by rehearsal: root {synthetic_set.name}; layout auto" in model_card(adapted[0])
