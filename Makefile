@@ -1,12 +1,12 @@
 # make demo | test | docs | experiment, and longer suites: fuzz | kill-test | interpreter | cluster | ptx | long-videos |
-# detectors | exports | serve-test | release. Each makes .venv first, once.
+# detectors | adaptation | exports | serve-test | release. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs integrations README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test interpreter cluster ptx long-videos detectors exports serve-test release experiment docs lint clean
+.PHONY: install demo test fuzz kill-test interpreter cluster ptx long-videos detectors adaptation exports serve-test release experiment docs lint clean
 
 install: $(VENV)/.installed
 
@@ -53,6 +53,10 @@ fuzz: install
 detectors: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/istvt/model/baselines
 
+# A detector of `blend` learns `flicker` from few videos and keeps what it knows: some minutes of one idle core.
+adaptation: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/bench/test_adaptation_experiment.py
+
 # Every architecture and every variant of ISTVT as torch.export program and as ONNX: some minutes of one core.
 exports: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 1200 -m exhaustive tests/istvt/inference/test_export.py
@@ -70,6 +74,7 @@ serve-test: install
 experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md
 	$(BIN)/python -m bench detectors --output runs/detectors --documents docs --readme README.md
+	$(BIN)/python -m bench adaptation --output runs/adaptation --documents docs
 
 lint: install
 	$(BIN)/ruff check .

@@ -31,6 +31,10 @@ COMMANDS = {
     "faces": ("experiments.faces", "what each installed face detector finds in edited videos"),
     "landmarks": ("experiments.landmarks", "AUC of a judge of head pose and landmark paths on any data set"),
     "detectors": ("experiments.detectors", "what each detector sees, beside judges that know next to nothing"),
+    "adaptation": (
+        "experiments.adaptation",
+        "what a detector keeps of a forgery when it learns another from few videos",
+    ),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 
