@@ -63,7 +63,7 @@ _SMALL_XCEPTION = {
     "middle_blocks": 1,
     "exit_dims": (64, 96, 128),
 }
-_SMALL_VIT = {"image_size": 64, "dim": 64, "depth": 3, "heads": 4, "mlp_dim": 128, "patch": 8}
+_SMALL_VIT = {"image_size": 64, "dim": 64, "depth": 2, "heads": 4, "mlp_dim": 128, "patch": 8}
 # By architecture: its title and its presets; each has `published`, the defaults, and `small`.
 _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
     "istvt": ("ISTVT", PRESETS),
@@ -108,7 +108,7 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
     ),
     "timesformer": (
         "TimeSformer",
-        {"published": TimeSformerConfig(), "small": TimeSformerConfig(frames=6, **_SMALL_VIT)},
+        {"published": TimeSformerConfig(), "small": TimeSformerConfig(frames=4, **_SMALL_VIT)},
     ),
     "vivit": (
         "ViViT",
