@@ -171,7 +171,7 @@ def _unknown_shots(index: FaceIndex, scores: Sequence[VideoScore]) -> list[str]:
 
 
 def _differences_to_training(info: CheckpointInfo, decoder: str, detectors: Sequence[str]) -> list[str]:
-    crops = crop_difference(info.detectors, detectors)
+    crops = crop_difference(info.detectors, detectors, info.region)
     notes = [] if crops is None else [crops]
     if info.decoder and decoder and info.decoder != decoder:
         notes.append(

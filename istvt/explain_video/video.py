@@ -129,14 +129,14 @@ def explain_video(
     require_explainable(model.config)
     notes, given = [*notes, *info.caveats], face is not None
     if given:
-        about_crop = crop_difference(info.detectors, [face.detector])
+        about_crop = crop_difference(info.detectors, [face.detector], info.region)
     elif boxes is not None:
         rows = boxes_of(boxes, [video])
         face = face_entry(video, None, model.config.frames, rows[video], workers=workers, advance=looking)
         about_crop = ONLY_GIVEN
-        notes += filter(None, [crop_difference(info.detectors, [face.detector])])
+        notes += filter(None, [crop_difference(info.detectors, [face.detector], info.region)])
     else:
-        crop = choose_crop(info.detectors, settings.detector, settings.detect)
+        crop = choose_crop(info.detectors, settings.detector, settings.detect, info.region)
         finder = make_detector(crop.detector) if crop.detector else None
         face = face_entry(video, finder and finder.name, model.config.frames, workers=workers, advance=looking)
         about_crop = crop.note

@@ -197,13 +197,13 @@ def predict(
     elif info is None:
         info = model.info
     given = boxes_of(boxes, list(map(Path, files))) if boxes is not None else {}
-    crop = choose_crop(info.detectors if info else (), detector, detect)
+    region = info.region if info else FACE
+    crop = choose_crop(info.detectors if info else (), detector, detect, region)
     finder = make_detector(crop.detector) if crop.detector and len(given) < len(files) else None
     notes = [*(info.caveats if info else ()), *filter(None, [crop.note if len(given) < len(files) else None])]
     if given and info:
-        notes += filter(None, [crop_difference(info.detectors, [BOXES_FILE])])
+        notes += filter(None, [crop_difference(info.detectors, [BOXES_FILE], region)])
     found_by = finder.name if finder else None
-    region = info.region if info else FACE
     how = FileScoring(
         found_by, given, tuple(notes), faces, person, clips, batch_size, workers, precision, isolate, region
     )

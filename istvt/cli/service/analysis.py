@@ -116,7 +116,8 @@ class Analyzer:
         model, info = load_model(file, device)
         band = _band(info, settings.max_error, checkpoint)
         name = "/".join(file.absolute().parts[-2:])
-        analyzer = cls(model, info, name, band, choose_crop(info.detectors, detector, detect))
+        crop = choose_crop(info.detectors, detector, detect, info.region)
+        analyzer = cls(model, info, name, band, crop)
         analyzer.precision = precision
         return analyzer
 

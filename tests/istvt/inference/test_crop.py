@@ -61,3 +61,10 @@ def test_crops_that_are_those_of_training_or_of_unknown_training_are_not_worth_a
     assert crop_difference([], ["yuface"]) is None
     assert crop_difference(["yuface"], ["yuface"]) is None
     assert "so its verdicts cannot be relied on" in crop_difference(["yuface"], ["none"])
+
+
+def test_parts_of_the_face_are_looked_for_where_training_had_whole_pictures_with_landmarks():
+    crop = choose_crop(["none"], region="eyes")
+    assert crop.detector is not None
+    assert crop.note.endswith("the crops of the eyes differ a little.")
+    assert choose_crop(["none"]).detector is None
