@@ -18,6 +18,7 @@ REQUIRED = [
     "scikit-learn==1.9.1",  # the metrics the field reports
     "scipy==1.17.1",  # confidence intervals of fitted exponents
     "matplotlib==3.11.2",  # plots
+    "captum==0.9.0",  # samples Shapley values; its metrics take explanations of this project
     "pillow==13.0.0",  # letters on the pictures of an explanation, and PNG
     "jsonargparse[signatures]==4.53.0",  # command line and settings file from type hints
     "shtab==1.13.0",  # completion of commands and options in a shell
@@ -63,7 +64,6 @@ EXTRAS = {
         "pytest-benchmark==5.3.1",  # benchmarks that two commits can be compared by
         "pytest-xdist==3.8.0",  # both cores run tests
         "pytest-timeout==2.4.0",  # a hung decoder must not hang the suite
-        "captum==0.9.0",  # metrics of explanations, which take those of this project
         "hypothesis==6.170.15",  # property tests
         "liger-kernel==0.8.5",  # another project's Triton kernels: the executor of compiled ones runs them
         "ruff==0.17.6",  # lint and format

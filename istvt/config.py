@@ -43,6 +43,16 @@ _MODEL_LIMITS = {
 }
 _LARGEST_GRID, _LARGEST_CHANNELS = 512, 65_536
 _DATA_LIMITS = {"train_clips": (1, 100_000), "evaluation_clips": (1, 100_000), "workers": (1, 1024)}
+LONGEST_TIME_LIMIT = 1_000_000  # minutes
+_HEATMAP_LIMITS = {
+    "evaluations": (2, 10_000_000),
+    "regions": (1, 64),
+    "spans": (1, 4096),
+    "seed": (0, 2**63 - 1),
+    "bound": (0.001, 255),
+    "steps": (1, 100_000),
+    "time_limit": (0, LONGEST_TIME_LIMIT),
+}
 _EXPLANATION_LIMITS = {
     "clips": (1, 100_000),
     "clips_scored": (1, 100_000),
@@ -460,12 +470,15 @@ class Adaptation:
 
 
 Target = Literal["fake", "real"]
-Method = Literal["lrp", "attnlrp", "gradient", "rollout", "raw", "gradcam"]
+Method = Literal["lrp", "attnlrp", "gradient", "rollout", "raw", "gradcam", "shap", "counterfactual"]
 Clamp = Literal["after_mean", "before_mean"]
 Order = Literal["last_block_first", "literal"]
 Normalization = Literal["clip", "frame"]
 TARGETS: tuple[str, ...] = get_args(Target)
 METHODS: tuple[str, ...] = get_args(Method)
+# Ask a model for nothing but its logit, and the second for its gradient at the pixels: they explain every architecture.
+AGNOSTIC_METHODS: tuple[str, ...] = ("shap", "counterfactual")
+PIXEL_METHODS: tuple[str, ...] = ("attnlrp", *AGNOSTIC_METHODS)  # whose heat is of pixels, not of feature cells
 CLAMPS: tuple[str, ...] = get_args(Clamp)
 ORDERS: tuple[str, ...] = get_args(Order)
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
@@ -474,17 +487,24 @@ TOKEN_RELEVANCE = "token_relevance"  # LRP's relevance of the tokens themselves,
 INTEGRATED_GRADIENTS = "integrated_gradients"  # from the original of a fake: a ceiling
 EXPLANATION_BASELINES = ("motion", "center_blob", "random")  # know nothing of the model
 MEASURED_METHODS: tuple[str, ...] = (*METHODS, TOKEN_RELEVANCE, INTEGRATED_GRADIENTS, *EXPLANATION_BASELINES)
+# Without those that take hundreds of forward passes a clip.
+QUICK_METHODS: tuple[str, ...] = tuple(method for method in MEASURED_METHODS if method not in AGNOSTIC_METHODS)
 
 DEFAULT_STABILIZER = 0.01
-EVERY_RULE = ("stabilizer", "clamp", "order")
+SHAP_RULES = ("evaluations", "regions", "spans", "seed", "time_limit")
+COUNTERFACTUAL_RULES = ("bound", "steps", "time_limit")
+LRP_RULES = ("stabilizer", "clamp", "order")
+EVERY_RULE = tuple(dict.fromkeys((*LRP_RULES, *SHAP_RULES, *COUNTERFACTUAL_RULES)))
 # The rules that each method reads; any other rule has no effect on it.
 RULES: dict[str, tuple[str, ...]] = {
-    "lrp": EVERY_RULE,
+    "lrp": LRP_RULES,
     "attnlrp": (),
     "gradient": ("clamp", "order"),
     "rollout": ("order",),
     "raw": (),
     "gradcam": (),
+    "shap": SHAP_RULES,
+    "counterfactual": COUNTERFACTUAL_RULES,
 }
 
 
@@ -493,7 +513,9 @@ class HeatmapSettings:
     """Settings of heatmaps: the method and its rules; `istvt.explain.explain` has the equations.
 
     Attributes:
-        method: explanation method: lrp, gradient, rollout, raw or gradcam over feature cells, attnlrp for every pixel.
+        method: explanation method: lrp, gradient, rollout, raw or gradcam over feature cells, attnlrp for every pixel;
+            and of every architecture shap, Shapley values of regions and frames, and counterfactual, the smallest
+            change of the face that turns the verdict.
         stabilizer: with lrp: relevance is divided by sums that may cancel, so each is enlarged by this fraction of
             its absolute terms; larger is smoother, smaller closer to the rule. reference is the published 1e-9, in
             float64.
@@ -501,15 +523,31 @@ class HeatmapSettings:
             the heads, so that heads can cancel; before_mean, in each head, as the published code does.
         order: with lrp, gradient or rollout: how the blocks' maps are multiplied: last_block_first, from the logit
             down to the tokens, or literal, in the order that the paper prints.
+        evaluations: with shap: of the model for each clip, at most; four times as many halve the standard error.
+        regions: with shap: rows and columns that each picture is divided into.
+        spans: with shap: parts that the frames are divided into, each of neighbors; at most one a frame. With 1 a
+            region is taken away from all frames together.
+        seed: with shap: of the orders in which regions are put back.
+        bound: with counterfactual: most that any color of a pixel may change, in gray levels of 255.
+        steps: with counterfactual: of the search, each a forward and a backward pass.
+        time_limit: with shap or counterfactual: minutes; what would take longer is refused before it begins.
     """
 
     method: Method = "lrp"
     stabilizer: float | str = DEFAULT_STABILIZER
     clamp: Clamp = "after_mean"
     order: Order = "last_block_first"
+    evaluations: int = 2048
+    regions: int = 4
+    spans: int = 6
+    seed: int = 0
+    bound: float = 8.0
+    steps: int = 40
+    time_limit: float = 60.0
 
     def __post_init__(self) -> None:
         _check_choices(self, {"method": METHODS, "clamp": CLAMPS, "order": ORDERS})
+        check_limits(self, "", _HEATMAP_LIMITS)
         object.__setattr__(self, "stabilizer", checked_stabilizer(self.stabilizer))
 
     @property
@@ -586,8 +624,11 @@ class FaithfulnessSettings:
 
     Attributes:
         methods: explanation methods; token_relevance is LRP without its rollout, integrated_gradients (from the
-            original) a ceiling; motion knows the clip and not the model, center_blob and random neither.
+            original) a ceiling; motion knows the clip and not the model, center_blob and random neither. By default
+            all but shap and counterfactual, which take hundreds of forward passes a clip.
         stabilizer: with lrp and token_relevance: as of explanations.
+        evaluations: with shap: as of explanations, for each clip.
+        steps: with counterfactual: as of explanations.
         fractions: of the pixels that are taken away, the first being 0.
         clips_per_video: clips of each video, evenly spread over its first 270 frames.
         curve_videos: videos of each class, drawn by chance, with deletion and insertion curves, which take most of the
@@ -597,8 +638,10 @@ class FaithfulnessSettings:
         seed: of the random order, of ties, of noise and of the weights that replace trained ones.
     """
 
-    methods: tuple[str, ...] = MEASURED_METHODS
+    methods: tuple[str, ...] = QUICK_METHODS
     stabilizer: float | str = DEFAULT_STABILIZER
+    evaluations: int = 1024
+    steps: int = 40
     fractions: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3)
     clips_per_video: int = 1
     curve_videos: int = 100
@@ -620,6 +663,7 @@ class FaithfulnessSettings:
         for name, least in (("clips_per_video", 1), ("curve_videos", 1), ("batch_size", 1), ("sanity", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        check_limits(self, "", {name: _HEATMAP_LIMITS[name] for name in ("evaluations", "steps")})
         object.__setattr__(self, "methods", tuple(self.methods))
         object.__setattr__(self, "fractions", fractions)
         object.__setattr__(self, "stabilizer", checked_stabilizer(self.stabilizer))

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.markdown import keep_sections, replace_section, table
 from dataloading.errors import InputError
-from istvt.config import METHODS, DataSettings, FaithfulnessSettings
+from istvt.config import MEASURED_METHODS, METHODS, DataSettings, FaithfulnessSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from istvt.explain.faithfulness.results import Faithfulness, VideoMean
 
-SETTINGS = FaithfulnessSettings(curve_videos=60, sanity=12)
+SETTINGS = FaithfulnessSettings(MEASURED_METHODS, evaluations=512, curve_videos=60, sanity=12)
 PAGE, CURVES = "faithfulness.md", "faithfulness-{}.svg"
 SECTION = "faithfulness"
 LEADING = "fine"  # the model of the sentences and of the aims: on a coarser grid heat can hardly be wrong about where

@@ -24,7 +24,7 @@ from istvt.cli.options import (
     shard_of,
 )
 from istvt.cli.parser import OptionParser
-from istvt.config import MEASURED_METHODS, DataSettings, DetectorConfig, FaithfulnessSettings
+from istvt.config import AGNOSTIC_METHODS, QUICK_METHODS, DataSettings, DetectorConfig, FaithfulnessSettings
 
 if TYPE_CHECKING:
     from istvt.evaluation.results import Robustness
@@ -52,7 +52,8 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
         "--methods",
         type=list[str] | None,
         default=None,
-        help=f"with --explain: only these; default: all of {', '.join(MEASURED_METHODS)}",
+        help=f"with --explain: only these; default: {', '.join(QUICK_METHODS)}; to be asked for by name, because they "
+        f"take hundreds of forward passes a clip: {', '.join(AGNOSTIC_METHODS)}",
     )
     parser.add_argument(
         "--sanity",
@@ -102,7 +103,7 @@ def run(options: Namespace, console: Console) -> int:
         if value is not None and not options.explain:
             raise InputError(f"{option} is given without --explain, which measures with it")
     with as_input_error():  # invalid options are refused before the evaluation, not after it
-        chosen = MEASURED_METHODS if options.methods is None else tuple(options.methods)
+        chosen = QUICK_METHODS if options.methods is None else tuple(options.methods)
         settings = FaithfulnessSettings(
             chosen,
             clips_per_video=options.data.evaluation_clips,
@@ -154,14 +155,14 @@ def print_evaluation(console: Console, result: EvaluationResult) -> None:
 
 def _evaluation_directory(options: Namespace, data: DataSettings, console: Console) -> Path:
     """Return the output directory; an evaluation of other videos there is replaced only with an explicit --output."""
-    from istvt.explain.explanation import require_explainable
+    from istvt.explain.explanation import require_measurable
     from istvt.model.checkpoint import read_info
     from istvt.report.evaluation_files import default_output, evaluated_set, foreign_explanations, replaced_evaluation
 
     info = read_info(options.checkpoint)
     check_architecture(options)
     if options.explain:
-        require_explainable(info.config)
+        require_measurable(info.config)
     output = options.output or default_output(options.checkpoint, info, data, options.split)
     evaluated = evaluated_set(info, data, options.split)
     replaced, foreign = replaced_evaluation(output, evaluated), foreign_explanations(output, evaluated)

@@ -1,4 +1,4 @@
-"""Explanations of a clip's logit: heatmaps over time and over space by LRP, rollout, gradients, Grad-CAM or AttnLRP.
+"""Explanations of a clip's logit: LRP, rollout, gradients, Grad-CAM, AttnLRP, SHAP, counterfactual enhancement.
 
 From a logit back to a heatmap::
 
@@ -9,12 +9,15 @@ From a logit back to a heatmap::
                 Recorder.record                      carries the rollout
     Recorder.heatmaps                                row 0 of the rollout as [B, T, H, W]
 
-`attnlrp` goes another way, to pixels: `istvt.explain.attnlrp`.
+`attnlrp` goes another way, to pixels: `istvt.explain.attnlrp`. `shap` and `counterfactual` ask the model for its logit
+alone, and explain every architecture: `istvt.explain.shap`, `istvt.explain.counterfactual`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,9 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloading.errors import InputError
+from dataloading.errors import InputError, as_input_error
 from istvt.config import (
+    AGNOSTIC_METHODS,
+    COUNTERFACTUAL_RULES,
     DEFAULT_STABILIZER,
+    METHODS,
+    PIXEL_METHODS,
+    SHAP_RULES,
     TARGETS,
     Clamp,
     DetectorConfig,
@@ -36,27 +44,89 @@ from istvt.config import (
 )
 from istvt.device import in_evaluation_mode
 from istvt.explain.attnlrp import attnlrp
+from istvt.explain.counterfactual import PASSES_BESIDE_STEPS, Counterfactual, explain_by_counterfactual
 from istvt.explain.grid import pool, upscale
 from istvt.explain.lrp import LRPBackward
 from istvt.explain.rollout import BlockMaps, ClassRows, RolloutRows, StoredMaps
+from istvt.explain.shap import ShapleyValues, explain_by_shap
 from istvt.model.architectures import ARCHITECTURES
+from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
 
 # Tokens in work at a time: enough for matrix products; of many clips on a GPU a quarter, because there it is launches
 # that cost time, and so that a clip of many takes no more memory than a single one.
 CHUNK_TOKENS = {"cpu": 512, "cuda": 1024}
 GPU_CHUNKS = 4
+_ISTVT_NAMES = ", ".join(name for name, row in ARCHITECTURES.items() if issubclass(row.config, ISTVTConfig))
 
 
-def require_explainable(config: DetectorConfig) -> None:
-    """Refuse a model of another architecture: the maps are defined by the tokens and attentions of ISTVT.
+def methods_of(config: DetectorConfig) -> tuple[str, ...]:
+    """Return the methods that explain an architecture: all of them ISTVT's, of which their maps are made."""
+    return METHODS if isinstance(config, ISTVTConfig) else AGNOSTIC_METHODS
+
+
+def require_explainable(config: DetectorConfig, method: str) -> None:
+    """Refuse a method that explains tokens and attentions of ISTVT for a model of another architecture.
+
+    Raises:
+        InputError: the sentence names what would do.
+    """
+    if method not in methods_of(config):
+        raise InputError(
+            f"method {method} cannot explain a model of {config.architecture}; expected method "
+            f"{' or '.join(methods_of(config))}, or a model of one of {_ISTVT_NAMES}"
+        )
+
+
+def require_measurable(config: DetectorConfig) -> None:
+    """Refuse to measure explanations of a model of another architecture: they are compared over ISTVT's feature cells.
 
     Raises:
         InputError: the configuration is not one of ISTVT.
     """
     if not isinstance(config, ISTVTConfig):
-        known = ", ".join(name for name, row in ARCHITECTURES.items() if issubclass(row.config, ISTVTConfig))
-        raise InputError(f"a model of {config.architecture} cannot be explained; expected one of {known}")
+        raise InputError(
+            f"explanations of a model of {config.architecture} cannot be measured; expected one of {_ISTVT_NAMES}"
+        )
+
+
+def require_affordable(model: Detector, settings: HeatmapSettings, clips: int) -> None:
+    """Refuse an explanation of clips that would take longer than its limit, by the time of a forward pass.
+
+    Memory does not grow with the number of evaluations or steps, which go through the model a few at a time.
+
+    Raises:
+        InputError: the sentence names the setting, and the time that it would take.
+    """
+    if settings.method not in AGNOSTIC_METHODS or not clips:
+        return
+    name = "evaluations" if settings.method == "shap" else "steps"
+    asked = getattr(settings, name)
+    # A backward pass is two forward passes.
+    passes = asked if settings.method == "shap" else 3 * asked + PASSES_BESIDE_STEPS
+    config, parameter = model.config, next(model.parameters())
+    picture = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=parameter.device)
+    for _ in range(2):  # the first pass of a process is a slow one
+        start = time.perf_counter()
+        logits_of(model, picture)
+        minutes = clips * passes * (time.perf_counter() - start) / 60
+        if minutes <= settings.time_limit:
+            return
+    raise InputError(
+        f"{name} is {asked}: {clips} clip{'s' * (clips > 1)} would take about {_duration(minutes)} on this device; "
+        f"expected at most about {_rounded(asked * settings.time_limit / minutes)}, or a time_limit of more than "
+        f"{settings.time_limit:g} minutes"
+    )
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{math.ceil(minutes)} minutes"
+
+
+def _rounded(count: float) -> int:
+    """Return two digits of a count, which is known no better."""
+    digits = max(0, math.floor(math.log10(count)) - 1) if count >= 1 else 0
+    return int(count // 10**digits * 10**digits)
 
 
 @dataclass
@@ -77,12 +147,15 @@ class Explanation:
         blocks: every map of every block, with `keep_maps`.
         target: what is explained of each clip: "fake" or "real".
         settings: method and rules; `settings.rules()` has those that the method reads.
-        pixels: [B, T, H_i, W_i], relevance of each pixel in units of the logit (attnlrp only), summed over its colors.
-            Positive speaks for the target, negative against it.
-        colors: [B, T, 3, H_i, W_i], of each color of each pixel (attnlrp only); `pixels` is its sum.
+        pixels: [B, T, H_i, W_i], summed over colors: of attnlrp the relevance of each pixel in units of the logit; of
+            shap the same, each pixel an equal part of its region's value: positive speaks for the target, negative
+            against it; of counterfactual the size of its change, of pixels in [-1, 1].
+        colors: [B, T, 3, H_i, W_i], of each color of each pixel (attnlrp, counterfactual); `pixels` is its sum.
         conservation: [B], relevance of pixels and of what keeps some (biases, class tokens, position embedding,
             softmax), over the explained logit (attnlrp only): 1 but for rounding.
         arrived: [B], sum of `pixels` over the explained logit (attnlrp only).
+        shapley: the Shapley values themselves, with their errors (shap only).
+        counterfactual: the change, and what became of the verdict (counterfactual only).
     """
 
     logits: Tensor
@@ -99,11 +172,13 @@ class Explanation:
     colors: Tensor | None = None
     conservation: Tensor | None = None
     arrived: Tensor | None = None
+    shapley: ShapleyValues | None = None
+    counterfactual: Counterfactual | None = None
 
     def shares(self) -> dict[str, Tensor]:
         """Return the part of all heat that temporal, spatial and class_row hold, [B] each; 0 where there is no heat.
 
-        Of `attnlrp` each map is all of the relevance, and its share 1.
+        By methods that explain pixels each map is all of the heat, and its share 1.
 
         A map with a tiny part is decided by rounding and by what hardly counts, however clear it looks once it is
         normalized: the spatial map of a model of two blocks, which the last block does not feed, holds under 1 %.
@@ -116,7 +191,7 @@ class Explanation:
 
 
 def explain(
-    model: ISTVT,
+    model: Detector,
     clips: Tensor | None = None,
     *,
     tokens: Tensor | None = None,
@@ -126,6 +201,8 @@ def explain(
     clamp: Clamp = "after_mean",
     order: Order = "last_block_first",
     keep_maps: bool = False,
+    advance: Callable[[int, int], None] | None = None,
+    **rules: Any,
 ) -> Explanation:
     """Compute the heatmaps of a batch of clips, each clip for itself.
 
@@ -141,6 +218,9 @@ def explain(
     this relevance pooled, each pixel divided among the feature cells around it: `temporal` is the positive part, and
     compares frames; `spatial` the same with frames scaled to one sum, and compares places within a frame; `class_row`
     the positive part of the sum over frames.
+    `shap` and `counterfactual` explain every architecture: Shapley values of regions and frames, and the smallest
+    change that turns the verdict (`istvt.explain.shap`, `istvt.explain.counterfactual`). Their cells are pixels:
+    `temporal` and `spatial` are the positive part of `Explanation.pixels`, `class_row` that of its sum over frames.
     The matrix of `joint` attention is taken apart into the pairs the decomposed attentions would have compared:
     `temporal` rolls out its entries between cells of the same position, `spatial` those within one frame row, and
     `Explanation.joint` all of it.
@@ -150,8 +230,9 @@ def explain(
     that come from elsewhere, float64 tokens (or model) are the way out.
 
     Args:
-        model: its parameters may have any floating dtype; arithmetic here is float32, or float64 where the model or
-            the tokens are float64. Neither parameters nor running statistics change, whatever mode the model is in.
+        model: an `ISTVT`, or by shap and counterfactual any other; its parameters may have any floating dtype.
+            Arithmetic here is float32, or float64 where the model or the tokens are float64. Neither parameters nor
+            running statistics change, whatever mode the model is in.
         clips: floating point [B, T, 3, H_i, W_i] in [-1, 1]; or
         tokens: [B, F, S, C], as `model.tokenize` gives them.
         target: "fake" explains the logit, "real" the negated logit; a list has one for each clip.
@@ -161,13 +242,19 @@ def explain(
         clamp: negative relevance is cut after the mean over heads, or in each head before it (Chefer's code).
         order: "last_block_first" or "literal", `Abar_1 Abar_2 ... Abar_M` as the paper prints it.
         keep_maps: store all attentions, gradients and relevances in full (about 1 GiB a clip at the paper's size) and
-            compute from those; not with attnlrp, which has none.
+            compute from those; not with methods that explain pixels, which have none.
+        advance: with shap or counterfactual: called with (evaluations or steps done, of how many).
+        rules: further fields of `HeatmapSettings`: evaluations, regions, spans and seed of shap, bound and steps of
+            counterfactual, time_limit of both.
 
     Raises:
-        ValueError: an argument is wrong; the sentence names it.
+        ValueError: an argument is wrong, or would take too long; the sentence names it.
     """
-    require_explainable(model.config)
-    settings = HeatmapSettings(method=method, stabilizer=stabilizer, clamp=clamp, order=order)
+    with as_input_error():
+        if unknown := set(rules).difference(SHAP_RULES, COUNTERFACTUAL_RULES):
+            raise InputError(f"explain has no argument {min(unknown)}")
+        settings = HeatmapSettings(method=method, stabilizer=stabilizer, clamp=clamp, order=order, **rules)
+    require_explainable(model.config, method)
     targets = [target] if isinstance(target, str) or not isinstance(target, Sequence) else target
     for name in targets:
         if name not in TARGETS:
@@ -179,9 +266,9 @@ def explain(
         )
     # Inference mode knows no gradients: an explanation that is asked for within it leaves it for the while.
     with torch.inference_mode(False), torch.no_grad():
-        if settings.method == "attnlrp":
+        if settings.method in PIXEL_METHODS:
             if tokens is not None or keep_maps:
-                raise InputError("method attnlrp explains pixels; expected clips, not tokens, and no keep_maps")
+                raise InputError(f"method {method} explains pixels; expected clips, not tokens, and no keep_maps")
             tokens = clips = _clips(clips)
         else:
             tokens = _tokens(model, clips, tokens)
@@ -191,6 +278,9 @@ def explain(
         sign = torch.tensor([1 if name == "fake" else -1 for name in targets], device=tokens.device)
         if settings.method == "attnlrp":
             result = _pixel_explanation(model, clips, sign, targets, settings)
+        elif settings.method in AGNOSTIC_METHODS:
+            require_affordable(model, settings, len(clips))
+            result = _agnostic_explanation(model, clips, sign, targets, settings, advance)
         else:
             result = _explanation(model, tokens, sign, targets, settings, keep_maps)
     diverged = "the logit of clip {} is not finite; expected a model whose weights are"
@@ -199,7 +289,7 @@ def explain(
 
 
 def attribution(
-    model: ISTVT,
+    model: Detector,
     clips: Tensor | tuple[Tensor],
     target: Target | Sequence[Target] = "fake",
     method: Method = "lrp",
@@ -212,7 +302,7 @@ def attribution(
         model, target, method: as of `explain`.
         clips: as of `explain`; or a tuple of them alone, which Captum hands over, and then gets one back.
         heat: which map is brought to the pixels, by methods that explain feature cells; each color gets a third of its
-            pixel. `attnlrp` explains every color itself.
+            pixel, as of the values of `shap`. `attnlrp` explains every color itself, and `counterfactual` changes it.
         options: further ones of `explain`.
 
     Returns:
@@ -223,6 +313,8 @@ def attribution(
     result = explain(model, clips, target=target, method=method, **options)
     if result.colors is not None:
         return result.colors
+    if result.pixels is not None:
+        return (result.pixels / 3).unsqueeze(2).expand(clips.shape).contiguous()
     cells = getattr(result, heat)
     cells = cells.unsqueeze(1) if heat == "class_row" else cells
     pixels = torch.from_numpy(upscale(cells.cpu().numpy(), *clips.shape[-2:])).to(cells)
@@ -230,7 +322,7 @@ def attribution(
 
 
 @torch.inference_mode()
-def logits_of(model: ISTVT, clips: Tensor) -> np.ndarray:
+def logits_of(model: Detector, clips: Tensor) -> np.ndarray:
     """Return the logits of clips, float64 [B], as `explain` computes them: in evaluation mode and the model's dtype."""
     dtype = next(model.parameters()).dtype
     with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False):
@@ -295,6 +387,48 @@ def _pixel_explanation(
         colors=found.pixels,
         conservation=(total + found.kept) / explained,
         arrived=total / explained,
+    )
+
+
+def _agnostic_explanation(
+    model: Detector,
+    clips: Tensor,
+    sign: Tensor,
+    targets: tuple[Target, ...],
+    settings: HeatmapSettings,
+    advance: Callable[[int, int], None] | None,
+) -> Explanation:
+    """Explain by a method that asks for logits alone."""
+    dtype = next(model.parameters()).dtype
+
+    def forward(pictures: Tensor) -> Tensor:
+        return model(pictures.to(dtype))
+
+    values = change = colors = None
+    clips = clips.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    with in_evaluation_mode(model), torch.autocast(clips.device.type, enabled=False), as_input_error():
+        if settings.method == "shap":
+            logits, pixels, values = explain_by_shap(forward, clips, sign, settings, advance)
+        else:
+            logits, change = explain_by_counterfactual(forward, clips, sign, settings, advance)
+            colors = change.change.abs()
+            pixels = colors.sum(2)
+    positive = pixels.clamp(min=0)
+    return Explanation(
+        logits,
+        temporal=positive,
+        spatial=positive,
+        class_row=pixels.sum(1).clamp(min=0),
+        joint=None,
+        token_relevance=None,
+        token_gradient=None,
+        blocks=None,
+        target=targets,
+        settings=settings,
+        pixels=pixels,
+        colors=colors,
+        shapley=values,
+        counterfactual=change,
     )
 
 

@@ -15,7 +15,7 @@ from dataloading.errors import InputError
 from istvt.config import NORMALIZATIONS, Normalization
 from istvt.explain.grid import upscale
 
-__all__ = ["colorize", "crop", "normalize", "overlay", "paste", "smooth", "upscale"]
+__all__ = ["at_pixels", "colorize", "crop", "normalize", "overlay", "paste", "smooth", "upscale"]
 
 Box = tuple[float, float, float, float]
 
@@ -48,6 +48,11 @@ def normalize(heat: np.ndarray, per: Normalization = "clip") -> np.ndarray:
     low, high = heat.min(axes, keepdims=True), heat.max(axes, keepdims=True)
     span = high - low
     return np.divide(heat - low, span, out=np.zeros_like(heat), where=span > 0).astype(np.float32)
+
+
+def at_pixels(heat: np.ndarray, size: int) -> np.ndarray:
+    """Return heat [..., H, W] over the model's input [..., size, size]: as it is, where it has a value a pixel."""
+    return heat if heat.shape[-2:] == (size, size) else upscale(heat, size, size)
 
 
 def smooth(relevance: np.ndarray) -> np.ndarray:

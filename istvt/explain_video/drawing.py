@@ -77,9 +77,10 @@ class Drawing:
     def panel_frames(self) -> Iterator[np.ndarray]:
         """Give the frames of explanation.mp4, clip after clip."""
         for clip, frames, panels in self.clips:
-            titles = [pictures.CROP_TITLE, *(panel.title for panel in panels)]
+            titles = _titles(clip, panels)
             for t, (number, frame) in enumerate(zip(clip.clip.frames, frames, strict=True)):
-                row = [frame.panel, *(heatmap.overlay(frame.panel, panel.frame(t)) for panel in panels)]
+                row = [frame.panel, *_made(clip, t, frame.panel)]
+                row += [heatmap.overlay(frame.panel, panel.frame(t)) for panel in panels]
                 caption = f"{self.title}   frame {number}, clip {clip.probability:.3f}   {self.question}"
                 seconds = (number + 0.5) / self.fps
                 yield pictures.explanation_frame(row, titles, caption, self.timeline, seconds, self.scale)
@@ -95,8 +96,11 @@ class Drawing:
         """Give one picture a clip: frames x {crop, maps}."""
         for clip, frames, panels in self.clips:
             rows = [[frame.strip for frame in frames]]
+            rows += [[made for t, f in enumerate(frames) for made in _made(clip, t, f.strip)]] * (
+                clip.change is not None
+            )
             rows += [[heatmap.overlay(f.strip, panel.frame(t)) for t, f in enumerate(frames)] for panel in panels]
-            titles = [pictures.CROP_TITLE, *(panel.title for panel in panels)]
+            titles = _titles(clip, panels)
             labels = [f"frame {number}" for number in clip.clip.frames]
             title = f"probability of fake {clip.probability:.3f}   {self.question}"
             yield pictures.strip(rows, titles, labels, title, self.scale)
@@ -135,9 +139,21 @@ def _heat_panels(clip: ExplainedClip, normalization: Normalization, image_size: 
     panels = []
     for name, heat in clip.maps().items():
         heat = heatmap.normalize(heat, normalization)
-        heat = heat if name == "pixels" else heatmap.upscale(heat, image_size, image_size)
-        panels.append(pictures.HeatPanel(name, heat, clip.shares[name]))
+        panels.append(pictures.HeatPanel(name, heatmap.at_pixels(heat, image_size), clip.shares[name]))
     return panels
+
+
+def _titles(clip: ExplainedClip, panels: list[pictures.HeatPanel]) -> list[tuple[str, str]]:
+    """Return two lines for each picture of a frame: the crop, what was made of it, and each map."""
+    made = [] if clip.change is None else [(pictures.MADE, f"change \u00d7 {clip.enlargement}")]
+    return [pictures.CROP_TITLE, *made, *(panel.title for panel in panels)]
+
+
+def _made(clip: ExplainedClip, frame: int, crop: np.ndarray) -> list[np.ndarray]:
+    """Return the crop of a frame with its change enlarged, marked as made; nothing where no change was made."""
+    if clip.change is None:
+        return []
+    return [pictures.made_picture(crop, clip.enlargement * clip.change[frame])]
 
 
 def _fitted(frame: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from istvt.explain.shap import BASELINE
+from istvt.explain_video.clips import ExplainedClip
 from istvt.explain_video.people import PersonExplanation
 from istvt.explain_video.pictures import FAINT_SHARE, PANEL_TITLES, Timeline
 from istvt.inference.people import PersonScore
@@ -24,6 +26,8 @@ METHOD_NAMES = {
     "rollout": "attention rollout",
     "raw": "attention of the last block",
     "gradcam": "Grad-CAM on attention",
+    "shap": "SHAP: Shapley values of regions and frames, sampled",
+    "counterfactual": "counterfactual enhancement: the smallest change that turns the verdict",
 }
 # What each map can say, and what it cannot; by AttnLRP the maps are something else.
 PANEL_NOTES = {
@@ -51,6 +55,22 @@ PIXEL_NOTES = {
 }
 
 
+_WHOLE_CLIP_NOTE = "the sum over its frames, drawn over each. Cannot say in which frame."
+SHAP_NOTES = {
+    "regions": "Can say which regions in which frames the logit rests on: how much it falls on average when one is "
+    "taken away from those that are still there. What speaks against is not drawn. Cannot say what in a region counts, "
+    f"and depends on what stands in the place of what is taken away: {BASELINE}.",
+    "whole_clip": f"Can say which regions count in the clip as a whole: {_WHOLE_CLIP_NOTE}",
+}
+COUNTERFACTUAL_NOTES = {
+    "change": "Can say what would turn the verdict: where the colors were changed, and by how much. The picture beside "
+    "it, with a bright border, was made by this program: the same face with the change enlarged. Cannot say that the "
+    "changed place was forged: a small change can turn a verdict for no reason that a person would see.",
+    "whole_clip": f"Can say which places were changed most in the clip as a whole: {_WHOLE_CLIP_NOTE}",
+}
+NOTES = {"attnlrp": PIXEL_NOTES, "shap": SHAP_NOTES, "counterfactual": COUNTERFACTUAL_NOTES}
+
+
 def write_page(
     path: Path, data: Mapping[str, Any], people: Sequence[PersonExplanation], timelines: Sequence[Timeline]
 ) -> None:
@@ -67,7 +87,7 @@ def write_page(
     """
     settings = {key: value for key, value in data["settings"].items() if key != "model" and value is not None}
     model = data["settings"]["model"]
-    notes = PIXEL_NOTES if settings["method"] == "attnlrp" else PANEL_NOTES
+    notes = NOTES.get(settings["method"], PANEL_NOTES)
     if notes is PANEL_NOTES and model["self_subtract"] and model["attention"] != "spatial_only":
         notes = notes | {"temporal": notes["temporal"] + DIFFERENCES_NOTE}
     fps = data["video"]["fps"] or 25.0
@@ -78,7 +98,11 @@ def write_page(
         data=data,
         name=Path(data["video"]["path"]).name,
         method=METHOD_NAMES[settings["method"]],
-        people=[_person(person, values, fps, seconds) for person, values in zip(people, data["people"], strict=True)],
+        people=[
+            _person(person, values, fps, seconds)
+            | {"method_notes": [method_note(clip, settings.get("bound", 0)) for clip in person.clips]}
+            for person, values in zip(people, data["people"], strict=True)
+        ],
         verdict_sentence=_verdict_sentence(verdict, len(people), fps),
         chart=_timeline_chart(people, timelines, fps),
         settings=settings,
@@ -108,6 +132,46 @@ def _person(person: PersonExplanation, values: Mapping[str, Any], fps: float, se
         "pasted": files and page_template.data_address(files["pasted"].read_bytes(), "video/mp4"),
         "strips": [page_template.data_address(strip.read_bytes(), "image/png") for strip in files.get("strips", ())],
     }
+
+
+def method_note(clip: ExplainedClip, bound: float) -> str:
+    """Return what the numbers of a clip by shap or counterfactual say in sentences; nothing by another method.
+
+    Args:
+        clip: explained.
+        bound: of the change, in gray levels.
+    """
+    found = clip.numbers
+    if found is None:
+        return ""
+    if clip.method == "shap":
+        error = found["largest_standard_error"]
+        sure = "too few orders for a standard error" if error is None else f"the largest standard error {error:.3f}"
+        return (
+            f"{found['evaluations']:,} evaluations of the model. With everything taken away its logit is "
+            f"{found['baseline_logit']:+.3f}, with the whole clip {clip.logit:+.3f}; the values share out the "
+            f"difference, for “{clip.target}” {found['sum']:+.3f}, up to an additivity error of "
+            f"{found['additivity_error']:.1e}. They are means over sampled orders: the largest is "
+            f"{found['largest_value']:.3f}, {sure}."
+        )
+    if found["verdict_turned"]:
+        outcome = "The verdict of this clip turns"
+    elif found["called_target"]:
+        outcome = (
+            f"No change within the bound of {bound:g} gray levels was found that turns the verdict of this clip; by "
+            "the one that went furthest"
+        )
+    else:
+        outcome = (
+            f"This clip is not called “{clip.target}”, so there is no such verdict to turn; by a change that makes the "
+            "opposite as much again surer"
+        )
+    return (
+        f"{outcome}: the logit goes from {clip.logit:+.3f} to {found['logit_after']:+.3f}. The change is "
+        f"{found['largest_change']:.2f} of 255 gray levels at most, {found['mean_change']:.3f} on average, and drawn "
+        f"{clip.enlargement} times as large. As much change at random leaves the logit at "
+        f"{found['logit_after_random_change']:+.3f}."
+    )
 
 
 def _png(picture: np.ndarray) -> str:

@@ -16,7 +16,7 @@ from istvt.config import ExplanationSettings
 from istvt.explain_video.clips import ExplainedClip, explain_clips
 from istvt.inference.people import PersonScore, ScoredPeople
 from istvt.inference.score import ScoredClips
-from istvt.model.istvt import ISTVT
+from istvt.model.detector import Detector
 
 
 @dataclass
@@ -41,10 +41,10 @@ class PersonExplanation:
 
 
 def explain_people(
-    model: ISTVT,
+    model: Detector,
     scored: ScoredPeople,
     settings: ExplanationSettings,
-    advance: Callable[[str, int, int], None],
+    advance: Callable[[str, float, int], None],
     processes: Workers | None = None,
 ) -> list[PersonExplanation]:
     """Explain clips of each person, those on which the verdict rests.
@@ -54,7 +54,7 @@ def explain_people(
         scored: the people, and their clips.
         settings: of which `target` may be "verdict": each person's own; fewer than `clips` are explained where there
             are no more without a common frame.
-        advance: called with (what is being done, done, of how many).
+        advance: called with (what is being done, done, of how many); a clip may be done in part.
         processes: in which the file is read.
 
     Raises:
@@ -69,8 +69,14 @@ def explain_people(
     for score, of_person, target, chosen in plans:
         skipped: list[tuple[Clip, str]] = []
         explained = []
+        of_person_settings, before = replace(settings, target=target), done
         for clip in explain_clips(
-            model, chosen, replace(settings, target=target), skipped=skipped, processes=processes
+            model,
+            chosen,
+            of_person_settings,
+            skipped=skipped,
+            processes=processes,
+            advance=lambda part, before=before: advance("explaining clips", before + part, in_all),
         ):
             explained.append(clip)
             done += 1

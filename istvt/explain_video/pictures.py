@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import av
+import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -27,7 +28,11 @@ PANEL_TITLES = {
     "spatial": "spatial relevance",
     "class_row": "class frame",
     "whole_clip": "whole clip",
+    "regions": "Shapley values",
+    "change": "size of the change",
 }
+MADE = "made by the program"  # of pictures that no camera took
+_MADE_COLOR = (255, 214, 10)
 _FAINT = 0.3  # brightness of its hottest cell
 
 
@@ -155,6 +160,24 @@ def strip(
         _text(draw, (left + column * (size + gap), 36), label, SOFT, 13)
     _legend(canvas, draw, left, top + len(rows) * (size + gap) + 8, scale_note)
     return np.asarray(canvas)
+
+
+def made_picture(crop: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Add a change to a crop, and mark it as made: a bright border, and a line of text in the picture itself.
+
+    Args:
+        crop: uint8 [s, s, 3].
+        change: [3, h, w] of colors in [-1, 1], which is resized to the crop.
+    """
+    size = crop.shape[0]
+    added = cv2.resize(np.ascontiguousarray(change.transpose(1, 2, 0), np.float32), (size, size)) * (255 / 2)
+    picture = Image.fromarray(np.clip(np.rint(crop + added), 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, size - 1, size - 1), outline=_MADE_COLOR, width=3)
+    width = _length(MADE, 11)
+    draw.rectangle((3, size - 20, 11 + width, size - 4), fill=GROUND)
+    _text(draw, (7, size - 19), MADE, _MADE_COLOR, 11)
+    return np.asarray(picture)
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

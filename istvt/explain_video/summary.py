@@ -62,12 +62,13 @@ def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
     heats = {}
     for kind, heat in clip.maps().items():
         heat = np.asarray(heat, np.float64)
-        pixels = heat if kind == "pixels" else heatmap.upscale(heat, image_size, image_size)
+        pixels = heatmap.at_pixels(heat, image_size)
         total, rows, columns = heat.sum(), *heat.shape[1:]
         frames = []
         for grid, picture in zip(heat, pixels, strict=True):
             row, column = np.unravel_index(int(grid.argmax()), grid.shape)
-            y, x = (np.array(np.unravel_index(int(picture.argmax()), picture.shape)) + 0.5) / image_size
+            # A region of equal heat is named by its middle.
+            y, x = (np.argwhere(picture == picture.max()).mean(0) + 0.5) / image_size
             place = {"row": int(row), "column": int(column), "x": x0 + x * (x1 - x0), "y": y0 + y * (y1 - y0)}
             share = float(grid.sum() / total) if total > 0 else 0.0
             frames.append({"share_of_heat": share, "hottest_cell": place if grid.any() else None})
@@ -88,4 +89,6 @@ def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
         "explained_logit": clip.logit if clip.target == CLASSES[FAKE] else -clip.logit,
         "conservation": clip.conservation,
         "relevance_at_pixels": clip.arrived,
+        **({} if clip.numbers is None else {clip.method: clip.numbers}),
+        **({} if clip.change is None else {"enlarged": clip.enlargement}),
     } | heats

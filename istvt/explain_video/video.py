@@ -15,7 +15,7 @@ from dataloading.faces import make_detector
 from dataloading.io import write_json
 from dataloading.video.processes import Workers
 from istvt.config import ExplanationSettings
-from istvt.explain.explanation import require_explainable
+from istvt.explain.explanation import require_affordable, require_explainable
 from istvt.explain_video import page, pictures
 from istvt.explain_video.clips import ExplainedClip
 from istvt.explain_video.drawing import Drawing, timeline
@@ -26,7 +26,6 @@ from istvt.inference.people import PersonScore, ScoredPeople, score_people, unkn
 from istvt.inference.predict import ONLY_GIVEN, boxes_of, face_entry
 from istvt.model.checkpoint import CheckpointInfo, load_model
 from istvt.model.detector import Detector
-from istvt.model.istvt import ISTVT
 from istvt.run_dir import output_directory
 
 FRAMES_A_SECOND = 4  # of the MP4: slow enough to compare neighboring frames
@@ -82,7 +81,7 @@ class VideoExplanation:
 
 def explain_video(
     video: str | Path,
-    checkpoint: str | Path | ISTVT,
+    checkpoint: str | Path | Detector,
     out: str | Path,
     settings: ExplanationSettings | None = None,
     *,
@@ -94,7 +93,8 @@ def explain_video(
     """Score a video, explain the clips on which the verdicts rest, and write pictures, numbers and a page.
 
     Written to `out`: `explanation.mp4` (face crop, temporal and spatial relevance and the class frame's map side by
-    side, with the score over time), `in_frame.mp4` (each map pasted back into the original frames), `clip_1.png`... (a
+    side, with the score over time; by `shap` and `counterfactual` their own maps, and beside these the face with its
+    change enlarged, marked as made), `in_frame.mp4` (each map pasted back into the original frames), `clip_1.png`... (a
     strip a clip), `explanation.json` and `explanation.html` (all of it in one file, without script or network). Where
     several people are scored, videos and strips of each begin with its number: `person_2_explanation.mp4`.
 
@@ -126,7 +126,8 @@ def explain_video(
         model, info, name = checkpoint, CheckpointInfo(checkpoint.config), "model"
     else:
         (model, info), name = load_model(checkpoint, device), str(checkpoint)
-    require_explainable(model.config)
+    require_explainable(model.config, settings.method)
+    require_affordable(model, settings, settings.clips)
     notes, given = [*notes, *info.caveats], face is not None
     if given:
         about_crop = crop_difference(info.detectors, [face.detector], info.region)
@@ -158,7 +159,7 @@ def explain_video(
 
 
 def explain_scored(
-    model: ISTVT,
+    model: Detector,
     video: Path,
     face: FaceEntry,
     scored: ScoredPeople,
@@ -191,7 +192,8 @@ def explain_scored(
     """
     with as_input_error():
         settings.rules()
-    require_explainable(model.config)
+    require_explainable(model.config, settings.method)
+    require_affordable(model, settings, sum(min(settings.clips, len(found.clips)) for found in scored.clips))
     output_directory(out)
     advance = advance or (lambda *_: None)
     people = explain_people(model, scored, settings, advance, processes)

@@ -18,6 +18,7 @@ from dataloading.video.processes import Workers
 from dataloading.video.sandbox import Sandbox, missing
 from istvt.cli.service.schemas import Problem
 from istvt.config import ExplanationSettings, ServeSettings
+from istvt.explain.explanation import methods_of
 from istvt.explain_video.video import VideoExplanation, explain_scored
 from istvt.inference.calibration import Band, band_of_checkpoint
 from istvt.inference.crop import Crop, choose_crop
@@ -25,7 +26,6 @@ from istvt.inference.people import ScoredPeople, score_people, unknown_shots_rem
 from istvt.inference.predict import Prediction, face_entry
 from istvt.model.checkpoint import CheckpointInfo, load_model
 from istvt.model.detector import Detector
-from istvt.model.istvt import ISTVT
 from istvt.run_dir import model_file
 
 DEFAULT_MAX_ERROR = 0.05
@@ -122,9 +122,18 @@ class Analyzer:
         return analyzer
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that explain this architecture."""
+        return methods_of(self.model.config)
+
+    @property
     def explainable(self) -> bool:
         """Whether there are explanations of this architecture."""
-        return isinstance(self.model, ISTVT)
+        return bool(self.methods)
+
+    def method(self, settings: ServeSettings) -> str:
+        """Return the method of explanations where a request names none: the server's, if it can explain this model."""
+        return settings.method if settings.method in self.methods else self.methods[0]
 
     @property
     def unenforced(self) -> list[str]:

@@ -279,6 +279,8 @@ def create_app(analyzer: Analyzer, settings: ServeSettings | None = None, token:
         if not analyzer.explainable:
             architecture = analyzer.info.config.architecture
             raise Problem("not-explainable", f"There are no explanations of the architecture {architecture}.")
+        if wanted.method not in analyzer.methods:
+            raise Problem("not-explainable", _expected_method(wanted.method, analyzer))
         return _explanation_state(jobs, jobs.explain(job, wanted.method, wanted.clips or settings.clips))
 
     @app.get(
@@ -368,15 +370,19 @@ def _handle_errors(app: FastAPI) -> None:
     app.openapi = openapi
 
 
-def _options(fields: dict[str, str], settings: ServeSettings) -> dict[str, Any]:
+def _expected_method(method: str, analyzer: Analyzer) -> str:
+    return f"method is {method!r:.40}; expected one of {', '.join(analyzer.methods)}."
+
+
+def _options(fields: dict[str, str], settings: ServeSettings, analyzer: Analyzer) -> dict[str, Any]:
     """Return the options of an upload from the fields of its form."""
-    found: dict[str, Any] = {"person": None, "method": settings.method, "clips": settings.clips}
+    found: dict[str, Any] = {"person": None, "method": analyzer.method(settings), "clips": settings.clips}
     for name, value in fields.items():
         if name not in found:
             raise Problem("invalid-request", f"There is no field {name!r:.40}; expected file, person, method, clips.")
         if name == "method":
-            if value not in METHODS:
-                raise Problem("invalid-request", f"method is {value!r:.40}; expected one of {', '.join(METHODS)}.")
+            if value not in analyzer.methods:
+                raise Problem("invalid-request", _expected_method(value, analyzer))
             found[name] = value
             continue
         most = {"person": 100_000, "clips": 100}[name]
@@ -398,8 +404,8 @@ def _service(analyzer: Analyzer, settings: ServeSettings) -> schemas.Service:
     return schemas.Service(
         version=__version__,
         model=model,
-        methods=list(METHODS) if analyzer.explainable else [],
-        method=settings.method,
+        methods=list(analyzer.methods) if analyzer.explainable else [],
+        method=analyzer.method(settings),
         clips=settings.clips,
         max_bytes=settings.max_bytes,
         max_seconds=60 * settings.max_minutes,

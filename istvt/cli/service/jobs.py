@@ -408,12 +408,12 @@ class Jobs:
         self._enter(progress, "failed")
         return "failed"
 
-    def _advance(self, task: _Task, progress: Progress, stage: str, done: int, total: int) -> None:
+    def _advance(self, task: _Task, progress: Progress, stage: str, done: float, total: int) -> None:
         if task.job.deleted or self._stopping:
             raise CanceledError
         if stage != progress.stage:
             self._enter(progress, stage)
-        progress.done, progress.total = done, total
+        progress.done, progress.total = int(done), total
         shares = [self._shares[name] for name in progress.stages]
         place = progress.stages.index(stage)
         part = done / total if total else 0.0

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from istvt.device import versions
-from istvt.explain_video.page import METHOD_NAMES, probability_rule
+from istvt.explain_video.page import METHOD_NAMES, method_note, probability_rule
 from istvt.explain_video.pictures import printable
 from istvt.inference.calibration import calibrated, temperature_interval
 
@@ -105,9 +105,13 @@ def write_pdf(
         page.text(f"– {sentence[0].upper()}{sentence[1:]}")
     if strips := explanation.files.get("strips"):
         place = max(range(len(strips)), key=lambda number: abs(explanation.clips[number].probability - 0.5))
-        frames = explanation.clips[place].clip.frames
+        clip, settings = explanation.clips[place], explanation.settings
+        frames = clip.clip.frames
         shown = f"Frames {frames[0]} to {frames[-1]} of {score.name}, and what spoke for “{explanation.target}” in them"
-        page.picture(strips[place], f"{shown}; bright is high. The explanation page says how to read each map.")
+        note = method_note(clip, settings.bound)
+        page.picture(
+            strips[place], f"{shown}; bright is high. The explanation page says how to read each map. {note}".rstrip()
+        )
     now = datetime.now(UTC)
     page.footer(
         f"Made {now:%Y-%m-%d %H:%M} UTC by istvt serve {found['istvt']}. Files of this job are removed by the server."

@@ -22,7 +22,7 @@ from dataloading.face_index import FaceIndex
 from dataloading.synthetic.dataset import FORGERIES, forgeries
 from dataloading.synthetic.forgery import WHOLE
 from istvt.config import INTEGRATED_GRADIENTS, FaithfulnessSettings
-from istvt.explain.explanation import logits_of, require_explainable
+from istvt.explain.explanation import logits_of, require_measurable
 from istvt.explain.faithfulness.deletion import curve, hottest_first
 from istvt.explain.faithfulness.heat import heat_of, marginals
 from istvt.explain.faithfulness.localization import hottest_hit, mask_of, mass_in, rank_accuracy
@@ -68,8 +68,8 @@ def evaluate_explanations(
     Raises:
         InputError: the split has no usable video, or a logit is not finite.
     """
-    require_explainable(model.config)
     settings = settings or FaithfulnessSettings()
+    require_measurable(model.config)
     # A copy: with its channels last the convolutions take half the time on a CPU.
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)
     videos = dataset.videos if split is None else dataset.select(split).videos

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from istvt.config import EXPLANATION_BASELINES, INTEGRATED_GRADIENTS, TOKEN_RELEVANCE, FaithfulnessSettings, Target
+from istvt.config import (
+    EXPLANATION_BASELINES,
+    INTEGRATED_GRADIENTS,
+    LONGEST_TIME_LIMIT,
+    RULES,
+    TOKEN_RELEVANCE,
+    FaithfulnessSettings,
+    Target,
+)
 from istvt.device import in_evaluation_mode
 from istvt.explain import heatmap
 from istvt.explain.explanation import Explanation, explain
@@ -36,7 +44,7 @@ def heat_of(
     Args:
         model: on the device to use.
         clips: [B, T, 3, H_i, W_i].
-        settings: with the methods, and the stabilizer of `lrp`.
+        settings: with the methods, the stabilizer of `lrp`, the evaluations of `shap` and steps of `counterfactual`.
         random: the stream of `random`, by method.
         originals: the same clips before they were forged; without them there are no integrated gradients.
         target: whose evidence is explained.
@@ -60,7 +68,10 @@ def heat_of(
             cells = token_cells(model, lrp) if method == TOKEN_RELEVANCE else cell_heat(lrp)
             found[method] = heatmap.upscale(cells, height, width)
         else:
-            result = explain(model, clips, target=target, method=method)
+            rules = {name: getattr(settings, name) for name in ("evaluations", "steps") if name in RULES[method]}
+            if rules:  # many clips, and a bar that says how long they take
+                rules["time_limit"] = LONGEST_TIME_LIMIT
+            result = explain(model, clips, target=target, method=method, **rules)
             if result.pixels is not None:
                 found[method] = _blurred(result.pixels)
             else:

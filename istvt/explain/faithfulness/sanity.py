@@ -8,7 +8,8 @@
 - *Max-sensitivity* (Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", NeurIPS 2019): the largest
   change of heat, relative to its norm, under uniform noise of at most `NOISE` of the input.
 - *Conservation*: relevance that arrives over what was explained: of LRP the tokens' (its stabilizer keeps some), of
-  AttnLRP that of pixels and of everything that keeps some.
+  AttnLRP that of pixels and of everything that keeps some; of SHAP the sum of all values over what they share out,
+  the logit less that of a clip of which nothing is left.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional
 
-from istvt.config import EXPLANATION_BASELINES, INTEGRATED_GRADIENTS, TOKEN_RELEVANCE, FaithfulnessSettings, Target
+from istvt.config import (
+    EXPLANATION_BASELINES,
+    INTEGRATED_GRADIENTS,
+    LONGEST_TIME_LIMIT,
+    TOKEN_RELEVANCE,
+    FaithfulnessSettings,
+    Target,
+)
 from istvt.explain.explanation import explain
 from istvt.explain.faithfulness.heat import heat_of
 from istvt.explain.faithfulness.results import Sanity, SanityRow, VideoMean
@@ -133,6 +141,11 @@ def _conservation(model: ISTVT, clips: Tensor, settings: FaithfulnessSettings) -
         found = dict.fromkeys(("lrp", TOKEN_RELEVANCE), arrived)
     if "attnlrp" in settings.methods:
         found["attnlrp"] = explain(model, clips, method="attnlrp").conservation.tolist()
+    if "shap" in settings.methods:
+        rules = {"evaluations": settings.evaluations, "time_limit": LONGEST_TIME_LIMIT}
+        result = explain(model, clips, method="shap", **rules)
+        explained = result.logits - result.shapley.baseline_logits
+        found["shap"] = (result.pixels.flatten(1).sum(1, dtype=torch.float64) / explained).tolist()
     return found
 
 

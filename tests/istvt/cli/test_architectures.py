@@ -69,15 +69,30 @@ def test_a_checkpoint_of_another_detector_than_asked_for_is_refused(trained, syn
 
 def test_what_cannot_be_explained_says_so_before_the_work(trained, synthetic_set, tmp_path, capsys):
     name, run = trained
-    expected = f"a model of {name} cannot be explained; expected one of istvt, vtn"
+    expected = f"method lrp cannot explain a model of {name}; expected method shap or counterfactual"
     video = str(next(synthetic_set.rglob("*.mp4")))
     assert expected in refused(capsys, ["explain", video, f"--checkpoint={run}", f"--out={tmp_path / 'why'}"])
     assert not (tmp_path / "why").exists()
     arguments = [f"--checkpoint={run}", f"--data.root={synthetic_set}", f"--output={tmp_path / 'e'}", "--explain"]
+    expected = f"explanations of a model of {name} cannot be measured; expected one of istvt, vtn"
     assert expected in refused(capsys, ["evaluate", *arguments])
     assert not (tmp_path / "e").exists()
     message = refused(capsys, ["convert", f"{run}/best.safetensors", str(tmp_path / "theirs.pth")])
     assert f"the model is {name}; expected istvt" in message
+
+
+def test_another_detector_is_explained_by_shapley_values_from_the_command_line(
+    trained, synthetic_set, tmp_path, capsys
+):
+    name, run = trained
+    video = str(next(synthetic_set.rglob("*.mp4")))
+    command = ["explain", video, f"--checkpoint={run}", f"--out={tmp_path}", "--clips=1", "--clips-scored=1"]
+    assert main([*command, "--method=shap", "--regions=2", "--spans=1", "--evaluations=20"]) == 0
+    data = json.loads((tmp_path / "explanation.json").read_text())
+    [clip] = data["people"][0]["explained_clips"]
+    assert data["settings"]["model"]["architecture"] == name
+    assert clip["shap"]["additivity_error"] < 1e-5
+    assert "evaluations of the model" in (tmp_path / "explanation.html").read_text()
 
 
 def test_weights_of_another_detector_in_a_checkpoint_are_refused(trained, synthetic_set, tmp_path, capsys):

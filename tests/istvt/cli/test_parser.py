@@ -13,8 +13,8 @@ from istvt.cli.main import COMMANDS, main
     ("arguments", "says"),
     [
         (
-            ["explain", "a.mp4", "--method=shap"],
-            "--method is 'shap'; expected one of lrp, attnlrp, gradient, rollout, raw",
+            ["explain", "a.mp4", "--method=lime"],
+            "--method is 'lime'; expected one of lrp, attnlrp, gradient, rollout, raw",
         ),
         (["train", "--training.epochs=many"], "--training.epochs is 'many'; expected a whole number"),
         (["train", "--training.epochs=3.0"], "--training.epochs is '3.0'; expected a whole number"),

@@ -12,7 +12,7 @@ from torch.nn import functional
 import kernels
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
-from istvt.config import ATTENTIONS, CLAMPS
+from istvt.config import ATTENTIONS, CLAMPS, PIXEL_METHODS
 from istvt.explain import METHODS, explain, explanation
 from istvt.explain.explanation import logits_of
 from istvt.inference.video_score import probability_of, verdict_of
@@ -20,7 +20,7 @@ from istvt.model.block import BlockCaptures
 
 TINY = ISTVTConfig(frames=3, grid=(2, 3), dim=24, heads=3, depth=3, mlp_dim=32)
 FIELDS = ("temporal", "spatial", "class_row")
-TOKEN_METHODS = [method for method in METHODS if method != "attnlrp"]
+TOKEN_METHODS = [method for method in METHODS if method not in PIXEL_METHODS]
 
 
 def random_model(config: ISTVTConfig, seed: int = 0) -> ISTVT:
@@ -504,7 +504,7 @@ def test_the_kernels_clamp_in_the_ways_that_can_be_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"method": "shap"}, "method is 'shap'; expected one of lrp, attnlrp, gradient, rollout, raw, gradcam"),
+        ({"method": "lime"}, "method is 'lime'; expected one of lrp, attnlrp, gradient, rollout, raw, gradcam"),
         ({"target": 1}, "target is 1; expected one of fake, real"),
         ({"target": ["fake", "verdict"]}, "target is 'verdict'; expected one of fake, real"),
         ({"target": ["fake", "real"]}, "target holds 2 for 1 clips; expected one, or one for each clip"),

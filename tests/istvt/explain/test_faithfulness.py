@@ -59,7 +59,8 @@ def measure(root, model, **settings):
 
 @pytest.fixture(scope="module")
 def measured(varied_set, model):
-    return measure(varied_set, model, fractions=(0, 0.1, 0.3), sanity=3)
+    settings = {"methods": MEASURED_METHODS, "evaluations": 97, "steps": 3}
+    return measure(varied_set, model, fractions=(0, 0.1, 0.3), sanity=3, **settings)
 
 
 class FakeEverywhere(nn.Module):

@@ -62,6 +62,12 @@ def test_raw_attention_says_the_same_of_both_classes_and_fails_and_attnlrp_says_
     assert "| `raw` |" in table and table.count("| no |") >= 1
 
 
+def test_shapley_values_share_out_all_of_the_logit_which_is_their_conservation(model, clips):
+    settings = FaithfulnessSettings(methods=("shap",), evaluations=49)
+    conserved = verdicts(check_sanity(model, clips[:2], NAMES[:2], settings).methods["shap"])["conservation"]
+    assert conserved[0].value == pytest.approx(1, abs=1e-3)
+
+
 def test_the_relevance_that_arrives_at_the_tokens_is_the_conservation_of_lrp(model, clips):
     found = checked(model, clips, "lrp")
     arrived = explain(model, clips).token_relevance.flatten(1).sum(1)

@@ -345,6 +345,64 @@ def test_attnlrp_writes_the_same_files_with_the_relevance_of_pixels_and_its_cons
     assert "<dt>spatial relevance</dt>" not in page
 
 
+def test_shap_writes_its_values_and_how_sure_they_are(video, trained_run, tmp_path):
+    rules = {"regions": 2, "spans": 3, "evaluations": 60}
+    result = explain_video(video, trained_run, tmp_path, quick(method="shap", **rules))
+    data, page = json.loads(result.files["data"].read_text()), result.files["page"].read_text()
+    [values], [clip] = data["people"][0]["explained_clips"], result.clips
+    shap = values["shap"]
+    assert np.shape(shap["values"]) == (3, 2, 2)
+    assert shap["evaluations"] == 46  # two and four orders of twelve players
+    assert shap["additivity_error"] < 1e-5
+    sign = 1 if result.target == "fake" else -1
+    assert sign * (values["logit"] - shap["baseline_logit"]) == pytest.approx(shap["sum"], abs=1e-4)
+    for said in (
+        "46 evaluations of the model",
+        f"additivity error of {shap['additivity_error']:.1e}",
+        f"the largest standard error {shap['largest_standard_error']:.3f}",
+        "filled from what is left around them",
+        '<th scope="row">evaluations</th><td>60</td>',
+    ):
+        assert said in page
+    assert clip.maps()["regions"].shape == (6, IMAGE_SIZE, IMAGE_SIZE)
+    frame = values["regions"]["frames"][0]["hottest_cell"]
+    if frame is not None:  # the middle of a region
+        assert frame["x"] in (12, 36) and frame["y"] in (12, 36)
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"), [(200, "The verdict of this clip turns: "), (0.001, "No change within the")]
+)
+def test_the_face_with_its_enlarged_change_is_marked_as_made_and_the_page_says_whether_the_verdict_turned(
+    video, trained_run, tmp_path, bound, says
+):
+    result = explain_video(video, trained_run, tmp_path, quick(method="counterfactual", bound=bound, steps=15))
+    [values] = json.loads(result.files["data"].read_text())["people"][0]["explained_clips"]
+    page, [clip] = result.files["page"].read_text(), result.clips
+    found = values["counterfactual"]
+    assert found["called_target"] and found["verdict_turned"] == (bound == 200)
+    assert 0 < found["largest_change"] <= bound * 1.001
+    assert found["largest_change"] == pytest.approx(np.abs(clip.change).max() * 127.5, rel=1e-4)
+    assert says in page and "was made by this program" in page
+    assert f"drawn {values['enlarged']} times as large" in page
+    shown = cv2.cvtColor(cv2.imread(str(result.files["strips"][0])), cv2.COLOR_BGR2RGB)
+    frame = decode_frames(video, clip.clip.frames[:1])[0]
+    face = heatmap.crop(frame, clip.clip.box, 150)
+    made = shown[58 + 154 : 58 + 304, 92:242]
+    np.testing.assert_array_equal(shown[58 : 58 + 150, 92:242], face)
+    np.testing.assert_array_equal(made, pictures.made_picture(face, values["enlarged"] * clip.change[0]))
+    assert (made[0] == made[0, 0]).all() and made[0, 0].tolist() == [255, 214, 10]  # its border
+    size = heatmap.normalize(clip.maps()["change"])[0]
+    np.testing.assert_array_equal(shown[58 + 308 : 58 + 458, 92:242], heatmap.overlay(face, size))
+
+
+def test_more_than_time_allows_is_one_sentence_before_the_video_is_read(video, trained_run, tmp_path):
+    settings = quick(method="shap", evaluations=10_000_000, time_limit=0.01, clips=3)
+    with pytest.raises(InputError, match="evaluations is 10000000: 3 clips would take about"):
+        explain_video(tmp_path / "absent.mp4", trained_run, tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("method", "read"), [("gradient", {"clamp", "order"}), ("rollout", {"order"}), ("raw", set()), ("gradcam", set())]
 )
@@ -432,7 +490,7 @@ def test_the_page_says_of_each_map_its_share_of_all_heat_and_what_it_can_and_can
     ("arguments", "sentence"),
     [
         ({"target": "forged"}, "target is 'forged'; expected one of verdict, fake, real"),
-        ({"method": "shap"}, "method is 'shap'"),
+        ({"method": "lime"}, "method is 'lime'"),
         ({"normalization": "video"}, "normalization is 'video'"),
         ({"stabilizer": -1.0}, "stabilizer is -1.0"),
         ({"clamp": "never"}, "clamp is 'never'; expected one of after_mean, before_mean"),

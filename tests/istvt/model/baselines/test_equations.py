@@ -170,10 +170,25 @@ def test_vtn_is_the_joint_variant_of_istvt_and_is_explained_like_it():
         replace(vtn.config, self_subtract=True)
 
 
-def test_a_baseline_cannot_be_explained_and_says_what_can():
+def test_a_baseline_has_no_map_of_tokens_and_says_what_explains_it():
     model = small("c3d")
-    with pytest.raises(InputError, match="a model of c3d cannot be explained; expected one of istvt, vtn"):
+    expected = "method lrp cannot explain a model of c3d; expected method shap or counterfactual, or a model of one of"
+    with pytest.raises(InputError, match=expected):
         explain(model, clips_of(model))
+
+
+@pytest.mark.parametrize("name", ["c3d", "s_mil"])
+def test_shapley_values_and_counterfactuals_explain_a_baseline(name):
+    model = small(name)
+    clips = clips_of(model)
+    shares = explain(model, clips, method="shap", regions=2, spans=1, evaluations=10)
+    with torch.no_grad():
+        logits, nothing = model(clips), model(torch.zeros_like(clips))
+    torch.testing.assert_close(shares.pixels.sum((1, 2, 3)), logits - nothing, rtol=1e-3, atol=1e-5)
+    targets = ["fake" if logit > 0 else "real" for logit in logits]
+    change = explain(model, clips, method="counterfactual", target=targets, bound=255, steps=10).counterfactual
+    assert change.called.all()
+    assert (change.logits.abs() < logits.abs()).all() or change.turned.all()
 
 
 @pytest.mark.parametrize(
