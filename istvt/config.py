@@ -46,7 +46,7 @@ _DATA_LIMITS = {"train_clips": (1, 100_000), "evaluation_clips": (1, 100_000), "
 LONGEST_TIME_LIMIT = 1_000_000  # minutes
 _HEATMAP_LIMITS = {
     "evaluations": (2, 10_000_000),
-    "regions": (1, 64),
+    "tiles": (1, 64),
     "spans": (1, 4096),
     "seed": (0, 2**63 - 1),
     "bound": (0.001, 255),
@@ -491,7 +491,7 @@ MEASURED_METHODS: tuple[str, ...] = (*METHODS, TOKEN_RELEVANCE, INTEGRATED_GRADI
 QUICK_METHODS: tuple[str, ...] = tuple(method for method in MEASURED_METHODS if method not in AGNOSTIC_METHODS)
 
 DEFAULT_STABILIZER = 0.01
-SHAP_RULES = ("evaluations", "regions", "spans", "seed", "time_limit")
+SHAP_RULES = ("evaluations", "tiles", "spans", "seed", "time_limit")
 COUNTERFACTUAL_RULES = ("bound", "steps", "time_limit")
 LRP_RULES = ("stabilizer", "clamp", "order")
 EVERY_RULE = tuple(dict.fromkeys((*LRP_RULES, *SHAP_RULES, *COUNTERFACTUAL_RULES)))
@@ -514,7 +514,7 @@ class HeatmapSettings:
 
     Attributes:
         method: explanation method: lrp, gradient, rollout, raw or gradcam over feature cells, attnlrp for every pixel;
-            and of every architecture shap, Shapley values of regions and frames, and counterfactual, the smallest
+            and of every architecture shap, Shapley values of tiles and frames, and counterfactual, the smallest
             change of the face that turns the verdict.
         stabilizer: with lrp: relevance is divided by sums that may cancel, so each is enlarged by this fraction of
             its absolute terms; larger is smoother, smaller closer to the rule. reference is the published 1e-9, in
@@ -524,10 +524,10 @@ class HeatmapSettings:
         order: with lrp, gradient or rollout: how the blocks' maps are multiplied: last_block_first, from the logit
             down to the tokens, or literal, in the order that the paper prints.
         evaluations: with shap: of the model for each clip, at most; four times as many halve the standard error.
-        regions: with shap: rows and columns that each picture is divided into.
+        tiles: with shap: rows and columns that each picture is divided into.
         spans: with shap: parts that the frames are divided into, each of neighbors; at most one a frame. With 1 a
-            region is taken away from all frames together.
-        seed: with shap: of the orders in which regions are put back.
+            tile is taken away from all frames together.
+        seed: with shap: of the orders in which tiles are put back.
         bound: with counterfactual: most that any color of a pixel may change, in gray levels of 255.
         steps: with counterfactual: of the search, each a forward and a backward pass.
         time_limit: with shap or counterfactual: minutes; what would take longer is refused before it begins.
@@ -538,7 +538,7 @@ class HeatmapSettings:
     clamp: Clamp = "after_mean"
     order: Order = "last_block_first"
     evaluations: int = 2048
-    regions: int = 4
+    tiles: int = 4
     spans: int = 6
     seed: int = 0
     bound: float = 8.0

@@ -148,7 +148,7 @@ class Explanation:
         target: what is explained of each clip: "fake" or "real".
         settings: method and rules; `settings.rules()` has those that the method reads.
         pixels: [B, T, H_i, W_i], summed over colors: of attnlrp the relevance of each pixel in units of the logit; of
-            shap the same, each pixel an equal part of its region's value: positive speaks for the target, negative
+            shap the same, each pixel an equal part of its tile's value: positive speaks for the target, negative
             against it; of counterfactual the size of its change, of pixels in [-1, 1].
         colors: [B, T, 3, H_i, W_i], of each color of each pixel (attnlrp, counterfactual); `pixels` is its sum.
         conservation: [B], relevance of pixels and of what keeps some (biases, class tokens, position embedding,
@@ -218,7 +218,7 @@ def explain(
     this relevance pooled, each pixel divided among the feature cells around it: `temporal` is the positive part, and
     compares frames; `spatial` the same with frames scaled to one sum, and compares places within a frame; `class_row`
     the positive part of the sum over frames.
-    `shap` and `counterfactual` explain every architecture: Shapley values of regions and frames, and the smallest
+    `shap` and `counterfactual` explain every architecture: Shapley values of tiles and frames, and the smallest
     change that turns the verdict (`istvt.explain.shap`, `istvt.explain.counterfactual`). Their cells are pixels:
     `temporal` and `spatial` are the positive part of `Explanation.pixels`, `class_row` that of its sum over frames.
     The matrix of `joint` attention is taken apart into the pairs the decomposed attentions would have compared:
@@ -244,7 +244,7 @@ def explain(
         keep_maps: store all attentions, gradients and relevances in full (about 1 GiB a clip at the paper's size) and
             compute from those; not with methods that explain pixels, which have none.
         advance: with shap or counterfactual: called with (evaluations or steps done, of how many).
-        rules: further fields of `HeatmapSettings`: evaluations, regions, spans and seed of shap, bound and steps of
+        rules: further fields of `HeatmapSettings`: evaluations, tiles, spans and seed of shap, bound and steps of
             counterfactual, time_limit of both.
 
     Raises:

@@ -1,6 +1,6 @@
-"""SHAP: Shapley values of the regions and frames of a clip, estimated by Captum over sampled orders.
+"""SHAP: Shapley values of the tiles and frames of a clip, estimated by Captum over sampled orders.
 
-A clip is a game of players, each a region of the picture in a span of frames. What a coalition is worth is the model's
+A clip is a game of players, each a tile of the picture in a span of frames. What a coalition is worth is the model's
 logit of the clip of which only the coalition is left, v(S); all other pixels are *removed*: filled from what is left
 around them in the same frame (`remove` of `istvt.explain.faithfulness.deletion`, which the deletion curves use), or
 mid-gray in a frame of which nothing is left. With S the players before i in an order of all of them::
@@ -31,7 +31,7 @@ from istvt.config import HeatmapSettings
 from istvt.explain.faithfulness.deletion import remove
 
 BASELINE = (
-    "pixels of a region that is taken away are filled from what is left around them in the same frame; a frame of "
+    "pixels of a tile that is taken away are filled from what is left around them in the same frame; a frame of "
     "which nothing is left is mid-gray"
 )
 # Frames x height x width that the model sees at once: four clips of the paper's size, at most 64 small ones.
@@ -66,7 +66,7 @@ class ShapleyValues:
     """Shapley values of the clips of a batch, in units of the logit.
 
     Attributes:
-        values: [B, spans, regions, regions]; positive speaks for the target.
+        values: [B, spans, tiles, tiles]; positive speaks for the target.
         errors: standard errors of them; NaN where the evaluations are too few for two pairs of orders.
         baseline_logits: [B], of the clip of which nothing is left, positive = fake.
         additivity_error: [B], |sum of the values - (logit - baseline logit)|.
@@ -160,16 +160,16 @@ def explain_by_shap(
         forward: logits [n] of clips [n, T, 3, H_i, W_i].
         clips: [B, T, 3, H_i, W_i] in [-1, 1].
         sign: [B], 1 explains the logit and -1 the negated logit.
-        settings: with evaluations, regions, spans and seed.
+        settings: with evaluations, tiles, spans and seed.
         advance: called with (evaluations done, of how many).
 
     Raises:
-        InputError: the evaluations are too few for one order of the players, or regions smaller than a pixel.
+        InputError: the evaluations are too few for one order of the players, or tiles smaller than a pixel.
     """
-    if settings.regions > (side := min(clips.shape[-2:])):
-        raise InputError(f"regions is {settings.regions}; expected at most {side}, the side of the picture in pixels")
-    of_pixel = partition(*clips.shape[1:2], *clips.shape[-2:], settings.regions, settings.spans).to(clips.device)
-    shape = (min(settings.spans, clips.shape[1]), settings.regions, settings.regions)
+    if settings.tiles > (side := min(clips.shape[-2:])):
+        raise InputError(f"tiles is {settings.tiles}; expected at most {side}, the side of the picture in pixels")
+    of_pixel = partition(*clips.shape[1:2], *clips.shape[-2:], settings.tiles, settings.spans).to(clips.device)
+    shape = (min(settings.spans, clips.shape[1]), settings.tiles, settings.tiles)
     players, sizes = int(np.prod(shape)), torch.bincount(of_pixel.flatten()).to(clips)
     in_all = 2 + _orders(players, settings.evaluations) * max(players - 1, 0)  # for each clip
     at_once = max(1, min(_CLIPS_AT_ONCE, _PIXELS_AT_ONCE // max(1, of_pixel.numel())))
@@ -201,16 +201,16 @@ def explain_by_shap(
     return logits, (values.flatten(1).to(clips) / sizes)[:, of_pixel], found
 
 
-def partition(frames: int, height: int, width: int, regions: int, spans: int) -> Tensor:
+def partition(frames: int, height: int, width: int, tiles: int, spans: int) -> Tensor:
     """Return the player of each pixel, int64 [frames, height, width]: span of frames, then row, then column.
 
     Parts are as equal as whole frames and pixels allow.
     """
     spans = min(spans, frames)
     when, down, across = (
-        torch.arange(size) * parts // size for size, parts in ((frames, spans), (height, regions), (width, regions))
+        torch.arange(size) * parts // size for size, parts in ((frames, spans), (height, tiles), (width, tiles))
     )
-    return (when[:, None, None] * regions + down[:, None]) * regions + across
+    return (when[:, None, None] * tiles + down[:, None]) * tiles + across
 
 
 def _orders(players: int, evaluations: int) -> int:
@@ -222,8 +222,8 @@ def _orders(players: int, evaluations: int) -> int:
     least = 2 + max(players - 1, 0)
     if evaluations < least:
         raise InputError(
-            f"evaluations is {evaluations}; expected at least {least}, which one order of {players} players (regions "
-            "times regions times spans) takes"
+            f"evaluations is {evaluations}; expected at least {least}, which one order of {players} players (tiles "
+            "times tiles times spans) takes"
         )
     count = (evaluations - 2) // max(players - 1, 1)
     return count if count < 2 else count - count % 2

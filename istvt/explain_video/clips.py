@@ -77,7 +77,7 @@ class ExplainedClip:
         return {"temporal": self.temporal, "spatial": self.spatial, "class_row": self.class_row[None]}
 
 
-_AGNOSTIC_MAPS = {"shap": "regions", "counterfactual": "change"}
+_AGNOSTIC_MAPS = {"shap": "tiles", "counterfactual": "change"}
 
 
 def explain_clips(

@@ -26,7 +26,7 @@ METHOD_NAMES = {
     "rollout": "attention rollout",
     "raw": "attention of the last block",
     "gradcam": "Grad-CAM on attention",
-    "shap": "SHAP: Shapley values of regions and frames, sampled",
+    "shap": "SHAP: Shapley values of tiles and frames, sampled",
     "counterfactual": "counterfactual enhancement: the smallest change that turns the verdict",
 }
 # What each map can say, and what it cannot; by AttnLRP the maps are something else.
@@ -57,10 +57,10 @@ PIXEL_NOTES = {
 
 _WHOLE_CLIP_NOTE = "the sum over its frames, drawn over each. Cannot say in which frame."
 SHAP_NOTES = {
-    "regions": "Can say which regions in which frames the logit rests on: how much it falls on average when one is "
-    "taken away from those that are still there. What speaks against is not drawn. Cannot say what in a region counts, "
+    "tiles": "Can say which tiles in which frames the logit rests on: how much it falls on average when one is "
+    "taken away from those that are still there. What speaks against is not drawn. Cannot say what in a tile counts, "
     f"and depends on what stands in the place of what is taken away: {BASELINE}.",
-    "whole_clip": f"Can say which regions count in the clip as a whole: {_WHOLE_CLIP_NOTE}",
+    "whole_clip": f"Can say which tiles count in the clip as a whole: {_WHOLE_CLIP_NOTE}",
 }
 COUNTERFACTUAL_NOTES = {
     "change": "Can say what would turn the verdict: where the colors were changed, and by how much. The picture beside "

@@ -28,7 +28,7 @@ PANEL_TITLES = {
     "spatial": "spatial relevance",
     "class_row": "class frame",
     "whole_clip": "whole clip",
-    "regions": "Shapley values",
+    "tiles": "Shapley values",
     "change": "size of the change",
 }
 MADE = "made by the program"  # of pictures that no camera took

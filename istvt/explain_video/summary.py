@@ -67,7 +67,7 @@ def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
         frames = []
         for grid, picture in zip(heat, pixels, strict=True):
             row, column = np.unravel_index(int(grid.argmax()), grid.shape)
-            # A region of equal heat is named by its middle.
+            # A tile of equal heat is named by its middle.
             y, x = (np.argwhere(picture == picture.max()).mean(0) + 0.5) / image_size
             place = {"row": int(row), "column": int(column), "x": x0 + x * (x1 - x0), "y": y0 + y * (y1 - y0)}
             share = float(grid.sum() / total) if total > 0 else 0.0

@@ -193,7 +193,7 @@ def create_app(analyzer: Analyzer, settings: ServeSettings | None = None, token:
                 if length.isdecimal() and int(length) > settings.max_bytes + 2 * _FORM_BYTES:
                     raise Problem("too-large", too_large(settings.max_bytes))
                 upload = await receive(request, folder, settings.max_bytes)
-                options = _options(upload.fields, settings)
+                options = _options(upload.fields, settings, analyzer)
                 async with probes:
                     about = await asyncio.to_thread(probe_upload, upload.path, upload.name, 60 * settings.max_minutes)
                 job = jobs.submit(folder, upload, about, **options)

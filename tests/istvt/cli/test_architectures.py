@@ -86,8 +86,8 @@ def test_another_detector_is_explained_by_shapley_values_from_the_command_line(
 ):
     name, run = trained
     video = str(next(synthetic_set.rglob("*.mp4")))
-    command = ["explain", video, f"--checkpoint={run}", f"--out={tmp_path}", "--clips=1", "--clips-scored=1"]
-    assert main([*command, "--method=shap", "--regions=2", "--spans=1", "--evaluations=20"]) == 0
+    command = ["explain", video, f"--checkpoint={run}", f"--out={tmp_path}", "--clips=1", "--clips_scored=1"]
+    assert main([*command, "--method=shap", "--tiles=2", "--spans=1", "--evaluations=20"]) == 0
     data = json.loads((tmp_path / "explanation.json").read_text())
     [clip] = data["people"][0]["explained_clips"]
     assert data["settings"]["model"]["architecture"] == name

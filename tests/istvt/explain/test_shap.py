@@ -96,7 +96,7 @@ def test_values_of_a_clip_are_the_enumerated_ones_of_its_regions_and_frames(mode
         removed = ~chosen[:, of_pixel]
         return torch.from_numpy(logits_of(model, remove(clips[:1].expand(len(chosen), -1, -1, -1, -1), removed)))
 
-    result = explain(model, clips[:1], method="shap", regions=2, spans=1, evaluations=400)
+    result = explain(model, clips[:1], method="shap", tiles=2, spans=1, evaluations=400)
     exact = enumerated(worth, 4)
     values, errors = (x.flatten().numpy() for x in (result.shapley.values, result.shapley.errors))
     assert (np.abs(values - exact) <= 4 * errors + 1e-5 * np.abs(exact).max()).all()
@@ -104,7 +104,7 @@ def test_values_of_a_clip_are_the_enumerated_ones_of_its_regions_and_frames(mode
 
 
 def test_the_values_share_out_the_logit_less_that_of_nothing_and_every_pixel_has_a_part(model, clips):
-    result = explain(model, clips, method="shap", target=["fake", "real"], regions=2, spans=3, evaluations=40)
+    result = explain(model, clips, method="shap", target=["fake", "real"], tiles=2, spans=3, evaluations=40)
     shapley, sign = result.shapley, torch.tensor([1.0, -1.0])
     nothing = torch.from_numpy(logits_of(model, torch.zeros_like(clips)))
     torch.testing.assert_close(shapley.baseline_logits, nothing, rtol=1e-5, atol=1e-6)
@@ -118,7 +118,7 @@ def test_the_values_share_out_the_logit_less_that_of_nothing_and_every_pixel_has
         part = result.pixels[0, frame, 20 * row : 20 * row + 20, 20 * column : 20 * column + 20]
         assert part.unique().numel() == 1
         assert part.sum().item() == pytest.approx(shapley.values[0, frame, row, column].item(), rel=1e-4, abs=1e-7)
-    colors = attribution(model, clips, ["fake", "real"], "shap", regions=2, spans=3, evaluations=40)
+    colors = attribution(model, clips, ["fake", "real"], "shap", tiles=2, spans=3, evaluations=40)
     assert colors.shape == clips.shape
     torch.testing.assert_close(colors.sum(2), result.pixels)
 
@@ -134,8 +134,8 @@ def test_regions_and_spans_are_as_equal_as_pixels_and_frames_allow():
 def test_too_few_and_too_many_evaluations_are_one_sentence_before_anything_runs(model, clips, monkeypatch):
     with pytest.raises(InputError, match="evaluations is 30; expected at least 49, which one order of 48 players"):
         explain(model, clips, method="shap", evaluations=30)
-    with pytest.raises(InputError, match="regions is 41; expected at most 40, the side of the picture in pixels"):
-        explain(model, clips, method="shap", regions=41)
+    with pytest.raises(InputError, match="tiles is 41; expected at most 40, the side of the picture in pixels"):
+        explain(model, clips, method="shap", tiles=41)
     calls = []
     monkeypatch.setattr(model, "forward", lambda x: calls.append(len(x)) or torch.zeros(len(x)))
     asked = {"evaluations": 10_000_000, "time_limit": 1e-3}

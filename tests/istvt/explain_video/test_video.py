@@ -346,7 +346,7 @@ def test_attnlrp_writes_the_same_files_with_the_relevance_of_pixels_and_its_cons
 
 
 def test_shap_writes_its_values_and_how_sure_they_are(video, trained_run, tmp_path):
-    rules = {"regions": 2, "spans": 3, "evaluations": 60}
+    rules = {"tiles": 2, "spans": 3, "evaluations": 60}
     result = explain_video(video, trained_run, tmp_path, quick(method="shap", **rules))
     data, page = json.loads(result.files["data"].read_text()), result.files["page"].read_text()
     [values], [clip] = data["people"][0]["explained_clips"], result.clips
@@ -364,9 +364,9 @@ def test_shap_writes_its_values_and_how_sure_they_are(video, trained_run, tmp_pa
         '<th scope="row">evaluations</th><td>60</td>',
     ):
         assert said in page
-    assert clip.maps()["regions"].shape == (6, IMAGE_SIZE, IMAGE_SIZE)
-    frame = values["regions"]["frames"][0]["hottest_cell"]
-    if frame is not None:  # the middle of a region
+    assert clip.maps()["tiles"].shape == (6, IMAGE_SIZE, IMAGE_SIZE)
+    frame = values["tiles"]["frames"][0]["hottest_cell"]
+    if frame is not None:  # the middle of a tile
         assert frame["x"] in (12, 36) and frame["y"] in (12, 36)
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -24,6 +25,7 @@ from istvt.cli.service.analysis import Analyzer
 from istvt.cli.service.uploads import safe_name
 from istvt.config import ServeSettings
 from istvt.inference.calibration import band_of
+from istvt.model.architectures import build, model_preset
 from istvt.model.checkpoint import Calibration
 
 
@@ -115,6 +117,26 @@ def test_another_method_is_explained_without_scoring_again(client, done_job, fin
     assert again.json()["status"] == "done"
     wrong = client.post(f"{address}/explanations", json={"method": "magic"})
     assert "method: Input should be 'lrp'" in problem(wrong, 422, "invalid-request")
+
+
+def test_another_architecture_is_explained_by_the_methods_that_ask_for_its_logit_alone(
+    serving, analyzer, video, upload, finished
+):
+    other = copy.copy(analyzer)
+    other.model = build(replace(model_preset("s_mil", "small"), image_size=40))
+    other.info = replace(analyzer.info, config=other.model.config)
+    service = serving(analyzer=other)
+    known = service.get("/v1/service").json()
+    assert (known["methods"], known["method"]) == (["shap", "counterfactual"], "shap")
+    wrong = upload(service, video, method="lrp")
+    assert "method is 'lrp'; expected one of shap, counterfactual" in problem(wrong, 422, "invalid-request")
+    job = finished(service, upload(service, video, method="counterfactual").json()["id"])
+    assert [found["status"] for found in job["explanations"]] == ["done"]
+    address = f"/v1/jobs/{job['id']}"
+    assert "was made by this program" in service.get(f"{address}/explanation").text
+    assert service.get(f"{address}/explanation", params={"format": "pdf"}).content.startswith(b"%PDF")
+    never = service.post(f"{address}/explanations", json={"method": "lrp"})
+    assert "expected one of shap, counterfactual" in problem(never, 422, "not-explainable")
 
 
 def test_people_are_judged_and_chosen_by_number(people_analyzer, edited_video, serving, upload, finished):

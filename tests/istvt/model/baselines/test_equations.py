@@ -181,7 +181,7 @@ def test_a_baseline_has_no_map_of_tokens_and_says_what_explains_it():
 def test_shapley_values_and_counterfactuals_explain_a_baseline(name):
     model = small(name)
     clips = clips_of(model)
-    shares = explain(model, clips, method="shap", regions=2, spans=1, evaluations=10)
+    shares = explain(model, clips, method="shap", tiles=2, spans=1, evaluations=10)
     with torch.no_grad():
         logits, nothing = model(clips), model(torch.zeros_like(clips))
     torch.testing.assert_close(shares.pixels.sum((1, 2, 3)), logits - nothing, rtol=1e-3, atol=1e-5)
