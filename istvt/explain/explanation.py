@@ -48,7 +48,7 @@ from istvt.explain.counterfactual import PASSES_BESIDE_STEPS, Counterfactual, ex
 from istvt.explain.grid import pool, upscale
 from istvt.explain.lrp import LRPBackward
 from istvt.explain.rollout import BlockMaps, ClassRows, RolloutRows, StoredMaps
-from istvt.explain.shap import ShapleyValues, explain_by_shap
+from istvt.explain.shap import ShapleyValues, check_evaluations, explain_by_shap
 from istvt.model.architectures import ARCHITECTURES
 from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
@@ -91,20 +91,24 @@ def require_measurable(config: DetectorConfig) -> None:
 
 
 def require_affordable(model: Detector, settings: HeatmapSettings, clips: int) -> None:
-    """Refuse an explanation of clips that would take longer than its limit, by the time of a forward pass.
+    """Refuse an explanation of clips by too few evaluations, or one that would take longer than its limit.
+
+    How long it would take is known by the time of a forward pass.
 
     Memory does not grow with the number of evaluations or steps, which go through the model a few at a time.
 
     Raises:
         InputError: the sentence names the setting, and the time that it would take.
     """
+    config, parameter = model.config, next(model.parameters())
+    if settings.method == "shap":
+        check_evaluations(settings, config.frames, config.image_size)
     if settings.method not in AGNOSTIC_METHODS or not clips:
         return
     name = "evaluations" if settings.method == "shap" else "steps"
     asked = getattr(settings, name)
     # A backward pass is two forward passes.
     passes = asked if settings.method == "shap" else 3 * asked + PASSES_BESIDE_STEPS
-    config, parameter = model.config, next(model.parameters())
     picture = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=parameter.device)
     for _ in range(2):  # the first pass of a process is a slow one
         start = time.perf_counter()

@@ -166,10 +166,8 @@ def explain_by_shap(
     Raises:
         InputError: the evaluations are too few for one order of the players, or tiles smaller than a pixel.
     """
-    if settings.tiles > (side := min(clips.shape[-2:])):
-        raise InputError(f"tiles is {settings.tiles}; expected at most {side}, the side of the picture in pixels")
+    shape = check_evaluations(settings, clips.shape[1], min(clips.shape[-2:]))
     of_pixel = partition(*clips.shape[1:2], *clips.shape[-2:], settings.tiles, settings.spans).to(clips.device)
-    shape = (min(settings.spans, clips.shape[1]), settings.tiles, settings.tiles)
     players, sizes = int(np.prod(shape)), torch.bincount(of_pixel.flatten()).to(clips)
     in_all = 2 + _orders(players, settings.evaluations) * max(players - 1, 0)  # for each clip
     at_once = max(1, min(_CLIPS_AT_ONCE, _PIXELS_AT_ONCE // max(1, of_pixel.numel())))
@@ -199,6 +197,19 @@ def explain_by_shap(
     )
     logits = (signs * torch.tensor([game.all for game in games], dtype=torch.float64)).to(clips)
     return logits, (values.flatten(1).to(clips) / sizes)[:, of_pixel], found
+
+
+def check_evaluations(settings: HeatmapSettings, frames: int, side: int) -> tuple[int, int, int]:
+    """Return spans, rows and columns of the players of a clip of so many frames, with pictures of this side.
+
+    Raises:
+        InputError: the evaluations are too few for one order of the players, or tiles smaller than a pixel.
+    """
+    if settings.tiles > side:
+        raise InputError(f"tiles is {settings.tiles}; expected at most {side}, the side of the picture in pixels")
+    shape = (min(settings.spans, frames), settings.tiles, settings.tiles)
+    _orders(int(np.prod(shape)), settings.evaluations)
+    return shape
 
 
 def partition(frames: int, height: int, width: int, tiles: int, spans: int) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.common.timing import peak_bytes
 from dataloading.errors import InputError
 from istvt import ISTVT, ISTVTConfig
 from istvt.explain import attribution, explain
@@ -96,7 +97,7 @@ def test_values_of_a_clip_are_the_enumerated_ones_of_its_regions_and_frames(mode
         removed = ~chosen[:, of_pixel]
         return torch.from_numpy(logits_of(model, remove(clips[:1].expand(len(chosen), -1, -1, -1, -1), removed)))
 
-    result = explain(model, clips[:1], method="shap", tiles=2, spans=1, evaluations=400)
+    result = explain(model, clips[:1], method="shap", tiles=2, spans=1, evaluations=200)
     exact = enumerated(worth, 4)
     values, errors = (x.flatten().numpy() for x in (result.shapley.values, result.shapley.errors))
     assert (np.abs(values - exact) <= 4 * errors + 1e-5 * np.abs(exact).max()).all()
@@ -145,3 +146,10 @@ def test_too_few_and_too_many_evaluations_are_one_sentence_before_anything_runs(
     with pytest.raises(InputError, match=sentence):
         explain(model, clips, method="shap", **asked)
     assert calls == [1, 1]  # one clip, twice, for the time of a pass
+
+
+def test_memory_does_not_grow_with_evaluations(model, clips):
+    def peak(evaluations):
+        return peak_bytes(lambda: explain(model, clips, method="shap", tiles=2, evaluations=evaluations), "cpu")
+
+    assert peak(100) < 1.05 * peak(26)

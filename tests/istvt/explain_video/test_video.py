@@ -396,10 +396,14 @@ def test_the_face_with_its_enlarged_change_is_marked_as_made_and_the_page_says_w
     np.testing.assert_array_equal(shown[58 + 308 : 58 + 458, 92:242], heatmap.overlay(face, size))
 
 
-def test_more_than_time_allows_is_one_sentence_before_the_video_is_read(video, trained_run, tmp_path):
+def test_more_or_fewer_evaluations_than_can_be_used_are_one_sentence_before_the_video_is_read(
+    video, trained_run, tmp_path
+):
     settings = quick(method="shap", evaluations=10_000_000, time_limit=0.01, clips=3)
     with pytest.raises(InputError, match="evaluations is 10000000: 3 clips would take about"):
         explain_video(tmp_path / "absent.mp4", trained_run, tmp_path / "out", settings)
+    with pytest.raises(InputError, match="evaluations is 10; expected at least 97, which one order of 96 players"):
+        explain_video(tmp_path / "absent.mp4", trained_run, tmp_path / "out", quick(method="shap", evaluations=10))
     assert not (tmp_path / "out").exists()
 
 
