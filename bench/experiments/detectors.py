@@ -1,7 +1,8 @@
 """What each detector sees: the small preset of every architecture on each kind of forgery, as it is and perturbed.
 
 Each is trained on one kind alone, with several seeds, and judged on people that it has never seen, beside two judges
-that know next to nothing: a logistic regression on the mean color of a clip, and one on how much its frames differ.
+that know next to nothing: a logistic regression on the mean color of a clip, and one on how much its frames differ. On
+forgeries of a part of the face the detectors are those that are made for it, beside a judge of landmarks.
 Training and evaluation are those of `istvt compare`. What is finished is kept in the output folder, so that a stopped
 run goes on and any part can be run alone; the page is written from all that is there.
 """
@@ -12,11 +13,12 @@ import argparse
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from bench.experiments.landmarks import LANDMARKS, score_landmarks
 from bench.experiments.simple_judges import JUDGES, PLAIN, JudgedVideo, SimpleScores, score
 from bench.report.markdown import replace_section, table
 from istvt.cli.demo import TRAINING, VIDEO_FRAMES
@@ -26,15 +28,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from istvt.comparison.settings import Plan, PlannedModel
+    from istvt.config import DataSettings
     from istvt.evaluation.results import Estimate
     from istvt.evaluation.seeds import MeanMetric
     from istvt.inference.video_score import VideoScore
     from istvt.report.evaluation_files import PerturbedRow
 
-KINDS = ("blend", "flicker", "both")
+OF_PARTS = ("mouth", "eyes")  # kinds that forge a part of the face, to which clips are cropped then
+KINDS = ("blend", "flicker", "both", *OF_PARTS)
 SEEDS = (0, 1, 2)
 PERTURBATIONS = ("jpeg:30", "downscale:0.5", "dropout:24", "noise:10", "h264:35")
 IDENTITIES, SPLITS, VIDEO_SIZE = 480, (0.8, 0.05, 0.15), 96
+PARTS_IDENTITIES, PARTS_FRAMES = 120, 48  # of the set of those kinds: two of three real people blink in 48 frames
 CLIPS, TRAIN_CLIPS = 2, 1  # of each video: in evaluation, and random ones in an epoch
 # An epoch has 768 clips, so 8 of them 768 batches of 8: a detector stays at chance for some hundred batches before it
 # finds the trace. Some need larger batches or smaller steps: in batches of 8 `i3d` and `vivit` were at chance after 600
@@ -45,6 +50,9 @@ LARGE_BATCHES = {"batch_size": 16}
 OWN = {
     "c3d": {"learning_rate": 5e-4},
     "i3d": LARGE_BATCHES | {"learning_rate": 5e-4, "epochs": 12},
+    # Of the 120 people of their own set an epoch has 144 clips.
+    "lip_motion": {"epochs": 9},
+    "lrcn": {"learning_rate": 2e-3, "epochs": 24},
     "timesformer": LARGE_BATCHES | {"epochs": 20},
     "vivit": LARGE_BATCHES | {"epochs": 20},
 }
@@ -108,13 +116,17 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     output = arguments.output
-    draw(output)
+    for kind in arguments.kinds:
+        draw(output, kind)
     detectors = arguments.detectors or list(ARCHITECTURES)
     for model in measure(output, detectors, arguments.kinds, arguments.seeds, arguments.perturbations, Console()):
         print(f"{model}: AUC {cell(output, model.detector, model.trained_on, [model.seed]).plain}", flush=True)
-    for kind, data in plan_of(output, [DEFAULT], arguments.kinds, [0], []).data.items():
+    for kind in arguments.kinds:
+        data = data_of(output, kind)
         for judge in JUDGES:
             score(judge, data, arguments.perturbations, _simple_file(output, judge, kind))
+        if kind in OF_PARTS:
+            score_landmarks(data, _simple_file(output, LANDMARKS, kind))
     cells = all_cells(output)
     for kind in KINDS:
         print(f"\n{kind}\n\n{kind_table(cells, kind)}")
@@ -128,18 +140,46 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def draw(output: Path) -> None:
-    """Draw the videos, as far as they are not there."""
+def videos_of(output: Path, kind: str) -> Path:
+    """Return the folder of the videos of a kind: those that forge a part of the face have a set of their own."""
+    return output / ("videos-parts" if kind in OF_PARTS else "videos")
+
+
+def region_of(kind: str) -> str:
+    """Return what clips of a kind are cropped to."""
+    return kind if kind in OF_PARTS else "face"
+
+
+def detectors_of(kind: str) -> list[str]:
+    """Return the detectors that are made for what clips of a kind are cropped to."""
+    return [name for name, of in ARCHITECTURES.items() if of.region == region_of(kind)]
+
+
+def judges_of(kind: str) -> list[str]:
+    """Return the rows of a kind's table: its detectors, and those that know next to nothing."""
+    return [*detectors_of(kind), *JUDGES, *([LANDMARKS] if kind in OF_PARTS else [])]
+
+
+def data_of(output: Path, kind: str) -> DataSettings:
+    """Return the settings of the data of a kind."""
+    return replace(plan_of(output, [DEFAULT], [kind], [0], []).data[kind], region=region_of(kind))
+
+
+def draw(output: Path, kind: str = KINDS[0]) -> None:
+    """Draw the videos of a kind, as far as they are not there."""
     from dataloading import read_dataset
     from dataloading.face_index import FILE_NAME
     from dataloading.faces.prepare import prepare
     from dataloading.synthetic import synthesize
 
-    folder = output / "videos"
+    folder = videos_of(output, kind)
     if (folder / FILE_NAME).exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    synthesize(folder, identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, splits=SPLITS)
+    how = {"identities": IDENTITIES, "frames": VIDEO_FRAMES}
+    if kind in OF_PARTS:
+        how = {"identities": PARTS_IDENTITIES, "frames": PARTS_FRAMES, "manipulations": OF_PARTS}
+    synthesize(folder, size=VIDEO_SIZE, splits=SPLITS, **how)
     prepare(read_dataset(folder), detect=False)
 
 
@@ -152,7 +192,7 @@ def plan_of(
     kinds = list(kinds)
     settings = ComparisonSettings(
         detectors={name: DetectorSettings(architecture=name, training=training_of(name)) for name in detectors},
-        data={kind: DataSet(root=str(output / "videos"), manipulations=[kind]) for kind in kinds},
+        data={kind: DataSet(root=str(videos_of(output, kind)), manipulations=[kind]) for kind in kinds},
         train=kinds, test=kinds, seeds=list(seeds), perturb=list(perturbations), clips=CLIPS, train_clips=TRAIN_CLIPS,
         training={
             "execution": TRAINING.execution, "batch_size": TRAINING.batch_size, "learning_rate": RATE, "augment": False,
@@ -177,6 +217,8 @@ def measure(
 ) -> Iterator[PlannedModel]:
     """Train and evaluate what is missing of a part of the experiment, seed by seed; yield each model when it is done.
 
+    Each detector is trained on the kinds that it is made for (`detectors_of`).
+
     Args:
         output: folder that `draw` has drawn into.
         detectors, kinds, seeds, perturbations: the part.
@@ -186,7 +228,8 @@ def measure(
     from istvt.comparison.models import evaluate_model, train_model
 
     plan = plan_of(output, detectors, kinds, seeds, perturbations)
-    for model in sorted(plan.models, key=lambda model: model.seed):
+    models = [model for model in plan.models if model.detector in detectors_of(model.trained_on)]
+    for model in sorted(models, key=lambda model: model.seed):
         kind, data = model.trained_on, plan.data[model.trained_on]
         if not _cost_file(model).is_file():
             console.rule(f"{model}")
@@ -226,7 +269,7 @@ def _processor_seconds() -> float:
 
 def all_cells(output: Path) -> dict[tuple[str, str], Cell]:
     """Return what was measured, by judge and kind."""
-    found = {(judge, kind): cell(output, judge, kind) for judge in (*ARCHITECTURES, *JUDGES) for kind in KINDS}
+    found = {(judge, kind): cell(output, judge, kind) for kind in KINDS for judge in judges_of(kind)}
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -237,7 +280,7 @@ def cell(output: Path, judge: str, kind: str, seeds: Iterable[int] = SEEDS) -> C
     """
     from istvt.evaluation.seeds import common_scores, mean_metrics
 
-    if judge in JUDGES:
+    if judge not in ARCHITECTURES:
         seeds, sets = [], _simple_scores(output, judge, kind)
     else:
         found = {model.seed: _scores(model) for model in plan_of(output, [judge], [kind], seeds, []).models}
@@ -292,7 +335,7 @@ def kind_table(cells: Mapping[tuple[str, str], Cell], kind: str) -> str:
     own = {judge: found for (judge, of), found in cells.items() if of == kind}
     names = list(dict.fromkeys(name for found in own.values() for name in found.auc))
     rows = []
-    for judge in (*ARCHITECTURES, *JUDGES):
+    for judge in judges_of(kind):
         if (found := own.get(judge)) is None:
             rows.append([f"`{judge}`", NOT_RUN, *[""] * len(names)])
             continue
@@ -323,21 +366,23 @@ def learned(cells: Mapping[tuple[str, str], Cell], kind: str) -> tuple[list[str]
 
 def sentence(cells: Mapping[tuple[str, str], Cell]) -> str:
     """Return what the detectors learned of each kind, and what the simple judges did, for the README."""
-    parts = []
+    parts, some = [], next(iter(cells.values()))
     for kind in KINDS:
         above, others = learned(cells, kind)
         if not above and not others:
             continue
         simple = [f"{judge} {cells[judge, kind].plain}" for judge in JUDGES if (judge, kind) in cells]
+        own = next(found for (_, of), found in cells.items() if of == kind)
+        counts = f" ({own.real} and {own.fake} videos)" if (own.real, own.fake) != (some.real, some.fake) else ""
         parts.append(
-            f"On `{kind}` the AUC of {', '.join(above) or 'none'} is above chance"
+            f"On `{kind}`{counts} the AUC of {', '.join(above) or 'none'} is above chance"
             + (f", and that of {', '.join(others)} is not" if others else "")
             + (f"; a logistic regression has, on {', on '.join(simple)}" if simple else "")
+            + (f"; a judge of landmarks {cells[LANDMARKS, kind].plain}" if (LANDMARKS, kind) in cells else "")
             + "."
         )
     counts = sorted({len(found.seeds) for (judge, _), found in cells.items() if judge in ARCHITECTURES})
     seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
-    some = next(iter(cells.values()))
     return _filled(
         f"AUC of {some.real} real and {some.fake} forged videos of people that were not trained on, the mean of "
         f"{seeds}, with 95 % intervals over videos. {' '.join(parts)}"
@@ -356,9 +401,10 @@ def missing(cells: Mapping[tuple[str, str], Cell]) -> str:
         parts.append(f"all with seed {', '.join(never)}")
     for seed in run:
         for kind in KINDS:
-            lacking = [name for name in ARCHITECTURES if seed not in getattr(cells.get((name, kind)), "seeds", ())]
+            of_kind = detectors_of(kind)
+            lacking = [name for name in of_kind if seed not in getattr(cells.get((name, kind)), "seeds", ())]
             if lacking:
-                which = "every detector" if len(lacking) == len(ARCHITECTURES) else ", ".join(lacking)
+                which = "every detector" if len(lacking) == len(of_kind) else ", ".join(lacking)
                 parts.append(f"`{kind}` with seed {seed} of {which}")
     return _filled(f"Not all of it has been run. Missing: {'; '.join(parts)}." if parts else "All of it has been run.")
 
@@ -386,11 +432,12 @@ def total_time(costs: Mapping[str, Sequence[Trained]]) -> str:
     known = {name: _mean_seconds(found) for name, found in costs.items() if found}
     if not known:
         return "How long it takes was not measured."
-    hours = sum(known.values()) * len(KINDS) * len(SEEDS) / 3600
+    kinds = {name: sum(name in detectors_of(kind) for kind in KINDS) for name in known}
+    hours = sum(seconds * kinds[name] for name, seconds in known.items()) * len(SEEDS) / 3600
     rest = [name for name in costs if name not in known]
     without = f", without those of {', '.join(rest)}, of which none was run" if rest else ""
     return (
-        f"All {len(known) * len(KINDS) * len(SEEDS)} trainings take {hours:.1f} hours of processor time{without}: "
+        f"All {sum(kinds.values()) * len(SEEDS)} trainings take {hours:.1f} hours of processor time{without}: "
         f"{hours / CORES:.1f} hours on {CORES} cores that do nothing else. Evaluation comes on top."
     )
 
@@ -420,6 +467,7 @@ def page(cells: Mapping[tuple[str, str], Cell], output: Path) -> str:
     return Path(__file__).with_suffix(".template.md").read_text().format(
         sentence=sentence(cells), tables=tables, missing=missing(cells), costs=cost_table(costs),
         total=total_time(costs), identities=IDENTITIES, frames=VIDEO_FRAMES, size=VIDEO_SIZE, clips=CLIPS,
+        parts_identities=PARTS_IDENTITIES, parts_frames=PARTS_FRAMES,
         perturbations="\n".join(f"- `{s.name}`: {s.perturbation.what}; {s.perturbation.unit}" for s in sweeps),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
     )  # fmt: skip
