@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dataloading.dataset import FACE
 from dataloading.errors import InputError
-from dataloading.face_index import MARGIN, WHOLE_FRAME, crop_name
+from dataloading.face_index import LANDMARKS, MARGIN, PARTS, WHOLE_FRAME, crop_name
 from dataloading.io import replacing
 from istvt.config import __version__
 from istvt.model.checkpoint import CheckpointInfo, load_model
@@ -116,7 +117,16 @@ def describe(info: CheckpointInfo, checkpoint: Path) -> dict[str, Any]:
     """Return what another program has to know of a checkpoint to feed it and to read its logits, as values of JSON."""
     config, found_by = info.config, info.detectors
     crop: dict[str, Any] = {"trained_on": crop_name(found_by) if found_by else None, "margin": None}
-    if set(found_by) == {WHOLE_FRAME}:
+    if info.region != FACE:
+        points, side = PARTS[info.region]
+        crop |= {
+            "region": info.region,
+            "rule": f"one square for all frames of a clip: {side} times the largest of the faces' scales, around the "
+            f"median of the middles between {LANDMARKS[points[0]]} and {LANDMARKS[points[1]]}; a face's scale is the "
+            "distance of its eyes, or of their middle from that of the corners of its mouth, whichever is longer; "
+            "beyond the picture its border is repeated",
+        }
+    elif set(found_by) == {WHOLE_FRAME}:
         crop["rule"] = "the whole upright picture, stretched to a square"
     else:
         crop |= {

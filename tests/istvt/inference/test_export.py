@@ -17,7 +17,7 @@ from dataloading.errors import InputError
 from istvt.cli.main import main
 from istvt.config import ATTENTIONS, ISTVTConfig
 from istvt.inference import export as exporting
-from istvt.inference.export import METADATA_FILE, METADATA_KEY, compare, example_clips, export
+from istvt.inference.export import METADATA_FILE, METADATA_KEY, compare, describe, example_clips, export
 from istvt.model.architectures import ARCHITECTURES, build, model_preset
 from istvt.model.checkpoint import Calibration, CheckpointInfo, load_model, save_model
 
@@ -110,6 +110,14 @@ def test_a_program_runs_where_this_project_is_not_installed(checkpoint, tmp_path
     exec(python_blocks(".pt2"), read := {})
     assert read["logits"].shape == (3,)
     assert written.spread > 1e-3  # logits that tell clips apart, or the comparison says little
+
+
+def test_the_crop_of_a_model_of_eyes_is_said_by_landmarks():
+    info = CheckpointInfo(model_preset("lrcn"), detectors=["none"], settings={"data": {"region": "eyes"}})
+    crop = describe(info, Path(__file__))["input"]["crop"]
+    assert crop["region"] == "eyes"
+    assert crop["rule"].startswith("one square for all frames of a clip: 1.75 times the largest of the faces' scales")
+    assert "between right eye and left eye" in crop["rule"]
 
 
 @pytest.mark.exhaustive
