@@ -1,12 +1,12 @@
 # make demo | test | docs | experiment, and longer suites: fuzz | kill-test | interpreter | cluster | ptx | long-videos |
-# detectors | adaptation | exports | serve-test | release. Each makes .venv first, once.
+# detectors | adaptation | masks | exports | serve-test | release. Each makes .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
 WORDS  := kernels istvt dataloading bench tests docs integrations README.md SECURITY.md Makefile setup.py
 
-.PHONY: install demo test fuzz kill-test interpreter cluster ptx long-videos detectors adaptation exports serve-test release experiment docs lint clean
+.PHONY: install demo test fuzz kill-test interpreter cluster ptx long-videos detectors adaptation masks exports serve-test release experiment docs lint clean
 
 install: $(VENV)/.installed
 
@@ -57,6 +57,10 @@ detectors: install
 adaptation: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/bench/test_adaptation_experiment.py
 
+# Predicted masks of drawn forgeries beside masks that need no network: some ten minutes of one idle core.
+masks: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/bench/test_masks_experiment.py
+
 # Every architecture and every variant of ISTVT as torch.export program and as ONNX: some minutes of one core.
 exports: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 1200 -m exhaustive tests/istvt/inference/test_export.py
@@ -75,6 +79,7 @@ experiment: install
 	$(BIN)/python -m bench experiment --output runs/experiment --documents docs --readme README.md
 	$(BIN)/python -m bench detectors --output runs/detectors --documents docs --readme README.md
 	$(BIN)/python -m bench adaptation --output runs/adaptation --documents docs
+	$(BIN)/python -m bench masks --output runs/masks --document docs/masks.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ COMMANDS = {
         "experiments.adaptation",
         "what a detector keeps of a forgery when it learns another from few videos",
     ),
+    "masks": ("experiments.masks", "whether predicted masks find forgeries, beside masks that need no network"),
     "experiment": ("experiments.synthetic", "what each attention sees, and whether explanations are true of the model"),
 }
 

@@ -40,6 +40,7 @@ _MODEL_LIMITS = {
     "head_dim": (1, LARGEST_HEAD_DIM),
     "depth": (1, 1024),
     "mlp_dim": (1, 1_048_576),
+    "mask_head": (0, 64),
 }
 _LARGEST_GRID, _LARGEST_CHANNELS = 512, 65_536
 _DATA_LIMITS = {"train_clips": (1, 100_000), "evaluation_clips": (1, 100_000), "workers": (1, 1024)}
@@ -132,6 +133,11 @@ class DetectorConfig:
     frames: int = 6
     image_size: int = 300
 
+    @property
+    def makes_masks(self) -> bool:
+        """Whether the network also says which pixels are forged, and is trained on masks."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values of JSON, as checkpoints store them."""
         return asdict(self)
@@ -162,6 +168,8 @@ class ISTVTConfig(DetectorConfig):
         layer_norm_eps: added to the variance in every LayerNorm.
         head_norm: a second LayerNorm between the final one and the linear head (the authors' code).
         backbone_dims: output channels of conv1, conv2, block1 and block2 of the Xception entry flow.
+        mask_head: predict which pixels are forged, in so many parts of each feature cell along each side; 0 for no
+            masks. It is trained where the data set has masks, and neither verdict nor heatmap reads it.
         architecture: always istvt; another name has another configuration (`istvt.model.architectures`).
     """
 
@@ -177,6 +185,7 @@ class ISTVTConfig(DetectorConfig):
     layer_norm_eps: float = 1e-6
     head_norm: bool = False
     backbone_dims: tuple[int, int, int, int] = (32, 64, 128, 256)
+    mask_head: int = 0
     architecture: Literal["istvt"] = "istvt"
 
     def __post_init__(self) -> None:
@@ -218,6 +227,11 @@ class ISTVTConfig(DetectorConfig):
         """Height and width (H, W) of the feature grid."""
         side = entry_flow_sizes(self.image_size)[-1]
         return self.grid or (side, side)
+
+    @property
+    def makes_masks(self) -> bool:
+        """Whether the network has a mask head."""
+        return self.mask_head > 0
 
     @property
     def has_temporal_row(self) -> bool:

@@ -1,1 +1,1 @@
-"""Experiments on the synthetic set that write this repository's documents: `python -m bench experiment`."""
+"""Experiments on the synthetic set that write the documents, a file each: `python -m bench experiment` and others."""

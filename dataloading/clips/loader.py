@@ -6,13 +6,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
 import numpy as np
 import torch
 
 from dataloading.clips.cpu_pipeline import BatchMemory, CpuPipeline
+from dataloading.clips.masks import UNKNOWN, read_masks
 from dataloading.clips.pipeline import Augmentation, ClipGraph, Draw, Sample, require_dali
 from dataloading.clips.reader import read_decoded, read_encoded, read_pictures
 from dataloading.clips.sampling import Clip
@@ -36,12 +37,15 @@ class Batch:
         labels: float32 [B], 0 real and 1 fake; on the CPU, pinned where the clips are on a GPU.
         indices: int64 [B], positions in the list the loader was given.
         rehearsed: int64, places in the batch of the clips of earlier data sets (`Clip.rehearsed`); None for none.
+        masks: int8 [B, T, H, W], where the labels are: 1 forged, 0 not forged, all -1 of a clip without a known mask;
+            None where masks were not asked for.
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
     rehearsed: torch.Tensor | None = None
+    masks: torch.Tensor | None = None
 
 
 class ClipLoader:
@@ -57,6 +61,7 @@ class ClipLoader:
         decoder: The one in use: `"pyav"`, `"dali"`, or `"jpeg"` for the pictures of a lossy crop store. Their colors
             differ by some gray levels, so a checkpoint records it. Lossless crops give the same clips as `"pyav"`.
         skipped: `(clip, reason)` of each clip of the latest epoch that could not be decoded so far.
+        unmasked: `(clip, reason)` of each clip of the latest epoch whose mask is not known so far.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class ClipLoader:
         processes: Workers | None = None,
         by_video: bool = False,
         crf: int | None = None,
+        masks: bool = False,
     ):
         """Check the arguments; nothing is decoded yet.
 
@@ -91,6 +97,7 @@ class ClipLoader:
             by_video: A batch holds clips of one video alone. The last bits of a logit depend on the size of its batch,
                 and so what a video gives does not depend on those beside it.
             crf: Encodes each video once more at this rate factor of H.264 before it is read, by PyAV; None does not.
+            masks: Batches hold masks too, which are decoded by PyAV.
 
         Raises:
             InputError: An argument is out of range, DALI is missing, or `decoder="dali"` and a video is not for it.
@@ -111,7 +118,8 @@ class ClipLoader:
         if self._by_dali:
             require_dali()
         self.skipped: list[tuple[Clip, str]] = []
-        self._workers, self._processes, self._by_video = workers, processes, by_video
+        self.unmasked: list[tuple[Clip, str]] = []
+        self._workers, self._processes, self._by_video, self._masks = workers, processes, by_video, masks
         self._memory = BatchMemory()  # on a CPU, from one epoch to the next too
         self._epoch = 0
 
@@ -126,12 +134,15 @@ class ClipLoader:
         return [self.batch_size] * -(-len(self.clips) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        self.skipped = []
+        self.skipped, self.unmasked = [], []
         self._epoch += 1
         processes = self._processes or Workers()
-        return _prefetch_batches(self._batches(self._epoch, self.skipped, processes), PREFETCHED_BATCHES, processes)
+        lists = self.skipped, self.unmasked
+        return _prefetch_batches(self._batches(self._epoch, *lists, processes), PREFETCHED_BATCHES, processes)
 
-    def _batches(self, epoch: int, skipped: list[tuple[Clip, str]], processes: Workers) -> Iterator[Batch]:
+    def _batches(
+        self, epoch: int, skipped: list[tuple[Clip, str]], unmasked: list[tuple[Clip, str]], processes: Workers
+    ) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
         graph = _RestartingGraph(self._build_graph)
         groups = _same_video(self.clips, self.batch_size)
@@ -144,7 +155,7 @@ class ClipLoader:
                     PREFETCHED_BATCHES * self.batch_size,
                 )
                 for size in self._sizes():
-                    batch = self._finish(list(islice(loads, size)), graph, skipped)
+                    batch = self._finish(list(islice(loads, size)), graph, skipped, unmasked)
                     if batch is not None:
                         yield batch
             finally:
@@ -167,6 +178,12 @@ class ClipLoader:
             outcomes = [read_pictures(clip, draw, self.image_size) for clip, draw in zip(clips, draws, strict=True)]
         else:
             outcomes = read_decoded(clips, draws, self.image_size, processes, self.crf)
+        if self._masks:
+            masks = read_masks(clips, draws, self.image_size, processes)
+            outcomes = [
+                outcome if isinstance(outcome, str) else replace(outcome, mask=mask)
+                for outcome, mask in zip(outcomes, masks, strict=True)
+            ]
         return list(zip(positions, outcomes, strict=True))
 
     def _draw(self, clip: Clip, epoch: int) -> Draw:
@@ -175,8 +192,14 @@ class ClipLoader:
         name = zlib.crc32(clip.video.name.encode())
         return self.augmentation.draw(np.random.default_rng([self.seed, epoch, clip.index, name]))
 
-    def _finish(self, loaded: list[Loaded], graph: "_RestartingGraph", skipped: list[tuple[Clip, str]]) -> Batch | None:
-        """Run the graph on the samples that were read, and add the other clips to `skipped`."""
+    def _finish(
+        self,
+        loaded: list[Loaded],
+        graph: "_RestartingGraph",
+        skipped: list[tuple[Clip, str]],
+        unmasked: list[tuple[Clip, str]],
+    ) -> Batch | None:
+        """Run the graph on the samples that were read; list the other clips, and those without a known mask."""
         skipped.extend((self.clips[i], outcome) for i, outcome in loaded if isinstance(outcome, str))
         good = [(i, outcome) for i, outcome in loaded if isinstance(outcome, Sample)]
         if not good:
@@ -191,11 +214,19 @@ class ClipLoader:
         if not indices:
             return None
         labels = torch.tensor([float(self.clips[i].label) for i in indices])
-        if self.device.type == "cuda":
-            labels = labels.pin_memory()  # asynchronous host-to-device copy
+        masks = None
+        if self._masks:
+            used = {i: sample.mask for i, sample in good}
+            unmasked.extend((self.clips[i], used[i]) for i in indices if isinstance(used[i], str))
+            masks = torch.full((len(indices), *clips.shape[1:2], *clips.shape[3:]), UNKNOWN, dtype=torch.int8)
+            for place, i in enumerate(indices):
+                if not isinstance(used[i], str):
+                    masks[place] = torch.from_numpy(used[i])
+        if self.device.type == "cuda":  # asynchronous host-to-device copy
+            labels, masks = labels.pin_memory(), masks if masks is None else masks.pin_memory()
         rehearsed = [place for place, i in enumerate(indices) if self.clips[i].rehearsed]
         places = torch.tensor(rehearsed, dtype=torch.int64) if rehearsed else None
-        return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64), places)
+        return Batch(clips, labels, torch.tensor(indices, dtype=torch.int64), places, masks)
 
 
 def decoder_of(videos: Iterable[Video], decoder: str, device: torch.device) -> str:

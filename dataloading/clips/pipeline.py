@@ -93,12 +93,14 @@ class Sample:
         frames: int32 [T], the frames to decode from the file.
         box: float32 [4], x0, y0, x1, y1 in pixels of the picture; it may reach beyond it, where the border is repeated.
         draw: Its augmentation.
+        mask: int8 [T, size, size], see `dataloading.clips.masks`, or why it is not known; None where not asked for.
     """
 
     data: np.ndarray | tuple[np.ndarray, ...]
     frames: np.ndarray
     box: np.ndarray
     draw: Draw
+    mask: np.ndarray | str | None = None
 
 
 class ClipGraph:

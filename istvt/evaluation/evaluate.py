@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import numpy as np
+
 from dataloading.clips.sampling import Clip, Clips, evaluation_clips
 from dataloading.dataset import SYNTHETIC_NOTE, Dataset
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
-from istvt.config import DataSettings
+from istvt.config import DataSettings, DetectorConfig
 from istvt.device import resolve_precision
-from istvt.evaluation.metrics import compute_metrics
+from istvt.evaluation.metrics import compute_metrics, mask_metrics
 from istvt.evaluation.reliability import with_reliability
-from istvt.evaluation.results import Evaluation
+from istvt.evaluation.results import ConfusionMatrix, Evaluation, MaskCounts
 from istvt.inference.crop import crop_difference
+from istvt.inference.masks import mean_mask
 from istvt.inference.score import ScoredClips, score_by_video
 from istvt.inference.video_score import VideoScore, check_probabilities
 from istvt.model.checkpoint import CheckpointInfo
@@ -30,11 +33,13 @@ class ScoredVideo:
         score: None where not one clip could be decoded.
         skipped: why clips could not be decoded, one sentence each.
         decoder: of the clips.
+        masks: pixels of the model's masks; None where it makes none, or the video's mask is not known.
     """
 
     score: VideoScore | None
     skipped: list[str]
     decoder: str = ""
+    masks: MaskCounts | None = None
 
     def __post_init__(self) -> None:
         if self.score is not None:
@@ -46,7 +51,14 @@ def scored_video(scored: ScoredClips) -> ScoredVideo:
     score = scored.videos()[0] if scored.clips else None
     # Reasons hold file names, which need not be valid Unicode: invalid bytes are written as escapes.
     reasons = [reason.encode(errors="backslashreplace").decode() for _, reason in scored.skipped]
-    return ScoredVideo(score, reasons, scored.decoder)
+    return ScoredVideo(score, reasons, scored.decoder, _mask_counts(scored))
+
+
+def _mask_counts(scored: ScoredClips) -> MaskCounts | None:
+    if scored.masks is None or not scored.masks.sum():
+        return None
+    model, *others = (ConfusionMatrix(*map(int, cells)) for cells in scored.masks.sum(0))
+    return MaskCounts(model, others[0] if others else None)
 
 
 @dataclass(frozen=True)
@@ -56,18 +68,23 @@ class SplitScoring:
     Attributes:
         precision: a name, see `resolve_precision`.
         decoder: of `ClipLoader`.
+        masks: whether masks are compared, of a model that makes them.
+        mean_mask: of `istvt.inference.masks`, with which they are compared too.
     """
 
     batch_size: int
     precision: str
     decoder: str
     workers: int
+    masks: bool = False
+    mean_mask: np.ndarray | None = None
 
     def score(self, model: Detector, clips: Sequence[Clip]) -> Iterator[ScoredVideo]:
         """Yield the outcome of each video of the clips, in order."""
         dtype = resolve_precision(self.precision, next(model.parameters()).device)
         how = {"batch_size": self.batch_size, "decoder": self.decoder, "workers": self.workers, "dtype": dtype}
-        for [scored] in score_by_video(model, clips, **how):
+        others = None if not self.masks else [] if self.mean_mask is None else [self.mean_mask]
+        for [scored] in score_by_video(model, clips, **how, other_masks=others):
             yield scored_video(scored)
 
 
@@ -108,7 +125,7 @@ def evaluate_split(
         InputError: not one video can be scored.
     """
     clips = split_clips(dataset, index, data, split, model.config.frames)
-    how = SplitScoring(batch_size, precision, data.decoder, data.workers)
+    how = split_scoring(model.config, dataset, index, data, batch_size, precision)
     scored, done = [], 0
     for outcome, group in zip(how.score(model, clips), clips_by_video(clips), strict=True):
         scored.append(outcome)
@@ -116,6 +133,17 @@ def evaluate_split(
         if advance:
             advance(done, len(clips))
     return summarize(info, dataset, index, data, split, clips, scored, bootstrap)
+
+
+def split_scoring(
+    config: DetectorConfig, dataset: Dataset, index: FaceIndex, data: DataSettings, batch_size: int, precision: str
+) -> SplitScoring:
+    """Return how the videos of a data set are scored by a model of a configuration; see `evaluate_split`."""
+    how = SplitScoring(batch_size, precision, data.decoder, data.workers, masks=config.makes_masks)
+    if not how.masks:
+        return how
+    found = mean_mask(dataset, index, config.frames, config.image_size, data.workers)
+    return how if found is None else replace(how, mean_mask=found[0])
 
 
 def split_clips(dataset: Dataset, index: FaceIndex, data: DataSettings, split: str, frames: int) -> Clips:
@@ -158,6 +186,12 @@ def summarize(
     notes += _unknown_shots(index, scores)
     notes += [SYNTHETIC_NOTE] if dataset.synthetic else info.caveats
     evaluation = with_reliability(compute_metrics(scores, bootstrap=bootstrap), scores, info.calibration)
+    scored = [item for item in scored if item.score is not None]
+    if info.config.makes_masks:
+        masks = mask_metrics([item.score.label for item in scored], [item.masks for item in scored], bootstrap)
+        evaluation = replace(evaluation, masks=masks)
+        if masks is None:
+            notes.append("The model's masks are not measured: no mask of an evaluated fake is known.")
     return replace(evaluation, skipped=skipped, notes=notes), scores
 
 

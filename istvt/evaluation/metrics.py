@@ -1,24 +1,37 @@
-"""Metrics of video scores: accuracy, precision, recall, F1, loss, AUC, average precision, equal error rate.
+"""Metrics of video scores (accuracy, precision, recall, F1, loss, AUC, average precision, EER), and of masks.
 
 Every metric counts videos unless it says clips. Labels are 0 for real and 1 for fake; fake is the positive class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
 
 import numpy as np
 
 from dataloading.dataset import CLASSES, FAKE, REAL
 from dataloading.errors import InputError
 from istvt.evaluation.intervals import area_interval, resample_counts, wilson_interval
-from istvt.evaluation.results import METRIC_NAMES, ConfusionMatrix, Estimate, Evaluation, Metrics, ReportRow, RocCurve
+from istvt.evaluation.results import (
+    METRIC_NAMES,
+    ConfusionMatrix,
+    Estimate,
+    Evaluation,
+    MaskCounts,
+    MaskResult,
+    MaskRow,
+    Metrics,
+    ReportRow,
+    RocCurve,
+)
 from istvt.evaluation.roc import Ranking, RankingCurve, without_collinear_points
 from istvt.inference.video_score import DEFAULT_THRESHOLD, VideoScore
 
 CONFIDENCE = 0.95
 _LIMITS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 _FEW_VIDEOS = 20
+_MASKS = {"model": "this model", "mean": "mean mask of the training fakes", "nothing": "nothing forged"}
 _BAND_RATES = np.linspace(0, 1, 101)
 
 
@@ -253,3 +266,83 @@ def _notes(samples: Samples, rows: list[ReportRow]) -> list[str]:
     if any(value is None for row in rows for value in (row.precision, row.recall, row.f1)):
         notes.append("scikit-learn's report prints 0 where a metric is undefined, and its averages count it as 0.")
     return notes
+
+
+def mask_metrics(
+    labels: Sequence[int], counts: Sequence[MaskCounts | None], resamples: int = 2000, seed: int = 0
+) -> MaskResult | None:
+    """Return how well masks fit, with 95 % intervals of a bootstrap that draws videos within each class.
+
+        pixel accuracy = (TP + TN) / all pixels        IoU = TP / (TP + FP + FN), with forged as the positive class
+
+    All pixels of all frames of a video's clips count together. Accuracy, and the IoU of the fakes, are means over
+    videos; the pooled IoU has the pixels of all videos, so that what is called forged in a real one counts against it.
+    Where forged pixels are few, calling nothing forged has a high accuracy and an IoU of 0; where forgeries are in one
+    place, the mean mask of the training fakes has a high IoU of fakes without looking, and a low pooled one.
+
+    Args:
+        labels: of the videos.
+        counts: of each; None of a video whose mask is not known.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        None where the mask of no fake is known.
+    """
+    known = [(label, count) for label, count in zip(labels, counts, strict=True) if count is not None]
+    is_fake = np.array([label == FAKE for label, _ in known], bool)
+    if not is_fake.any():
+        return None
+    found = {}
+    for name in _MASKS:
+        cells = [getattr(count, name) for _, count in known]
+        if all(cell is not None for cell in cells):
+            found[name] = _MaskPixels(*np.array([astuple(cell) for cell in cells], float).T, is_fake)
+    model = found["model"]
+
+    def estimate(statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        value = float(statistic(np.ones((1, len(known))))[0])
+        drawn = np.concatenate([statistic(weights) for weights in resample_counts(is_fake, resamples, seed)])
+        drawn = drawn[np.isfinite(drawn)]
+        if not np.isfinite(value):
+            return Estimate(None, reason="no frame of a fake is forged")
+        if not len(drawn) or np.ptp(drawn) < 1e-12:
+            return Estimate(value, reason="every resample has the same value")
+        return Estimate(value, *np.quantile(drawn, _LIMITS).tolist(), "bootstrap")
+
+    rows = []
+    for name, of in found.items():
+        fakes = pooled = None
+        if name != "model":
+            fakes = estimate(lambda w, of=of: model.iou_of_fakes(w) - of.iou_of_fakes(w))
+            pooled = estimate(lambda w, of=of: model.pooled_iou(w) - of.pooled_iou(w))
+        values = (estimate(of.accuracy), estimate(of.accuracy_of_fakes), estimate(of.iou_of_fakes))
+        rows.append(MaskRow(_MASKS[name], *values, estimate(of.pooled_iou), fakes, pooled))
+    unknown, shows = sum(count is None for count in counts), model.shows
+    return MaskResult(int((~is_fake).sum()), int(is_fake.sum()), unknown, int(shows.sum()), model.forged_share, rows)
+
+
+class _MaskPixels:
+    """Pixels of some masks by video, float64 [videos] each, and metrics under weights [resamples, videos]."""
+
+    def __init__(self, tn: np.ndarray, fp: np.ndarray, fn: np.ndarray, tp: np.ndarray, is_fake: np.ndarray) -> None:
+        self.hits, self.union, self.is_fake = tp, tp + fp + fn, is_fake
+        pixels = tn + self.union
+        self.right = (tn + tp) / pixels
+        self.shows = is_fake & (tp + fn > 0)  # a forged pixel, so that there is an IoU
+        self.iou = np.divide(tp, self.union, out=np.zeros_like(tp), where=self.shows)
+        self.forged_share = float(((tp + fn) / pixels)[is_fake].mean())
+
+    def accuracy(self, weights: np.ndarray) -> np.ndarray:
+        return weights @ self.right / weights.sum(1)
+
+    def accuracy_of_fakes(self, weights: np.ndarray) -> np.ndarray:
+        return weights @ (self.right * self.is_fake) / (weights @ self.is_fake)
+
+    def iou_of_fakes(self, weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return weights @ self.iou / (weights @ self.shows)
+
+    def pooled_iou(self, weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return weights @ self.hits / (weights @ self.union)

@@ -181,6 +181,64 @@ class CalibrationResult:
 
 
 @dataclass(frozen=True)
+class MaskCounts:
+    """Pixels of the masks of one video: of the model's, and of the mean mask where there is one."""
+
+    model: ConfusionMatrix
+    mean: ConfusionMatrix | None
+
+    @property
+    def nothing(self) -> ConfusionMatrix:
+        """Pixels of a mask that calls nothing forged."""
+        of = self.model
+        forged, bare = of.true_positives + of.false_negatives, of.true_negatives + of.false_positives
+        return ConfusionMatrix(bare, 0, forged, 0)
+
+
+@dataclass(frozen=True)
+class MaskRow:
+    """How well the masks of a model, or masks made without one, fit: means over videos (`mask_metrics`).
+
+    Attributes:
+        name: whose masks.
+        accuracy: share of the pixels that are right.
+        accuracy_of_fakes: the same in fakes alone.
+        iou: intersection over union of the forged pixels, of the fakes that have any.
+        pooled_iou: the same of the pixels of all videos together, real ones too.
+        model_above: the model's `iou` minus this one; None in the model's own row.
+        model_above_pooled: its `pooled_iou` minus this one.
+    """
+
+    name: str
+    accuracy: Estimate
+    accuracy_of_fakes: Estimate
+    iou: Estimate
+    pooled_iou: Estimate
+    model_above: Estimate | None = None
+    model_above_pooled: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """How well the masks of a model fit.
+
+    Attributes:
+        real, fake: videos whose mask is known.
+        unknown: evaluated videos whose mask is not.
+        forged: fakes with a forged pixel in the frames that were looked at, which have an IoU.
+        forged_share: of the pixels of a fake.
+        rows: the model's first.
+    """
+
+    real: int
+    fake: int
+    unknown: int
+    forged: int
+    forged_share: float
+    rows: list[MaskRow]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The evaluation of one set of videos.
 
@@ -196,6 +254,7 @@ class Evaluation:
         notes: caveats, such as that training used another decoder.
         reliability: of the scores; None where one class only is there, or in files of earlier versions.
         calibration: what the model's calibration does; None also where the model has none.
+        masks: how well the model's masks fit; None where it makes none, or no mask is known.
     """
 
     threshold: float
@@ -209,6 +268,7 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     reliability: Reliability | None = None
     calibration: CalibrationResult | None = None
+    masks: MaskResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers, fit for JSON."""

@@ -61,10 +61,9 @@ def _shares(pixels: int, cells: int) -> np.ndarray:
 
 def _distances(pixels: int, cells: int) -> np.ndarray:
     """Return the distance of each pixel to the middle of each cell, in cells."""
-    first, step = _cell_centers()
-    return np.abs(np.arange(pixels)[:, None] - (first + step * np.arange(cells))) / step
+    return _entry_flow().cell_distances(pixels, cells).numpy()
 
 
 @cache
-def _cell_centers() -> tuple[float, int]:
-    return XceptionEntryFlow((1, 1, 1, 1), 1).cell_centers()
+def _entry_flow() -> XceptionEntryFlow:
+    return XceptionEntryFlow((1, 1, 1, 1), 1)

@@ -6,6 +6,7 @@ of color blindness. The picture under it is grayed and dimmed, so that a bright 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import cv2
@@ -15,13 +16,14 @@ from dataloading.errors import InputError
 from istvt.config import NORMALIZATIONS, Normalization
 from istvt.explain.grid import upscale
 
-__all__ = ["at_pixels", "colorize", "crop", "normalize", "overlay", "paste", "smooth", "upscale"]
+__all__ = ["at_pixels", "colorize", "crop", "normalize", "outline", "overlay", "paste", "smooth", "upscale"]
 
 Box = tuple[float, float, float, float]
 
 COLOR_MAP = "inferno"
 _SHRINK_FROM = 8  # pixels of a frame for one of a crop: above, the frame is averaged first
 _SMOOTHING = 0.015  # deviation of the blur of pixels, of the side of the picture
+_MARK, _TINT = (0, 229, 255), 0.3  # of a mask: cyan, which the color map does not hold
 _DIM = 0.65  # of the grayed picture: less than the slope of the colors' lightness, so that more heat is never darker
 
 
@@ -92,13 +94,35 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(gray[..., None] + colorize(heat)), 0, 255).astype(np.uint8)
 
 
-def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
+def outline(picture: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Mark the pixels of a picture that are called forged: tinted, with a line around them.
+
+    The picture keeps its colors, so that a mask cannot be taken for heat.
+
+    Args:
+        picture: uint8 [h, w, 3] RGB.
+        probability: [h', w'] of each pixel of being forged, over the same picture.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    forged = (_resized(probability, *picture.shape[:2]) >= 0.5).astype(np.uint8)
+    marked = np.where(forged[..., None] > 0, picture * (1 - _TINT) + _TINT * np.array(_MARK), picture)
+    marked = np.clip(np.rint(marked), 0, 255).astype(np.uint8)
+    contours, _ = cv2.findContours(forged, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.ascontiguousarray(marked), contours, -1, _MARK, max(1, picture.shape[0] // 140))
+
+
+def paste(
+    frame: np.ndarray, heat: np.ndarray, box: Box, draw: Callable[[np.ndarray, np.ndarray], np.ndarray] = overlay
+) -> np.ndarray:
     """Lay heat over the part of a whole frame that was cropped.
 
     Args:
         frame: uint8 [h, w, 3] RGB, not changed.
         heat: [h', w'] in 0..1 over `box`, from `upscale`.
         box: x0, y0, x1, y1 in pixels; it may reach beyond the frame.
+        draw: `overlay`, or `outline` of a mask.
 
     Returns:
         uint8 [h, w, 3]: as the frame outside the box, overlaid inside it.
@@ -110,7 +134,7 @@ def paste(frame: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
     if result[inside].size:
         large = _resized(heat, max(y1 - y0, 1), max(x1 - x0, 1))
         part = large[inside[0].start - y0 : inside[0].stop - y0, inside[1].start - x0 : inside[1].stop - x0]
-        result[inside] = overlay(frame[inside], part)
+        result[inside] = draw(frame[inside], part)
     return result
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from dataloading.clips.loader import ClipLoader
 from dataloading.clips.sampling import Clip
 from dataloading.video.processes import Workers
 from istvt.config import LONGEST_TIME_LIMIT, ExplanationSettings
+from istvt.device import in_evaluation_mode
 from istvt.explain import heatmap
 from istvt.explain.explanation import explain
 from istvt.inference.video_score import probability_of
@@ -36,6 +38,8 @@ class ExplainedClip:
         conservation, arrived: of the relevance, with method attnlrp; see `Explanation`.
         numbers: of shap or counterfactual, as `explanation.json` holds them.
         change: float32 [T, 3, h, w], with method counterfactual, to be added to the clip in [-1, 1].
+        mask: float32 [T, h, w], probability of each pixel of the crop of being forged, of a model with a mask head. It
+            is a prediction beside the verdict, and no explanation of it.
     """
 
     clip: Clip
@@ -51,6 +55,7 @@ class ExplainedClip:
     arrived: float | None = None
     numbers: dict[str, Any] | None = None
     change: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
     @property
     def probability(self) -> float:
@@ -117,6 +122,10 @@ def explain_clips(
         rules["time_limit"] = LONGEST_TIME_LIMIT
     for batch in loader:
         result = explain(model, batch.clips, target=settings.target, method=settings.method, advance=within, **rules)
+        masks = None
+        if model.config.makes_masks:
+            with torch.inference_mode(), in_evaluation_mode(model):
+                masks = model.segment(batch.clips)[1].cpu().numpy()
         maps = [x.float().cpu().numpy() for x in (result.temporal, result.spatial, result.class_row)]
         shares = {name: share.tolist() for name, share in result.shares().items()}
         numbers = {}
@@ -137,6 +146,7 @@ def explain_clips(
                 method=settings.method,
                 numbers=details and details.of_clip(row),
                 change=None if change is None else change[row],
+                mask=None if masks is None else masks[row],
                 **{name: x[row].numpy() if name == "pixels" else x[row].item() for name, x in numbers.items()},
             )
         done += len(batch.indices)

@@ -62,7 +62,7 @@ class Drawing:
             (
                 clip,
                 _small_frames(clip.clip, processes or Workers()),
-                _heat_panels(clip, settings.normalization, image_size),
+                _panels(clip, settings.normalization, image_size),
             )
             for clip in person.clips
         ]
@@ -79,8 +79,7 @@ class Drawing:
         for clip, frames, panels in self.clips:
             titles = _titles(clip, panels)
             for t, (number, frame) in enumerate(zip(clip.clip.frames, frames, strict=True)):
-                row = [frame.panel, *_made(clip, t, frame.panel)]
-                row += [heatmap.overlay(frame.panel, panel.frame(t)) for panel in panels]
+                row = [frame.panel, *_made(clip, t, frame.panel), *(panel.draw(frame.panel, t) for panel in panels)]
                 caption = f"{self.title}   frame {number}, clip {clip.probability:.3f}   {self.question}"
                 seconds = (number + 0.5) / self.fps
                 yield pictures.explanation_frame(row, titles, caption, self.timeline, seconds, self.scale)
@@ -89,7 +88,7 @@ class Drawing:
         """Give the frames of in_frame.mp4: the original once with each map."""
         for _, frames, panels in self.clips:
             for t, frame in enumerate(frames):
-                pasted = [heatmap.paste(frame.whole, panel.frame(t), frame.box) for panel in panels]
+                pasted = [panel.paste(frame.whole, t, frame.box) for panel in panels]
                 yield np.concatenate(pasted, axis=1 if frame.whole.shape[0] >= frame.whole.shape[1] else 0)
 
     def strips(self) -> Iterator[np.ndarray]:
@@ -99,7 +98,7 @@ class Drawing:
             rows += [[made for t, f in enumerate(frames) for made in _made(clip, t, f.strip)]] * (
                 clip.change is not None
             )
-            rows += [[heatmap.overlay(f.strip, panel.frame(t)) for t, f in enumerate(frames)] for panel in panels]
+            rows += [[panel.draw(f.strip, t) for t, f in enumerate(frames)] for panel in panels]
             titles = _titles(clip, panels)
             labels = [f"frame {number}" for number in clip.clip.frames]
             title = f"probability of fake {clip.probability:.3f}   {self.question}"
@@ -134,16 +133,20 @@ def _small_frames(clip: Clip, processes: Workers) -> list[_SmallFrame]:
     return [found[int(number)] for number in clip.frames]
 
 
-def _heat_panels(clip: ExplainedClip, normalization: Normalization, image_size: int) -> list[pictures.HeatPanel]:
-    """Return the maps of a clip as they are drawn, over the pixels that the model sees."""
-    panels = []
+def _panels(
+    clip: ExplainedClip, normalization: Normalization, image_size: int
+) -> list[pictures.HeatPanel | pictures.MaskPanel]:
+    """Return the maps of a clip as they are drawn, over the pixels that the model sees; its mask, if any, last."""
+    panels: list[pictures.HeatPanel | pictures.MaskPanel] = []
     for name, heat in clip.maps().items():
         heat = heatmap.normalize(heat, normalization)
         panels.append(pictures.HeatPanel(name, heatmap.at_pixels(heat, image_size), clip.shares[name]))
+    if clip.mask is not None:
+        panels.append(pictures.MaskPanel(clip.mask))
     return panels
 
 
-def _titles(clip: ExplainedClip, panels: list[pictures.HeatPanel]) -> list[tuple[str, str]]:
+def _titles(clip: ExplainedClip, panels: list[pictures.HeatPanel | pictures.MaskPanel]) -> list[tuple[str, str]]:
     """Return two lines for each picture of a frame: the crop, what was made of it, and each map."""
     made = [] if clip.change is None else [(pictures.MADE, f"change \u00d7 {clip.enlargement}")]
     return [pictures.CROP_TITLE, *made, *(panel.title for panel in panels)]

@@ -14,7 +14,7 @@ from PIL import Image
 from istvt.explain.shap import BASELINE
 from istvt.explain_video.clips import ExplainedClip
 from istvt.explain_video.people import PersonExplanation
-from istvt.explain_video.pictures import FAINT_SHARE, PANEL_TITLES, Timeline
+from istvt.explain_video.pictures import FAINT_SHARE, MASK_TITLE, PANEL_TITLES, Timeline
 from istvt.inference.people import PersonScore
 from istvt.report import charts
 from istvt.report import html as page_template
@@ -39,6 +39,11 @@ PANEL_NOTES = {
     "class_row": "Can say which places the verdict itself was read from, in the class frame, where all frames are "
     "gathered. Cannot say in which frame: it is one map for the whole clip, drawn over each of its frames.",
 }
+MASK_NOTE = (
+    "Not heat and no explanation: a second answer of the model, from a head of its own that was trained on masks of "
+    "forgeries. It says which pixels are forged, in cyan, and the verdict does not read it: the two can disagree. It "
+    "can be wrong as the verdict can; `istvt evaluate` measures how often, beside masks that need no network."
+)
 # Of the temporal map of a model with self-subtraction (docs/faithfulness.md has how often it is so).
 DIFFERENCES_NOTE = (
     " Nor which of two neighbors stands out: what is compared is how each frame differs from the one before it, so one "
@@ -106,6 +111,8 @@ def write_page(
         verdict_sentence=_verdict_sentence(verdict, len(people), fps),
         chart=_timeline_chart(people, timelines, fps),
         settings=settings,
+        mask_title=MASK_TITLE if model["mask_head"] else None,
+        mask_note=MASK_NOTE,
         panel_notes=[(name, PANEL_TITLES[name], note) for name, note in notes.items()],
         by_frame=[name for name in notes if name not in ("class_row", "whole_clip")],
         faint_share=FAINT_SHARE,

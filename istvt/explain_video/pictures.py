@@ -33,6 +33,7 @@ PANEL_TITLES = {
 }
 MADE = "made by the program"  # of pictures that no camera took
 _MADE_COLOR = (255, 214, 10)
+MASK_TITLE = "predicted mask"
 _FAINT = 0.3  # brightness of its hottest cell
 
 
@@ -85,6 +86,38 @@ class HeatPanel:
     def frame(self, number: int) -> np.ndarray:
         """Return the heat [h, w] to draw over frame `number` of the clip."""
         return self.heat[number % len(self.heat)] * (_FAINT if self.is_faint else 1)
+
+    def draw(self, picture: np.ndarray, number: int) -> np.ndarray:
+        """Lay the heat of frame `number` of the clip over its picture."""
+        return heatmap.overlay(picture, self.frame(number))
+
+    def paste(self, frame: np.ndarray, number: int, box: heatmap.Box) -> np.ndarray:
+        """Lay the heat of frame `number` over the part of a whole frame that was cropped."""
+        return heatmap.paste(frame, self.frame(number), box)
+
+
+@dataclass(frozen=True)
+class MaskPanel:
+    """The predicted mask of one clip, as it is drawn.
+
+    Attributes:
+        mask: [T, h, w], probability of each pixel of the model's input of being forged.
+    """
+
+    mask: np.ndarray
+
+    @property
+    def title(self) -> tuple[str, str]:
+        """Two short lines: that it is no heat, and how much is called forged."""
+        return MASK_TITLE, f"{(self.mask >= 0.5).mean():.1%} of pixels".replace("%", " %")
+
+    def draw(self, picture: np.ndarray, number: int) -> np.ndarray:
+        """Mark the mask of frame `number` of the clip on its picture."""
+        return heatmap.outline(picture, self.mask[number])
+
+    def paste(self, frame: np.ndarray, number: int, box: heatmap.Box) -> np.ndarray:
+        """Mark the mask of frame `number` on the part of a whole frame that was cropped."""
+        return heatmap.paste(frame, self.mask[number], box, heatmap.outline)
 
 
 def explanation_frame(

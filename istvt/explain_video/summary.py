@@ -91,4 +91,21 @@ def _clip_summary(clip: ExplainedClip, image_size: int) -> dict[str, Any]:
         "relevance_at_pixels": clip.arrived,
         **({} if clip.numbers is None else {clip.method: clip.numbers}),
         **({} if clip.change is None else {"enlarged": clip.enlargement}),
+        "mask": None if clip.mask is None else _mask_summary(clip),
     } | heats
+
+
+def _mask_summary(clip: ExplainedClip) -> dict[str, Any]:
+    """Return how much of each frame's crop is called forged, and the box around it in pixels of the video."""
+    x0, y0, x1, y1 = clip.clip.box
+    height, width = clip.mask.shape[1:]
+    frames = []
+    for number, forged in zip(clip.clip.frames, clip.mask >= 0.5, strict=True):
+        rows, columns = np.flatnonzero(forged.any(1)), np.flatnonzero(forged.any(0))
+        box = None
+        if len(rows):
+            across, down = (x1 - x0) / width, (y1 - y0) / height
+            box = [x0 + columns[0] * across, y0 + rows[0] * down]
+            box += [x0 + (columns[-1] + 1) * across, y0 + (rows[-1] + 1) * down]
+        frames.append({"frame": int(number), "forged_share": float(forged.mean()), "box": box and [*map(float, box)]})
+    return {"forged_share": float(np.mean([frame["forged_share"] for frame in frames])), "frames": frames}

@@ -15,6 +15,7 @@ from dataloading.clips.sampling import Clip
 from dataloading.video.processes import Workers
 from istvt.device import autocast, in_evaluation_mode, keep_freed_memory
 from istvt.inference.clip_quality import detail, motion
+from istvt.inference.masks import count_pixels
 from istvt.inference.video_score import VideoScore, score_videos
 from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
@@ -31,6 +32,7 @@ class ScoredClips:
         decoder: decoder of the clips, "pyav" or "dali".
         motion: gray levels by which neighboring frames differ, float64 [clips], see `clip_quality.motion`.
         detail: part of the model's input that is sharp, float64 [clips], see `clip_quality.detail`.
+        masks: where masks are compared, pixels int64 [clips, masks, 4], as of `count_pixels`; see `score_by_video`.
     """
 
     clips: list[Clip]
@@ -39,6 +41,7 @@ class ScoredClips:
     decoder: str
     motion: np.ndarray
     detail: np.ndarray
+    masks: np.ndarray | None = None
 
     def videos(self) -> list[VideoScore]:
         """Return one score a video, the mean of its clips' probabilities."""
@@ -94,6 +97,7 @@ def score_by_video(
     workers: int = 2,
     dtype: torch.dtype = torch.float32,
     crf: int | None = None,
+    other_masks: Sequence[np.ndarray] | None = None,
 ) -> Iterator[list[ScoredClips]]:
     """Yield the scored clips of each video, in order, while the next one is decoded; see `score_clips`.
 
@@ -105,11 +109,13 @@ def score_by_video(
         clips: those of a video follow each other.
         variants: of each batch, which is decoded once for all of them; by default the clips as they are.
         crf: of `ClipLoader`.
+        other_masks: compare the masks of the model with those of the data set, and after them these, bool [H_i, W_i],
+            which are the same in all frames; None compares none.
 
     Yields:
         For each video a list with the clips of each variant.
     """
-    loader = _loader(model, clips, batch_size, decoder, workers, by_video=True, crf=crf)
+    loader = _loader(model, clips, batch_size, decoder, workers, by_video=True, crf=crf, masks=other_masks is not None)
     groups = [list(group) for _, group in groupby(range(len(clips)), key=lambda at: clips[at].video.path)]
     number_of = [number for number, group in enumerate(groups) for _ in group]
     place = {id(clip): at for at, clip in enumerate(clips)}
@@ -126,7 +132,7 @@ def score_by_video(
         for batch in loader
         for variant in variants
     )
-    for number, batch in enumerate(_score(model, changed, dtype)):
+    for number, batch in enumerate(_score(model, changed, dtype, other_masks)):
         while current < number_of[int(batch[0][0])]:
             yield finished()
             batches, current = [[] for _ in variants], current + 1
@@ -136,8 +142,8 @@ def score_by_video(
         batches, current = [[] for _ in variants], current + 1
 
 
-# Positions of clips, on the CPU, their logits, and their qualities.
-_ScoredBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+# Positions of clips, on the CPU, their logits, their qualities, and where masks are compared their pixels.
+_ScoredBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 def _loader(
@@ -149,32 +155,44 @@ def _loader(
     processes: Workers | None = None,
     by_video: bool = False,
     crf: int | None = None,
+    masks: bool = False,
 ) -> ClipLoader:
     device, size = next(model.parameters()).device, model.config.image_size
     how = {"device": device, "decoder": decoder, "workers": workers, "processes": processes, "by_video": by_video}
-    return ClipLoader(list(clips), batch_size, size, **how, crf=crf)
+    return ClipLoader(list(clips), batch_size, size, **how, crf=crf, masks=masks)
 
 
-def _score(model: Detector, loader: Iterable[Batch], dtype: torch.dtype) -> Iterator[_ScoredBatch]:
+def _score(
+    model: Detector, loader: Iterable[Batch], dtype: torch.dtype, other_masks: Sequence[np.ndarray] | None = None
+) -> Iterator[_ScoredBatch]:
     """Yield a batch after another; what is on a GPU is not read there, which would wait for it."""
     device = next(model.parameters()).device
     scorer = for_scoring(model) if device.type == "cpu" else model
     keep_freed_memory(device)
     with in_evaluation_mode(scorer):
         for batch in loader:
+            pixels = None
             with autocast(device, dtype):
-                logits = scorer(batch.clips).float()
-            yield batch.indices, logits, torch.stack([motion(batch.clips), detail(batch.clips)])
+                if other_masks is None:
+                    logits = scorer(batch.clips)
+                else:
+                    logits, predicted = scorer.segment(batch.clips)
+                    compared = [predicted >= 0.5, *(torch.from_numpy(mask).to(device) for mask in other_masks)]
+                    masks = batch.masks.to(device)
+                    pixels = torch.stack([count_pixels(mask, masks) for mask in compared], dim=1)
+            yield batch.indices, logits.float(), torch.stack([motion(batch.clips), detail(batch.clips)]), pixels
 
 
 def _gathered(
     clips: Sequence[Clip], batches: Sequence[_ScoredBatch], skipped: list[tuple[Clip, str]], decoder: str
 ) -> ScoredClips:
-    order = torch.cat([positions for positions, _, _ in batches]).tolist() if batches else []
-    values = torch.cat([logits for _, logits, _ in batches]).double().cpu().numpy() if batches else np.empty(0)
-    of_clips = [qualities for _, _, qualities in batches]
+    order = torch.cat([positions for positions, *_ in batches]).tolist() if batches else []
+    values = torch.cat([logits for _, logits, *_ in batches]).double().cpu().numpy() if batches else np.empty(0)
+    of_clips = [qualities for _, _, qualities, _ in batches]
+    pixels = [counts for *_, counts in batches if counts is not None]
     qualities = torch.cat(of_clips, dim=1).double().cpu().numpy() if batches else np.empty((2, 0))
-    return ScoredClips([clips[i] for i in order], values, skipped, decoder, *qualities)
+    masks = torch.cat(pixels).cpu().numpy() if pixels else None
+    return ScoredClips([clips[i] for i in order], values, skipped, decoder, *qualities, masks)
 
 
 def for_scoring(model: Detector) -> Detector:

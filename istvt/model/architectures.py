@@ -28,6 +28,7 @@ from istvt.model.baselines.configs import (
     ViViTConfig,
     VTNConfig,
     XceptionConfig,
+    YNetworkConfig,
 )
 
 if TYPE_CHECKING:  # PyTorch would slow down `istvt --help` by seconds
@@ -153,6 +154,10 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
             ),
         },
     ),
+    "y_network": (
+        "Y-shaped network",
+        {"published": YNetworkConfig(), "small": YNetworkConfig(image_size=64)},
+    ),
 }
 # A transformer over patches has to learn first what a convolution begins with: neighborhood.
 _PATCHES = {"learning_rate": 1e-3, "epochs": 40}
@@ -230,4 +235,6 @@ def build(config: DetectorConfig, backend: str = "auto") -> Detector:
             from istvt.model.baselines.vivit import ViViT as Network
         case "video_transformer":
             from istvt.model.baselines.video_transformer import VideoTransformer as Network
+        case "y_network":
+            from istvt.model.baselines.y_network import YNetwork as Network
     return Network(config).set_backend(backend)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from istvt.config import DetectorConfig
 from istvt.model.attention import Attention, resolve_backend
@@ -45,6 +46,23 @@ class Detector(nn.Module):
                 module.backend = backend
         return self
 
+    def segment(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and predicted masks of clips, of a model with `config.makes_masks`.
+
+        Args:
+            clips: [B, T, 3, H_i, W_i] in [-1, 1].
+
+        Returns:
+            logits [B], those of `forward`; and the probability of each pixel of being forged, [B, T, H_i, W_i].
+
+        Raises:
+            ValueError: the model makes no masks.
+        """
+        raise ValueError(
+            f"this {self.config.architecture} predicts no masks; expected y_network, or an istvt or vtn that was "
+            "trained with model.mask_head"
+        )
+
     def check_clips(self, clips: Tensor) -> None:
         """Refuse clips of another shape than the configuration's.
 
@@ -64,6 +82,35 @@ class Detector(nn.Module):
             state: of a file as `pretrained_from` says; nothing about it is checked yet.
         """
         raise NotImplementedError
+
+
+UNKNOWN = -1  # in a mask: whether the pixel is forged is not known
+
+
+def mask_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return the cross-entropy of predicted masks, the mean over the pixels of each clip, [B]; 0 of an unknown mask.
+
+    Args:
+        logits: [B, T, H_i, W_i] of each pixel, positive = forged.
+        masks: int8, the same shape: 1 forged, 0 not forged, `UNKNOWN`.
+    """
+    known = (masks != UNKNOWN).float()
+    losses = functional.binary_cross_entropy_with_logits(logits.float(), masks.float() * known, reduction="none")
+    return (losses * known).flatten(1).mean(1)
+
+
+def dice_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return 1 - 2 sum(p m) / (sum(p) + sum(m)) over the pixels of each clip, [B]; 0 of a clip without a forged pixel.
+
+    Milletari et al., "V-Net", 3DV 2016. Where few pixels are forged, cross-entropy alone is nearly as low for a
+    mask that finds none of them.
+
+    Args:
+        logits, masks: as of `mask_losses`.
+    """
+    probabilities, forged = logits.float().sigmoid().flatten(1), (masks == 1).float().flatten(1)
+    overlap = 2 * (probabilities * forged).sum(1) / (probabilities.sum(1) + forged.sum(1))
+    return (1 - overlap) * forged.any(1)
 
 
 class ImageNetNormalization(nn.Module):

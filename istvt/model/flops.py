@@ -56,6 +56,10 @@ def model_cost(config: DetectorConfig) -> list[PartCost]:
     parts.append(PartCost("MLP", blocks * (mlp + config.mlp_dim + config.dim + 2 * config.dim), blocks * tokens * mlp))
     norms = 2 if config.head_norm else 1
     parts.append(PartCost("norm and head", norms * 2 * config.dim + config.dim + 1, config.dim))
+    if config.makes_masks:  # its own multiply-accumulates, which a verdict without a mask does not spend
+        each = config.mask_head**2
+        cells = config.frames * config.feature_grid[0] * config.feature_grid[1]
+        parts.append(PartCost("mask head", 2 * config.dim + (config.dim + 1) * each, cells * config.dim * each))
     return parts
 
 

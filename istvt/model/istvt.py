@@ -4,16 +4,18 @@ features = entry_flow(frames)                          [B*T, C, H, W]
 tokens   = class row and column around the features, plus position embedding   [B, F, S, C]
 tokens   = block_M(... block_1(tokens))
 logit    = head(LN(tokens[:, 0, 0]))                   positive = fake (`published`: head(LN(LN(...))))
+mask     = mask_head(LN(cells of block_M's input))     only with `mask_head`: where the forgery is
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from istvt.config import ISTVTConfig
 from istvt.model.block import Block, BlockCaptures
-from istvt.model.detector import Detector
+from istvt.model.detector import Detector, dice_losses, mask_losses
 from istvt.model.xception import XceptionEntryFlow
 
 
@@ -40,6 +42,8 @@ class ISTVT(Detector):
         if config.head_norm:
             self.head_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.head = nn.Linear(config.dim, 1)
+        if config.makes_masks:
+            self.mask_head = MaskHead(config, self.backbone)
         self.init_weights()
         self.set_backend(backend)
 
@@ -62,21 +66,42 @@ class ISTVT(Detector):
         """Return the backbone and the blocks."""
         return [self.backbone, *self.blocks]
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Return the logits of clips.
+    def forward(
+        self, clips: Tensor, labels: Tensor | None = None, masks: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits of clips; in training with masks also what is minimized.
 
         Args:
             clips: [B, T, 3, H_i, W_i] in [-1, 1].
+            labels: [B], 0 real and 1 fake; only of a model with a mask head, together with `masks`.
+            masks: int8 [B, T, H_i, W_i], as of `mask_losses`.
 
         Returns:
-            [B], positive = fake.
+            Logits [B], positive = fake; with masks these, and losses [B]: cross-entropy of the verdict,
+            cross-entropy and Dice loss of the mask, added.
         """
+        logits, entering = self._judge(clips)
+        if masks is None:
+            return logits
+        losses = functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+        pixels = self.mask_head(entering)
+        return logits, losses + mask_losses(pixels, masks) + dice_losses(pixels, masks)
+
+    def segment(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B] and the probability of each pixel of being forged, [B, T, H_i, W_i]."""
+        if not self.config.makes_masks:
+            return super().segment(clips)
+        logits, entering = self._judge(clips)
+        return logits, self.mask_head(entering).float().sigmoid()
+
+    def _judge(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits [B] and the tokens that enter the last block, [B, F, S, C]."""
         tokens = self.tokenize(clips)
-        if self.config.attention == "temporal_first":
-            for block in self.blocks[:-1]:
-                tokens = block(tokens)
-            return self.classify(self.blocks[-1].class_token(tokens))
-        return self.classify(self.encode(tokens))
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        last = self.blocks[-1]
+        encoded = last.class_token(tokens) if self.config.attention == "temporal_first" else last(tokens)
+        return self.classify(encoded), tokens
 
     def tokenize(self, clips: Tensor, frames_at_once: int | None = None) -> Tensor:
         """Return the tokens [B, F, S, C] of clips, with class row, class column and position embedding.
@@ -139,3 +164,34 @@ class ISTVT(Detector):
         """Apply the final LayerNorm, and `head_norm` if the model has it, to class tokens [..., C]."""
         tokens = self.norm(tokens)
         return self.head_norm(tokens) if self.config.head_norm else tokens
+
+
+class MaskHead(nn.Module):
+    """Whether each pixel is forged, from the feature cells of the tokens that enter the last block.
+
+    Each cell gives `mask_head` x `mask_head` logits, which are brought to pixels as heatmaps are: a part of a cell to
+    its place in the middle of the cell's receptive field, bilinear between parts, and beyond the outermost ones theirs.
+    The last block is left out because its output is computed for the class token alone.
+    """
+
+    def __init__(self, config: ISTVTConfig, backbone: XceptionEntryFlow) -> None:
+        super().__init__()
+        self.grid, self.frames, self.parts = config.feature_grid, config.frames, config.mask_head
+        self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.linear = nn.Linear(config.dim, config.mask_head**2)
+        for name, cells in zip(("rows", "columns"), self.grid, strict=True):
+            distances = backbone.cell_distances(config.image_size, cells, config.mask_head)
+            weights = (1 - distances).clamp(min=0)
+            nearest = functional.one_hot(distances.argmin(1), distances.shape[1]).to(weights)
+            weights = torch.where(weights.any(1, keepdim=True), weights, nearest)
+            # A pixel beyond the middle of the outermost part is in reach of that part alone.
+            weights = (weights / weights.sum(1, keepdim=True)).float()
+            self.register_buffer(name, weights, persistent=False)  # [pixels, cells * mask_head]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logit of each pixel of each frame: tokens [B, F, S, C] -> [B, T, image_size, image_size]."""
+        height, width = self.grid
+        cells = tokens[:, -self.frames :, -height * width :]  # without class row and class column
+        logits = self.linear(self.norm(cells)).unflatten(-1, (self.parts, self.parts)).unflatten(2, self.grid)
+        logits = logits.transpose(3, 4).flatten(4, 5).flatten(2, 3)  # [B, T, H * parts, W * parts]
+        return self.rows @ logits.to(self.rows) @ self.columns.T

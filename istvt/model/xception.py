@@ -84,6 +84,22 @@ class XceptionEntryFlow(nn.Module):
                 step *= stride
         return first, step
 
+    def cell_distances(self, pixels: int, cells: int, parts: int = 1) -> Tensor:
+        """Return the distance of each pixel to the middle of each part of a feature cell along one axis, in parts.
+
+        Args:
+            pixels: of the axis.
+            cells: feature cells along it.
+            parts: into which each cell is divided.
+
+        Returns:
+            float64 [pixels, cells * parts].
+        """
+        first, step = self.cell_centers()
+        size = step / parts
+        middles = first - step / 2 + size * (torch.arange(cells * parts, dtype=torch.float64) + 0.5)
+        return (torch.arange(pixels, dtype=torch.float64)[:, None] - middles).abs() / size
+
     def folded(self) -> XceptionEntryFlow:
         """Return a copy for evaluation whose batch normalizations are folded into the convolutions before them.
 

@@ -22,7 +22,14 @@ from dataloading.io import parse_json
 from dataloading.layouts import open_dataset
 from istvt.config import DataSettings, FaithfulnessSettings
 from istvt.device import pick_device, versions
-from istvt.evaluation.evaluate import ScoredVideo, SplitScoring, clips_by_video, split_clips, summarize
+from istvt.evaluation.evaluate import (
+    ScoredVideo,
+    SplitScoring,
+    clips_by_video,
+    split_clips,
+    split_scoring,
+    summarize,
+)
 from istvt.explain.faithfulness.evaluate import evaluate_explanations
 from istvt.explain.faithfulness.report import read_faithfulness, write_faithfulness
 from istvt.explain.faithfulness.results import Faithfulness
@@ -252,7 +259,7 @@ def _scored(
     kind = engine.device_type(job.device) if engine else pick_device(job.device).type
     work = EvaluationWork.of(job)
     videos = [group[0].video for group in work.groups]
-    how = SplitScoring(job.batch_size, job.precision, job.data.decoder, job.data.workers)
+    how = split_scoring(work.info.config, work.dataset, work.index, job.data, job.batch_size, job.precision)
     with keeping(
         keep,
         "evaluate",

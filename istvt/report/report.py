@@ -23,6 +23,8 @@ from istvt.report.html import render, write_page
 from istvt.report.summary import (
     band_rows,
     interval_sentence,
+    mask_rows,
+    mask_sentence,
     reliability_sentences,
     robustness_rows,
     robustness_sentence,
@@ -96,6 +98,8 @@ def write_report(
         headline=[(METRIC_NAMES[key], getattr(evaluation.videos, key), what) for key, what in _HEADLINE.items()],
         roc=_roc_chart(evaluation),
         calibration=_calibration_section(evaluation),
+        masks=evaluation.masks and mask_rows(evaluation.masks),
+        mask_sentence=evaluation.masks and mask_sentence(evaluation.masks),
         distribution=_distribution(scores, evaluation.threshold),
         scale=_scale(evaluation),
         no_interval=any(

@@ -9,6 +9,7 @@ from istvt.evaluation.results import (
     ConfusionMatrix,
     Estimate,
     Evaluation,
+    MaskResult,
     Metrics,
     Reliability,
     Robustness,
@@ -18,9 +19,11 @@ from istvt.evaluation.results import (
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 # Metrics of the table by manipulation; those without a threshold come first.
 _MANIPULATION_COLUMNS = {"AUC": "auc", "Found": "recall", "Accuracy": "accuracy", "EER": "equal_error_rate"}
+_MASK_COLUMNS = (0, 1, 2, 3, 5)
 
 
 def summary(evaluation: Evaluation) -> Group:
@@ -42,10 +45,23 @@ def summary(evaluation: Evaluation) -> Group:
         Text(videos.classification_report),
         _metrics_table(f"By clip, not by video: {_counts(evaluation.clips)}", evaluation.clips),
         *(Text(sentence) for sentence in reliability_sentences(evaluation)),
+        *_mask_parts(evaluation.masks),
         Text(interval_sentence(evaluation), style="dim"),
         *(Text(note, style="dim") for note in videos.notes),
     ]
     return Group(*parts)
+
+
+def _mask_parts(masks: MaskResult | None) -> list[Table | Text]:
+    from rich.text import Text
+
+    if masks is None:
+        return []
+    header, rows = mask_rows(masks)
+    table = _table("Predicted masks", *(header[place] for place in _MASK_COLUMNS))  # all have no room in 80 columns
+    for row in rows:
+        table.add_row(*(row[place].replace(" (", "\n").rstrip(")") for place in _MASK_COLUMNS))
+    return [table, Text(mask_sentence(masks), style="dim")]
 
 
 def reliability_sentences(evaluation: Evaluation) -> list[str]:
@@ -88,6 +104,30 @@ def band_rows(result: CalibrationResult) -> tuple[list[str], list[list[str]]]:
         shares = (band.validation_withheld, band.withheld, band.real_withheld, band.fake_withheld, band.wrong)
         rows.append([f"{band.max_error:g}", where, *(_with_interval(share) for share in shares)])
     return header, rows
+
+
+def mask_rows(masks: MaskResult) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of predicted masks."""
+    header = ["Masks", "IoU", "model above", "IoU of fakes", "model above", "Pixels right", "of fakes"]
+    rows = []
+    for row in masks.rows:
+        pooled, fakes = ("" if x is None else _change(x) for x in (row.model_above_pooled, row.model_above))
+        right = map(_with_interval, (row.accuracy, row.accuracy_of_fakes))
+        rows.append([row.name, _with_interval(row.pooled_iou), pooled, _with_interval(row.iou), fakes, *right])
+    return header, rows
+
+
+def mask_sentence(masks: MaskResult) -> str:
+    """Return what must be known to read the table of predicted masks."""
+    unknown = f"; the masks of {_number(masks.unknown, 'video')} are not known" if masks.unknown else ""
+    return (
+        f"{masks.real} real and {masks.fake} fake videos, with 95% intervals of a bootstrap over videos{unknown}. The "
+        "first IoU is that of the pixels of all videos together, so that what is called forged in a real one counts "
+        f"against it; that of fakes is the mean over the {masks.forged} fakes with a forged pixel, and pixels right "
+        f"are means over videos. Of the pixels of a fake {100 * masks.forged_share:.1f} % are forged, so calling "
+        "nothing forged has many pixels right and an IoU of 0; the mean mask of the training fakes, cut where it fits "
+        "them best, needs no network and is the same in every frame."
+    )
 
 
 def robustness_table(robustness: Robustness) -> Group:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from istvt.config import TrainingSettings
 from istvt.device import autocast
-from istvt.model.detector import Detector
+from istvt.model.detector import UNKNOWN, Detector
 from istvt.training.distributed import Processes, no_grad_sync
 from istvt.training.optim import LossScale, WeightAverage
 
@@ -116,6 +116,7 @@ class TrainingStep:
         self._parameters = list(model.parameters())
         self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         config = model.config
+        self._with_masks = config.makes_masks
         self._zero_clip = torch.zeros(1, config.frames, 3, config.image_size, config.image_size, device=self.device)
 
     def __call__(self, batches: Iterator[Batch | None], count: int, learning_rate: float) -> None:
@@ -133,26 +134,30 @@ class TrainingStep:
         A process whose batch has no clip takes part with clips of weight zero, as the reduction of gradients waits for
         every process. Running statistics are restored after it.
         """
-        clips, labels, weights = self._inputs(batch)
+        clips, labels, weights, masks = self._inputs(batch)
         before = self._flat_statistics() if batch is None else None
         if self.training.execution == "cuda_graphs":
             torch.compiler.cudagraph_mark_step_begin()
         with autocast(self.device, self.dtype):
-            logits = self.forward(clips)
+            logits, minimized = (self.forward(clips), None) if masks is None else self.forward(clips, labels, masks)
         losses = functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+        kept = None
         if self.distillation is not None and batch is not None and batch.rehearsed is not None:
             places = batch.rehearsed.to(self.device, non_blocking=True)
             kept = self.distillation(clips[places], logits[places].float(), self.dtype)
             losses = losses.index_add(0, places, kept)
-        loss = (losses * weights).sum()
+        logged = loss = (losses * weights).sum()
+        if minimized is not None:  # what is logged is as in validation, whatever else is minimized
+            minimized = minimized if kept is None else minimized.index_add(0, places, kept)
+            loss = (minimized * weights).sum()
         # Divided by the nominal number of clips, to keep float16 gradients in range; corrected in _apply.
         (loss * (self.loss_scale.value / self._nominal_clips)).backward()
-        self._step_sums += torch.stack([loss.detach(), weights.sum()])
+        self._step_sums += torch.stack([logged.detach(), weights.sum()])
         if before is not None:
             self._set_statistics(before)
 
-    def _inputs(self, batch: Batch | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return clips [B, T, 3, H, W], labels [B] and weights [B], all on the device.
+    def _inputs(self, batch: Batch | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return clips [B, T, 3, H, W], labels [B], weights [B] and, if the model makes them, masks, on the device.
 
         A short batch, the last of an epoch or one with clips that could not be decoded, is filled by repeating its
         clips with weight zero: a compiled step has one shape. Repeated clips do enter the statistics of batch
@@ -160,14 +165,17 @@ class TrainingStep:
         """
         if batch is None:
             clips, labels, weights = self._zero_clip, self._zero_clip.new_zeros(1), self._zero_clip.new_zeros(1)
+            masks = torch.full_like(clips[:, :, 0], UNKNOWN, dtype=torch.int8) if self._with_masks else None
         else:
             clips, labels = batch.clips, batch.labels.to(self.device, non_blocking=True)
             weights = torch.ones_like(labels)
+            masks = batch.masks.to(self.device, non_blocking=True) if self._with_masks else None
         missing = self.training.batch_size - len(labels)
         if missing <= 0:
-            return clips, labels, weights
+            return clips, labels, weights, masks
         repeated = torch.arange(self.training.batch_size, device=self.device) % len(labels)
-        return clips[repeated], labels[repeated], functional.pad(weights, (0, missing))
+        masks = masks if masks is None else masks[repeated]
+        return clips[repeated], labels[repeated], functional.pad(weights, (0, missing)), masks
 
     @property
     def _nominal_clips(self) -> int:

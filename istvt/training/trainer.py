@@ -26,6 +26,7 @@ from rich.console import Console
 from dataloading import Video
 from dataloading.clips.loader import ClipLoader, decoder_of
 from dataloading.clips.sampling import Clips, RehearsedClips, TrainingClips, evaluation_clips
+from dataloading.dataset import FAKE
 from dataloading.errors import InputError, as_input_error
 from dataloading.face_index import FaceIndex
 from dataloading.layouts import open_dataset
@@ -175,6 +176,10 @@ class Trainer:
         self.notes = list(dict.fromkeys(note for dataset, _ in opened for note in dataset.notes))
         train_videos, val_videos = ([of.split_videos(split) for of, _ in opened] for split in ("train", "val"))
         self.videos = {"train": train_videos[0], "val": val_videos[0]}
+        if config.makes_masks:
+            roots = " and ".join(str(each.root) for each in sets)
+            self.notes += _require_masks([*itertools.chain(*train_videos)], config, roots)
+        self.unmasked: dict[str, str] = {}  # why masks of videos could not be used, by the video's name
         indices, share = [index for _, index in opened], (processes.rank, processes.world_size)
         drawn = (config.frames, data.train_clips, training.seed, *share)
         if len(sets) == 1:
@@ -312,6 +317,7 @@ class Trainer:
                 next(batches, None)  # the loader's list of skipped clips is complete
                 for skipped in self.processes.all_gather({c.video.name: reason for c, reason in loader.skipped}):
                     state.skipped |= skipped
+                self.note_unmasked(loader, whole=begun == 0)
             # The last one is written before validation, which may take long: a run killed in it repeats no step.
             if last or due or (training.checkpoint_steps and state.step % training.checkpoint_steps == 0):
                 self.save()
@@ -321,6 +327,31 @@ class Trainer:
         row["train_loss"] = counts.loss_sum / counts.clips
         row["clips_per_second"] = round(counts.clips / state.seconds, 2)
         return row | {"skipped_steps": counts.skipped_steps}
+
+    def note_unmasked(self, loader: ClipLoader, whole: bool) -> None:
+        """Log the videos whose masks an epoch could not use and that were not named before.
+
+        Args:
+            loader: of the epoch, which has ended.
+            whole: it had all clips of the epoch.
+
+        Raises:
+            InputError: not one mask of the epoch's fakes could be used.
+        """
+        if not self.model.config.makes_masks:
+            return
+        fakes = sum(clip.label == FAKE for clip in loader.clips)
+        unmasked = [(clip.video.name, clip.video.mask is None, reason) for clip, reason in loader.unmasked]
+        shares = self.processes.all_gather((fakes, unmasked))
+        found = [item for _, unmasked in shares for item in unmasked]
+        if whole and found and len(found) == sum(fakes for fakes, _ in shares):
+            first = found[0][2]
+            raise InputError(f"not one mask of the fakes of {self.data.root} can be used; the first reason: {first}")
+        # Those without a mask video are counted in the notes.
+        new = {name: reason for name, missing, reason in found if not missing and name not in self.unmasked}
+        self.unmasked |= new
+        if self.processes.is_main:
+            log_skipped(new, "{} left out of the mask's loss:")
 
     def validate(self, row: dict[str, Any]) -> dict[str, Any]:
         """Validate; add the metrics to the epoch's row and the row to the history; save the model if it is the best."""
@@ -366,6 +397,7 @@ class Trainer:
             decoder=self.data.decoder,
             seed=self.training.seed * 100_003 + self.state.epoch,
             workers=self.data.workers,
+            masks=self.model.config.makes_masks,
         )
 
     def log_steps(self, previous: Counts, learning_rate: float) -> Counts:
@@ -463,6 +495,26 @@ def _validation_clips(
         paths.append({str(clip.video.path) for clip in found})
     clips[:] = [replace(clip, index=place) for place, clip in enumerate(clips)]
     return clips, paths if len(paths) > 1 else []
+
+
+def _require_masks(videos: Sequence[Video], config: DetectorConfig, roots: str) -> list[str]:
+    """Return a note on the training fakes without a mask.
+
+    Raises:
+        InputError: not one has a mask.
+    """
+    fakes = [video for video in videos if video.label == FAKE]
+    without = sum(video.mask is None for video in fakes)
+    if fakes and without == len(fakes):
+        asked = "model.mask_head" if isinstance(config, ISTVTConfig) else f"model.architecture {config.architecture}"
+        raise InputError(
+            f"{asked} learns from mask videos, and not one of the {len(fakes)} training fakes of {roots} has one; "
+            "expected a data set with masks, such as FaceForensics++ with its masks or the synthetic set"
+        )
+    if not without:
+        return []
+    have, are = ("has", "is") if without == 1 else ("have", "are")
+    return [f"{without} of the {len(fakes)} training fakes {have} no mask video and {are} left out of the mask's loss."]
 
 
 def _require_grid_of_clips(config: ISTVTConfig) -> None:

@@ -12,6 +12,7 @@ from bench.report.architecture import COLORS, ROOT, circles, draw, floors, impor
 BELOW = {"kernels": set(), "dataloading": set(), "istvt": {"kernels", "dataloading"}, "bench": set(COLORS) - {"bench"}}
 # Folders with more than nine files, and why.
 LARGER = {
+    "bench/experiments": "one file an experiment",
     "istvt/cli": "one file a command",
     "istvt/model/baselines": "one file a detector",
     "dataloading/layouts": "one file a layout",

@@ -453,6 +453,34 @@ class ViViTConfig(_ViTConfig):
 
 
 @dataclass(frozen=True)
+class YNetworkConfig(BaselineConfig):
+    """Configuration of `istvt.model.baselines.y_network.YNetwork`; the defaults are those of the authors' code.
+
+    Attributes:
+        frames: T, frames of a clip, each of which is judged alone.
+        image_size: side of the square face crop in pixels; four convolutions halve it.
+        width: output channels of the first convolution; they double at each halving.
+        architecture: always y_network.
+    """
+
+    LIMITS: ClassVar = {"width": (1, 4096)}
+
+    image_size: int = 256
+    width: int = 8
+    architecture: Literal["y_network"] = "y_network"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size % 16:
+            raise ValueError(f"model.image_size is {self.image_size}; expected a multiple of 16 for y_network")
+
+    @property
+    def makes_masks(self) -> bool:
+        """Always true: its encoder learns from the masks."""
+        return True
+
+
+@dataclass(frozen=True)
 class VTNConfig(ISTVTConfig):
     """Configuration of VTN: `istvt.ISTVT` with joint attention over all tokens and no frame differences.
 

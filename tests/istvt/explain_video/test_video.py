@@ -43,6 +43,12 @@ def explained(video, trained_run, tmp_path_factory):
     return explain_video(video, trained_run, out, quick(clips_scored=4, clips=2))
 
 
+def test_a_model_without_a_mask_head_says_nothing_of_masks(explained):
+    data = json.loads(explained.files["data"].read_text())
+    assert all(clip["mask"] is None for person in data["people"] for clip in person["explained_clips"])
+    assert "predicted mask" not in explained.files["page"].read_text()
+
+
 def undecodable(monkeypatch, frames):
     """Clips that start at one of these frames cannot be decoded."""
 
