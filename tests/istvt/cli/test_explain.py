@@ -108,13 +108,19 @@ def test_options_reach_python_as_one_object_which_holds_every_setting(trained_ru
     assert "enough" in refused(capsys, [*command, *(f"--{name}={value}" for name, value in given.items())])
     assert "enough" in refused(capsys, [*command, "--no-detect", "--stabilizer=0.1", "--order=literal"])
     assert "enough" in refused(capsys, [*command, f"--boxes={trained_run}/boxes.json"])
+    sampled = {"method": "shap", "evaluations": 500, "tiles": 3, "spans": 2, "seed": 7, "time_limit": 2.5}
+    searched = {"method": "counterfactual", "bound": 2.5, "steps": 9}
+    for more in (sampled, searched):
+        assert "enough" in refused(capsys, [*command, *(f"--{name}={value}" for name, value in more.items())])
     assert [settings for settings, _ in taken] == [
         ExplanationSettings(**given),
         ExplanationSettings(detect=False, stabilizer=0.1, order="literal"),
         ExplanationSettings(boxes=trained_run / "boxes.json"),
+        ExplanationSettings(**sampled),
+        ExplanationSettings(**searched),
     ]
     assert all(rest == ["advance", "device"] for _, rest in taken)
-    covered = {*given, "detect", "stabilizer", "order", "boxes"}
+    covered = {*given, *sampled, *searched, "detect", "stabilizer", "order", "boxes"}
     assert {field.name for field in fields(ExplanationSettings)} == covered
 
 
