@@ -37,7 +37,9 @@ class ISTVTDetector(AbstractDetector):
         super().__init__()
         self.backbone = self.build_backbone(config)
         self.loss_func = self.build_loss(config)
-        self._last = [module for module in self.backbone.modules() if isinstance(module, nn.Linear)][-1]
+        layers = [(name, module) for name, module in self.backbone.named_modules() if isinstance(module, nn.Linear)]
+        # What the verdict is read from; a mask head, which no verdict calls, comes after it.
+        self._last = next((module for name, module in reversed(layers) if not name.startswith("mask_head.")), None)
 
     def build_backbone(self, config: dict[str, Any]) -> nn.Module:
         """Return the network of `pretrained`, or one of random weights.
@@ -86,7 +88,11 @@ class ISTVTDetector(AbstractDetector):
     def _run(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [B, C] and logits [B]."""
         read: list[Tensor] = []
-        with self._last.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0])):
+        if self._last is None:  # the Y-shaped network judges by its encoder's features, without a layer after them
+            hook = self.backbone.encoder.register_forward_hook(lambda *given: read.append(given[-1].mean((2, 3))))
+        else:
+            hook = self._last.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+        with hook:
             logits = self.backbone(clips)
         return read[-1].reshape(len(clips), -1, read[-1].shape[-1]).mean(1), logits
 
