@@ -13,7 +13,17 @@ from triton import Config
 from kernels.common.launch import ANY, Table, tile
 
 LARGEST_TILE = 128  # rows
-SPLIT_HEADS = Config({"BLOCK_M": 32}, num_warps=4, num_stages=2)  # not measured; from the resource report
+
+
+def split_heads(block_d: int) -> Config:
+    """Return the config of the kernel that splits heads, of `block_d` columns with their padding.
+
+    Four columns a thread: Triton gives the float32 loads as many columns a thread as the float16 stores, and with
+    eight, of two loads, each of them asks for every sector. Not measured; from counts and the resource report.
+    """
+    return Config({"BLOCK_M": 32}, num_warps=block_d // 4, num_stages=2)
+
+
 # Of R_q, R_k and R_v. Heads narrower than 64 are multiplied without tensor cores. On sm_100 the accumulators of larger
 # tiles do not fit into tensor memory; beyond 96 columns they spill everywhere.
 _SMALL = [(128, tile(32, 16, 4, 2))]
@@ -39,8 +49,12 @@ RELEVANCE: dict[str, Table] = {
         ANY: _MEDIUM,
     },
 }
-# 128 x 128, which would read each operand three times instead of 4.2 or 4.8, spills 80 bytes on sm_90 and 176 on sm_80.
-# Of 64 x 128 both warp groups of sm_90 make two of the three products.
+# A program reads three operands of its queries and two of its keys for each head: tiles of 64 x 128 read each 4.2
+# times, those of 128 x 64 4.8 times. The sum over heads, u v^T, do v^T and the product of a step of columns are in
+# registers at once. Of 128 x 128, which would read 3 times, they are 256 a thread: this spills 368 bytes on sm_90, 248
+# on sm_80; added up by tensor cores alone, without the last, 128 and 552. Tiles of 128 x 96 (3.6 times) spill 64 and
+# 104. Of 64 x 128 both warp groups of sm_90 make two of the three products; transposed, as 128 keys by 64 queries, it
+# reads 4.6 to 4.8 times, as each warp then loads the row stats of all its queries.
 MAP: Table = {
     80: [(96, tile(64, 128, 8, 3)), (128, tile(64, 128, 8, 2))],
     90: [(64, tile(128, 64, 8, 3)), (128, tile(128, 64, 8, 2))],

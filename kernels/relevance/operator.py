@@ -56,10 +56,11 @@ def split_heads(x: Tensor) -> tuple[Tensor, Tensor]:
     count, dtype = (1, torch.float32) if head_dim < NARROW_HEAD else (2, torch.float16)
     parts = torch.empty((count, clips, frames, heads, padded, width), dtype=dtype, device=x.device)
     scales = torch.empty((clips, frames, heads), dtype=torch.float32, device=x.device)
+    block_d = triton.next_power_of_2(width)
     launch(
         spatial_kernels.split_heads,
         scales.numel(),
-        configs.SPLIT_HEADS,
+        configs.split_heads(block_d),
         x.device,
         parts=parts,
         scales=scales,
@@ -68,7 +69,7 @@ def split_heads(x: Tensor) -> tuple[Tensor, Tensor]:
         heads=heads,
         frames=frames,
         distance=parts[0].numel(),
-        BLOCK_D=triton.next_power_of_2(width),
+        BLOCK_D=block_d,
         WIDTH=width,
         HEAD_DIM=head_dim,
         INT64_OFFSETS=needs_int64_positions(None, x),

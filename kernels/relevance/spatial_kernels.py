@@ -86,17 +86,13 @@ def split_heads(
     _, head, frame, clip = locate(tl.program_id(0), 1, heads, frames)
     group = (clip * frames + frame) * heads + head
     x += clip * stride_xb + frame * stride_xf + head * stride_xh
-    largest = tl.zeros([BLOCK_M], tl.float32)
+    largest = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for start in range(0, positions, BLOCK_M):
         row = tile_rows(start, BLOCK_M, INT64_OFFSETS)
         tile = load_columns(x, row * stride_xs, row < positions, 0, BLOCK_D, HEAD_DIM)
-        largest = tl.maximum(largest, tl.max(tl.abs(tile), 1))
-    _, scale = power_of_two(tl.max(largest, 0))
+        largest = tl.maximum(largest, tl.abs(tile))
+    factor, scale = power_of_two(tl.max(tl.max(largest, 1), 0))
     tl.store(scales + group, scale)
-    tl.debug_barrier()
-    # Read back, so that the layouts of the two loops are independent: the second loads eight columns a thread, as
-    # float16 is written, and each sector twice.
-    factor = 1.0 / tl.load(scales + group)
     high_parts = parts + group * padded * WIDTH
     low_parts = high_parts + distance
     for start in range(0, padded, BLOCK_M):

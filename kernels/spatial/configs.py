@@ -56,14 +56,24 @@ _AMPERE_QUERIES = [  # not measured; from the resource report
 ]
 # One pass over a head of a frame row, 16-bit. 128 keys and 64 queries give both warp groups of sm_90 work; a third
 # stage spills 32 bytes there. On sm_80 the products hold the queries in registers: 64 of them spill 680 bytes. Beyond
-# 64 columns dv has a launch of its own (`leaves_values`): on sm_90 that takes 8.85 M instructions a clip instead of the
-# 10.65 M of two passes, on sm_80 12.39 M of 12.65 M, too little for a program a head. sm_100 takes two passes.
-_AMPERE_BACKWARD = [(64, tile(128, 32, 8, 3))]  # not measured; from the resource report
+# 64 columns dv has a launch of its own (`leaves_values`): that takes 7.50 M instructions a clip instead of the 10.65 M
+# of two passes on sm_90, and 11.48 M instead of 12.65 M on sm_80. sm_100 takes two passes.
+_AMPERE_BACKWARD = [(96, tile(128, 32, 8, 3))]  # not measured; from the resource report
 BACKWARD_16: Table = {
     80: _AMPERE_BACKWARD,
     89: _AMPERE_BACKWARD,
     90: [(96, tile(128, 64, 8, 2))],  # not measured; from the resource report
     0: [(96, tile(128, 64, 8, 2))],  # of the interpreter
+    ANY: [],
+}
+# dv alone, beside the one pass. Without the sums of dk a tile has 128 queries on sm_90, and on sm_80 four warps do:
+# 2.31 and 3.24 M instructions a clip; with the tiles of dk and dv together they were 3.66 and 4.15 M.
+_AMPERE_VALUES = [(96, tile(128, 32, 4, 3))]  # not measured; from the resource report
+BACKWARD_VALUES_16: Table = {
+    80: _AMPERE_VALUES,
+    89: _AMPERE_VALUES,
+    90: [(96, tile(128, 128, 8, 2))],  # not measured; from the resource report
+    0: [(96, tile(128, 32, 8, 3))],  # of the interpreter
     ANY: [],
 }
 # Multiprocessors of the largest chip of an architecture: A100, RTX 4090, H200.
@@ -162,6 +172,11 @@ def backward_keys(q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config
     return _choose(BACKWARD_KEYS_16, BACKWARD_KEYS_32, FEW_BACKWARD_KEYS, q, k, architecture)
 
 
+def backward_values(k: torch.Tensor, architecture: int) -> Config:
+    """Return the config of the kernel that gives dv where the one pass leaves it (`leaves_values`)."""
+    return choose(BACKWARD_VALUES_16, architecture, k.shape[-1])
+
+
 def _choose(half: Table, single: Table, few: Table, q: torch.Tensor, k: torch.Tensor, architecture: int) -> Config:
     table = single if q.element_size() == 4 else half
     table = few if q.shape[2] <= FEW_QUERIES or sums_few_keys(k) else table
@@ -189,6 +204,6 @@ def leaves_values(k: torch.Tensor) -> bool:
     """Return whether the one pass leaves dv to a launch of its own: 6 products in all, against 5 in one and 7 in two.
 
     The sums of dk and dv together spill registers where heads are wider than 64: 40 bytes at best on sm_90, 430 on
-    sm_80.
+    sm_80. Of 64 keys sm_90 spills none, and takes 9.70 M instructions instead of 7.50 M.
     """
     return k.shape[-1] > 64

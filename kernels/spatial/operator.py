@@ -190,7 +190,7 @@ def launch_one_pass(
         **with_strides(q=q, k=k, v=v, o=out, do=grad_out, dq=grad_q, dk=grad_k),
     )
     if configs.leaves_values(k):
-        config = configs.backward_keys(q, k, architecture(q))
+        config = configs.backward_values(k, architecture(q))
         launch(
             spatial_backward_keys,
             _programs(k, config),

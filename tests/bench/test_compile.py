@@ -87,7 +87,9 @@ TABLES = {
             spatial.BACKWARD_QUERIES_16, spatial.BACKWARD_QUERIES_16_CAPTURE, spatial.BACKWARD_QUERIES_32,
             spatial.FEW_BACKWARD_QUERIES,
         ),
-        "spatial_backward_keys": (spatial.BACKWARD_KEYS_16, spatial.BACKWARD_KEYS_32, spatial.FEW_BACKWARD_KEYS),
+        "spatial_backward_keys": (
+            spatial.BACKWARD_KEYS_16, spatial.BACKWARD_VALUES_16, spatial.BACKWARD_KEYS_32, spatial.FEW_BACKWARD_KEYS,
+        ),
     },
     "relevance": {
         "spatial_forward": (spatial.ROW_STATS,), "spatial_map": (relevance.MAP,),
