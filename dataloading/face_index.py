@@ -80,7 +80,7 @@ class FaceTrack:
         if self.landmarks is not None:
             sizes = sorted({len(row) for row in self.landmarks})
             if len(self.landmarks) != counts[0] or sizes != [2 * len(LANDMARKS)]:
-                rows = f"{len(self.landmarks)} rows of {' or '.join(map(str, sizes))} numbers"
+                rows = f"{len(self.landmarks)} rows of {' or '.join(map(str, sizes)) or 'no'} numbers"
                 raise ValueError(f"landmarks are {rows}; expected one of {2 * len(LANDMARKS)} for each frame")
             object.__setattr__(self, "landmarks", np.asarray(self.landmarks, np.float64))
         if (np.diff(self.frame) <= 0).any():
