@@ -97,7 +97,7 @@ def test_values_of_a_clip_are_the_enumerated_ones_of_its_regions_and_frames(mode
         removed = ~chosen[:, of_pixel]
         return torch.from_numpy(logits_of(model, remove(clips[:1].expand(len(chosen), -1, -1, -1, -1), removed)))
 
-    result = explain(model, clips[:1], method="shap", tiles=2, spans=1, evaluations=200)
+    result = explain(model, clips[:1], method="shap", tiles=2, spans=1, evaluations=400)
     exact = enumerated(worth, 4)
     values, errors = (x.flatten().numpy() for x in (result.shapley.values, result.shapley.errors))
     assert (np.abs(values - exact) <= 4 * errors + 1e-5 * np.abs(exact).max()).all()
