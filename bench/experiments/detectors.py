@@ -54,7 +54,7 @@ OWN = {
     "lip_motion": {"epochs": 9},
     "lrcn": {"learning_rate": 2e-3, "epochs": 24},
     "timesformer": LARGE_BATCHES | {"epochs": 20},
-    "vivit": LARGE_BATCHES | {"epochs": 20},
+    "vivit": LARGE_BATCHES | {"epochs": 40},
 }
 PAGE, SECTION = "what-each-detector-sees.md", "detectors"
 CORES = 2
