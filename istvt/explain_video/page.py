@@ -111,7 +111,7 @@ def write_page(
         verdict_sentence=_verdict_sentence(verdict, len(people), fps),
         chart=_timeline_chart(people, timelines, fps),
         settings=settings,
-        mask_title=MASK_TITLE if model["mask_head"] else None,
+        mask_title=MASK_TITLE if any(clip.mask is not None for person in people for clip in person.clips) else None,
         mask_note=MASK_NOTE,
         panel_notes=[(name, PANEL_TITLES[name], note) for name, note in notes.items()],
         by_frame=[name for name in notes if name not in ("class_row", "whole_clip")],
