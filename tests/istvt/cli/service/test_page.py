@@ -229,7 +229,7 @@ def test_all_of_it_is_done_without_a_mouse(open_page, address, video):
     page = open_page(address)
     page.keyboard.press("Tab")
     assert page.locator(":focus").get_attribute("id") == "file"
-    with page.expect_file_chooser(timeout=10_000) as chooser:
+    with page.expect_file_chooser(timeout=60_000) as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files(video)
     page.wait_for_selector("#working:visible")
