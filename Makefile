@@ -49,7 +49,7 @@ long-videos: install
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long_run.py --inputs 2100 --workers 2 --write SECURITY.md
 
-# The small preset of every architecture learns the synthetic set, one after another: some twenty minutes of one idle core.
+# The small preset of every architecture learns the synthetic set, one after another: half an hour of one idle core.
 detectors: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/istvt/model/baselines
 
