@@ -56,6 +56,7 @@ OWN = {
     "timesformer": LARGE_BATCHES | {"epochs": 20},
     "vivit": LARGE_BATCHES | {"epochs": 40},
 }
+FRAME_DIFFERENCE = list(JUDGES)[-1]
 PAGE, SECTION = "what-each-detector-sees.md", "detectors"
 CORES = 2
 NOT_RUN = "not run"
@@ -135,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
         (arguments.documents / PAGE).write_text(page(cells, output))
         print(f"written to {arguments.documents / PAGE}")
     if arguments.readme:
-        arguments.readme.write_text(replace_section(arguments.readme.read_text(), SECTION, sentence(cells)))
+        arguments.readme.write_text(replace_section(arguments.readme.read_text(), SECTION, summary(cells)))
         print(f"written to {arguments.readme}")
     return 0
 
@@ -365,7 +366,7 @@ def learned(cells: Mapping[tuple[str, str], Cell], kind: str) -> tuple[list[str]
 
 
 def sentence(cells: Mapping[tuple[str, str], Cell]) -> str:
-    """Return what the detectors learned of each kind, and what the simple judges did, for the README."""
+    """Return what each detector learned of each kind, and what the simple judges did."""
     parts, some = [], next(iter(cells.values()))
     for kind in KINDS:
         above, others = learned(cells, kind)
@@ -381,12 +382,35 @@ def sentence(cells: Mapping[tuple[str, str], Cell]) -> str:
             + (f"; a judge of landmarks {cells[LANDMARKS, kind].plain}" if (LANDMARKS, kind) in cells else "")
             + "."
         )
-    counts = sorted({len(found.seeds) for (judge, _), found in cells.items() if judge in ARCHITECTURES})
-    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
     return _filled(
         f"AUC of {some.real} real and {some.fake} forged videos of people that were not trained on, the mean of "
-        f"{seeds}, with 95 % intervals over videos. {' '.join(parts)}"
+        f"{_seeds(cells)}, with 95 % intervals over videos. {' '.join(parts)}"
     )
+
+
+def _seeds(cells: Mapping[tuple[str, str], Cell]) -> str:
+    counts = sorted({len(found.seeds) for (judge, _), found in cells.items() if judge in ARCHITECTURES})
+    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
+
+
+def summary(cells: Mapping[tuple[str, str], Cell]) -> str:
+    """Return how many detectors learned each kind, and what one number does, for the README."""
+    parts = []
+    for kind in KINDS:
+        own = {name: cells[name, kind].plain for name in ARCHITECTURES if (name, kind) in cells}
+        if not own:
+            continue
+        above = {name: auc.value for name, auc in own.items() if auc.low is not None and auc.low > 0.5}
+        names = f" ({', '.join(f'`{name}`' for name in above)})" if len(above) < len(own) else ""
+        span = sorted({f"{min(above.values()):.3f}", f"{max(above.values()):.3f}"}) if above else []
+        reached = f", at {' to '.join(span)}{names}" if span else ""
+        difference = cells.get((FRAME_DIFFERENCE, kind))
+        number = f"; one number, the {FRAME_DIFFERENCE}, has {difference.plain}" if difference else ""
+        some = next(found for (_, of), found in cells.items() if of == kind)
+        videos = f"{some.real} real and {some.fake} forged videos"
+        parts.append(f"- `{kind}` ({videos}): {len(above)} of {len(own)} detectors above chance{reached}{number}.")
+    head = f"AUC of videos of people that were not trained on, the mean of {_seeds(cells)}, with 95 % intervals:"
+    return "\n".join([head, "", *parts])
 
 
 def _filled(text: str) -> str:

@@ -39,7 +39,7 @@ def test_a_part_runs_alone_is_kept_and_stands_on_a_page_that_says_what_was_not_r
     assert "`flicker` with seed 0 of every detector; `both`" in unbroken
     assert "All 9 trainings take 0.0 hours of processor time, without those of istvt, cnn_lstm" in unbroken
     assert "| *mean color* |" in page and "jpeg:30" not in page
-    assert "AUC of 2 real and 2 forged videos" in readme.read_text()
+    assert "- `blend` (2 real and 2 forged videos): " in readme.read_text()
 
     monkeypatch.setattr("istvt.comparison.models.train", None)  # what is trained is not trained again
     assert main([*words, *part, "jpeg:30"]) == 0
