@@ -42,15 +42,14 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     add_device(parser)
     add_precision(parser)
-    parser.add_class_arguments(DataSettings, "data", skip=_OF_CHECKPOINT)
-    parser.add_class_arguments(DataSettings, "keep", skip={"root", *_OF_NEW_SET, *_OF_CHECKPOINT})
+    parser.add_data_set("data", skip=_OF_CHECKPOINT)
+    parser.add_data_set("keep", skip={"root", *_OF_NEW_SET, *_OF_CHECKPOINT})
     parser.add_argument(
         "--keep.root",
         type=Path | None,
         default=None,
         help="the data set that the detector learned; default: what the checkpoint says of it",
     )
-    parser.directories |= {"--data", "--keep"}
     parser.add_class_arguments(AdaptationSettings, "adaptation")
     parser.add_class_arguments(TrainingSettings, "training", skip={"backbone_weights"})
 

@@ -14,7 +14,7 @@ from dataloading.dataset import SPLITS
 from dataloading.errors import InputError
 from istvt.cli.console import print_lines, progress_bar, starting
 from istvt.cli.options import add_device, add_precision, check_counts, check_device_name
-from istvt.config import DetectorConfig
+from istvt.config import DataSettings, DetectorConfig
 
 MAX_ERRORS = (0.01, 0.02, 0.05, 0.1, 0.2)
 _Z = NormalDist().inv_cdf(0.975)
@@ -27,7 +27,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
         "--root",
         type=Path | None,
         default=None,
-        help="the data set, where it is not at the place that the checkpoint says it was trained on",
+        help="the data set, where it is not at the place that the checkpoint says it was trained on; of an adapted "
+        "checkpoint, in place of all that it learned",
     )
     parser.add_argument(
         "--output", "--out", type=Path | None, default=None, help="the file to write; default: the checkpoint itself"
@@ -56,14 +57,16 @@ def run(options: Namespace, console: Console) -> int:
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise InputError(f"--output {output}: is a directory, or in none; expected a file to write")
     with starting(console):
-        from istvt.inference.calibration import band_of, calibrate_checkpoint, temperature_interval, trained_data
-        from istvt.model.checkpoint import read_info
+        from istvt.inference.calibration import band_of, calibrate_checkpoint, temperature_interval
+        from istvt.model.checkpoint import learned_sets, read_info
         from istvt.run_dir import MODEL_FILE, model_file, only_run
     file = model_file(options.checkpoint)
     info = read_info(file)
     if info.calibration is not None and not options.replace:
         raise InputError(f"checkpoint {file}: has a calibration; expected --replace, which makes it again")
-    data = None if options.root is None else replace(trained_data(info, file), root=options.root)
+    data = None
+    if options.root is not None:
+        data = [replace((learned_sets(info, file) or [DataSettings()])[0], root=options.root)]
     # A run that is training writes this file itself.
     in_run = (output or file).name == MODEL_FILE
     lock = only_run((output or file).parent) if in_run else contextlib.nullcontext()

@@ -73,7 +73,7 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
     add_device(parser)
     add_precision(parser)
     add_engine(parser)
-    parser.add_class_arguments(DataSettings, "data", skip={"train_clips", "region"})  # that is the checkpoint's
+    parser.add_data_set("data", skip={"train_clips", "region"})  # that is the checkpoint's
 
 
 def run(options: Namespace, console: Console) -> int:

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from dataloading.errors import InputError
 from dataloading.io import parse_yaml, read_yaml
+from istvt.config import DataSettings
 
 _EXPECTED = {
     int: "a whole number",
@@ -55,6 +56,14 @@ class OptionParser(ArgumentParser):
         self.repeatable: set[str] = set()  # options of a list that take one item each time they are given
         self.directories: set[str] = set()  # groups of options of a data set that may be given by its root alone
 
+    def add_data_set(self, group: str, skip: set[str] | None = None) -> None:
+        """Add the settings of a data set as a group of options, which takes its directory alone too."""
+        self.add_class_arguments(DataSettings, group, skip=skip)
+        self.directories.add(f"--{group}")
+        for action in self._actions:
+            if action.option_strings == [f"--{group}"]:
+                action.help, action.metavar = "the data set's directory; or a settings file of this group", "DIR"
+
     def with_items(self, arguments: Sequence[str]) -> list[str]:
         """Return the arguments as jsonargparse takes them.
 
@@ -66,7 +75,7 @@ class OptionParser(ArgumentParser):
             option, equals, item = argument.partition("=")
             if found and found[-1] in self.repeatable | self.directories and not argument.startswith("-"):
                 option, equals, item = found.pop(), "=", argument
-            if option in self.directories and equals and not item.startswith("{") and not Path(item).is_file():
+            if option in self.directories and equals and not _is_settings(item):
                 option += ".root"
             is_item = option in self.repeatable and equals and not item.startswith("[")
             found.append(f"{option}+={item}" if is_item else f"{option}{equals}{item}")
@@ -115,6 +124,11 @@ class OptionParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise UsageError where argparse would print and exit."""
         raise UsageError(" ".join(message.split()).rstrip(".")) from ex
+
+
+def _is_settings(item: str) -> bool:
+    """Return whether the value of a group is a settings file, or what would be in one, and not a directory."""
+    return item.startswith("{") or Path(item).is_file() or Path(item).suffix in (".yaml", ".yml", ".json")
 
 
 def read_settings_file(path: str, option: str = "--config") -> dict[str, Any]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
 from istvt.cli.console import print_lines, starting
 from istvt.cli.options import add_device, add_model, check_device_name, settings_of
+from istvt.cli.parser import OptionParser
 from istvt.config import DataSettings, DetectorConfig, Tracker, TrainingSettings
 from istvt.model.architectures import architecture, recommended_training
 
 
-def add(parser: ArgumentParser, base: DetectorConfig) -> None:
+def add(parser: OptionParser, base: DetectorConfig) -> None:
     """Add the options."""
     parser.add_argument("--output", "--out", type=Path, default=Path("runs/latest"), help="directory of the run")
     add_device(parser)
-    parser.add_class_arguments(DataSettings, "data")
+    parser.add_data_set("data")
     add_model(parser, base)
     parser.add_class_arguments(TrainingSettings, "training")
     parser.set_defaults({"data.region": architecture(base.architecture).region})

@@ -11,7 +11,6 @@ T; that the most suspicious of them is forged is not calibrated by it. It holds 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,16 +18,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataloading.clips.sampling import evaluation_clips
+from dataloading.clips.sampling import Clips, evaluation_clips
 from dataloading.dataset import FAKE, REAL, Video
 from dataloading.errors import InputError
-from dataloading.io import parse_json
+from dataloading.face_index import FaceIndex
 from dataloading.layouts import open_dataset
 from istvt.config import DataSettings
 from istvt.device import pick_device, resolve_precision
 from istvt.inference.score import score_by_video
 from istvt.inference.video_score import VideoScore, probability_of, verdict_of
-from istvt.model.checkpoint import Calibration, CheckpointInfo, load_model, save_model
+from istvt.model.checkpoint import Calibration, CheckpointInfo, learned_sets, load_model, save_model
 from istvt.run_dir import model_file
 
 if TYPE_CHECKING:
@@ -67,6 +66,27 @@ def fit_temperature(real: ArrayLike, fake: ArrayLike) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=_LIMITS, method="bounded").x))
 
 
+def validation_clips(
+    sets: Sequence[DataSettings], videos: Sequence[Sequence[Video]], indices: Sequence[FaceIndex], frames: int
+) -> tuple[Clips, list[set[str]]]:
+    """Return the validation clips of all data sets, each video once, and the paths of each set's videos.
+
+    Raises:
+        InputError: a set gives none.
+    """
+    clips, paths = Clips(), []
+    for each, of_set, index in zip(sets, videos, indices, strict=True):
+        found = evaluation_clips(of_set, index, frames, each.evaluation_clips)
+        if not found:
+            raise InputError(f"{each.root}: none of the {len(of_set)} videos to validate with gives a clip")
+        known = {clip.video.path for clip in clips}  # sets may have real videos in common, which count in each
+        clips += [clip for clip in found if clip.video.path not in known]
+        clips.skipped += found.skipped
+        paths.append({str(clip.video.path) for clip in found})
+    clips[:] = [replace(clip, index=place) for place, clip in enumerate(clips)]
+    return clips, paths if len(paths) > 1 else []
+
+
 @dataclass(frozen=True)
 class CheckpointCalibration:
     """What `calibrate_checkpoint` did: the file that holds the calibration, the scores, and why videos have none."""
@@ -79,7 +99,7 @@ class CheckpointCalibration:
 
 def calibrate_checkpoint(
     checkpoint: str | Path,
-    data: DataSettings | None = None,
+    data: Sequence[DataSettings] | None = None,
     output: str | Path | None = None,
     *,
     split: str = "val",
@@ -88,11 +108,12 @@ def calibrate_checkpoint(
     batch_size: int = 16,
     advance: Callable[[int, int], None] | None = None,
 ) -> CheckpointCalibration:
-    """Calibrate a checkpoint by a split of its data set, and write it with the calibration; its weights stay.
+    """Calibrate a checkpoint by a split of its data sets, and write it with the calibration; its weights stay.
 
     Args:
         checkpoint: a model file, or the directory of a run.
-        data: the data set, by default that which the checkpoint says it was trained on.
+        data: the data sets, by default those that the checkpoint says it learned; a video that several have counts
+            once.
         output: the file to write, by default that of the checkpoint.
         split: val, on which the epoch was chosen too, as in training; or one that the model has not seen.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -104,13 +125,19 @@ def calibrate_checkpoint(
         InputError: the checkpoint or the data cannot be used, or the split does not have scores of both classes.
     """
     model, info = load_model(checkpoint, pick_device(device))
-    data = data or trained_data(info, checkpoint)
-    dataset, index = open_dataset(**replace(data, region=info.region).source)
-    clips = evaluation_clips(dataset.split_videos(split), index, model.config.frames, data.evaluation_clips)
+    sets = learned_sets(info, checkpoint) if data is None else list(data)
+    if not sets:
+        raise InputError(f"checkpoint {checkpoint}: does not say what it was trained on; expected --root, its data set")
+    opened = [open_dataset(**replace(each, region=info.region).source) for each in sets]
+    clips = validation_clips(
+        sets, [dataset.split_videos(split) for dataset, _ in opened], [index for _, index in opened],
+        model.config.frames,
+    )[0]  # fmt: skip
     skipped = [(item.video, item.reason) for item in clips.skipped]
     scores, done = [], 0
     dtype = resolve_precision(precision, next(model.parameters()).device)
-    how = {"batch_size": batch_size, "decoder": data.decoder, "workers": data.workers, "dtype": dtype}
+    # As in training, the first set says how videos are read.
+    how = {"batch_size": batch_size, "decoder": sets[0].decoder, "workers": sets[0].workers, "dtype": dtype}
     for [scored] in score_by_video(model, clips, **how):
         scores += scored.videos()
         skipped += [(clip.video, reason) for clip, reason in scored.skipped]
@@ -120,26 +147,14 @@ def calibrate_checkpoint(
     calibration = fit_calibration(scores)
     if calibration is None:
         counts = [sum(score.label == label for score in scores) for label in (REAL, FAKE)]
+        roots = ", ".join(dict.fromkeys(str(each.root) for each in sets))
         raise InputError(
-            f"{data.root}: {counts[0]} real and {counts[1]} fake videos of its {split} split have a score; expected "
+            f"{roots}: {counts[0]} real and {counts[1]} fake videos of the {split} split have a score; expected "
             "one or more of each, by which to calibrate"
         )
     file = model_file(checkpoint) if output is None else Path(output)
     save_model(file, model, replace(info, calibration=calibration))
     return CheckpointCalibration(file, calibration, scores, skipped)
-
-
-def trained_data(info: CheckpointInfo, checkpoint: str | Path) -> DataSettings:
-    """Return the settings of the data that a checkpoint was trained on, as it knows them.
-
-    Raises:
-        InputError: it does not know them.
-    """
-    known = info.settings.get("data")
-    if not known:
-        raise InputError(f"checkpoint {checkpoint}: does not say what it was trained on; expected --root, its data set")
-    where = f"checkpoint {checkpoint}: settings.data"
-    return parse_json(json.dumps(known).encode(), DataSettings, where, unknown="ignore")
 
 
 def temperature_interval(calibration: Calibration, z: float) -> tuple[float, float]:

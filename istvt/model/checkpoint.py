@@ -26,7 +26,7 @@ from torch import Tensor
 from dataloading.dataset import FACE, REGIONS, SYNTHETIC_MODEL_NOTE, SYNTHETIC_SETTINGS, Region
 from dataloading.errors import InputError
 from dataloading.io import parse_json, replacing, shown
-from istvt.config import DetectorConfig, entry_flow_sizes
+from istvt.config import DataSettings, DetectorConfig, entry_flow_sizes
 from istvt.model.architectures import ARCHITECTURES, DEFAULT, build
 from istvt.model.detector import Detector
 from istvt.model.istvt import ISTVT
@@ -204,6 +204,20 @@ def read_info(path: str | Path) -> CheckpointInfo:
         InputError: no such file, or not a checkpoint of this project.
     """
     return _read(model_file(path), with_tensors=False)[0]
+
+
+def learned_sets(info: CheckpointInfo, checkpoint: str | Path) -> list[DataSettings]:
+    """Return the settings of the data sets that a checkpoint learned, as it knows them; none where it knows none.
+
+    Of an adapted run (`istvt adapt`) its own set comes first, then those whose clips it rehearsed.
+
+    Raises:
+        InputError: its settings are not those of data sets.
+    """
+    adaptation = info.settings.get("adaptation") or {}
+    values = [info.settings.get("data"), *(adaptation["old"] if adaptation.get("rehearsal") else ())]
+    where = f"checkpoint {checkpoint}: settings"
+    return [parse_json(json.dumps(value).encode(), DataSettings, where, unknown="ignore") for value in values if value]
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -25,10 +25,9 @@ from rich.console import Console
 
 from dataloading import Video
 from dataloading.clips.loader import ClipLoader, decoder_of
-from dataloading.clips.sampling import Clips, RehearsedClips, TrainingClips, evaluation_clips
+from dataloading.clips.sampling import RehearsedClips, TrainingClips
 from dataloading.dataset import FAKE
 from dataloading.errors import InputError, as_input_error
-from dataloading.face_index import FaceIndex
 from dataloading.layouts import open_dataset
 from istvt.config import (
     Adaptation,
@@ -47,7 +46,7 @@ from istvt.device import (
     resolve_precision,
     versions,
 )
-from istvt.inference.calibration import fit_calibration
+from istvt.inference.calibration import fit_calibration, validation_clips
 from istvt.model.architectures import build
 from istvt.model.attention import resolve_backend
 from istvt.model.checkpoint import CheckpointInfo, load_pretrained, load_same_model, save_model
@@ -187,7 +186,7 @@ class Trainer:
         else:
             found = list(zip(train_videos, indices, strict=True))
             self.sampler = RehearsedClips(found, adaptation.settings.rehearsal, *drawn)
-        self.val_clips, self.val_sets = _validation_clips(sets, val_videos, indices, config.frames)
+        self.val_clips, self.val_sets = validation_clips(sets, val_videos, indices, config.frames)
         skipped = {item.video.name: item.reason for item in (*self.sampler.skipped, *self.val_clips.skipped)}
         videos = [[*train, *val] for train, val in zip(train_videos, val_videos, strict=True)]
         usable = [[video for video in of_set if video.name not in skipped] for of_set in videos]
@@ -474,27 +473,6 @@ def _out_of_memory_as_input_error(training: TrainingSettings, device: torch.devi
             f"training.batch_size is {training.batch_size}, which does not fit into the memory of {device}; "
             f"expected a smaller one (a larger training.accumulation gives a step as many clips){others}"
         ) from error
-
-
-def _validation_clips(
-    sets: Sequence[DataSettings], videos: Sequence[Sequence[Video]], indices: Sequence[FaceIndex], frames: int
-) -> tuple[Clips, list[set[str]]]:
-    """Return the validation clips of all data sets, each video once, and the paths of each set's videos.
-
-    Raises:
-        InputError: a set gives none.
-    """
-    clips, paths = Clips(), []
-    for each, of_set, index in zip(sets, videos, indices, strict=True):
-        found = evaluation_clips(of_set, index, frames, each.evaluation_clips)
-        if not found:
-            raise InputError(f"{each.root}: none of the {len(of_set)} validation videos gives a clip")
-        known = {clip.video.path for clip in clips}  # sets may have real videos in common, which count in each
-        clips += [clip for clip in found if clip.video.path not in known]
-        clips.skipped += found.skipped
-        paths.append({str(clip.video.path) for clip in found})
-    clips[:] = [replace(clip, index=place) for place, clip in enumerate(clips)]
-    return clips, paths if len(paths) > 1 else []
 
 
 def _require_masks(videos: Sequence[Video], config: DetectorConfig, roots: str) -> list[str]:

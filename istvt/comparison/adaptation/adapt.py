@@ -17,7 +17,6 @@ AUCs of all sets.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +26,11 @@ from rich.console import Console
 
 from dataloading.dataset import only_class
 from dataloading.errors import InputError
-from dataloading.io import parse_json
 from dataloading.layouts import open_dataset, require_directory
 from istvt.comparison.adaptation.pages import AdaptationResult, SetChange, change_of, write_adaptation
 from istvt.comparison.models import Bars, no_bars
 from istvt.config import Adaptation, AdaptationSettings, DataSettings, TrainingSettings
-from istvt.model.checkpoint import CheckpointInfo, read_info
+from istvt.model.checkpoint import CheckpointInfo, learned_sets, read_info
 from istvt.report.evaluate_checkpoint import evaluate_checkpoint, is_evaluated
 from istvt.report.evaluation_files import read_evaluation
 from istvt.run_dir import MODEL_FILE, TRAINING_STATES, model_file
@@ -160,9 +158,7 @@ def _known_sets(checkpoint: Path, info: CheckpointInfo) -> list[DataSettings]:
     Raises:
         InputError: it names none, or one is not there.
     """
-    values = [info.settings.get("data"), *info.settings.get("adaptation", {}).get("old", [])]
-    where = f"checkpoint {checkpoint}: settings"
-    sets = [parse_json(json.dumps(value).encode(), DataSettings, where, unknown="ignore") for value in values if value]
+    sets = learned_sets(info, checkpoint)
     if not sets:
         raise InputError(f"checkpoint {checkpoint}: names no data set that it learned; expected one by --keep")
     for each in sets:

@@ -179,3 +179,14 @@ def test_an_adapted_run_that_is_adapted_again_keeps_all_that_it_learned(adapted,
     sets = _known_sets(adapted[0] / "best.safetensors", info)
     assert [(each.root, each.manipulations) for each in sets] == [(synthetic_set, ["flicker"]), (synthetic_set, None)]
     assert f"Learned earlier, and kept by rehearsal: root {synthetic_set.name}; layout auto" in model_card(adapted[0])
+
+
+def test_an_adapted_run_is_calibrated_by_the_videos_of_all_sets_that_it_learned(adapted, tmp_path, capsys):
+    # Those of the new set alone were read, which gave another temperature than training had.
+    run = shutil.copytree(adapted[0], tmp_path / "run")
+    of_training = read_info(run).calibration
+    assert main(["calibrate", str(run), "--replace"]) == 0
+    assert "of 2 real and 6 fake videos of the val split" in " ".join(capsys.readouterr().out.split())
+    found = read_info(run).calibration
+    assert found.temperature == pytest.approx(of_training.temperature, rel=1e-3)
+    assert sorted(found.fake) == pytest.approx(sorted(of_training.fake), abs=1e-5)

@@ -60,4 +60,4 @@ def test_a_checkpoint_without_a_data_set_or_with_one_that_moved_is_told_where_it
     for video in (only_real / "manipulated_sequences").rglob("c23/videos/*.mp4"):
         video.write_bytes(b"")
     message = refused(capsys, ["calibrate", str(bare), f"--root={only_real}", "--replace"])
-    assert "2 real and 0 fake videos of its val split have a score; expected one or more of each" in message
+    assert "2 real and 0 fake videos of the val split have a score; expected one or more of each" in message

@@ -127,6 +127,18 @@ def test_a_group_can_be_given_as_a_file_and_as_a_mapping_and_a_list_item_by_item
     assert "data.rot is not an option of this command" in refused(capsys, ["train", "--data={rot: /nowhere}"])
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "adapt"])
+def test_a_data_set_is_given_by_its_directory_or_by_options_or_a_file_of_the_group(
+    tmp_path, capsys, command, synthetic_set
+):
+    settings = tmp_path / "data.yaml"
+    settings.write_text(f"root: {synthetic_set}\nworkers: 3\n")
+    for given in (["--data", str(synthetic_set)], [f"--data.root={synthetic_set}"], [f"--data={settings}"]):
+        with pytest.raises(SystemExit):
+            main([command, *given, "--print_config"])
+        assert f"root: {synthetic_set}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", ["--videos-per-identity", "--videos_per_identity"])
 def test_options_of_a_command_have_dashes_and_may_have_underscores(tmp_path, capsys, option):
     assert "videos_per_identity is 0" in refused(capsys, ["synthesize", str(tmp_path / "set"), f"{option}=0"])
