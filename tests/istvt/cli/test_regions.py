@@ -12,8 +12,11 @@ from dataloading.dataset import FACE
 from dataloading.errors import InputError
 from dataloading.face_index import PARTS
 from dataloading.io import parse_yaml
+from dataloading.layouts import open_dataset
+from dataloading.video.processes import Workers
 from istvt import config
 from istvt.cli.main import main
+from istvt.cli.service.analysis import Analyzer
 from istvt.comparison.settings import ComparisonSettings, DataSet, DetectorSettings, comparison_plan
 from istvt.model.checkpoint import read_info
 
@@ -57,6 +60,19 @@ def test_verdicts_and_explanations_are_of_the_eyes_whose_landmarks_a_file_gives(
     assert main(["explain", str(video), *how, f"--output={tmp_path / 'page'}"]) == 0
     explained = json.loads((tmp_path / "page" / "explanation.json").read_text())
     assert explained["probability_fake"] == pytest.approx(verdict["probability_fake"], abs=0.02)
+
+
+def test_the_service_judges_the_eyes_too(run, synthetic_set, monkeypatch):
+    opened, index = open_dataset(synthetic_set)
+    video = opened.videos[0]
+    analyzer = Analyzer.load(run, config.ServeSettings(), detect=True)
+    monkeypatch.setattr(analyzer, "find", lambda *_: index.entry(video.name))  # drawn too small to be found
+    with Workers() as processes:
+        scored = analyzer.score(video.path, "drawn.mp4", None, processes, lambda *_: None)
+    x0, y0, x1, y1 = scored.prediction.people[0].box
+    face = json.loads((synthetic_set / "faces.json").read_text())[video.path.relative_to(synthetic_set).as_posix()][0]
+    assert x1 - x0 < 0.9 * (face[3] - face[1])
+    assert (y0 + y1) / 2 < (face[2] + face[4]) / 2
 
 
 def test_a_video_whose_eyes_are_out_of_view_is_named_with_the_reason(run, synthetic_set, tmp_path, capsys):
