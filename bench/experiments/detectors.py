@@ -68,7 +68,7 @@ class Trained:
 
     Attributes:
         seconds: by the clock.
-        processor_seconds: of all its threads and processes.
+        processor_seconds: of all its threads, and of processes that have ended; those that decode go on for the next.
         versions: of the packages that it ran on.
     """
 
@@ -332,25 +332,19 @@ def _by_perturbation(rows: Iterable[PerturbedRow | JudgedVideo]) -> dict[str, li
 
 
 def kind_table(cells: Mapping[tuple[str, str], Cell], kind: str) -> str:
-    """Return the table of a kind: judges in rows, perturbations in columns; the AUC, and each seed's as it is."""
+    """Return the table of a kind: judges in rows, perturbations in columns; the AUC, of plain videos by seed too."""
     own = {judge: found for (judge, of), found in cells.items() if of == kind}
-    names = list(dict.fromkeys(name for found in own.values() for name in found.auc))
+    names = [name for name in dict.fromkeys(name for found in own.values() for name in found.auc) if name != PLAIN]
     rows = []
     for judge in judges_of(kind):
         if (found := own.get(judge)) is None:
-            rows.append([f"`{judge}`", NOT_RUN, *[""] * len(names)])
+            rows.append([f"`{judge}`", NOT_RUN, *[""] * (len(names) + 1)])
             continue
         title = f"`{judge}`" if judge in ARCHITECTURES else f"*{judge}*"
-        seeds = ", ".join(map(str, found.seeds)) or "none"
-        rows.append([title, seeds, *(_shown(found.auc.get(name)) for name in names)])
-    return table(["", "seeds", *names], rows, "ll" + "r" * len(names))
-
-
-def _shown(metric: MeanMetric | None) -> str:
-    if metric is None:
-        return NOT_RUN
-    each = f"; {', '.join(f'{value:.3f}' for value in metric.values)}" if len(metric.values) > 1 else ""
-    return f"{metric.mean}{each}"
+        each = ", ".join(f"{value:.3f}" for value in found.auc[PLAIN].values) if found.seeds else "no seed"
+        perturbed = (str(found.auc[name].mean) if name in found.auc else NOT_RUN for name in names)
+        rows.append([title, str(found.plain), each, *perturbed])
+    return table(["", PLAIN, "by seed", *names], rows, "lrl" + "r" * len(names))
 
 
 def learned(cells: Mapping[tuple[str, str], Cell], kind: str) -> tuple[list[str], list[str]]:
@@ -462,7 +456,8 @@ def total_time(costs: Mapping[str, Sequence[Trained]]) -> str:
     without = f", without those of {', '.join(rest)}, of which none was run" if rest else ""
     return (
         f"All {sum(kinds.values()) * len(SEEDS)} trainings take {hours:.1f} hours of processor time{without}: "
-        f"{hours / CORES:.1f} hours on {CORES} cores that do nothing else. Evaluation comes on top."
+        f"{hours / CORES:.1f} hours on {CORES} cores that do nothing else. Evaluation, and the processes that decode, "
+        "come on top."
     )
 
 
