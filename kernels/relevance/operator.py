@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import triton
+from torch.nn.functional import pad
 from triton import Config
 
 from kernels.common.launch import (
@@ -140,24 +141,30 @@ def launch_spatial_map(
     clamp_each: bool,
 ) -> Tensor:  # fmt: skip
     """Return the map `[B, F, S, S]`, or with a row `[B, F, S]` that row times `I + map`."""
-    clips, frames, positions, _, head_dim = q.shape
-    config = choose(configs.MAP, architecture(q), head_dim)
-    rows, columns = (triton.cdiv(positions, config.kwargs[name]) for name in ("BLOCK_M", "BLOCK_N"))
-    shape = (clips, frames, positions if row is None else rows, positions)
+    clips, frames, positions = q.shape[:3]
+    config = configs.spatial_map(q, architecture(q))
+    key_tiles, query_tiles = configs.map_tiles(positions, config)
+    block_d0, block_d1 = spatial.split_columns(_padded(q)[1], "", halves=True)
+    shape = (clips, frames, positions if row is None else query_tiles, positions)
     result = torch.empty(shape, dtype=torch.float32, device=q.device)
     operands = {"q": q, "k": k, "v": v, "u": u, "do": grad_out}
+    row_stats = {name: pad(x, (0, _padded(q)[0] - positions)) for name, x in launch_row_stats(q, k, scale).items()}
+    if row is not None:
+        padded_row = pad(row.contiguous(), (0, query_tiles * configs.map_queries(config) - positions))
     _launch_on_parts(
         spatial_kernels.spatial_map,
         config,
-        rows * columns,
+        key_tiles * query_tiles,
         {name: None if x is None else split_heads(x) for name, x in operands.items()},
         q,
         matrix=result if row is None else None,
-        row=None if row is None else row.contiguous(),
+        row=None if row is None else padded_row,
         result=result,
         scale_log2=scale * LOG2_E,
+        BLOCK_D0=block_d0,
+        BLOCK_D1=block_d1,
         CLAMP_EACH=clamp_each,
-        **launch_row_stats(q, k, scale),
+        **row_stats,
     )
     return result if row is None else row + result.sum(2)
 

@@ -34,8 +34,6 @@ from kernels.spatial.kernels import load_row_stats, probabilities
 
 # The largest of a head is brought to 2^14 .. 2^15: float16 ends at 65,504, and what is 2^-38 of the largest vanishes.
 TOP_EXPONENT = tl.constexpr(14)
-# Columns of a step of the map: all widths are multiples.
-BLOCK_K = tl.constexpr(32)
 # Scales stay within 2^-100 .. 2^100, so that their products of two stay within float32.
 FIRST_EXPONENT = tl.constexpr((127 - 100) << 23)
 LAST_EXPONENT = tl.constexpr((127 + 100) << 23)
@@ -115,12 +113,15 @@ def load_part(pointer, rows, FIRST: tl.constexpr, BLOCK: tl.constexpr):
 def load_parts(parts, distance, rows, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr):
     """Return the high parts of rows, two blocks of columns, and the low parts, which are `distance` further on."""
     high0 = load_part(parts, rows, 0, BLOCK_D0)
-    high1 = load_part(parts, rows, BLOCK_D0, BLOCK_D1)
+    high1 = high0
+    if BLOCK_D1 > 0:
+        high1 = load_part(parts, rows, BLOCK_D0, BLOCK_D1)
     low0 = high0
     low1 = high1
     if parts.dtype.element_ty != tl.float32:
         low0 = load_part(parts + distance, rows, 0, BLOCK_D0)
-        low1 = load_part(parts + distance, rows, BLOCK_D0, BLOCK_D1)
+        if BLOCK_D1 > 0:
+            low1 = load_part(parts + distance, rows, BLOCK_D0, BLOCK_D1)
     return high0, high1, low0, low1
 
 
@@ -240,6 +241,21 @@ def spatial_relevance(
 
 
 @triton.jit
+def product_in_one_sum(a_high0, a_high1, a_low0, a_low1, b_high0, b_high1, b_low0, b_low1):
+    """Return `a b^T` of float16 parts: [BLOCK_M, BLOCK_N], in half the registers of `product_of_rows`.
+
+    One sum of all columns, of which tensor cores cut off more, always towards zero: not for scores, whose absolute
+    error is a relative one of the probability.
+    """
+    c = tl.dot(a_low0, tl.trans(b_high0))
+    c = tl.dot(a_high0, tl.trans(b_low0), c)
+    c = tl.dot(a_low1, tl.trans(b_high1), c)
+    c = tl.dot(a_high1, tl.trans(b_low1), c)
+    c = tl.dot(a_high0, tl.trans(b_high0), c)
+    return tl.dot(a_high1, tl.trans(b_high1), c)
+
+
+@triton.jit
 def add_rows(acc, a, b, distance, a_rows, b_rows, first, BLOCK_K: tl.constexpr):
     """Return `acc + a b^T` of the columns `first .. first + BLOCK_K` of parts in memory: [BLOCK_M, BLOCK_N]."""
     columns = first + tl.arange(0, BLOCK_K)
@@ -255,62 +271,131 @@ def add_rows(acc, a, b, distance, a_rows, b_rows, first, BLOCK_K: tl.constexpr):
     return acc + product_of_parts(a_high, a_low, b_high, b_low)
 
 
+@triton.jit
+def add_to_one(sums, index, x, FIRST: tl.constexpr, TILES: tl.constexpr):
+    """Return the tuple `sums` of tiles `FIRST .. FIRST + TILES` with `x` added to tile `index`.
+
+    Halving takes fewer branches than to compare with each, of which LLVM makes a table of jumps.
+    """
+    if TILES == 1:
+        result = (sums[0] + x,)
+    else:
+        HALF: tl.constexpr = TILES // 2
+        low = sums[:HALF]
+        high = sums[HALF:]
+        if index < FIRST + HALF:
+            low = add_to_one(low, index, x, FIRST, HALF)
+        else:
+            high = add_to_one(high, index, x, FIRST + HALF, TILES - HALF)
+        result = low + high
+    return result
+
+
 @triton.jit(do_not_specialize=["heads", "frames"])  # code for one head or one frame row would spill
 def spatial_map(
     q, k, v, u, do, q_scale, k_scale, v_scale, u_scale, do_scale, row_max, inv_row_sum, row, result,
     scale_log2, positions, padded, heads, frames, distance,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TILES: tl.constexpr, TWO_SUMS: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK_D0: tl.constexpr, BLOCK_D1: tl.constexpr, BLOCK_K: tl.constexpr,
     INT64_OFFSETS: tl.constexpr, CLAMP_EACH: tl.constexpr,
 ):  # fmt: skip
-    """Write one tile of the map, summed over heads; without u or do, parts by `split_heads`, these factors are 1.
+    """Write `BLOCK_M` keys by `TILES * BLOCK_N` queries of the map, summed over heads.
 
-    With `row` [B, F, S] result [B, F, query tiles, S] holds the row of this tile's queries times the map; without it
-    result [B, F, S, S] is the map. `u v^T` and `do v^T` come first and together, so that v is read once.
+    Without u or do, parts by `split_heads`, these factors are 1. Row stats are padded with zeros to `padded` positions.
+    With `row` [B, F, query tiles, TILES * BLOCK_N], zeros at its end, result [B, F, query tiles, S] holds the row of
+    these queries times the map; without it result [B, F, S, S] is the map.
+
+    The rows of k and v of the keys are read once a head, and tiles of queries are gone through. Their sums over heads
+    stay in registers; products are of one tile at a time, and the first `TWO_SUMS` of them are more exact. With a
+    `BLOCK_K` products are made of as many columns at a time, from memory, and added up in float32.
     """
-    query_tiles = tl.cdiv(positions, BLOCK_M)
-    tile, key_tile, frame, clip = locate(tl.program_id(0), query_tiles, tl.cdiv(positions, BLOCK_N), frames)
-    query = tile_rows(tile * BLOCK_M, BLOCK_M, False)
-    key = tile_rows(key_tile.to(tl.int32) * BLOCK_N, BLOCK_N, False)
-    query_valid = query < positions
+    query_tiles = tl.cdiv(positions, BLOCK_N * TILES)
+    query_tile, key_tile, frame, clip = locate(tl.program_id(0), query_tiles, tl.cdiv(positions, BLOCK_M), frames)
+    first_query = query_tile * (BLOCK_N * TILES)
+    key = tile_rows(key_tile.to(tl.int32) * BLOCK_M, BLOCK_M, False)
     key_valid = key < positions
-    query_rows = query * WIDTH
-    key_rows = key * WIDTH
+    # Within a tile, so that they are constants of a thread: one pointer a tile instead of one a load.
+    key_rows = tl.arange(0, BLOCK_M) * WIDTH
+    query_rows = tl.arange(0, BLOCK_N) * WIDTH
     group = clip * frames + frame
-    heads_sum = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for index in range(group * heads, (group + 1) * heads):
-        # uv, dp, z, p, weighted: [BLOCK_M, BLOCK_N]
-        at = index * padded * WIDTH
-        uv = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        dp = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        if u is not None or do is not None:
-            for first in range(0, WIDTH, BLOCK_K):
+    sums = ()
+    for _ in tl.static_range(TILES):
+        sums += (tl.zeros([BLOCK_M, BLOCK_N], tl.float32),)
+    tiles = tl.minimum(TILES, tl.cdiv(positions - first_query, BLOCK_N))
+    for number in range(heads):
+        head = group * heads + number
+        # z, uv, dp, weighted: [BLOCK_M, BLOCK_N], keys by queries; k, v: [BLOCK_M, D]; q, u, do: [BLOCK_N, D]
+        keys = (head * padded + key_tile * BLOCK_M) * WIDTH
+        queries = head * padded * WIDTH
+        z_scale_log2 = scale_log2 * tl.load(q_scale + head) * tl.load(k_scale + head)
+        if u is not None:
+            uv_scale = 0.5 * tl.load(u_scale + head) * tl.load(v_scale + head)
+        if do is not None:
+            dp_scale = tl.load(do_scale + head) * tl.load(v_scale + head)
+        if BLOCK_K == 0:
+            k_high0, k_high1, k_low0, k_low1 = load_parts(k + keys, distance, key_rows, BLOCK_D0, BLOCK_D1)
+            if u is not None or do is not None:
+                v_high0, v_high1, v_low0, v_low1 = load_parts(v + keys, distance, key_rows, BLOCK_D0, BLOCK_D1)
+        for index in range(tiles):
+            at = queries + (first_query + index * BLOCK_N) * WIDTH
+            query = tile_rows(first_query + index * BLOCK_N, BLOCK_N, False)
+            shift = tl.load(row_max + head * padded + query)[None, :]
+            factor = tl.load(inv_row_sum + head * padded + query)[None, :]
+            if BLOCK_K == 0:
+                q_high0, q_high1, q_low0, q_low1 = load_parts(q + at, distance, query_rows, BLOCK_D0, BLOCK_D1)
+                z = product_of_rows(k_high0, k_high1, k_low0, k_low1, q_high0, q_high1, q_low0, q_low1)
+            else:
+                z = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+                for column in range(0, WIDTH, BLOCK_K):
+                    z = add_rows(z, k + keys, q + at, distance, key_rows, query_rows, column, BLOCK_K)
+            weighted = probabilities(z, z_scale_log2, shift, factor, None)
+            if BLOCK_K == 0:
                 if u is not None:
-                    uv = add_rows(uv, u + at, v + at, distance, query_rows, key_rows, first, BLOCK_K)
+                    u_high0, u_high1, u_low0, u_low1 = load_parts(u + at, distance, query_rows, BLOCK_D0, BLOCK_D1)
+                    if TWO_SUMS < 2:
+                        uv = product_in_one_sum(
+                            v_high0, v_high1, v_low0, v_low1, u_high0, u_high1, u_low0, u_low1,
+                        )  # fmt: skip
+                    else:
+                        uv = product_of_rows(v_high0, v_high1, v_low0, v_low1, u_high0, u_high1, u_low0, u_low1)
+                    weighted *= uv_scale * uv
                 if do is not None:
-                    dp = add_rows(dp, do + at, v + at, distance, query_rows, key_rows, first, BLOCK_K)
-            if u is not None:
-                uv *= 0.5 * tl.load(u_scale + index) * tl.load(v_scale + index)
-            if do is not None:
-                dp *= tl.load(do_scale + index) * tl.load(v_scale + index)
-                uv = uv * dp if u is not None else dp
-        z = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        for first in range(0, WIDTH, BLOCK_K):
-            z = add_rows(z, q + at, k + at, distance, query_rows, key_rows, first, BLOCK_K)
-        shift, factor = load_row_stats(None, row_max, inv_row_sum, index * positions, query, query_valid)
-        z_scale_log2 = scale_log2 * tl.load(q_scale + index) * tl.load(k_scale + index)
-        weighted = probabilities(z, z_scale_log2, shift[:, None], factor[:, None], None)
-        if u is not None or do is not None:
-            weighted *= uv
-        if CLAMP_EACH:
-            weighted = tl.maximum(weighted, 0.0)
-        heads_sum += weighted
-    mean = tl.maximum(heads_sum / heads, 0.0)
+                    do_high0, do_high1, do_low0, do_low1 = load_parts(do + at, distance, query_rows, BLOCK_D0, BLOCK_D1)
+                    if TWO_SUMS + (u is None) < 3:
+                        dp = product_in_one_sum(
+                            v_high0, v_high1, v_low0, v_low1, do_high0, do_high1, do_low0, do_low1,
+                        )  # fmt: skip
+                    else:
+                        dp = product_of_rows(v_high0, v_high1, v_low0, v_low1, do_high0, do_high1, do_low0, do_low1)
+                    weighted *= dp_scale * dp
+            elif u is not None or do is not None:
+                uv = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+                dp = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+                for column in range(0, WIDTH, BLOCK_K):  # together: v is read once
+                    if u is not None:
+                        uv = add_rows(uv, v + keys, u + at, distance, key_rows, query_rows, column, BLOCK_K)
+                    if do is not None:
+                        dp = add_rows(dp, v + keys, do + at, distance, key_rows, query_rows, column, BLOCK_K)
+                if u is not None:
+                    weighted *= uv_scale * uv
+                if do is not None:
+                    weighted *= dp_scale * dp
+            if CLAMP_EACH:
+                weighted = tl.maximum(weighted, 0.0)
+            sums = add_to_one(sums, index, weighted, 0, TILES)
+    products = tl.zeros([BLOCK_M], tl.float32)
+    for index in tl.static_range(TILES):
+        query = tile_rows(first_query + index * BLOCK_N, BLOCK_N, False)
+        query_valid = query < positions
+        mean = tl.maximum(sums[index] / heads, 0.0)
+        if row is not None:
+            at = (group * query_tiles + query_tile) * (BLOCK_N * TILES) + index * BLOCK_N
+            carried = tl.load(row + at + tl.arange(0, BLOCK_N))
+            products += tl.sum(carried[None, :] * mean, 1)
+        else:
+            tile = result + group * positions * positions
+            written = query_valid[None, :] & key_valid[:, None]
+            query = tile_rows(first_query + index * BLOCK_N, BLOCK_N, INT64_OFFSETS)
+            tl.store(tile + (query * positions)[None, :] + key[:, None], mean, mask=written)
     if row is not None:
-        carried = tl.load(row + group * positions + query, mask=query_valid, other=0.0)  # [BLOCK_M]
-        partial = tl.sum(carried[:, None] * mean, 0)  # [BLOCK_N]
-        tl.store(result + (group * query_tiles + tile) * positions + key, partial, mask=key_valid)
-    else:
-        result += group * positions * positions
-        written = query_valid[:, None] & key_valid[None, :]
-        query = tile_rows(tile * BLOCK_M, BLOCK_M, INT64_OFFSETS)
-        tl.store(result + (query * positions)[:, None] + key[None, :], mean, mask=written)
+        tl.store(result + (group * query_tiles + query_tile) * positions + key, products, mask=key_valid)

@@ -92,7 +92,8 @@ TABLES = {
         ),
     },
     "relevance": {
-        "spatial_forward": (spatial.ROW_STATS,), "spatial_map": (relevance.MAP,),
+        "spatial_forward": (spatial.ROW_STATS,),
+        "spatial_map": (relevance.MAP, relevance.MAP_FEW, relevance.MAP_SHORT),
         "spatial_relevance": tuple(relevance.RELEVANCE.values()),
         "temporal_relevance": (relevance.TEMPORAL,), "temporal_map": (relevance.TEMPORAL,),
     },

@@ -56,6 +56,10 @@ def compiled(operation: str) -> list[CompileCase]:
     """Return every kernel for every row of the tables; what the models launch on all architectures."""
     return [
         *(_compile_case("spatial", 7, 362, head_dim) for head_dim in (64, 96, 128)),
+        replace(_compile_case("spatial", 7, 362, 96, clips=1), architectures=(80, 90)),  # a clip alone: smaller tiles
+        replace(_compile_case("spatial", 7, 362, 128, clips=1), architectures=(90,)),
+        # Few positions.
+        *(replace(_compile_case("spatial", 7, 50, dim), architectures=(80, 89, 90)) for dim in (96, 128)),
         *(_compile_case("temporal", 7, 362, head_dim) for head_dim in (64, 96)),
         _compile_case("temporal", 17, 362, 96),
         replace(_compile_case("temporal", 33, 362, 96), architectures=(90, 100)),  # others take another way
@@ -79,7 +83,7 @@ def _compile_case(
         getattr(operator, f"launch_{kind}_map")(row if roll_out else None, q, k, v, u, u, scale, False)
 
     return CompileCase(
-        f"float32 {kind} F={frames} S={positions} D={head_dim}" + ("" if roll_out else " map"), start,
+        f"float32 {kind} B={clips} F={frames} S={positions} D={head_dim}" + ("" if roll_out else " map"), start,
         # 64-bit offsets take twice the registers of narrow ones: 24 of them may go to the first cache.
         lambda launch: Expected(
             tensor_cores=head_dim >= NARROW_HEAD and launch.kernel.fn.__name__ != "split_heads",

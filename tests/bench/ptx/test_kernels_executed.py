@@ -56,5 +56,18 @@ def test_one_backward_pass_holds_for_few_heads_too(dtype, shape, architecture, m
     assert all(row["verdict"] == HOLDS for row in rows), rows
 
 
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("head_dim", [64, 91])
+def test_a_relevance_map_of_several_tiles_of_queries_a_program_holds(head_dim, architecture, monkeypatch):
+    """Rows of up to 128 positions take smaller ones; the carried row of a rollout step was read beyond its end once."""
+    monkeypatch.setattr(spatial_configs, "MULTIPROCESSORS", {})
+    found = cases.numerics("relevance", torch.device("cpu"), True, [(1, 1, 140, 1, head_dim)], ())
+    (case,) = [case for case in found if case.mode == "spatial after_mean"]
+    machine = Machine(Options(architecture=architecture))
+    rows = execute_case(case, machine, repeat=True)
+    assert {report.meta["TILES"] > 1 for report in machine.reports if report.name == "spatial_map"} == {True}
+    assert all(row["verdict"] == HOLDS for row in rows), rows
+
+
 def test_every_operation_has_shapes_in_every_set():
     assert all(set(shapes) == set(OPERATIONS) for shapes in SHAPES.values())
