@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bench.experiments.landmarks import LANDMARKS, score_landmarks
 from bench.experiments.simple_judges import JUDGES, PLAIN, JudgedVideo, SimpleScores, score
 from bench.report.markdown import replace_section, table
@@ -56,6 +58,7 @@ OWN = {
     "timesformer": LARGE_BATCHES | {"epochs": 20},
     "vivit": LARGE_BATCHES | {"epochs": 40},
 }
+SEEDS_APART = 0.2  # of AUC, which README names
 FRAME_DIFFERENCE = list(JUDGES)[-1]
 PAGE, SECTION = "what-each-detector-sees.md", "detectors"
 CORES = 2
@@ -398,11 +401,16 @@ def summary(cells: Mapping[tuple[str, str], Cell]) -> str:
         names = f" ({', '.join(f'`{name}`' for name in above)})" if len(above) < len(own) else ""
         span = sorted({f"{min(above.values()):.3f}", f"{max(above.values()):.3f}"}) if above else []
         reached = f", at {' to '.join(span)}{names}" if span else ""
+        apart = [name for name in own if np.ptp(cells[name, kind].auc[PLAIN].values) > SEEDS_APART]
+        seeds = (
+            f"; seeds lie more than {SEEDS_APART} apart for {', '.join(f'`{name}`' for name in apart)}" if apart else ""
+        )
         difference = cells.get((FRAME_DIFFERENCE, kind))
         number = f"; one number, the {FRAME_DIFFERENCE}, has {difference.plain}" if difference else ""
         some = next(found for (_, of), found in cells.items() if of == kind)
         videos = f"{some.real} real and {some.fake} forged videos"
-        parts.append(f"- `{kind}` ({videos}): {len(above)} of {len(own)} detectors above chance{reached}{number}.")
+        learned_by = f"{len(above)} of {len(own)} detectors above chance{reached}"
+        parts.append(f"- `{kind}` ({videos}): {learned_by}{seeds}{number}.")
     head = f"AUC of videos of people that were not trained on, the mean of {_seeds(cells)}, with 95 % intervals:"
     return "\n".join([head, "", *parts])
 

@@ -7,7 +7,7 @@ import torch
 
 from bench.__main__ import main
 from bench.experiments import detectors
-from bench.experiments.detectors import Cell, Trained, sentence, total_time, training_of
+from bench.experiments.detectors import Cell, Trained, sentence, summary, total_time, training_of
 from bench.experiments.simple_judges import JUDGES
 from istvt.evaluation.results import Estimate
 from istvt.evaluation.seeds import MeanMetric
@@ -79,6 +79,16 @@ def test_the_sentence_names_as_learned_what_has_an_interval_above_one_half():
     assert "On `flicker` the AUC of `istvt` 0.980 (0.950 to 1.000) is above chance" in text
     assert "and that of `xception` 0.560 (0.470 to 0.660) is not" in text
     assert "on frame difference 0.990" in text and "72 real and 72 forged" in text and "2 seeds" in text
+
+
+def test_the_summary_names_detectors_that_learn_with_some_seeds_alone():
+    def found(*values):
+        return Cell(
+            [0, 1], {"plain": MeanMetric(Estimate(sum(values) / 2, 0.6, 1.0, "bootstrap"), list(values))}, 72, 72
+        )
+
+    text = summary({("istvt", "blend"): found(0.94, 0.97), ("c3d", "blend"): found(0.91, 0.61)})
+    assert "2 of 2 detectors above chance, at 0.760 to 0.955; seeds lie more than 0.2 apart for `c3d`." in text
 
 
 def test_the_total_time_is_that_of_the_trainings_that_were_run():
