@@ -206,6 +206,22 @@ def read_info(path: str | Path) -> CheckpointInfo:
     return _read(model_file(path), with_tensors=False)[0]
 
 
+@dataclass(frozen=True)
+class _Rehearsed:
+    """What of an adaptation says which data sets were kept."""
+
+    rehearsal: float = 0.0
+    old: tuple[DataSettings, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What of a checkpoint's settings names data sets."""
+
+    data: DataSettings | None = None
+    adaptation: _Rehearsed | None = None
+
+
 def learned_sets(info: CheckpointInfo, checkpoint: str | Path) -> list[DataSettings]:
     """Return the settings of the data sets that a checkpoint learned, as it knows them; none where it knows none.
 
@@ -214,10 +230,11 @@ def learned_sets(info: CheckpointInfo, checkpoint: str | Path) -> list[DataSetti
     Raises:
         InputError: its settings are not those of data sets.
     """
-    adaptation = info.settings.get("adaptation") or {}
-    values = [info.settings.get("data"), *(adaptation["old"] if adaptation.get("rehearsal") else ())]
-    where = f"checkpoint {checkpoint}: settings"
-    return [parse_json(json.dumps(value).encode(), DataSettings, where, unknown="ignore") for value in values if value]
+    text, where = json.dumps(info.settings).encode(), f"checkpoint {checkpoint}: settings"
+    learned = parse_json(text, _Learned, where, unknown="ignore")
+    old = learned.adaptation.old if learned.adaptation and learned.adaptation.rehearsal else ()
+    own = [learned.data] if info.settings.get("data") else []  # empty where nothing is known
+    return [*own, *old]
 
 
 def is_checkpoint(path: str | Path) -> bool:

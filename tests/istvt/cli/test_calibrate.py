@@ -52,6 +52,8 @@ def test_a_checkpoint_without_a_data_set_or_with_one_that_moved_is_told_where_it
     save_model(bare, model, replace(info, settings={}))
     sentence = f"checkpoint {bare}: does not say what it was trained on; expected --root, its data set"
     assert sentence in refused(capsys, ["calibrate", str(bare)])
+    save_model(bare, model, replace(info, settings={**info.settings, "adaptation": {"rehearsal": 1, "old": 7}}))
+    assert "settings: adaptation.old: 7; expected a list" in refused(capsys, ["calibrate", str(bare)])
     moved = {**info.settings, "data": {**info.settings["data"], "root": str(tmp_path / "gone")}}
     save_model(bare, model, replace(info, settings=moved))
     assert f"{tmp_path}/gone does not exist" in refused(capsys, ["calibrate", str(bare)])
