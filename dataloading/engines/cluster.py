@@ -39,6 +39,7 @@ MOST_STARTS = 3  # of a worker that dies while it starts
 WITHOUT_MACHINES = 60.0  # seconds
 WITHOUT_HEAD = 20.0  # seconds; after 60 Ray ends the process
 _REACH_SECONDS = 10.0
+_END_SECONDS = 2.0  # until a process that was killed no longer listens
 _LOOK_SECONDS = 2.0  # between looks at which machines there are
 
 
@@ -230,6 +231,7 @@ class _Slot:
 
     machine: str
     host: str
+    raylet: tuple[str, int]  # address of Ray's own process there
     cores: int
     gpu: bool
     actor: Any = None
@@ -344,10 +346,11 @@ class _WorkerPool:
         places: dict[tuple[str, int], _Slot] = {}
         for machine in self._engine._machines():
             resources, host = machine["Resources"], machine["NodeManagerHostname"]
+            raylet = machine["NodeManagerAddress"], machine["NodeManagerPort"]
             cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
             count = gpus if self._gpu else max(cores // self._engine.cores, min(cores, 1))
             for number in range(count):
-                slot = _Slot(machine["NodeID"], host, min(cores // count, self._engine.cores), self._gpu)
+                slot = _Slot(machine["NodeID"], host, raylet, min(cores // count, self._engine.cores), self._gpu)
                 if self._gpu:
                     slot.cores = cores // count
                 places[machine["NodeID"], number] = slot
@@ -381,7 +384,7 @@ class _WorkerPool:
     def _lose(self, slot: _Slot, error: Exception) -> Iterator[tuple[_Task, _Lost]]:
         """Take a worker that has died off its slot and yield its jobs."""
         words = " ".join(str(error).split())
-        lost = _Lost("its node has died" in words, _ended_by(words))
+        lost = _Lost(self._machine_is_lost(slot, error), _ended_by(words))
         if getattr(error, "actor_init_failed", False):
             why = words.rsplit("Error:", 1)[-1].strip()[:200]
             raise InputError(
@@ -399,6 +402,20 @@ class _WorkerPool:
         self._engine.warn(f"{what} lost{f'; done again: {files}' if tasks else ''}")
         for task in tasks:
             yield task, lost
+
+    def _machine_is_lost(self, slot: _Slot, error: Exception) -> bool:
+        """Return whether a worker was lost with its machine, which the cluster may notice many seconds later."""
+        if "its node has died" in str(error):
+            return True
+        if isinstance(error, self._ray.exceptions.ActorUnavailableError):  # Ray does not know why it is not reached
+            end = time.monotonic() + _END_SECONDS
+            while time.monotonic() < end:
+                try:
+                    _check_answer(*slot.raylet, seconds=_END_SECONDS)
+                except OSError:
+                    return True
+                time.sleep(_END_SECONDS / 10)
+        return False
 
 
 class _Worker:
@@ -460,16 +477,14 @@ def _in_a_process(
 
 def _ended_by(words: str) -> str:
     """Return how a worker ended, from Ray's paragraph."""
-    if "its node has died" in words:
-        return "its machine was lost"
     if "OutOfMemory" in words or "memory monitor" in words.lower():
         return "memory ran out"
     return "its process ended, as where memory runs out or a library crashes"
 
 
-def _check_answer(host: str, port: int) -> None:
+def _check_answer(host: str, port: int, seconds: float = _REACH_SECONDS) -> None:
     """Raise OSError where no server of HTTP/2 answers, which gRPC is: Ray would try for minutes."""
-    with socket.create_connection((host, port), _REACH_SECONDS) as connection:
+    with socket.create_connection((host, port), seconds) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
         answer = b""
         while len(answer) < 4 and (more := connection.recv(4 - len(answer))):

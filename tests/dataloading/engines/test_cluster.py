@@ -143,7 +143,8 @@ def test_jobs_of_a_node_that_is_lost_are_done_elsewhere(nodes, tmp_path):
     nodes.remove_node(lost, allow_graceful=False)
     assert killed, "the node had jobs before it was lost"
     assert results == {job: job for job in range(10)}
-    assert any(re.match(r"the machine .+ was lost", sentence) for sentence in sentences), sentences
+    assert sentences, "before the cluster itself has noticed"
+    assert all(re.match(r"the machine .+ was lost", sentence) for sentence in sentences), sentences
 
 
 @on_a_cluster
