@@ -31,8 +31,8 @@ LIMIT = 900  # seconds of one run, on a busy machine too
 # What the clock says differs from run to run, and so does the length of a file that holds it.
 CLOCK = ("seconds", "clips_per_second", "csv_size")
 MOMENTS = {
-    "synthesize": 12, "prepare": 14, "store": 14, "train": 14, "train by two": 12, "evaluate": 8, "explain": 8,
-    "shard": 9, "cluster": 9,
+    "synthesize": 12, "prepare": 14, "store": 6, "adapt": 8, "train": 14, "train by two": 12, "evaluate": 8,
+    "explain": 8, "shard": 9, "cluster": 9,
 }  # fmt: skip
 SIGNALS = {
     "command": ("SIGINT", "SIGTERM", "SIGKILL"),
@@ -66,6 +66,14 @@ def train_arguments(inputs: Path, run: Path) -> list[str]:
         "--training.batch_size=4", "--training.checkpoint_steps=2", "--training.log_steps=1",
         "--data.evaluation_clips=2", "--model.image_size=40", "--model.dim=16", "--model.heads=2",
         "--model.mlp_dim=24", "--model.backbone_dims=[4,4,8,8]",
+    ]  # fmt: skip
+
+
+def adapt_arguments(inputs: Path, run: Path) -> list[str]:
+    return [
+        "adapt", f"--from={inputs}/trained", f"--data={inputs}/prepared", f"--output={run}/out",
+        "--data.manipulations=[flicker]", "--data.evaluation_clips=2", "--training.epochs=2",
+        "--training.batch_size=4", "--training.checkpoint_steps=2", "--training.log_steps=1", "--bootstrap=50",
     ]  # fmt: skip
 
 
@@ -110,6 +118,7 @@ COMMANDS = {
     "store": Command(store_arguments, ("command", "worker"), inputs=("videos",)),
     "shard": Command(shard_arguments, ("command", "worker")),
     "cluster": Command(cluster_arguments, ("command", "node's worker")),
+    "adapt": Command(adapt_arguments, ("command", "worker")),
     "train": Command(train_arguments, ("command", "worker")),
     "train by two": Command(train_arguments, ("command", "rank", "worker"), processes=2),
     "evaluate": Command(evaluate_arguments, ("command", "worker")),
@@ -173,20 +182,23 @@ def new_run(name: str, inputs: Path, folder: Path) -> Path:
 def products(run: Path) -> dict[str, object]:
     """Return what a run has written, by path, without what the clock says."""
     found: dict[str, object] = {}
+    own = {str(run): "RUN"}
+    with contextlib.suppress(FileNotFoundError), safe_open(run / "out" / "best.safetensors", "pt") as file:
+        own[file.metadata()["checksum"]] = "CHECKSUM"  # of weights and metadata, which hold the seconds of an epoch
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
         if path.is_dir() or name == "log" or name.startswith("tmp/") or path.suffix == ".lock" or "tensorboard" in name:
             continue
-        found[name] = content(path, run)
+        found[name] = content(path, own)
     return found
 
 
-def content(path: Path, run: Path) -> object:
+def content(path: Path, own: dict[str, str]) -> object:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key).numpy().tobytes() for key in sorted(file.keys())}
             metadata = {
-                key: timeless(json.loads(value), run) for key, value in file.metadata().items() if value[:1] in "{["
+                key: timeless(json.loads(value), own) for key, value in file.metadata().items() if value[:1] in "{["
             }
         return tensors, metadata
     if path.suffix == ".distcp" or path.name == ".metadata":
@@ -194,16 +206,25 @@ def content(path: Path, run: Path) -> object:
     if path.suffix == ".csv":
         return [[cell for key, cell in row.items() if key not in CLOCK] for row in csv.DictReader(path.open())]
     if path.suffix == ".json":
-        return timeless(json.loads(path.read_text()), run)
-    return re.sub(rb"Made on [^<]+", b"Made on", path.read_bytes()).replace(str(run).encode(), b"RUN")
+        return timeless(json.loads(path.read_text()), own)
+    data = re.sub(rb"Made on [^<]+", b"Made on", path.read_bytes())
+    if path.suffix == ".html":  # the rows of history.csv: the fourth and the last cell are times
+        cells = rb"(<tr>(?:<td>[^<]*</td>){3})<td>[^<]*</td>((?:<td>[^<]*</td>){7})<td>[^<]*</td></tr>"
+        data = re.sub(cells, rb"\1\2", data.replace(b"<wbr>", b""))
+    for mine, name in own.items():
+        data = data.replace(mine.encode(), name.encode())
+    return data
 
 
-def timeless(value: object, run: Path) -> object:
+def timeless(value: object, own: dict[str, str]) -> object:
     if isinstance(value, dict):
-        return {key: timeless(item, run) for key, item in value.items() if key not in CLOCK}
+        return {key: timeless(item, own) for key, item in value.items() if key not in CLOCK}
     if isinstance(value, list):
-        return [timeless(item, run) for item in value]
-    return value.replace(str(run), "RUN") if isinstance(value, str) else value
+        return [timeless(item, own) for item in value]
+    if isinstance(value, str):
+        for mine, name in own.items():
+            value = value.replace(mine, name)
+    return value
 
 
 @pytest.fixture(scope="session")
