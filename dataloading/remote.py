@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,14 +21,14 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dataloading.dataset import Video
 from dataloading.errors import InputError
-from dataloading.io import replacing
+from dataloading.io import read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -136,7 +135,7 @@ def mirror(url: str, whole_with: str, progress: bool = True) -> Path:
     root = _cache() / f"{Path(name).name or 'root'}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):  # the processes of a training run wait for the first one
-        (root / _MARKER).write_text(json.dumps({"url": url.rstrip("/"), "whole": whole}))
+        write_json(root / _MARKER, asdict(_Marker(url.rstrip("/"), whole)))
         for old in [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]:
             if old.relative_to(root).as_posix() not in files:
                 old.unlink()
@@ -169,7 +168,7 @@ def mirrored(path: Path) -> str | None:
     if marker is None:
         return None
     place, content = marker
-    return content["url"] if place == path else f"{content['url']}/{path.relative_to(place).as_posix()}"
+    return content.url if place == path else f"{content.url}/{path.relative_to(place).as_posix()}"
 
 
 def require_one_machine(root: Path, *parts: object) -> None:
@@ -200,11 +199,23 @@ def videos_of(url: str, suffixes: frozenset[str]) -> list[str]:
     return [path if "://" in path else system.unstrip_protocol(path) for path in chosen]
 
 
-def _marker_of(path: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the directory of the cache that a path is in, and the content of its marker."""
+@dataclass(frozen=True, slots=True)
+class _Marker:
+    """What a directory of the cache stands for: a URL, and whether its files are copies and none is a placeholder."""
+
+    url: str
+    whole: bool
+
+
+def _marker_of(path: Path) -> tuple[Path, _Marker] | None:
+    """Return the directory of the cache that a path is in, and the content of its marker.
+
+    Elsewhere a file of that name is of no account: a data set of unknown origin could send its reader to any URL.
+    """
+    cache = _cache()
     for place in (path, *path.parents):
-        with contextlib.suppress(OSError, ValueError):
-            return place, json.loads((place / _MARKER).read_text())
+        if place.parent in (cache, cache.resolve()) and (place / _MARKER).is_file():
+            return place, read_json(place / _MARKER, _Marker)
     return None
 
 
@@ -215,7 +226,7 @@ def _is_list(path: Path) -> bool:
 def _url_of_placeholder(path: Path) -> str | None:
     """Return the URL of a file that is a placeholder in a directory of the cache; None for any other."""
     marker = None if _is_list(path) else _marker_of(path)
-    return None if marker is None or marker[1]["whole"] else mirrored(path)
+    return None if marker is None or marker[1].whole else mirrored(path)
 
 
 def _filesystem(url: str) -> tuple[AbstractFileSystem, str]:
@@ -298,4 +309,4 @@ def _is_there(place: Path, size: int | None, version: int) -> bool:
 
 def _cache() -> Path:
     """Return the directory of what is kept of remote data."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "istvt"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "istvt"

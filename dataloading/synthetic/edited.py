@@ -7,20 +7,22 @@ person, or of another shot does not show it. The file beside the video says who 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from dataloading.dataset import ORIGINAL
 from dataloading.face_index import MARGIN, WHOLE_FRAME, FaceEntry, FaceTrack
-from dataloading.io import read_json, write_json
+from dataloading.io import read_json, shown, write_json
 from dataloading.synthetic.rendering import VideoPlan, render, write_video
 
 SHOTS: tuple[tuple[int, ...], ...] = ((0,), (1,), (0, 1), (1,), (0,))  # the people of each shot, from left to right
 FORGED_PERSON, FORGED_SHOT = 1, 3
 FIRST_VIDEO = 5000  # number of the drawn video behind the first shot: none of a set's own
+_MOST = 100_000  # frames, frames a second, pixels
 LONGER = 1.5  # the first shot than the others: the first person is the main one
 
 
@@ -48,6 +50,26 @@ class EditedVideo:
     forged_shot: int
     manipulation: str
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.fps <= _MOST or not 1 <= self.size <= _MOST:
+            raise ValueError(f"fps is {self.fps} and size {self.size}; expected numbers from 1 to {_MOST:,}")
+        counts = [len(values) for values in (self.shots, self.people, self.places)]
+        if len(set(counts)) > 1 or not self.shots:
+            raise ValueError(f"{counts} shots, people and places; expected as many of each, and one or more")
+        frames = [frame for shot in self.shots for frame in shot]
+        if frames[0] or any(last < first for first, last in self.shots) or not _follow_each_other(self.shots):
+            raise ValueError(f"shots are {shown(self.shots)}; expected [first, last] frames from 0 on, without gaps")
+        if frames[-1] >= _MOST:
+            raise ValueError(f"shots have {frames[-1] + 1:,} frames; expected at most {_MOST:,}")
+        for number, (people, places) in enumerate(zip(self.people, self.places, strict=True)):
+            if len(people) != len(places) or len(set(people)) < len(people) or min(people, default=0) < 1:
+                raise ValueError(
+                    f"people[{number}] are {shown(people)} in {len(places)} places; expected numbers from 1, each "
+                    "once, and as many places"
+                )
+        if not 1 <= self.forged_shot <= len(self.shots):
+            raise ValueError(f"forged_shot is {self.forged_shot}; expected 1 to {len(self.shots)}")
+
     def face_entry(self, path: str | Path) -> FaceEntry:
         """Return the people where they are drawn, for clips that show each as the set's other videos show theirs.
 
@@ -66,6 +88,10 @@ class EditedVideo:
         main, *others = tracks
         size = (self.shots[-1][1] + 1, float(self.fps), 2 * self.size, self.size)
         return FaceEntry(str(path), *size, WHOLE_FRAME, main, shots=self.shots, others=tuple(others))
+
+
+def _follow_each_other(shots: Sequence[tuple[int, int]]) -> bool:
+    return all(first == last + 1 for (_, last), (first, _) in pairwise(shots))
 
 
 def draw_edited_video(

@@ -96,9 +96,10 @@ class CheckpointInfo(Generic[Config]):
     format: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        root = self.settings.get("data", {}).get("root")
-        if not isinstance(root, str | None):
-            raise ValueError(f"settings.data.root is {root!r}; expected text")
+        for group, name, none in (("data", "root", ()), ("training", "backbone_weights", (None,))):
+            value = self.settings.get(group, {}).get(name, "")
+            if value not in none and (not isinstance(value, str) or "\0" in value):
+                raise ValueError(f"settings.{group}.{name} is {shown(value)}; expected text, a path")
         if self.region not in REGIONS:
             raise ValueError(f"settings.data.region is {self.region!r}; expected one of {', '.join(REGIONS)}")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dataloading.dataset import FAKE, REAL
 from dataloading.errors import InputError
-from dataloading.io import read_csv, read_json, replacing, write_json
+from dataloading.io import read_csv, read_json, replacing, shown, write_json
 from istvt.config import DataSettings
 from istvt.evaluation.results import Evaluation, Robustness
 from istvt.evaluation.robustness import Perturbed
@@ -44,6 +44,10 @@ class StoredEvaluation(Evaluation):
     title: str = "ISTVT evaluation"
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(of := self.settings.get("evaluation", {}), dict):
+            raise ValueError(f"settings.evaluation is {shown(of)}; expected an object")
 
 
 @dataclass(frozen=True)

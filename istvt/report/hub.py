@@ -25,7 +25,7 @@ from istvt.evaluation.results import Estimate, Metrics
 from istvt.inference.export import sha256_of
 from istvt.inference.video_score import VideoScore
 from istvt.model.architectures import ARCHITECTURES
-from istvt.model.checkpoint import CheckpointInfo, load_model, read_info
+from istvt.model.checkpoint import CheckpointInfo, learned_sets, load_model, read_info
 from istvt.model.detector import Detector
 from istvt.model.flops import total_cost
 from istvt.report.evaluation_files import METRICS, StoredEvaluation, read_evaluation
@@ -152,6 +152,7 @@ def model_card(
     """
     checkpoint = model_file(source)
     info = read_info(checkpoint)
+    learned_sets(info, checkpoint)  # refuses what is none, as the values below are of JSON
     stored = _evaluations(checkpoint, info, evaluations)
     values = {
         "front_matter": _front_matter(license),
@@ -307,8 +308,11 @@ def _data_name(info: CheckpointInfo) -> str:
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
     """Return settings for a reader elsewhere: of paths the last name, and nothing that was left out."""
     paths = ("root", "originals", "backbone_weights")
-    named = {key: Path(value).name if key in paths and value else value for key, value in values.items()}
-    return {key: _plain(value) for key, value in named.items() if value is not None}
+    return {
+        key: Path(value).name if key in paths and isinstance(value, str) else _plain(value)
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _plain(value: Any) -> str:

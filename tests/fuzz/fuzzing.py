@@ -13,7 +13,7 @@ from random import Random
 
 from fork_server import ForkServer, Result
 from seeds import Seeds
-from targets import TARGETS
+from targets import TARGETS, Case
 
 SECONDS = 60.0  # of a command
 ALLOWED = 6 << 30  # bytes that it may allocate before it is out of memory
@@ -52,8 +52,8 @@ def run_input(
     """Make input `number` of a target, run it, and judge the result; with `executable` in a process of its own too."""
     place = Path(tempfile.mkdtemp(prefix="fuzz"))
     try:
-        executable = executable and target != "evaluation"  # which also calls Python
         case = TARGETS[target][1](Random(f"{seed} {target} {number}"), seeds, place)
+        executable = executable and case.function == Case.function  # others call Python
         result = server.run(case.arguments, place, case.function)
         problem, scored = problem_of(result), False
         if problem is None and case.scored and result.status == 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 
 from dataloading.errors import InputError
 
@@ -13,8 +15,40 @@ def render(arguments: list[str]) -> int:
     from istvt.report.evaluate_checkpoint import render_report
 
     checkpoint, root, output = arguments
+    return _status(lambda: render_report(checkpoint, DataSettings(root, evaluation_clips=2), output))
+
+
+def card(arguments: list[str]) -> int:
+    """Write what another program, and a reader of the Hub, is told of a checkpoint."""
+    from istvt.inference.export import describe
+    from istvt.model.checkpoint import read_info
+    from istvt.report.hub import model_card
+    from istvt.run_dir import model_file
+
+    [run] = arguments
+    return _status(lambda: (model_card(run), json.dumps(describe(read_info(run), model_file(run)), default=str)))
+
+
+def edited_video(arguments: list[str]) -> int:
+    """Read what an edited video shows, and where its people are."""
+    from dataloading.synthetic import read_edited_video
+
+    [video] = arguments
+    return _status(lambda: read_edited_video(video).face_entry(video))
+
+
+def token(arguments: list[str]) -> int:
+    """Read the token of a service."""
+    from istvt.cli.service.server import read_token
+    from istvt.config import ServeSettings
+
+    [path] = arguments
+    return _status(lambda: read_token(ServeSettings(token_file=path)))
+
+
+def _status(call: Callable[[], object]) -> int:
     try:
-        render_report(checkpoint, DataSettings(root, evaluation_clips=2), output)
+        call()
     except InputError as error:
         print(f"istvt: {error}", file=sys.stderr)
         return 2

@@ -9,16 +9,21 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
 
+from dataloading.errors import InputError
 from dataloading.synthetic.rendering import VideoPlan, render
 from istvt import ISTVT
 from istvt.cli.main import main
+from istvt.comparison.adaptation import adapt
 from istvt.config import ISTVTConfig
 from istvt.model.authors import save_authors
 from istvt.model.xception import XceptionEntryFlow
+from istvt.report.evaluate_checkpoint import evaluate_checkpoint
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder reports errors alone
 FRAMES, SIDE = 16, 96
@@ -84,7 +89,11 @@ class Seeds:
         set: a synthetic set of 32 videos, prepared as whole pictures.
         run: a finished run on it, evaluated.
         half_run: the same with the checkpoints of its first epoch alone.
+        adapted: the run, adapted to a part of the set and stopped before the validation of the only epoch; with the
+            model file that it ends with, an evaluation that is finished and one that is not.
+        compared: the output of a comparison of the run with itself.
         small: a prepared plain set of a video a split and class.
+        crops: a crop store of it.
         lists: the trees of `LISTS`.
         weights: backbones and authors' state dicts, .pth and .safetensors.
     """
@@ -93,7 +102,10 @@ class Seeds:
     set: Path
     run: Path
     half_run: Path
+    adapted: Path
+    compared: Path
     small: Path
+    crops: Path
     lists: Path
     weights: Path
 
@@ -102,7 +114,7 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
     """Write all that is not given into `place`."""
     from video_fixtures import write_video  # only where the folder of it is on the path, which targets do without
 
-    found = {name: place / name for name in ("set", "run", "half_run", "small", "lists", "weights")}
+    found = {name: place / name for name in ("set", "run", "half_run", "small", "crops", "lists", "weights")}
     if root is None:
         _istvt("synthesize", found["set"], "--identities=8", "--frames=10", "--size=48", "--workers=1")
         _istvt("prepare", found["set"], "--no-detect", "--workers=1")
@@ -117,6 +129,10 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
     half = copy_tree(run, found["half_run"])
     for checkpoint in (half / "checkpoints").glob("epoch-0002-*"):
         shutil.rmtree(checkpoint)
+    adapted = _stopped_adaptation(root, run, place / "adapted")
+    compared = place / "compared"
+    write(place / "compare.yaml", json.dumps(comparing(root, run)).encode())
+    _istvt("compare", place / "compare.yaml", f"--output={compared}")
     (place / "videos").mkdir()
     pictures = [picture for picture, _ in render(VideoPlan(0, 0, 0, 1, 1, "original", FRAMES, SIDE))]
     videos = {name: place / "videos" / name for name in VIDEOS}
@@ -129,6 +145,7 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
         path.parent.mkdir(parents=True)
         os.link(videos["h264.mp4"], path)
     _istvt("prepare", found["small"], "--no-detect", "--workers=1")
+    _istvt(*cutting(found["small"], found["crops"]))
     for name, content in LISTS.items():
         (found["lists"] / name).parent.mkdir(parents=True, exist_ok=True)
         (found["lists"] / name).write_text(content)
@@ -141,13 +158,64 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
     torch.save(backbone, found["weights"] / "backbone.pth")
     save_file(backbone, found["weights"] / "backbone.safetensors")
     save_authors(found["weights"] / "authors.pth", ISTVT(AUTHORS))
-    return Seeds(videos, root, run, half, found["small"], found["lists"], found["weights"])
+    sets = found["small"], found["crops"], found["lists"], found["weights"]
+    return Seeds(videos, root, run, half, adapted, compared, *sets)
+
+
+def _stopped_adaptation(root: Path, run: Path, output: Path) -> Path:
+    """Adapt a run until its first evaluation is finished, and take away what was written after its last step."""
+    evaluated: list[object] = []
+
+    def evaluate_once(*arguments: object, **options: object) -> None:
+        if evaluated:
+            raise InputError("it is stopped")
+        evaluated.append(evaluate_checkpoint(*arguments, **options))
+
+    with patch.object(adapt, "evaluate_checkpoint", evaluate_once):
+        _istvt(*adapting(run, root, output), status=2)
+    for checkpoint in (output / "checkpoints").glob("epoch-0001-*"):
+        shutil.rmtree(checkpoint)
+    old, options = output / "evaluations" / "before-old", ["--data.evaluation_clips=2", "--bootstrap=9", "--shard=1/1"]
+    _istvt("evaluate", f"--checkpoint={run}/best.safetensors", f"--data.root={root}", f"--output={old}", *options)
+    (old / "evaluation.json.shard-1-of-1").rename(old / "evaluation.json.unfinished")
+    return output
 
 
 def training(root: Path, output: Path, *more: str) -> list[str]:
     """Return the command that trains the small model for two epochs."""
     arguments = ["train", f"--data.root={root}", f"--output={output}", "--training.epochs=2"]
     return [*arguments, "--training.batch_size=8", "--data.evaluation_clips=2", *MODEL, *more]
+
+
+def adapting(run: Path, root: Path, output: Path, *more: str) -> list[str]:
+    """Return the command that adapts a run to a part of a set in one epoch."""
+    arguments = ["adapt", f"--from={run}", f"--data={root}", f"--output={output}", "--data.manipulations=[flicker]"]
+    fast = ["--data.evaluation_clips=1", "--training.epochs=1", "--training.batch_size=8", "--bootstrap=9"]
+    return [*arguments, *fast, "--training.tracker=none", *more]
+
+
+def comparing(root: Path, run: Path) -> dict[str, Any]:
+    """Return the settings of a comparison whose detectors are there already: nothing is trained."""
+    return {
+        "title": "one",
+        "data": {"drawn": {"root": str(root), "split": "val", "manipulations": ["blend"]}},
+        "detectors": {
+            "a": {"checkpoints": [str(run)], "trained_on": "drawn"},
+            "b": {"checkpoints": [str(run / "best.safetensors")], "trained_on": "drawn", "variant_of": "a"},
+        },
+        "train": ["drawn"],
+        "test": ["drawn"],
+        "seeds": [0],
+        "perturb": ["jpeg:50"],
+        "against": "a",
+        "clips": 2,
+        "bootstrap": 10,
+    }
+
+
+def cutting(root: Path, store: Path) -> list[str]:
+    """Return the command that writes the crop store of a set."""
+    return ["prepare", str(root), "--no-detect", f"--crops={store}", "--workers=1"]
 
 
 def copy_tree(source: Path, target: Path) -> Path:
@@ -162,8 +230,8 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def _istvt(*arguments: object) -> None:
+def _istvt(*arguments: object, status: int = 0) -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
-        status = main([str(argument) for argument in arguments])
-    if status:
-        raise RuntimeError(f"istvt {arguments[0]} ended with {status}: {errors.getvalue()}")
+        found = main([str(argument) for argument in arguments])
+    if found != status:
+        raise RuntimeError(f"istvt {arguments[0]} ended with {found}: {errors.getvalue()}")

@@ -23,10 +23,11 @@ from mutations import (
     changed_option,
     changed_yaml,
     damaged,
+    fields,
     odd_name,
 )
 from safetensors.torch import load_file, safe_open, save_file
-from seeds import Seeds, copy_tree, training, write
+from seeds import LISTS, MODEL, Seeds, adapting, comparing, copy_tree, cutting, training, write
 
 CANARY = "code was run"
 Target = Callable[[Random, Seeds, Path], "Case"]
@@ -127,8 +128,6 @@ def train_on_video(random: Random, seeds: Seeds, place: Path) -> Case:
 
 
 def dataset_list(random: Random, seeds: Seeds, place: Path) -> Case:
-    from seeds import LISTS
-
     name = random.choice([*LISTS])
     change = {".json": changed_json, ".csv": changed_csv, ".txt": changed_lines}[Path(name).suffix]
     content = json.loads(LISTS[name]) if name.endswith(".json") else LISTS[name]
@@ -188,6 +187,119 @@ def boxes_file(random: Random, seeds: Seeds, place: Path) -> Case:
     return Case(f"boxes: {what}", ["prepare", str(root), f"--boxes={file}", "--no-detect", "--workers=1"])
 
 
+def landmarks(random: Random, seeds: Seeds, place: Path) -> Case:
+    root = copy_tree(seeds.set, place / "set")
+    if random.random() < 0.3:
+        faces = json.loads((root / "faces.json").read_text())
+        name = random.choice([*faces])
+        data, what = changed_json({name: faces[name]} if random.random() < 0.5 else faces, random)
+        write(root / "faces.json", data)
+        return Case(f"faces.json: {what}", ["prepare", str(root), "--no-detect", "--replace", "--workers=1"])
+    lines = (root / "face_index.jsonl").read_bytes().splitlines()
+    number = random.randrange(len(lines))
+    entry = json.loads(lines[number])
+    if random.random() < 0.5:
+        entry["boxes"] = entry.pop("face")
+    path = random.choice([path for path in fields(entry) if path[:1] in (("face",), ("boxes",))])
+    data, what = changed_json(entry, random, path)
+    lines[number] = data.replace(b"\n", b" ")
+    write(root / "face_index.jsonl", b"\n".join(lines) + b"\n")
+    region = random.choice(("eyes", "mouth"))
+    arguments = [*training(root, place / "run"), "--training.epochs=1", f"--data.region={region}"]
+    return Case(f"face_index.jsonl line {number}: {what}, {region}", arguments)
+
+
+def masks(random: Random, seeds: Seeds, place: Path) -> Case:
+    root = copy_tree(seeds.set, place / "set")
+    if random.random() < 0.4:
+        data, what = changed_json(json.loads((root / "forgeries.json").read_text()), random)
+        write(root / "forgeries.json", data)
+        arguments = [*_evaluation(seeds.run, root), f"--output={place}/out", "--data.evaluation_clips=1", "--explain"]
+        return Case(f"forgeries.json: {what}", [*arguments, "--methods=[raw]", "--data.manipulations=[blend]"])
+    _, data, what = _damaged_video(random, seeds)
+    chosen = sorted(root.rglob("masks/videos/*.mp4"))
+    for mask in chosen if random.random() < 0.3 else [random.choice(chosen)]:
+        write(mask, data)
+    arguments = [*training(root, place / "run"), "--training.epochs=1", "--model.mask_head=2"]
+    return Case(f"masks: {what}", arguments)
+
+
+def crop_store(random: Random, seeds: Seeds, place: Path) -> Case:
+    store = copy_tree(seeds.crops, place / "crops")
+    name = random.choice(("store.json", "crops.jsonl", "face_index.jsonl", "table", "table", "crops"))
+    if name == "crops":
+        path = random.choice(sorted(store.rglob("*.mkv")))
+        data, what = damaged(path.read_bytes(), random, seeds.videos["h264.mp4"].read_bytes())
+    elif name in ("store.json", "table"):
+        path = store / name if name == "store.json" else random.choice(sorted((store / "videos").rglob("*.json")))
+        data, what = changed_json(json.loads(path.read_text()), random)
+    else:
+        path = store / name
+        lines = path.read_bytes().splitlines()
+        number = random.randrange(len(lines))
+        data, what = changed_json(json.loads(lines[number]), random)
+        lines[number] = data.replace(b"\n", b" ") if random.random() < 0.9 else data
+        data = b"\n".join(lines) + b"\n" * random.choice((0, 1, 1))
+    write(path, data)
+    video = path.with_suffix(".mkv") if name in ("table", "crops") else sorted(store.rglob("*.mkv"))[0]
+    commands = {
+        "train": [*training(store, place / "run"), "--training.epochs=1"],
+        "evaluate": [*_evaluation(seeds.run, store), f"--output={place}/out", "--split=val"],
+        "dataset": ["dataset", str(store)],
+        "prepare": cutting(seeds.small, store),  # it goes on
+        "predict": ["predict", str(video), f"--checkpoint={seeds.run}", f"--json={place}/scores.json"],
+    }
+    command = random.choice([*commands])
+    return Case(f"{path.name}: {what}, {command}", commands[command])
+
+
+def remote_marker(random: Random, seeds: Seeds, place: Path) -> Case:
+    """A data set that was copied with what the cache of remote files keeps in a directory."""
+    marker = {"url": (place / "elsewhere").as_uri(), "whole": False}
+    data, what = changed_json(marker, random)
+    root = copy_tree(seeds.small, place / "set")
+    write(root / ".remote.json", data)
+    commands = {
+        "dataset": ["dataset", str(root)],
+        "predict": ["predict", str(root), f"--checkpoint={seeds.run}", f"--json={place}/scores.json", "--clips=1"],
+        "prepare": ["prepare", str(root), "--no-detect", "--replace", "--workers=1"],
+    }
+    command = random.choice([*commands])
+    return Case(f".remote.json: {what}, {command}", commands[command], after=_is_used)
+
+
+def _is_used(result: Result) -> str | None:
+    return "a file that is of no account was" if result.status else None
+
+
+EDITED = {
+    "fps": 25,
+    "size": 48,
+    "shots": [[0, 8], [9, 14], [15, 20]],
+    "people": [[1], [1, 2], [2]],
+    "places": [[[24.0, 0.0, 72.0, 48.0]], [[0.0, 0.0, 48.0, 48.0], [48.0, 0.0, 96.0, 48.0]], [[24.0, 0.0, 72.0, 48.0]]],
+    "forged_person": 2,
+    "forged_shot": 3,
+    "manipulation": "both",
+}
+
+
+def edited_video(random: Random, seeds: Seeds, place: Path) -> Case:
+    data, what = changed_json(EDITED, random)
+    write(place / "edited.json", data)
+    return Case(f"edited.json: {what}", [str(place / "edited.mp4")], "python_calls:edited_video")
+
+
+def token(random: Random, seeds: Seeds, place: Path) -> Case:
+    path = place / "token"
+    if random.random() < 0.2:
+        path = Path(random.choice(("/dev/zero", "/proc/self/mem", "/", f"{place}/none", f"{place}/\0")))
+    else:
+        data = random.choice((b"0123456789abcdef\n", b"short", b"two words, 16 letters"))
+        write(path, damaged(data, random, seeds.videos["h264.mp4"].read_bytes())[0])
+    return Case(f"token: {path.name}", [str(path)], "python_calls:token")
+
+
 # Settings.
 
 
@@ -202,7 +314,9 @@ def _option_names(command: str) -> list[str]:
 
 
 def settings_file(random: Random, seeds: Seeds, place: Path) -> Case:
-    command = random.choice(("model", "train", "train", "evaluate", "predict", "explain", "prepare", "synthesize"))
+    command = random.choice(
+        ("model", "train", "train", "evaluate", "predict", "explain", "prepare", "synthesize", "calibrate")
+    )
     data, what = changed_yaml(_option_names(command), random)
     file = write(place / "settings.yaml", data)
     config = f"--config={file}"
@@ -216,6 +330,7 @@ def settings_file(random: Random, seeds: Seeds, place: Path) -> Case:
         "explain": ["explain", str(video), f"--checkpoint={seeds.run}", f"--out={place}/why", config],
         "prepare": ["prepare", str(seeds.small), config],
         "synthesize": ["synthesize", str(place / "synthetic"), "--identities=3", config],
+        "calibrate": ["calibrate", str(seeds.run), f"--output={place}/calibrated.safetensors", "--replace", config],
     }  # fmt: skip
     arguments = fixed[command]
     if command in ("train", "evaluate") and random.random() < 0.8:
@@ -230,24 +345,35 @@ def settings_file(random: Random, seeds: Seeds, place: Path) -> Case:
 
 
 def comparison(random: Random, seeds: Seeds, place: Path) -> Case:
-    settings = {  # whose detectors are there already: nothing is trained
-        "title": "one",
-        "data": {"drawn": {"root": str(seeds.set), "split": "val", "manipulations": ["blend"]}},
-        "detectors": {
-            "a": {"checkpoints": [str(seeds.run)], "trained_on": "drawn"},
-            "b": {"checkpoints": [str(seeds.run / "best.safetensors")], "trained_on": "drawn", "variant_of": "a"},
-        },
-        "train": ["drawn"],
-        "test": ["drawn"],
-        "seeds": [0],
-        "perturb": ["jpeg:50"],
-        "against": "a",
-        "clips": 2,
-        "bootstrap": 10,
-    }
+    settings = comparing(seeds.set, seeds.run)
     data, what = changed_json(settings, random)
     file = write(place / "compare.yaml", data)
     return Case(f"compare.yaml: {what}", ["compare", str(file), f"--output={place}/out"])
+
+
+def kept_comparison(random: Random, seeds: Seeds, place: Path) -> Case:
+    out = copy_tree(seeds.compared, place / "out")
+    file = write(place / "compare.yaml", json.dumps(comparing(seeds.set, seeds.run)).encode())
+    name = random.choice(("evaluation.json", "scores.csv", "robustness.json", "robustness.csv"))
+    what = _change_in_place(out / f"evaluations/{random.choice('ab')}/checkpoint-0/drawn/{name}", random)
+    return Case(f"kept {name}: {what}", ["compare", str(file), f"--output={out}"])
+
+
+def _change_in_place(path: Path, random: Random) -> str:
+    """Change a JSON or CSV file, or one line of a journal; return what was done."""
+    text = path.read_text()
+    if path.suffix == ".json":
+        data, what = changed_json(json.loads(text), random)
+    elif path.suffix == ".csv":
+        data, what = changed_csv(text, random)
+    else:
+        lines = text.encode().splitlines()
+        number = 0 if random.random() < 0.4 else random.randrange(len(lines))
+        changed, what = changed_json(json.loads(lines[number]), random)
+        lines[number] = changed.replace(b"\n", b" ")
+        data, what = b"\n".join(lines) + b"\n" * random.choice((0, 1, 1)), f"line {number}: {what}"
+    write(path, data)
+    return what
 
 
 # Checkpoints, runs and weights.
@@ -274,6 +400,63 @@ def checkpoint_metadata(random: Random, seeds: Seeds, place: Path) -> Case:
     path = place / "best.safetensors"
     save_file(load_file(source), path, metadata={"istvt": text})
     return Case(f"metadata: {what}", _reads_checkpoint(random, seeds, place, path))
+
+
+def learned(random: Random, seeds: Seeds, place: Path) -> Case:
+    """What a checkpoint says of its training, its data sets and its validation videos."""
+    run = copy_tree(seeds.adapted, place / "run")
+    with safe_open(run / "best.safetensors", framework="pt") as file:
+        metadata = json.loads(file.metadata()["istvt"])
+    metadata["calibration"] |= {"real": [0.2] * 30, "fake": [0.8] * 30}  # enough for an error rate
+    of = random.choice((("settings", "data"), ("settings", "adaptation"), ("calibration",), ("metrics",), ()))
+    path = random.choice([path for path in fields(metadata) if path[: len(of)] == of and path[:1] != ("config",)])
+    data, what = changed_json(metadata, random, path)
+    text = data.decode(errors="replace").replace("\0", "\\u0000")
+    tensors = load_file(run / "best.safetensors")
+    (run / "best.safetensors").unlink()
+    save_file(tensors, run / "best.safetensors", metadata={"istvt": text})
+    commands = {
+        "adapt": adapting(run, seeds.set, place / "out", "--data.train_clips=1"),
+        "calibrate": ["calibrate", str(run), "--replace", f"--output={place}/calibrated.safetensors"],
+        "evaluate": [*_evaluation(run, seeds.small), "--split=val"],
+        "predict": ["predict", str(seeds.videos["h264.mp4"]), f"--checkpoint={run}", "--max-error=0.2"],
+        "card": [str(run)],
+    }
+    command = random.choice(["adapt", *commands])
+    function = "python_calls:card" if command == "card" else "istvt.cli.main:main"
+    return Case(f"metadata: {what}, {command}", commands[command], function)
+
+
+def adaptation(random: Random, seeds: Seeds, place: Path) -> Case:
+    """The state of an adaptation that was stopped, the history of the run that it adapts, and its settings."""
+    run, out = copy_tree(seeds.run, place / "old"), copy_tree(seeds.adapted, place / "out")
+    arguments = adapting(seeds.run, seeds.set, out)
+    kind = random.choice(("run.json", "run.json", "kept", "kept", "settings", "settings", "old", "bytes"))
+    if kind == "settings":
+        data, what = changed_yaml(_option_names("adapt"), random)
+        given = what.split(":")[0]
+        arguments = [argument for argument in arguments if not argument.startswith(f"--{given}=")]
+        arguments += [f"--config={write(place / 'settings.yaml', data)}"]
+        return Case(f"settings of adapt: {what}", arguments)
+    if kind == "old":
+        what = _change_in_place(run / "history.csv", random)
+        return Case(f"history.csv of the old run: {what}", adapting(run, seeds.set, out))
+    if kind == "bytes":
+        path = random.choice((out / "best.safetensors", *out.glob("checkpoints/*/*.distcp")))
+        data, what = damaged(path.read_bytes(), random, seeds.videos["h264.mp4"].read_bytes())
+        write(path, data)
+    elif kind == "run.json":
+        [path] = out.glob("checkpoints/*/run.json")
+        state = json.loads(path.read_text())
+        of = random.choice((("settings", "adaptation"), ()))
+        chosen = random.choice([path for path in fields(state) if path[: len(of)] == of])
+        data, what = changed_json(state, random, chosen)
+        write(path, data)
+    else:
+        kept = ("evaluations/before-new/evaluation.json", "evaluations/before-new/scores.csv")
+        name = random.choice((*kept, "evaluations/before-old/evaluation.json.unfinished", "history.csv", "steps.csv"))
+        path, what = out / name, _change_in_place(out / name, random)
+    return Case(f"{path.name} of an adaptation: {what}", arguments)
 
 
 def checkpoint_tensors(random: Random, seeds: Seeds, place: Path) -> Case:
@@ -408,6 +591,61 @@ def shard(random: Random, seeds: Seeds, place: Path) -> Case:
     return Case(f"{name} line {number}: {what}", ["merge", str(file), f"--output={place}/merged"])
 
 
+_CURVES = {name: [[0.7, 0.4], None] for name in ("deletion", "insertion", "counterfactual_deletion")}
+FAITHFULNESS = {
+    "fractions": [0.0, 0.5],
+    "frames": 6,
+    "clips": [
+        {"video": "a", "label": 1, "manipulation": "blend", "probability": 0.7, "forged": [1, 2], "mask_share": 0.2},
+        {"video": "b", "label": 0, "manipulation": "original", "probability": 0.2},
+    ],
+    "methods": {
+        "raw": _CURVES
+        | {"counterfactual_insertion": [[0.1, 0.9], None], "hottest": [1.0, None], "rank": [0.5, None]}
+        | {"mass": [0.5, None], "by_frame": [[0.1, 0.5, 0.1, 0.1, 0.1, 0.1], None]},
+    },
+    "skipped": [["c", "it is too short"]],
+    "settings": {"split": "val"},
+    "sanity": {
+        "stages": ["head"],
+        "videos": ["a"],
+        "methods": {
+            "raw": {
+                "cascade": [[0.1]],
+                "other_clip": [0.2],
+                "other_target": [0.1],
+                "sensitivity": [0.3],
+                "conservation": None,
+            }
+        },
+    },
+}
+
+
+def unfinished(random: Random, seeds: Seeds, place: Path) -> Case:
+    """Journal of a job that was stopped, and what an evaluation keeps of perturbed videos and of explanations."""
+    run = copy_tree(seeds.run, place / "run")
+    kind = random.choice(("predict", "robustness.json", "robustness.csv", "explanations"))
+    if kind == "predict":
+        file = write(place / "scores.json.unfinished", (run / "scores.json.shard-1-of-1").read_bytes())
+        what = _change_in_place(file, random)
+        videos = sorted(map(str, (seeds.set / "original_sequences").rglob("*.mp4")))[:2]
+        arguments = ["predict", *videos, f"--checkpoint={seeds.run}", f"--json={place}/scores.json", "--clips=1"]
+        return Case(f"scores.json.unfinished: {what}", arguments)
+    kept, out = seeds.compared / "evaluations" / "a" / "checkpoint-0" / "drawn", place / "kept"
+    copy_tree(kept, out)
+    if kind == "explanations":
+        (out / kind).mkdir()
+        evaluated = json.loads((out / "evaluation.json").read_text())["evaluated"]
+        file = write(out / kind / "faithfulness.json", json.dumps(FAITHFULNESS | {"evaluated": evaluated}).encode())
+        what = _change_in_place(file, random)
+    else:
+        what = _change_in_place(out / kind, random)
+    arguments = [f"--checkpoint={seeds.run}", f"--data.root={seeds.set}", "--split=val", "--bootstrap=10"]
+    arguments += ["--data.manipulations=[blend]", "--data.evaluation_clips=2", f"--output={out}"]
+    return Case(f"{kind}: {what}", ["evaluate", *arguments, "--perturb=jpeg:30"])
+
+
 _ODD_OBJECTS = (
     3,
     None,
@@ -451,8 +689,6 @@ def weights(random: Random, seeds: Seeds, place: Path) -> Case:
     if source.stem == "authors":
         arguments = ["convert", str(path), f"{place}/model.safetensors", "--heads=2"]
     else:
-        from seeds import MODEL
-
         arguments = ["model", *MODEL, f"--backbone-weights={path}"]
     wrong = kind == "pickle" or (kind == "object" and path.suffix == ".pth")
     # A backbone of zeros may be trained; the model that it becomes is refused where it is still one of zeros.
@@ -519,14 +755,24 @@ TARGETS: dict[str, tuple[int, Target]] = {
     "synthetic_settings": (2, synthetic_settings),
     "face_index": (7, face_index),
     "boxes_file": (4, boxes_file),
+    "landmarks": (4, landmarks),
+    "masks": (3, masks),
+    "crop_store": (7, crop_store),
+    "remote_marker": (2, remote_marker),
+    "edited_video": (2, edited_video),
+    "token": (1, token),
     "settings_file": (9, settings_file),
     "comparison": (5, comparison),
+    "kept_comparison": (3, kept_comparison),
     "checkpoint_metadata": (7, checkpoint_metadata),
+    "learned": (6, learned),
+    "adaptation": (6, adaptation),
     "checkpoint_tensors": (6, checkpoint_tensors),
     "checkpoint_bytes": (3, checkpoint_bytes),
     "run_state": (6, run_state),
     "evaluation": (5, evaluation),
     "shard": (4, shard),
+    "unfinished": (4, unfinished),
     "weights": (6, weights),
     "file_name": (6, file_name),
 }

@@ -23,6 +23,8 @@ from istvt.report.evaluation_files import StoredEvaluation
 from istvt.training.checkpoint import RunState
 
 SEED = 1  # another one than that of the long run
+COUNTS = dict.fromkeys(("explain", "train", "masks", "adaptation", "learned", "unfinished", "kept_comparison"), 1)
+COUNTS |= dict.fromkeys(("predict", "prepare", "checkpoint_tensors", "weights"), 3)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def server():
 
 @pytest.mark.parametrize("target", list(TARGETS))
 def test_damaged_inputs_are_used_or_refused_in_a_sentence(server, seeds, target):
-    for number in range(1 if target in ("explain", "train") else 3):
+    for number in range(COUNTS.get(target, 2)):
         outcome = run_input(server, seeds, target, SEED, number)
         assert outcome.problem is None, f"{target} {number}: {outcome.problem} ({outcome.what})\n{outcome.text}"
 

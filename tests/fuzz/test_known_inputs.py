@@ -10,16 +10,20 @@ import pytest
 import torch
 from commands import refused
 from safetensors.torch import load_file, safe_open, save_file
-from seeds import LISTS, copy_tree, training, write
+from seeds import LISTS, adapting, copy_tree, training, write
 
 from dataloading.errors import InputError
 from dataloading.face_index import FaceIndex
 from dataloading.faces.boxes_file import read_boxes
 from dataloading.io import read_bytes
 from dataloading.layouts import read_dataset
+from dataloading.synthetic import read_edited_video
 from istvt.cli.main import main
-from istvt.config import DataSettings, ISTVTConfig, TrainingSettings
+from istvt.cli.service.server import read_token
+from istvt.config import DataSettings, ISTVTConfig, ServeSettings, TrainingSettings
+from istvt.explain.faithfulness.report import read_faithfulness
 from istvt.model.checkpoint import load_model
+from istvt.report.hub import model_card
 from istvt.training.checkpoint import newest_checkpoint
 from istvt.training.distributed import Processes
 
@@ -76,6 +80,38 @@ def test_metadata_of_another_type_or_beyond_its_bounds_is_named(checkpoint, tmp_
     metadata = json.loads(json.dumps(metadata))
     (metadata if field in metadata else metadata["config"])[field] = "replaced"
     assert says in refusal(tmp_path / "a.safetensors", json.dumps(metadata).replace('"replaced"', value), state)
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "command", "says"),
+    [
+        ("data", {"root": None}, "evaluate", "settings.data.root is None; expected text, a path"),
+        ("data", {"root": "a\0b"}, "evaluate", "settings.data.root is 'a\\x00b'; expected text, a path"),
+        ("training", {"backbone_weights": 3}, "card", "settings.training.backbone_weights is 3; expected text, a"),
+        ("adaptation", {"old": 7}, "card", "settings: adaptation.old: 7; expected a list"),
+        ("adaptation", {"old": ["x"], "rehearsal": 0.5}, "adapt", "settings: adaptation.old[0]: 'x'; expected an obj"),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_training(checkpoint, seeds, tmp_path, capsys, group, values, command, says):
+    """Each was a traceback of the command that reads it, and of no other."""
+    metadata, state = checkpoint
+    metadata = json.loads(json.dumps(metadata))
+    metadata["settings"].setdefault(group, {}).update(values)
+    path = tmp_path / "old" / "best.safetensors"
+    path.parent.mkdir()
+    save_file(state, path, metadata={"istvt": json.dumps(metadata)})
+    if command == "card":
+        with pytest.raises(InputError) as error:
+            model_card(path)
+        sentence = str(error.value)
+    else:
+        place = f"--data.root={seeds.small}"
+        arguments = {
+            "evaluate": ["evaluate", f"--checkpoint={path}", place, "--split=val"],
+            "adapt": adapting(path, seeds.set, tmp_path / "out"),
+        }
+        sentence = refused(capsys, arguments[command])
+    assert f"checkpoint {path}: {says}" in sentence
 
 
 @pytest.mark.parametrize(
@@ -270,6 +306,8 @@ def test_a_small_file_takes_little_memory_however_large_it_may_be(tmp_path):
 
 
 STATE_FIELDS = ("settings", "history", "skipped", "decoder", "detectors", "world_size", "step", "clips", "seconds")
+SANITY_ROW = {"cascade": [[0.1]], "other_clip": [0.2], "other_target": [0.1], "sensitivity": [0.3]}
+SANITY_ROW |= {"conservation": None}
 ROW = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.5, "clips_per_second": 1.0, "skipped_steps": 0}
 ROW |= {"val_accuracy": 0.5, "val_precision": None, "val_recall": 0.5, "val_f1": None, "val_loss": 0.7, "val_auc": 0.5}
 
@@ -307,6 +345,78 @@ def test_steps_of_a_run_in_another_encoding_or_enormous_are_cut_where_the_run_st
     write(run / "steps.csv", content)
     assert main(training(seeds.set, run)) == 0
     assert (run / "checkpoints").is_dir()
+
+
+def test_an_evaluation_that_is_kept_names_its_settings_as_an_object(seeds, tmp_path, capsys):
+    """Another type was a traceback when an adaptation or a comparison looked whether it is the one that it wants."""
+    out = copy_tree(seeds.adapted, tmp_path / "out")
+    path = out / "evaluations" / "before-new" / "evaluation.json"
+    kept = json.loads(path.read_text())
+    kept["settings"]["evaluation"] = [1]
+    write(path, json.dumps(kept).encode())
+    sentence = refused(capsys, adapting(seeds.run, seeds.set, out))
+    assert f"{path}: settings.evaluation is [1]; expected an object" in sentence
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fractions": []},
+        {"fractions": [0.0]},
+        {"clips": []},
+        {"methods": {}},
+        {"methods": {"raw": {"deletion": [[0.5]]}}},
+        {"sanity": {"stages": ["head"], "videos": ["a"], "methods": {"raw": SANITY_ROW | {"cascade": []}}}},
+        {"sanity": {"stages": ["head"], "videos": ["a"], "methods": {"raw": SANITY_ROW | {"sensitivity": []}}}},
+    ],
+)
+def test_explanations_that_are_measured_in_part_are_not_in_the_report(seeds, tmp_path, change):
+    """Lists of other lengths than the clips were tracebacks of the report, where model and videos were its own."""
+    from targets import FAITHFULNESS as whole
+
+    (tmp_path / "faithfulness.json").write_text(json.dumps(whole))
+    assert read_faithfulness(tmp_path).videos == 2
+    (tmp_path / "faithfulness.json").write_text(json.dumps(whole | change))
+    assert read_faithfulness(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["{}", "1e400", '{"url": "http://localhost:9/", "whole": false}'])
+def test_a_data_set_of_a_stranger_stands_for_no_url(seeds, tmp_path, content):
+    """The marker of a cached URL was read wherever it lay: a traceback, or its videos were fetched from there."""
+    root = copy_tree(seeds.small, tmp_path / "set")
+    (root / ".remote.json").write_text(content)
+    assert main(["dataset", str(root)]) == 0
+    [video, *_] = sorted(root.rglob("*.mp4"))
+    assert main(["predict", str(video), f"--checkpoint={seeds.run}", "--no-detect", "--clips=1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shots": [[0, 8], [9, 1000], [15, 20]]}, "shots are ((0, 8), (9, 1000), (15, 20)); expected [first, last]"),
+        ({"shots": []}, "[0, 3, 3] shots, people and places; expected as many of each"),
+        ({"people": [[1], [1, 1], [2]]}, "people[1] are (1, 1) in 2 places; expected numbers from 1, each once"),
+        ({"fps": 0}, "fps is 0 and size 48; expected numbers from 1"),
+        ({"forged_shot": 9}, "forged_shot is 9; expected 1 to 3"),
+    ],
+)
+def test_what_is_said_of_an_edited_video(tmp_path, change, says):
+    from targets import EDITED as whole
+
+    (tmp_path / "edited.json").write_text(json.dumps(whole))
+    assert len(read_edited_video(tmp_path / "edited.mp4").face_entry("edited.mp4").people) == 2
+    (tmp_path / "edited.json").write_text(json.dumps(whole | change))
+    with pytest.raises(InputError) as error:
+        read_edited_video(tmp_path / "edited.mp4")
+    assert str(error.value).startswith(f"{tmp_path}/edited.json: ")
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "a\0b", "/proc/self/mem"])
+def test_a_token_is_a_line_of_a_file(path):
+    """A device was read until the memory was full."""
+    with pytest.raises(InputError, match=r"^--token_file .*: (holds no token|cannot be read)"):
+        read_token(ServeSettings(token_file=Path(path)))
 
 
 class _RunsCode:

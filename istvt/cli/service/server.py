@@ -11,7 +11,7 @@ from pathlib import Path
 from dataloading.errors import InputError
 from istvt.config import ServeSettings
 
-LEAST_TOKEN = 16  # characters
+LEAST_TOKEN, LONGEST_TOKEN = 16, 4096  # characters
 _STOP_SECONDS = 3  # for answers that are on their way
 _BACKLOG = 128
 
@@ -30,11 +30,12 @@ def read_token(settings: ServeSettings) -> str | None:
             )
         return None
     try:
-        token = Path(settings.token_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not text"
+        with Path(settings.token_file).open("rb") as file:  # may be a pipe; a device has no end
+            token = file.read(LONGEST_TOKEN + 1).decode().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "is not text" * isinstance(error, UnicodeError) or error
         raise InputError(f"--token_file {settings.token_file}: cannot be read ({reason})") from error
-    if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+    if not LEAST_TOKEN <= len(token) < LONGEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(
             f"--token_file {settings.token_file}: holds no token; expected one line of {LEAST_TOKEN} or more letters, "
             "digits and signs"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dataloading.dataset import CLASSES, FAKE
+from dataloading.io import shown
 from istvt.explain.faithfulness.localization import hottest_hit
 from istvt.inference.video_score import DEFAULT_THRESHOLD, EvaluatedSet
 
@@ -70,6 +72,21 @@ class MethodValues:
     mass: list[float | None] = field(default_factory=list)
     by_frame: list[list[float] | None] = field(default_factory=list)
 
+    def check(self, name: str, clips: Sequence[MeasuredClip], fractions: int, frames: int) -> None:
+        """Refuse values that are not of these clips.
+
+        Raises:
+            ValueError: there are more or fewer than clips, or a curve or the heat of frames has another length.
+        """
+        for column, length in (*((name, fractions) for name in CURVES), ("by_frame", frames)):
+            if any(one is not None and len(one) != length for one in getattr(self, column)):
+                raise ValueError(f"methods.{name}.{column} has other lengths than {length}; expected that many numbers")
+        counts = {column: len(values) for column, values in vars(self).items()}
+        if set(counts.values()) != {len(clips)}:
+            raise ValueError(f"methods.{name} has {counts} values; expected {len(clips)}, one a clip")
+        if any(heat is not None and clip.forged is None for clip, heat in zip(clips, self.by_frame, strict=True)):
+            raise ValueError(f"methods.{name}.by_frame is of a clip whose forged frames are not known")
+
 
 @dataclass
 class SanityRow:
@@ -88,6 +105,12 @@ class SanityRow:
     other_target: list[float]
     sensitivity: list[float]
     conservation: list[float] | None
+
+    @property
+    def lists(self) -> list[list[float]]:
+        """All lists with an entry a clip; an empty one where there is no stage."""
+        return [*(self.cascade or [[]]), self.other_clip, self.other_target, self.sensitivity,
+                *([] if self.conservation is None else [self.conservation])]  # fmt: skip
 
 
 @dataclass
@@ -128,6 +151,18 @@ class Faithfulness:
     settings: dict[str, Any]
     evaluated: EvaluatedSet | None = None
     sanity: Sanity | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.fractions) < 2 or any(after <= before for before, after in pairwise(self.fractions)):
+            raise ValueError(f"fractions are {shown(self.fractions)}; expected two or more, ascending")
+        if self.frames < 1 or not self.clips or not self.methods:
+            counts = f"{len(self.clips)} clips of {self.frames} frames and {len(self.methods)} methods"
+            raise ValueError(f"{counts}; expected one or more of each")
+        for name, of_method in self.methods.items():
+            of_method.check(name, self.clips, len(self.fractions), self.frames)
+        rows = self.sanity.methods.values() if self.sanity else ()
+        if any(len(each) != len(self.sanity.videos) or not each for row in rows for each in row.lists):
+            raise ValueError("sanity checks do not have a value for each of their videos; expected one or more of each")
 
     @property
     def videos(self) -> int:
