@@ -198,7 +198,8 @@ class FaceEntry:
             if not people:
                 raise InputError(f"{self.video} is used as a whole picture, and person is {number}; expected 1.")
             shows = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
-            raise InputError(f"{self.video} shows {shows}, and person is {number}; expected 1 to {len(people)}.")
+            expected = "1" if len(people) == 1 else f"1 to {len(people)}"
+            raise InputError(f"{self.video} shows {shows}, and person is {number}; expected {expected}.")
         if number == 1:
             return self
         chosen = people.pop(number - 1)

@@ -237,8 +237,10 @@ def _filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         return url_to_fs(url)
     except ImportError as error:
-        package = f"the package {_PACKAGES[protocol]}" if protocol in _PACKAGES else "another package"
-        raise InputError(f"{url} needs {package}, which is not installed ({error}).") from error
+        package = _PACKAGES.get(protocol)
+        named = f"the package {package}" if package else "another package"
+        how = "; expected pip install 'istvt[remote]'" if package == "aiohttp" else ""
+        raise InputError(f"{url} needs {named}, which is not installed ({error}){how}.") from error
     except ValueError as error:
         raise InputError(f"{url}: {error}; expected a URL such as s3://, gs:// or https://.") from error
 
@@ -263,19 +265,26 @@ def _again(url: str, attempt: Callable[[], Any], stopped: Callable[[], bool] = l
             raise InputError(f"{url}: its transfer was stopped.")
         try:
             return attempt()
-        except FileNotFoundError as error:
-            raise InputError(f"{url} does not exist; expected a file or a directory there.") from error
-        except PermissionError as error:
-            raise InputError(f"{url} may not be read ({_reason(error)}).") from error
         except MemoryError:
             raise
-        except Exception as error:  # of aiohttp, botocore and others, which share no type
-            if getattr(error, "status", None) in (400, 401, 403, 405, 410):
-                raise InputError(f"{url} may not be read ({_reason(error)}).") from error
+        except Exception as raised:  # of aiohttp, botocore and others, which share no type
+            error = _behind(raised)
+            status = getattr(error, "status", None)
+            if isinstance(error, FileNotFoundError) or status == 404:
+                raise InputError(f"{url} does not exist; expected a file or a directory there.") from raised
+            if isinstance(error, PermissionError) or status in (400, 401, 403, 405, 410):
+                raise InputError(f"{url} may not be read ({_reason(error)}).") from raised
             if number == ATTEMPTS - 1:
-                raise InputError(f"{url} could not be read in {ATTEMPTS} attempts ({_reason(error)}).") from error
+                raise InputError(f"{url} could not be read in {ATTEMPTS} attempts ({_reason(error)}).") from raised
             time.sleep(FIRST_PAUSE * 2**number)
     raise AssertionError("unreachable")
+
+
+def _behind(error: Exception) -> BaseException:
+    """Return what an error is of: fsspec says FileNotFoundError of HTTP also where no connection was made."""
+    while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _range(system: AbstractFileSystem, name: str, start: int, size: int) -> bytes:
@@ -289,7 +298,7 @@ def _range(system: AbstractFileSystem, name: str, start: int, size: int) -> byte
     return data
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     message = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 

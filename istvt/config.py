@@ -328,8 +328,8 @@ class DataSettings:
         manipulations: only fakes of these manipulations (and all originals); None is all.
         train_clips: random clips a video and epoch, of the larger class; the smaller class gets more.
         evaluation_clips: clips a video in evaluation, evenly spread over its first 270 frames.
-        decoder: "auto", "pyav" or "dali".
-        workers: threads that decode.
+        decoder: what reads the videos; auto is dali with a GPU that decodes video, and pyav elsewhere.
+        workers: processes that read and decode.
         region: what clips are cropped to: the face, or by its landmarks the eyes or the mouth. A checkpoint keeps it.
     """
 
@@ -372,8 +372,8 @@ class TrainingSettings:
         gradient_clip: largest norm of the gradient; 0 turns clipping off.
         ema_decay: validate and keep an exponential moving average of the weights, of this decay a step, such as 0.999;
             0 turns it off. Over the first steps it is less: (1 + steps) / (10 + steps).
-        precision: auto is bfloat16 on a GPU that supports it and float32 elsewhere; float16 scales the loss. Weights
-            and optimizer state are float32 in each.
+        precision: auto is bfloat16 where the GPU or the processor multiplies it, float32 elsewhere; float16 scales
+            the loss. Weights and optimizer state are float32 in each.
         tf32: let a GPU round the factors of float32 products and convolutions to TF32.
         augment: flip and jitter training clips, each clip as a whole.
         backend: the implementation of attention.

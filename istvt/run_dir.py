@@ -33,8 +33,12 @@ def model_file(checkpoint: str | Path) -> Path:
             )
     if path.is_dir():
         path = path / MODEL_FILE
+        if not path.is_file():
+            raise InputError(
+                f"checkpoint {checkpoint}: holds no {MODEL_FILE}; expected the directory of a training run"
+            )
     if not path.is_file():
-        raise InputError(f"checkpoint {path}: no such file; expected the {MODEL_FILE} of a training run")
+        raise InputError(f"checkpoint {path}: no such file; expected a training run, or its {MODEL_FILE}")
     return path
 
 
@@ -45,6 +49,8 @@ def output_directory(path: str | Path) -> Path:
         InputError: it cannot be created, or is not writable.
     """
     path = Path(path)
+    if path.is_file():
+        raise InputError(f"{path} is a file; expected a directory")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

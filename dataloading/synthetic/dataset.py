@@ -218,7 +218,8 @@ def _check(settings: _Settings, workers: int) -> None:
     wanted = sum(share > 0 for share in shares)
     if settings.identities < 2 * wanted:
         raise InputError(
-            f"identities is {settings.identities}; {wanted} splits need at least {2 * wanted}, a pair for each."
+            f"identities is {settings.identities}; expected at least {2 * wanted}: {wanted} splits need a pair of "
+            "people each."
         )
 
 

@@ -17,7 +17,9 @@ from istvt.cli.options import (
     add_device,
     add_precision,
     check_architecture,
+    check_checkpoint,
     check_counts,
+    check_default_data,
     check_device_name,
     settings_of,
 )
@@ -68,14 +70,14 @@ def run(options: Namespace, console: Console) -> int:
     on where it was stopped when the same command is given again. adaptation.md, .html and .json in it hold accuracy and
     AUC on new and old videos before and after, with 95 % intervals."""
     from dataloading.layouts import require_directory
-    from istvt.run_dir import model_file
 
     check_counts(options, "bootstrap")
     check_device_name(options.device)
     data, keep = settings_of(DataSettings, options.data), _kept(options.keep)
     training = settings_of(TrainingSettings, options.training)
     settings = settings_of(AdaptationSettings, options.adaptation)
-    model_file(options["from"])
+    check_checkpoint(options, "from")
+    check_default_data(data)
     for each in filter(None, (data, keep)):
         require_directory(each.root)
     with starting(console):

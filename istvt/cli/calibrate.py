@@ -39,7 +39,7 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     parser.add_argument(
         "--replace", action="store_true", help="calibrate again a checkpoint that has a calibration already"
     )
-    parser.add_argument("--batch-size", "--batch_size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=16, help="clips scored together; fewer take less memory")
     add_device(parser)
     add_precision(parser)
 
@@ -54,8 +54,10 @@ def run(options: Namespace, console: Console) -> int:
     check_counts(options, "batch_size")
     check_device_name(options.device)
     output = options.output
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise InputError(f"--output {output}: is a directory, or in none; expected a file to write")
+    if output is not None and output.is_dir():
+        raise InputError(f"--output {output}: is a directory; expected a file to write")
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"--output {output}: there is no directory {output.parent}; expected a file in one")
     with starting(console):
         from istvt.inference.calibration import band_of, calibrate_checkpoint, temperature_interval
         from istvt.model.checkpoint import learned_sets, read_info

@@ -76,7 +76,8 @@ def run(options: Namespace, console: Console) -> int:
     options.shard = None
     shard_of(options)
     if not options.settings.is_file():
-        raise InputError(f"{options.settings}: no such file; expected the YAML file of a comparison")
+        problem = "is a directory" if options.settings.is_dir() else "no such file"
+        raise InputError(f"{options.settings}: {problem}; expected the YAML file of a comparison")
     with starting(console):
         from istvt.comparison.compare import compare
     with engine_of(options, console) as engine:

@@ -46,7 +46,9 @@ def run(options: Namespace, console: Console) -> int:
 def demo(output: Path, console: Console) -> int:
     """Run the demo in `output`, reusing results of an earlier run; return the exit status."""
     from istvt.cli.console import print_lines, progress_bar, starting
+    from istvt.run_dir import output_directory
 
+    output_directory(output)
     with starting(console):
         from dataloading import read_dataset
         from dataloading.faces.prepare import prepare

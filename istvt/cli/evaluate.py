@@ -17,7 +17,9 @@ from istvt.cli.options import (
     add_engine,
     add_precision,
     check_architecture,
+    check_checkpoint,
     check_counts,
+    check_default_data,
     check_device_name,
     engine_of,
     settings_of,
@@ -45,7 +47,7 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
         "data set that was trained on, and evaluation-SET-SPLIT/ for anything else",
     )
     parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--batch-size", "--batch_size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=16, help="clips scored together; fewer take less memory")
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
     parser.add_argument(
@@ -92,7 +94,6 @@ def run(options: Namespace, console: Console) -> int:
     Shards of an evaluation are merged first, and those of its perturbed videos then."""
     from dataloading.layouts import require_directory
     from dataloading.perturbations import check_root, parse_sweeps
-    from istvt.run_dir import model_file
 
     check_counts(options, "bootstrap", "batch_size")
     shard = shard_of(options)
@@ -111,9 +112,10 @@ def run(options: Namespace, console: Console) -> int:
         )
     data = settings_of(DataSettings, options.data)
     check_device_name(options.device)
+    check_default_data(data)
     require_directory(data.root)
     check_root(sweeps, data.root)
-    model_file(options.checkpoint)
+    check_checkpoint(options)
     with starting(console):
         from istvt.report.evaluate_checkpoint import evaluate_checkpoint, evaluate_shard
         from istvt.report.evaluate_robustness import evaluate_robustness_shard

@@ -19,6 +19,7 @@ from istvt.cli.options import (
     add_face_detection,
     add_precision,
     check_architecture,
+    check_checkpoint,
     check_device_name,
     detect_option,
 )
@@ -48,14 +49,13 @@ def run(options: Namespace, console: Console) -> int:
     Writes for each person two videos and a strip of pictures a clip, and for all of them explanation.json and
     explanation.html, which shows all of it and opens from disk."""
     from istvt.inference.crop import check_people
-    from istvt.run_dir import model_file
 
     chosen = {field.name: options[field.name] for field in fields(ExplanationSettings) if field.name != "detect"}
     with as_input_error():
         settings = ExplanationSettings(**chosen, detect=detect_option(options))
     check_people(person=settings.person, boxes=settings.boxes, detect=settings.detect)
     check_device_name(options.device)
-    model_file(options.checkpoint)
+    check_checkpoint(options)
     if not options.video.exists():
         raise InputError(f"{options.video} does not exist; expected a video file")
     with starting(console):

@@ -40,7 +40,7 @@ from istvt.cli.console import logging_to, printable
 from istvt.cli.options import chosen_model
 from istvt.cli.parser import OptionParser, UsageError
 from istvt.cli.stops import Terminated, interrupt, stopping
-from istvt.config import DetectorConfig
+from istvt.config import DetectorConfig, __version__
 
 USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -82,7 +82,8 @@ A first run:
   istvt explain VIDEO --checkpoint runs/first --out why
 
 Exit status: 0 all is done; 1 done, but some inputs could not be used, or doctor found a problem; 2 not done, and why in
-one sentence; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. Completion: istvt --print_completion shtab-bash (-zsh)."""
+one sentence; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. Options may be written with dashes or with underscores.
+Completion: istvt --print_completion shtab-bash (-zsh)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +147,7 @@ def _run(arguments: list[str]) -> int:
         [name, *_] = arguments
         if name in commands:
             arguments = commands[name].with_items(arguments)
+            commands[name].check_names(name, arguments, commands)
             commands[name].check_values(arguments)
         elif not name.startswith("-"):
             raise InputError(f"the command is {name!r}; expected one of {', '.join(commands)}")
@@ -155,8 +157,10 @@ def _run(arguments: list[str]) -> int:
         with stopping(interrupt), logging_to(console):
             return command.run(options[name], console)
     except UsageError as error:
-        command = " ".join(["istvt", *arguments[:1]]) if arguments[0] in COMMANDS else "istvt"
-        raise InputError(f"{error}; {command} --help lists the options") from error
+        command, message = "istvt", str(error)
+        if arguments[0] in COMMANDS:
+            command, message = f"istvt {arguments[0]}", commands[arguments[0]].usage_error(message)
+        raise InputError(f"{message}; {command} --help lists the options") from error
     except InputError:
         raise
     except Exception as error:
@@ -202,6 +206,7 @@ def _print_reason(errors: Console, reason: str) -> None:
 def build_parser(base: DetectorConfig) -> tuple[OptionParser, dict[str, OptionParser]]:
     """Return the parser of all commands, and each command's; `base` gives the defaults of the model's options."""
     parser = OptionParser(prog="istvt", description=DESCRIPTION, usage="istvt COMMAND [options]")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subcommands, commands = parser.add_subcommands(required=True), {}
     for name, (command, help_line) in COMMANDS.items():
         commands[name] = sub = OptionParser(prog=f"istvt {name}", description=command.run.__doc__)

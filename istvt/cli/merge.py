@@ -30,9 +30,7 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
         help="what the command writes: the --json file of predict, the directory of evaluate, the face index or the "
         "crop store of prepare",
     )
-    parser.add_argument(
-        "--max-error", "--max_error", type=float | None, default=None, help="of shards of predict: as of predict"
-    )
+    parser.add_argument("--max-error", type=float | None, default=None, help="of shards of predict: as of predict")
     parser.add_argument(
         "--checkpoint", type=Path | None, default=None, help="with --max-error: the model that the shards are of"
     )

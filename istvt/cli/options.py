@@ -17,6 +17,7 @@ from dataloading.io import parse_yaml
 from istvt.cli.parser import given, read_settings_file
 from istvt.config import DataSettings, DetectorConfig, Precision, TrainingSettings
 from istvt.model.architectures import ARCHITECTURES, DEFAULT, architecture, model_preset
+from istvt.run_dir import model_file
 
 if TYPE_CHECKING:
     from dataloading.engines.cluster import RayEngine
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Settings = TypeVar("Settings", DetectorConfig, DataSettings, TrainingSettings)
 ANY = "any"  # architecture of a checkpoint
+LATEST_RUN = Path("runs/latest")
 
 
 def add_dataset(parser: ArgumentParser) -> None:
@@ -195,7 +197,7 @@ def add_checkpoint(parser: ArgumentParser, option: str = "--checkpoint") -> None
     parser.add_argument(
         option,
         type=Path,
-        default=Path("runs/latest"),
+        default=LATEST_RUN,
         help="a .safetensors file of istvt train, or the run's directory",
     )
     parser.add_argument_group("model", name="model").add_argument(
@@ -204,6 +206,32 @@ def add_checkpoint(parser: ArgumentParser, option: str = "--checkpoint") -> None
         default=ANY,
         help="what the checkpoint has to be of; it knows by itself what it is",
     )
+
+
+def check_checkpoint(options: Namespace, option: str = "checkpoint") -> None:
+    """Refuse a checkpoint that is not there; most users to whom its default is missing gave none.
+
+    Raises:
+        InputError: there is no model file; the sentence names the option where the path is its default.
+    """
+    if options[option] == LATEST_RUN and not LATEST_RUN.exists():
+        raise InputError(
+            f"--{option} is {LATEST_RUN}, its default, which does not exist; expected the directory of a training run, "
+            "or its .safetensors file"
+        )
+    model_file(options[option])
+
+
+def check_default_data(data: DataSettings) -> None:
+    """Refuse the default data set where it is not there, by the option that gives another.
+
+    Raises:
+        InputError: the default is used and does not exist.
+    """
+    if data.root == DataSettings().root and not data.root.exists():
+        raise InputError(
+            f"--data is {data.root}, its default, which does not exist; expected the directory of a data set"
+        )
 
 
 def check_architecture(options: Namespace, option: str = "checkpoint") -> None:

@@ -6,7 +6,8 @@ import contextlib
 import inspect
 import re
 from argparse import Action
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
@@ -26,11 +27,14 @@ _EXPECTED = {
     Path: "a path",
     list[Path]: "a list of paths",
     list[str]: "a list such as [a,b]",
+    tuple[str, ...]: "a list such as [a,b]",
     tuple[int, int]: "two whole numbers such as [19,19]",
     tuple[int, int, int, int]: "four whole numbers such as [8,16,24,48]",
 }
 set_parsing_settings(add_print_completion_argument=True)  # istvt --print_completion shtab-bash
 _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
+_NAMES = re.compile(r"(?!(?:null|true|false)$)[A-Za-z][\w.-]*(?:,[A-Za-z][\w.-]*)*")  # a list without its brackets
+_MISSING, _TOO_MANY = "the following arguments are required: ", "unrecognized arguments: "  # jsonargparse's words
 
 
 class UsageError(InputError):
@@ -67,19 +71,63 @@ class OptionParser(ArgumentParser):
     def with_items(self, arguments: Sequence[str]) -> list[str]:
         """Return the arguments as jsonargparse takes them.
 
-        `--perturb ITEM` becomes `--perturb+=ITEM`, which adds it to the list, and `--data DIR` of a command that takes
-        it `--data.root=DIR`, unless it is a settings file, or what would be in one.
+        An option may have dashes for underscores, and underscores for dashes. `--perturb ITEM` becomes
+        `--perturb+=ITEM`, which adds it to the list, any other list `--methods lrp,raw` becomes `--methods=[lrp,raw]`,
+        and `--data DIR` of a command that takes it `--data.root=DIR`, unless it is a settings file, or what would be in
+        one.
         """
+        known = {option.replace("_", "-"): option for option in self._option_string_actions}
+        lists = {
+            option
+            for option, action in self._option_string_actions.items()
+            if _is_list(_kind(action)) and not option.endswith("+")
+        }
         found: list[str] = []
         for argument in arguments:
             option, equals, item = argument.partition("=")
-            if found and found[-1] in self.repeatable | self.directories and not argument.startswith("-"):
+            if option.startswith("--") and option not in self._option_string_actions:
+                option = known.get(option.replace("_", "-"), option)
+            if found and found[-1] in lists | self.directories and not argument.startswith("-"):
                 option, equals, item = found.pop(), "=", argument
             if option in self.directories and equals and not _is_settings(item):
                 option += ".root"
+            if option in lists - self.repeatable and _NAMES.fullmatch(item):
+                item = f"[{item}]"
             is_item = option in self.repeatable and equals and not item.startswith("[")
             found.append(f"{option}+={item}" if is_item else f"{option}{equals}{item}")
         return found
+
+    def check_names(self, command: str, arguments: Sequence[str], commands: Mapping[str, OptionParser]) -> None:
+        """Refuse options that the command does not have, and name what may have been meant.
+
+        Raises:
+            UsageError: the first such option, the options of this command whose names are like it, and the other
+                commands that have it.
+        """
+        for argument in arguments:
+            option = argument.partition("=")[0]
+            if option == "--":
+                return
+            if not option.startswith("--") or option in self._option_string_actions:
+                continue
+            name = option.removeprefix("--").rpartition(".")[2]
+            like = [each for each in self._option_string_actions if re.split(r"[.-]", each)[-1] == name]
+            others = [each for each, other in commands.items() if option in other._option_string_actions]
+            like = like or ([] if others else get_close_matches(option, self._option_string_actions, 2, 0.75))
+            hint = f"; closest: {', '.join(like[:2])}" if like else f", but of {', '.join(others)}" if others else ""
+            raise UsageError(f"{option} is not an option of istvt {command}{hint}")
+
+    def usage_error(self, message: str) -> str:
+        """Return an error of parsing, with arguments that are missing or too many as the usage line names them."""
+        expected = f"expected {self.usage}"
+        if message.startswith(_MISSING):
+            dests = [dest.partition(".")[2] for dest in message.removeprefix(_MISSING).split(", ")]
+            options = {action.dest: action.option_strings for action in self._actions}
+            names = [options[dest][0] if options[dest] else dest.upper() for dest in dests]
+            return f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} missing; {expected}"
+        if message.startswith(_TOO_MANY):
+            return f"{message.removeprefix(_TOO_MANY)} is more than the command takes; {expected}"
+        return message
 
     def check_values(self, arguments: Sequence[str]) -> None:
         """Refuse values of options, on the command line and in its settings files, that are not of their types.
@@ -138,9 +186,13 @@ def read_settings_file(path: str, option: str = "--config") -> dict[str, Any]:
         InputError: it cannot be read, it holds something else, or an option twice.
     """
     try:
-        return read_yaml(path, dict[str, Any])
+        values = read_yaml(path, Any)
     except InputError as error:
         raise InputError(f"{option} {error}") from error
+    if not isinstance(values, dict):
+        directory = ", or the directory of a data set" if option in ("--data", "--keep") else ""
+        raise InputError(f"{option} {path}: holds {_shown(values)}; expected options, each as NAME: VALUE{directory}")
+    return values
 
 
 def given(arguments: Sequence[str], option: str) -> list[str]:
@@ -196,6 +248,12 @@ def _expected(kind: Any) -> str:
         for each in kinds
         if each is not NoneType
     )
+
+
+def _is_list(kind: Any) -> bool:
+    """Return whether an option takes a list of text, alone or beside null."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return any(each in (list[str], tuple[str, ...]) for each in kinds)
 
 
 def _shown(value: Any) -> str:

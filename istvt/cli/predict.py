@@ -22,6 +22,7 @@ from istvt.cli.options import (
     add_face_detection,
     add_precision,
     check_architecture,
+    check_checkpoint,
     check_counts,
     check_device_name,
     detect_option,
@@ -67,7 +68,6 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     )
     parser.add_argument(
         "--max-error",
-        "--max_error",
         type=float | None,
         default=None,
         help="say 'not sure' where this share of wrong verdicts could be exceeded, such as 0.05, by the model's "
@@ -94,7 +94,6 @@ def run(options: Namespace, console: Console) -> int:
     is kept in FILE.unfinished until FILE is written, and the same command goes on from it."""
     from dataloading.layouts.files import video_files
     from istvt.inference.crop import check_people
-    from istvt.run_dir import model_file
 
     check_counts(options, "clips")
     shard = shard_of(options)
@@ -111,7 +110,7 @@ def run(options: Namespace, console: Console) -> int:
     detect = detect_option(options)
     check_people(options.faces, options.person, options.boxes, detect)
     check_device_name(options.device)
-    model_file(options.checkpoint)
+    check_checkpoint(options)
     files, left_out = video_files(options.videos)
     with starting(console):
         from dataloading.engines.journal import unfinished

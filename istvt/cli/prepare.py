@@ -43,7 +43,6 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     )
     parser.add_argument(
         "--crops-format",
-        "--crops_format",
         dest="crops_format",
         choices=["ffv1", "magicyuv", "jpeg"],
         default="ffv1",
@@ -53,7 +52,6 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     parser.add_argument("--quality", type=int | None, default=None, help="of --crops-format jpeg, 1 to 100; default 95")
     parser.add_argument(
         "--crops-frames",
-        "--crops_frames",
         dest="crops_frames",
         type=int,
         default=FIRST_FRAMES,

@@ -19,6 +19,7 @@ from istvt.cli.options import (
     add_face_detection,
     add_precision,
     check_architecture,
+    check_checkpoint,
     check_device_name,
     detect_option,
 )
@@ -44,15 +45,17 @@ def run(options: Namespace, console: Console) -> int:
     On any other address than this machine's own, requests have to bring a token: as Authorization: Bearer TOKEN, or
     entered in the page."""
     from istvt.cli.service.server import address_of, listen, read_token, require_packages, serve
-    from istvt.run_dir import model_file
+    from istvt.run_dir import output_directory
 
     with as_input_error():
         settings = ServeSettings(**{field.name: options[field.name] for field in fields(ServeSettings)})
     detect = detect_option(options)
     check_device_name(options.device)
-    model_file(options.checkpoint)
+    check_checkpoint(options)
     token = read_token(settings)
     require_packages()
+    if settings.storage is not None:
+        output_directory(settings.storage)  # fails here, and not after the address is printed
     with listen(settings.host, settings.port) as listening:
         with starting(console):
             from dataloading.video.sandbox import missing

@@ -14,19 +14,17 @@ from istvt.config import DetectorConfig
 def add(parser: ArgumentParser, base: DetectorConfig) -> None:
     """Add the options."""
     parser.add_argument("directory", type=Path, help="root of the set; videos that are there already are kept")
-    parser.add_argument("--identities", type=int, default=48, help="people, an even number")
-    parser.add_argument(
-        "--videos-per-identity", "--videos_per_identity", type=int, default=1, help="real videos of each person"
-    )
-    parser.add_argument("--frames", type=int, default=24, help="frames a video")
+    parser.add_argument("--identities", type=int, default=48, help="people, an even number of at least 6")
+    parser.add_argument("--videos-per-identity", type=int, default=1, help="real videos of each person")
+    parser.add_argument("--frames", type=int, default=24, help="frames a video, 8 or more; 25 are a second")
     parser.add_argument("--size", type=int, default=128, help="side of the square picture in pixels, even")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the faces, their movements and the forgeries")
     parser.add_argument("--varied", action="store_true", help="let fakes differ in where and when they are forged")
     parser.add_argument(
         "--manipulations",
         type=list[str],
         default=["blend", "flicker", "both"],
-        help="kinds of fakes; there are also those of a part of the face, mouth and eyes",
+        help="kinds of fakes, such as blend,mouth; mouth and eyes forge a part of the face",
     )
     parser.add_argument(
         "--edited", action="store_true", help="also draw an edited video of two people, one of them forged in one shot"

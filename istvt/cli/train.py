@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from istvt.cli.console import print_lines, starting
-from istvt.cli.options import add_device, add_model, check_device_name, settings_of
+from istvt.cli.options import add_device, add_model, check_default_data, check_device_name, settings_of
 from istvt.cli.parser import OptionParser
 from istvt.config import DataSettings, DetectorConfig, Tracker, TrainingSettings
 from istvt.model.architectures import architecture, recommended_training
@@ -44,6 +44,7 @@ def run(options: Namespace, console: Console) -> int:
     model = settings_of(architecture(options.model.architecture).config, options.model)
     training = settings_of(TrainingSettings, options.training)
     check_device_name(options.device)
+    check_default_data(data)
     require_directory(data.root)
     with starting(console):
         from istvt.training.trainer import train

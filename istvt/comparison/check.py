@@ -66,6 +66,12 @@ def checked(
         else:
             config = model.config
         models.append(model)
+        first = configs.get(model.detector, config).architecture
+        if first != config.architecture:
+            raise InputError(
+                f"{where}: detectors.{model.detector}: its checkpoints are of {first} and of {config.architecture}; "
+                "expected models of one detector"
+            )
         if configs.setdefault(model.detector, config).frames != config.frames:
             raise InputError(
                 f"{where}: detectors.{model.detector}: its checkpoints are of {configs[model.detector].frames} and of "
@@ -116,7 +122,7 @@ def _of_checkpoint(plan: Plan, model: PlannedModel, where: str) -> tuple[Planned
     place, detector = f"{where}: detectors.{model.detector}", plan.settings.detectors[model.detector]
     with _naming(place):
         _, info = load_model(model.checkpoint)
-    if info.config.architecture != detector.architecture:
+    if detector.architecture not in (None, info.config.architecture):
         raise InputError(
             f"{place}: checkpoint {model.checkpoint} is of {info.config.architecture}; expected "
             f"{detector.architecture}, the architecture of this detector"

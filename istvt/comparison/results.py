@@ -241,10 +241,16 @@ def _test_set(checked: CheckedPlan, name: str, evaluated: Sequence[EvaluatedMode
 
 def _facts(checked: CheckedPlan, name: str, config: DetectorConfig) -> DetectorFacts:
     settings, cost = checked.plan.settings.detectors[name], total_cost(config)
-    preset = settings.preset or ("" if settings.checkpoints else "small")
-    presets = architecture(config.architecture).presets
-    values, base = config.to_dict(), presets[preset or "published"].to_dict()
-    differs = {key: str(value) for key, value in values.items() if value != base[key]}
+    values, presets = config.to_dict(), architecture(config.architecture).presets
+
+    def difference(preset: str) -> dict[str, str]:
+        base = presets[preset].to_dict()
+        return {key: str(value) for key, value in values.items() if value != base[key]}
+
+    # A checkpoint does not know its preset: the one that it differs least from.
+    nearest = min(presets, key=lambda preset: len(difference(preset)))
+    preset = settings.preset or (nearest if settings.checkpoints else "small")
+    differs = difference(preset)
     macs = cost.layer_macs + cost.attention_macs
     facts = (config.frames, config.image_size, cost.parameters, macs, values)
     return DetectorFacts(config.architecture, preset, *facts, differs, settings.variant_of)

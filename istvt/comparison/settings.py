@@ -32,7 +32,7 @@ from dataloading.errors import InputError, as_input_error
 from dataloading.io import parse_json, read_yaml
 from dataloading.perturbations import Sweep, parse_sweeps
 from istvt.config import DataSettings, DetectorConfig, Precision, TrainingSettings, check_limits
-from istvt.model.architectures import architecture, model_preset, recommended_training
+from istvt.model.architectures import DEFAULT, architecture, model_preset, recommended_training
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _LIMITS = {"clips": (1, 100_000), "bootstrap": (10, 1_000_000), "batch_size": (1, 65_536), "workers": (1, 1024)}
@@ -81,7 +81,7 @@ class DetectorSettings:
     """A detector: what is trained, or the models of it that there are.
 
     Attributes:
-        architecture: its name.
+        architecture: its name; istvt unless given, and of checkpoints what they are.
         preset: of the architecture, small unless given.
         region: what its clips are cropped to, face, eyes or mouth; that of the architecture unless given.
         model: fields of its configuration that differ from the preset.
@@ -92,7 +92,7 @@ class DetectorSettings:
         variant_of: name of the detector that Table III sets this one beside.
     """
 
-    architecture: str = "istvt"
+    architecture: str | None = None
     preset: str | None = None
     region: Region | None = None
     model: dict[str, Any] = field(default_factory=dict)
@@ -100,6 +100,11 @@ class DetectorSettings:
     checkpoints: list[str] = field(default_factory=list)
     trained_on: str | None = None
     variant_of: str | None = None
+
+    @property
+    def trained_architecture(self) -> str:
+        """Name of the architecture that is trained."""
+        return self.architecture or DEFAULT
 
     def __post_init__(self) -> None:
         if self.checkpoints and (self.preset or self.region or self.model or self.training):
@@ -282,9 +287,9 @@ def comparison_plan(settings: ComparisonSettings, output: str | Path, where: str
                 for number, path in enumerate(detector.checkpoints)
             ]  # fmt: skip
             continue
-        recommended = recommended_training(model_preset(detector.architecture, detector.preset or "small"))
+        recommended = recommended_training(model_preset(detector.trained_architecture, detector.preset or "small"))
         chosen = {key: getattr(common, key) for key in settings.training}
-        region = detector.region or architecture(detector.architecture).region
+        region = detector.region or architecture(detector.trained_architecture).region
         training = _merged(TrainingSettings, recommended | chosen, detector.training, f"{place}.training")
         for trained_on in settings.train:
             for seed in settings.seeds:
@@ -302,11 +307,12 @@ def model_config(detector: DetectorSettings, where: str) -> DetectorConfig:
         InputError: there is no such architecture or preset, or a field is not of it.
     """
     try:
-        base = model_preset(detector.architecture, detector.preset or "small")
+        base = model_preset(detector.trained_architecture, detector.preset or "small")
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
     given = dict(detector.model)
-    if given.pop("architecture", detector.architecture) != detector.architecture:
+    name = detector.trained_architecture
+    if given.pop("architecture", name) != name:
         raise InputError(f"{where}.model holds 'architecture'; expected it beside model, not in it")
     return _merged(type(base), base.to_dict(), given, f"{where}.model")
 

@@ -17,6 +17,7 @@ from istvt.evaluation.seeds import MeanMetric
 NOTHING = "–"
 # Rows of what knows nothing of a video, by metric.
 TRIVIAL = {"accuracy": "every video called what most are", "auc": "a blind guess"}
+TRIVIAL["both"] = f"{TRIVIAL['accuracy']}; {TRIVIAL['auc']}"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,9 @@ def _variants(results: Results, published: Published | None) -> Iterator[Table]:
                 columns = [(metric, test, ALL) for test in tests for metric in ("accuracy", "auc", "")]
                 found = _published_row(results, published, "Table III", name, columns)
                 rows += [[label, "", *values] for label, *values in found]
+            first = {test: next(cell for (_, of), cell in cells.items() if of == test) for test in tests}
+            trivial = [value for test in tests for value in (_trivial(first[test], "accuracy"), "0.500", NOTHING)]
+            rows.append([TRIVIAL["both"], NOTHING, *trivial])
             on = "elsewhere" if trained_on == ELSEWHERE else f"on {trained_on}"
             yield Table(f"Table III: variants of {base}, trained {on}", header, rows)
 
@@ -199,6 +203,7 @@ def _robustness(results: Results) -> Iterator[Table]:
                 cell = cells[detector, name]
                 row.append(f"{_value(cell.auc)}\nchange {_signed(cell.auc.change)}")
             rows.append(row)
+        rows.append([TRIVIAL["auc"], *("0.500" for _ in names)])
         lost = [
             f"{cell.detector}, {cell.perturbation}: without {cell.lost} videos that are too short at some strength."
             for cell in cells.values()

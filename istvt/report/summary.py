@@ -167,8 +167,7 @@ def robustness_sentence(robustness: Robustness) -> str:
     return (
         f"By video, {counts[0]} real and {counts[1]} fake, {_number(robustness.clips_per_video, 'clip')} of each, with "
         f"95% intervals. Changes are to the same videos without the perturbation, with {robustness.resamples:,} "
-        "resamples of videos with both of their scores. Calling every video what most are gives an accuracy of "
-        f"{max(counts) / sum(counts):.3f}, and a blind guess an AUC of 0.5."
+        f"resamples of videos with both of their scores. {trivial_sentence(*counts)}"
     )
 
 
@@ -186,14 +185,22 @@ def verdict_sentence(metrics: Metrics) -> str:
 
 
 def interval_sentence(evaluation: Evaluation) -> str:
-    """Return one sentence on the methods of the intervals."""
+    """Return how the intervals are made, the threshold, and what a verdict without a model is worth."""
     sentence = (
         f"{evaluation.confidence:.0%} intervals: Wilson's for accuracy, precision and recall by video; for the others "
         f"a bootstrap of {evaluation.resamples:,} resamples of videos within each class (seed {evaluation.seed})."
     )
     if any(m.auc.method == "newcombe" for m in (evaluation.videos, *evaluation.manipulations.values())):
         sentence += " An AUC that no resample changes has Newcombe's interval."
-    return f"{sentence} A video is called fake above a probability of {evaluation.threshold:g}."
+    counts = (evaluation.videos.real, evaluation.videos.fake)
+    trivial = f" {trivial_sentence(*counts)}" if all(counts) else ""
+    return f"{sentence} A video is called fake above a probability of {evaluation.threshold:g}.{trivial}"
+
+
+def trivial_sentence(real: int, fake: int) -> str:
+    """Return what a verdict without a model is worth on that many videos of each class."""
+    share = max(real, fake) / (real + fake)
+    return f"Calling every video what most are gives an accuracy of {share:.3f}, and a blind guess an AUC of 0.5."
 
 
 def _counts(metrics: Metrics) -> str:

@@ -165,6 +165,16 @@ def test_what_fails_is_named_in_one_sentence_and_nothing_half_copied_is_left(ser
     assert list((tmp_path / "copies").iterdir()) == []
 
 
+def test_a_server_that_does_not_answer_is_not_called_a_file_that_does_not_exist(server):
+    """fsspec says FileNotFoundError of both."""
+    url = server.url
+    server.shutdown()
+    server.server_close()
+    says = r"/a\.mp4 could not be read in 4 attempts \(ClientConnectorError: "
+    with pytest.raises(InputError, match=says), remote.local(f"{url}/a.mp4"):
+        pass
+
+
 def test_an_error_of_a_copy_names_the_url(server):
     (server.root / "broken.mp4").write_bytes(b"nothing")
     url = f"{server.url}/broken.mp4"

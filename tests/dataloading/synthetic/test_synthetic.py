@@ -180,7 +180,7 @@ def test_a_directory_of_other_files_is_refused(tmp_path):
     ("wrong", "sentence"),
     [
         ({"identities": 7}, "identities is 7; .* an even number"),
-        ({"identities": 4}, "identities is 4; 3 splits need at least 6"),
+        ({"identities": 4}, "identities is 4; expected at least 6: 3 splits need a pair"),
         ({"frames": 5}, "frames is 5; .* at least 8"),
         ({"size": 65}, "size is 65; .* an even number"),
         ({"fps": 0}, "fps is 0; .* at least 1"),

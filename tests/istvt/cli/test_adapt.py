@@ -115,7 +115,7 @@ def test_a_plain_continuation_reads_nothing_of_the_old_set_in_training(old_run, 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--from=nowhere"], "checkpoint nowhere: no such file; expected the best.safetensors of a training run"),
+        (["--from=nowhere"], "checkpoint nowhere: no such file; expected a training run, or its best.safetensors"),
         (["--model.architecture=xception"], "is of istvt; expected xception, as --model.architecture says"),
         (["--keep=nowhere"], "nowhere does not exist; expected the directory of a data set"),
         (["--data=nowhere"], "nowhere does not exist; expected the directory of a data set"),

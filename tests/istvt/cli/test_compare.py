@@ -21,6 +21,8 @@ from istvt.cli.main import main
 from istvt.comparison.pages import write_comparison
 from istvt.comparison.published import published_results
 from istvt.comparison.results import Results
+from istvt.model.architectures import build, model_preset
+from istvt.model.checkpoint import CheckpointInfo, save_model
 
 ROOT = Path(__file__).parents[3]
 FILES = ("comparison.md", "comparison.html", "comparison.json", "comparison.csv", "comparison-tests.csv")
@@ -198,6 +200,13 @@ def test_weights_of_another_detector_and_a_missing_file_are_refused(finished, tm
     settings.write_text(f"{data}detectors: {{stil: {{architecture: stil, checkpoints: [{run}]}}}}\n")
     message = refused(capsys, ["compare", str(settings), f"--output={tmp_path}/out"])
     assert f"detectors.stil: checkpoint {run} is of istvt; expected stil, the architecture" in message
+    other = tmp_path / "other"
+    other.mkdir()
+    config = model_preset("xception", "small")
+    save_model(other / "best.safetensors", build(config), CheckpointInfo(config))
+    settings.write_text(f"{data}detectors: {{mine: {{checkpoints: [{run}, {other}]}}}}\n")  # each is read as what it is
+    message = refused(capsys, ["compare", str(settings), f"--output={tmp_path}/out"])
+    assert "detectors.mine: its checkpoints are of istvt and of xception; expected models of one detector" in message
     settings.write_text(f"{data}detectors: {{mine: {{checkpoints: [{tmp_path}/none]}}}}\n")
     message = refused(capsys, ["compare", str(settings), f"--output={tmp_path}/out"])
     assert f"detectors.mine: checkpoint {tmp_path}/none: no such file" in message

@@ -6,7 +6,10 @@ import sys
 import pytest
 from commands import refused
 
-from istvt.cli.main import COMMANDS, main
+from istvt.cli.main import COMMANDS, build_parser, main
+from istvt.cli.options import chosen_model
+from istvt.cli.parser import _expected, _kind
+from istvt.config import __version__
 
 
 @pytest.mark.parametrize(
@@ -26,16 +29,37 @@ from istvt.cli.main import COMMANDS, main
         (["model", "--model.backbone_dims=[1]"], "--model.backbone_dims is '[1]'; expected four whole numbers"),
         (["evaluate", "--methods=3"], "--methods is '3'; expected a list such as [a,b]"),
         (["evaluate", "--split=all"], "--split is 'all'; expected one of train, val, test"),
-        (["explain"], "arguments are required: explain.video; istvt explain --help lists the options"),
+        (["evaluate", "--methods=lrp,3"], "--methods is 'lrp,3'; expected a list such as [a,b]"),
+        (["serve", "--hosts=3"], "--hosts is '3'; expected a list such as [a,b]"),  # it was a traceback
+        (
+            ["explain"],
+            "VIDEO is missing; expected istvt explain VIDEO [options]; istvt explain --help lists the options",
+        ),
+        (["merge"], "SHARDS and --output are missing; expected istvt merge SHARDS [options]"),
         (["train", "--data.root"], "argument --data.root: expected one argument; istvt train --help"),
-        (["dataset", "here", "there"], "unrecognized arguments: there; istvt dataset --help"),
+        (
+            ["dataset", "here", "there"],
+            "there is more than the command takes; expected istvt dataset DATASET [options]",
+        ),
         (["trian"], "the command is 'trian'; expected one of synthesize, dataset, prepare, train,"),
-        (["model", "--pre=seed"], "unrecognized arguments: --pre=seed"),
+        (
+            ["model", "--pre=seed"],
+            "--pre is not an option of istvt model; closest: --preset; istvt model --help lists the options",
+        ),
+        (
+            ["predict", "a.mp4", "--chekpoint=run"],
+            "--chekpoint is not an option of istvt predict; closest: --checkpoint",
+        ),
+        (["train", "--epochs", "3"], "--epochs is not an option of istvt train; closest: --training.epochs"),
+        (["predict", "a.mp4", "--method", "lrp"], "--method is not an option of istvt predict, but of explain, serve;"),
         (
             ["train", "--data=absent.yaml"],
             "--data absent.yaml: cannot be read (No such file or directory); expected a readable file",
         ),
-        (["evaluate", "--data.train_clips=2"], "unrecognized arguments: --data.train_clips=2"),  # it did nothing
+        (  # it did nothing
+            ["evaluate", "--data.train_clips=2"],
+            "--data.train_clips is not an option of istvt evaluate, but of train, adapt",
+        ),
     ],
 )
 def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys, arguments, says):
@@ -48,7 +72,7 @@ def test_an_option_that_is_no_option_or_has_no_such_value_is_one_sentence(capsys
     [
         (None, "settings.yaml: cannot be read (No such file or directory)"),
         ("model: [", "settings.yaml: not YAML"),
-        ("3", "settings.yaml: 3; expected an object"),
+        ("3", "settings.yaml: holds 3; expected options, each as NAME: VALUE"),
         ("model:\n  depths: 3\n", "settings.yaml: model.depths is not an option of this command; istvt model --help"),
         ("model:\n  depth: three\n", "settings.yaml: model.depth is 'three'; expected a whole number"),
         ("preset: huge\n", "preset is 'huge'; expected one of seed, published, small"),
@@ -116,8 +140,8 @@ def test_what_print_config_prints_is_a_settings_file(tmp_path, capsys):
         main(["explain", "--print_config"])
     (tmp_path / "settings.yaml").write_text(capsys.readouterr().out)
     arguments = ["explain", f"--config={tmp_path}/settings.yaml"]
-    assert "arguments are required: explain.video" in refused(capsys, arguments)
-    assert "checkpoint runs/latest: no such file" in refused(capsys, [*arguments, "a.mp4"])
+    assert "VIDEO is missing" in refused(capsys, arguments)
+    assert "--checkpoint is runs/latest, its default, which does not exist" in refused(capsys, [*arguments, "a.mp4"])
 
 
 def test_a_group_can_be_given_as_a_file_and_as_a_mapping_and_a_list_item_by_item(tmp_path, capsys):
@@ -142,6 +166,57 @@ def test_a_data_set_is_given_by_its_directory_or_by_options_or_a_file_of_the_gro
 @pytest.mark.parametrize("option", ["--videos-per-identity", "--videos_per_identity"])
 def test_options_of_a_command_have_dashes_and_may_have_underscores(tmp_path, capsys, option):
     assert "videos_per_identity is 0" in refused(capsys, ["synthesize", str(tmp_path / "set"), f"{option}=0"])
+
+
+@pytest.mark.parametrize("option", ["--clips-scored", "--clips_scored"])
+def test_options_of_settings_may_have_dashes_too(capsys, option):
+    """`evaluate --batch-size` and `explain --batch_size` were each refused with the other's sign."""
+    assert "clips_scored is 0" in refused(capsys, ["explain", "a.mp4", option, "0"])
+
+
+@pytest.mark.parametrize("given", ["mouth", "[mouth]", "mouth,eyes", "[mouth,eyes]"])
+def test_a_list_of_names_needs_no_brackets(capsys, given):
+    with pytest.raises(SystemExit, match="0"):
+        main(["synthesize", "set", "--manipulations", given, "--print_config"])
+    names = given.strip("[]").split(",")
+    assert "\n".join(["manipulations:", *(f"- {name}" for name in names), "edited:"]) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["predict", "a.mp4"],
+            "--checkpoint is runs/latest, its default, which does not exist; expected the directory",
+        ),
+        (["adapt"], "--from is runs/latest, its default, which does not exist"),
+        (
+            ["train"],
+            "--data is data/synthetic, its default, which does not exist; expected the directory of a data set",
+        ),
+    ],
+)
+def test_a_default_that_is_not_there_is_named_with_the_option_that_gives_another(
+    tmp_path, monkeypatch, capsys, arguments, says
+):
+    """It was "runs/latest: no such file", a path that its reader had never written."""
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(capsys, arguments)
+
+
+def test_every_option_of_every_command_has_words_for_what_it_expects():
+    """One that had none was a traceback where its value was wrong."""
+    _, commands = build_parser(chosen_model([]))
+    for parser in commands.values():
+        for action in parser._actions:
+            if _kind(action):
+                assert _expected(_kind(action)), action.option_strings
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"istvt {__version__}\n"
 
 
 def test_every_command_explains_itself_in_its_help(capsys):

@@ -72,6 +72,20 @@ def test_table_ii_has_the_sets_that_were_not_trained_on_and_their_mean(results):
     assert within.rows[-1] == [TRIVIAL["accuracy"], "0.667"]
 
 
+def test_variants_and_perturbed_videos_stand_beside_a_verdict_without_a_model_too():
+    plain = settings_of()
+    variants = replace(plain, detectors=plain.detectors | {"two": DetectorSettings(variant_of="one")})
+    found = table(results_of(variants), "Table III: variants of one, trained on a")
+    assert found.rows[-1] == [TRIVIAL["both"], "–", "0.667", "0.500", "–", "0.500", "0.500", "–"]
+
+
+def test_a_checkpoint_stands_beside_the_preset_that_it_differs_least_from():
+    """It was listed with every size as a difference from `published`, which was not named."""
+    settings = settings_of()
+    facts = results_of(settings).detectors["old"]
+    assert (facts.preset, facts.differs) == ("small", {})
+
+
 def test_every_pair_is_tested_once_on_each_set_those_from_elsewhere_beside_the_others(results):
     pairs = [(p.test, p.first, p.second) for p in results.pairs]
     every = [("one", "two"), ("one", "old"), ("two", "old")]
