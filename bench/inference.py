@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.common.record import NOT_MEASURED, Row
+from bench.common.record import NOT_MEASURED, Row, at_least_one
 from bench.common.tasks import Task
 from bench.training.steps import Case, Clips, training_step
 from istvt.config import PRESETS, preset
@@ -153,8 +153,10 @@ def measure(way: Way, plain: Way, name: str, rounds: int) -> Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to score and how often."""
     parser.add_argument("--preset", choices=PRESETS, default="seed", help="the model (default seed, the paper's)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often a way takes its turn (default 3)")
-    parser.add_argument("--batch", type=int, help="clips at once of every way (default: 1 or 4, 2 in training)")
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="how often a way takes its turn (default 3)")
+    parser.add_argument(
+        "--batch", type=at_least_one, help="clips at once of every way (default: 1 or 4, 2 in training)"
+    )
     parser.add_argument("--way", action="append", help="only this (repeatable): plain, folded, compiled, channels last")
 
 

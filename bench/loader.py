@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from bench.common.record import Row
+from bench.common.record import Row, at_least_one
 from bench.common.tasks import Task
 
 SOURCES = ("originals", "ffv1", "magicyuv", "jpeg")
@@ -305,11 +305,17 @@ def _ratios(rows: Sequence[Row], others: Sequence[Row], key: str) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add sizes."""
     parser.add_argument("--picture", choices=PICTURES, action="append", help="size of the videos (repeatable; both)")
-    parser.add_argument("--workers", type=int, action="append", help="threads that decode (repeatable; default 1)")
-    parser.add_argument("--image-size", type=int, default=300, help="pixels of a clip (default 300)")
-    parser.add_argument("--clips", type=int, default=16, help="clips of each video and epoch (default 16)")
-    parser.add_argument("--epochs", type=int, default=3, help="measured epochs, after one that warms up (default 3)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in alternating order")
+    parser.add_argument(
+        "--workers", type=at_least_one, action="append", help="threads that decode (repeatable; default 1)"
+    )
+    parser.add_argument("--image-size", type=at_least_one, default=300, help="pixels of a clip (default 300)")
+    parser.add_argument("--clips", type=at_least_one, default=16, help="clips of each video and epoch (default 16)")
+    parser.add_argument(
+        "--epochs", type=at_least_one, default=3, help="measured epochs, after one that warms up (default 3)"
+    )
+    parser.add_argument(
+        "--rounds", type=at_least_one, default=3, help="how often each is measured, in alternating order"
+    )
 
 
 def tasks(arguments: argparse.Namespace) -> Iterator[Task]:

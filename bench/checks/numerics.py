@@ -22,7 +22,7 @@ from bench.checks.cases import OPERATIONS
 from bench.checks.error_bound import FAILS, HOLDS, NumericsCase, compare
 from bench.common.environment import gpu_or_interpreter
 from bench.common.process_pool import USED_UP, run_tasks
-from bench.common.record import Row, add_output, cell, record_table, write_as_measured
+from bench.common.record import Row, add_output, at_least_one, cell, record_table, write_as_measured
 from bench.common.tasks import NOT_RUN
 from kernels.common import launch
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     processes = min(os.cpu_count() or 1, 12)
     parser.add_argument("--operation", action="append", choices=OPERATIONS, help="only this one (repeatable)")
     parser.add_argument(
-        "--processes", type=int, default=processes, help="how many cases at once (default: %(default)s)"
+        "--processes", type=at_least_one, default=processes, help="how many cases at once (default: %(default)s)"
     )
     add_output(parser, "none, rows are only printed", budget=True)
 

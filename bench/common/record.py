@@ -63,6 +63,30 @@ def duration(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
+def at_least_one(text: str) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not re.fullmatch(r"\d+", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; expected a whole number of at least 1")
+    return int(text)
+
+
+def pattern(text: str) -> str:
+    """Return a regular expression that compiles.
+
+    Raises:
+        argparse.ArgumentTypeError: it does not.
+    """
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from error
+    return text
+
+
 def output_folder(output: Path | None, name: str, commit: str | None = None) -> Path:
     """Return the folder a command writes into, with its environment.json.
 

@@ -22,7 +22,16 @@ import torch
 import triton
 
 from bench.common import timing
-from bench.common.record import NOT_MEASURED, Row, add_output, failure, output_folder, record_table, write_table
+from bench.common.record import (
+    NOT_MEASURED,
+    Row,
+    add_output,
+    at_least_one,
+    failure,
+    output_folder,
+    record_table,
+    write_table,
+)
 from kernels.common.launch import architecture, launch_options, recorded
 
 STOPPED = f"{NOT_MEASURED}: the run was stopped before"
@@ -53,7 +62,7 @@ def add_measuring(parser: argparse.ArgumentParser, module: ModuleType) -> None:
     """Add the options that every module that measures has."""
     if milliseconds := getattr(module, "MILLISECONDS", None):
         parser.add_argument(
-            "--milliseconds", type=int, default=milliseconds, help="time of a record (default: %(default)s)"
+            "--milliseconds", type=at_least_one, default=milliseconds, help="time of a record (default: %(default)s)"
         )
     add_output(parser, budget=True)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.common.record import at_least_one
 from bench.report.markdown import table
 
 HEIGHT, WIDTH = 96, 128
@@ -64,7 +65,7 @@ class Made:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the number of sequences and where to write."""
-    parser.add_argument("--sequences", type=int, default=SEQUENCES, help="of each kind")
+    parser.add_argument("--sequences", type=at_least_one, default=SEQUENCES, help="of each kind")
     parser.add_argument("--seed", type=int, default=SEED, help="of the first sequence")
     parser.add_argument("--documents", type=Path, help="also write shots.md to this folder")
 

@@ -21,9 +21,10 @@ from bench.checks import cases, numerics
 from bench.checks.cases import OPERATIONS
 from bench.checks.error_bound import FAILS, NumericsCase, compare
 from bench.checks.numerics import interleaved, run_checks
-from bench.common.record import Row
+from bench.common.record import Row, pattern
 from bench.ptx.library import library
 from bench.ptx.machine import ARCHITECTURES, Machine, Options
+from dataloading.errors import InputError
 
 DTYPES = ("float32", "float16", "bfloat16")
 # Shapes by set and operation; sizes as the modules of `bench/checks/cases` list them.
@@ -96,7 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--which", default="paper", choices=("small", "paper", "odd"), help="shapes (default: paper)")
     parser.add_argument("--repeat", action="store_true", help="run again in another order of programs and warps")
-    parser.add_argument("--shape", default="", metavar="REGEX", help="of the shape, as the table prints it")
+    parser.add_argument(
+        "--shape", type=pattern, default="", metavar="REGEX", help="of the shape, as the table prints it"
+    )
     numerics.add_arguments(parser)
 
 
@@ -105,7 +108,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     choices = {"action": "append", "type": int, "choices": ARCHITECTURES}
     parser.add_argument("--sm", **choices, help="only this architecture (repeatable)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="only this one (repeatable)")
-    parser.add_argument("--match", default="", metavar="REGEX", help="of 'mode dtype shape'")
+    parser.add_argument("--match", type=pattern, default="", metavar="REGEX", help="of 'mode dtype shape'")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -145,6 +148,11 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
             ]
         )
     tasks = interleaved(columns)
+    if not tasks:
+        raise InputError(
+            f"no case of --which {arguments.which} is left by --operation, --dtype, --match and --shape; expected one "
+            "that `python -m bench execute` runs without them"
+        )
     at_once = max(1, min(arguments.processes, len(tasks)))
     return [replace(task, threads=max(1, (os.cpu_count() or 1) // at_once)) for task in tasks]
 

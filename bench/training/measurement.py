@@ -32,7 +32,7 @@ from bench.ceilings import product_rate
 from bench.common import timing
 from bench.common.environment import require_gpu
 from bench.common.process_pool import one_line
-from bench.common.record import Row
+from bench.common.record import Row, at_least_one
 from bench.common.tasks import OTHERS, Task
 from bench.training import steps
 from bench.training.flops import needed_flops, useful_flops
@@ -172,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to train and for how long."""
     for name, choices in zip(Case._fields, (PRESETS, ATTENTIONS, PRECISIONS, METHODS), strict=True):
         parser.add_argument(f"--{name}", action="append", choices=choices, help="only this (repeatable)")
-    parser.add_argument("--batch", type=int, default=None, help=f"clips a step (default {BATCH}; 2 on a CPU)")
+    parser.add_argument("--batch", type=at_least_one, default=None, help=f"clips a step (default {BATCH}; 2 on a CPU)")
     parser.add_argument("--execution", choices=("eager", "compile", "cuda_graphs"), help="of this project")
     parser.add_argument("--trace", type=Path, help="folder for a chrome trace of each record's steps")
 

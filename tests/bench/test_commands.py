@@ -75,6 +75,23 @@ def test_a_command_that_needs_a_gpu_says_so_in_one_sentence_and_leaves_nothing(c
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["numerics", "--processes", "0"],
+            "argument --processes: '0' is no count; expected a whole number of at least 1",
+        ),
+        (["execute", "--match", "("], "argument --match: '(' is no regular expression (missing ), unterminated"),
+    ],
+)
+def test_a_count_and_a_pattern_that_are_none_are_one_sentence(words, says, capsys):
+    """They were tracebacks."""
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert says in capsys.readouterr().err
+
+
 def test_compile_prints_the_resources_of_each_launch(capsys):
     assert main(["compile", "--operation", "layer_norm_difference", "--sm", "90", "--processes", "1"]) == 0
     out, _ = capsys.readouterr()

@@ -24,8 +24,10 @@ def test_execute_writes_the_records_of_numerics_for_each_architecture(tmp_path, 
     assert "4 comparisons of compiled kernels, 0 failed." in capsys.readouterr().out
 
 
-def test_execute_fails_where_no_case_is_chosen():
-    assert main(["execute", *ONE, "--shape=S=0"]) == 1
+def test_execute_fails_where_no_case_is_chosen(capsys):
+    """It said that 0 comparisons were made and 0 failed."""
+    assert main(["execute", *ONE, "--shape=S=0"]) == 2
+    assert "is left by --operation, --dtype, --match and --shape; expected one" in capsys.readouterr().err
 
 
 @pytest.fixture
