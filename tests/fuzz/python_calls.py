@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from dataloading.errors import InputError
 
@@ -44,6 +45,35 @@ def token(arguments: list[str]) -> int:
 
     [path] = arguments
     return _status(lambda: read_token(ServeSettings(token_file=path)))
+
+
+def request(arguments: list[str]) -> int:
+    """Send a request to the service, whose body is a file; 2 where it is refused, 0 where it is taken."""
+    import logging
+
+    from fastapi.testclient import TestClient
+
+    from istvt.cli.service.analysis import Analyzer
+    from istvt.cli.service.app import create_app
+    from istvt.config import ServeSettings
+
+    checkpoint, route, content_type, body = arguments
+    storage = Path(body).with_name("storage")
+    storage.mkdir()
+    settings = ServeSettings(storage=storage, clips=1)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    app = create_app(Analyzer.load(checkpoint, settings), settings)
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+        headers = [(b"content-type", content_type.encode("latin-1", "replace"))]
+        answer = client.post(route, content=Path(body).read_bytes(), headers=headers)
+    left = [path for path in storage.rglob("*") if path.is_file()]
+    if left or not 200 <= answer.status_code < 500:
+        print(f"status {answer.status_code}, {len(left)} files stay: {answer.text[:500]}")
+        return 3
+    if answer.status_code >= 400:
+        print(f"istvt: {answer.status_code}, {answer.json()['detail']}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _status(call: Callable[[], object]) -> int:

@@ -122,7 +122,7 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
     copy_tree(run, found["run"]) if run else _istvt(*training(root, found["run"]))
     run = found["run"]
     _istvt("evaluate", f"--checkpoint={run}", f"--data.root={root}", "--bootstrap=9", "--data.evaluation_clips=2")
-    whole = ["--bootstrap=9", "--data.evaluation_clips=2", "--shard=1/1"]
+    whole = ["--bootstrap=9", "--data.evaluation_clips=2", "--perturb=jpeg:50", "--shard=1/1"]
     _istvt("evaluate", f"--checkpoint={run}", f"--data.root={root}", *whole)
     videos = sorted((root / "original_sequences").rglob("*.mp4"))[:2]
     _istvt("predict", *videos, f"--checkpoint={run}", f"--json={run}/scores.json", "--clips=1", "--shard=1/1")
@@ -145,7 +145,9 @@ def make_seeds(place: Path, root: Path | None = None, run: Path | None = None) -
         path.parent.mkdir(parents=True)
         os.link(videos["h264.mp4"], path)
     _istvt("prepare", found["small"], "--no-detect", "--workers=1")
+    _istvt("prepare", found["small"], "--no-detect", "--workers=1", "--shard=1/1")
     _istvt(*cutting(found["small"], found["crops"]))
+    _istvt(*cutting(found["small"], found["crops"]), "--shard=1/1")
     for name, content in LISTS.items():
         (found["lists"] / name).parent.mkdir(parents=True, exist_ok=True)
         (found["lists"] / name).write_text(content)

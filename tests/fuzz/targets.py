@@ -17,6 +17,8 @@ from random import Random
 import torch
 from fork_server import Result
 from mutations import (
+    NUMBERS,
+    TEXTS,
     changed_csv,
     changed_json,
     changed_lines,
@@ -298,6 +300,30 @@ def token(random: Random, seeds: Seeds, place: Path) -> Case:
         data = random.choice((b"0123456789abcdef\n", b"short", b"two words, 16 letters"))
         write(path, damaged(data, random, seeds.videos["h264.mp4"].read_bytes())[0])
     return Case(f"token: {path.name}", [str(path)], "python_calls:token")
+
+
+def request(random: Random, seeds: Seeds, place: Path) -> Case:
+    """An upload to the service, or the wish for another explanation."""
+    if random.random() < 0.2:
+        data, what = changed_json({"method": "lrp", "clips": 1}, random)
+        route, kind = "/v1/jobs/none/explanations", "application/json"
+    else:
+        head = b'--part\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
+        file = odd_name(random) if random.random() < 0.5 else b"video.mp4"
+        video = seeds.videos[random.choice(("h264.mp4", "vp8.webm"))].read_bytes()
+        options = {b"clips": random.choice(("1", *NUMBERS, *TEXTS)).encode(), b"method": b"lrp"}
+        parts = [head % (b"file", b'; filename="' + file + b'"', video)]
+        parts += [head % (name, b"", value) for name, value in options.items() if random.random() < 0.3]
+        random.shuffle(parts)
+        data, what = b"".join(parts) + b"--part--\r\n", f"{file!r}, {len(parts) - 1} fields"
+        if random.random() < 0.5:
+            data, change = damaged(data, random, video)
+            what = f"{what}, {change}"
+        route, kind = "/v1/videos", "multipart/form-data; boundary=part"
+    if random.random() < 0.2:
+        kind = damaged(kind.encode(), random)[0].decode("latin-1").translate({0: "0", 10: " ", 13: " "})
+    body = write(place / "body", data)
+    return Case(f"{route} {kind!r}: {what}", [str(seeds.run), route, kind, str(body)], "python_calls:request")
 
 
 # Settings.
@@ -582,13 +608,18 @@ def evaluation(random: Random, seeds: Seeds, place: Path) -> Case:
 
 
 def shard(random: Random, seeds: Seeds, place: Path) -> Case:
-    name = random.choice(("evaluation/evaluation.json.shard-1-of-1", "scores.json.shard-1-of-1"))
-    lines = (seeds.run / name).read_bytes().splitlines()
+    merged, run = place / "merged", seeds.run
+    shards = {"scores.json": run, "evaluation.json": run / "evaluation", "robustness.json": run / "evaluation"}
+    shards |= {"face_index.jsonl": seeds.small, "crops.jsonl": seeds.crops}
+    name = random.choice([*shards])
+    if name in ("robustness.json", "crops.jsonl"):  # of an evaluation, and of files, that are there
+        copy_tree(shards[name], merged)
+    lines = (shards[name] / f"{name}.shard-1-of-1").read_bytes().splitlines()
     number = 0 if random.random() < 0.6 else random.randrange(len(lines))
     data, what = changed_json(json.loads(lines[number]), random)
     lines[number] = data.replace(b"\n", b" ") if random.random() < 0.9 else data
     file = write(place / "shard", b"\n".join(lines) + b"\n" * random.choice((0, 1, 1)))
-    return Case(f"{name} line {number}: {what}", ["merge", str(file), f"--output={place}/merged"])
+    return Case(f"{name} line {number}: {what}", ["merge", str(file), f"--output={merged}"])
 
 
 _CURVES = {name: [[0.7, 0.4], None] for name in ("deletion", "insertion", "counterfactual_deletion")}
@@ -761,6 +792,7 @@ TARGETS: dict[str, tuple[int, Target]] = {
     "remote_marker": (2, remote_marker),
     "edited_video": (2, edited_video),
     "token": (1, token),
+    "request": (4, request),
     "settings_file": (9, settings_file),
     "comparison": (5, comparison),
     "kept_comparison": (3, kept_comparison),
@@ -771,7 +803,7 @@ TARGETS: dict[str, tuple[int, Target]] = {
     "checkpoint_bytes": (3, checkpoint_bytes),
     "run_state": (6, run_state),
     "evaluation": (5, evaluation),
-    "shard": (4, shard),
+    "shard": (6, shard),
     "unfinished": (4, unfinished),
     "weights": (6, weights),
     "file_name": (6, file_name),

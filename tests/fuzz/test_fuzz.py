@@ -23,7 +23,9 @@ from istvt.report.evaluation_files import StoredEvaluation
 from istvt.training.checkpoint import RunState
 
 SEED = 1  # another one than that of the long run
-COUNTS = dict.fromkeys(("explain", "train", "masks", "adaptation", "learned", "unfinished", "kept_comparison"), 1)
+COUNTS = dict.fromkeys(
+    ("explain", "train", "request", "masks", "adaptation", "learned", "unfinished", "kept_comparison"), 1
+)
 COUNTS |= dict.fromkeys(("predict", "prepare", "checkpoint_tensors", "weights"), 3)
 
 
