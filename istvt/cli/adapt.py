@@ -46,6 +46,7 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
     add_precision(parser)
     parser.add_data_set("data", skip=_OF_CHECKPOINT)
     parser.add_data_set("keep", skip={"root", *_OF_NEW_SET, *_OF_CHECKPOINT})
+    parser.groups["keep"].title = "Settings of the data set that the detector learned"
     parser.add_argument(
         "--keep.root",
         type=Path | None,

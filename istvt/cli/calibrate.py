@@ -47,6 +47,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Give a checkpoint of an earlier version what `predict --max-error` needs, from its validation videos.
 
+      istvt calibrate runs/old
+
     These are scored, and their scores and the temperature that fits them are kept in the checkpoint.
 
     Its weights stay as they are, bit for bit, and so does every verdict. Its checksum is another one afterwards: an

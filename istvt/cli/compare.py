@@ -51,6 +51,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Train and evaluate several detectors and write the paper's tables of them, with intervals and paired tests.
 
+      istvt compare compare.yaml --output runs/comparison
+
     The YAML file names what is compared; docs/comparing-detectors.md has every field:
 
       data:

@@ -30,6 +30,9 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Convert a state dict of the ISTVT authors' released code into a checkpoint, or a checkpoint into one of theirs.
 
+      istvt convert authors.pth published.safetensors
+      istvt convert published.safetensors authors.pth
+
     Every number stays as it is, bit for bit, and only tensors are read: no code in a file is run. Of their Xception the
     entry flow is kept, which is all that the network uses. A checkpoint becomes one of theirs if its model is theirs
     (--preset published)."""

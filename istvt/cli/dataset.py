@@ -24,6 +24,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Print what a data set holds: videos by class, split and manipulation, and what is left out and why.
 
+      istvt dataset data/FaceForensics++
+
     With --verify every file of a crop store is read again and compared with its checksum; those that are not what was
     written are listed (the exit status is 1 then)."""
     with starting(console):

@@ -46,7 +46,7 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
         help="directory; default: in the run, or beside a .safetensors file, evaluation/ for the test split of the "
         "data set that was trained on, and evaluation-SET-SPLIT/ for anything else",
     )
-    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="that is evaluated")
     parser.add_argument("--batch-size", type=int, default=16, help="clips scored together; fewer take less memory")
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples behind the intervals")
     parser.add_argument("--explain", action="store_true", help="also measure how faithful each explanation method is")
@@ -80,6 +80,8 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
 
 def run(options: Namespace, console: Console) -> int:
     """Evaluate a checkpoint by video and write report.html, evaluation.json and scores.csv.
+
+      istvt evaluate --checkpoint runs/ffpp --data data/FaceForensics++ --perturb jpeg:10..50
 
     A video's score is the mean of its clips' probabilities; every metric has a 95 % interval.
 

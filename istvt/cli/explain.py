@@ -46,6 +46,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Show where and when the evidence of a video is: relevance in time and in space, over the face and in the frame.
 
+      istvt explain suspicious.mp4 --checkpoint runs/ffpp --out why
+
     Writes for each person two videos and a strip of pictures a clip, and for all of them explanation.json and
     explanation.html, which shows all of it and opens from disk."""
     from istvt.inference.crop import check_people

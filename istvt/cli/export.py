@@ -23,6 +23,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Write a checkpoint as a program for other runtimes, and check its logits before the file stays.
 
+      istvt export runs/ffpp --output model.onnx
+
     NAME.pt2 is a torch.export program, which PyTorch runs without this project; NAME.onnx is ONNX of opset 23, which
     takes pip install 'istvt[export]'. Both take float32 clips [clips, frames, 3, size, size] in [-1, 1], any number of
     them, and return one logit a clip, positive = fake. The file's metadata describes the preprocessing: size, crop,

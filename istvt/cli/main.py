@@ -151,7 +151,11 @@ def _run(arguments: list[str]) -> int:
             commands[name].check_values(arguments)
         elif not name.startswith("-"):
             raise InputError(f"the command is {name!r}; expected one of {', '.join(commands)}")
-        options = parser.parse_args(arguments)
+        try:
+            options = parser.parse_args(arguments)
+        except BrokenPipeError:  # help or completions into `head`; rich ends a command in the same way
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         command, _ = COMMANDS[name]
         console = Console()
         with stopping(interrupt), logging_to(console):

@@ -24,6 +24,9 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Print a model's parameters and multiply-accumulates by part.
 
+      istvt model --preset seed --model.frames 8
+      istvt model --model.architecture stil --preset published
+
     The layers column is what the published cost tables count; attention products stand beside it."""
     from rich.table import Table
 

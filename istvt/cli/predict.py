@@ -82,6 +82,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Score any video: real or fake, and how probably fake, for every person in it.
 
+      istvt predict suspicious.mp4 folder/of/videos --checkpoint runs/ffpp --json scores.json
+
     The verdict of a video is that of its most suspicious person. A person has the mean of its clips, or the probability
     of its most suspicious shot, with the odds divided by the number of shots, where that is higher.
 

@@ -63,6 +63,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Find the main face of every video of a data set and write its boxes to face_index.jsonl in the set's root.
 
+      istvt prepare data/FaceForensics++ --crops /fast/crops
+
     Goes on where an earlier run stopped. A video without a face, too short for a clip or damaged is listed at the end
     with the reason, and never stops the run (the exit status is 1 then).
 

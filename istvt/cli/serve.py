@@ -39,6 +39,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Open a page on this machine to drop videos on, and an HTTP interface for programs (/openapi.json describes it).
 
+      istvt serve --checkpoint runs/ffpp
+
     Videos are judged one after another, as `istvt predict --isolate` does, and explained, as `istvt explain` does.
     Nothing leaves the machine. Videos and results are removed after --keep_minutes, and when the server ends (Ctrl-C).
 

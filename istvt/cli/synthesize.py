@@ -35,6 +35,8 @@ def add(parser: ArgumentParser, base: DetectorConfig) -> None:
 def run(options: Namespace, console: Console) -> int:
     """Write a synthetic set in the shape of FaceForensics++: H.264 videos of drawn, moving faces, and their forgeries.
 
+      istvt synthesize data/drawn --identities 40 --manipulations blend,flicker
+
     blend: another face blended in (a spatial trace). flicker: each frame is as plausible as a real one but does not
     agree with its neighbors (a purely temporal trace). both: both. With --manipulations also forgeries of a part of the
     face: mouth, whose states come in another order, and eyes, which never blink where real people do. It is for

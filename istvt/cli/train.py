@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from istvt.cli.console import print_lines, starting
-from istvt.cli.options import add_device, add_model, check_default_data, check_device_name, settings_of
+from istvt.cli.options import LATEST_RUN, add_device, add_model, check_default_data, check_device_name, settings_of
 from istvt.cli.parser import OptionParser
 from istvt.config import DataSettings, DetectorConfig, Tracker, TrainingSettings
 from istvt.model.architectures import architecture, recommended_training
@@ -16,7 +16,13 @@ from istvt.model.architectures import architecture, recommended_training
 
 def add(parser: OptionParser, base: DetectorConfig) -> None:
     """Add the options."""
-    parser.add_argument("--output", "--out", type=Path, default=Path("runs/latest"), help="directory of the run")
+    parser.add_argument(
+        "--output",
+        "--out",
+        type=Path,
+        default=LATEST_RUN,
+        help="directory of the run: best.safetensors, checkpoints, curves",
+    )
     add_device(parser)
     parser.add_data_set("data")
     add_model(parser, base)
@@ -31,6 +37,8 @@ def add(parser: OptionParser, base: DetectorConfig) -> None:
 
 def run(options: Namespace, console: Console) -> int:
     """Train a detector, validate it by video each epoch, keep the checkpoint with the best validation AUC.
+
+      istvt train --data data/FaceForensics++ --preset seed --backbone-weights xception.pth --output runs/ffpp
 
     A run that was stopped or killed goes on from its last checkpoint when the same command is given again: there is one
     before and after the validation of each epoch, and more every so many minutes or steps."""

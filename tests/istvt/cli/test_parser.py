@@ -1,7 +1,9 @@
 """Options, settings files and help of every command; each error is one sentence."""
 
+import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import refused
@@ -10,6 +12,8 @@ from istvt.cli.main import COMMANDS, build_parser, main
 from istvt.cli.options import chosen_model
 from istvt.cli.parser import _expected, _kind
 from istvt.config import __version__
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +232,32 @@ def test_every_command_explains_itself_in_its_help(capsys):
         assert "\n" not in usage
         assert rest.startswith(command.run.__doc__.splitlines()[0])
         assert "<class" not in rest
+
+
+EXAMPLES = [
+    line.split("   ")[0].split()
+    for command, _ in COMMANDS.values()
+    for line in inspect.cleandoc(command.run.__doc__).splitlines()
+    if line.startswith("  istvt ")
+]
+
+
+def test_help_of_every_command_that_needs_arguments_has_an_example():
+    assert {name for _, name, *_ in EXAMPLES} >= COMMANDS.keys() - {"demo", "doctor"}
+
+
+@pytest.mark.parametrize("words", EXAMPLES, ids=" ".join)
+def test_an_example_of_the_help_is_a_command_line_that_the_command_takes(capsys, words):
+    with pytest.raises(SystemExit, match="0"):
+        main([*words[1:], "--print_config"])
+    assert capsys.readouterr().out
+
+
+def test_help_and_completions_may_end_in_a_pipe_that_is_closed():
+    """`istvt --print_completion shtab-bash | head` was a traceback."""
+    command = f"{sys.executable} -m istvt --print_completion shtab-bash | head -c 9 > /dev/null"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path, capsys):
