@@ -121,6 +121,8 @@ class HistoryRow:
 
 def write_evaluation(output: Path, stored: StoredEvaluation, scores: Sequence[VideoScore]) -> None:
     """Write evaluation.json and scores.csv, which has one line a video."""
+    # A process that dies between the two leaves no scores, rather than those of another model.
+    (output / SCORES).unlink(missing_ok=True)
     write_json(output / METRICS, asdict(stored))
     with _csv_writer(output / SCORES, ScoreRow) as writer:
         for score in scores:
@@ -134,10 +136,15 @@ def read_evaluation(output: Path) -> tuple[StoredEvaluation, list[VideoScore]]:
     """Read what `write_evaluation` wrote to a directory.
 
     Raises:
-        InputError: a file is missing, or a field of it is not what it should be.
+        InputError: a file is missing, a field of it is not what it should be, or one is of other videos than the other.
     """
     stored = read_json(output / METRICS, StoredEvaluation, max_bytes=_MAX_BYTES)
-    return stored, [row.score() for row in read_csv(output / SCORES, ScoreRow, max_bytes=_MAX_BYTES)]
+    scores = [row.score() for row in read_csv(output / SCORES, ScoreRow, max_bytes=_MAX_BYTES)]
+    fake = sum(score.label == FAKE for score in scores)
+    if (real := len(scores) - fake) != stored.videos.real or fake != stored.videos.fake:
+        expected = f"expected the {stored.videos.real} and {stored.videos.fake} of {output / METRICS}"
+        raise InputError(f"{output / SCORES}: holds {real} real and {fake} fake videos; {expected}")
+    return stored, scores
 
 
 def write_robustness(output: Path, measured: Robustness, perturbed: Perturbed) -> Robustness:

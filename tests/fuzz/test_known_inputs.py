@@ -23,6 +23,7 @@ from istvt.cli.service.server import read_token
 from istvt.config import DataSettings, ISTVTConfig, ServeSettings, TrainingSettings
 from istvt.explain.faithfulness.report import read_faithfulness
 from istvt.model.checkpoint import load_model
+from istvt.report.evaluation_files import read_evaluation
 from istvt.report.hub import model_card
 from istvt.training.checkpoint import newest_checkpoint
 from istvt.training.distributed import Processes
@@ -356,6 +357,18 @@ def test_an_evaluation_that_is_kept_names_its_settings_as_an_object(seeds, tmp_p
     write(path, json.dumps(kept).encode())
     sentence = refused(capsys, adapting(seeds.run, seeds.set, out))
     assert f"{path}: settings.evaluation is [1]; expected an object" in sentence
+
+
+@pytest.mark.parametrize("lines", [0, 1, -1])
+def test_scores_that_lack_videos_of_their_evaluation_are_not_compared(seeds, tmp_path, lines):
+    """None were a ZeroDivisionError, and fewer gave other metrics than the evaluation's in silence."""
+    out = copy_tree(seeds.compared / "evaluations" / "a" / "checkpoint-0" / "drawn", tmp_path / "out")
+    path = out / "scores.csv"
+    write(path, b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))
+    with pytest.raises(InputError) as error:
+        read_evaluation(out)
+    assert str(error.value).startswith(f"{path}: holds ")
+    assert str(error.value).endswith(f" videos; expected the 2 and 2 of {out}/evaluation.json")
 
 
 @pytest.mark.parametrize(

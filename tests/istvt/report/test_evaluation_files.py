@@ -56,17 +56,20 @@ def test_an_evaluation_is_read_back_as_it_was_written(written):
     assert read_evaluation(output) == (stored, scores)
 
 
-def test_a_score_is_written_so_that_no_digit_is_lost(tmp_path, written):
+def of(scores) -> StoredEvaluation:
+    return StoredEvaluation(**vars(compute_metrics(scores, bootstrap=20)))
+
+
+def test_a_score_is_written_so_that_no_digit_is_lost(tmp_path):
     """With six digits two videos could tie, and one above the threshold could lie on it."""
-    _, stored, _ = written
-    near = [VideoScore("a", "a.mp4", 1, "a", p, [p], [[0]]) for p in (0.5, 0.5 + 2e-16)]
-    write_evaluation(tmp_path, stored, near)
+    near = [VideoScore(n, f"{n}.mp4", 1, "a", p, [p], [[0]]) for n, p in (("a", 0.5), ("b", 0.5 + 2e-16))]
+    write_evaluation(tmp_path, of(near), near)
     assert [found.verdict for found in read_evaluation(tmp_path)[1]] == ["real", "fake"]
 
 
-def test_a_file_name_that_is_not_valid_unicode_does_not_stop_the_evaluation(tmp_path, written):
-    _, stored, _ = written
-    write_evaluation(tmp_path, stored, [VideoScore("clip\udcff", "a.mp4", 1, "a", 0.5, [0.5], [[0]])])
+def test_a_file_name_that_is_not_valid_unicode_does_not_stop_the_evaluation(tmp_path):
+    scores = [VideoScore("clip\udcff", "a.mp4", 1, "a", 0.5, [0.5], [[0]])]
+    write_evaluation(tmp_path, of(scores), scores)
     assert read_evaluation(tmp_path)[1][0].name == "clip\\udcff"
 
 
