@@ -65,7 +65,7 @@ def run(options: Namespace, console: Console) -> int:
     Clips of the data sets that it learned are mixed with the new ones (rehearsal: --adaptation.rehearsal), and on these
     the new network keeps to the old one's probabilities (--adaptation.distillation). The old data set is the one that
     the checkpoint names, or --keep DIR; a few of its videos are better than none. The new one needs videos of both
-    classes. --data and --keep take a directory, or options of a group, such as --data.manipulations '[FaceShifter]'.
+    classes. --data and --keep take a directory, or options of a group, such as --data.manipulations FaceShifter.
 
     The result is a run of its own, as of `istvt train`, of the same architecture; the old run stays as it is. It goes
     on where it was stopped when the same command is given again. adaptation.md, .html and .json in it hold accuracy and
