@@ -320,12 +320,13 @@ class DataSettings:
     """Settings of the data: the videos, and the clips that are taken from them.
 
     Attributes:
-        root: the data set's directory, in one of the layouts that `dataloading.read_dataset` knows; or the URL of a
-            crop store, which is copied to the cache directory.
+        root: the data set's directory, in one of the layouts that `istvt dataset` reads; or the URL of a crop store,
+            which is copied to the cache directory.
         layout: the layout's name; "auto" recognizes it.
         compression: which FaceForensics++ compression to read: raw, c23 or c40.
         originals: the FaceForensics++ root with the real videos of DeeperForensics, unless it lies beside it.
-        manipulations: only fakes of these manipulations (and all originals); None is all.
+        manipulations: only fakes of these manipulations, such as Deepfakes,FaceSwap, and all originals; without it,
+            all fakes.
         train_clips: random clips a video and epoch, of the larger class; the smaller class gets more.
         evaluation_clips: clips a video in evaluation, evenly spread over its first 270 frames.
         decoder: what reads the videos; auto is dali with a GPU that decodes video, and pyav elsewhere.

@@ -25,6 +25,7 @@ from bench.checks.sass import compile_launches
 from bench.common.record import Row, add_output, read_run, write_as_measured
 from bench.ptx.execute import add_selection, select
 from bench.ptx.machine import ARCHITECTURES, Machine, Options, Report
+from dataloading.errors import InputError
 
 # Of a kernel, or of a variant of it: products of queries, keys and head dimension that its mathematics asks for, and
 # whether they are over frames (of a position) or over positions (of a frame).
@@ -63,12 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print and write the counts of each kind of launch; 1 if there is none."""
+    """Print and write the counts of each kind of launch.
+
+    Raises:
+        InputError: no launch is chosen.
+    """
     if arguments.document:
         file, *folders = arguments.document
         file.write_text(document(*(read_run(folder).tables["count"] for folder in folders)))
         return 0
-    return 0 if write_as_measured(arguments, "count", _measure(arguments)) else 1
+    if not write_as_measured(arguments, "count", _measure(arguments)):
+        raise InputError("no launch is left by --operation, --dtype, --match and --kernel; expected others, or none")
+    return 0
 
 
 def _measure(arguments: argparse.Namespace) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from dataloading.errors import InputError
 from istvt.cli import PROBLEM_FOUND
 from istvt.cli.console import print_lines
-from istvt.config import DetectorConfig
+from istvt.config import DetectorConfig, __version__
 
 State = Literal["ok", "missing", "unusable", "warning"]
 
@@ -71,7 +71,22 @@ def _report(findings: list[Finding]) -> dict[str, Any]:
 
 def examine() -> list[Finding]:
     """Check each dependency by using it, the most important first."""
-    return [_torch(), _gpu(), _kernels(), _triton(), _xformers(), *_dali(), _pyav(), *_detectors(), *_extras()]
+    return [
+        _istvt(),
+        _torch(),
+        _gpu(),
+        _kernels(),
+        _triton(),
+        _xformers(),
+        *_dali(),
+        _pyav(),
+        *_detectors(),
+        *_extras(),
+    ]
+
+
+def _istvt() -> Finding:
+    return Finding("istvt", "ok", f"{__version__}, Python {platform.python_version()}")
 
 
 def _torch() -> Finding:

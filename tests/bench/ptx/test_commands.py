@@ -30,6 +30,12 @@ def test_execute_fails_where_no_case_is_chosen(capsys):
     assert "is left by --operation, --dtype, --match and --shape; expected one" in capsys.readouterr().err
 
 
+def test_count_says_where_no_launch_is_chosen(capsys):
+    """It ended with status 1 and without a word."""
+    assert main(["count", "--sm=90", "--match=nothing"]) == 2
+    assert "no launch is left by --operation, --dtype, --match and --kernel" in capsys.readouterr().err
+
+
 @pytest.fixture
 def case():
     [case] = select("small", "layer_norm_difference", ["bfloat16"]).values()
