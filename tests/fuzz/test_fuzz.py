@@ -26,7 +26,7 @@ SEED = 1  # another one than that of the long run
 COUNTS = dict.fromkeys(
     ("explain", "train", "request", "masks", "adaptation", "learned", "unfinished", "kept_comparison"), 1
 )
-COUNTS |= dict.fromkeys(("predict", "prepare", "checkpoint_tensors", "weights"), 3)
+COUNTS |= dict.fromkeys(("prepare", "checkpoint_tensors", "weights"), 3)
 
 
 @pytest.fixture(scope="module")
