@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from bench.__main__ import main
+from bench.checks.cases import OPERATIONS
 from bench.common.record import read_run
 from bench.ptx import Machine, Options
 from bench.ptx.count import counts, described, document, needed_multiply_adds, warps_held
-from bench.ptx.execute import NOT_THE_SAME, execute_case, select
+from bench.ptx.execute import NOT_THE_SAME, SHAPES, execute_case, select
 from kernels.relevance import operator as relevance
 
 ONE = ["--operation=layer_norm_difference", "--which=small", "--dtype=bfloat16", "--sm=80", "--processes=1"]
@@ -28,6 +29,11 @@ def test_execute_fails_where_no_case_is_chosen(capsys):
     """It said that 0 comparisons were made and 0 failed."""
     assert main(["execute", *ONE, "--shape=S=0"]) == 2
     assert "is left by --operation, --dtype, --match and --shape; expected one" in capsys.readouterr().err
+
+
+def test_every_operation_has_shapes_that_are_executed():
+    for which, shapes in SHAPES.items():
+        assert shapes.keys() == OPERATIONS.keys(), which
 
 
 def test_count_says_where_no_launch_is_chosen(capsys):
