@@ -68,6 +68,11 @@ class OptionParser(ArgumentParser):
             if action.option_strings == [f"--{group}"]:
                 action.help, action.metavar = "the data set's directory; or a settings file of this group", "DIR"
 
+    def known(self) -> dict[str, str]:
+        """Return the option that each spelling means, with dashes or with underscores."""
+        options = list(self._option_string_actions)
+        return {option.replace("_", "-"): option for option in options} | {option: option for option in options}
+
     def with_items(self, arguments: Sequence[str]) -> list[str]:
         """Return the arguments as jsonargparse takes them.
 
@@ -76,7 +81,7 @@ class OptionParser(ArgumentParser):
         and `--data DIR` of a command that takes it `--data.root=DIR`, unless it is a settings file, or what would be in
         one.
         """
-        known = {option.replace("_", "-"): option for option in self._option_string_actions}
+        known = self.known()
         lists = {
             option
             for option, action in self._option_string_actions.items()
