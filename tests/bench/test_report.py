@@ -392,7 +392,7 @@ def test_a_command_that_is_told_where_to_write_says_what_it_measured_on(tmp_path
     with pytest.raises(InputError, match="holds measurements with versions"):
         output_folder(folder, "temporal")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file cannot be created"):
+    with pytest.raises(InputError, match="file is a file; expected a directory"):
         output_folder(tmp_path / "file", "temporal")
 
 
