@@ -293,7 +293,9 @@ def _as_input_error(kind: type[Exception], what: str, advice: str) -> Iterator[N
             raise cause from error
         if not isinstance(cause, kind):
             raise
-        reason = " ".join([f"{type(cause).__name__}:", *str(cause).splitlines()[:1]]).removesuffix(":")
+        # The first sentence: torch.load goes on with the advice to run the file's code.
+        first = [line.split(". ")[0].removesuffix(".") for line in str(cause).splitlines()[:1]]
+        reason = " ".join([f"{type(cause).__name__}:", *first]).removesuffix(":")
         raise InputError(f"{what} ({reason}); {advice}") from error
 
 

@@ -456,6 +456,18 @@ def test_a_training_checkpoint_runs_no_code(seeds, tmp_path, capsys, where):
     assert not (tmp_path / "code was run").exists()
 
 
+def test_a_training_checkpoint_that_is_damaged_is_refused_without_the_advice_to_run_its_code(seeds, tmp_path, capsys):
+    """The sentence went on with that of torch.load: again with `weights_only` set to False."""
+    out = copy_tree(seeds.adapted, tmp_path / "out")
+    [share] = out.glob("checkpoints/*/*.distcp")
+    head = seeds.videos["h264.mp4"].read_bytes()[:33]
+    write(share, head + share.read_bytes()[33:])
+    sentence = refused(capsys, adapting(seeds.run, seeds.set, out))
+    assert f"checkpoint {share.parent}: cannot be read (" in sentence
+    assert sentence.endswith("); delete it to use the one before it")
+    assert "weights_only" not in sentence
+
+
 def test_an_object_of_a_training_checkpoint_that_is_no_tensor_is_refused(seeds, tmp_path, capsys):
     """It was read by torch.load without `weights_only`."""
     from torch.distributed.checkpoint.metadata import BytesStorageMetadata
