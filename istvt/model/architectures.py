@@ -159,9 +159,15 @@ _ROWS: dict[str, tuple[str, dict[str, DetectorConfig]]] = {
         {"published": YNetworkConfig(), "small": YNetworkConfig(image_size=64)},
     ),
 }
-# A transformer over patches has to learn first what a convolution begins with: neighborhood.
+# A transformer over patches has to learn first what a convolution begins with: neighborhood. In small batches its loss
+# stays at chance until the end with some seeds, and that of `i3d`, whose last layers normalize 2 x 2 x 1 cells a clip.
 _PATCHES = {"learning_rate": 1e-3, "epochs": 40}
-_TRAINING: dict[str, dict[str, Any]] = {"timesformer": _PATCHES, "vivit": _PATCHES}
+_LARGE_BATCHES = {"learning_rate": 1e-3, "batch_size": 32}
+_TRAINING: dict[str, dict[str, Any]] = {
+    "i3d": _LARGE_BATCHES,
+    "timesformer": _PATCHES | _LARGE_BATCHES,
+    "vivit": _PATCHES,
+}
 _REGIONS: dict[str, Region] = {"lrcn": "eyes", "lip_motion": "mouth"}
 ARCHITECTURES: dict[str, Architecture] = {
     name: Architecture(title, type(presets["published"]), presets, _TRAINING.get(name, {}), _REGIONS.get(name, "face"))

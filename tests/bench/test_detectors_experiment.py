@@ -11,7 +11,6 @@ from bench.experiments.detectors import Cell, Trained, sentence, summary, total_
 from bench.experiments.simple_judges import JUDGES
 from istvt.evaluation.results import Estimate
 from istvt.evaluation.seeds import MeanMetric
-from istvt.model.architectures import ARCHITECTURES
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +98,11 @@ def test_the_total_time_is_that_of_the_trainings_that_were_run():
     )
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_detector_has_settings_that_a_training_takes(name, tmp_path):
-    [model] = detectors.plan_of(tmp_path, [name], ["blend"], [3], []).models
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for kind in detectors.KINDS for name in detectors.detectors_of(kind)]
+)
+def test_every_detector_has_settings_that_a_training_takes(name, kind, tmp_path):
+    [model] = detectors.plan_of(tmp_path, [name], kind, [3], []).models
     assert model.training.seed == 3
-    assert model.training.epochs == training_of(name)["epochs"]
+    assert model.training.epochs == training_of(name, kind)["epochs"]
     assert model.training.warmup_epochs == pytest.approx(0.1 * model.training.epochs)
