@@ -424,7 +424,10 @@ def summary(cells: Mapping[tuple[str, str], Cell]) -> str:
         videos = f"{some.real} real and {some.fake} forged videos"
         learned_by = f"{len(above)} of {len(own)} detectors above chance{reached}"
         parts.append(f"- `{kind}` ({videos}): {learned_by}{seeds}{number}.")
-    head = f"AUC of videos of people that were not trained on, the mean of {_seeds(cells)}, with 95 % intervals:"
+    head = (
+        f"AUC of videos of people that were not trained on, the mean of {_seeds(cells)}; above chance is a "
+        "detector whose 95 % interval, which the page has for each, lies above one half:"
+    )
     return "\n".join([head, "", *parts])
 
 
