@@ -45,7 +45,7 @@ ptx: install
 long-videos: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 -m exhaustive tests/dataloading/faces
 
-# Thousands of damaged inputs through the commands: ten minutes of two cores. It goes on where it was stopped.
+# Thousands of damaged inputs through the commands: a quarter of an hour of two cores. It goes on where it was stopped.
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long_run.py --inputs 2100 --workers 2 --write SECURITY.md
 
