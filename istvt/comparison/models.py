@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dataloading.engines import ModelEngine
+from dataloading.engines.journal import unfinished
 from dataloading.perturbations import Sweep
 from istvt.comparison.check import CheckedPlan
 from istvt.comparison.settings import ComparisonSettings, PlannedModel
@@ -21,6 +22,7 @@ from istvt.inference.video_score import VideoScore
 from istvt.report.evaluate_checkpoint import evaluate_checkpoint, is_evaluated
 from istvt.report.evaluate_robustness import evaluate_checkpoint_robustness
 from istvt.report.evaluation_files import (
+    ROBUSTNESS,
     PerturbedRow,
     StoredEvaluation,
     read_evaluation,
@@ -140,7 +142,10 @@ def evaluate_model(
         evaluate_checkpoint(
             model.checkpoint, data, output, **how, **more, engine=engine, resumable=True, advance=report(what)
         )
-    if missing := _missing_sweeps(output, sweeps, data, settings):
+    missing = _missing_sweeps(output, sweeps, data, settings)
+    if unfinished(output / ROBUSTNESS).exists():  # stopped, and be it before the report had the curves
+        missing = list(sweeps)
+    if missing:
         texts = [f"{sweep.name}:{','.join(map(repr, sweep.strengths))}" for sweep in missing]
         what = f"{model}: scoring {test}, perturbed"
         how |= more | {"engine": engine, "renew": True, "advance": report(what)}

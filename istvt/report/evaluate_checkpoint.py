@@ -116,11 +116,14 @@ def is_evaluated(
 ) -> bool:
     """Return whether `output` holds the evaluation that `evaluate_checkpoint` would write with these arguments.
 
+    One that was stopped before its report was written is none: what it has scored is kept, and written again.
+
     Raises:
         InputError: the checkpoint cannot be read, or what is there is no evaluation.
     """
     output = Path(output)
-    if not (output / METRICS).exists() or not (output / SCORES).exists():
+    written = all((output / name).exists() for name in (METRICS, SCORES, REPORT))
+    if not written or unfinished(output / METRICS).exists():
         return False
     stored, _ = read_evaluation(output)
     job = EvaluationJob(str(checkpoint), data, split, "", precision, 0, bootstrap)

@@ -121,8 +121,8 @@ class HistoryRow:
 
 def write_evaluation(output: Path, stored: StoredEvaluation, scores: Sequence[VideoScore]) -> None:
     """Write evaluation.json and scores.csv, which has one line a video."""
-    # A process that dies between the two leaves no scores, rather than those of another model.
-    (output / SCORES).unlink(missing_ok=True)
+    for name in (SCORES, REPORT):  # a process that dies midway leaves none, rather than those of another model
+        (output / name).unlink(missing_ok=True)
     write_json(output / METRICS, asdict(stored))
     with _csv_writer(output / SCORES, ScoreRow) as writer:
         for score in scores:
