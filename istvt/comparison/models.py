@@ -142,10 +142,7 @@ def evaluate_model(
         evaluate_checkpoint(
             model.checkpoint, data, output, **how, **more, engine=engine, resumable=True, advance=report(what)
         )
-    missing = _missing_sweeps(output, sweeps, data, settings)
-    if unfinished(output / ROBUSTNESS).exists():  # stopped, and be it before the report had the curves
-        missing = list(sweeps)
-    if missing:
+    if missing := _missing_sweeps(output, sweeps, data, settings):
         texts = [f"{sweep.name}:{','.join(map(repr, sweep.strengths))}" for sweep in missing]
         what = f"{model}: scoring {test}, perturbed"
         how |= more | {"engine": engine, "renew": True, "advance": report(what)}
@@ -163,11 +160,15 @@ def read_model(model: PlannedModel, test: str, sweeps: Sequence[Sweep]) -> Evalu
 def _missing_sweeps(
     output: Path, sweeps: Sequence[Sweep], data: DataSettings, settings: ComparisonSettings
 ) -> list[Sweep]:
-    """Return the perturbations that the robustness.json of this evaluation lacks at some strength."""
+    """Return the perturbations that the robustness.json of this evaluation lacks at some strength.
+
+    All of them where it is of another evaluation, or its job was stopped, as before the report had the curves.
+    """
     held = read_robustness(output) if sweeps else None
     evaluated = read_evaluation(output)[0].evaluated if held else None
     if (
         held is None
+        or unfinished(output / ROBUSTNESS).exists()
         or held.evaluated != evaluated
         or (held.clips_per_video, held.resamples) != (data.evaluation_clips, settings.bootstrap)
     ):
